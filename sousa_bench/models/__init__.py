@@ -1,0 +1,1 @@
+"""The four audio models: waveform in, logits out."""
