@@ -1,0 +1,120 @@
+"""What every model is: a frontend (waveform → features) and a backbone (features → logits)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """Which weights a model started from.
+
+    Attributes:
+        kind: ``official``, ``random`` or ``embedded``.
+        origin: Hub id, URL, file name, or ``seed N`` for random weights.
+        sha256: Hash of the file that was read, or of the initial tensors when there was no file.
+        license: SPDX name of the weights' licence, where one is known.
+    """
+
+    kind: str
+    origin: str
+    sha256: str
+    license: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain fields for the result file."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Where PEFT may reach inside a backbone.
+
+    Attributes:
+        groups: Group name → regular expressions that match whole module names inside the backbone
+            (``attention``, ``mlp``, ``pointwise``, ``squeeze_excitation``, ``depthwise``, …).
+        feedforward: Regular expressions for the modules that IA3 treats as feed-forward (it scales their input).
+        blocks: Regular expressions of the stacked blocks from input to output, one per block, for ``peft.layers=last_k``.
+    """
+
+    groups: Mapping[str, Sequence[str]]
+    feedforward: Sequence[str] = ()
+    blocks: Sequence[str] = field(default_factory=tuple)
+
+
+class Frontend(nn.Module):
+    """Waveform → the features that the official checkpoint was trained on; no trainable parameter.
+
+    Attributes:
+        sample_rate: Hz that the waveform must have.
+        pad_value: What a feature frame past a clip's own end holds.
+    """
+
+    sample_rate: int
+    pad_value: float
+
+    def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Compute features.
+
+        Args:
+            waveform: (batch, samples) float32 in -1..1, padded with zeros at the end.
+            lengths: (batch,) int64 true sample counts, or None when every clip fills its row.
+
+        Returns:
+            Features (batch, frames, bins) float32, and a padding mask (batch, frames) bool with True on padding,
+            or None for a model that needs none. With ``lengths``, a clip's features depend on that clip alone.
+        """
+        raise NotImplementedError
+
+
+class AudioModel(nn.Module):
+    """A classifier of waveforms: ``frontend`` then ``backbone``.
+
+    Attributes:
+        name: Model family as in ``conf/model`` (``ast``, ``htsat``, ``beats``, ``efficientat``).
+        variant: ``official`` or ``tiny`` (or another published size).
+        frontend: See :class:`Frontend`.
+        backbone: Module (features, padding_mask) → logits (batch, classes); PEFT wraps this alone.
+        head_name: Dotted name, inside ``backbone``, of the module that makes the logits.
+        targets: Where PEFT may reach.
+        weights: What the model started from.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        variant: str,
+        frontend: Frontend,
+        backbone: nn.Module,
+        head_name: str,
+        targets: Targets,
+        weights: WeightsInfo,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.variant = variant
+        self.frontend = frontend
+        self.backbone = backbone
+        self.head_name = head_name
+        self.targets = targets
+        self.weights = weights
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the waveform that ``forward`` takes."""
+        return self.frontend.sample_rate
+
+    def features(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Frontend without gradient, in float32 whatever the autocast; see :meth:`Frontend.forward`."""
+        with torch.no_grad(), torch.autocast(waveform.device.type, enabled=False):
+            return self.frontend(waveform, lengths)
+
+    def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """(batch, samples) float32 in -1..1 → logits (batch, classes)."""
+        return self.backbone(*self.features(waveform, lengths))
