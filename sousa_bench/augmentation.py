@@ -1,0 +1,294 @@
+"""Augmentations of the training clips, each with its own switch.
+
+Every random number comes from (seed, epoch, clip): the same clip in the same epoch is augmented alike whatever the
+batch, the micro-batch, the number of processes, and however often the run was interrupted. Mixup, gain and noise act
+on the waveform; time stretch and SpecAugment on the features, so that one code serves all models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sousa_bench.errors import ConfigError
+
+FULL_SCALE = 32768.0
+_NOISE_SAMPLES = 2**21
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Scale the waveform by a level drawn evenly in dB.
+
+    Attributes:
+        enabled: The switch.
+        probability: Share of the clips it acts on.
+        min_db: Lowest level, dB.
+        max_db: Highest level, dB.
+    """
+
+    enabled: bool = True
+    probability: float = 0.5
+    min_db: float = -9.0
+    max_db: float = 6.0
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Add white noise at a signal-to-noise ratio drawn evenly in dB.
+
+    Attributes:
+        enabled: The switch.
+        probability: Share of the clips it acts on.
+        min_snr_db: Loudest noise, dB below the clip's mean power.
+        max_snr_db: Softest noise.
+    """
+
+    enabled: bool = True
+    probability: float = 0.5
+    min_snr_db: float = 10.0
+    max_snr_db: float = 40.0
+
+
+@dataclass(frozen=True)
+class TimeStretch:
+    """Play the clip faster or slower at the same pitch, by resampling its feature frames linearly.
+
+    The number of frames stays: what a slower clip pushes past the end is cut, what a faster one leaves is padding.
+
+    Attributes:
+        enabled: The switch.
+        probability: Share of the clips it acts on.
+        min_rate: Slowest rate (0.9: a tenth slower).
+        max_rate: Fastest rate.
+    """
+
+    enabled: bool = True
+    probability: float = 0.5
+    min_rate: float = 0.9
+    max_rate: float = 1.1
+
+
+@dataclass(frozen=True)
+class SpecAugment:
+    """Mask bands of time and frequency with the clip's mean (Park et al. 2019, arXiv:1904.08779, without warping).
+
+    Attributes:
+        enabled: The switch.
+        time_masks: Bands along time in each clip.
+        max_time_fraction: Widest band, as a share of the frames.
+        frequency_masks: Bands along frequency in each clip.
+        max_frequency_fraction: Widest band, as a share of the bins.
+    """
+
+    enabled: bool = True
+    time_masks: int = 2
+    max_time_fraction: float = 0.08
+    frequency_masks: int = 2
+    max_frequency_fraction: float = 0.12
+
+
+@dataclass(frozen=True)
+class Mixup:
+    """Blend the waveforms and labels of two clips of a batch (Zhang et al. 2018, arXiv:1710.09412).
+
+    Attributes:
+        enabled: The switch.
+        probability: Share of the clips that get a partner.
+        alpha: Both parameters of the Beta distribution that the weight is drawn from.
+    """
+
+    enabled: bool = True
+    probability: float = 0.3
+    alpha: float = 0.3
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What was drawn for the clips of one batch; every array has one row a clip."""
+
+    partner_weight: np.ndarray
+    partner_rank: np.ndarray
+    gain_db: np.ndarray
+    snr_db: np.ndarray
+    noise_offset: np.ndarray
+    rate: np.ndarray
+    time_masks: np.ndarray
+    frequency_masks: np.ndarray
+
+
+@dataclass
+class Augmentation:
+    """The augmentations of one run; ``conf/augmentation/on.yaml`` builds it.
+
+    Attributes:
+        name: ``on`` or ``off``; the result file's ``augmentation`` is true for ``on``.
+        gain: See :class:`Gain`.
+        noise: See :class:`Noise`.
+        time_stretch: See :class:`TimeStretch`.
+        spec_augment: See :class:`SpecAugment`.
+        mixup: See :class:`Mixup`.
+    """
+
+    name: str = "on"
+    gain: Gain = field(default_factory=Gain)
+    noise: Noise = field(default_factory=Noise)
+    time_stretch: TimeStretch = field(default_factory=TimeStretch)
+    spec_augment: SpecAugment = field(default_factory=SpecAugment)
+    mixup: Mixup = field(default_factory=Mixup)
+
+    def __post_init__(self) -> None:
+        for part in ("gain", "noise", "time_stretch", "mixup"):
+            probability = getattr(self, part).probability
+            if not 0 <= probability <= 1:
+                raise ConfigError(f"augmentation.{part}.probability={probability} is no probability; give 0 to 1")
+        if self.time_stretch.min_rate <= 0 or self.time_stretch.max_rate < self.time_stretch.min_rate:
+            raise ConfigError("augmentation.time_stretch needs 0 < min_rate <= max_rate")
+        if self.mixup.alpha <= 0:
+            raise ConfigError(f"augmentation.mixup.alpha={self.mixup.alpha} must be above 0")
+
+    @property
+    def changes_waveform(self) -> bool:
+        """Whether features must be computed anew in each epoch."""
+        return self.mixup.enabled or self.gain.enabled or self.noise.enabled
+
+    def draw(self, seed: int, epoch: int, keys: np.ndarray) -> Draws:
+        """Draw every random number for clips with the integer ``keys`` (one a clip) in one epoch."""
+        rows = [self._draw_one(np.random.default_rng([seed, epoch, int(key)])) for key in keys]
+        return Draws(*(np.stack(column) for column in zip(*rows, strict=True)))
+
+    def _draw_one(self, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        # Everything is drawn whether it is enabled or not, so that one switch leaves the other draws as they were.
+        chance = rng.random(4)
+        weight = rng.beta(self.mixup.alpha, self.mixup.alpha)
+        rank = rng.random()
+        gain = rng.uniform(self.gain.min_db, self.gain.max_db)
+        snr = rng.uniform(self.noise.min_snr_db, self.noise.max_snr_db)
+        offset = rng.integers(_NOISE_SAMPLES)
+        rate = rng.uniform(self.time_stretch.min_rate, self.time_stretch.max_rate)
+        spec = self.spec_augment
+        bands_t, bands_f = rng.random((spec.time_masks, 2)), rng.random((spec.frequency_masks, 2))
+        hit = {
+            name: getattr(self, name).enabled and chance[i] < getattr(self, name).probability
+            for i, name in enumerate(("mixup", "gain", "noise", "time_stretch"))
+        }
+        values = (
+            min(weight, 1 - weight) if hit["mixup"] else 0.0,
+            rank,
+            gain if hit["gain"] else 0.0,
+            snr if hit["noise"] else np.inf,
+            offset,
+            rate if hit["time_stretch"] else 1.0,
+            bands_t * (1, spec.max_time_fraction) if spec.enabled else bands_t * 0,
+            bands_f * (1, spec.max_frequency_fraction) if spec.enabled else bands_f * 0,
+        )
+        return tuple(np.asarray(value) for value in values)
+
+    def on_waveform(self, waveform: Tensor, lengths: Tensor, draws: Draws, partner: Tensor | None) -> Tensor:
+        """Mixup, gain and noise.
+
+        Args:
+            waveform: (batch, samples) float32 in -1..1.
+            lengths: (batch,) int64 samples of each clip (of the longer one of a mixed pair).
+            draws: What :meth:`draw` gave for these clips.
+            partner: (batch, samples) the clips to mix in, or None when no clip has one.
+        """
+        device = waveform.device
+        if partner is not None:
+            weight = torch.as_tensor(draws.partner_weight, dtype=waveform.dtype, device=device)[:, None]
+            waveform = (1 - weight) * waveform + weight * partner
+        gain = torch.as_tensor(10.0 ** (draws.gain_db / 20), dtype=waveform.dtype, device=device)
+        waveform = waveform * gain[:, None]
+        if np.isfinite(draws.snr_db).any():
+            waveform = self._add_noise(waveform, lengths, draws)
+        return waveform
+
+    def _add_noise(self, waveform: Tensor, lengths: Tensor, draws: Draws) -> Tensor:
+        samples = waveform.shape[1]
+        inside = torch.arange(samples, device=waveform.device) < lengths[:, None]
+        power = waveform.square().sum(dim=1) / lengths.clamp(min=1)
+        scale = (power.sqrt() * torch.as_tensor(10.0 ** (-draws.snr_db / 20), device=waveform.device)).to(waveform)
+        bank = _noise_bank(waveform.device, _NOISE_SAMPLES + samples)
+        noise = torch.stack([bank[int(offset) : int(offset) + samples] for offset in draws.noise_offset])
+        return waveform + scale[:, None] * noise * inside
+
+    def on_features(
+        self, features: Tensor, mask: Tensor | None, draws: Draws, pad_value: float
+    ) -> tuple[Tensor, Tensor | None]:
+        """Time stretch, then SpecAugment.
+
+        Args:
+            features: (batch, frames, bins).
+            mask: (batch, frames) bool, True on padding, or None.
+            draws: What :meth:`draw` gave for these clips.
+            pad_value: Feature value of padding.
+
+        Returns:
+            Features and mask of the same shapes.
+        """
+        if (draws.rate != 1).any():
+            features, mask = _stretch(features, mask, draws.rate, pad_value)
+        if self.spec_augment.enabled:
+            features = _mask_bands(features, draws.time_masks, draws.frequency_masks)
+        return features, mask
+
+
+class NoAugmentation(Augmentation):
+    """Every switch off; ``conf/augmentation/off.yaml`` builds it."""
+
+    def __init__(self, name: str = "off") -> None:
+        super().__init__(
+            name,
+            Gain(enabled=False),
+            Noise(enabled=False),
+            TimeStretch(enabled=False),
+            SpecAugment(enabled=False),
+            Mixup(enabled=False),
+        )
+
+
+_banks: dict[str, Tensor] = {}
+
+
+def _noise_bank(device: torch.device, samples: int) -> Tensor:
+    """White noise of unit variance, the same on every machine; clips read it from an offset of their own."""
+    key = str(device)
+    if key not in _banks or len(_banks[key]) < samples:
+        noise = np.random.default_rng(0).standard_normal(samples, dtype=np.float32)
+        _banks[key] = torch.from_numpy(noise).to(device)
+    return _banks[key]
+
+
+def _stretch(
+    features: Tensor, mask: Tensor | None, rate: np.ndarray, pad_value: float
+) -> tuple[Tensor, Tensor | None]:
+    frames = features.shape[1]
+    rates = torch.as_tensor(rate, dtype=torch.float32, device=features.device)[:, None]
+    position = torch.arange(frames, device=features.device) * rates
+    beyond = position > frames - 1
+    low = position.floor().long().clamp(max=frames - 1)
+    high = (low + 1).clamp(max=frames - 1)
+    share = (position - low).clamp(0, 1).to(features.dtype)[:, :, None]
+    rows = torch.arange(len(features), device=features.device)[:, None]
+    stretched = torch.lerp(features[rows, low], features[rows, high], share)
+    stretched = stretched.masked_fill(beyond[:, :, None], pad_value)
+    return stretched, None if mask is None else mask[rows, low] | beyond
+
+
+def _mask_bands(features: Tensor, time_masks: np.ndarray, frequency_masks: np.ndarray) -> Tensor:
+    hidden = _bands(time_masks, features.shape[1], features.device)[:, :, None]
+    hidden = hidden | _bands(frequency_masks, features.shape[2], features.device)[:, None, :]
+    mean = features.mean(dim=(1, 2), keepdim=True)
+    return torch.where(hidden, mean, features)
+
+
+def _bands(bands: np.ndarray, size: int, device: torch.device) -> Tensor:
+    """(batch, bands, [place, width] as shares of the size) → (batch, size) bool, True inside a band."""
+    width = np.round(bands[:, :, 1] * size)
+    start = np.floor(bands[:, :, 0] * (size - width + 1))
+    index = np.arange(size)
+    inside = (index >= start[:, :, None]) & (index < (start + width)[:, :, None])
+    return torch.as_tensor(inside.any(axis=1), device=device)

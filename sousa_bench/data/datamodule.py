@@ -1,0 +1,255 @@
+"""Batches: which clips stand together, in which order, as waveforms or as remembered features."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from sousa_bench.data import SousaData
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips of one split, as positions in its table.
+
+    Attributes:
+        split: ``train``, ``val`` or ``test``.
+        index: (clips,) positions in the split's table: this process's part of the batch.
+        members: (global clips,) the whole batch over all processes, from which mixup takes partners.
+        epoch: From 0.
+        step: Optimizer step within the epoch, from 0.
+    """
+
+    split: str
+    index: np.ndarray
+    members: np.ndarray
+    epoch: int = 0
+    step: int = 0
+
+
+class Clips:
+    """One split in memory: labels, lengths on the grid, waveforms on demand.
+
+    Args:
+        data: The prepared data.
+        split: Which split.
+        sample_rate: Hz.
+        quantum: Seconds; a clip is padded to a whole number of these.
+    """
+
+    def __init__(self, data: SousaData, split: str, sample_rate: int, quantum: float) -> None:
+        self.split = split
+        self.table = data.table(split)
+        self.store = data.waveforms(split, sample_rate)
+        self.labels = torch.from_numpy(self.table["label"].to_numpy(dtype=np.int64, copy=True))
+        self.lengths = np.asarray(self.store.lengths, dtype=np.int64)
+        step = round(quantum * sample_rate)
+        self.padded = np.maximum(-(-self.lengths // step), 1) * step
+        self.keys = np.array([zlib.crc32(str(name).encode()) for name in self.table["sample_id"]], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def waveform(self, index: Sequence[int] | np.ndarray, samples: int | None = None) -> Tensor:
+        """(clips, samples) int16, padded with zeros to ``samples`` or to the longest clip's place on the grid."""
+        width = int(max(self.padded[i] for i in index)) if samples is None else samples
+        block = np.zeros((len(index), width), dtype=np.int16)
+        for row, i in enumerate(index):
+            clip = self.store.read(int(i))
+            block[row, : len(clip)] = clip
+        return torch.from_numpy(block)
+
+
+class EpochBatches:
+    """The training batches of one epoch, in an order that (seed, epoch) alone decides.
+
+    Clips of like length stand together, so that little of a batch is padding; the batches themselves come shuffled.
+
+    Args:
+        clips: The training split.
+        batch_size: Clips of one optimizer step, over all processes.
+        seed: The run's seed.
+        epoch: From 0.
+        skip: Batches at the epoch's start that were done before an interruption.
+        limit: Use at most this many batches an epoch.
+        rank: This process's number.
+        world_size: Processes.
+    """
+
+    def __init__(
+        self,
+        clips: Clips,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        *,
+        skip: int = 0,
+        limit: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.split = clips.split
+        self.batch_size = batch_size
+        self.epoch = epoch
+        self.skip = skip
+        self.rank = rank
+        self.world_size = world_size
+        rng = np.random.default_rng([seed, epoch])
+        order = rng.permutation(len(clips))
+        pool = batch_size * 16
+        chunks = [order[i : i + pool] for i in range(0, len(order), pool)]
+        ordered = [chunk[np.argsort(clips.padded[chunk], kind="stable")] for chunk in chunks]
+        batches = [chunk[i : i + batch_size] for chunk in ordered for i in range(0, len(chunk), batch_size)]
+        self.batches = [batches[i] for i in rng.permutation(len(batches))][:limit]
+
+    def __len__(self) -> int:
+        return len(self.batches) - self.skip
+
+    def __iter__(self) -> Iterator[Batch]:
+        for step in range(self.skip, len(self.batches)):
+            members = self.batches[step]
+            yield Batch(self.split, members[self.rank :: self.world_size], members, self.epoch, step)
+
+
+class EvalBatches:
+    """Every clip once, each padded to its own place on the grid whatever the batch it stands in.
+
+    Args:
+        clips: The split.
+        batch_size: Most clips of a batch.
+        limit: Use at most this many batches.
+        rank: This process's number.
+        world_size: Processes.
+    """
+
+    def __init__(
+        self, clips: Clips, batch_size: int, *, limit: int | None = None, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.split = clips.split
+        mine = np.arange(len(clips))
+        self.batches: list[np.ndarray] = []
+        for length in np.unique(clips.padded):
+            same = mine[clips.padded == length]
+            self.batches += [same[i : i + batch_size] for i in range(0, len(same), batch_size)]
+        self.batches = self.batches[:limit][rank::world_size]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for step, members in enumerate(self.batches):
+            yield Batch(self.split, members, members, 0, step)
+
+
+class FeatureMemory:
+    """Features of clips that no augmentation precedes, kept from their first computation on.
+
+    Args:
+        limit_bytes: Once this much is held, further clips are computed anew each time.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.held_bytes = 0
+        self._features: dict[tuple[str, int], tuple[Tensor, Tensor | None]] = {}
+
+    def get(self, split: str, index: np.ndarray) -> list[tuple[Tensor, Tensor | None]] | None:
+        """The clips' features (frames, bins) and masks, or None unless every one is held."""
+        found = [self._features.get((split, int(i))) for i in index]
+        return None if any(item is None for item in found) else found  # type: ignore[return-value]
+
+    def put(self, split: str, index: np.ndarray, features: Tensor, mask: Tensor | None) -> None:
+        """Keep the rows of ``features`` (clips, frames, bins) as far as the limit allows."""
+        size = features[0].numel() * features.element_size()
+        for row, i in enumerate(index):
+            key = (split, int(i))
+            if key in self._features or self.held_bytes + size > self.limit_bytes:
+                continue
+            self._features[key] = (features[row].clone(), None if mask is None else mask[row].clone())
+            self.held_bytes += size
+
+
+class SousaDataModule(pl.LightningDataModule):
+    """Hands Lightning the batches of each split.
+
+    Args:
+        data: Prepared data.
+        sample_rate: The model's, in Hz.
+        quantum: Seconds of the length grid.
+        batch_size: Clips of one optimizer step, over all processes.
+        eval_batch_size: Clips of one batch of validation and test.
+        seed: The run's seed.
+        train_batches: Most training batches an epoch, or None.
+        eval_batches: Most validation and test batches, or None.
+        start: (epoch, batches of it done) where an interrupted run goes on.
+    """
+
+    def __init__(
+        self,
+        data: SousaData,
+        *,
+        sample_rate: int,
+        quantum: float,
+        batch_size: int,
+        eval_batch_size: int,
+        seed: int,
+        train_batches: int | None = None,
+        eval_batches: int | None = None,
+        start: tuple[int, int] = (0, 0),
+    ) -> None:
+        super().__init__()
+        self.clips = {split: Clips(data, split, sample_rate, quantum) for split in SPLITS}
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.seed = seed
+        self.train_batches = train_batches
+        self.eval_batches = eval_batches
+        self.start = start
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of a whole epoch."""
+        return len(EpochBatches(self.clips["train"], self.batch_size, self.seed, 0, limit=self.train_batches))
+
+    def _ranks(self) -> dict[str, int]:
+        trainer = self.trainer
+        return {"rank": trainer.global_rank, "world_size": trainer.world_size} if trainer is not None else {}
+
+    def train_dataloader(self) -> EpochBatches:
+        """The present epoch's batches; Lightning asks anew for each epoch."""
+        epoch = self.trainer.current_epoch if self.trainer is not None else 0
+        skip = self.start[1] if epoch == self.start[0] else 0
+        return EpochBatches(
+            self.clips["train"],
+            self.batch_size,
+            self.seed,
+            epoch,
+            skip=skip,
+            limit=self.train_batches,
+            **self._ranks(),
+        )
+
+    def _evaluation(self, split: str) -> EvalBatches:
+        return EvalBatches(self.clips[split], self.eval_batch_size, limit=self.eval_batches, **self._ranks())
+
+    def val_dataloader(self) -> EvalBatches:
+        """The validation split."""
+        return self._evaluation("val")
+
+    def test_dataloader(self) -> EvalBatches:
+        """The test split."""
+        return self._evaluation("test")
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Batches hold positions only; the model fetches what it needs."""
+        return batch
