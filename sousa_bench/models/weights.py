@@ -1,0 +1,269 @@
+"""Where a model's weights come from, and proof that they fit: hub id, URL or file, hashed, strict about every key."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sousa_bench.errors import ConfigError, WeightsError
+from sousa_bench.models.base import WeightsInfo
+from sousa_bench.models.containers import read, sha256
+from sousa_bench.models.download import from_hub, from_url
+
+KINDS = ("official", "random", "embedded")
+FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
+EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
+_HUB_ID = re.compile(r"(?:hf://)?(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<file>[^@]+))?(?:@(?P<revision>[\w./-]+))?")
+
+
+@dataclass(frozen=True)
+class CheckpointSource:
+    """Where a model's official weights are published.
+
+    Attributes:
+        hub: Hub id (``owner/name``), or None where the authors publish files elsewhere.
+        file: File inside the hub's repository.
+        url: Download address, for weights that are on no hub (optionally ``…#sha256=<hex>``).
+        license: SPDX name of the weights' licence.
+    """
+
+    hub: str | None = None
+    file: str = "model.safetensors"
+    url: str | None = None
+    license: str | None = None
+
+    @property
+    def address(self) -> str:
+        """What ``model.checkpoint`` would say for this source."""
+        return (f"hf://{self.hub}/{self.file}" if self.hub else self.url) or ""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A checkpoint file that was read.
+
+    Attributes:
+        state: Key in the official file → tensor, memory-mapped where the container allows it.
+        info: Origin and hash, for the result file.
+        extra: What else the file holds (BEATs: ``cfg``, ``label_dict``; safetensors: its header's metadata).
+        path: The file.
+    """
+
+    state: dict[str, Tensor]
+    info: WeightsInfo
+    extra: dict[str, Any] = field(default_factory=dict)
+    path: Path = Path()
+
+
+def check_kind(weights: str, checkpoint: str | None) -> None:
+    """Refuse an unknown ``weights`` and a ``model.checkpoint`` that nothing would read.
+
+    Raises:
+        ConfigError: With the choices, or with the switch that is missing.
+    """
+    if weights not in KINDS:
+        raise ConfigError(f"weights={weights} is unknown; choose one of: {', '.join(KINDS)}.")
+    if checkpoint is not None and weights != "official":
+        raise ConfigError(
+            f"model.checkpoint={checkpoint} would not be read with weights={weights}: "
+            "add weights=official, or leave model.checkpoint out."
+        )
+
+
+def pick_variant(weights: str, variant: str | None, variants: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """Name and numbers of the variant: the one asked for, else ``official`` with official weights and ``tiny`` without.
+
+    Raises:
+        ConfigError: The variant is not among ``variants``.
+    """
+    name = variant or ("official" if weights == "official" else "tiny")
+    if name not in variants:
+        raise ConfigError(f"model.variant={name} is unknown; choose one of: {', '.join(variants)}.")
+    return name, variants[name]
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from a generator of this seed inside the block, and leave the global one as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def load_official(source: CheckpointSource, checkpoint: str | None = None) -> Loaded:
+    """Fetch (if need be) and read an official checkpoint in its official container.
+
+    Args:
+        source: Where it is published; used when ``checkpoint`` is None.
+        checkpoint: A local file or folder, ``http(s)://…`` (optionally ``#sha256=<hex>``), ``owner/name`` or
+            ``hf://owner/name/file@revision``.
+
+    Returns:
+        Tensors under the official keys, :class:`WeightsInfo` of kind ``official``, and the rest of the file.
+
+    Raises:
+        WeightsError: It can't be had (said within 10 s where the network is dead), its hash is wrong, or it is no
+            checkpoint.
+    """
+    address = checkpoint or source.address
+    path, origin = resolve(address, source)
+    state, extra = read(path)
+    license_ = source.license if checkpoint is None else None
+    return Loaded(state, WeightsInfo("official", origin, sha256(path), license_), extra, path)
+
+
+def load_embedded(name: str) -> Loaded:
+    """Read the weights that the package ships for a model's tiny variant.
+
+    The file is ``sousa_bench/embedded/<name>.safetensors``: the backbone's own state dict without its head.
+
+    Raises:
+        WeightsError: None is shipped for this model.
+    """
+    path = EMBEDDED / f"{name}.safetensors"
+    if not path.is_file():
+        shipped = ", ".join(sorted(p.stem for p in EMBEDDED.glob("*.safetensors"))) or "none"
+        raise WeightsError(
+            f"weights=embedded: this version ships no embedded weights for {name} (shipped: {shipped}). "
+            "Use weights=random, or weights=official with model.checkpoint=FILE or the hub."
+        )
+    state, extra = read(path)
+    return Loaded(state, WeightsInfo("embedded", path.name, sha256(path), extra.get("license", "MIT")), extra, path)
+
+
+def random_info(seed: int, module: nn.Module) -> WeightsInfo:
+    """What the result file says of random weights: the seed, and the hash of the tensors that it gave."""
+    digest = hashlib.sha256()
+    for key, tensor in module.state_dict().items():
+        digest.update(key.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return WeightsInfo("random", f"seed {seed}", digest.hexdigest())
+
+
+def initialise(
+    backbone: nn.Module,
+    *,
+    name: str,
+    weights: str,
+    seed: int,
+    official: Callable[[], tuple[dict[str, Tensor], WeightsInfo]],
+    fresh: Sequence[str] = (),
+) -> WeightsInfo:
+    """Give a freshly built backbone the weights that were asked for.
+
+    Args:
+        backbone: Built under ``seeded(seed)``, so that it already holds its random weights.
+        name: Model name, for the embedded file.
+        weights: ``official``, ``random`` or ``embedded``.
+        seed: The seed it was built with.
+        official: Returns the official tensors under the backbone's own keys; called for ``official`` only.
+        fresh: Key prefixes that keep their random values (the new head).
+
+    Returns:
+        What the backbone holds now.
+
+    Raises:
+        WeightsError: The weights can't be had or don't fit.
+    """
+    if weights == "random":
+        return random_info(seed, backbone)
+    if weights == "embedded":
+        loaded = load_embedded(name)
+        state, info = loaded.state, loaded.info
+    else:
+        state, info = official()
+    apply_state(backbone, state, origin=info.origin, fresh=fresh)
+    return info
+
+
+def apply_state(
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    origin: str,
+    fresh: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+) -> None:
+    """Copy tensors into a module; nothing may be missing, left over or of another shape.
+
+    Args:
+        module: Receives the values in its own dtypes (a float counter of an averaged file becomes an integer again).
+        state: Tensors under the module's keys.
+        origin: Named in the error.
+        fresh: Key prefixes of the module that keep the values they have (a new head); their keys in ``state``, if
+            there are any, belong to another task and are passed over.
+        ignore: Regular expressions of whole keys in ``state`` that are known to be unused.
+
+    Raises:
+        WeightsError: Lists every missing key, unexpected key and differing shape.
+    """
+    own = module.state_dict()
+    wanted = {key for key in own if not _under(key, fresh)}
+    given = {
+        key for key in state if not _under(key, fresh) and not any(re.fullmatch(pattern, key) for pattern in ignore)
+    }
+    shapes = [
+        f"{key}: {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the model"
+        for key in sorted(wanted & given)
+        if state[key].shape != own[key].shape
+    ]
+    problems = {
+        "missing": sorted(wanted - given),
+        "unexpected": sorted(given - wanted),
+        "of another shape": shapes,
+    }
+    if any(problems.values()):
+        raise WeightsError(_mismatch(origin, problems))
+    with torch.no_grad():
+        for key in wanted:
+            own[key].copy_(state[key])
+
+
+def _under(key: str, prefixes: Sequence[str]) -> bool:
+    return any(key == prefix or key.startswith(prefix + ".") for prefix in prefixes)
+
+
+def _mismatch(origin: str, problems: Mapping[str, Sequence[str]]) -> str:
+    lines = [f"The weights of {origin} don't fit this model:"]
+    for what, keys in problems.items():
+        lines += [f"  {what} ({len(keys)}): {', '.join(keys)}"] if keys else []
+    lines.append("Use the checkpoint of this model and model.variant, or weights=random.")
+    return "\n".join(lines)
+
+
+def resolve(address: str, source: CheckpointSource) -> tuple[Path, str]:
+    """Local path of a checkpoint, downloaded where it is not here yet, and what to call it in the result.
+
+    Raises:
+        WeightsError: No such file, or the download failed; the message names the ways out.
+    """
+    if address.startswith(("http://", "https://")):
+        return from_url(address), address.split("#")[0]
+    path = Path(address.removeprefix("file://")).expanduser()
+    if path.is_dir():
+        path = _file_in(path, source)
+    if path.is_file():
+        return path, path.name
+    hub = _HUB_ID.fullmatch(address)
+    looks_local = path.is_absolute() or (path.suffix in FILE_SUFFIXES and not address.startswith("hf://"))
+    if hub is None or looks_local:
+        raise WeightsError(
+            f"model.checkpoint={address}: there is no such file. Give the path of the official checkpoint, its URL, "
+            f"or a hub id (owner/name or hf://owner/name/file); without model.checkpoint it is {source.address}."
+        )
+    return from_hub(hub["repo"], hub["file"] or source.file, hub["revision"]), address
+
+
+def _file_in(folder: Path, source: CheckpointSource) -> Path:
+    for name in (source.file, "model.safetensors", "pytorch_model.bin"):
+        if (folder / name).is_file():
+            return folder / name
+    raise WeightsError(f"model.checkpoint={folder}: the folder holds no {source.file}; give the file itself.")
