@@ -125,7 +125,7 @@ class Classifier(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Adapters train, frozen normalisation keeps its statistics."""
-        self.injection.train_mode(self.model)
+        self.injection.train_mode()
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One optimizer step over ``batch``."""
@@ -141,9 +141,9 @@ class Classifier(pl.LightningModule):
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             torch.nn.utils.clip_grad_norm_(parameters, self.optimization.gradient_clip)
         optimizer.step()
+        self.steps_done += 1
         self.injection.after_optimizer_step(self.steps_done)
         optimizer.zero_grad(set_to_none=True)
-        self.steps_done += 1
         self.sums.loss = self.sums.loss.to(total.device) + total
         self.sums.clips += len(batch.index)
         self.sums.seconds += time.perf_counter() - started

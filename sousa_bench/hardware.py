@@ -1,0 +1,92 @@
+"""Device, precision, threads and memory of a run: chosen here when the config says ``auto``."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import sys
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sousa_bench import __version__
+from sousa_bench.errors import ConfigError
+
+PACKAGES = ("torch", "torchaudio", "transformers", "peft", "pytorch-lightning", "hydra-core", "numpy")
+
+
+def choose_accelerator(wanted: str) -> str:
+    """``gpu`` or ``cpu`` for ``auto``; what was asked for otherwise.
+
+    Raises:
+        ConfigError: A GPU was asked for and there is none.
+    """
+    if wanted == "gpu" and not torch.cuda.is_available():
+        raise ConfigError("trainer.accelerator=gpu, but torch sees no CUDA device; use trainer.accelerator=cpu")
+    if wanted == "auto":
+        return "gpu" if torch.cuda.is_available() else "cpu"
+    return wanted
+
+
+def choose_precision(wanted: str, accelerator: str) -> str:
+    """Lightning's name of the precision; ``auto`` is bf16-mixed on a GPU that has it and 32-true elsewhere."""
+    if wanted != "auto":
+        return wanted
+    return "bf16-mixed" if accelerator == "gpu" and torch.cuda.is_bf16_supported() else "32-true"
+
+
+def set_up(accelerator: str) -> None:
+    """Process-wide switches: as many threads as the supervisor granted, TF32 products on a GPU."""
+    if threads := os.environ.get("SOUSA_BENCH_THREADS"):
+        torch.set_num_threads(int(threads))
+    if accelerator == "gpu":
+        torch.set_float32_matmul_precision("high")
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_memory(accelerator: str) -> int:
+    """Bytes: the most that the GPU's allocator held, or that this process had resident."""
+    if accelerator == "gpu":
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+@cache
+def processor() -> str:
+    """Name of the CPU model, as far as the system tells."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def environment(accelerator: str, precision: str) -> dict[str, Any]:
+    """Versions, machine and device, for the result file."""
+    device = torch.cuda.get_device_name() if accelerator == "gpu" else processor()
+    return {
+        "python": platform.python_version(),
+        "sousa_bench": __version__,
+        **{name.replace("-", "_"): version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "hostname": platform.node(),
+        "accelerator": accelerator,
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "precision": precision,
+    }
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` says that memory ran out on the GPU or in the CPU allocator."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(
+        words in str(error) for words in ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    )

@@ -1,0 +1,95 @@
+"""Where a run's curves go besides its result file: Weights & Biases, a CSV file, or nowhere."""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+
+from sousa_bench.errors import ConfigError
+
+
+@dataclass
+class RunLogger:
+    """A Lightning logger and how to close it.
+
+    Attributes:
+        logger: None when nothing is logged.
+        facts: What the result file tells of it.
+    """
+
+    logger: Logger | None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def finish(self, exit_code: int) -> None:
+        """Close this run's log; ``exit_code`` 1 marks it as failed at Weights & Biases."""
+        if isinstance(self.logger, WandbLogger):
+            import wandb
+
+            with suppress(Exception):  # the run's own outcome matters more than its log
+                wandb.finish(exit_code=exit_code, quiet=True)
+
+
+def none(folder: Path, **_: Any) -> RunLogger:
+    """No log besides the result file (``logger=none``)."""
+    return RunLogger(None)
+
+
+def csv(folder: Path, **_: Any) -> RunLogger:
+    """``metrics.csv`` in the run's folder (``logger=csv``)."""
+    return RunLogger(CSVLogger(save_dir=str(folder), name="", version=""), {"csv": "metrics.csv"})
+
+
+def weights_and_biases(
+    folder: Path,
+    *,
+    mode: str,
+    project: str,
+    entity: str | None,
+    group: str | None,
+    name: str,
+    tags: list[str],
+    config: dict[str, Any],
+) -> RunLogger:
+    """One Weights & Biases run per job, offline unless ``logger.mode=online``.
+
+    Args:
+        folder: The run's folder; the log lies in ``wandb/`` below it.
+        mode: ``offline`` or ``online``.
+        project: Project at Weights & Biases.
+        entity: Team or user, or None for the account's default.
+        group: The sweep's name, so that its runs stand together.
+        name: The run's name.
+        tags: Model, method and the like.
+        config: The resolved config.
+
+    Raises:
+        ConfigError: The mode is none of the two.
+    """
+    import wandb
+
+    if mode not in ("offline", "online"):
+        raise ConfigError(f"logger.mode={mode!r} can't be: it must be offline or online (or take logger=none)")
+    os.environ["WANDB_SILENT"] = "true"
+    logging.getLogger("wandb").setLevel(logging.ERROR)
+    run = wandb.init(
+        dir=folder,
+        mode=mode,  # type: ignore[arg-type]
+        project=project,
+        entity=entity,
+        group=group,
+        name=name,
+        tags=tags,
+        config=config,
+        settings=wandb.Settings(
+            console="off", x_disable_stats=True, x_disable_meta=True, disable_git=True, disable_code=True, silent=True
+        ),
+        reinit="finish_previous",
+    )
+    facts = {"wandb": {"mode": mode, "folder": str(Path(run.dir).parent.relative_to(folder.resolve()))}}
+    return RunLogger(WandbLogger(experiment=run, save_dir=str(folder)), facts)

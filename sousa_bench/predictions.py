@@ -1,0 +1,58 @@
+"""The test predictions of one run, clip by clip, and what stands out in them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from scipy.stats import binomtest
+from torch import Tensor
+
+COLUMNS = ("sample_id", "player", "label", "rudiment", "skill_tier", "tempo_bpm", "soundfont", "augmentation_preset")
+
+
+def write_predictions(path: Path, table: pd.DataFrame, logits: Tensor) -> None:
+    """Write one row a clip: who played what, what was predicted, and all logits.
+
+    Args:
+        path: The Parquet file; it appears whole or not at all.
+        table: The clips, in the order of ``logits``.
+        logits: (clips, classes) float32.
+    """
+    frame = table[[column for column in COLUMNS if column in table]].reset_index(drop=True)
+    frame = frame.assign(predicted=logits.argmax(dim=1).numpy(), logits=list(logits.numpy()))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        frame.to_parquet(temporary, index=False)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def outcome_warnings(logits: Tensor, labels: Tensor, names: Sequence[str], partial: bool) -> list[str]:
+    """What a reader of the test accuracy must know.
+
+    Args:
+        logits: (clips, classes).
+        labels: (clips,).
+        names: Class names.
+        partial: Only some batches of the test split were used.
+    """
+    messages = []
+    predicted = logits.argmax(dim=1)
+    clips, hits = len(labels), int((predicted == labels).sum())
+    if partial:
+        messages.append(f"only {clips} test clips were used (trainer.eval_batches): the metrics are no comparison")
+    if predicted.unique().numel() == 1:
+        messages.append(f"the model predicts one class for every test clip: {names[int(predicted[0])]}")
+    chance = labels.bincount().max().item() / clips
+    if binomtest(hits, clips, max(chance, 1 / len(names)), alternative="greater").pvalue > 0.05:
+        messages.append(
+            f"test accuracy {hits / clips:.4f} is not above chance ({hits} of {clips} clips, "
+            f"{max(chance, 1 / len(names)):.4f} by always naming one class)"
+        )
+    if absent := len(names) - labels.unique().numel():
+        messages.append(f"{absent} of {len(names)} classes have no clip in the test split")
+    return messages

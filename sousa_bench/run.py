@@ -1,0 +1,297 @@
+"""One run, start to end: data → weights → PEFT → fit → test → report."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from sousa_bench import hardware
+from sousa_bench.checkpoint import Checkpoints, KeepState, LoadOptimizer, Stop, best_epoch, restore
+from sousa_bench.classifier import Classifier, Optimization
+from sousa_bench.data.datamodule import FeatureMemory, SousaDataModule
+from sousa_bench.loggers import RunLogger
+from sousa_bench.metrics import per_class
+from sousa_bench.peft import inject
+from sousa_bench.predictions import outcome_warnings, write_predictions
+from sousa_bench.progress_bar import EpochBar
+from sousa_bench.result import ADAPTER_FOLDER, PREDICTIONS_FILE, Recorder
+from sousa_bench.rudiments import RUDIMENTS
+from sousa_bench.settings import TrainerSettings
+
+if TYPE_CHECKING:
+    from sousa_bench.data import SousaData
+
+log = logging.getLogger(__name__)
+SAMPLE_RATES = (16_000, 32_000)
+
+
+def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Train, test and save one combination.
+
+    Args:
+        cfg: The composed config.
+        folder: The run's folder; an unfinished run's checkpoint there is continued from.
+
+    Returns:
+        The result's blocks that a run knows: metrics, efficiency, history, parameters, phases, warnings, ….
+
+    Raises:
+        UserError: Something that the user can mend.
+        Interrupted: The run was asked to stop and saved its state.
+        NonFiniteLoss: Training diverged.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    recorder = Recorder(folder)
+    try:
+        with Stop().listening() as stop:
+            _Run(cfg, folder, recorder, stop).complete()
+    except BaseException:
+        recorder.show(result=recorder.result)  # what is known so far enters the failure's record
+        raise
+    return recorder.result
+
+
+class _Run:
+    """The parts of one run that its phases hand on to each other."""
+
+    def __init__(self, cfg: DictConfig, folder: Path, recorder: Recorder, stop: Stop) -> None:
+        self.cfg = cfg
+        self.folder = folder
+        self.recorder = recorder
+        self.stop = stop
+        self.settings: TrainerSettings = instantiate(cfg.trainer)
+        self.accelerator = hardware.choose_accelerator(self.settings.accelerator)
+        self.precision = hardware.choose_precision(self.settings.precision, self.accelerator)
+        self.checkpoints = Checkpoints(folder)
+
+    def complete(self) -> None:
+        """All phases in order."""
+        _quiet_libraries()
+        hardware.set_up(self.accelerator)
+        self.recorder.add(environment=hardware.environment(self.accelerator, self.precision))
+        with self.recorder.phase("data"):
+            self._prepare_data()
+        logger = self._logger()
+        exit_code = 1
+        try:
+            self._fit_with_memory_left(logger)
+            with self.recorder.phase("test"):
+                self._test(logger)
+            exit_code = 0
+        finally:
+            logger.finish(exit_code)
+
+    def _prepare_data(self) -> None:
+        self.data: SousaData = instantiate(self.cfg.data)
+        self.data.prepare(SAMPLE_RATES)
+        for message in self.data.warnings:
+            self._warn(message)
+        self.recorder.add(data=self.data.describe())
+
+    def _warn(self, message: str) -> None:
+        self.recorder.warn(message)
+        log.warning(message)
+
+    def _logger(self) -> RunLogger:
+        cfg = self.cfg
+        return instantiate(
+            cfg.logger,
+            folder=self.folder,
+            group=cfg.get("sweep") or self.folder.parent.name,
+            name=self.folder.name,
+            tags=[cfg.model.name, cfg.peft.name, f"augmentation_{cfg.augmentation.name}", cfg.data.name],
+            config=OmegaConf.to_container(cfg, resolve=True),
+            _convert_="all",
+        )
+
+    def _fit_with_memory_left(self, logger: RunLogger) -> None:
+        """Fit; when memory runs out, go on from the last checkpoint with half the micro-batch."""
+        micro = self.settings.micro_batch_size or self.settings.batch_size
+        evaluation = self.settings.eval_batch_size
+        while True:
+            try:
+                self._build(micro, evaluation)
+                with self.recorder.phase("fit"):
+                    self._fit(logger)
+                return
+            except Exception as error:
+                if not hardware.out_of_memory(error) or micro == 1:
+                    raise
+                where = f"{type(error).__name__} in phase {self.recorder.progress.get('phase')}"
+            self._release()
+            micro, evaluation = max(1, micro // 2), max(1, evaluation // 2)
+            self._warn_of_memory(where, micro)
+
+    def _warn_of_memory(self, where: str, micro: int) -> None:
+        message = (
+            f"memory ran out ({where}); went on from the last checkpoint with micro-batches of {micro} clips "
+            f"(the effective batch stays {self.settings.batch_size})"
+        )
+        if self.cfg.peft.get("batch_norm") == "train" or self.cfg.peft.name == "full":
+            message += "; where batch statistics train, they come from smaller batches: not quite the same experiment"
+        self._warn(message)
+
+    def _release(self) -> None:
+        self.module = None  # type: ignore[assignment]
+        self.trainer = None  # type: ignore[assignment]
+        self.injection = None  # type: ignore[assignment]
+        self.model = None  # type: ignore[assignment]
+        if self.accelerator == "gpu":
+            torch.cuda.empty_cache()
+
+    def _build(self, micro_batch_size: int, eval_batch_size: int) -> None:
+        cfg, settings = self.cfg, self.settings
+        pl.seed_everything(cfg.seed, workers=False, verbose=False)
+        with self.recorder.phase("weights"):
+            self.model = instantiate(cfg.model, num_classes=len(RUDIMENTS), _convert_="all")
+            if cfg.gradient_checkpointing:
+                self.model.backbone.enable_gradient_checkpointing()
+            self.recorder.add(weights=self.model.weights.as_dict())
+        if self.model.sample_rate not in SAMPLE_RATES:
+            with self.recorder.phase("data"):
+                self.data.prepare((self.model.sample_rate,))
+        self.state = self.checkpoints.last()
+        self.datamodule = SousaDataModule(
+            self.data,
+            sample_rate=self.model.sample_rate,
+            quantum=cfg.data.quantum,
+            batch_size=settings.batch_size,
+            eval_batch_size=eval_batch_size,
+            seed=cfg.seed,
+            train_batches=settings.train_batches,
+            eval_batches=settings.eval_batches,
+            start=(self.state["epoch"], self.state["step"]) if self.state else (0, 0),
+        )
+        total_steps = settings.max_epochs * self.datamodule.steps_per_epoch
+        with self.recorder.phase("peft"):
+            self.injection = inject(self.model, cfg.peft, total_steps)
+            for message in self.injection.warnings:
+                self._warn(message)
+            self.recorder.add(parameters=self.injection.parameters)
+        optimization = Optimization(
+            learning_rate=settings.learning_rate or cfg.peft.learning_rate,
+            weight_decay=settings.weight_decay,
+            warmup_fraction=settings.warmup_fraction,
+            label_smoothing=settings.label_smoothing,
+            gradient_clip=settings.gradient_clip,
+            total_steps=total_steps,
+            seed=cfg.seed,
+        )
+        self.module = Classifier(
+            self.model,
+            self.injection,
+            self.datamodule,
+            instantiate(cfg.augmentation),
+            optimization,
+            min(micro_batch_size, settings.batch_size),
+            FeatureMemory(settings.feature_memory_mb * 2**20),
+        )
+
+    def _fit(self, logger: RunLogger) -> None:
+        state, settings = self.state, self.settings
+        callbacks: list[pl.Callback] = [EpochBar()] if settings.progress else []
+        keep = KeepState(
+            self.checkpoints,
+            self.recorder,
+            self.stop,
+            settings.checkpoint_minutes,
+            settings.early_stopping,
+            state["fit_seconds"] if state else 0.0,
+        )
+        callbacks.append(keep)
+        if state:
+            restore(self.module, state)
+            callbacks.append(LoadOptimizer(state["optimizer"], state["epoch"]))
+            log.info("going on from epoch %d, step %d", state["epoch"] + 1, state["step"])
+        self.trainer = self._trainer(logger, callbacks)
+        if not (state and state["finished"]):
+            self.stop.training = True
+            try:
+                self.trainer.fit(self.module, datamodule=self.datamodule)
+            finally:
+                self.stop.training = False
+        self.fit_seconds = keep.fit_seconds
+
+    def _trainer(self, logger: RunLogger, callbacks: list[pl.Callback]) -> pl.Trainer:
+        return pl.Trainer(
+            accelerator=self.accelerator,
+            devices=self.settings.devices,
+            precision=self.precision,  # type: ignore[arg-type]
+            max_epochs=self.settings.max_epochs,
+            reload_dataloaders_every_n_epochs=1,
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            log_every_n_steps=1,
+            logger=logger.logger or False,
+            callbacks=callbacks,
+            default_root_dir=self.folder,
+        )
+
+    def _test(self, logger: RunLogger) -> None:
+        state = self.checkpoints.last()
+        assert state is not None, "the fit's end always writes a checkpoint"
+        self.injection.load_trainable_state(self.checkpoints.best(state))
+        self.trainer.test(self.module, datamodule=self.datamodule, verbose=False)
+        index, logits = self.module.outputs["test"]
+        labels = self.module.clips["test"].labels[index]
+        table = self.module.clips["test"].table.iloc[index.numpy()]
+        self._report(logger)
+        self.recorder.add(per_class=per_class(logits, labels, RUDIMENTS))
+        for message in outcome_warnings(logits, labels, RUDIMENTS, self.settings.eval_batches is not None):
+            self._warn(message)
+        if self.trainer.is_global_zero:
+            write_predictions(self.folder / PREDICTIONS_FILE, table, logits)
+            self.injection.save(self.folder / ADAPTER_FOLDER, self.cfg)
+            self.checkpoints.remove()
+
+    def _report(self, logger: RunLogger) -> None:
+        history = self.module.history
+        best = history[best_epoch(history) - 1]
+        parameters = self.injection.parameters
+        clips = len(self.module.clips["train"])
+        if self.settings.train_batches is not None:
+            clips = min(clips, self.settings.train_batches * self.settings.batch_size)
+        train_seconds = sum(entry["train_seconds"] for entry in history)
+        self.recorder.add(
+            history=history,
+            metrics={
+                **{key: value for key, value in best.items() if key.startswith("val_")},
+                **self.module.test_metrics,
+                "best_epoch": best["epoch"],
+                "final_train_loss": history[-1]["train_loss"],
+                "final_val_loss": history[-1]["val_loss"],
+            },
+            efficiency={
+                "total_params": parameters["total"],
+                "trainable_params": parameters["trainable"],
+                "param_efficiency": parameters["trainable"] / parameters["total"],
+                "training_time_seconds": self.fit_seconds,
+                "avg_epoch_time": self.fit_seconds / len(history),
+                "peak_memory_bytes": hardware.peak_memory(self.accelerator),
+                "samples_per_second": clips * len(history) / max(train_seconds, 1e-9),
+                "epochs": len(history),
+                "steps": self.module.steps_done,
+                "micro_batch_size": self.module.micro_batch_size,
+            },
+            peft=self.injection.facts(),
+            files={"predictions": PREDICTIONS_FILE, "adapter": ADAPTER_FOLDER},
+            **logger.facts,
+        )
+
+
+def _quiet_libraries() -> None:
+    """Keep what Lightning says about itself off the screen; what it says about the run stays."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*Found .* module.* in eval mode at the start of training.*")
+    warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
