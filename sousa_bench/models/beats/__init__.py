@@ -1,0 +1,88 @@
+"""BEATs: Audio Pre-Training with Acoustic Tokenizers (Chen et al. 2022, arXiv 2212.09058)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sousa_bench.models.base import AudioModel, Targets
+from sousa_bench.models.beats.checkpoint import HEAD, SOURCE, config_from, config_of, own_keys
+from sousa_bench.models.beats.frontend import BeatsFrontend
+from sousa_bench.models.beats.network import BeatsBackbone, BeatsConfig
+from sousa_bench.models.weights import check_kind, initialise, load_official, pick_variant, seeded
+
+__all__ = ["BeatsBackbone", "BeatsConfig", "BeatsFrontend", "build"]
+
+_LAYER = r"encoder\.layers\.\d+\."
+
+
+def build(
+    *,
+    variants: Mapping[str, Mapping[str, Any]],
+    num_classes: int = 40,
+    name: str = "beats",
+    variant: str | None = None,
+    weights: str = "random",
+    checkpoint: str | None = None,
+    seed: int = 0,
+    refuses: Mapping[str, str] | None = None,
+) -> AudioModel:
+    """BEATs with the weights that were asked for.
+
+    Args:
+        variants: Name → fields of :class:`BeatsConfig`.
+        num_classes: Classes; a fine-tuned file's own head is kept when it has as many, else the head is new.
+        name: Model name in results.
+        variant: One of ``variants``; None is ``official`` with official weights and ``tiny`` without.
+        weights: ``official``, ``random`` or ``embedded``.
+        checkpoint: Official file, pretrained or fine-tuned: a path, URL or hub address; None is the published one.
+        seed: Of the random weights, and of a new head.
+        refuses: Methods that don't fit this model; read by the sweep before anything is built.
+
+    Returns:
+        The model, in training mode.
+
+    Raises:
+        ConfigError: An unknown variant or kind of weights.
+        WeightsError: The weights can't be had or don't fit.
+    """
+    check_kind(weights, checkpoint)
+    variant, numbers = pick_variant(weights, variant, variants)
+    config = config_from(numbers)
+    loaded = load_official(SOURCE, checkpoint) if weights == "official" else None
+    state, fresh = {}, [HEAD]
+    if loaded is not None:
+        config = config_of(loaded, config)
+        state = own_keys(loaded, config.encoder_layers)
+        head = state.get(f"{HEAD}.weight")
+        fresh = [] if head is not None and len(head) == num_classes else [HEAD]
+    with seeded(seed):
+        backbone = BeatsBackbone(config, num_classes)
+    info = initialise(
+        backbone,
+        name=name,
+        weights=weights,
+        seed=seed,
+        official=lambda: (state, loaded.info),  # type: ignore[union-attr]
+        fresh=fresh,
+    )
+    return AudioModel(
+        name=name,
+        variant=variant,
+        frontend=BeatsFrontend(config.input_patch_size),
+        backbone=backbone,
+        head_name=HEAD,
+        targets=_targets(config.encoder_layers),
+        weights=info,
+    )
+
+
+def _targets(layers: int) -> Targets:
+    return Targets(
+        groups={
+            "attention": [_LAYER + r"self_attn\.(q_proj|k_proj|v_proj|out_proj)"],
+            "mlp": [_LAYER + "fc[12]"],
+        },
+        feedforward=[_LAYER + "fc2"],
+        blocks=[rf"encoder\.layers\.{i}" for i in range(layers)],
+    )
