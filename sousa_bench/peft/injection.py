@@ -1,0 +1,236 @@
+"""What a method did to a model, and everything that training, testing, resuming and saving ask of it afterwards."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from sousa_bench.errors import PeftError
+from sousa_bench.models.base import AudioModel
+from sousa_bench.peft.adalora import BudgetKeeper
+from sousa_bench.peft.local import LocalConfig, is_linear_probe
+from sousa_bench.peft.options import Options
+
+WRAPPED = "base_model.model."
+_PATTERN_KEY = "rank_pattern/"
+
+
+class Injection:
+    """A model prepared for a method by :func:`sousa_bench.peft.inject`.
+
+    Attributes:
+        model: The model, whose ``backbone`` is now a ``peft.PeftModel`` where the method is PEFT's.
+        options: Our options of the method.
+        config: The method's config object, with exact module names.
+        node: The resolved ``conf/peft`` node.
+        targets: Names, inside the original backbone, of the adapted modules (empty for full, head and bitfit).
+        groups: The entries of ``peft.targets`` that apply to this model.
+        blocks: The blocks that ``peft.layers`` selected, or None for all.
+        parameters: Counts: ``backbone`` (as it was, without the head), ``adapter`` (added by the method), ``head``,
+            ``total`` and ``trainable``.
+        warnings: What a reader of the result must know.
+        merged_max_error: Largest difference of logits in :meth:`check_merge`; None before it, or where nothing merges.
+    """
+
+    def __init__(
+        self,
+        model: AudioModel,
+        options: Options,
+        config: peft.PeftConfig | LocalConfig,
+        node: Mapping[str, Any],
+        *,
+        targets: Sequence[str] = (),
+        groups: Sequence[str] = (),
+        blocks: Sequence[str] | None = None,
+    ) -> None:
+        self.model = model
+        self.options = options
+        self.config = config
+        self.node = dict(node)
+        self.targets = list(targets)
+        self.groups = list(groups)
+        self.blocks = None if blocks is None else list(blocks)
+        self.parameters: dict[str, int] = {}
+        self.warnings: list[str] = []
+        self.merged_max_error: float | None = None
+        self._budget = (
+            BudgetKeeper(model.backbone.base_model, config)  # type: ignore[arg-type]
+            if isinstance(config, peft.AdaLoraConfig)
+            else None
+        )
+
+    @property
+    def is_peft(self) -> bool:
+        """Whether the method is PEFT's, so that its own format is saved."""
+        return not isinstance(self.config, LocalConfig)
+
+    @property
+    def head_name(self) -> str:
+        """Dotted name, inside the present (maybe wrapped) backbone, of the module that makes the logits."""
+        return (WRAPPED if self.is_peft else "") + self.model.head_name
+
+    @property
+    def block_names(self) -> list[str] | None:
+        """``blocks``, as names inside the present (maybe wrapped) backbone."""
+        prefix = WRAPPED if self.is_peft else ""
+        return None if self.blocks is None else [prefix + name for name in self.blocks]
+
+    def extra_loss(self) -> Tensor | None:
+        """What the method adds to the loss (AdaLoRA's orthogonal regularisation), a scalar, or None."""
+        return self._budget.extra_loss() if self._budget else None
+
+    def after_optimizer_step(self, step: int) -> None:
+        """Call after each real optimizer step, before the gradients are cleared.
+
+        Args:
+            step: Optimizer steps done so far in the whole run, this one included (the first is 1).
+        """
+        if self._budget:
+            self._budget.after_optimizer_step(step)
+
+    def train_mode(self) -> None:
+        """Put the model into training mode, but not what is frozen in behaviour as well as in weights.
+
+        BatchNorm with ``batch_norm=frozen`` keeps its statistics. With ``peft=head``, and outside the blocks that
+        ``peft.layers`` selects, dropout and stochastic depth are off too: that part is a fixed function of the input.
+        Elsewhere the trunk's own dropout stays on, as in the official training.
+        """
+        self.model.train()
+        backbone = self.model.backbone
+        if is_linear_probe(self.config) or self.blocks is not None:
+            backbone.eval()
+            backbone.get_submodule(self.head_name).train()
+            for name in self.block_names or []:
+                if not is_linear_probe(self.config):
+                    backbone.get_submodule(name).train()
+        for module in backbone.modules():
+            if isinstance(module, _BatchNorm) and not self._trains_statistics(module):
+                module.eval()
+
+    def facts(self) -> dict[str, Any]:
+        """What the result records about the method."""
+        facts: dict[str, Any] = {
+            "method": type(self.config).__name__,
+            "targets": self.groups,
+            "target_modules": len(self.targets),
+            "layers": self.options.layers,
+            "blocks": self.blocks,
+            "batch_norm": self.options.batch_norm,
+            "learning_rate": self.options.learning_rate,
+            "merged_max_error": self.merged_max_error,
+        }
+        if self._budget:
+            facts["adalora"] = self._budget.facts()
+        return facts
+
+    def final_warnings(self) -> list[str]:
+        """Warnings that can only be known once the weights to be tested are in place."""
+        if self._budget and not self._budget.budget_reached():
+            facts = self._budget.facts()
+            return [
+                f"AdaLoRA's tested weights hold {facts['final_rank']} ranks, not the budget's {facts['target_rank']}: "
+                f"the best epoch came before step {facts['total_step'] - facts['tfinal']} of {facts['total_step']}"
+            ]
+        return []
+
+    def finish(self) -> None:
+        """Call once training is over and the weights to be tested are in place, before testing and saving.
+
+        AdaLoRA's pruned matrices shrink to their ranks, so that the reloaded adapter gives the very same logits.
+        """
+        if self._budget:
+            self._budget.finish()
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """A CPU copy of what training changes: trainable parameters, trained BatchNorm statistics, AdaLoRA's mask."""
+        state = {name: tensor.detach().cpu().clone() for name, tensor in self._changing().items()}
+        if self._budget:
+            for name, mask in (self._budget.config.rank_pattern or {}).items():
+                state[_PATTERN_KEY + name] = torch.tensor(mask, dtype=torch.bool)
+        return state
+
+    def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
+        """Put :meth:`trainable_state` back.
+
+        Raises:
+            PeftError: The state is of another method or model.
+        """
+        own = self._changing()
+        given = {name for name in state if not name.startswith(_PATTERN_KEY)}
+        if given != own.keys():
+            different = sorted(given ^ own.keys())
+            raise PeftError(f"the trained state doesn't fit peft={self.options.name}: {different[0]} and others differ")
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(state[name])
+        if self._budget:
+            masks = {k.removeprefix(_PATTERN_KEY): m.tolist() for k, m in state.items() if k.startswith(_PATTERN_KEY)}
+            self._budget.config.rank_pattern = masks or None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What an exact resume needs beyond the model's own ``state_dict`` (tensors and plain values only)."""
+        return {"adalora": self._budget.state_dict()} if self._budget else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        if self._budget:
+            self._budget.load_state_dict(state["adalora"])
+
+    def merged(self) -> nn.Module:
+        """A copy of the backbone in evaluation mode with the adapter merged into its weights: no PEFT module is left.
+
+        Raises:
+            NotImplementedError: The method doesn't merge.
+        """
+        backbone = copy.deepcopy(self.model.backbone).eval()
+        return backbone.merge_and_unload() if self.is_peft else backbone  # type: ignore[operator]
+
+    @torch.no_grad()
+    def check_merge(self, features: Tensor, padding_mask: Tensor | None = None) -> float | None:
+        """Largest absolute difference of logits between the merged and the unmerged backbone, also kept for the facts.
+
+        Args:
+            features: (batch, frames, bins) from the model's frontend.
+            padding_mask: (batch, frames) or None.
+
+        Returns:
+            The difference, or None where the method doesn't merge (full, head, bitfit train the weights themselves).
+        """
+        if not self.is_peft:
+            return None
+        backbone = self.model.backbone
+        modes = {module: module.training for module in backbone.modules()}
+        backbone.eval()
+        plain = backbone(features, padding_mask)
+        for module, mode in modes.items():
+            module.training = mode
+        try:
+            merged = self.merged()
+        except NotImplementedError:
+            return None
+        self.merged_max_error = float((merged(features, padding_mask) - plain).abs().max())
+        return self.merged_max_error
+
+    def save(self, folder: Path, model_cfg: Mapping[str, Any], labels: Sequence[str]) -> Path:
+        """Save what was trained and what rebuilds the model; see :func:`sousa_bench.peft.checkpoint.save`."""
+        from sousa_bench.peft.checkpoint import save
+
+        return save(self, folder, model_cfg, labels)
+
+    def _trains_statistics(self, module: _BatchNorm) -> bool:
+        return self.options.batch_norm == "train" and any(p.requires_grad for p in module.parameters())
+
+    def _changing(self) -> dict[str, Tensor]:
+        backbone = self.model.backbone
+        tensors: dict[str, Tensor] = {name: p for name, p in backbone.named_parameters() if p.requires_grad}
+        for name, module in backbone.named_modules():
+            if isinstance(module, _BatchNorm) and self._trains_statistics(module):
+                tensors |= {f"{name}.{key}": buffer for key, buffer in module.named_buffers(recurse=False)}
+        return tensors

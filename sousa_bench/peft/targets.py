@@ -1,0 +1,127 @@
+"""From the names of groups, patterns and layers to exact module names inside a backbone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from sousa_bench.errors import ConfigError, PeftError
+from sousa_bench.models.base import AudioModel
+from sousa_bench.peft.options import Options
+
+# A well-known group that this model lacks is passed over, so that one choice serves transformers and CNNs.
+WELL_KNOWN = ("attention", "mlp", "pointwise", "squeeze_excitation", "depthwise", "norm")
+NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, _BatchNorm)
+
+
+def selected_blocks(model: AudioModel, layers: str) -> list[str] | None:
+    """Names of the blocks that ``peft.layers`` selects, from input to output; None for ``all``.
+
+    Raises:
+        PeftError: The model has fewer blocks, or a pattern of its blocks matches nothing.
+    """
+    if layers == "all":
+        return None
+    blocks = block_names(model)
+    which, count = layers.split("_")
+    if int(count) > len(blocks):
+        raise PeftError(f"peft.layers={layers}: model={model.name} ({model.variant}) has {len(blocks)} blocks")
+    return blocks[-int(count) :] if which == "last" else blocks[: int(count)]
+
+
+def block_names(model: AudioModel) -> list[str]:
+    """All blocks of the backbone from input to output."""
+    names = module_names(model.backbone)
+    blocks: list[str] = []
+    for pattern in model.targets.blocks:
+        blocks += [name for name in _matching(pattern, names, model) if name not in blocks]
+    return blocks
+
+
+def target_modules(model: AudioModel, options: Options) -> list[str]:
+    """Exact names, in the backbone's order, of the modules that the method adapts.
+
+    Raises:
+        PeftError: A group or pattern that matches nothing, or nothing is left in the chosen layers.
+    """
+    names = module_names(model.backbone)
+    found: set[str] = set()
+    asked = options.targets or tuple(model.targets.groups)
+    for entry in asked:
+        found.update(_entry(entry, model, names))
+    found = {name for name in found if not inside(name, [model.head_name])}
+    blocks = selected_blocks(model, options.layers)
+    if found and blocks is not None:
+        found = {name for name in found if inside(name, blocks)}
+    if not found:
+        where = "" if options.layers == "all" else f" within peft.layers={options.layers}"
+        raise PeftError(
+            f"peft.targets={list(asked)}: model={model.name} has no such module{where}; "
+            f"its groups are {', '.join(known_groups(model))}"
+        )
+    return [name for name in names if name in found]
+
+
+def known_groups(model: AudioModel) -> list[str]:
+    """The model's own groups, and ``norm``, which every model has."""
+    return [*model.targets.groups, *(["norm"] if "norm" not in model.targets.groups else [])]
+
+
+def used_groups(model: AudioModel, options: Options) -> list[str]:
+    """The entries of ``peft.targets`` that apply to this model."""
+    lacking = set(WELL_KNOWN) - set(known_groups(model))
+    return [entry for entry in options.targets or model.targets.groups if entry not in lacking]
+
+
+def feedforward_modules(model: AudioModel, targets: Sequence[str]) -> list[str]:
+    """Those of ``targets`` that IA3 treats as feed-forward."""
+    names = module_names(model.backbone)
+    wanted: set[str] = set()
+    for pattern in model.targets.feedforward:
+        wanted.update(_matching(pattern, names, model))
+    return [name for name in targets if name in wanted]
+
+
+def batch_norms(backbone: nn.Module) -> list[str]:
+    """Names of the BatchNorm layers."""
+    return [name for name, module in backbone.named_modules() if isinstance(module, _BatchNorm)]
+
+
+def module_names(backbone: nn.Module) -> list[str]:
+    """All module names but the root's."""
+    return [name for name, _ in backbone.named_modules() if name]
+
+
+def inside(name: str, prefixes: Iterable[str]) -> bool:
+    """Whether a dotted name is one of the modules ``prefixes`` or lies within one."""
+    return any(name == prefix or name.startswith(prefix + ".") for prefix in prefixes)
+
+
+def _entry(entry: str, model: AudioModel, names: Sequence[str]) -> list[str]:
+    if entry in model.targets.groups:
+        return [name for pattern in model.targets.groups[entry] for name in _matching(pattern, names, model)]
+    if entry == "norm":
+        return [name for name, module in model.backbone.named_modules() if isinstance(module, NORMS)]
+    if entry in WELL_KNOWN:
+        return []
+    return _matching(entry, names, model, f"peft.targets has {entry!r}, which is neither a group nor")
+
+
+def _matching(pattern: str, names: Sequence[str], model: AudioModel, what: str | None = None) -> list[str]:
+    what = what or f"model={model.name}: the target pattern {pattern!r} is not"
+    try:
+        found = [name for name in names if re.fullmatch(pattern, name)]
+    except re.error as error:
+        raise ConfigError(f"{what} a regular expression ({error})") from error
+    if not found:
+        plain = pattern.replace("\\", "")
+        near = get_close_matches(plain, known_groups(model), 3, 0.5) + get_close_matches(plain, names, 3, 0.4)
+        raise PeftError(
+            f"{what} the name of a module in model={model.name}; "
+            f"groups: {', '.join(known_groups(model))}; near it: {', '.join(near) or 'none'}"
+        )
+    return found
