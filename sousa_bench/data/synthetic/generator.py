@@ -1,0 +1,154 @@
+"""Which clips a dataset holds, and each of them by its number."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sousa_bench.data.synthetic.drums import DRUMS, make_bank
+from sousa_bench.data.synthetic.performance import Performance, perform
+from sousa_bench.data.synthetic.players import Player, make_player
+from sousa_bench.data.synthetic.render import render
+from sousa_bench.data.synthetic.rooms import ROOMS, VARIANTS, background_noise, transfer_function
+from sousa_bench.data.synthetic.version import DOMAINS, SAMPLE_RATE, SPLIT_PLAYERS, check_domain
+from sousa_bench.errors import DataError
+from sousa_bench.rudiments import NUM_CLASSES, RUDIMENTS
+
+SPLITS: tuple[str, str, str] = ("train", "val", "test")
+
+TEMPO_BPM: dict[str, tuple[int, int]] = {"target": (60, 180), "source": (70, 160)}
+"""Range of tempi, both ends included."""
+
+EVEN_SHARE: dict[str, float] = {"target": 0.75, "source": 0.5}
+"""Share of clips on SOUSA's even grid; the others keep the sheet's rhythm (`notation`)."""
+
+AUDIO_TAIL_MS = 500.0
+"""The sound goes on for this long after SOUSA's `duration_sec`, as in its files."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One rendered clip with everything known about it.
+
+    Attributes:
+        index: Place in the dataset.
+        sample_id: Unique within the dataset.
+        rudiment: Slug.
+        label: Class number.
+        split: "train", "val" or "test".
+        player: Who plays.
+        tempo_bpm: Tempo.
+        rhythm: "even" or "notated".
+        performance: The strokes.
+        drum: Index into `drums.DRUMS[domain]`.
+        room: Index into `rooms.ROOMS[domain]`.
+        audio: (samples,) int16 at `SAMPLE_RATE`, mono.
+    """
+
+    index: int
+    sample_id: str
+    rudiment: str
+    label: int
+    split: str
+    player: Player
+    tempo_bpm: int
+    rhythm: str
+    performance: Performance
+    drum: int
+    room: int
+    audio: NDArray[np.int16]
+
+
+def split_counts(clips: int, split_players: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Clips per split in proportion to its players; whole rounds of the 40 classes from 400 clips on."""
+    unit = NUM_CLASSES if clips >= 10 * NUM_CLASSES and clips % NUM_CLASSES == 0 else 1
+    units, total = clips // unit, sum(split_players)
+    floor = 1 if clips >= 3 else 0
+    test = max(floor, round(units * split_players[2] / total))
+    val = max(floor, round(units * split_players[1] / total))
+    return (units - val - test) * unit, val * unit, test * unit
+
+
+class Generator:
+    """A dataset as a function of the clip's number: any clip, in any order, in any process, bit for bit the same.
+
+    Args:
+        clips: Number of clips.
+        seed: Seed of players and clips.
+        domain: "target" or "source" (`version.DOMAINS`).
+        split_players: Players of train, val and test.
+
+    Raises:
+        DataError: Fewer than one clip, an unknown domain, a negative seed, a split without players.
+    """
+
+    def __init__(
+        self,
+        clips: int,
+        seed: int,
+        domain: str = "target",
+        split_players: tuple[int, int, int] = SPLIT_PLAYERS,
+    ) -> None:
+        if clips < 1:
+            raise DataError(f"A synthetic dataset of {clips} clips: ask for at least 1.")
+        if seed < 0:
+            raise DataError(f"Synthetic data with seed {seed}: a seed is 0 or more.")
+        if len(split_players) != 3 or min(split_players) < 1:
+            raise DataError(f"split_players={tuple(split_players)}: each of train, val and test needs a player.")
+        self.clips, self.seed, self.domain = clips, seed, check_domain(domain)
+        self.split_players = split_players
+        self.counts = split_counts(clips, split_players)
+        rng = np.random.default_rng([seed, DOMAINS.index(domain), 0x51])
+        self._classes = rng.permutation(NUM_CLASSES)
+        self._cast = [rng.permutation(players) for players in split_players]
+
+    def player(self, number: int) -> Player:
+        """Player `number` of the cast: train's first, then val's, then test's."""
+        return _player(self.seed, self.domain, number)
+
+    def players(self, split: str) -> list[Player]:
+        """All players of a split, those included who get no clip in a very small dataset."""
+        place = SPLITS.index(split)
+        first = sum(self.split_players[:place])
+        return [self.player(first + number) for number in range(self.split_players[place])]
+
+    def place(self, index: int) -> tuple[str, str, int]:
+        """Split, rudiment slug and player number of clip `index`: classes balanced, players spread over all classes."""
+        if not 0 <= index < self.clips:
+            raise DataError(f"Clip {index} of a synthetic dataset of {self.clips} clips.")
+        slug = RUDIMENTS[self._classes[index % NUM_CLASSES]]
+        part = 0
+        while index >= self.counts[part]:
+            index -= self.counts[part]
+            part += 1
+        cast = self._cast[part]
+        member = cast[(index + index // NUM_CLASSES) % len(cast)]
+        return SPLITS[part], slug, int(member) + sum(self.split_players[:part])
+
+    def _draw(self, index: int) -> tuple[str, str, Player, int, str, int, int, np.random.Generator]:
+        split, slug, number = self.place(index)
+        rng = np.random.default_rng([self.seed, DOMAINS.index(self.domain), index, 0xC1])
+        low, high = TEMPO_BPM[self.domain]
+        tempo = int(rng.integers(low, high + 1))
+        rhythm = "even" if rng.random() < EVEN_SHARE[self.domain] else "notated"
+        drum, room = int(rng.integers(len(DRUMS[self.domain]))), int(rng.integers(len(ROOMS[self.domain])))
+        return split, slug, self.player(number), tempo, rhythm, drum, room, rng
+
+    def clip(self, index: int) -> Clip:
+        """Make clip `index`."""
+        split, slug, player, tempo, rhythm, drum, room, rng = self._draw(index)
+        performance = perform(slug, tempo, player, rhythm, rng)
+        samples = int((performance.duration_ms + AUDIO_TAIL_MS) * SAMPLE_RATE / 1000)
+        response = transfer_function(self.domain, room, int(rng.integers(VARIANTS)))
+        bank, place = make_bank(self.domain, drum), ROOMS[self.domain][room]
+        audio = render(performance.strokes, samples, bank, place, response, background_noise(self.domain), rng)
+        preset = place.preset.replace("_", "")
+        sample_id = f"{player.code}_{slug}_{tempo}bpm_{bank.drum.code}_{preset}_{index:06d}"
+        label = RUDIMENTS.index(slug)
+        return Clip(index, sample_id, slug, label, split, player, tempo, rhythm, performance, drum, room, audio)
+
+
+@lru_cache(maxsize=1024)
+def _player(seed: int, domain: str, number: int) -> Player:
+    return make_player(seed, domain, number)

@@ -1,0 +1,188 @@
+"""From a line of notation to strokes: what a given player does with a rudiment at a tempo."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sousa_bench.data.synthetic.notation import BOUNCE_DECAY, TABLE, VELOCITY, Note
+from sousa_bench.data.synthetic.players import Player
+from sousa_bench.data.synthetic.version import TARGET_SECONDS
+
+LEAD_IN_MS = 120.0
+"""Silence before the first beat, so that an early first stroke or a grace note has room."""
+
+SOUSA_TAIL_MS = 500.0
+"""SOUSA's `duration_sec` ends this long after the last stroke."""
+
+STROKE = np.dtype(
+    [
+        ("index", "i8"),
+        ("hand", "U1"),
+        ("stroke_type", "U6"),
+        ("intended_time_ms", "f8"),
+        ("actual_time_ms", "f8"),
+        ("intended_velocity", "i8"),
+        ("actual_velocity", "i8"),
+        ("is_grace_note", "?"),
+        ("is_accent", "?"),
+        ("diddle_position", "f8"),
+        ("flam_spacing_ms", "f8"),
+        ("parent_stroke_index", "f8"),
+        ("buzz_count", "f8"),
+    ]
+)
+"""One row a stroke, grace notes and bounces included; the names of SOUSA's `labels/strokes.parquet`, NaN for none."""
+
+
+@dataclass(frozen=True)
+class Performance:
+    """A rudiment as played.
+
+    Attributes:
+        strokes: Rows of dtype `STROKE` in order of sounding.
+        cycles: SOUSA cycles played.
+        duration_ms: SOUSA's duration: the last stroke plus 500 ms.
+    """
+
+    strokes: NDArray[np.void]
+    cycles: int
+    duration_ms: float
+
+
+def cycles_for(slug: str, tempo_bpm: float, rhythm: str) -> int:
+    """Whole cycles that come nearest to four seconds, at least one."""
+    rudiment = TABLE[slug]
+    cycle_s = rudiment.onsets(rhythm)[1] * rudiment.passes * 60.0 / tempo_bpm
+    return max(1, round(TARGET_SECONDS / cycle_s))
+
+
+def score(slug: str, cycles: int, rhythm: str, left_lead: bool) -> tuple[list[Note], NDArray[np.float64]]:
+    """All main strokes of a performance and their onsets in beats, without any human error."""
+    rudiment = TABLE[slug]
+    onsets, length = rudiment.onsets(rhythm)
+    passes = cycles * rudiment.passes
+    notes = [note for number in range(passes) for note in rudiment.pass_notes(number, left_lead)]
+    beats = (np.arange(passes)[:, None] * length + np.asarray(onsets)[None, :]).ravel()
+    return notes, beats
+
+
+def perform(slug: str, tempo_bpm: float, player: Player, rhythm: str, rng: np.random.Generator) -> Performance:
+    """Play a rudiment for about four seconds.
+
+    Args:
+        slug: One of the 40.
+        tempo_bpm: Quarter notes a minute.
+        player: Whose errors are made.
+        rhythm: "even" or "notated" (`notation`).
+        rng: Source of the errors.
+    """
+    cycles = cycles_for(slug, tempo_bpm, rhythm)
+    notes, beats = score(slug, cycles, rhythm, player.dominant_hand == "left")
+    intended = LEAD_IN_MS + beats * 60_000.0 / tempo_bpm
+    gaps = np.diff(intended, append=intended[-1] + 250.0)
+    before = np.concatenate([[250.0], gaps[:-1]])
+    actual = intended + _timing_errors(intended, np.minimum(gaps, before), notes, player, rng)
+    actual = np.maximum.accumulate(np.maximum(actual, 5.0) + np.arange(len(notes)) * 4.0) - np.arange(len(notes)) * 4.0
+    velocities = _velocities(notes, player, rng)
+    rows: list[tuple[object, ...]] = []
+    nan = float("nan")
+    for place, note in enumerate(notes):
+        free = actual[place] - (actual[place - 1] if place else 0.0)
+        leads = _grace_leads(note, free, player, rng)
+        first = len(rows)
+        main = first + len(leads)
+        for hand, written, lead in zip(note.graces, note.leads_ms, leads, strict=True):
+            grace = VELOCITY["grace"] + player.loudness * 0.5 + rng.normal(0, player.velocity_sd)
+            times = (intended[place] - written, actual[place] - lead)
+            speeds = (VELOCITY["grace"], _midi(grace))
+            rows.append((0, hand.upper(), "grace", *times, *speeds, True, False, nan, lead, float(main), nan))
+        buzz = int(rng.integers(4, 9)) if note.kind == "buzz" else 0
+        speeds = (VELOCITY[note.kind], velocities[place])
+        times = (intended[place], actual[place])
+        tail = (False, note.accent, float(note.diddle_position or nan), nan, nan, float(buzz) if buzz else nan)
+        rows.append((0, note.hand, note.kind, *times, *speeds, *tail))
+        rows += _bounces(note, main, buzz, times, speeds, gaps[place], player, rng)
+    strokes = np.array(rows, dtype=STROKE)
+    strokes["index"] = np.arange(len(strokes))
+    end = float(strokes["actual_time_ms"].max())
+    return Performance(strokes, cycles, end + SOUSA_TAIL_MS)
+
+
+def _midi(velocity: float) -> int:
+    return int(np.clip(round(velocity), 1, 127))
+
+
+def _timing_errors(
+    intended: NDArray[np.float64],
+    interval: NDArray[np.float64],
+    notes: list[Note],
+    player: Player,
+    rng: np.random.Generator,
+) -> NDArray[np.float64]:
+    """Errors in ms: a correlated jitter that grows with the interval, tempo drift, uneven diddles."""
+    from scipy.signal import lfilter
+
+    correlation = 0.3  # lag-1 correlation of SOUSA's timing errors: 0.18 to 0.35
+    white = rng.standard_normal(len(intended)) * np.sqrt(1 - correlation**2)
+    jitter = lfilter([1.0], [1.0, -correlation], white) * player.jitter_ms
+    scale = np.clip(0.4 + 0.6 * interval / 150.0, 0.4, 1.6)
+    place = np.linspace(0, 1, len(intended))
+    span = intended[-1] - intended[0]
+    drift = span * player.drift * (rng.normal() * place + 0.5 * rng.normal() * np.sin(np.pi * place)) * 0.5
+    second = np.array([note.diddle_position == 2 for note in notes])
+    return jitter * scale + drift + second * player.second_late * interval
+
+
+def _velocities(notes: list[Note], player: Player, rng: np.random.Generator) -> list[int]:
+    errors = rng.normal(0, player.velocity_sd, len(notes)) + 4.0 * np.sin(
+        np.linspace(0, rng.uniform(2, 9), len(notes)) + rng.uniform(0, 6)
+    )
+    strong = "R" if player.dominant_hand == "right" else "L"
+    played = []
+    for note, error in zip(notes, errors, strict=True):
+        wanted = float(VELOCITY[note.kind])
+        if note.accent:
+            wanted = VELOCITY["tap"] + (wanted - VELOCITY["tap"]) * player.accent
+        if note.diddle_position == 2:
+            wanted -= player.second_stroke
+        if note.hand != strong:
+            wanted -= player.weak_hand
+        played.append(_midi(wanted + player.loudness + error))
+    return played
+
+
+def _grace_leads(note: Note, free_ms: float, player: Player, rng: np.random.Generator) -> list[float]:
+    """Leads of the grace notes, ms: the player's own spacing, squeezed where the stroke before leaves no room."""
+    if not note.graces:
+        return []
+    scale = player.lead_scale * max(0.25, 1 + rng.normal(0, player.lead_sd))
+    leads = np.asarray(note.leads_ms) * scale * np.exp(rng.normal(0, player.lead_sd * 0.5, len(note.leads_ms)))
+    leads = np.sort(leads)[::-1]
+    return (leads * min(1.0, max(free_ms * 0.75, 4.0) / leads[0])).tolist()
+
+
+def _bounces(
+    note: Note,
+    main: int,
+    count: int,
+    times: tuple[float, float],
+    speeds: tuple[int, int],
+    gap_ms: float,
+    player: Player,
+    rng: np.random.Generator,
+) -> list[tuple[object, ...]]:
+    """The bounces that follow a buzz stroke's first contact; SOUSA's flags: grace notes of type `buzz`."""
+    if count < 2:
+        return []
+    spacing = min(player.bounce_ms * np.exp(rng.normal(0, 0.12)), 0.9 * gap_ms / count)
+    rows: list[tuple[object, ...]] = []
+    at = 0.0
+    for bounce in range(1, count):
+        at += spacing * 0.96**bounce
+        decay = BOUNCE_DECAY**bounce
+        when = (times[0] + at, times[1] + at)
+        speed = (int(speeds[0] * decay), _midi(speeds[1] * decay))
+        nan = float("nan")
+        rows.append((0, note.hand, "buzz", *when, *speed, True, False, nan, -at, float(main), nan))
+    return rows

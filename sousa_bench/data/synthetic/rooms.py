@@ -1,0 +1,114 @@
+"""Rooms and microphones: early reflections, an exponentially decaying tail, the microphone's band, noise."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sousa_bench.data.synthetic.version import SAMPLE_RATE, check_domain
+
+FFT_SIZE = 262_144
+"""One size for every clip: 8.2 s at 32 kHz holds the longest clip and its reverberation."""
+
+VARIANTS = 4
+"""Microphone places per room."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """A recording situation, SOUSA's `augmentation_preset`.
+
+    Attributes:
+        preset: Name in the column `augmentation_preset`.
+        room_type: Name in the column `aug_room_type`.
+        wet: Level of the reverberation relative to the direct sound.
+        mic_distance_m: Distance of the microphone.
+        mic_type: "dynamic" or "condenser".
+        compression: Ratio above the threshold; 1: none.
+        noise_db: Noise relative to the clip's RMS; None: almost none.
+        rt60_s: Reverberation time at 500 Hz.
+        bright: Reverberation time at 5 kHz relative to that.
+        size_m: Typical distance of a wall, which spaces the early reflections.
+        band_hz: The microphone's band.
+    """
+
+    preset: str
+    room_type: str
+    wet: float
+    mic_distance_m: float
+    mic_type: str
+    compression: float
+    noise_db: float | None
+    rt60_s: float
+    bright: float
+    size_m: float
+    band_hz: tuple[float, float]
+
+
+# fmt: off
+ROOMS: dict[str, tuple[Room, ...]] = {
+    "target": (
+        #    preset            type             wet   mic  type        comp  noise  rt60  hi   size  band
+        Room("clean_studio", "studio", 0.15, 0.4, "condenser", 2.0, None, 0.30, 0.6, 3.0, (45, 15000)),
+        Room("practice_room", "practice_room", 0.20, 0.5, "dynamic", 2.0, -45.0, 0.45, 0.5, 2.0, (80, 11000)),
+        Room("garage", "garage", 0.35, 1.0, "dynamic", 1.0, -35.0, 0.80, 0.5, 4.0, (90, 8000)),
+        Room("gym", "gym", 0.35, 2.0, "dynamic", 2.5, -40.0, 1.40, 0.4, 14.0, (80, 6500)),
+        Room("marching_field", "outdoor", 0.05, 5.0, "dynamic", 2.5, -35.0, 0.25, 0.3, 25.0, (100, 9000)),
+    ),
+    "source": (
+        Room("vocal_booth", "booth", 0.08, 0.3, "condenser", 1.5, None, 0.15, 0.4, 1.2, (50, 15500)),
+        Room("classroom", "classroom", 0.28, 1.5, "condenser", 1.0, -42.0, 0.65, 0.5, 5.0, (70, 13000)),
+        Room("rehearsal_hall", "hall", 0.32, 2.5, "dynamic", 2.0, -38.0, 1.10, 0.6, 9.0, (80, 10000)),
+        Room("basement", "basement", 0.30, 0.8, "dynamic", 3.0, -33.0, 0.55, 0.3, 2.4, (100, 7000)),
+        Room("parking_deck", "outdoor", 0.22, 3.0, "dynamic", 2.0, -36.0, 1.70, 0.3, 18.0, (90, 6000)),
+    ),
+}
+# fmt: on
+
+
+@lru_cache(maxsize=128)
+def transfer_function(domain: str, index: int, variant: int) -> NDArray[np.complex64]:
+    """Room and microphone as one frequency response, (FFT_SIZE / 2 + 1,), for a real FFT of `FFT_SIZE`."""
+    from scipy.fft import rfft
+    from scipy.signal import butter, sosfilt
+
+    room = ROOMS[check_domain(domain)][index]
+    rng = np.random.default_rng([0x20, len(domain), index, variant])
+    length = int(min(1.6, room.rt60_s * 1.1 + 0.1) * SAMPLE_RATE)
+    impulse = np.zeros(length)
+    impulse[0] = 1.0
+    path = room.size_m * rng.uniform(0.5, 2.2, 8)
+    for extra, sign in zip(np.sort(path), rng.choice([-1.0, 1.0], 8), strict=True):
+        at = int(extra / 343.0 * SAMPLE_RATE)
+        if at < length:
+            impulse[at] += sign * 1.6 * room.wet * room.mic_distance_m / (room.mic_distance_m + extra)
+    time = np.arange(length) / SAMPLE_RATE
+    split = butter(1, 2000, fs=SAMPLE_RATE, output="sos")
+    noise = rng.standard_normal(length)
+    low = sosfilt(split, noise)
+    rate = 6.9078 / room.rt60_s
+    tail = low * np.exp(-rate * time) + (noise - low) * np.exp(-rate / room.bright * time)
+    tail[: int(2 * room.size_m / 343.0 * SAMPLE_RATE) + 1] = 0.0
+    energy = np.sqrt((tail**2).sum())
+    if energy > 0:
+        impulse += tail / energy * room.wet * 1.2
+    low_hz, high_hz = room.band_hz[0] * rng.uniform(0.8, 1.25), room.band_hz[1] * rng.uniform(0.8, 1.0)
+    impulse = sosfilt(butter(2, low_hz, "highpass", fs=SAMPLE_RATE, output="sos"), impulse)
+    impulse = sosfilt(butter(2, high_hz, "lowpass", fs=SAMPLE_RATE, output="sos"), impulse)
+    presence = butter(1, [2500, 6000], "bandpass", fs=SAMPLE_RATE, output="sos")
+    impulse = impulse + rng.uniform(-0.3, 0.5) * sosfilt(presence, impulse)
+    return rfft(impulse.astype(np.float32), FFT_SIZE)
+
+
+@lru_cache(maxsize=2)
+def background_noise(domain: str) -> NDArray[np.float32]:
+    """Sixteen seconds of room noise with unit RMS, falling by about 3 dB an octave; clips take pieces of it."""
+    from scipy.fft import irfft, rfft
+
+    length = 16 * SAMPLE_RATE
+    rng = np.random.default_rng([0x40, len(check_domain(domain))])
+    spectrum = rfft(rng.standard_normal(length).astype(np.float32))
+    spectrum /= np.sqrt(np.maximum(np.arange(len(spectrum)), 20)).astype(np.float32)
+    noise = irfft(spectrum, length)
+    return (noise / np.sqrt((noise**2).mean())).astype(np.float32)
