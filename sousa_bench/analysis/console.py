@@ -1,0 +1,101 @@
+"""The ranked table as printed: for the eye, or as Markdown, CSV or JSON for a script."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from sousa_bench.analysis.study import Study
+
+FORMATS = ("table", "markdown", "csv", "json")
+
+
+def ranking(study: Study, top: int | None = None) -> pd.DataFrame:
+    """The ranked combinations with the columns people ask for first.
+
+    Args:
+        study: From ``compare``.
+        top: Number of combinations; None for all.
+    """
+    frame = study.combinations if top is None else study.combinations.head(top)
+    keys = [key for key in ("combination", "cohort", "seeds", "clips", "players") if key in frame]
+    numbers = dict.fromkeys((study.metric, "test_acc", "acc_low", "acc_high", "acc_std", "test_f1_macro"))
+    rest = ("trainable_params", "training_time_seconds", "peak_memory_bytes", "p_best", "best_set", "note")
+    columns = [*keys, *(key for key in numbers if key in frame), *(key for key in rest if key in frame)]
+    out = frame[columns].copy()
+    out.insert(0, "rank", range(1, len(out) + 1))
+    return out
+
+
+def render(study: Study, form: str = "table", top: int | None = None) -> str:
+    """The ranking as text.
+
+    Args:
+        study: From ``compare``.
+        form: One of ``FORMATS``.
+        top: Number of combinations; None for all.
+    """
+    frame = ranking(study, top)
+    if form == "json":
+        rows = [{key: _json(value) for key, value in row.items()} for row in frame.to_dict("records")]
+        return json.dumps({"metric": study.metric, "notes": study.notes, "ranking": rows}, indent=2)
+    if form == "csv":
+        return frame.to_csv(index=False).rstrip("\n")
+    return _lines(study, frame, markdown=form == "markdown")
+
+
+def _json(value: Any) -> Any:
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _lines(study: Study, frame: pd.DataFrame, markdown: bool) -> str:
+    rows = [_cells(study, row) for row in frame.to_dict("records")]
+    head = list(rows[0]) if rows else ["#"]
+    widths = [max(len(key), *(len(row[key]) for row in rows)) if rows else len(key) for key in head]
+    left = {"combination", "can be the best"}
+
+    def line(values: list[str]) -> str:
+        cells = [v.ljust(w) if k in left else v.rjust(w) for k, v, w in zip(head, values, widths, strict=True)]
+        return "| " + " | ".join(cells) + " |" if markdown else "  ".join(cells).rstrip()
+
+    rule = (
+        "|" + "|".join("-" * (width + 2) for width in widths) + "|" if markdown else "  ".join("-" * w for w in widths)
+    )
+    return "\n".join([line(head), rule, *(line([row[key] for key in head]) for row in rows)])
+
+
+def _cells(study: Study, row: Mapping[Any, Any]) -> dict[str, str]:
+    cells = {"#": str(row["rank"]), "combination": escape_cell(str(row["combination"]))}
+    if study.cohorts:
+        cells["cohort"] = str(row["cohort"])
+    if study.metric not in ("test_acc", "test_f1_macro"):
+        cells[study.metric] = f"{row[study.metric]:.4g}"
+    cells["test acc"] = f"{row['test_acc']:.4f}"
+    low, high = row["acc_low"], row["acc_high"]
+    cells["95 % interval"] = f"{low:.3f} to {high:.3f}" if low == low else "-"
+    if (study.combinations["seeds"] > 1).any():
+        cells["± seeds"] = f"{row['acc_std']:.4f} ({row['seeds']})" if row["acc_std"] == row["acc_std"] else "- (1)"
+    cells["macro F1"] = f"{row['test_f1_macro']:.4f}"
+    cells["trainable"] = (
+        f"{row['trainable_params']:,.0f}" if row["trainable_params"] == row["trainable_params"] else "-"
+    )
+    cells["minutes"] = minutes(row["training_time_seconds"])
+    cells["clips/players"] = f"{row['clips']:,}/{row['players']}" if row["clips"] else "-"
+    best = row["best_set"]
+    cells["can be the best"] = "yes" if best else "no" if row["p_best"] == row["p_best"] else "not tested"
+    return cells
+
+
+def minutes(seconds: float) -> str:
+    """Seconds as minutes: ``45.3m``."""
+    return f"{seconds / 60:.1f}m" if seconds == seconds else "-"
+
+
+def escape_cell(text: str) -> str:
+    """One line without a bar that would open another column."""
+    return " ".join(text.split()).replace("|", "\\|")

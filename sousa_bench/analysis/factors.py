@@ -1,0 +1,173 @@
+"""What varied: the factors of a sweep, the combinations they make, and which of these may be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+BASE_FACTORS = ("model", "strategy", "augmentation")
+SETTING_FACTORS = ("data", "max_epochs")
+NOT_FACTORS = frozenset({"seed", "experiment_id"})
+# Where a result goes and how it is scheduled: the same keys that a run's fingerprint leaves out.
+NO_OUTCOME = (
+    "hydra",
+    "logger",
+    "timeout",
+    "n_jobs",
+    "sweep",
+    "resume",
+    "force",
+    "on_error",
+    "experiment",
+    "paths",
+    "seed",
+)
+COHORT_KEYS = {
+    "data": "data",
+    "max_epochs": "epochs",
+    "data.fingerprint": "data fingerprint",
+    "data.test_fingerprint": "test clips",
+    "weights.kind": "weights",
+}
+
+
+def find_factors(
+    table: pd.DataFrame, resolved: Sequence[Mapping[str, Any]], config_keys: Iterable[str] = ()
+) -> list[str]:
+    """Keys that varied between otherwise equal runs, apart from model, strategy, augmentation and seed.
+
+    A key that merely follows from another choice (AST's embedding size) is no factor: it never differs between two
+    runs of one model, strategy, augmentation, data and number of epochs. Of keys that vary in step (``peft.r`` and
+    a ``peft.lora_alpha`` of twice its value) the first is kept, those named in the results' ``config`` before others.
+
+    Args:
+        table: A row a run.
+        resolved: The resolved config of each row.
+        config_keys: Columns that come from the results' ``config``.
+
+    Returns:
+        Column names; those that came from ``resolved`` alone have been added to ``table``.
+    """
+    base = [key for key in (*BASE_FACTORS, *SETTING_FACTORS) if key in table]
+    groups = table.groupby(base, dropna=False, sort=False).ngroup()
+    columns = {key: table[key] for key in config_keys if key in table and key not in base}
+    varied = _varied_leaves(resolved, groups)
+    columns |= {key: pd.Series([row.get(key) for row in resolved], table.index) for key in varied if key not in columns}
+    factors: list[str] = []
+    codes: list[pd.Series] = []
+    for key, column in columns.items():
+        if key in NOT_FACTORS or key in base or _names_base(key) or key.split(".")[0] in NO_OUTCOME:
+            continue
+        code = pd.Series(pd.factorize(column.map(_plain))[0], table.index)
+        if code.groupby(groups).nunique().max() <= 1 or any(_in_step(code, other) for other in codes):
+            continue
+        if _is_replicate(code, table):
+            continue
+        factors.append(key)
+        codes.append(code)
+        if key not in table:
+            table[key] = column
+    return factors
+
+
+def _varied_leaves(resolved: Sequence[Mapping[str, Any]], groups: pd.Series) -> list[str]:
+    """Keys of the resolved configs that differ between runs of one group."""
+    first: dict[int, Mapping[str, Any]] = {}
+    varied: dict[str, None] = {}
+    for group, row in zip(groups, resolved, strict=True):
+        reference = first.setdefault(group, row)
+        if row is reference or not row or not reference:
+            continue
+        for key in row.keys() | reference.keys():
+            if key not in varied and row.get(key) != reference.get(key) and key.split(".")[0] not in NO_OUTCOME:
+                varied[key] = None
+    return sorted(varied)
+
+
+def _names_base(key: str) -> bool:
+    return key in ("model.name", "peft.name", "augmentation.name", "data.name", "trainer.max_epochs", "peft", "epochs")
+
+
+def _plain(value: Any) -> str:
+    return "" if value is None or (isinstance(value, float) and value != value) else str(value)
+
+
+def _in_step(one: pd.Series, other: pd.Series) -> bool:
+    """Whether two codings split the runs alike."""
+    pairs = pd.DataFrame({"one": one, "other": other}).drop_duplicates()
+    return len(pairs) == one.nunique() == other.nunique()
+
+
+def _is_replicate(code: pd.Series, table: pd.DataFrame) -> bool:
+    """Whether a key only counts the runs, as a seed given under another name or a host does."""
+    if "seed" not in table or table["seed"].nunique() < 2:
+        return False
+    return _in_step(code, pd.Series(pd.factorize(table["seed"])[0], table.index))
+
+
+def combination_columns(table: pd.DataFrame, factors: Iterable[str]) -> list[str]:
+    """The columns whose values make a combination: the base factors, the found ones, and the settings that vary."""
+    settings = [key for key in SETTING_FACTORS if key in table and table[key].nunique(dropna=False) > 1]
+    return [*BASE_FACTORS, *factors, *settings]
+
+
+def add_combinations(table: pd.DataFrame, factors: Sequence[str]) -> None:
+    """Add the columns ``combination`` (a label; runs that differ in the seed alone share it) and ``cohort``.
+
+    Cohorts are lettered in order of size: only runs of one cohort saw the same data, the same test clips, the same
+    kind of weights and the same number of epochs, so only these are compared.
+    """
+    extra = [key for key in combination_columns(table, factors) if key not in BASE_FACTORS]
+    table["combination"] = [
+        combination_label(row, extra) for row in table[[*BASE_FACTORS, *extra]].to_dict(orient="records")
+    ]
+    keys = [key for key in COHORT_KEYS if key in table]
+    identity = table[keys].map(_plain).agg("\x1f".join, axis=1) if len(table) else pd.Series(dtype=str)
+    done = identity[table["status"] == "completed"].value_counts()
+    order = sorted(identity.unique(), key=lambda value: (-int(done.get(value, 0)), value))
+    table["cohort"] = identity.map({value: letters(number) for number, value in enumerate(order)})
+
+
+def combination_label(row: Mapping[Any, Any], extra: Sequence[str]) -> str:
+    """A combination in words: ``ast + lora (with aug), peft.r=8``."""
+    parts = [f"{row['model']} + {row['strategy']} ({augmentation_words(row['augmentation'])})"]
+    parts += [f"{key}={shown(row[key])}" for key in extra]
+    return ", ".join(parts)
+
+
+def augmentation_words(value: Any) -> str:
+    """``with aug``, ``no aug``, or ``aug unknown``."""
+    return "with aug" if value is True else "no aug" if value is False else "aug unknown"
+
+
+def shown(value: Any) -> str:
+    """A factor's value as people write it: ``8``, ``0.001``, ``none``."""
+    if value is None or (isinstance(value, float) and value != value):
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.15g}"
+    return str(value)
+
+
+def letters(number: int) -> str:
+    """0 → A, 25 → Z, 26 → AA."""
+    text = ""
+    number += 1
+    while number:
+        number, rest = divmod(number - 1, 26)
+        text = chr(65 + rest) + text
+    return text
+
+
+def cohort_words(table: pd.DataFrame) -> dict[str, str]:
+    """What sets each cohort apart from the others, in words; empty where there is one cohort."""
+    keys = [key for key in COHORT_KEYS if key in table and table[key].nunique(dropna=False) > 1]
+    words = {}
+    for cohort, rows in table.groupby("cohort"):
+        row = rows.iloc[0]
+        words[str(cohort)] = "; ".join(f"{COHORT_KEYS[key]} {shown(row[key])[:12]}" for key in keys)
+    return words if len(words) > 1 else {}

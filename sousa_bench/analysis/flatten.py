@@ -1,0 +1,140 @@
+"""One result file as one flat row. Pure Python: a reader process imports nothing heavy."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sousa_bench.result import (
+    CONFIG_KEYS,
+    EFFICIENCY_KEYS,
+    METRIC_KEYS,
+    STATUSES,
+    ResultError,
+    finite,
+    read_progress,
+    read_result,
+)
+
+MAX_TEXT = 2000
+MAX_COLUMNS = 2000
+TOP_FIELDS = ("experiment_id", "status", "error", "timestamp", "git_commit", "fingerprint")
+NUMBERS = frozenset({*METRIC_KEYS, *EFFICIENCY_KEYS, "max_epochs", "seed"})
+LEFT_OUT = frozenset({"resolved_config", "history", "config", "metrics", "efficiency", *TOP_FIELDS})
+BOOLEANS = {"true": True, "on": True, "yes": True, "1": True, "false": False, "off": False, "no": False, "0": False}
+
+
+class Row(NamedTuple):
+    """A run: its flat fields, its resolved config as dotted leaves, and which fields its ``config`` block named."""
+
+    fields: dict[str, Any]
+    resolved: dict[str, Any]
+    config_keys: tuple[str, ...]
+
+
+def read_row(path: Path) -> Row:
+    """Read the result at ``path`` and flatten it.
+
+    Raises:
+        ResultError: As ``sousa_bench.result.read_result``, or its status is unknown.
+    """
+    result = read_result(path)
+    if not isinstance(result["status"], str) or result["status"] not in STATUSES:
+        raise ResultError(f"{path}: status {clean(str(result['status']))[:40]!r} is none of {', '.join(STATUSES)}")
+    fields = flat_fields(result)
+    fields["path"] = str(path)
+    fields["folder"] = str(path.parent)
+    if result["status"] == "running":
+        progress = read_progress(path.parent)
+        for key in ("phase", "epoch", "step"):
+            if isinstance(value := finite(progress.get(key)), (str, int, float)):
+                fields[f"progress.{key}"] = scalar(value)
+    resolved = result.get("resolved_config")
+    config_keys = tuple(key for key, _ in leaves(result["config"]))
+    return Row(fields, dict(leaves(resolved)) if isinstance(resolved, Mapping) else {}, config_keys)
+
+
+def flat_fields(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of a result: the fixed block under its own names, anything else under dotted names.
+
+    The nested parts that are no fields of a run stay in the file: the history, and the resolved config, whose varied
+    keys stand in ``config``.
+    """
+    fields: dict[str, Any] = {key: scalar(result.get(key)) for key in TOP_FIELDS}
+    for block, keys in (("config", CONFIG_KEYS), ("metrics", METRIC_KEYS), ("efficiency", EFFICIENCY_KEYS)):
+        content = result.get(block)
+        content = content if isinstance(content, Mapping) else {}
+        for key in keys:
+            fields[key] = number(content.get(key)) if key in NUMBERS else scalar(content.get(key))
+        for key, value in leaves(content):
+            if key not in keys:
+                fields[sys.intern(f"{block}.{key}") if key in fields else sys.intern(key)] = value
+    fields["augmentation"] = boolean(fields["augmentation"])
+    for key in ("model", "strategy", "data"):
+        fields[key] = "unknown" if fields[key] is None else str(fields[key])
+    if not fields["experiment_id"]:
+        fields["experiment_id"] = "unnamed"
+    failure = result.get("failure")
+    if fields["error"] is None and isinstance(failure, Mapping):
+        fields["error"] = scalar(failure.get("message"))
+    for key, value in leaves({key: value for key, value in result.items() if key not in LEFT_OUT}):
+        if len(fields) >= MAX_COLUMNS:
+            break
+        fields[sys.intern(key) if key not in fields else f"result.{key}"] = value
+    return fields
+
+
+def leaves(content: Any, prefix: str = "", depth: int = 0) -> Iterable[tuple[str, Any]]:
+    """Dotted names and values of a nested mapping; a list of plain values becomes one text."""
+    if not isinstance(content, Mapping):
+        return
+    for key, value in content.items():
+        name = f"{prefix}.{key}" if prefix else clean(str(key))[:200]
+        if isinstance(value, Mapping) and depth < 8:
+            yield from leaves(value, name, depth + 1)
+        else:
+            yield sys.intern(clean(name)[:300]), scalar(value)
+
+
+def scalar(value: Any) -> Any:
+    """A value that a table's cell can hold: None, bool, 64-bit int, finite float or a clean short text."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, int):
+        return value if abs(value) < 2**63 else None
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return clean(", ".join(str(item) for item in value[:200]))[:MAX_TEXT]
+    return clean(str(value))[:MAX_TEXT]
+
+
+def number(value: Any) -> int | float | None:
+    """``value`` as a finite number; anything else, a boolean or a text with no number in it, is None."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) >= 2**63:
+        return None
+    result: int | float | None = finite(value)
+    return result
+
+
+def boolean(value: Any) -> bool | None:
+    """``augmentation`` in any spelling that occurs: a boolean, ``on``/``off``, ``true``/``false``."""
+    if isinstance(value, bool) or value is None:
+        return value
+    return BOOLEANS.get(str(value).strip().lower())
+
+
+def clean(text: str) -> str:
+    """Drop control characters (terminal escapes among them) and lone surrogates, which no UTF-8 file can hold."""
+    if text.isascii() and text.isprintable():
+        return text
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    return "".join(char if char.isprintable() or char == "\n" else " " for char in text)

@@ -1,0 +1,136 @@
+"""Reading thousands of result files: chunks of columns, on every core where it pays.
+
+Run as a module it is a reader process: file names on standard input, pickled columns on standard output. A process of
+its own, not ``multiprocessing``, since that would import the caller's script again, and a notebook has none.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import sousa_bench
+from sousa_bench.analysis.flatten import Row, read_row
+from sousa_bench.result import ResultError
+
+PARALLEL_FROM = 1500
+
+
+@dataclass
+class Columns:
+    """Rows, stored by column.
+
+    Attributes:
+        size: Number of rows.
+        fields: Values of each field, in order of the rows, None where a row has none.
+        resolved: The resolved config of each row.
+        problems: One line for each file that was passed over.
+        config_keys: Fields that some result's ``config`` block named, in order of appearance.
+    """
+
+    size: int = 0
+    fields: dict[str, list[Any]] = field(default_factory=dict)
+    resolved: list[dict[str, Any]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    config_keys: dict[str, None] = field(default_factory=dict)
+
+    def add(self, row: Row) -> None:
+        """Append one row."""
+        for key, value in row.fields.items():
+            column = self.fields.get(key)
+            if column is None:
+                column = self.fields[key] = [None] * self.size
+            elif len(column) < self.size:
+                column.extend([None] * (self.size - len(column)))
+            column.append(value)
+        self.resolved.append(row.resolved)
+        self.config_keys.update(dict.fromkeys(row.config_keys))
+        self.size += 1
+
+    def extend(self, other: Columns) -> None:
+        """Append all rows of ``other``."""
+        for key, values in other.fields.items():
+            column = self.fields.setdefault(key, [])
+            column.extend([None] * (self.size - len(column)))
+            column.extend(values)
+        self.size += other.size
+        self.resolved += other.resolved
+        self.problems += other.problems
+        self.config_keys |= other.config_keys
+
+    def filled(self) -> dict[str, list[Any]]:
+        """The columns, all of full length."""
+        for column in self.fields.values():
+            column.extend([None] * (self.size - len(column)))
+        return self.fields
+
+
+def read_files(paths: Sequence[Path]) -> Columns:
+    """Read the result files ``paths``, with one process a core where there are many."""
+    workers = min(os.cpu_count() or 1, 8)
+    if len(paths) < PARALLEL_FROM or workers < 2:
+        return _read(paths)
+    size = -(-len(paths) // workers)
+    total = Columns()
+    own, *others = [paths[start : start + size] for start in range(0, len(paths), size)]
+    readers = [_start(part) for part in others]
+    total.extend(_read(own))
+    for part, reader in zip(others, readers, strict=True):
+        output, _ = reader.communicate()
+        total.extend(pickle.loads(output) if reader.returncode == 0 else _read(part))
+    return total
+
+
+def _read(paths: Iterable[Path]) -> Columns:
+    columns = Columns()
+    shared: dict[Any, Any] = {}
+    for path in paths:
+        try:
+            row = read_row(path)
+        except ResultError as error:
+            columns.problems.append(str(error))
+            continue
+        columns.add(row._replace(resolved=_share(row.resolved, shared)))
+    return columns
+
+
+def _share(resolved: dict[str, Any], shared: dict[Any, Any]) -> dict[str, Any]:
+    """Let equal texts be one object: a sweep's configs differ in few values."""
+    return {
+        key: shared.setdefault(value, value) if isinstance(value, str) else value for key, value in resolved.items()
+    }
+
+
+def _start(paths: Sequence[Path]) -> subprocess.Popen[bytes]:
+    home = str(Path(sousa_bench.__file__).resolve().parents[1])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([home, os.environ.get("PYTHONPATH", "")]).rstrip(":")}
+    reader = subprocess.Popen(
+        [sys.executable, "-m", "sousa_bench.analysis.read"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+    )
+    assert reader.stdin is not None
+    reader.stdin.write(pickle.dumps([str(path) for path in paths]))
+    reader.stdin.close()
+    reader.stdin = None
+    return reader
+
+
+def _main() -> None:
+    paths = [Path(name) for name in pickle.load(sys.stdin.buffer)]
+    columns = _read(paths)
+    # Under ``-m`` this class is ``__main__.Columns``, which the parent can't find: hand back plain attributes.
+    from sousa_bench.analysis import read
+
+    pickle.dump(read.Columns(**vars(columns)), sys.stdout.buffer, protocol=pickle.HIGHEST_PROTOCOL)
+
+
+if __name__ == "__main__":
+    _main()

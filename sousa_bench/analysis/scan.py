@@ -1,0 +1,176 @@
+"""Finding result files: folders that runs left, the original flat layout, and what a manifest points at.
+
+Nothing here follows a link or opens anything but a regular file, so a foreign folder can't lead a reader astray.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sousa_bench.errors import UserError
+from sousa_bench.result import PROGRESS_FILE, RESULT_FILE
+
+MANIFEST_FILE = "sweep.json"
+MAX_MANIFEST_BYTES = 64 * 1024 * 1024
+ROOT_NAMES = ("multirun", "outputs")
+SKIPPED_FOLDERS = frozenset(
+    {"analysis", "checkpoints", "adapter", "wandb", "lightning_logs", "node_modules", "__pycache__"}
+)
+NOT_RESULTS = frozenset({MANIFEST_FILE, PROGRESS_FILE})
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One job of a manifest.
+
+    Attributes:
+        sweep: Name of the sweep.
+        index: Number of the job within the sweep, from 1.
+        fingerprint: The run's identity, or an empty string.
+        overrides: The job's Hydra overrides.
+        result: Where its result lies or will lie.
+    """
+
+    sweep: str
+    index: int
+    fingerprint: str
+    overrides: tuple[str, ...]
+    result: Path
+
+
+@dataclass
+class Scan:
+    """What a walk found.
+
+    Attributes:
+        files: Candidate result files, each once, in a fixed order.
+        planned: The jobs of every manifest that was met.
+        problems: One line for each thing that was passed over.
+    """
+
+    files: list[Path] = field(default_factory=list)
+    planned: list[Planned] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def results_root(folder: Path) -> Path:
+    """The folder that a manifest's pointers must stay in: the nearest ``multirun`` or ``outputs`` above, else ``folder``."""
+    resolved = folder.resolve()
+    return next((path for path in (resolved, *resolved.parents) if path.name in ROOT_NAMES), resolved)
+
+
+def scan(folders: Sequence[Path], root: Path | None = None, skip: Sequence[Path] = ()) -> Scan:
+    """Walk ``folders`` (or single result files) and list their results.
+
+    Args:
+        folders: Folders to walk; a file is taken as a result or a manifest.
+        root: Folder that a manifest's pointers must not leave; default ``results_root`` of each folder.
+        skip: Folders that are not entered, such as the output folder.
+
+    Raises:
+        UserError: One of ``folders`` does not exist.
+    """
+    found = Scan()
+    skipped = {path.resolve() for path in skip}
+    for folder in folders:
+        if not folder.exists():
+            raise UserError(f"{folder}: no such folder; give the folder of a sweep, such as multirun/2026-02-01")
+        allowed = (root or results_root(folder if folder.is_dir() else folder.parent)).resolve()
+        if folder.is_dir():
+            _walk(folder, allowed, skipped, found)
+        elif folder.name == MANIFEST_FILE:
+            _read_manifest(folder, allowed, found)
+        else:
+            found.files.append(folder)
+    found.files = list({_key(path): path for path in found.files}.values())
+    return found
+
+
+def _key(path: Path) -> str:
+    return os.path.normpath(path.absolute())
+
+
+def _walk(top: Path, root: Path, skipped: set[Path], found: Scan) -> None:
+    """Collect below ``top``: ``result.json`` of run folders, other JSON files of folders that are none."""
+    pending = [top]
+    while pending:
+        folder = pending.pop()
+        if skipped and folder.resolve() in skipped:
+            continue
+        try:
+            with os.scandir(folder) as entries:
+                children = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            found.problems.append(f"{folder}: can't be listed ({error.strerror})")
+            continue
+        files = {entry.name: entry for entry in children if entry.is_file(follow_symlinks=False)}
+        found.problems += [f"{entry.path}: a link, not followed" for entry in children if _is_linked_result(entry)]
+        if RESULT_FILE in files:
+            found.files.append(folder / RESULT_FILE)
+            continue
+        if MANIFEST_FILE in files:
+            _read_manifest(folder / MANIFEST_FILE, root, found)
+        found.files += [
+            folder / name
+            for name in files
+            if name.endswith(".json") and name not in NOT_RESULTS and not name.startswith(".")
+        ]
+        below = [folder / entry.name for entry in children if entry.is_dir(follow_symlinks=False)]
+        pending += [path for path in reversed(below) if path.name not in SKIPPED_FOLDERS and path.name[0] != "."]
+
+
+def _is_linked_result(entry: os.DirEntry[str]) -> bool:
+    if not entry.is_symlink() or entry.name.startswith("."):
+        return False
+    return entry.name.endswith(".json") or entry.is_dir()
+
+
+def _read_manifest(path: Path, root: Path, found: Scan) -> None:
+    """Add a manifest's jobs, and the results that it reused from elsewhere, as far as they lie inside ``root``."""
+    try:
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise ValueError("too large to be a manifest")
+        content = json.loads(path.read_text(encoding="utf-8"))
+        jobs = content["jobs"]
+        if not isinstance(jobs, list) or not all(isinstance(job, dict) for job in jobs):
+            raise ValueError("'jobs' is no list of objects")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        found.problems.append(f"{path}: no readable manifest ({error}), passed over")
+        return
+    name = str(content.get("name") or path.parent.name)
+    for number, job in enumerate(jobs, start=1):
+        _add_job(path.parent, root, name, number, job, found)
+
+
+def _add_job(base: Path, root: Path, sweep: str, number: int, job: dict[str, Any], found: Scan) -> None:
+    reused = job.get("result")
+    pointer = reused if isinstance(reused, str) and reused else f"{job.get('folder') or ''}/{RESULT_FILE}"
+    try:
+        result = (base / pointer.lstrip("/") if not reused else base / pointer).resolve()
+        inside = result.is_relative_to(root)
+    except (OSError, ValueError, RuntimeError):
+        inside = False
+    if not inside:
+        found.problems.append(
+            f"{base / MANIFEST_FILE}: job {number} points at {pointer!r}, outside of {root}; passed over "
+            "(--results-root FOLDER allows a wider one)"
+        )
+        return
+    overrides = job.get("overrides")
+    index = job.get("index")
+    found.planned.append(
+        Planned(
+            sweep=sweep,
+            index=index if isinstance(index, int) else number,
+            fingerprint=str(job.get("fingerprint") or ""),
+            overrides=tuple(str(item) for item in overrides) if isinstance(overrides, list) else (),
+            result=result,
+        )
+    )
+    if result.is_file():
+        found.files.append(result)

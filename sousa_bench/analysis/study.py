@@ -1,0 +1,360 @@
+"""The study: combinations with their intervals, the paired comparisons between them, and what may be concluded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sousa_bench.analysis.effects import Effects, effects
+from sousa_bench.analysis.factors import BASE_FACTORS, cohort_words, combination_columns
+from sousa_bench.analysis.intervals import accuracy_interval, difference_interval, why_no_interval
+from sousa_bench.analysis.table import Results
+from sousa_bench.analysis.pairs import ALPHA, holm, mcnemar, sign_flip, smallest_p
+from sousa_bench.analysis.predictions import ClipSet, read_predictions
+from sousa_bench.errors import UserError
+
+FAMILY_LIMIT = 40
+PREDICTIONS_LIMIT = 1000
+LOWER_IS_BETTER = ("loss", "time", "seconds", "memory", "params", "param_efficiency")
+MEANS = ("val_acc", "val_f1_macro", "test_acc", "test_f1_macro", "total_params", "trainable_params",
+         "training_time_seconds", "avg_epoch_time", "peak_memory_bytes")  # fmt: skip
+
+
+@dataclass
+class Study:
+    """Results and what the statistics say of them.
+
+    Attributes:
+        results: What was read.
+        metric: Column that ranks.
+        combinations: A row a combination with a completed run, best first: its factors, ``cohort``, ``runs``, ``seeds``,
+            means over seeds, ``metric_std`` and ``acc_std`` over seeds, ``acc_low``, ``acc_high`` and ``acc_error`` over
+            players, ``clips``, ``players``, ``note``, ``best_set``.
+        pairs: A row a comparison: ``first``, ``second``, ``difference`` (first minus second) with ``low``, ``high``,
+            ``p``, ``p_holm``, ``mcnemar_p`` (by clip), ``seeds_first``, ``seeds_second``, ``clips``, ``players``, ``cohort``.
+        effects: Main effects and interactions of each cohort.
+        clip_sets: The aligned predictions.
+        cohorts: What sets each cohort apart; empty where all runs are comparable.
+        notes: Plain sentences about what was not compared, and why.
+    """
+
+    results: Results
+    metric: str
+    combinations: pd.DataFrame
+    pairs: pd.DataFrame = field(default_factory=pd.DataFrame)
+    effects: dict[str, Effects] = field(default_factory=dict)
+    clip_sets: list[ClipSet] = field(default_factory=list)
+    cohorts: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row a run."""
+        return self.results.table
+
+    @property
+    def factors(self) -> list[str]:
+        """The columns that make a combination."""
+        return combination_columns(self.table, self.results.factors)
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether a smaller value of ``metric`` is the better one: losses, times, sizes."""
+    return any(word in metric for word in LOWER_IS_BETTER)
+
+
+def compare(results: Results, metric: str = "test_acc") -> Study:
+    """Compare the combinations in ``results``.
+
+    Args:
+        results: From ``collect``.
+        metric: Numeric column that ranks the combinations.
+
+    Raises:
+        UserError: ``metric`` is no numeric column.
+    """
+    table = results.table
+    if metric not in table or not pd.api.types.is_numeric_dtype(table[metric]):
+        numeric = [key for key in table.select_dtypes("number").columns if not key.startswith("per_class.")]
+        raise UserError(f"--metric {metric}: no such metric; there are {', '.join(numeric)}")
+    made = Study(results, metric, _combinations(results, metric), cohorts=cohort_words(table))
+    done = np.flatnonzero((table["status"] == "completed").to_numpy())
+    if len(done) > PREDICTIONS_LIMIT:
+        order = table[metric].iloc[done].to_numpy() * (1 if lower_is_better(metric) else -1)
+        done = np.sort(done[np.argsort(order, kind="stable")[:PREDICTIONS_LIMIT]])
+        made.notes.append(f"Predictions were read for the best {PREDICTIONS_LIMIT} runs by {metric} only.")
+    made.clip_sets, problems = read_predictions(table, done)
+    results.problems += problems
+    _add_run_intervals(made)
+    _compare(made)
+    _say(made)
+    return made
+
+
+def _combinations(results: Results, metric: str) -> pd.DataFrame:
+    """Means over the completed runs (seeds) of each combination, best first."""
+    table = results.table
+    done = table[table["status"] == "completed"]
+    keys = combination_columns(table, results.factors)
+    means = [key for key in dict.fromkeys((metric, *MEANS)) if key in done]
+    rows = []
+    for (label, cohort), group in done.groupby(["combination", "cohort"], sort=False):
+        row: dict[str, Any] = {"combination": label, "cohort": cohort}
+        row |= {key: group[key].iloc[0] for key in keys}
+        row |= {key: group[key].mean() for key in means}
+        row |= {"runs": len(group), "metric_std": group[metric].std(ddof=1), "acc_std": group["test_acc"].std(ddof=1)}
+        row["seeds"] = group["seed"].nunique() if "seed" in group and group["seed"].notna().any() else len(group)
+        row["rows"] = list(group.index)
+        rows.append(row)
+    columns = ["combination", "cohort", *keys, *means, "runs", "metric_std", "acc_std", "seeds", "rows"]
+    frame = pd.DataFrame(rows, columns=list(dict.fromkeys(columns)))
+    frame = frame.sort_values(metric, ascending=lower_is_better(metric), kind="stable", na_position="last")
+    return frame.reset_index(drop=True)
+
+
+def _add_run_intervals(made: Study) -> None:
+    """Interval, clips and players of each run, as columns of the table."""
+    table = made.table
+    size = len(table)
+    columns = {key: np.full(size, np.nan) for key in ("test_acc_low", "test_acc_high", "test_acc_error")}
+    counts = {key: np.zeros(size, dtype=np.int64) for key in ("test_clips", "test_players")}
+    notes = np.full(size, "", dtype=object)
+    notes[(table["status"] == "completed").to_numpy()] = "no interval: no predictions"
+    for clips in made.clip_sets:
+        correct = clips.correct
+        counts["test_clips"][clips.rows] = correct.shape[1]
+        counts["test_players"][clips.rows] = len(clips.players)
+        notes[clips.rows] = why_no_interval(len(clips.players), clips.player is not None)
+        _check_accuracy(made, clips, correct.mean(axis=1))
+        if clips.player is None:
+            continue
+        interval = accuracy_interval(clips.totals(correct), clips.sizes)
+        columns["test_acc_low"][clips.rows] = interval.low
+        columns["test_acc_high"][clips.rows] = interval.high
+        columns["test_acc_error"][clips.rows] = interval.error
+    place = list(table.columns).index("combination")
+    added = pd.DataFrame({**columns, **counts, "interval_note": notes}, index=table.index)
+    made.results.table = pd.concat([table.iloc[:, :place], added, table.iloc[:, place:]], axis=1)
+
+
+def _check_accuracy(made: Study, clips: ClipSet, accuracy: NDArray[np.float64]) -> None:
+    """Name runs whose stated accuracy is not that of their predictions."""
+    stated = made.table["test_acc"].to_numpy(float)[clips.rows]
+    for row, said, found in zip(clips.rows, stated, accuracy, strict=True):
+        if abs(said - found) > 2e-3:
+            made.results.problems.append(
+                f"{made.table['folder'].iloc[row]}: says test_acc={said:.4f}, but its predictions give {found:.4f}"
+            )
+
+
+@dataclass
+class _Measured:
+    """One combination's right clips on one clip set, averaged over its seeds."""
+
+    index: int
+    correct: NDArray[np.float32]
+    seeds: int
+
+
+def _compare(made: Study) -> None:
+    """Fill in the combinations' intervals, the pairs and the effects."""
+    frame = made.combinations
+    for key in ("acc_low", "acc_high", "acc_error"):
+        frame[key] = np.nan
+    frame["clips"], frame["players"], frame["clip_set"] = 0, 0, -1
+    frame["note"] = "no interval: no predictions"
+    pairs = []
+    for number, clips in enumerate(made.clip_sets):
+        measured = _measure(frame, clips)
+        _combination_intervals(frame, number, clips, measured)
+        for cohort in sorted({str(frame["cohort"].iloc[item.index]) for item in measured}):
+            group = [item for item in measured if frame["cohort"].iloc[item.index] == cohort]
+            pairs.append(_cohort_pairs(made, cohort, clips, group))
+            name = cohort if cohort not in made.effects else f"{cohort}, clip set {number + 1}"
+            made.effects[name] = _cohort_effects(made, clips, group)
+    pairs = [part for part in pairs if len(part)]
+    made.pairs = pd.concat(pairs, ignore_index=True) if pairs else pd.DataFrame(columns=PAIR_COLUMNS)
+    _mark_best(made)
+
+
+PAIR_COLUMNS = ["cohort", "first", "second", "difference", "low", "high", "p", "p_holm", "mcnemar_p", "only_first",
+                "only_second", "seeds_first", "seeds_second", "clips", "players", "clear"]  # fmt: skip
+
+
+def _measure(frame: pd.DataFrame, clips: ClipSet) -> list[_Measured]:
+    place = {row: number for number, row in enumerate(clips.rows)}
+    correct = clips.correct
+    measured = []
+    for index, rows in enumerate(frame["rows"]):
+        there = [place[row] for row in rows if row in place]
+        if there:
+            measured.append(_Measured(index, correct[there].mean(axis=0, dtype=np.float32), len(there)))
+    return measured
+
+
+def _combination_intervals(frame: pd.DataFrame, number: int, clips: ClipSet, measured: Sequence[_Measured]) -> None:
+    indices = [item.index for item in measured if frame["clip_set"].iloc[item.index] < 0]
+    items = [item for item in measured if frame["clip_set"].iloc[item.index] < 0]
+    if not items:
+        return
+    frame.loc[indices, ["clips", "players", "clip_set"]] = [len(clips.label), len(clips.players), number]
+    frame.loc[indices, "note"] = why_no_interval(len(clips.players), clips.player is not None)
+    if clips.player is None:
+        return
+    interval = accuracy_interval(clips.totals(np.stack([item.correct for item in items])), clips.sizes)
+    frame.loc[indices, "acc_low"] = interval.low
+    frame.loc[indices, "acc_high"] = interval.high
+    frame.loc[indices, "acc_error"] = interval.error
+
+
+def _cohort_pairs(made: Study, cohort: str, clips: ClipSet, group: Sequence[_Measured]) -> pd.DataFrame:
+    """All paired comparisons between combinations of one cohort on one clip set."""
+    frame = made.combinations
+    if len(group) < 2 or clips.player is None or len(clips.players) < 2:
+        return pd.DataFrame(columns=PAIR_COLUMNS)
+    if len(group) > FAMILY_LIMIT:
+        made.notes.append(
+            f"Cohort {cohort}: {len(group)} combinations; the paired tests take the {FAMILY_LIMIT} best by validation "
+            "accuracy, which the test clips had no part in. Filter to compare others."
+        )
+        score = frame["val_acc"].iloc[[item.index for item in group]].to_numpy(float)
+        chosen = np.argsort(-np.nan_to_num(score, nan=-1.0), kind="stable")[:FAMILY_LIMIT]
+        group = [group[number] for number in sorted(chosen)]
+    values = np.stack([item.correct for item in group])
+    totals = clips.totals(values)
+    couples = np.array([(i, j) for i in range(len(group)) for j in range(i + 1, len(group))])
+    first, second = couples.T
+    interval = difference_interval(totals[first] - totals[second], clips.sizes)
+    p_values = sign_flip(totals, couples)
+    discordant = _discordant(made, clips, [group[k].index for k in range(len(group))], couples)
+    labels = frame["combination"].to_numpy()
+    seeds = np.array([item.seeds for item in group])
+    indices = np.array([item.index for item in group])
+    made_pairs = pd.DataFrame(
+        {
+            "cohort": cohort,
+            "first": labels[indices[first]],
+            "second": labels[indices[second]],
+            "difference": interval.estimate,
+            "low": interval.low,
+            "high": interval.high,
+            "p": p_values,
+            "p_holm": holm(p_values),
+            "mcnemar_p": mcnemar(discordant[:, 0], discordant[:, 1]),
+            "only_first": discordant[:, 0],
+            "only_second": discordant[:, 1],
+            "seeds_first": seeds[first],
+            "seeds_second": seeds[second],
+            "clips": len(clips.label),
+            "players": len(clips.players),
+        }
+    )
+    made_pairs["clear"] = made_pairs["p_holm"] <= ALPHA
+    return made_pairs
+
+
+def _discordant(made: Study, clips: ClipSet, indices: Sequence[int], couples: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Clips that one of two combinations alone recognised, in their first runs, shape (comparisons, 2)."""
+    place = {row: number for number, row in enumerate(clips.rows)}
+    rows = made.combinations["rows"]
+    runs = [next(place[row] for row in rows.iloc[index] if row in place) for index in indices]
+    right = clips.correct[runs].astype(np.float32)
+    both = right @ right.T
+    alone = right.sum(axis=1)[:, None] - both
+    first, second = couples.T
+    return np.stack([alone[first, second], alone[second, first]], axis=1).astype(np.int64)
+
+
+def _cohort_effects(made: Study, clips: ClipSet, group: Sequence[_Measured]) -> Effects:
+    if clips.player is None or not group:
+        return Effects(word="Effects can't be tested: the predictions name no player.")
+    cells = made.combinations.iloc[[item.index for item in group]]
+    totals = clips.totals(np.stack([item.correct for item in group]))
+    return effects(cells, made.factors, totals, clips.sizes)
+
+
+def _mark_best(made: Study) -> None:
+    """Mark the best combination of each cohort and those that the corrected tests can't tell from it."""
+    frame = made.combinations
+    frame["best_set"] = False
+    frame["p_best"] = np.nan
+    for cohort in frame["cohort"].unique():
+        rows = frame.index[(frame["cohort"] == cohort) & frame["test_acc"].notna()]
+        if not len(rows):
+            continue
+        best = frame.loc[rows, "test_acc"].idxmax()
+        frame.loc[best, "best_set"] = True
+        against = against_best(made.pairs, str(cohort), str(frame.loc[best, "combination"]))
+        for row in rows:
+            label = frame.loc[row, "combination"]
+            if label in against:
+                frame.loc[row, "p_best"] = against[label]
+                frame.loc[row, "best_set"] = against[label] > ALPHA
+
+
+def against_best(pairs: pd.DataFrame, cohort: str, best: str) -> dict[str, float]:
+    """Holm-adjusted p value of each combination that was compared with ``best``."""
+    mine = pairs[pairs["cohort"] == cohort] if len(pairs) else pairs
+    found = {str(row["second"]): float(row["p_holm"]) for _, row in mine[mine["first"] == best].iterrows()}
+    return found | {str(row["first"]): float(row["p_holm"]) for _, row in mine[mine["second"] == best].iterrows()}
+
+
+def _say(made: Study) -> None:
+    """Sentences on what was not compared, or could not be decided."""
+    if made.cohorts:
+        words = "; ".join(f"{name}: {what}" for name, what in made.cohorts.items())
+        made.notes.append(
+            f"Runs that differ in data, test clips, weights or epochs are not compared with one another. Cohorts: {words}."
+        )
+    for cohort, rows in made.combinations.groupby("cohort"):
+        if rows.loc[rows["clip_set"] >= 0, "clip_set"].nunique() > 1:
+            made.notes.append(
+                f"Cohort {cohort}: not all runs were tested on the same clips; only those that were are compared."
+            )
+    for word in made.combinations.loc[made.combinations["note"] != "", "note"].unique():
+        count = int((made.combinations["note"] == word).sum())
+        made.notes.append(f"{count} of {len(made.combinations)} combinations: {word}.")
+    _say_weights(made)
+    for cohort, pairs in made.pairs.groupby("cohort") if len(made.pairs) else ():
+        players = int(pairs["players"].iloc[0])
+        if smallest_p(players) * len(pairs) > ALPHA:
+            made.notes.append(
+                f"Cohort {cohort}: with {players} players no sign-flip p value can be below {smallest_p(players):.2g}, so "
+                f"none of {len(pairs)} comparisons can be clear after Holm's correction. Test on more players, or filter "
+                "to fewer combinations."
+            )
+
+
+def _say_weights(made: Study) -> None:
+    """Name models whose runs started from different files of weights."""
+    table = made.table
+    if "weights.sha256" not in table:
+        return
+    done = table[(table["status"] == "completed") & table["weights.sha256"].notna()]
+    for (cohort, model), rows in done.groupby(["cohort", "model"]):
+        if rows["weights.sha256"].nunique() > 1:
+            made.notes.append(f"Cohort {cohort}: runs of {model} started from different weights files; mind that.")
+
+
+def pair_of(pairs: pd.DataFrame, first: str, second: str) -> Mapping[str, Any] | None:
+    """The comparison of two combinations, turned so that ``first`` comes first; None where there is none."""
+    direct = pairs[(pairs["first"] == first) & (pairs["second"] == second)]
+    if len(direct):
+        return dict(direct.iloc[0])
+    turned = pairs[(pairs["first"] == second) & (pairs["second"] == first)]
+    if not len(turned):
+        return None
+    row = dict(turned.iloc[0])
+    row |= {
+        "first": first,
+        "second": second,
+        "difference": -row["difference"],
+        "low": -row["high"],
+        "high": -row["low"],
+    }
+    return row | {"only_first": row["only_second"], "only_second": row["only_first"]}

@@ -1,0 +1,240 @@
+"""From folders of result files to one table: the newest of each run, its factors, and what was passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sousa_bench.analysis.factors import BASE_FACTORS, add_combinations, find_factors, shown
+from sousa_bench.analysis.flatten import BOOLEANS, NUMBERS
+from sousa_bench.analysis.read import read_files
+from sousa_bench.analysis.scan import Planned, scan
+from sousa_bench.errors import UserError
+
+FIXED_COLUMNS = (
+    "experiment_id",
+    "model",
+    "strategy",
+    "augmentation",
+    "data",
+    "max_epochs",
+    "status",
+    "timestamp",
+    "val_acc",
+    "val_f1_macro",
+    "test_acc",
+    "test_f1_macro",
+    "best_epoch",
+    "final_train_loss",
+    "final_val_loss",
+    "total_params",
+    "trainable_params",
+    "param_efficiency",
+    "training_time_seconds",
+    "avg_epoch_time",
+    "error",
+)
+SHORT_NAMES = {"strategy": ("peft", "peft.name"), "max_epochs": ("trainer.max_epochs", "epochs")}
+
+Filter = tuple[str, Sequence[str]]
+
+
+@dataclass
+class Results:
+    """Everything that a folder of runs says.
+
+    Attributes:
+        table: A row a run, ``FIXED_COLUMNS`` first; ``combination`` and ``cohort`` are derived.
+        factors: Columns that varied beside model, strategy, augmentation and seed.
+        resolved: The resolved config of each row.
+        planned: Jobs of the manifests.
+        problems: One line for each file that was passed over.
+        repeats: One line for each run that a newer one of the same fingerprint replaced.
+        config_keys: Columns that come from the results' ``config``.
+    """
+
+    table: pd.DataFrame
+    factors: list[str] = field(default_factory=list)
+    resolved: list[dict[str, Any]] = field(default_factory=list)
+    planned: list[Planned] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    repeats: list[str] = field(default_factory=list)
+    config_keys: list[str] = field(default_factory=list)
+
+
+def load(
+    *folders: str | Path,
+    filters: Mapping[str, Any] | None = None,
+    results_root: str | Path | None = None,
+) -> pd.DataFrame:
+    """The table of all runs below ``folders``.
+
+    Args:
+        folders: Sweep, date or flat folders; default ``multirun``.
+        filters: Config keys and the value (or list of values) that a run must have: ``{"model": ["ast", "beats"]}``.
+        results_root: Folder that a manifest's pointers must not leave; default the nearest ``multirun`` or ``outputs``.
+
+    Returns:
+        A row a run, the newest completed one of each fingerprint.
+
+    Raises:
+        UserError: A folder does not exist, holds no result, or none is left after the filters.
+    """
+    wanted = [
+        (key, [shown(item) for item in (value if isinstance(value, (list, tuple, set)) else [value])])
+        for key, value in (filters or {}).items()
+    ]
+    root = Path(results_root) if results_root is not None else None
+    return collect([Path(folder) for folder in folders or ("multirun",)], wanted, root).table
+
+
+def collect(
+    folders: Sequence[Path],
+    filters: Sequence[Filter] = (),
+    root: Path | None = None,
+    skip: Sequence[Path] = (),
+) -> Results:
+    """As ``load``, with what was passed over, the factors and the manifests' jobs.
+
+    Raises:
+        UserError: As ``load``.
+    """
+    found = scan(folders, root, skip)
+    columns = read_files(found.files)
+    problems = [*found.problems, *columns.problems]
+    places = ", ".join(str(folder) for folder in folders)
+    if not columns.size:
+        raise UserError(_nothing_found(places, problems, len(found.planned)))
+    table = _table(columns.filled())
+    keep, repeats = _newest(table)
+    table = table[keep].reset_index(drop=True)
+    resolved = [row for row, kept in zip(columns.resolved, keep, strict=True) if kept]
+    for wanted in filters:
+        mask = _matches(table, resolved, wanted, columns.config_keys)
+        if not mask.any():
+            raise UserError(_nothing_left(table, resolved, wanted, places))
+        table = table[mask].reset_index(drop=True)
+        resolved = [row for row, kept in zip(resolved, mask, strict=True) if kept]
+    factors = find_factors(table, resolved, columns.config_keys)
+    add_combinations(table, factors)
+    ordered = _ordered(table, factors)
+    return Results(ordered, factors, resolved, found.planned, problems, repeats, list(columns.config_keys))
+
+
+def _table(columns: Mapping[str, list[Any]]) -> pd.DataFrame:
+    """Columns with proper types: numbers where every value is one, text otherwise."""
+    made: dict[str, Any] = {}
+    for key, values in columns.items():
+        if key == "augmentation":
+            made[key] = pd.Series(values, dtype=object)
+            continue
+        kinds = {type(value) for value in values if value is not None}
+        if key in NUMBERS or (kinds <= {int, float} and kinds):
+            made[key] = pd.Series(pd.array([float("nan") if v is None else v for v in values], dtype="float64"))
+            if kinds == {int} and None not in values:
+                made[key] = pd.Series(values, dtype="int64")
+        elif kinds == {bool} and None not in values:
+            made[key] = pd.Series(values, dtype=bool)
+        elif kinds <= {str}:
+            made[key] = pd.Series(values, dtype=object)
+        else:
+            made[key] = pd.Series([None if value is None else shown(value) for value in values], dtype=object)
+    return pd.DataFrame(made)
+
+
+def _newest(table: pd.DataFrame) -> tuple[list[bool], list[str]]:
+    """Which rows count: of each fingerprint the newest completed one, or the newest where none completed."""
+    if "fingerprint" not in table:
+        return [True] * len(table), []
+    order = pd.DataFrame(
+        {
+            "identity": table["fingerprint"].where(table["fingerprint"].notna(), table["path"]),
+            "completed": table["status"] == "completed",
+            "time": pd.to_datetime(table["timestamp"], errors="coerce", utc=True, format="ISO8601"),
+        }
+    ).sort_values(["completed", "time"], kind="stable", na_position="first")
+    last = order.drop_duplicates("identity", keep="last")
+    keep = table.index.isin(last.index)
+    winner = dict(zip(last["identity"], last.index, strict=True))
+    repeats = [
+        f"{table.at[row, 'folder']}: {table.at[row, 'status']} run of the same fingerprint as "
+        f"{table.at[winner[order.at[row, 'identity']], 'folder']}, which counts"
+        for row in table.index[~keep]
+    ]
+    return list(keep), repeats
+
+
+def _matches(
+    table: pd.DataFrame, resolved: Sequence[Mapping[str, Any]], wanted: Filter, config_keys: Iterable[str]
+) -> pd.Series:
+    """Which runs have one of the wanted values of a key.
+
+    Raises:
+        UserError: No run has the key.
+    """
+    key, values = wanted
+    column = _values(table, resolved, key)
+    if column is None:
+        known = sorted({*config_keys, *BASE_FACTORS})
+        raise UserError(f"--filter {key}=…: no run has a config key {key!r}; some that they have: {', '.join(known)}")
+    accepted = {_norm(value) for value in values}
+    mask: pd.Series = column.map(_norm).isin(accepted)
+    return mask
+
+
+def _values(table: pd.DataFrame, resolved: Sequence[Mapping[str, Any]], key: str) -> pd.Series | None:
+    for column, aliases in SHORT_NAMES.items():
+        key = column if key in aliases else key
+    if key in table:
+        return table[key]
+    if any(key in row for row in resolved):
+        return pd.Series([row.get(key) for row in resolved], index=table.index)
+    if any(f"{key}.name" in row for row in resolved):
+        return pd.Series([row.get(f"{key}.name") for row in resolved], index=table.index)
+    return None
+
+
+def _norm(value: Any) -> str:
+    """A value as compared: ``True``, ``on`` and ``true`` are one, and so are ``4`` and ``4.0``."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = shown(value).strip()
+    if text.lower() in BOOLEANS and text not in ("0", "1"):
+        return str(BOOLEANS[text.lower()]).lower()
+    try:
+        return f"{float(text):.12g}"
+    except ValueError:
+        return text
+
+
+def _ordered(table: pd.DataFrame, factors: Sequence[str]) -> pd.DataFrame:
+    """Fixed columns first, then what identifies a run, then the rest by name."""
+    for key in FIXED_COLUMNS:
+        if key not in table:
+            table[key] = None
+    first = [*FIXED_COLUMNS, "seed", *factors, "combination", "cohort"]
+    first = [key for key in dict.fromkeys(first) if key in table]
+    return table[[*first, *sorted(key for key in table.columns if key not in set(first))]]
+
+
+def _nothing_found(places: str, problems: Sequence[str], planned: int) -> str:
+    message = f"no result file found in {places}"
+    if planned:
+        message += f": a manifest plans {planned} runs and none has started yet"
+    if problems:
+        message += f"; {len(problems)} files were passed over, the first: {problems[0]}"
+    return message + ". Give the folder that holds the runs, such as multirun/2026-02-01."
+
+
+def _nothing_left(table: pd.DataFrame, resolved: Sequence[Mapping[str, Any]], wanted: Filter, places: str) -> str:
+    key, values = wanted
+    column = _values(table, resolved, key)
+    there = sorted({shown(value) for value in column}) if column is not None else []
+    return (
+        f"nothing left: none of the {len(table)} runs in {places} has {key}={','.join(values)}; "
+        f"there is {key}={', '.join(there[:20])}"
+    )

@@ -1,0 +1,86 @@
+"""Compare the runs below some folders: table, report, plots, statistics, and what to run next.
+
+python -m sousa_bench.analyze multirun/2026-02-01
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; importing it costs nothing but argparse."""
+    made = argparse.ArgumentParser(
+        prog="python -m sousa_bench.analyze",
+        description="Compare runs: which combination is best, by how much, how sure, at what cost, and what to run next. "
+        "Reads result files only, also while the sweep still runs.",
+    )
+    made.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="sweep, date or flat folders (multirun)")
+    choose = made.add_argument_group("which runs")
+    choose.add_argument("--filter-models", nargs="+", metavar="MODEL", help="only these models")
+    choose.add_argument("--filter-strategies", nargs="+", metavar="PEFT", help="only these PEFT strategies")
+    choose.add_argument("--filter-augmentation", choices=("true", "false"), help="only with, or only without")
+    choose.add_argument("--filter-status", nargs="+", metavar="STATUS", help="completed, failed, timeout, …")
+    choose.add_argument(
+        "--filter", action="append", default=[], metavar="KEY=VALUE",
+        help="only runs whose config key has this value, or one of VALUE,VALUE; repeatable",
+    )  # fmt: skip
+    choose.add_argument("--results-root", type=Path, help="folder that a manifest's pointers must stay in (multirun)")
+    judge = made.add_argument_group("how they are judged")
+    judge.add_argument("--metric", default="test_acc", help="column that ranks (test_acc)")
+    judge.add_argument("--min-accuracy", type=_share, default=0.5, help="floor for 'most parameter-efficient' (0.5)")
+    judge.add_argument("--top", type=_positive, default=5, help="length of the best lists (5)")
+    write = made.add_argument_group("what is written")
+    write.add_argument("--output-dir", type=Path, help="where to write (DIR/analysis)")
+    write.add_argument("--no-plots", action="store_true", help="neither PNG files nor report.html")
+    write.add_argument("--no-images", action="store_true", help="report.html, but no PNG files")
+    write.add_argument(
+        "--format", choices=("table", "markdown", "csv", "json"), default="table", help="of the printed ranking (table)"
+    )
+    write.add_argument("--watch", action="store_true", help="refresh table and page while runs arrive, until all ended")
+    write.add_argument("--interval", type=_seconds, default=10.0, help="seconds between looks with --watch (10)")
+    return made
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no accuracy between 0 and 1")
+    return value
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0.1 <= value <= 86_400:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0.1 and 86400 seconds")
+    return value
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code: 0, or 1 with one message where nothing is found or left."""
+    options = parser().parse_args(arguments)
+    from sousa_bench.analysis.app import analyze, watch
+    from sousa_bench.errors import UserError
+
+    try:
+        (watch if options.watch else analyze)(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
