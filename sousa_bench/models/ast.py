@@ -121,9 +121,9 @@ class AstBackbone(nn.Module):
             max_length=shape.frames,
             frequency_stride=shape.frequency_stride,
             time_stride=shape.time_stride,
-            attn_implementation="sdpa",
         )
         self.trunk = ASTModel(config)
+        self.trunk.set_attn_implementation("sdpa")
         self.classifier = nn.Sequential(
             OrderedDict(
                 layernorm=nn.LayerNorm(shape.dim, eps=config.layer_norm_eps),

@@ -1,0 +1,289 @@
+"""HTS-AT, the Hierarchical Token-Semantic Audio Transformer (Chen et al., ICASSP 2022, arXiv:2202.00874).
+
+The AudioSet model of RetroCirce/HTS-Audio-Transformer, and the audio encoder of CLAP (Wu et al., 2023,
+arXiv:2211.06687), which has the same architecture, other weights and a front end at 48 kHz.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sousa_bench.errors import DataError, WeightsError
+from sousa_bench.models.base import AudioModel, Targets, WeightsInfo
+from sousa_bench.models.htsat_frontend import HtsatFrontend
+from sousa_bench.models.initialisation import classifier_, encoder_
+from sousa_bench.models.swin import Swin, SwinShape
+from sousa_bench.models.weights import (
+    CheckpointSource,
+    Loaded,
+    check_kind,
+    initialise,
+    load_official,
+    pick_variant,
+    seeded,
+)
+
+SOURCE = CheckpointSource(hub="laion/clap-htsat-unfused", license="Apache-2.0")
+"""The AudioSet files lie on a drive that no program can fetch from; CLAP's are on the hub."""
+AUDIOSET_CLASSES = 527
+
+TARGETS = Targets(
+    groups={
+        "attention": (r"trunk\.layers\.\d+\.blocks\.\d+\.attention\.(q|k|v|o)_proj",),
+        "mlp": (r"trunk\.layers\.\d+\.blocks\.\d+\.mlp\.fc[12]",),
+    },
+    feedforward=(r"trunk\.layers\.\d+\.blocks\.\d+\.mlp\.fc2",),
+    blocks=(r"trunk\.layers\.\d+\.blocks\.\d+",),
+)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The numbers of a variant (``conf/model/htsat.yaml``); see :class:`SwinShape` and :class:`HtsatFrontend`."""
+
+    dim: int
+    depths: Sequence[int]
+    heads: Sequence[int]
+    patch: int
+    window: int
+    mlp_ratio: float
+    drop_path: float
+    image: int
+    bins: int
+    sample_rate: int
+    hop: int
+    low_freq: float
+    high_freq: float
+    length_mode: str
+
+    @property
+    def pieces(self) -> int:
+        """Pieces that the spectrogram is cut into, stacked along frequency in the image."""
+        return self.image // self.bins
+
+    @property
+    def frames(self) -> int:
+        """Frames of the spectrogram that fills the image."""
+        return self.image * self.pieces
+
+
+class HtsatBackbone(nn.Module):
+    """BatchNorm over the mel bins, fold to a square image, Swin, token-semantic convolution, mean over time.
+
+    Args:
+        shape: Numbers of the variant.
+        num_classes: Outputs of the head.
+    """
+
+    def __init__(self, shape: Shape, num_classes: int) -> None:
+        super().__init__()
+        self.shape = shape
+        swin = SwinShape(
+            shape.image,
+            shape.patch,
+            shape.dim,
+            shape.depths,
+            shape.heads,
+            shape.window,
+            shape.mlp_ratio,
+            shape.drop_path,
+        )
+        self.bn0 = nn.BatchNorm2d(shape.bins)
+        self.trunk = Swin(swin)
+        self.tscam_conv = nn.Conv2d(swin.width, num_classes, (swin.side // shape.pieces, 3), padding=(0, 1))
+        encoder_(self.trunk)
+        classifier_(self.tscam_conv)
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Compute each block's activations again in the backward pass instead of keeping them."""
+        self.trunk.checkpointing = True
+
+    def image(self, features: Tensor) -> Tensor:
+        """Log-mel features (batch, frames <= 1024, bins) in dB → image (batch, 1, 256, 256).
+
+        Image row = piece * bins + bin, column = frame within the piece.
+        """
+        x = self.bn0(features.transpose(1, 2)[..., None])[..., 0].transpose(1, 2)
+        if x.shape[1] < self.shape.frames:
+            size = (self.shape.frames, self.shape.bins)
+            x = F.interpolate(x[:, None], size, mode="bicubic", align_corners=True)[:, 0]
+        pieces = x.unflatten(1, (self.shape.pieces, -1))
+        return pieces.transpose(2, 3).reshape(-1, 1, self.shape.image, self.shape.image)
+
+    def tokens(self, features: Tensor) -> Tensor:
+        """Normed tokens (batch, side, side, width) of features of at most 1024 frames."""
+        return self.trunk(self.image(features))
+
+    def embedding(self, features: Tensor) -> Tensor:
+        """Mean of the tokens (batch, width): the authors' latent output."""
+        return self._over_crops(features, lambda crop: self.tokens(crop).mean((1, 2)))
+
+    def framewise(self, features: Tensor) -> Tensor:
+        """Logits over time (batch, steps, classes) of features of at most 1024 frames; 32 steps for 1024 frames."""
+        x = self.tokens(features)
+        rows = x.shape[1] // self.shape.pieces
+        # The map's rows are pieces of time, each of a few frequency rows: put time into one axis again.
+        x = x.unflatten(1, (self.shape.pieces, rows)).permute(0, 4, 2, 1, 3).flatten(3)
+        return self.tscam_conv(x).squeeze(2).transpose(1, 2)
+
+    def forward(self, features: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """Features (batch, frames, bins) in dB → logits (batch, classes); there is no padding to mask."""
+        return self._over_crops(features, lambda crop: self.framewise(crop).mean(1))
+
+    def _over_crops(self, features: Tensor, compute: Any) -> Tensor:
+        frames = features.shape[1]
+        if frames <= self.shape.frames:
+            return compute(features)
+        # More than the image holds: overlapping crops of half the input, their outputs averaged.
+        crop, step = (frames - 1) // 2, (frames - 1) // 4
+        if crop > self.shape.frames:
+            raise DataError(f"HTS-AT takes at most {2 * self.shape.frames + 2} frames (20 s), not {frames}.")
+        outputs = [compute(features[:, at : at + crop]) for at in range(0, frames - crop - 1, step)]
+        return torch.stack(outputs).mean(0)
+
+
+def build(
+    *,
+    num_classes: int | None = 40,
+    variants: Mapping[str, Mapping[str, Any]],
+    name: str = "htsat",
+    variant: str | None = None,
+    weights: str = "random",
+    checkpoint: str | None = None,
+    seed: int = 0,
+    length_mode: str | None = None,
+    refuses: Mapping[str, str] | None = None,
+) -> AudioModel:
+    """Build HTS-AT; ``conf/model/htsat.yaml`` names this function.
+
+    Args:
+        num_classes: Outputs of a new head, or None for the checkpoint's own 527 AudioSet classes and their head.
+        variants: Variant → the numbers of :class:`Shape`.
+        name: The model's name in configs and results.
+        variant: Key of ``variants``; None follows ``weights`` and, with official ones, the file (AudioSet or CLAP).
+        weights: ``official``, ``random`` or ``embedded``.
+        checkpoint: See :func:`sousa_bench.models.weights.load_official`; None is CLAP's, from the hub.
+        seed: Of random weights and of the new head.
+        length_mode: How shorter clips fill 1024 frames, see :class:`HtsatFrontend`; None is the variant's own.
+        refuses: Method → reason; read from the config before a sweep starts, not here.
+
+    Raises:
+        WeightsError: The weights can't be had or don't fit.
+        ConfigError: Unknown variant, kind of weights or length mode.
+    """
+    check_kind(weights, checkpoint)
+    loaded = load_official(SOURCE, checkpoint) if weights == "official" else None
+    if loaded is not None and variant is None and is_clap(loaded.state):
+        variant = "clap"
+    variant, numbers = pick_variant(weights, variant, variants)
+    shape = Shape(**{**numbers, "length_mode": length_mode or numbers["length_mode"]})
+    frontend = HtsatFrontend(
+        shape.sample_rate,
+        shape.hop,
+        shape.bins,
+        shape.low_freq,
+        shape.high_freq,
+        shape.frames,
+        shape.length_mode,
+    )
+    with seeded(seed):
+        backbone = HtsatBackbone(shape, AUDIOSET_CLASSES if num_classes is None else num_classes)
+
+    def official() -> tuple[dict[str, Tensor], WeightsInfo]:
+        assert loaded is not None
+        check_front_end(loaded, frontend, variant)
+        return own_keys(loaded.state), loaded.info
+
+    info = initialise(
+        backbone,
+        name=name,
+        weights=weights,
+        seed=seed,
+        official=official,
+        fresh=() if num_classes is None else ("tscam_conv",),
+    )
+    return AudioModel(
+        name=name,
+        variant=variant,
+        frontend=frontend,
+        backbone=backbone,
+        head_name="tscam_conv",
+        targets=TARGETS,
+        weights=info,
+    )
+
+
+def is_clap(state: Mapping[str, Tensor]) -> bool:
+    """Whether the file is CLAP's (transformers' names) and not an AudioSet checkpoint."""
+    return any(key.startswith("audio_model.audio_encoder.") for key in state)
+
+
+def check_front_end(loaded: Loaded, frontend: HtsatFrontend, variant: str) -> None:
+    """Refuse a file whose weights were trained on another spectrogram.
+
+    Raises:
+        WeightsError: A CLAP file with an AudioSet variant or the reverse, or a mel bank that is not this front end's.
+    """
+    if is_clap(loaded.state) != (variant == "clap"):
+        kind = "clap" if is_clap(loaded.state) else "official"
+        raise WeightsError(
+            f"{loaded.info.origin} has another front end than model.variant={variant}: use model.variant={kind}."
+        )
+    bank = loaded.state.get("sed_model.logmel_extractor.melW")
+    own = frontend.logmel.bank
+    if bank is not None and (bank.shape != own.shape or not torch.allclose(bank.float(), own, atol=1e-5, rtol=1e-3)):
+        raise WeightsError(
+            f"{loaded.info.origin} was trained on another mel bank than that of model.variant={variant}."
+        )
+
+
+_AUDIOSET = (  # RetroCirce's names under this backbone's
+    (r"^sed_model\.", ""),
+    (r"^(patch_embed|layers|norm)\.", r"trunk.\1."),
+    (r"\.attn\.proj\.", ".attention.o_proj."),
+    (r"\.attn\.", ".attention."),
+)
+_CLAP = (
+    (r"^audio_model\.audio_encoder\.", "trunk."),
+    (r"^trunk\.batch_norm\.", "bn0."),
+    (r"\.layernorm_before\.", ".norm1."),
+    (r"\.layernorm_after\.", ".norm2."),
+    (r"\.attention\.self\.query\.", ".attention.q_proj."),
+    (r"\.attention\.self\.key\.", ".attention.k_proj."),
+    (r"\.attention\.self\.value\.", ".attention.v_proj."),
+    (r"\.attention\.self\.", ".attention."),
+    (r"\.attention\.output\.dense\.", ".attention.o_proj."),
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"(blocks\.\d+)\.output\.dense\.", r"\1.mlp.fc2."),
+)
+_UNUSED = re.compile(
+    r"sed_model\.(spectrogram_extractor|logmel_extractor)\..*"  # The front end computes them
+    r"|sed_model\.head\.(weight|bias)"  # In the official file, called by no official code
+    r"|.*\.(relative_position_index|attn_mask)"  # Follow from the window; float in averaged files
+    r"|(text_model|text_projection|audio_projection)\..*|logit_scale_[at]"  # CLAP's other half
+)
+
+
+def own_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of an AudioSet or CLAP file under this backbone's keys; unknown keys stay as they are."""
+    table = _CLAP if is_clap(state) else _AUDIOSET
+    renamed: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        if _UNUSED.fullmatch(key):
+            continue
+        for pattern, replacement in table:
+            key = re.sub(pattern, replacement, key)
+        fused = re.fullmatch(r"(.*)\.attention\.qkv\.(weight|bias)", key)
+        if fused:
+            for letter, part in zip("qkv", tensor.chunk(3), strict=True):
+                renamed[f"{fused[1]}.attention.{letter}_proj.{fused[2]}"] = part
+        else:
+            renamed[key] = tensor
+    return renamed
