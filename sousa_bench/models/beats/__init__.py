@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from sousa_bench.models.base import AudioModel, Targets
 from sousa_bench.models.beats.checkpoint import HEAD, SOURCE, config_from, config_of, own_keys
 from sousa_bench.models.beats.frontend import BeatsFrontend
 from sousa_bench.models.beats.network import BeatsBackbone, BeatsConfig
+from sousa_bench.models.heads import head_of
 from sousa_bench.models.weights import check_kind, initialise, load_official, pick_variant, seeded
 
 __all__ = ["BeatsBackbone", "BeatsConfig", "BeatsFrontend", "build"]
@@ -19,7 +22,7 @@ _LAYER = r"encoder\.layers\.\d+\."
 def build(
     *,
     variants: Mapping[str, Mapping[str, Any]],
-    num_classes: int = 40,
+    num_classes: int | None = 40,
     name: str = "beats",
     variant: str | None = None,
     weights: str = "random",
@@ -31,7 +34,8 @@ def build(
 
     Args:
         variants: Name → fields of :class:`BeatsConfig`.
-        num_classes: Classes; a fine-tuned file's own head is kept when it has as many, else the head is new.
+        num_classes: Classes; a fine-tuned file's own head is kept when it has as many, else the head is new. None: as
+            many as the file has, or AudioSet's 527.
         name: Model name in results.
         variant: One of ``variants``; None is ``official`` with official weights and ``tiny`` without.
         weights: ``official``, ``random`` or ``embedded``.
@@ -50,12 +54,11 @@ def build(
     variant, numbers = pick_variant(weights, variant, variants)
     config = config_from(numbers)
     loaded = load_official(SOURCE, checkpoint) if weights == "official" else None
-    state, fresh = {}, [HEAD]
+    state: dict[str, Tensor] = {}
     if loaded is not None:
         config = config_of(loaded, config)
         state = own_keys(loaded, config.encoder_layers)
-        head = state.get(f"{HEAD}.weight")
-        fresh = [] if head is not None and len(head) == num_classes else [HEAD]
+    num_classes, fresh = head_of(state, HEAD, num_classes)
     with seeded(seed):
         backbone = BeatsBackbone(config, num_classes)
     info = initialise(

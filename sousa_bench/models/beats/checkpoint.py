@@ -62,7 +62,8 @@ def config_of(loaded: Loaded, expected: BeatsConfig) -> BeatsConfig:
             f"{loaded.path} is another network than this model.variant: its cfg has {', '.join(differing)}. "
             "Use the checkpoint of this variant, or another model.variant."
         )
-    return replace(expected, **{key: float(cfg[key]) for key in _DROPOUTS if cfg.get(key) is not None})
+    rates: dict[str, Any] = {key: float(cfg[key]) for key in _DROPOUTS if cfg.get(key) is not None}
+    return replace(expected, **rates)
 
 
 def own_keys(loaded: Loaded, layers: int) -> dict[str, Tensor]:

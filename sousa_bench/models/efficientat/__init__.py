@@ -12,6 +12,7 @@ from sousa_bench.errors import WeightsError
 from sousa_bench.models.base import AudioModel, Targets
 from sousa_bench.models.efficientat.frontend import EfficientATFrontend
 from sousa_bench.models.efficientat.network import BLOCKS, EfficientATBackbone, InvertedResidual
+from sousa_bench.models.heads import head_of
 from sousa_bench.models.weights import (
     CheckpointSource,
     Loaded,
@@ -31,7 +32,7 @@ LAST_CONV = len(BLOCKS) + 1
 def build(
     *,
     variants: Mapping[str, Mapping[str, Any]],
-    num_classes: int = 40,
+    num_classes: int | None = 40,
     name: str = "efficientat",
     variant: str | None = None,
     weights: str = "random",
@@ -43,7 +44,8 @@ def build(
 
     Args:
         variants: Name → ``width`` (channel multiplier) and ``checkpoint`` (address of its official file, or None).
-        num_classes: Classes; the file's own head is kept when it has as many, else the last layer is new.
+        num_classes: Classes; the file's own head is kept when it has as many, else the last layer is new. None: as
+            many as the file has, or AudioSet's 527.
         name: Model name in results.
         variant: One of ``variants``; None is ``official`` with official weights and ``tiny`` without.
         weights: ``official``, ``random`` or ``embedded``.
@@ -61,7 +63,7 @@ def build(
     check_kind(weights, checkpoint)
     variant, numbers = pick_variant(weights, variant, variants)
     loaded = _load(variant, numbers, checkpoint) if weights == "official" else None
-    head = None if loaded is None else loaded.state.get(f"{HEAD}.weight")
+    num_classes, fresh = head_of({} if loaded is None else loaded.state, HEAD, num_classes)
     with seeded(seed):
         backbone = EfficientATBackbone(float(numbers["width"]), num_classes)
     if loaded is not None:
@@ -72,7 +74,7 @@ def build(
         weights=weights,
         seed=seed,
         official=lambda: (own_keys(backbone, loaded.state), loaded.info),  # type: ignore[union-attr]
-        fresh=[] if head is not None and len(head) == num_classes else [HEAD],
+        fresh=fresh,
     )
     return AudioModel(
         name=name,
