@@ -1,0 +1,328 @@
+"""The decode-once cache of one dataset: each clip is decoded once, for all sample rates, by all cores.
+
+    <cache>/clips/<dataset>/dataset.json     what it was made from, for people
+                            build.lock       held by the process that fills it
+                            16000/*.s16      chunks of some hundred clips, see `chunks`
+                            32000/*.s16
+
+Subsets share it: a clip that `data=tiny` decoded is there for `data=full`. Another sample rate adds a folder. A kill
+loses what its threads had in hand, at most one chunk each.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from sousa_bench.data.chunks import ENTRY, SUFFIX, TEMPORARY, ChunkWriter, read_entries
+from sousa_bench.data.decode import BadClip, decode
+from sousa_bench.data.folders import folder_bytes
+from sousa_bench.data.sources.base import Source
+from sousa_bench.data.waveforms import WaveformStore
+from sousa_bench.errors import DataError
+
+log = logging.getLogger("sousa_bench.data")
+
+STORED_SECONDS = 10.0
+"""Clips are stored to this length even where a run uses less, so that another `max_duration` decodes nothing."""
+
+CHUNK_CLIPS = 128
+VERSION = "v1"
+Progress = Callable[[int, int], None]
+"""Called now and then with (clips done, clips to do)."""
+
+
+@dataclass
+class _Index:
+    """Where the clips of one sample rate lie."""
+
+    paths: list[str]
+    torn: list[Path]
+    at: dict[bytes, tuple[int, int, int, bool]]
+
+    def holds(self, key: bytes, samples: int) -> bool:
+        found = self.at.get(key)
+        return found is not None and (found[3] or found[2] >= samples)
+
+
+class ClipCache:
+    """The cache of one dataset.
+
+    Args:
+        root: The folder of all caches.
+        source: The dataset.
+        max_duration: Seconds of a clip that are used.
+        limit_gb: Most gigabytes that all datasets' caches together may take; None: as much as the disk holds.
+        workers: Threads; None: one for each core this process may use. libsndfile and soxr work outside Python's lock,
+            so threads are as fast as processes here and need no start.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        source: Source,
+        max_duration: float,
+        limit_gb: float | None = None,
+        workers: int | None = None,
+    ) -> None:
+        self.all = root / "clips"
+        self.folder = self.all / f"{source.layout.split()[0].replace('.', '-')}-{source.identity[:16]}-{VERSION}"
+        self.source = source
+        self.max_duration = max_duration
+        self.stored = max(STORED_SECONDS, max_duration)
+        self.limit_gb = limit_gb
+        self.workers = workers or usable_cores()
+        self._indices: dict[int, _Index] = {}
+
+    def _index(self, rate: int, fresh: bool = False) -> _Index:
+        if fresh or rate not in self._indices:
+            self._indices[rate] = _load(self.folder / str(rate))
+        return self._indices[rate]
+
+    def _absent(self, keys: list[bytes], rates: Sequence[int], fresh: bool) -> dict[int, np.ndarray]:
+        """For each rate, (clips,) bool."""
+        absent = {}
+        for rate in rates:
+            index, samples = self._index(rate, fresh), int(self.max_duration * rate)
+            absent[rate] = np.array([not index.holds(key, samples) for key in keys], dtype=bool)
+        return absent
+
+    def fill(self, table: pd.DataFrame, rates: Sequence[int], progress: Progress | None = None) -> dict[int, str]:
+        """Decode those clips that aren't there yet.
+
+        Args:
+            table: The clips, in the source's own columns.
+            rates: Sample rates in Hz.
+            progress: See `Progress`.
+
+        Returns:
+            What is wrong with each clip that can't be used, by its position in `table`.
+
+        Raises:
+            DataError: The disk or the cap is too small.
+        """
+        keys = self.source.keys(table)
+        if not any(mask.any() for mask in self._absent(keys, rates, fresh=True).values()):
+            return {}
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self._alone():
+                absent = self._absent(keys, rates, fresh=True)
+                todo = np.flatnonzero(np.logical_or.reduce(list(absent.values())))
+                if not len(todo):
+                    return {}
+                self._sweep_up(rates)
+                self._check_room(table.iloc[todo], sum(int(rate * mask.sum()) for rate, mask in absent.items()))
+                self._describe()
+                self.source.fetch(table.iloc[todo])
+                return _Build(self, table, keys, absent, progress).run(todo)
+        except OSError as error:
+            raise self._disk_error(error) from error
+        finally:
+            self._indices.clear()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        lock = FileLock(self.folder / "build.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.info("Another process is decoding clips of this dataset; waiting until it is done")
+            lock.acquire(poll_interval=0.1)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _sweep_up(self, rates: Sequence[int]) -> None:
+        """What a killed process or a failing disk left; nobody else writes while the lock is held."""
+        for path in self.folder.glob(f"*/*{TEMPORARY}"):
+            path.unlink(missing_ok=True)
+        for rate in rates:
+            for path in self._index(rate).torn:
+                log.warning("The cache file %s is damaged: its clips are decoded again", path)
+                path.unlink(missing_ok=True)
+
+    def _check_room(self, clips: pd.DataFrame, hertz: int) -> None:
+        needed = int(min(self.source.mean_seconds(clips), self.stored) * hertz * 2) + len(clips) * ENTRY.itemsize
+        log.info("Decoding %s clips once: %s, in %s", f"{len(clips):,}", size_text(needed), self.folder)
+        if self.limit_gb is not None and (held := folder_bytes(self.all)) + needed > self.limit_gb * 1e9:
+            raise DataError(
+                f"The cache would grow by {size_text(needed)} to {size_text(held + needed)}, over the cap of "
+                f"data.cache_limit_gb={self.limit_gb:g}. Raise the cap, take a smaller data=tiny|mini|small, or delete "
+                f"what is no longer used in {self.all}{_largest(self.all)}."
+            )
+        if needed > (free := shutil.disk_usage(self.folder).free):
+            raise DataError(
+                f"The cache needs {size_text(needed)} and {self.folder} has {size_text(free)} free. Take a smaller "
+                "data=tiny|mini|small, free some space, or put the cache elsewhere with data.cache_dir=FOLDER or the "
+                "variable SOUSA_BENCH_CACHE."
+            )
+
+    def _describe(self) -> None:
+        path = self.folder / "dataset.json"
+        if not path.is_file():
+            content = {"source": self.source.layout, "first_seen_at": self.source.place, "cache_version": VERSION}
+            path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+    def _disk_error(self, error: OSError) -> DataError:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return DataError(
+                f"The disk is full: {self.folder} can't grow (what was decoded before is kept). Free some space, "
+                "or put the cache elsewhere with data.cache_dir=FOLDER or the variable SOUSA_BENCH_CACHE."
+            )
+        return DataError(
+            f"The cache in {self.folder} can't be written ({error.strerror or error}): choose another folder with "
+            "data.cache_dir=FOLDER or the variable SOUSA_BENCH_CACHE."
+        )
+
+    def store(self, table: pd.DataFrame, rate: int) -> WaveformStore:
+        """The waveforms of clips that `fill` has seen to.
+
+        Raises:
+            DataError: A clip isn't there: its file changed, or the cache was deleted meanwhile.
+        """
+        index, samples = self._index(rate), round(self.max_duration * rate)
+        found = [index.at.get(key) for key in self.source.keys(table)]
+        if None in found:
+            name = self.source.names(table)[found.index(None)]
+            raise DataError(
+                f"{name} isn't in the cache at {rate} Hz: it changed, or the cache was deleted. Start again."
+            )
+        places = np.array([entry[:3] for entry in found if entry], dtype=np.int64).reshape(-1, 3)
+        used, chunk = np.unique(places[:, 0], return_inverse=True)
+        paths = [index.paths[number] for number in used]
+        return WaveformStore(rate, paths, chunk, places[:, 1], np.minimum(places[:, 2], samples))
+
+    def size(self) -> int:
+        """Bytes that this dataset's cache takes."""
+        return folder_bytes(self.folder)
+
+
+class _Build:
+    """One pass over the clips that are missing."""
+
+    def __init__(
+        self,
+        cache: ClipCache,
+        table: pd.DataFrame,
+        keys: list[bytes],
+        absent: dict[int, np.ndarray],
+        progress: Progress | None,
+    ) -> None:
+        self.cache = cache
+        self.table = table
+        self.keys = keys
+        self.absent = absent
+        self.progress = progress
+        self.bad: dict[int, str] = {}
+        self.done = 0
+        self._stop = threading.Event()
+        self._count = threading.Lock()
+
+    def run(self, todo: np.ndarray) -> dict[int, str]:
+        workers = min(self.cache.workers, len(todo))
+        size = max(1, min(CHUNK_CLIPS, -(-len(todo) // (4 * workers))))
+        groups = [todo[part] for part in self.cache.source.groups(self.table.iloc[todo], size)]
+        begin = time.monotonic()
+        with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+            pending = {pool.submit(self._chunk, group) for group in groups}
+            try:
+                while pending:
+                    finished, pending = wait(pending, timeout=10.0, return_when=FIRST_EXCEPTION)
+                    for future in finished:
+                        future.result()
+                    self._report(len(todo), time.monotonic() - begin)
+            finally:  # on Ctrl-C or an error the threads seal what they have and end
+                self._stop.set()
+                for future in pending:
+                    future.cancel()
+        return self.bad
+
+    def _report(self, total: int, seconds: float) -> None:
+        if self.progress is not None:
+            self.progress(self.done, total)
+        rate = self.done / max(seconds, 1e-9)
+        if self.done == total:
+            log.info("Decoded %s clips in %.1f s (%.0f clips/s)", f"{total:,}", seconds, rate)
+        elif self.done:
+            left = (total - self.done) / rate
+            log.info("Decoded %s/%s clips, %.0f s left", f"{self.done:,}", f"{total:,}", left)
+
+    def _chunk(self, positions: np.ndarray) -> None:
+        writers = {
+            rate: ChunkWriter(self.cache.folder / str(rate))
+            for rate, mask in self.absent.items()
+            if mask[positions].any()
+        }
+        try:
+            for position, audio in self.cache.source.audio(self.table, positions):
+                if self._stop.is_set():
+                    break
+                rates = [rate for rate in writers if self.absent[rate][position]]
+                try:
+                    clips, whole = decode(audio, rates, self.cache.stored)
+                except BadClip as error:
+                    self.bad[position] = str(error)
+                else:
+                    for rate, samples in clips.items():
+                        writers[rate].add(self.keys[position], samples, whole)
+                with self._count:
+                    self.done += 1
+            for writer in writers.values():
+                writer.seal()
+        except BaseException:
+            self._stop.set()
+            for writer in writers.values():
+                writer.discard()
+            raise
+
+
+def usable_cores() -> int:
+    """Cores that this process may use; under Slurm or taskset those are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def size_text(size: float) -> str:
+    """Bytes for people: 3.2 MB, 47 GB."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
+        if size >= factor:
+            return f"{size / factor:.3g} {unit}"
+    return f"{size / 1e3:.3g} kB"
+
+
+def _largest(folder: Path) -> str:
+    sizes = sorted(((folder_bytes(path), path.name) for path in folder.iterdir() if path.is_dir()), reverse=True)
+    return " (" + ", ".join(f"{name}: {size_text(size)}" for size, name in sizes[:5] if size) + ")" if sizes else ""
+
+
+def _load(folder: Path) -> _Index:
+    index = _Index([], [], {})
+    if not folder.is_dir():
+        return index
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        entries = read_entries(path)
+        if entries is None:
+            index.torn.append(path)
+            continue
+        number = len(index.paths)
+        index.paths.append(str(path))
+        for key, start, length, whole in entries.tolist():
+            known = index.at.get(key)
+            if known is None or length > known[2]:
+                index.at[key] = (number, start, length, whole)
+    return index

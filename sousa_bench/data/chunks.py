@@ -1,0 +1,92 @@
+"""A chunk: one file that holds some clips' samples and, at its end, the list of them.
+
+    samples (int16, clip after clip) | list (an entry a clip) | footer (magic, clips, list's checksum, samples' bytes)
+
+The footer is written last and the file then renamed, so a chunk is whole or it is not there; what a failing disk or a
+copying accident leaves otherwise is recognised by its size and checksum and counts as absent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import uuid
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+SUFFIX = ".s16"
+TEMPORARY = ".part"
+ENTRY = np.dtype([("key", "V16"), ("start", "<i8"), ("length", "<i8"), ("whole", "?")])
+"""A clip's key, its first sample in the file, its number of samples, and whether those are all that its file held."""
+
+_FOOTER = struct.Struct("<8sqqq")
+_MAGIC = b"SOUSAs16"
+
+
+class ChunkWriter:
+    """Writes one chunk beside the others.
+
+    Args:
+        folder: Where it will lie; made if need be.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / f"{uuid.uuid4().hex}{SUFFIX}"
+        self._temporary = self.path.with_suffix(TEMPORARY)
+        self._file: BinaryIO = self._temporary.open("wb")
+        self._entries: list[tuple[bytes, int, int, bool]] = []
+        self._samples = 0
+
+    def add(self, key: bytes, samples: np.ndarray, whole: bool) -> None:
+        """Append one clip, (samples,) int16."""
+        self._file.write(np.ascontiguousarray(samples, dtype="<i2").data)
+        self._entries.append((key, self._samples, len(samples), whole))
+        self._samples += len(samples)
+
+    def seal(self) -> None:
+        """Make the chunk visible to readers, or leave nothing where it holds no clip."""
+        if not self._entries:
+            self.discard()
+            return
+        entries = np.array(self._entries, dtype=ENTRY).tobytes()
+        self._file.write(entries)
+        self._file.write(_FOOTER.pack(_MAGIC, len(self._entries), zlib.crc32(entries), self._samples * 2))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._temporary.replace(self.path)
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        with contextlib.suppress(OSError):  # what is still buffered finds no room on a full disk
+            self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+
+def read_entries(path: Path) -> np.ndarray | None:
+    """The list of a chunk's clips, dtype `ENTRY`; None where the file is no whole chunk."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size < _FOOTER.size:
+                return None
+            file.seek(size - _FOOTER.size)
+            magic, clips, checksum, data_bytes = _FOOTER.unpack(file.read(_FOOTER.size))
+            listed = clips * ENTRY.itemsize
+            if magic != _MAGIC or clips < 0 or data_bytes + listed + _FOOTER.size != size:
+                return None
+            file.seek(data_bytes)
+            entries = file.read(listed)
+    except (FileNotFoundError, IsADirectoryError):
+        return None
+    return np.frombuffer(entries, dtype=ENTRY) if zlib.crc32(entries) == checksum else None
+
+
+def map_samples(path: str) -> np.ndarray:
+    """(samples,) int16 of a whole chunk, as a view of the file: pages are read when they are touched."""
+    return np.memmap(path, dtype="<i2", mode="r", shape=((Path(path).stat().st_size) // 2,))

@@ -1,0 +1,113 @@
+"""One audio file to 16-bit mono at the sample rates that are wanted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+import soxr
+
+SILENCE = 1e-4
+"""A clip whose peak lies below this (-80 dBFS) is silent."""
+
+_NO_LENGTH = 1 << 40
+"""libsndfile gives an absurd number of frames where a header tells none."""
+
+_WAV_SHORTFALL = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
+
+
+class BadClip(Exception):  # noqa: N818 - a fact about a file; whether it is an error, on_bad_clip says
+    """A clip that can't be used; the text says what is wrong with it, without its name."""
+
+
+def read_mono(audio: str | BytesIO, seconds: float) -> tuple[np.ndarray, int, bool]:
+    """The beginning of a file, all channels mixed to one.
+
+    Args:
+        audio: A path, or a file's bytes.
+        seconds: Read at most this much.
+
+    Returns:
+        (samples,) float32, its sample rate in Hz, and whether that is the whole file.
+
+    Raises:
+        BadClip: Missing, truncated, no audio, of zero length, silent, or not finite.
+    """
+    if isinstance(audio, str) and not Path(audio).is_file():
+        raise BadClip("is missing")
+    try:
+        with sf.SoundFile(audio) as file:
+            limit = round(seconds * file.samplerate)
+            samples = file.read(min(file.frames, limit), dtype="float32", always_2d=True)
+            rate, frames = file.samplerate, file.frames
+            shortfall = _WAV_SHORTFALL.search(file.extra_info) if "WAV" in file.format else None
+    except (sf.LibsndfileError, RuntimeError) as error:
+        raise BadClip(_reason(audio, error)) from error
+    cut_wav = shortfall is not None and int(shortfall[1]) > int(shortfall[2])
+    if cut_wav or (frames < _NO_LENGTH and len(samples) < min(frames, limit)):
+        raise BadClip("is truncated: it holds less audio than its header says")
+    if len(samples) == 0:
+        raise BadClip("holds no audio: its length is zero")
+    mono = samples[:, 0] if samples.shape[1] == 1 else _mix(samples)
+    low, high = float(mono.min()), float(mono.max())
+    if not np.isfinite(low + high):
+        raise BadClip("holds samples that are not finite numbers")
+    if max(high, -low) < SILENCE:
+        raise BadClip("is silent")
+    return mono, rate, frames <= limit or (frames >= _NO_LENGTH and len(samples) < limit)
+
+
+def _mix(samples: np.ndarray) -> np.ndarray:
+    """Mean over channels; numpy's own mean over so short an axis takes as long as decoding."""
+    mono = samples[:, 0] + samples[:, 1]
+    for channel in range(2, samples.shape[1]):
+        mono += samples[:, channel]
+    mono *= np.float32(1 / samples.shape[1])
+    return mono
+
+
+def _reason(audio: str | BytesIO, error: Exception) -> str:
+    size = Path(audio).stat().st_size if isinstance(audio, str) else len(audio.getbuffer())
+    if size == 0:
+        return "is empty: zero bytes"
+    text = str(error).rpartition(": ")[2].strip().rstrip(".").lower()
+    if "lost sync" in text or "premature" in text:
+        return f"is truncated or damaged ({text})"
+    if "not recognised" in text:
+        return f"is no audio file, holds no audio, or is cut in its header ({size} bytes, {text})"
+    return f"can't be decoded ({text})"
+
+
+def resample(mono: np.ndarray, rate: int, target: int) -> np.ndarray:
+    """(samples,) float32 at another sample rate, by soxr's high-quality polyphase filter."""
+    return mono if rate == target else soxr.resample(mono, rate, target)
+
+
+def to_int16(samples: np.ndarray) -> np.ndarray:
+    """Full scale 1.0 becomes 32768, rounded and clipped; the inverse is division by 32768."""
+    scaled = samples * np.float32(32768)
+    np.rint(scaled, out=scaled)
+    np.clip(scaled, -32768, 32767, out=scaled)
+    return scaled.astype(np.int16)
+
+
+def decode(audio: str | BytesIO, rates: Sequence[int], seconds: float) -> tuple[dict[int, np.ndarray], bool]:
+    """One file at each of several sample rates.
+
+    Args:
+        audio: A path, or a file's bytes.
+        rates: Sample rates in Hz.
+        seconds: Read at most this much.
+
+    Returns:
+        (samples,) int16 for each rate, and whether that is the whole file.
+
+    Raises:
+        BadClip: See `read_mono`.
+    """
+    mono, rate, whole = read_mono(audio, seconds)
+    return {target: to_int16(resample(mono, rate, target)) for target in rates}, whole

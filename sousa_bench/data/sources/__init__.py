@@ -1,0 +1,1 @@
+"""The layouts that SOUSA comes in, one file each, behind `base.Source`."""

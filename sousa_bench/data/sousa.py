@@ -1,0 +1,430 @@
+"""The data of a run, from what the config says to waveforms."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import inspect
+import logging
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sousa_bench.data.cache import ClipCache, Progress
+from sousa_bench.data.folders import cache_root
+from sousa_bench.data.sources.base import COLUMNS, SPLITS, Source
+from sousa_bench.data.sources.find import find_source
+from sousa_bench.data.subset import Filters, choose, fold_splits, parse_fold, refuse_empty, resplit
+from sousa_bench.data.waveforms import WaveformStore
+from sousa_bench.errors import ConfigError, DataError
+from sousa_bench.rudiments import RUDIMENTS
+
+log = logging.getLogger("sousa_bench.data")
+
+_CHOICE = ("clips", "filters", "fold", "resplit", "subset_seed", "max_duration", "quantum")
+"""What besides the recipe decides which synthetic clips a run sees, and how."""
+
+
+class SousaData:
+    """What `conf/data/*.yaml` describes; those files and `docs/data.md` say what each key means.
+
+    Nothing is read, and no value judged, before it is needed: `prepare` finds the clips and decodes those that
+    aren't decoded yet.
+
+    Args:
+        name: The choice's name.
+        clips: Most clips of each split; a split without a number: all.
+        root: Folder of the dataset; None: the variable `SOUSA_ROOT`, else the hub.
+        hub_id: Dataset on the hub, for when there is no folder.
+        revision: Branch, tag or commit of it.
+        shards: `fewest` or `all`: whether a subset of the hub's layout is drawn from as few files as will do.
+        synthetic: Parameters of our own generator; None: real data.
+        max_duration: Seconds of a clip that are used.
+        quantum: Seconds; clips are padded to a whole number of these.
+        soundfont: Filter, a name or several.
+        augmentation_preset: Filter, a name or several.
+        skill_tier: Filter, a name or several.
+        tempo_min: Filter, beats per minute.
+        tempo_max: Filter, beats per minute.
+        fold: `k/n`: cross-validation by player.
+        resplit: New splits by player.
+        subset_seed: Which clips a subset takes.
+        on_bad_clip: `error` or `skip`.
+        cache_dir: Folder of the caches; None: the variable `SOUSA_BENCH_CACHE`, else the user's cache folder.
+        cache_limit_gb: Most that the decoded clips of all datasets may take.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        clips: Mapping[str, int | None] | None = None,
+        root: str | None = None,
+        hub_id: str | None = None,
+        revision: str | None = None,
+        shards: str = "fewest",
+        synthetic: Mapping[str, Any] | None = None,
+        max_duration: float = 5.0,
+        quantum: float = 0.5,
+        soundfont: str | Sequence[str] | None = None,
+        augmentation_preset: str | Sequence[str] | None = None,
+        skill_tier: str | Sequence[str] | None = None,
+        tempo_min: float | None = None,
+        tempo_max: float | None = None,
+        fold: str | None = None,
+        resplit: bool = False,
+        subset_seed: int = 0,
+        on_bad_clip: str = "error",
+        cache_dir: str | None = None,
+        cache_limit_gb: float | None = None,
+    ) -> None:
+        self.name = name
+        self.clips = dict(clips or {})
+        self.root = root
+        self.hub_id = hub_id
+        self.revision = revision
+        self.shards = shards
+        self.synthetic = None if synthetic is None else dict(synthetic)
+        self.max_duration = max_duration
+        self.quantum = quantum
+        self.soundfont = soundfont
+        self.augmentation_preset = augmentation_preset
+        self.skill_tier = skill_tier
+        self.tempo_min = tempo_min
+        self.tempo_max = tempo_max
+        self.fold = fold
+        self.resplit = resplit
+        self.subset_seed = subset_seed
+        self.on_bad_clip = on_bad_clip
+        self.cache_dir = cache_dir
+        self.cache_limit_gb = cache_limit_gb
+        self._rates: tuple[int, ...] = ()
+        self._skipped: dict[str, str] = {}
+        self._used = pd.DataFrame()
+        self._progress: Progress | None = None
+
+    # What is chosen: cheap, decodes nothing
+
+    def check(self) -> None:
+        """Judge every value by itself.
+
+        Raises:
+            ConfigError: One can't be; the message names the key.
+        """
+        for split, count in self.clips.items():
+            if split not in SPLITS:
+                raise ConfigError(f"data.clips.{split}: the splits are {', '.join(SPLITS)}.")
+            _need(
+                f"clips.{split}", count, count is None or (_whole(count) and count >= 1), "a number of clips, or null"
+            )
+        _need(
+            "max_duration", self.max_duration, _number(self.max_duration) and self.max_duration > 0, "seconds above 0"
+        )
+        good = _number(self.quantum) and 0 < self.quantum <= self.max_duration
+        _need("quantum", self.quantum, good, f"seconds above 0, up to data.max_duration={self.max_duration}")
+        for key, choices in (("on_bad_clip", ("error", "skip")), ("shards", ("fewest", "all"))):
+            _need(key, getattr(self, key), getattr(self, key) in choices, " or ".join(choices))
+        _need("resplit", self.resplit, isinstance(self.resplit, bool), "true or false")
+        _need("subset_seed", self.subset_seed, _whole(self.subset_seed), "a whole number")
+        for key in ("tempo_min", "tempo_max", "cache_limit_gb"):
+            value = getattr(self, key)
+            _need(key, value, value is None or (_number(value) and value > 0), "a number above 0, or null")
+        if self.tempo_min is not None and self.tempo_max is not None and self.tempo_min > self.tempo_max:
+            raise ConfigError(f"data.tempo_min={self.tempo_min} lies above data.tempo_max={self.tempo_max}.")
+        if parse_fold(self.fold) and self.resplit:
+            raise ConfigError("data.fold and data.resplit=true both split by player: choose one.")
+        if self.synthetic is not None and self.root:
+            raise ConfigError(
+                f"data={self.name} makes its own clips and reads no data.root; for those in {self.root} choose "
+                "data=tiny|mini|small|medium|full."
+            )
+
+    @cached_property
+    def cache_root(self) -> Path:
+        """The folder of all caches."""
+        return cache_root(self.cache_dir)
+
+    @cached_property
+    def source(self) -> Source:
+        """The dataset."""
+        self.check()
+        if self.synthetic is not None:
+            from sousa_bench.data.sources.synthetic import synthetic_source
+
+            return synthetic_source(self.synthetic, self.cache_root, self._progress)
+        return find_source(self.root, self.hub_id, self.revision, self.cache_root)
+
+    @cached_property
+    def filters(self) -> Filters:
+        """Those of the config."""
+        return Filters(
+            soundfont=_several("soundfont", self.soundfont),
+            augmentation_preset=_several("augmentation_preset", self.augmentation_preset),
+            skill_tier=_several("skill_tier", self.skill_tier),
+            tempo_min=self.tempo_min,
+            tempo_max=self.tempo_max,
+        )
+
+    @cached_property
+    def _available(self) -> pd.DataFrame:
+        """All clips that filters and splits leave."""
+        everything = self.source.table()
+        if (fold := parse_fold(self.fold)) is not None:
+            everything = fold_splits(everything, *fold)
+        elif self.resplit:
+            everything = resplit(everything)
+        else:
+            if not everything["split"].isin(SPLITS).any():
+                raise DataError(f"{self.source.place} names no splits: data.resplit=true makes them by player.")
+            refuse_empty(everything, "data.resplit=true makes new splits by player, data.fold=1/5 cross-validates.")
+        passed = self.filters.apply(everything)
+        set_filters = ", ".join(f"data.{name}" for name in self.filters.active())
+        refuse_empty(passed, f"Loosen the filters ({set_filters}), or split anew with data.resplit=true.")
+        return passed
+
+    @cached_property
+    def _chosen(self) -> pd.DataFrame:
+        """The subset, by split and sample_id, before bad clips are skipped."""
+        by_shard = self.shards == "fewest" and self._available["shard"].iloc[0] != ""
+        parts = []
+        for split in SPLITS:
+            available = self._available[self._available["split"] == split]
+            part = choose(available, self.clips.get(split), self.subset_seed, by_shard)
+            parts.append(part.sort_values("sample_id", kind="stable"))
+        return pd.concat(parts, ignore_index=True)
+
+    @cached_property
+    def _sizes(self) -> np.ndarray:
+        return self.source.sizes(self._chosen)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex digest of what is trained, validated and tested on: clips, labels, splits, sizes, `max_duration`, grid.
+
+        The same wherever the data lie and whatever the choice is called; nothing is decoded for it. Synthetic data count
+        by their recipe and by what is chosen from them, so that they need not be written to be told apart.
+        """
+        if self.synthetic is not None:
+            return self._synthetic_fingerprint()
+        return _digest(
+            self._chosen,
+            self._sizes,
+            f"{float(self.max_duration)} {float(self.quantum)} {self.source.sample(self._chosen)}",
+        )
+
+    def _synthetic_fingerprint(self) -> str:
+        from sousa_bench.data.sources.synthetic import recipe
+
+        self.check()
+        content = {**recipe(self.synthetic or {}), **{f"choice {key}": str(getattr(self, key)) for key in _CHOICE}}
+        text = "\n".join(f"{key}={content[key]}" for key in sorted(content))
+        return hashlib.blake2b(text.encode(), digest_size=32).hexdigest()
+
+    @cached_property
+    def test_fingerprint(self) -> str:
+        """Hex digest of the test clips and their labels: two runs with the same one can be compared clip by clip."""
+        test = (self._chosen["split"] == "test").to_numpy()
+        return _digest(self._chosen[test], self._sizes[test], self.source.sample(self._chosen[test]))
+
+    # What is decoded
+
+    def prepare(self, sample_rates: Sequence[int], progress: Progress | None = None) -> None:
+        """Find, choose and decode the clips; quick where that was done before.
+
+        Args:
+            sample_rates: Hz, those that `waveforms` will be asked for.
+            progress: Called now and then with (clips done, clips to do), for writing synthetic data, then for decoding.
+
+        Raises:
+            DataError: The data can't be had, are malformed, or don't fit the disk.
+            ConfigError: A value of the config can't be.
+        """
+        self._progress = progress
+        self._rates = tuple(sorted({int(rate) for rate in sample_rates}))
+        self._tell_shortfall()
+        if self.on_bad_clip == "error":
+            self._refuse({int(i): "is missing" for i in np.flatnonzero(self._sizes < 0)})
+        bad = self._cache.fill(self._chosen, self._rates, progress)
+        if self.on_bad_clip == "error":
+            self._refuse(bad)
+        self._skip(bad)
+
+    @cached_property
+    def _cache(self) -> ClipCache:
+        return ClipCache(self.cache_root, self.source, float(self.max_duration), self.cache_limit_gb)
+
+    def _tell_shortfall(self) -> None:
+        found = self._chosen["split"].value_counts()
+        less = [
+            f"{split} {found[split]:,} of {count:,}"
+            for split, count in self.clips.items()
+            if count is not None and found[split] < count
+        ]
+        if less:
+            log.info("data=%s asks for more clips than there are: %s", self.name, ", ".join(less))
+
+    def _refuse(self, bad: Mapping[int, str]) -> None:
+        if not bad:
+            return
+        names = self.source.names(self._chosen.iloc[list(bad)])
+        told = [
+            self.source.missing(name) if reason == "is missing" else f"{name} {reason}"
+            for name, reason in zip(names[:5], bad.values(), strict=False)
+        ]
+        more = f"; and {len(bad) - 5:,} more" if len(bad) > 5 else ""
+        clips = "A clip" if len(bad) == 1 else f"{len(bad):,} clips"
+        raise DataError(
+            f"{clips} of {self.source.place} can't be used: {'; '.join(told)}{more}. Restore the audio from where the "
+            "dataset came from, or leave such clips out with data.on_bad_clip=skip (the result then counts them)."
+        )
+
+    def _skip(self, bad: Mapping[int, str]) -> None:
+        names = self.source.names(self._chosen.iloc[list(bad)])
+        self._skipped = dict(zip(names, bad.values(), strict=True))
+        self._used = self._chosen.drop(index=list(bad)).reset_index(drop=True) if bad else self._chosen
+        if bad:
+            log.warning("%s", self._skipped_warning())
+            refuse_empty(self._used, f"Its clips can't be used: {names[0]} {bad[min(bad)]}.")
+
+    def _skipped_warning(self) -> str:
+        first = "; ".join(f"{name} {reason}" for name, reason in list(self._skipped.items())[:3])
+        more = ", …" if len(self._skipped) > 3 else ""
+        return f"{len(self._skipped):,} of {len(self._chosen):,} clips skipped (data.on_bad_clip=skip): {first}{more}"
+
+    # What a run reads
+
+    def _split(self, split: str) -> pd.DataFrame:
+        if split not in SPLITS:
+            raise ValueError(f"split is one of {SPLITS}, not {split!r}")
+        return self._used[self._used["split"] == split]
+
+    def table(self, split: str) -> pd.DataFrame:
+        """One row a clip, ordered by sample_id.
+
+        Columns: sample_id, label (class number), rudiment, player, skill_tier, tempo_bpm (NaN where unknown),
+        soundfont, augmentation_preset ("unknown" where the dataset doesn't tell).
+        """
+        return self._split(split)[list(COLUMNS)].reset_index(drop=True)
+
+    def waveforms(self, split: str, sample_rate: int) -> WaveformStore:
+        """The clips of `table(split)` in the same order, as views of the cache.
+
+        Raises:
+            DataError: `prepare` was not asked for this sample rate, or the cache is gone.
+        """
+        return self._cache.store(self._split(split), sample_rate)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader of the results must know; empty for sound data. Complete after `prepare`."""
+        found = [*self.source.warnings, *self._leaks(), *self._gaps()]
+        return [*found, self._skipped_warning()] if self._skipped else found
+
+    def _leaks(self) -> list[str]:
+        players = {split: set(self._split(split)["player"]) for split in SPLITS}
+        both = players["train"] & players["test"]
+        if not both:
+            return []
+        return [
+            f"{len(both)} players have clips in both train and test ({', '.join(sorted(both)[:3])}): the test doesn't "
+            "show how the model does on new players; data.resplit=true splits by player"
+        ]
+
+    def _gaps(self) -> list[str]:
+        gaps = []
+        for split in SPLITS:
+            if absent := [slug for slug in RUDIMENTS if slug not in set(self._split(split)["rudiment"])]:
+                named = f"{', '.join(absent[:3])}{', …' if len(absent) > 3 else ''}"
+                gaps.append(f"{len(absent)} of {len(RUDIMENTS)} classes have no clip in the {split} split: {named}")
+        return gaps
+
+    def describe(self) -> dict[str, Any]:
+        """Facts about the data for the result file; after `prepare`. Everything in it is JSON."""
+        used = {split: self._split(split) for split in SPLITS}
+        return {
+            "name": self.name,
+            "source": self.source.layout,
+            "place": self.source.place,
+            "fingerprint": self.fingerprint,
+            "test_fingerprint": self.test_fingerprint,
+            "asked": {split: self.clips.get(split) for split in SPLITS},
+            "available": {split: int((self._available["split"] == split).sum()) for split in SPLITS},
+            "found": {split: int((self._chosen["split"] == split).sum()) for split in SPLITS},
+            "counts": {split: len(used[split]) for split in SPLITS},
+            "players": {split: int(used[split]["player"].nunique()) for split in SPLITS},
+            "classes": {split: int(used[split]["label"].nunique()) for split in SPLITS},
+            "skipped": {"count": len(self._skipped), "clips": dict(list(self._skipped.items())[:100])},
+            "filters": self.filters.active(),
+            "fold": self.fold,
+            "resplit": self.resplit,
+            "max_duration": float(self.max_duration),
+            "cache": {
+                "folder": str(self._cache.folder),
+                "bytes": self._cache.size(),
+                "sample_rates": list(self._rates),
+            },
+        }
+
+
+def fingerprint(data_cfg: Mapping[str, Any]) -> str:
+    """The `SousaData.fingerprint` of a config node; reads tables and file sizes, decodes nothing, imports no torch.
+
+    Args:
+        data_cfg: A composed `data` node.
+
+    Raises:
+        ConfigError: An unknown key or an impossible value.
+        DataError: The data can't be had or are malformed.
+    """
+    values = {str(key): _plain(value) for key, value in data_cfg.items() if key != "_target_"}
+    known = [name for name in inspect.signature(SousaData).parameters if name != "self"]
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            raise ConfigError(
+                f"data.{key}: there is no such key. "
+                + (f"Did you mean data.{near[0]}? " if near else "")
+                + f"There are: {', '.join(known)}."
+            )
+    return SousaData(**values).fingerprint
+
+
+def _plain(value: Any) -> Any:
+    """OmegaConf's containers as Python's."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _digest(clips: pd.DataFrame, sizes: np.ndarray, more: str) -> str:
+    columns = [clips[name].tolist() for name in ("split", *(name for name in COLUMNS if name != "rudiment"))]
+    lines = ["\t".join(map(str, row)) for row in zip(*columns, sizes.tolist(), strict=True)]
+    return hashlib.blake2b("\n".join([*sorted(lines), more]).encode(), digest_size=32).hexdigest()
+
+
+def _need(key: str, value: object, good: bool, what: str) -> None:
+    if not good:
+        raise ConfigError(f"data.{key}={value} can't be: it must be {what}.")
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _several(key: str, value: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    values = (value,) if isinstance(value, str) else tuple(value)
+    if not values or not all(isinstance(item, str) and item for item in values):
+        raise ConfigError(f"data.{key}={value} can't be: it must be a name or a list of names.")
+    return values
