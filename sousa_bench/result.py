@@ -11,11 +11,11 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sousa_bench.errors import UserError
 
@@ -154,7 +154,10 @@ class Recorder:
         folder: The run's folder.
         result: Fragments of the result so far (``metrics``, ``efficiency``, ``history``, ``phases``, ``warnings``, …).
         progress: What ``progress.json`` holds: phase, epoch, max_epochs, step, total_steps, updated, ….
+        listeners: Called with the recorder at each :meth:`show`; a supervised run tells its supervisor so.
     """
+
+    listeners: ClassVar[list[Callable[[Recorder], None]]] = []
 
     folder: Path
     result: dict[str, Any] = field(default_factory=lambda: {"phases": {}, "warnings": [], "history": []})
@@ -174,6 +177,8 @@ class Recorder:
     def show(self, **facts: Any) -> None:
         """Merge ``facts`` into the progress file."""
         self.progress.update(facts, updated=time.time(), pid=os.getpid())
+        for listener in self.listeners:
+            listener(self)
         write_json(self.folder / PROGRESS_FILE, self.progress)
 
     def add(self, **blocks: Any) -> None:

@@ -1,0 +1,63 @@
+"""The launcher for this machine: ``hydra/launcher=local``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+if TYPE_CHECKING:
+    from sousa_bench.sweep.job import Outcome
+    from sousa_bench.sweep.session import Sweep
+
+
+class LocalLauncher(Launcher):
+    """Runs ``n_jobs`` supervised processes at a time, the next as soon as one ends.
+
+    Args:
+        grace: Seconds that a run gets to save its state before it is killed.
+    """
+
+    def __init__(self, grace: float = 30.0) -> None:
+        self.grace = grace
+        self.config: DictConfig | None = None
+        self.hydra_context: HydraContext | None = None
+        self._folder: Path | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keep what Hydra gives; the runs call sousa_bench's own function, not ``task_function``."""
+        self.hydra_context, self.config = hydra_context, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Do one batch of another sweeper's, such as Optuna's."""
+        from sousa_bench.sweep.session import plan_sweep
+
+        assert self.config is not None
+        assert self.hydra_context is not None
+        sweep = plan_sweep(self.hydra_context.config_loader, self.config, job_overrides, self._folder)
+        self._folder = sweep.folder
+        return self.launch_sweep(sweep)
+
+    def launch_sweep(self, sweep: Sweep) -> Sequence[JobReturn]:
+        """Do a planned sweep."""
+        from sousa_bench.sweep.session import do_sweep
+
+        return [job_return(outcome) for outcome in do_sweep(sweep)]
+
+
+def job_return(outcome: Outcome) -> JobReturn:
+    """An outcome in Hydra's terms. A failed run is a NaN and never an exception, which would end the sweep."""
+    returned: Any = JobReturn(
+        overrides=outcome.job.overrides,
+        cfg=outcome.job.config,
+        working_dir=str(outcome.job.folder),
+        task_name="train",
+        status=JobStatus.COMPLETED,
+    )
+    returned.return_value = outcome.score
+    return returned

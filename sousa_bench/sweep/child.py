@@ -1,0 +1,216 @@
+"""What a run's process does, from its first instant to its exit."""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import faulthandler
+import importlib
+import logging
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from types import FrameType
+from typing import Any, NoReturn
+
+from omegaconf import DictConfig, open_dict
+
+from sousa_bench.errors import Interrupted
+from sousa_bench.sweep import attempt as attempts
+from sousa_bench.sweep.attempt import Attempt
+from sousa_bench.sweep.job import Job
+from sousa_bench.sweep.wire import send_line
+
+PR_SET_PDEATHSIG = 1
+CONTROL = signal.SIGQUIT  # asks for the stacks of all threads, from C code too, before a run that hangs is killed
+
+
+@dataclass
+class Order:
+    """What the supervisor tells a new process.
+
+    Attributes:
+        job: The run, pickled.
+        target: Dotted path of the function that does it, ``(config, folder) -> result blocks``.
+        supervisor: Process id of the supervisor.
+        environment: Variables to set (devices, threads, ranks).
+        cpus: Cores to stay on, or None for all.
+        threads: Threads for PyTorch's operations.
+        argv: The supervisor's command line.
+    """
+
+    job: bytes
+    target: str
+    supervisor: int
+    environment: Mapping[str, str] = field(default_factory=dict)
+    cpus: list[int] | None = None
+    threads: int = 1
+    argv: list[str] = field(default_factory=list)
+
+
+def live(order: Order, output: int, status: int, lifeline: int) -> NoReturn:
+    """Do the run and leave the process; never returns.
+
+    Args:
+        order: What to do.
+        output: Descriptor that stdout and stderr go to.
+        status: Descriptor for messages to the supervisor.
+        lifeline: Descriptor that reaches its end when the supervisor is gone.
+    """
+    code = 1
+    try:
+        settle(order, output, lifeline)
+        code = _do(order, partial(send_line, status))
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        leave(code)
+
+
+def settle(order: Order, output: int, lifeline: int) -> None:
+    """Make this process a run's: own session, output, cores, death with its supervisor."""
+    if os.getsid(0) != os.getpid():
+        os.setsid()
+    _redirect(output)
+    threading.Thread(target=_die_with, args=(lifeline,), name="lifeline", daemon=True).start()
+    die_with_parent(order.supervisor)
+    faulthandler.enable()
+    faulthandler.register(CONTROL, all_threads=True)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
+    os.environ.update(order.environment)
+    if order.cpus and hasattr(os, "sched_setaffinity"):
+        with suppress(OSError):
+            os.sched_setaffinity(0, order.cpus)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(order.threads)
+    sys.argv = list(order.argv)
+
+
+def _redirect(output: int) -> None:
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    for fd in (1, 2):
+        os.dup2(output, fd)
+    sys.stdout, sys.stderr = (
+        os.fdopen(fd, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False) for fd in (1, 2)
+    )
+
+
+def die_with_parent(supervisor: int) -> None:
+    """Ask the kernel to kill this process when its supervisor dies, even while it hangs in C code.
+
+    A forked run is orphaned at birth and adopted by the supervisor, which is a "subreaper"; that takes an instant.
+    """
+    if sys.platform != "linux":
+        return
+    give_up = time.monotonic() + 1.0
+    while os.getppid() != supervisor and time.monotonic() < give_up:
+        time.sleep(0.0005)
+    if os.getppid() == supervisor:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != supervisor:
+            os.killpg(0, signal.SIGKILL)
+
+
+def leave(code: int) -> NoReturn:
+    """Exit without the interpreter's teardown, where libraries like to crash or hang."""
+    for step in (logging.shutdown, atexit._run_exitfuncs, sys.stdout.flush, sys.stderr.flush):
+        with suppress(BaseException):
+            step()
+    os._exit(code)
+
+
+def locate(dotted: str) -> Callable[..., Any]:
+    """The function at a dotted path."""
+    module, _, name = dotted.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def _do(order: Order, send: Callable[[dict[str, Any]], None]) -> int:
+    send({"event": "started", "pid": os.getpid()})
+    job: Job = pickle.loads(order.job)
+    attempt = Attempt(job, locate(order.target), send)
+    attempts.current = attempt
+    try:
+        attempt.begin()
+        _run_job(attempt) if job.hydra_job else _run_bare(attempt)
+    except BaseException as error:  # also SystemExit and what the record's opening raised
+        if attempt.status == "running":
+            attempt.note(error)
+        attempt.show(error)
+    attempt.report()  # before the record is closed too: a full disk must not hide the cause
+    try:
+        attempt.finish()
+    except Exception as error:
+        attempt.note(error)
+        attempt.show(error)
+    attempt.report()
+    return {"completed": 0, "interrupted": 3}.get(attempt.status, 1)
+
+
+def _run_job(attempt: Attempt) -> None:
+    """Through Hydra's ``run_job``, so that its logging, its saved configs and every callback work as ever."""
+    from hydra import version
+    from hydra._internal.callbacks import Callbacks
+    from hydra.core.utils import JobRuntime, run_job, setup_globals
+    from hydra.types import HydraContext
+
+    config = attempt.job.config
+    version.setbase(config.hydra.runtime.version_base)
+    setup_globals()
+    JobRuntime.instance().set("name", config.hydra.job.name)
+    context = HydraContext(config_loader=None, callbacks=Callbacks(config))  # type: ignore[arg-type]
+    with open_dict(config):
+        config.hydra.sweep.dir = str(attempt.job.folder.parent)
+        config.hydra.sweep.subdir = attempt.job.folder.name
+    returned = run_job(
+        task_function=attempt.call,
+        config=config,
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+        hydra_context=context,
+    )
+    if isinstance(returned._return_value, BaseException):
+        raise returned._return_value
+
+
+def _run_bare(attempt: Attempt) -> None:
+    """The supervisor is itself inside ``run_job``; only what belongs to a process is set up here."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.core.utils import configure_log, setup_globals
+
+    from sousa_bench.sweep.record import task_config
+
+    config: DictConfig = attempt.job.config
+    setup_globals()
+    HydraConfig.instance().set_config(config)
+    configure_log(config.hydra.job_logging, config.hydra.verbose)
+    attempt.call(task_config(config))
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise Interrupted(f"stopped by {signal.Signals(number).name}")
+
+
+def _die_with(lifeline: int) -> None:
+    """Wait for the supervisor's end of the pipe to close, whatever closes it, and take the whole run down."""
+    while True:
+        try:
+            if os.read(lifeline, 1):
+                continue
+        except InterruptedError:
+            continue
+        except OSError:
+            return
+        os.killpg(0, signal.SIGKILL)

@@ -1,0 +1,127 @@
+"""One clear message for whatever is wrong with a config: what was asked, and what exists or comes closest."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sousa_bench.errors import UserError
+
+
+def is_config_error(error: BaseException) -> bool:
+    """Whether ``error`` means that a config can't be composed or resolved."""
+    from hydra.errors import HydraException, InstantiationException
+    from yaml import YAMLError
+
+    if isinstance(error, InstantiationException):
+        return False
+    return isinstance(error, (HydraException, OmegaConfBaseException, YAMLError))
+
+
+def explain(error: BaseException) -> str:
+    """A message for the user, without traceback.
+
+    Args:
+        error: What Hydra or OmegaConf raised (or a UserError, whose message is good as it is).
+
+    Returns:
+        One or two lines: the override or key, and the nearest existing choices or keys.
+    """
+    for cause in _chain(error):
+        if isinstance(cause, UserError):
+            return str(cause)
+    from hydra.errors import MissingConfigException, OverrideParseException
+
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: this is no override. Write key=value (quote special characters): {_first(error)}"
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        return _missing_choice(str(error.missing_cfg_file or ""), list(error.options))
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        return _missing_file(str(error.missing_cfg_file), str(error))
+    if key := _wrong_key(error):
+        return _missing_key(key, _known_keys(error))
+    text, reason = _first(error), _first(error.__cause__)
+    return f"{text}: {reason}" if reason and reason != text else text or type(error).__name__
+
+
+def near(word: str, words: Iterable[str], count: int = 3) -> list[str]:
+    """The words that ``word`` was probably meant to be, best first."""
+    choices = list(dict.fromkeys(words))
+    found = difflib.get_close_matches(word, choices, n=count, cutoff=0.6)
+    last = word.rpartition(".")[2]
+    found += [name for name in choices if name.rpartition(".")[2] == last and name not in found]
+    return found[:count]
+
+
+def _missing_choice(path: str, options: list[str]) -> str:
+    group, _, choice = path.rpartition("/")
+    alias = {"true": "on", "false": "off", "yes": "on", "no": "off"}.get(choice.lower())
+    close = [alias] if alias in options else near(choice, options)
+    text = f"{group}={choice}: there is no such choice."
+    if close:
+        text += f" Did you mean {' or '.join(f'{group}={option}' for option in close)}?"
+    return f"{text} Choices: {', '.join(sorted(options))}"
+
+
+def _missing_file(path: str, message: str) -> str:
+    group, _, choice = path.rpartition("/")
+    name = f"{group}={choice}" if group else path
+    return f"{name}: there is no such config ({message.splitlines()[0]})"
+
+
+def _wrong_key(error: BaseException) -> str | None:
+    match = re.search(r"Could not (?:override|append|delete|find)[^']*'([^']+)'", str(error))
+    if match and "No match in the defaults list" not in str(error):
+        return match.group(1).split("=")[0]
+    for cause in _chain(error):
+        if isinstance(cause, OmegaConfBaseException) and (found := re.search(r"full_key: (\S+)", str(cause))):
+            return found.group(1)
+    if match:
+        return match.group(1)
+    return None
+
+
+def _missing_key(key: str, known: list[str]) -> str:
+    close = near(key, known)
+    text = f"{key}: there is no such key."
+    if close:
+        return f"{text} Did you mean {' or '.join(close)}?"
+    siblings = [name for name in known if name.rpartition(".")[0] == key.rpartition(".")[0]]
+    return f"{text} Keys there: {', '.join(sorted(siblings))}" if siblings else text
+
+
+def _known_keys(error: BaseException) -> list[str]:
+    """Every key of the config that was being composed, and every group, taken from the frames of the error."""
+    keys: list[str] = []
+    for cause in _chain(error):
+        trace = cause.__traceback__
+        while trace is not None:
+            names = trace.tb_frame.f_locals
+            if isinstance(names.get("cfg"), DictConfig):
+                keys += list(_keys(names["cfg"]))
+            trace = trace.tb_next
+    return list(dict.fromkeys(key for key in keys if not key.startswith("hydra.")))
+
+
+def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    for key in map(str, config):
+        name = f"{prefix}{key}"
+        yield name
+        node: Any = None if OmegaConf.is_missing(config, key) else config._get_node(key)
+        if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation():
+            yield from _keys(node, f"{name}.")
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _first(error: BaseException | None) -> str:
+    return next((line.strip() for line in str(error or "").splitlines() if line.strip()), "")

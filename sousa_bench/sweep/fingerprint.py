@@ -1,0 +1,124 @@
+"""A run's identity: a hash over what decides its outcome, and the name of its folder."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from sousa_bench.errors import ConfigError
+
+# Keys that don't change what a run's numbers are: where it writes, how it is launched and watched, where data lie.
+IRRELEVANT = (
+    "hydra",
+    "timeout",
+    "n_jobs",
+    "sweep",
+    "resume",
+    "force",
+    "on_error",
+    "experiment",
+    "logger",
+    "data.root",
+    "data.cache",
+    "data.cache_dir",
+    "data.workers",
+    "trainer.workers",
+    "trainer.progress",
+    "trainer.checkpoint_minutes",
+    "model.refuses",
+)
+CHECKPOINT = "model.checkpoint"
+
+
+def fingerprint(config: DictConfig) -> str:
+    """Hash of everything in ``config`` that decides the run's outcome.
+
+    Data count by content (:func:`sousa_bench.data.fingerprint`) and a checkpoint file by its bytes, neither by its
+    path. The code's version is not part of it: results say their commit, and ``force=true`` runs anew.
+
+    Returns:
+        64 hex digits (SHA-256).
+
+    Raises:
+        ConfigError: A mandatory value is missing or an interpolation leads nowhere.
+        DataError: The data can't be identified.
+    """
+    text = json.dumps(_canonical(outcome_config(config)), sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def outcome_config(config: DictConfig) -> dict[str, Any]:
+    """The resolved part of ``config`` that decides the outcome, with contents in place of paths."""
+    kept = config.copy()
+    with open_dict(kept):
+        for key in IRRELEVANT:
+            _drop(kept, key)
+    try:
+        plain = OmegaConf.to_container(kept, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"the config can't be resolved: {str(error).splitlines()[0]}") from error
+    assert isinstance(plain, dict)
+    if isinstance(config.get("data"), DictConfig) and "_target_" in config.data:
+        plain["data_content"] = _data_content(config.data)
+    checkpoint = OmegaConf.select(config, CHECKPOINT, default=None)
+    if checkpoint is not None and (file := Path(str(checkpoint)).expanduser()).is_file():
+        plain["model"]["checkpoint"] = file_hash(file)
+    return {str(key): value for key, value in plain.items()}
+
+
+def run_name(config: DictConfig, digest: str) -> str:
+    """``<model>_<peft>_<aug|noaug>_<data>_s<seed>_<fingerprint>``, the name of a run's folder."""
+    names = [str(OmegaConf.select(config, f"{group}.name", default="none")) for group in ("model", "peft", "data")]
+    augmented = "aug" if OmegaConf.select(config, "augmentation.name", default="off") in ("on", True) else "noaug"
+    return f"{names[0]}_{names[1]}_{augmented}_{names[2]}_s{config.get('seed')}_{digest[:8]}"
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, remembered while neither its time nor its size changes."""
+    facts = path.stat()
+    return _file_hash(str(path.resolve()), facts.st_mtime_ns, facts.st_size)
+
+
+@functools.cache
+def _file_hash(path: str, _mtime: int, _size: int) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _data_content(node: DictConfig) -> str:
+    return _known_data(json.dumps(OmegaConf.to_container(node, resolve=True), sort_keys=True, default=str))
+
+
+@functools.cache
+def _known_data(text: str) -> str:
+    # Imported here: a sweep whose config is wrong should say so before it loads the data code.
+    from sousa_bench import data
+
+    identify: Callable[[DictConfig], str] = data.fingerprint
+    return identify(OmegaConf.create(json.loads(text)))
+
+
+def _drop(config: DictConfig, dotted: str) -> None:
+    parent, _, key = dotted.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    if isinstance(node, DictConfig) and key in node:
+        with open_dict(node):
+            del node[key]
+
+
+def _canonical(value: Any) -> Any:
+    """Spell equal numbers alike: ``r=8`` and ``r=8.0`` are one run."""
+    if isinstance(value, dict):
+        return {str(key): _canonical(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value

@@ -1,0 +1,82 @@
+"""One run of a sweep, as the sweeper planned it: everything that a child process needs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+DECISIONS = ("pending", "reused", "duplicate", "refused", "skipped")
+
+
+@dataclass
+class Job:
+    """One planned run; it is pickled to the process that does it.
+
+    Attributes:
+        config: The composed config with its ``hydra`` node; what the run does, whatever is edited later.
+        index: Place in the sweep, from 1.
+        total: Number of jobs in the sweep.
+        fingerprint: Identity of the run (hex, 64 digits).
+        name: Name of its folder and of the line on the screen.
+        folder: Absolute path of the run's folder.
+        overrides: Hydra overrides of this job.
+        command: The shell command that runs it again.
+        varied: Flat config keys that the sweep varied, with this job's values.
+        sweep: ``name``, ``folder``, ``index`` and ``total`` for the result, or None for a single run.
+        git_commit: Commit of the code, or its version where there is no repository.
+        decision: What the plan says, one of ``DECISIONS``.
+        result: Folder of the completed result that a reused or duplicate job stands for.
+        reason: Why a job was refused or skipped.
+        fresh: Whether an earlier attempt's checkpoints are dropped first.
+        hydra_job: Whether the child goes through Hydra's ``run_job`` (a single run already is inside one).
+        warnings: Facts about the sweep that belong into this run's record.
+    """
+
+    config: DictConfig
+    index: int
+    total: int
+    fingerprint: str
+    name: str
+    folder: Path
+    overrides: list[str]
+    command: str
+    varied: dict[str, Any] = field(default_factory=dict)
+    sweep: dict[str, Any] | None = None
+    git_commit: str = ""
+    decision: str = "pending"
+    result: Path | None = None
+    reason: str | None = None
+    fresh: bool = False
+    hydra_job: bool = True
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds that one attempt may take, or None for no limit."""
+        value = self.config.get("timeout")
+        return float(value) if value else None
+
+
+@dataclass
+class Outcome:
+    """How a job ended.
+
+    Attributes:
+        job: The job.
+        status: A result status, or ``pending`` for a job that never started.
+        error: Why it is not completed.
+        seconds: Time that this attempt took; 0 when nothing ran.
+        score: ``val_acc``; NaN when the run is not completed, which Optuna takes for a failed trial.
+        reused: Whether the result is an earlier one.
+    """
+
+    job: Job
+    status: str
+    error: str | None = None
+    seconds: float = 0.0
+    score: float = math.nan
+    reused: bool = False

@@ -1,0 +1,120 @@
+"""``sweep.json``: which runs a sweep consists of, and where the result of each lies."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sousa_bench.errors import ConfigError
+from sousa_bench.result import RESULT_FILE, write_json
+from sousa_bench.sweep.job import Job
+from sousa_bench.sweep.lock import locked
+from sousa_bench.sweep.process import identity
+
+MANIFEST_FILE = "sweep.json"
+SCHEMA_VERSION = 1
+MAX_BYTES = 64 * 1024 * 1024
+
+
+def claim_folder(root: Path, name: str | None) -> Path:
+    """The folder of a sweep: ``root/name``, or one by date and time that no other sweep has.
+
+    Raises:
+        ConfigError: ``name`` is no relative path below the root.
+    """
+    if name:
+        if Path(name).is_absolute() or not re.fullmatch(r"[\w.,=+@-]+(/[\w.,=+@-]+)*", name) or ".." in name:
+            raise ConfigError(
+                f"sweep={name}: a sweep's name is a folder below {root.name}/; "
+                "it can hold letters, digits, '.', '-', '_' and '/'"
+            )
+        folder = root / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+    now = datetime.now()
+    day = root / f"{now:%Y-%m-%d}"
+    day.mkdir(parents=True, exist_ok=True)
+    for count in range(1, 10_000):
+        folder = day / (f"{now:%H-%M-%S}" if count == 1 else f"{now:%H-%M-%S}_{count}")
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:  # another sweep began in the same second
+            continue
+    raise ConfigError(f"{day}: no free folder for a sweep at {now:%H:%M:%S}; name it with sweep=NAME")
+
+
+def write_manifest(folder: Path, jobs: Sequence[Job], *, name: str, command: str, facts: dict[str, Any]) -> Path:
+    """Write the plan of a sweep.
+
+    Jobs that an earlier or a simultaneous command put into the same folder, and that this one doesn't name, stay
+    listed after this sweep's own, marked ``earlier``.
+
+    Returns:
+        Path of ``sweep.json``.
+    """
+    with locked(folder):
+        old = read_manifest(folder)
+        entries = [job_entry(folder, job) for job in jobs]
+        own = {entry["fingerprint"] for entry in entries}
+        earlier = [{**entry, "earlier": True} for entry in old.get("jobs", []) if entry["fingerprint"] not in own]
+        for index, entry in enumerate(earlier, len(entries) + 1):
+            entry["index"] = index
+        path = folder / MANIFEST_FILE
+        write_json(
+            path,
+            {
+                "schema_version": SCHEMA_VERSION,
+                "name": name,
+                "created": old.get("created") or f"{datetime.now():%Y-%m-%dT%H:%M:%S}",
+                "updated": f"{datetime.now():%Y-%m-%dT%H:%M:%S}",
+                "folder": str(folder),
+                "command": command,
+                **facts,
+                "process": identity(),
+                "jobs": [*entries, *earlier],
+            },
+        )
+        return path
+
+
+def job_entry(folder: Path, job: Job) -> dict[str, Any]:
+    """One job as the manifest lists it; paths are relative to the manifest."""
+    result = relative(folder, job.result / RESULT_FILE) if job.result and folder not in job.result.parents else None
+    return {
+        "index": job.index,
+        "fingerprint": job.fingerprint,
+        "name": job.name,
+        "overrides": list(job.overrides),
+        "folder": relative(folder, job.result or job.folder),
+        "status": job.decision,
+        "result": result,
+        "reason": job.reason,
+    }
+
+
+def relative(start: Path, path: Path) -> str:
+    """``path`` as seen from ``start``, with forward slashes."""
+    return Path(os.path.relpath(path, start)).as_posix()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest in ``folder``, or an empty dict when there is none or it can't be read."""
+    try:
+        file = folder / MANIFEST_FILE
+        if file.stat().st_size > MAX_BYTES:
+            return {}
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(content, dict) or not isinstance(content.get("jobs"), list):
+        return {}
+    content["jobs"] = [
+        job for job in content["jobs"] if isinstance(job, dict) and isinstance(job.get("fingerprint"), str)
+    ]
+    return content

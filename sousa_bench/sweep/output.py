@@ -1,0 +1,108 @@
+"""A run's output on its way: into ``run.log``, its last lines into memory, and onto the screen."""
+
+from __future__ import annotations
+
+import codecs
+import fcntl
+import os
+import re
+import struct
+import sys
+import termios
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from sousa_bench.sweep.record import TAIL_LINES
+
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+LONGEST_LINE = 64 * 1024
+
+
+def say(text: str) -> None:
+    """Print to the screen; a terminal that was closed is no reason to end a sweep."""
+    with suppress(OSError, ValueError):
+        print(text, flush=True)
+
+
+def show_bytes(data: bytes) -> None:
+    """Pass a run's output to the screen as it is, its progress bar's cursor movements included."""
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+
+class RunLog:
+    """Takes a run's output in pieces; keeps whole lines.
+
+    A progress bar rewrites its line with carriage returns: the log gets what the line was in the end.
+
+    Attributes:
+        tail: The last lines, for ``error.log``.
+    """
+
+    def __init__(self, path: Path, echo: Callable[[bytes], None] | None, prefix: str | None = None) -> None:
+        self.tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._echo = echo
+        self._prefix = prefix
+        self._partial = ""
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._file: int | None = None
+        with suppress(OSError):
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+    def feed(self, data: bytes) -> None:
+        """Take the next piece of output."""
+        if self._echo is not None and self._prefix is None:
+            self._echo(data)
+        *lines, self._partial = (self._partial + self._decode(data)).replace("\r\n", "\n").split("\n")
+        for line in lines:
+            self._line(line)
+        if len(self._partial) > LONGEST_LINE:
+            self._partial = self._partial.rpartition("\r")[2][-LONGEST_LINE:]
+
+    def close(self) -> None:
+        """Write what is left of an unfinished line."""
+        if self._partial:
+            self._line(self._partial)
+            self._partial = ""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _line(self, line: str) -> None:
+        text = ESCAPES.sub("", line.rstrip("\r").rpartition("\r")[2])
+        self.tail.append(text)
+        if self._echo is not None and self._prefix is not None:
+            self._echo(f"{self._prefix}{text}\n".encode(errors="replace"))
+        if self._file is not None:
+            with suppress(OSError):  # a full disk fails the run by its own writes; its log may end here
+                os.write(self._file, f"{text}\n".encode(errors="replace"))
+
+
+def open_output(*, terminal: bool) -> tuple[int, int]:
+    """A channel for a run's output: (our end, the run's end).
+
+    Args:
+        terminal: Whether the run shall see a terminal (of our screen's size), so that its progress bar moves.
+    """
+    if not terminal:
+        return os.pipe()
+    ours, theirs = os.openpty()
+    modes = termios.tcgetattr(theirs)
+    modes[1] &= ~termios.OPOST
+    modes[3] &= ~(termios.ECHO | termios.ICANON | termios.ISIG)
+    termios.tcsetattr(theirs, termios.TCSANOW, modes)
+    with suppress(OSError, ValueError):
+        size = fcntl.ioctl(sys.stdout.fileno(), termios.TIOCGWINSZ, struct.pack("HHHH", 0, 0, 0, 0))
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, size)
+    return ours, theirs
+
+
+def on_terminal() -> bool:
+    """Whether the screen is a terminal."""
+    with suppress(OSError, ValueError):
+        return sys.stdout.isatty()
+    return False

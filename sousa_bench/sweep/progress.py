@@ -1,0 +1,132 @@
+"""What the screen says between runs and at the end of a sweep."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sousa_bench.result import ERROR_FILE
+from sousa_bench.sweep import record
+from sousa_bench.sweep.job import Job, Outcome
+from sousa_bench.sweep.manifest import relative
+from sousa_bench.sweep.output import say
+
+
+class Progress:
+    """Counts what became of the jobs, and says so after each.
+
+    Attributes:
+        outcomes: Jobs that have ended, earlier results included, by index.
+    """
+
+    def __init__(self, total: int, n_jobs: int) -> None:
+        self.outcomes: dict[int, Outcome] = {}
+        self._total = total
+        self._n_jobs = n_jobs
+        self._started = time.monotonic()
+
+    def begin(self, job: Job) -> None:
+        """A run starts."""
+        if self._total > 1:
+            say(f"Experiment {job.index}/{self._total}: {job.name}")
+
+    def end(self, outcome: Outcome) -> None:
+        """A job has ended."""
+        self.outcomes[outcome.job.index] = outcome
+        if self._total > 1 and outcome.status not in ("completed", "skipped"):
+            say(describe(outcome))
+        if self._total > 1 and not outcome.reused:
+            say(self.lines())
+
+    def leave_out(self, job: Job) -> None:
+        """A job is no run of its own: the same as another, or impossible."""
+        self._total -= 1
+
+    def lines(self) -> str:
+        """Progress, counts and the estimated rest."""
+        done, counts = len(self.outcomes), self.counts()
+        text = (
+            f"Progress: {done}/{self._total} ({100 * done / self._total:.1f}%)\n"
+            f"Completed: {counts['completed']}, Failed: {counts['failed']}, Skipped: {counts['skipped']}"
+        )
+        rest = self.estimate()
+        return text if rest is None else f"{text}\nEstimated time remaining: {rest / 60:.1f} minutes"
+
+    def counts(self) -> dict[str, int]:
+        """Completed now, not completed, and skipped because an earlier result stands."""
+        outcomes = self.outcomes.values()
+        skipped = sum(outcome.reused or outcome.status == "skipped" for outcome in outcomes)
+        completed = sum(outcome.status == "completed" and not outcome.reused for outcome in outcomes)
+        return {"completed": completed, "failed": len(self.outcomes) - completed - skipped, "skipped": skipped}
+
+    def estimate(self) -> float | None:
+        """Seconds until the end, from the mean of the runs so far; None before the first has ended."""
+        taken = [outcome.seconds for outcome in self.outcomes.values() if outcome.seconds > 0]
+        if not taken:
+            return None
+        return sum(taken) / len(taken) * (self._total - len(self.outcomes)) / self._n_jobs
+
+
+def describe(outcome: Outcome) -> str:
+    """A run that isn't completed, in one line, with where to look."""
+    words = {"failed": "FAILED", "timeout": "TIMED OUT", "interrupted": "INTERRUPTED"}
+    first = (outcome.error or "").strip().splitlines() or [""]
+    line = f"{words.get(outcome.status, outcome.status.upper())}: {outcome.job.name}: {first[0]}"
+    if outcome.status in ("failed", "timeout"):
+        line += f"\n  details: {shown(outcome.job.folder / ERROR_FILE)}"
+    return line
+
+
+def summary(outcomes: Sequence[Outcome], *, place: Path | None, command: str, seconds: float) -> str:
+    """The closing words: counts, each run that isn't completed with the command that runs it again, what comes next."""
+    done = [outcome for outcome in outcomes if outcome.status == "completed"]
+    earlier = sum(outcome.reused for outcome in done)
+    lines = []
+    if len(outcomes) > 1 or place is not None:
+        extra = f" ({earlier} of them earlier)" if earlier else ""
+        lines.append(f"Sweep ended: {len(done)} of {len(outcomes)} runs completed{extra}, {seconds / 60:.1f} minutes.")
+    for outcome in outcomes:
+        if outcome.status in ("failed", "timeout", "interrupted"):
+            lines += [describe(outcome), f"  run it again: {outcome.job.command}"]
+    waiting = [outcome for outcome in outcomes if outcome.status in ("pending", "skipped")]
+    if waiting:
+        lines.append(
+            f"Not run: {len(waiting)} ({', '.join(outcome.job.name for outcome in waiting[:3])}"
+            f"{', …' if len(waiting) > 3 else ''})"
+        )
+    if place is not None and len(done) < len(outcomes):
+        lines.append(f"Go on with what is not completed: {command}")
+    lines += wandb_hint([outcome.job.result or outcome.job.folder for outcome in done if not outcome.reused], place)
+    if place is not None and done:
+        lines.append(f"Compare the results: python -m sousa_bench.analyze {shlex.quote(shown(place))}")
+    return "\n".join(lines)
+
+
+def wandb_hint(folders: Sequence[Path], place: Path | None) -> list[str]:
+    """The command that uploads the offline W&B runs of these results, or nothing."""
+    found: list[str] = []
+    for folder in folders:
+        facts: dict[str, Any] = record.read(folder).get("wandb") or {}
+        if facts.get("mode") == "offline" and facts.get("folder"):
+            path = Path(facts["folder"])
+            found.append(shlex.quote(shown(path if path.is_absolute() else folder / path)))
+    if not found:
+        return []
+    if len(found) > 1 and place is not None and all(folder.parent == place for folder in folders):
+        return [f"Upload to Weights & Biases: wandb sync {shlex.quote(shown(place))}/*/wandb/offline-run-*"]
+    return [f"Upload to Weights & Biases: wandb sync {' '.join(found)}"]
+
+
+def shown(path: Path) -> str:
+    """A path as short as it can be typed from here."""
+    near = relative(Path.cwd(), path)
+    return str(path) if near.startswith("../") else near
+
+
+def percent(value: float) -> str:
+    """A score for the screen."""
+    return "-" if math.isnan(value) else f"{100 * value:.1f} %"

@@ -1,0 +1,72 @@
+"""What each of several runs at a time may use: its own GPU, or its share of the cores."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One place for a run.
+
+    Attributes:
+        number: From 0.
+        environment: Variables of a run in this place.
+        cpus: Cores that it stays on, or None for all.
+        threads: Threads of PyTorch's operations.
+    """
+
+    number: int
+    environment: dict[str, str] = field(default_factory=dict)
+    cpus: list[int] | None = None
+    threads: int = 1
+
+
+def slots(n_jobs: int) -> list[Slot]:
+    """Divide the machine into ``n_jobs`` places.
+
+    A single run gets everything, in Lightning's usual order. Several runs take the visible GPUs round robin (more
+    runs than GPUs share them), and each its share of the cores. ``OMP_NUM_THREADS``, when set, is the number of
+    threads of each run.
+    """
+    cores = visible_cores()
+    share = max(1, len(cores) // n_jobs)
+    threads = int(os.environ["OMP_NUM_THREADS"]) if os.environ.get("OMP_NUM_THREADS", "").isdigit() else share
+    if n_jobs == 1:
+        return [Slot(0, {"OMP_NUM_THREADS": str(threads)}, None, threads)]
+    gpus = visible_gpus()
+    places = []
+    for number in range(n_jobs):
+        environment = {"OMP_NUM_THREADS": str(threads)}
+        if gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+        first = number * share % len(cores)
+        places.append(Slot(number, environment, cores[first : first + share], threads))
+    return places
+
+
+def visible_cores() -> list[int]:
+    """Numbers of the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def visible_gpus() -> list[str]:
+    """What ``CUDA_VISIBLE_DEVICES`` names, else every NVIDIA GPU's number; empty without one. Loads no CUDA."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [device.strip() for device in named.split(",") if device.strip() not in ("", "-1")]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    with suppress(OSError, subprocess.SubprocessError):
+        answer = subprocess.run(
+            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, timeout=30
+        )
+        if answer.returncode == 0:
+            return answer.stdout.split()
+    return []

@@ -1,0 +1,154 @@
+"""The fork server: a process that has the heavy libraries loaded and forks runs, so that a run starts at once.
+
+It must stay single-threaded: a child of a process whose OpenMP or autograd threads exist waits for threads that it
+doesn't have. So it computes nothing, and asks CUDA for nothing.
+
+A run is forked twice. Its parent exits at once, and the supervisor, a "subreaper", adopts the run: the supervisor
+itself learns how the run ends, and the end of this server touches no run.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import importlib
+import os
+import pkgutil
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+import warnings
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from sousa_bench.sweep import wire
+
+PRELOAD = (
+    "torch",
+    "torchaudio",
+    "pytorch_lightning",
+    "transformers",
+    "peft",
+    "torchmetrics",
+    "wandb",
+    "pandas",
+    "pyarrow.parquet",
+    "sousa_bench.run",
+    "sousa_bench.models.*",
+    "sousa_bench.data.*",
+    "sousa_bench.peft.*",
+)
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",  # no OpenBLAS or OpenMP pool before the fork; each run sets its own number
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # torch.cuda.is_available() without a CUDA context, which no fork survives
+}
+
+
+def main(descriptor: int) -> None:
+    """Serve the supervisor at the other end of a socket until it is gone."""
+    with socket.socket(fileno=descriptor) as channel:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        settings, _ = wire.receive(channel)
+        sys.path[:] = settings["path"]
+        started = time.perf_counter()
+        try:
+            preload(settings["modules"])
+        except BaseException:
+            channel.sendall(wire.frame({"event": "broken", "traceback": traceback.format_exc()}))
+            return
+        channel.sendall(
+            wire.frame(
+                {
+                    "event": "ready",
+                    "seconds": time.perf_counter() - started,
+                    "threads": threads(),
+                    "code": code_digest(),
+                }
+            )
+        )
+        serve(channel)
+
+
+def preload(modules: list[str]) -> None:
+    """Import ``modules`` (``package.*``: with everything below it) and leave the heap as the forks will share it."""
+    for name in modules:
+        module = importlib.import_module(name.removesuffix(".*"))
+        if name.endswith(".*"):
+            for found in pkgutil.walk_packages(module.__path__, f"{module.__name__}."):
+                importlib.import_module(found.name)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()  # the collector would write to every page otherwise, and each fork would copy the lot
+
+
+def serve(channel: socket.socket) -> None:
+    """Fork runs on demand; when the supervisor is gone, whatever ended it, kill those that are left."""
+    groups: set[int] = set()
+    with suppress(EOFError, ConnectionError):
+        while True:
+            message, fds = wire.receive(channel)
+            if message["event"] == "start":
+                pid = fork_run(message["order"], fds, channel)
+                groups.add(pid)
+                channel.sendall(wire.frame({"event": "forked", "pid": pid}))
+            elif message["event"] == "adopt":
+                groups |= set(message["pids"])
+            elif message["event"] == "ended":
+                groups.discard(message["pid"])
+    for group in groups:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, signal.SIGKILL)
+
+
+def fork_run(order: Any, fds: list[int], channel: socket.socket) -> int:
+    """Fork a run that is nobody's child; return its process id."""
+    ours, theirs = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        middle = os.fork()
+        if middle == 0:
+            pid = os.fork()
+            if pid == 0:
+                channel.close()
+                os.close(ours)
+                os.close(theirs)
+                _become_run(order, fds)
+            os.write(theirs, str(pid).encode())
+            os._exit(0)
+    os.close(theirs)
+    answer = os.read(ours, 32)
+    os.close(ours)
+    os.waitpid(middle, 0)
+    for fd in fds:
+        os.close(fd)
+    return int(answer)
+
+
+def _become_run(order: Any, fds: list[int]) -> None:
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from sousa_bench.sweep.child import live
+
+    live(order, *fds)
+
+
+def threads() -> int:
+    """Threads of this process, those of C libraries included."""
+    with suppress(OSError):
+        return len(list(Path("/proc/self/task").iterdir()))
+    return threading.active_count()
+
+
+def code_digest() -> str:
+    """Hash of the package's source files: tells whether the code was edited since."""
+    digest = hashlib.sha256()
+    root = Path(__file__).resolve().parent.parent
+    for file in sorted(root.rglob("*.py")):
+        with suppress(OSError):
+            digest.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,225 @@
+"""One supervised process, from its start to its last word."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sousa_bench.sweep import wire
+from sousa_bench.sweep.child import CONTROL, Order
+from sousa_bench.sweep.output import RunLog, open_output
+from sousa_bench.sweep.starter import Starter
+
+DRAIN_SECONDS = 2.0
+LEAVE_SECONDS = 30.0  # for a run that has reported its end, to exit
+
+
+@dataclass
+class Exit:
+    """How a supervised process ended.
+
+    Attributes:
+        pid: Its process id.
+        code: Exit code, or the negative number of the signal that killed it.
+        stopped: Why the supervisor stopped it: ``timeout`` or ``interrupt``, else None.
+        killed: Whether the supervisor used SIGKILL.
+        phase: The phase that it was in.
+        end: What it said about its end, or empty when it died without a word.
+        seconds: Time that it took.
+        tail: The last lines of its output.
+        oom_kills: Processes that the kernel's out-of-memory killer ended meanwhile, on this machine.
+    """
+
+    pid: int
+    code: int = 0
+    stopped: str | None = None
+    killed: bool = False
+    phase: str = "start"
+    end: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    tail: list[str] = field(default_factory=list)
+    oom_kills: int = 0
+
+
+class Watch:
+    """Follows one process: its output, its messages, its time.
+
+    Attributes:
+        progress: The run's last progress message.
+    """
+
+    def __init__(self, *, timeout: float | None, grace: float, on_progress: Callable[[], None] | None = None) -> None:
+        self.progress: dict[str, Any] = {}
+        self._timeout = timeout
+        self._grace = grace
+        self._on_progress = on_progress
+        self._exit = Exit(0)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._clock_set = False
+        self._controllable = False
+        self._lines = b""
+
+    async def follow(
+        self, starter: Starter, order: Order, log_path: Path, echo: Callable[[bytes], None] | None, prefix: str | None
+    ) -> Exit:
+        """Start the process and stay with it to its end."""
+        loop = asyncio.get_running_loop()
+        output, their_output = open_output(terminal=echo is not None and prefix is None and sys.stdout.isatty())
+        status, their_status = os.pipe()
+        their_lifeline, lifeline = os.pipe()
+        log = RunLog(log_path, echo, prefix)
+        closed = [self._read(loop, output, log.feed), self._read(loop, status, self._message)]
+        kills, started = oom_kills(), time.monotonic()
+        try:
+            try:
+                self._exit.pid = await starter.start(order, (their_output, their_status, their_lifeline))
+            finally:
+                for fd in (their_output, their_status, their_lifeline):
+                    os.close(fd)
+            if self._exit.stopped:  # asked to while it started
+                self._signal(signal.SIGTERM)
+            self._set_clock()
+            self._exit.code = await wait_for_exit(self._exit.pid)
+            self._exit.seconds = time.monotonic() - started
+            self._kill_group()
+            starter.ended(self._exit.pid)
+            await asyncio.wait(closed, timeout=DRAIN_SECONDS)
+        finally:
+            self._stop_clock()
+            for fd in (output, status):
+                loop.remove_reader(fd)
+                os.close(fd)
+            os.close(lifeline)
+            log.close()
+        self._exit.tail = list(log.tail)
+        self._exit.oom_kills = oom_kills() - kills
+        return self._exit
+
+    def stop(self, reason: str) -> None:
+        """Ask the run to save its state and end; after the grace it is killed."""
+        if self._exit.stopped is None:
+            self._exit.stopped = reason
+            if self._exit.pid:
+                self._signal(signal.SIGTERM)
+            self._stop_clock()
+            self._deadline = asyncio.get_running_loop().call_later(self._grace, self.kill)
+
+    def kill(self) -> None:
+        """End the run and every process that it started, now."""
+        if self._exit.pid and not self._exit.killed:
+            self._exit.killed = True
+            self._kill_group()
+
+    def _message(self, data: bytes) -> None:
+        *lines, self._lines = (self._lines + data).split(b"\n")
+        for line in lines:
+            message = wire.parse_line(line)
+            match message.pop("event", None):
+                case "started":
+                    self._controllable = True
+                case "progress":
+                    message.pop("result", None)
+                    self.progress = message
+                    self._exit.phase = str(message.get("phase", self._exit.phase))
+                    self._set_clock()
+                    if self._on_progress:
+                        self._on_progress()
+                case "end":
+                    self._exit.end = message
+                    if self._exit.stopped is None:
+                        self._stop_clock()
+                        self._deadline = asyncio.get_running_loop().call_later(LEAVE_SECONDS, self.kill)
+
+    def _set_clock(self) -> None:
+        """Start the timeout: at each sign of life while the shared caches fill, for good once they are ready."""
+        if self._timeout is None or self._clock_set or self._exit.stopped or self._exit.end:
+            return
+        self._clock_set = self._exit.phase not in ("start", "data")
+        self._stop_clock()
+        self._deadline = asyncio.get_running_loop().call_later(self._timeout, self._time_is_up)
+
+    def _stop_clock(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _time_is_up(self) -> None:
+        if self._controllable:
+            self._signal(CONTROL)
+        self.stop("timeout")
+
+    def _signal(self, number: int) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(self._exit.pid, number)
+
+    def _kill_group(self) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._exit.pid, signal.SIGKILL)
+        self._signal(signal.SIGKILL)
+
+    @staticmethod
+    def _read(loop: asyncio.AbstractEventLoop, fd: int, take: Callable[[bytes], None]) -> asyncio.Future[None]:
+        """Feed what arrives on ``fd`` to ``take``; the future is done when the other end is closed."""
+        closed: asyncio.Future[None] = loop.create_future()
+        os.set_blocking(fd, False)
+
+        def readable() -> None:
+            try:
+                data = os.read(fd, 1 << 16)
+            except BlockingIOError:
+                return
+            except OSError:  # a pseudo-terminal's way to say that nobody holds its other end
+                data = b""
+            if data:
+                take(data)
+            else:
+                loop.remove_reader(fd)
+                _settle(closed)
+
+        loop.add_reader(fd, readable)
+        return closed
+
+
+async def wait_for_exit(pid: int) -> int:
+    """Wait, without polling, until a child process ends.
+
+    Returns:
+        Its exit code, or the negative number of the signal that killed it.
+    """
+    loop = asyncio.get_running_loop()
+    if hasattr(os, "pidfd_open"):
+        handle = os.pidfd_open(pid)
+        gone: asyncio.Future[None] = loop.create_future()
+        loop.add_reader(handle, _settle, gone)
+        try:
+            await gone
+        finally:
+            loop.remove_reader(handle)
+            os.close(handle)
+        _, code = os.waitpid(pid, 0)
+    else:
+        _, code = await loop.run_in_executor(None, os.waitpid, pid, 0)
+    return os.waitstatus_to_exitcode(code)
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def oom_kills() -> int:
+    """How many processes the kernel's out-of-memory killer has ended on this machine since it started."""
+    with suppress(OSError, ValueError):
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            name, _, value = line.partition(" ")
+            if name == "oom_kill":
+                return int(value)
+    return 0

@@ -1,0 +1,109 @@
+"""A stand-in for a training run: real processes, phases, checkpoints and results, and faults on request."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from sousa_bench.errors import Interrupted
+from sousa_bench.result import PHASES, Recorder, write_json
+
+
+class Stop:
+    asked = False
+
+    def __init__(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.ask)
+
+    def ask(self, *_: Any) -> None:
+        self.asked = True
+
+
+def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Add up seed-dependent numbers, step by step, saving after each, going on where an earlier attempt stopped."""
+    recorder, stop = Recorder(folder), Stop()
+    checkpoint = folder / "checkpoints" / "last.json"
+    state = json.loads(checkpoint.read_text()) if checkpoint.exists() else {"step": 0, "value": float(cfg.seed)}
+    print(f"run of {cfg.model.name}, seed {cfg.seed}, from step {state['step']}")
+    for phase in PHASES:
+        with recorder.phase(phase):
+            misbehave(cfg, phase, folder)
+            if phase != "fit":
+                continue
+            while state["step"] < cfg.task.steps:
+                if stop.asked:
+                    raise Interrupted(f"stopped at step {state['step']}")
+                time.sleep(cfg.task.seconds)
+                state["value"] = (state["value"] * 1.1 + 1) % 7.3
+                state["step"] += 1
+                recorder.show(epoch=1, max_epochs=1, step=state["step"], total_steps=cfg.task.steps)
+                write_json(checkpoint, state)
+    recorder.add(
+        metrics=dict.fromkeys(("val_acc", "val_f1_macro", "test_acc", "test_f1_macro"), state["value"] / 10)
+        | {"best_epoch": 1, "final_train_loss": 0.1, "final_val_loss": 0.1},
+        efficiency={
+            "total_params": 10,
+            "trainable_params": 1,
+            "param_efficiency": 0.1,
+            "training_time_seconds": 1.0,
+            "avg_epoch_time": 1.0,
+        },
+        environment={"threads": os.environ["OMP_NUM_THREADS"], "gpus": os.environ.get("CUDA_VISIBLE_DEVICES")},
+    )
+    if cfg.task.fault == "empty":
+        del recorder.result["metrics"]["val_acc"]
+    return recorder.result
+
+
+def misbehave(cfg: DictConfig, phase: str, folder: Path) -> None:
+    task = cfg.task
+    if task.fault is None or task.phase != phase or cfg.seed != task.victim:
+        return
+    healed = Path(task.healed) if task.healed else None
+    if healed and healed.exists():
+        return
+    print(f"fault: {task.fault}", flush=True)
+    libc = ctypes.PyDLL(None)  # PyDLL keeps the interpreter lock: no Python thread or signal handler runs meanwhile
+    match task.fault:
+        case "raise":
+            raise RuntimeError("the task broke")
+        case "exit":
+            raise SystemExit(7)
+        case "os_exit":
+            os._exit(9)
+        case "segfault":
+            ctypes.string_at(0)
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "term":
+            os.kill(os.getpid(), signal.SIGTERM)
+        case "hang":
+            libc.sleep(600)
+        case "sleep":
+            time.sleep(600)
+        case "memory":
+            raise MemoryError("no memory for 3 TiB")
+        case "disk":
+            (folder / "checkpoints").mkdir(exist_ok=True)
+            with (folder / "checkpoints" / "big.tmp").open("wb") as file:
+                for _ in range(10_000):
+                    file.write(b"x" * 2**20)
+        case "descendant":
+            if os.fork() == 0:
+                os.close(1), os.close(2)
+                time.sleep(600)
+                os._exit(0)
+            (folder / "descendant").write_text("x")
+            time.sleep(600)
+        case "noise":
+            for number in range(500):
+                print(f"line {number}")
+            raise RuntimeError("after much noise")
