@@ -262,9 +262,7 @@ def _noise_bank(device: torch.device, samples: int) -> Tensor:
     return _banks[key]
 
 
-def _stretch(
-    features: Tensor, mask: Tensor | None, rate: np.ndarray, pad_value: float
-) -> tuple[Tensor, Tensor | None]:
+def _stretch(features: Tensor, mask: Tensor | None, rate: np.ndarray, pad_value: float) -> tuple[Tensor, Tensor | None]:
     frames = features.shape[1]
     rates = torch.as_tensor(rate, dtype=torch.float32, device=features.device)[:, None]
     position = torch.arange(frames, device=features.device) * rates

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sousa_bench.peft import Injection
 
 
-class NonFiniteLoss(ArithmeticError):
+class NonFiniteLossError(ArithmeticError):
     """The training loss became NaN or infinite."""
 
 
@@ -234,7 +234,7 @@ class Classifier(pl.LightningModule):
 
     def _check_finite(self, epoch: int) -> None:
         if not torch.isfinite(self.sums.loss):
-            raise NonFiniteLoss(
+            raise NonFiniteLossError(
                 f"the training loss became {self.sums.loss.item()} in epoch {epoch + 1}, step {self.steps_done}; "
                 f"lower the learning rate (now {self.optimization.learning_rate:g}, peft.learning_rate=…)"
             )

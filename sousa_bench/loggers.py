@@ -54,7 +54,7 @@ def weights_and_biases(
     group: str | None,
     name: str,
     tags: list[str],
-    config: dict[str, Any],
+    resolved: dict[str, Any],
 ) -> RunLogger:
     """One Weights & Biases run per job, offline unless ``logger.mode=online``.
 
@@ -66,7 +66,7 @@ def weights_and_biases(
         group: The sweep's name, so that its runs stand together.
         name: The run's name.
         tags: Model, method and the like.
-        config: The resolved config.
+        resolved: The resolved config, shown there beside the curves.
 
     Raises:
         ConfigError: The mode is none of the two.
@@ -85,7 +85,7 @@ def weights_and_biases(
         group=group,
         name=name,
         tags=tags,
-        config=config,
+        config=resolved,
         settings=wandb.Settings(
             console="off", x_disable_stats=True, x_disable_meta=True, disable_git=True, disable_code=True, silent=True
         ),

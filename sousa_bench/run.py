@@ -45,16 +45,12 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     Raises:
         UserError: Something that the user can mend.
         Interrupted: The run was asked to stop and saved its state.
-        NonFiniteLoss: Training diverged.
+        NonFiniteLossError: Training diverged.
     """
     folder.mkdir(parents=True, exist_ok=True)
     recorder = Recorder(folder)
-    try:
-        with Stop().listening() as stop:
-            _Run(cfg, folder, recorder, stop).complete()
-    except BaseException:
-        recorder.show(result=recorder.result)  # what is known so far enters the failure's record
-        raise
+    with Stop().listening() as stop:
+        _Run(cfg, folder, recorder, stop).complete()
     return recorder.result
 
 
@@ -101,14 +97,13 @@ class _Run:
 
     def _logger(self) -> RunLogger:
         cfg = self.cfg
-        return instantiate(
-            cfg.logger,
+        make = instantiate(cfg.logger, _partial_=True, _convert_="all")
+        return make(
             folder=self.folder,
             group=cfg.get("sweep") or self.folder.parent.name,
             name=self.folder.name,
             tags=[cfg.model.name, cfg.peft.name, f"augmentation_{cfg.augmentation.name}", cfg.data.name],
-            config=OmegaConf.to_container(cfg, resolve=True),
-            _convert_="all",
+            resolved=OmegaConf.to_container(cfg, resolve=True),
         )
 
     def _fit_with_memory_left(self, logger: RunLogger) -> None:
@@ -234,6 +229,7 @@ class _Run:
             log_every_n_steps=1,
             logger=logger.logger or False,
             callbacks=callbacks,
+            plugins=[hardware.cluster_environment()],
             default_root_dir=self.folder,
         )
 
@@ -292,6 +288,11 @@ class _Run:
 def _quiet_libraries() -> None:
     """Keep what Lightning says about itself off the screen; what it says about the run stays."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*Found .* module.* in eval mode at the start of training.*")
-    warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+    for message in (
+        "does not have many workers",  # the clips lie in memory: workers would only copy them
+        "in eval mode at the start of training",  # frozen BatchNorm is meant to be
+        "GPU available but not used",
+        "The `srun` command is available",  # a run inside Slurm has its own supervisor
+        "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning's own use of torch
+    ):
+        warnings.filterwarnings("ignore", message=f".*{message}.*")

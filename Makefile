@@ -1,0 +1,31 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python
+
+.PHONY: help install format lint test test-all parity faults slurm soak wheel
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install:  ## Install the package with its development tools, at the tested versions
+	$(PYTHON) -m pip install -c constraints.txt -e '.[dev]'
+
+format:  ## Format the code
+	ruff format . && ruff check --fix .
+
+lint:  ## Check format, style and types
+	ruff format --check . && ruff check . && mypy
+
+test:  ## The default tests, under ten minutes on two cores
+	$(PYTHON) -m pytest
+
+test-all:  ## Every test that this machine can run
+	$(PYTHON) -m pytest -m 'not gpu'
+
+parity:  ## Compare the models with the official implementations' golden data
+	$(PYTHON) -m pytest -m parity
+
+faults:  ## Kill, hang and starve real sweeps
+	$(PYTHON) -m pytest -m faults
+
+wheel:  ## Build the wheel
+	$(PYTHON) -m build --wheel

@@ -1,0 +1,71 @@
+"""The commands that the documentation prints are run, shortened by overrides where they are long."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLE = Path(os.environ.get("SOUSA_SAMPLE", ROOT.parent / "shared" / "sousa_sample"))
+SHORTER = ["trainer.max_epochs=1", "trainer.train_batches=1", "trainer.eval_batches=1", "trainer.batch_size=4"]
+FENCE = re.compile(r"```bash\n(.*?)```", re.S)
+
+
+def printed_commands() -> list[tuple[str, str]]:
+    """(page, command) of every `python -m sousa_bench.…` line in a bash block."""
+    found = []
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]:
+        for block in FENCE.findall(page.read_text()):
+            for line in block.replace("\\\n", " ").splitlines():
+                position = line.find("python -m sousa_bench.")
+                if position >= 0:
+                    found.append((str(page.relative_to(ROOT)), line[position:].split("  #")[0].strip()))
+    return found
+
+
+COMMANDS = printed_commands()
+
+
+def test_every_page_that_shows_commands_is_found():
+    pages = {page for page, _ in COMMANDS}
+    assert {"README.md", "docs/sweep_guide.md", "docs/augmentation.md"} <= pages
+
+
+def shortened(command: str) -> list[str]:
+    """The command as an argument list, cut down to seconds."""
+    words = shlex.split(command)[1:]
+    if words[1] == "sousa_bench.train" and "--help" not in words:
+        given = {word.split("=")[0] for word in words}
+        words += [word for word in SHORTER if word.split("=")[0] not in given]
+        words = [w if not w.startswith("trainer.max_epochs") else "trainer.max_epochs=1" for w in words]
+        if any(re.match(r"data=(tiny|mini|small|medium|full)", word) for word in words):
+            words.append(f"data.root={SAMPLE / 'generator'}")
+        if "weights=official" in words:  # no hub here: the small variant with random weights stands in
+            words[words.index("weights=official")] = "weights=random"
+    return [sys.executable, *words]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_train_commands_of_the_guide_in_order(tmp_path):
+    """One folder for all, since later commands take up what earlier ones left."""
+    if not SAMPLE.is_dir():
+        pytest.skip(f"needs the sample data in {SAMPLE} (SOUSA_SAMPLE)")
+    failures = []
+    for page, command in dict.fromkeys(COMMANDS):
+        if not command.startswith(("python -m sousa_bench.train", "python -m sousa_bench.analyze", "python -m sousa_bench.status")):
+            continue
+        if "slurm" in command or "…" in command:
+            continue
+        done = subprocess.run(
+            shortened(command), cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False
+        )
+        if done.returncode != 0:
+            failures.append(f"{page}: {command}\n{done.stdout[-800:]}\n{done.stderr[-800:]}")
+    assert not failures, "\n\n".join(failures)
