@@ -83,17 +83,17 @@ class SousaData:
         cache_limit_gb: float | None = None,
     ) -> None:
         self.name = name
-        self.clips = dict(clips or {})
+        self.clips: dict[str, int | None] = _plain(clips or {})
         self.root = root
         self.hub_id = hub_id
         self.revision = revision
         self.shards = shards
-        self.synthetic = None if synthetic is None else dict(synthetic)
+        self.synthetic: dict[str, Any] | None = _plain(synthetic)
         self.max_duration = max_duration
         self.quantum = quantum
-        self.soundfont = soundfont
-        self.augmentation_preset = augmentation_preset
-        self.skill_tier = skill_tier
+        self.soundfont = _plain(soundfont)
+        self.augmentation_preset = _plain(augmentation_preset)
+        self.skill_tier = _plain(skill_tier)
         self.tempo_min = tempo_min
         self.tempo_max = tempo_max
         self.fold = fold
@@ -205,8 +205,8 @@ class SousaData:
     def fingerprint(self) -> str:
         """Hex digest of what is trained, validated and tested on: clips, labels, splits, sizes, `max_duration`, grid.
 
-        The same wherever the data lie and whatever the choice is called; nothing is decoded for it. Synthetic data count
-        by their recipe and by what is chosen from them, so that they need not be written to be told apart.
+        The same wherever the data lie and whatever the choice is called; nothing is decoded for it. Synthetic data
+        count by their recipe and by what is chosen from them, so that they need not be written to be told apart.
         """
         if self.synthetic is not None:
             return self._synthetic_fingerprint()
