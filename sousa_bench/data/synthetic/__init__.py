@@ -2,7 +2,7 @@
 
 `write_dataset` writes a folder that the loader reads like real SOUSA data; `Generator` makes single clips in memory,
 for a stream of pretraining clips. Both are deterministic by (seed, domain, clip index), whatever the number of workers.
-This package imports numpy, scipy and soundfile only, and those late: neither torch nor pandas.
+This package imports numpy, pyarrow and soundfile only, and those late: neither torch nor pandas.
 """
 
 from sousa_bench.data.synthetic.version import GENERATOR_VERSION, describe

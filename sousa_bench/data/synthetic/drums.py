@@ -12,7 +12,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from sousa_bench.data.synthetic.version import SAMPLE_RATE, check_domain
+from sousa_bench.data.synthetic import filters
+from sousa_bench.data.synthetic.filters import Float32
+from sousa_bench.data.synthetic.version import DOMAINS, SAMPLE_RATE, check_domain
 
 LAYERS = 6
 """Velocity layers of a bank."""
@@ -31,7 +33,6 @@ class Drum:
 
     Attributes:
         name: As in the column `soundfont`.
-        code: As in a sample id.
         fundamental_hz: Lowest mode of the batter head.
         stretch: Exponent on the mode ratios: below 1 for a loose head, above for a stiff one.
         body: Level of the head.
@@ -44,11 +45,13 @@ class Drum:
         attack_hz: Centre of the stick's click.
         cutoff_hz: Low-pass cut-off of the hardest stroke.
         softness: Octaves by which the softest stroke's cut-off lies lower.
-        ring_hz: A ringing overtone of the shell (0: none).
+        tone: Level of a sustained harmonic tone (0: none): what a drum with its snares off, or a pitched sample in
+            place of a drum, adds. SOUSA's FluidR3 clips are of this kind: partials every 73.4 Hz (MIDI note 38).
+        tone_hz: Its fundamental.
+        tone_s: Its length.
     """
 
     name: str
-    code: str
     fundamental_hz: float
     stretch: float
     body: float
@@ -61,27 +64,36 @@ class Drum:
     attack_hz: float
     cutoff_hz: float
     softness: float
-    ring_hz: float
+    tone: float
+    tone_hz: float
+    tone_s: float
+
+    @property
+    def code(self) -> str:
+        """Short name as in a sample id."""
+        return self.name.lower().replace("_", "")
 
 
 # fmt: off
 DRUMS: dict[str, tuple[Drum, ...]] = {
     "target": (
-        # name, code, fundamental, stretch, body, its decay, damping, wires, band, their decay, attack, its Hz,
-        # cut-off, softness, ring
-        Drum("Concert_14x5", "concert14", 148, .95, 1.0, .11, .5, .75, (350, 3200), .12, .5, 1900, 3000, .9, 441),
-        Drum("Dark_14x6", "dark14", 140, .9, 1.0, .13, .5, .55, (300, 2600), .15, .35, 1500, 2300, 1.0, 366),
-        Drum("Studio_14x5", "studio14", 186, 1.0, .8, .075, .8, .9, (900, 7000), .09, .7, 3500, 8000, 1.4, 0),
-        Drum("Piccolo_13x3", "piccolo13", 262, 1.02, .7, .06, .7, 1.0, (1500, 9000), .07, .9, 4200, 11000, 1.5, 880),
-        Drum("Deep_14x8", "deep14", 122, .97, 1.2, .14, .9, .7, (500, 4500), .17, .5, 2200, 5000, 1.2, 0),
-        Drum("Kevlar_14x12", "kevlar14", 330, 1.05, .9, .03, 1.2, .6, (2000, 10000), .045, 1.3, 5200, 12500, 1.0, 1240),
+        # name, head: Hz, stretch, level, decay, damping, wires: level, band, decay, stick: level, Hz,
+        # cut-off, softness, tone: level, Hz, length
+        Drum("Concert_14x5", 148, .95, .8, .075, .5, 1.1, (600, 2400), .09, .5, 1900, 3000, .7, .2, 441, .12),
+        Drum("Dark_14x6", 140, .9, .9, .09, .5, .9, (500, 2000), .11, .35, 1500, 2400, .8, .15, 366, .15),
+        Drum("Studio_14x5", 186, 1.0, .8, .06, .8, .9, (900, 7000), .09, .7, 3500, 8000, 1.4, 0, 0, 0),
+        Drum("Piccolo_13x3", 262, 1.02, .7, .06, .7, 1.0, (1500, 9000), .07, .9, 4200, 11000, 1.5, .1, 880, .1),
+        Drum("Kevlar_14x12", 330, 1.05, .9, .03, 1.2, .6, (2000, 10000), .045, 1.3, 5200, 12500, 1.0, 0, 0, 0),
+        Drum("Snares_Off_D2", 147, 1.0, .3, .1, .5, .05, (600, 2400), .09, .15, 1500, 3000, .3, 1.2, 73.4, .2),
+        Drum("Tuned_F2", 175, .97, .35, .09, .5, .12, (700, 2600), .08, .2, 1700, 3200, .4, 1.1, 87.3, .17),
     ),
     "source": (
-        Drum("Birch_14x6", "birch14", 168, .97, .9, .095, .7, .8, (500, 4200), .105, .6, 2400, 4500, 1.1, 0),
-        Drum("Maple_13x6", "maple13", 208, 1.0, .8, .08, .6, .85, (1100, 7600), .085, .6, 3000, 9000, 1.5, 640),
-        Drum("Brass_14x5", "brass14", 196, 1.03, .7, .1, .4, .95, (1300, 8600), .11, .8, 3900, 10000, 1.3, 1010),
-        Drum("Warm_14x7", "warm14", 131, .93, 1.1, .12, .6, .6, (320, 2900), .14, .4, 1700, 2600, 1.0, 402),
-        Drum("Field_12x8", "field12", 240, .98, 1.0, .055, 1.0, .65, (900, 6000), .06, .9, 3300, 6500, 1.2, 0),
+        Drum("Birch_14x6", 168, .97, .9, .07, .7, .9, (800, 4200), .085, .6, 2400, 4500, 1.1, 0, 0, 0),
+        Drum("Maple_13x6", 208, 1.0, .8, .06, .6, .85, (1100, 7600), .085, .6, 3000, 9000, 1.5, .15, 640, .1),
+        Drum("Brass_14x5", 196, 1.03, .7, .07, .4, .95, (1300, 8600), .1, .8, 3900, 10000, 1.3, .2, 505, .12),
+        Drum("Warm_14x7", 131, .93, .9, .085, .6, .9, (550, 2300), .1, .4, 1700, 2600, 1.0, .3, 201, .13),
+        Drum("Field_12x8", 240, .98, 1.0, .055, 1.0, .65, (900, 6000), .06, .9, 3300, 6500, 1.2, 0, 0, 0),
+        Drum("Tom_Tuned_A2", 110, 1.0, .6, .12, .6, .2, (500, 2800), .08, .3, 1400, 2800, .6, .9, 110, .16),
     ),
 }
 # fmt: on
@@ -91,11 +103,15 @@ _LENGTH = int(ONE_SHOT_S * SAMPLE_RATE)
 _GRID = (120, _LENGTH // 120)
 
 
-def _damped(frequency: NDArray[np.float64], tau: NDArray[np.float64]) -> NDArray[np.float32]:
+def _damped(
+    frequency: NDArray[np.float64], tau: NDArray[np.float64], phase: NDArray[np.float64] | None = None
+) -> Float32:
     """Damped sines, one row a mode: (modes, `_LENGTH`). Built as an outer product, twenty times cheaper than `exp`."""
     pole = (2j * np.pi * frequency - 1.0 / tau)[:, None] / SAMPLE_RATE
     coarse = np.exp(pole * (np.arange(_GRID[0]) * _GRID[1])[None, :])
     fine = np.exp(pole * np.arange(_GRID[1])[None, :])
+    if phase is not None:
+        fine *= np.exp(1j * phase)[:, None]
     return (coarse[:, :, None] * fine[:, None, :]).imag.reshape(len(frequency), _LENGTH).astype(np.float32)
 
 
@@ -104,7 +120,7 @@ class Bank:
     """A drum's one-shots: float32 (LAYERS, 2 hands, VARIATIONS, samples); peak of the hardest near 1."""
 
     drum: Drum
-    shots: NDArray[np.float32]
+    shots: Float32
 
 
 @lru_cache(maxsize=32)
@@ -114,53 +130,62 @@ def make_bank(domain: str, index: int) -> Bank:
     Returns:
         Its bank; about 3.7 MB, a few tens of milliseconds.
     """
-    from scipy.signal import butter, lfilter, sosfilt
-
     drum = DRUMS[check_domain(domain)][index]
-    rng = np.random.default_rng([0xD2, len(domain), index])
-    band = butter(2, drum.wires_hz, "bandpass", fs=SAMPLE_RATE, output="sos")
-    noise = sosfilt(band, rng.standard_normal(SAMPLE_RATE * 4)).astype(np.float32)
+    rng = np.random.default_rng([0xD2, DOMAINS.index(domain), index])
+    size = SAMPLE_RATE * 4
+    noise = filters.apply(rng.standard_normal(size), filters.bandpass(size, drum.wires_hz))
     noise /= np.sqrt((noise**2).mean())
-    time = np.arange(_LENGTH, dtype=np.float32) / SAMPLE_RATE
+    time = (np.arange(_LENGTH) / SAMPLE_RATE).astype(np.float32)
     shots = np.empty((LAYERS, 2, VARIATIONS, _LENGTH), np.float32)
+    hardness = np.linspace(0, 1, LAYERS, dtype=np.float32)[:, None]
+    cutoffs = np.minimum(drum.cutoff_hz * 2.0 ** (-drum.softness * (1 - hardness[:, 0])), 0.45 * SAMPLE_RATE)
+    responses = np.stack([filters.lowpass(_LENGTH, cutoff, 3) for cutoff in cutoffs]).astype(np.complex64)
     for hand in range(2):
         for variation in range(VARIATIONS):
-            parts = _parts(drum, hand, time, noise, rng)
-            for layer in range(LAYERS):
-                hardness = layer / (LAYERS - 1)
-                body, wires, attack = parts
-                dry = (
-                    body * (1.0 - 0.25 * hardness)
-                    + wires * (0.65 + 0.35 * hardness)
-                    + attack * (0.35 + 0.65 * hardness)
-                )
-                cutoff = min(drum.cutoff_hz * 2.0 ** (-drum.softness * (1 - hardness)), 0.45 * SAMPLE_RATE)
-                b, a = butter(3, cutoff, fs=SAMPLE_RATE)
-                shots[layer, hand, variation] = lfilter(b, a, dry)
+            body, wires, attack = _parts(drum, hand, time, noise, rng)
+            dry = body * (1 - 0.25 * hardness) + wires * (0.65 + 0.35 * hardness) + attack * (0.35 + 0.65 * hardness)
+            shots[:, hand, variation] = filters.apply(dry, responses)
     shots *= _fade(time)
     shots /= np.abs(shots).max(axis=-1, keepdims=True).mean(axis=(1, 2), keepdims=True)
     return Bank(drum, shots)
 
 
-def _fade(time: NDArray[np.float32]) -> NDArray[np.float32]:
+def _fade(time: Float32) -> Float32:
     """Bring the last 80 ms to zero, so that a one-shot never ends in a click."""
     return np.clip((ONE_SHOT_S - time) / 0.08, 0, 1).astype(np.float32)
 
 
+@lru_cache(maxsize=32)
+def _partials(drum: Drum) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Frequencies in Hz, levels and phases of a tone's partials: a drum's own mixture, some 8 dB softer each kHz."""
+    frequency = np.asarray(drum.tone_hz * np.arange(1, max(2, int(4500 / drum.tone_hz))), np.float64)
+    rng = np.random.default_rng([0x70, int(drum.tone_hz * 10)])
+    level: NDArray[np.float64] = np.power(10.0, (-8.0 * frequency / 1000 + rng.normal(0, 5.0, len(frequency))) / 20)
+    level /= np.linalg.norm(level)
+    return frequency, level, rng.uniform(0, 2 * np.pi, len(frequency))
+
+
+def _tone(drum: Drum, time: Float32) -> Float32:
+    """The harmonic tone, (samples,): it swells in some milliseconds, stays, and goes quicker than exponentially."""
+    frequency, level, phase = _partials(drum)
+    partials = level.astype(np.float32) @ _damped(frequency, 0.5 / (1 + frequency / 1000), phase)
+    envelope = (1 - np.exp(-time / 0.006)) * np.exp(-((time / drum.tone_s) ** 1.5))
+    return (partials * envelope * drum.tone).astype(np.float32)
+
+
 def _parts(
-    drum: Drum, hand: int, time: NDArray[np.float32], noise: NDArray[np.float32], rng: np.random.Generator
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    drum: Drum, hand: int, time: Float32, noise: Float32, rng: np.random.Generator
+) -> tuple[Float32, Float32, Float32]:
     """Head, wires and stick of one stroke, each (samples,)."""
     strike = float(np.clip(0.3 + 0.12 * (hand * 2 - 1) + rng.normal(0, 0.08), 0, 0.8))
     ratios = _RATIOS**drum.stretch
     frequency = drum.fundamental_hz * ratios * (1 + rng.normal(0, 0.004, len(ratios))) * (1 + 0.012 * (hand - 0.5))
     tau = drum.body_s / ratios**drum.damping
     level = np.where(_AXIAL, 1 - 0.5 * strike, 0.35 + strike) / ratios**0.5 * np.exp(rng.normal(0, 0.12, len(ratios)))
-    if drum.ring_hz:
-        frequency = np.append(frequency, drum.ring_hz * (1 + rng.normal(0, 0.002)))
-        tau, level = np.append(tau, drum.body_s * 1.1), np.append(level, 0.5 * np.exp(rng.normal(0, 0.2)))
     body = level.astype(np.float32) @ _damped(frequency, tau)
     body *= np.float32(drum.body / 2.2)
+    if drum.tone:
+        body += _tone(drum, time)
 
     start = int(rng.integers(0, len(noise) - _LENGTH))
     swell = 1 - np.exp(-time / 0.002)

@@ -126,18 +126,15 @@ class Generator:
         member = cast[(index + index // NUM_CLASSES) % len(cast)]
         return SPLITS[part], slug, int(member) + sum(self.split_players[:part])
 
-    def _draw(self, index: int) -> tuple[str, str, Player, int, str, int, int, np.random.Generator]:
+    def clip(self, index: int) -> Clip:
+        """Make clip `index`."""
         split, slug, number = self.place(index)
+        player = self.player(number)
         rng = np.random.default_rng([self.seed, DOMAINS.index(self.domain), index, 0xC1])
         low, high = TEMPO_BPM[self.domain]
         tempo = int(rng.integers(low, high + 1))
         rhythm = "even" if rng.random() < EVEN_SHARE[self.domain] else "notated"
         drum, room = int(rng.integers(len(DRUMS[self.domain]))), int(rng.integers(len(ROOMS[self.domain])))
-        return split, slug, self.player(number), tempo, rhythm, drum, room, rng
-
-    def clip(self, index: int) -> Clip:
-        """Make clip `index`."""
-        split, slug, player, tempo, rhythm, drum, room, rng = self._draw(index)
         performance = perform(slug, tempo, player, rhythm, rng)
         samples = int((performance.duration_ms + AUDIO_TAIL_MS) * SAMPLE_RATE / 1000)
         response = transfer_function(self.domain, room, int(rng.integers(VARIANTS)))

@@ -121,17 +121,17 @@ def _timing_errors(
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
     """Errors in ms: a correlated jitter that grows with the interval, tempo drift, uneven diddles."""
-    from scipy.signal import lfilter
-
     correlation = 0.3  # lag-1 correlation of SOUSA's timing errors: 0.18 to 0.35
     white = rng.standard_normal(len(intended)) * np.sqrt(1 - correlation**2)
-    jitter = lfilter([1.0], [1.0, -correlation], white) * player.jitter_ms
+    jitter = white
+    for place in range(1, len(jitter)):
+        jitter[place] += correlation * jitter[place - 1]
     scale = np.clip(0.4 + 0.6 * interval / 150.0, 0.4, 1.6)
-    place = np.linspace(0, 1, len(intended))
+    through = np.linspace(0, 1, len(intended))
     span = intended[-1] - intended[0]
-    drift = span * player.drift * (rng.normal() * place + 0.5 * rng.normal() * np.sin(np.pi * place)) * 0.5
+    drift = span * player.drift * (rng.normal() * through + 0.5 * rng.normal() * np.sin(np.pi * through)) * 0.5
     second = np.array([note.diddle_position == 2 for note in notes])
-    return jitter * scale + drift + second * player.second_late * interval
+    return player.jitter_ms * jitter * scale + drift + second * player.second_late * interval
 
 
 def _velocities(notes: list[Note], player: Player, rng: np.random.Generator) -> list[int]:

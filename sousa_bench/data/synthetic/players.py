@@ -64,7 +64,6 @@ class Player:
         second_late: How late it comes, as a share of the interval (negative: early).
         loudness: Offset of all velocities (MIDI units).
         bounce_ms: Interval between the bounces of a buzz stroke.
-        strike: Where the stick lands, 0 (centre) to 1 (edge).
     """
 
     player_id: str
@@ -82,7 +81,6 @@ class Player:
     second_late: float
     loudness: float
     bounce_ms: float
-    strike: float
 
     @property
     def code(self) -> str:
@@ -105,6 +103,5 @@ def make_player(seed: int, domain: str, number: int) -> Player:
         second_late=float(rng.normal(0, (0.10, 0.07, 0.03, 0.015)[skill])),
         loudness=float(rng.uniform(-8, 6)),
         bounce_ms=float(np.exp(rng.uniform(np.log(4), np.log(26)))),
-        strike=float(rng.uniform(0, 0.7)),
         **draw,
     )

@@ -6,7 +6,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from sousa_bench.data.synthetic.version import SAMPLE_RATE, check_domain
+from sousa_bench.data.synthetic import filters
+from sousa_bench.data.synthetic.version import DOMAINS, SAMPLE_RATE, check_domain
 
 FFT_SIZE = 262_144
 """One size for every clip: 8.2 s at 32 kHz holds the longest clip and its reverberation."""
@@ -70,11 +71,8 @@ ROOMS: dict[str, tuple[Room, ...]] = {
 @lru_cache(maxsize=128)
 def transfer_function(domain: str, index: int, variant: int) -> NDArray[np.complex64]:
     """Room and microphone as one frequency response, (FFT_SIZE / 2 + 1,), for a real FFT of `FFT_SIZE`."""
-    from scipy.fft import rfft
-    from scipy.signal import butter, sosfilt
-
     room = ROOMS[check_domain(domain)][index]
-    rng = np.random.default_rng([0x20, len(domain), index, variant])
+    rng = np.random.default_rng([0x20, DOMAINS.index(domain), index, variant])
     length = int(min(1.6, room.rt60_s * 1.1 + 0.1) * SAMPLE_RATE)
     impulse = np.zeros(length)
     impulse[0] = 1.0
@@ -84,9 +82,8 @@ def transfer_function(domain: str, index: int, variant: int) -> NDArray[np.compl
         if at < length:
             impulse[at] += sign * 1.6 * room.wet * room.mic_distance_m / (room.mic_distance_m + extra)
     time = np.arange(length) / SAMPLE_RATE
-    split = butter(1, 2000, fs=SAMPLE_RATE, output="sos")
     noise = rng.standard_normal(length)
-    low = sosfilt(split, noise)
+    low = filters.apply(noise, filters.lowpass(length, 2000, 1))
     rate = 6.9078 / room.rt60_s
     tail = low * np.exp(-rate * time) + (noise - low) * np.exp(-rate / room.bright * time)
     tail[: int(2 * room.size_m / 343.0 * SAMPLE_RATE) + 1] = 0.0
@@ -94,21 +91,17 @@ def transfer_function(domain: str, index: int, variant: int) -> NDArray[np.compl
     if energy > 0:
         impulse += tail / energy * room.wet * 1.2
     low_hz, high_hz = room.band_hz[0] * rng.uniform(0.8, 1.25), room.band_hz[1] * rng.uniform(0.8, 1.0)
-    impulse = sosfilt(butter(2, low_hz, "highpass", fs=SAMPLE_RATE, output="sos"), impulse)
-    impulse = sosfilt(butter(2, high_hz, "lowpass", fs=SAMPLE_RATE, output="sos"), impulse)
-    presence = butter(1, [2500, 6000], "bandpass", fs=SAMPLE_RATE, output="sos")
-    impulse = impulse + rng.uniform(-0.3, 0.5) * sosfilt(presence, impulse)
-    return rfft(impulse.astype(np.float32), FFT_SIZE)
+    microphone = filters.bandpass(FFT_SIZE, (low_hz, high_hz))
+    microphone *= 1 + rng.uniform(-0.3, 0.5) * filters.bandpass(FFT_SIZE, (2500, 6000), 1)
+    return (np.fft.rfft(impulse, FFT_SIZE) * microphone).astype(np.complex64)
 
 
 @lru_cache(maxsize=2)
 def background_noise(domain: str) -> NDArray[np.float32]:
     """Sixteen seconds of room noise with unit RMS, falling by about 3 dB an octave; clips take pieces of it."""
-    from scipy.fft import irfft, rfft
-
     length = 16 * SAMPLE_RATE
-    rng = np.random.default_rng([0x40, len(check_domain(domain))])
-    spectrum = rfft(rng.standard_normal(length).astype(np.float32))
+    rng = np.random.default_rng([0x40, DOMAINS.index(check_domain(domain))])
+    spectrum = np.fft.rfft(rng.standard_normal(length).astype(np.float32))
     spectrum /= np.sqrt(np.maximum(np.arange(len(spectrum)), 20)).astype(np.float32)
-    noise = irfft(spectrum, length)
+    noise = np.fft.irfft(spectrum, length)
     return (noise / np.sqrt((noise**2).mean())).astype(np.float32)

@@ -20,8 +20,8 @@ from sousa_bench.errors import DataError
 BLOCK = 50
 """Clips per block: the unit that a worker takes, and that leaves one part of the label tables."""
 
-FLAC_LEVEL = 0.0
-"""libsndfile's compression level, 0 to 1: at 0 the files are 3 % larger than at its default and twice as quick."""
+FLAC_LEVEL = 0.5
+"""libsndfile's compression level, 0 to 1: files a tenth smaller than at 0 in the same time."""
 
 Progress = Callable[[int, int], None]
 
