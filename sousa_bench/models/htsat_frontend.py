@@ -119,8 +119,8 @@ class HtsatFrontend(Frontend):
         high_freq: Hz.
         frames: Frames of the model's image.
         mode: ``stretch`` (HTS-AT, training and validation), ``repeat`` (HTS-AT's inference mode: the frames are
-            repeated as often as they fit, then stretched) or ``repeatpad`` (CLAP: the waveform is repeated as often as it fits
-            into ``seconds``, then followed by silence).
+            repeated as often as they fit, then stretched) or ``repeatpad`` (CLAP: the waveform is repeated as often as
+            it fits into ``seconds``, then followed by silence).
         seconds: Length of CLAP's input; for ``repeatpad`` only.
     """
 
