@@ -40,6 +40,8 @@ def parser() -> argparse.ArgumentParser:
     write.add_argument(
         "--format", choices=("table", "markdown", "csv", "json"), default="table", help="of the printed ranking (table)"
     )
+    write.add_argument("--watch", action="store_true", help="refresh table and page while runs arrive, until all ended")
+    write.add_argument("--interval", type=_seconds, default=10.0, help="seconds between looks with --watch (10)")
     return made
 
 
@@ -67,11 +69,11 @@ def _seconds(text: str) -> float:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0, or 1 with one message where nothing is found or left."""
     options = parser().parse_args(arguments)
-    from sousa_bench.analysis.app import analyze
+    from sousa_bench.analysis.app import analyze, watch
     from sousa_bench.errors import UserError
 
     try:
-        analyze(options)
+        (watch if options.watch else analyze)(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

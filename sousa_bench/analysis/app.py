@@ -1,35 +1,120 @@
-"""The analysis from start to end: read, compare, write, print."""
+"""The analysis from start to end: read, compare, write, print; and again while runs arrive."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from sousa_bench.analysis.console import render
-from sousa_bench.analysis.files import write_frame, write_tables
+from sousa_bench.analysis.files import write_frame, write_tables, write_text
+from sousa_bench.analysis.scan import snapshot
 from sousa_bench.analysis.study import Study, compare
+from sousa_bench.analysis.summary import counts, summary
 from sousa_bench.analysis.table import Filter, collect
 from sousa_bench.errors import UserError
 
+MAX_SAID = 10
+
 
 def analyze(options: argparse.Namespace) -> Study:
-    """Run the analysis that the command line ``options`` ask for.
+    """Run the analysis that the command line ``options`` ask for, PNG files included.
 
     Raises:
         UserError: Nothing was found, nothing is left, or nothing can be written.
     """
-    folders = options.folders or [Path("multirun")]
-    output = options.output_dir or (folders[0] if folders[0].is_dir() else folders[0].parent) / "analysis"
+    study = _once(options)
+    if not (options.no_plots or options.no_images):
+        _images(study, _output(options))
+    return study
+
+
+def watch(options: argparse.Namespace) -> None:
+    """Write table and page anew whenever a result changes, until every planned run has ended.
+
+    Raises:
+        UserError: As ``analyze``, except that a folder without a result is waited for.
+    """
+    folders = _folders(options)
+    seen: object = None
+    while True:
+        now = snapshot(folders)
+        if now != seen:
+            seen = now
+            try:
+                study = _once(options, refresh=options.interval)
+            except UserError as error:
+                if now:
+                    raise
+                print(f"waiting: {error}", file=sys.stderr)
+            else:
+                if _ended(study):
+                    analyze(options)
+                    return
+        try:
+            time.sleep(options.interval)
+        except KeyboardInterrupt:
+            if seen:
+                _once(options)
+            raise
+
+
+def _ended(study: Study) -> bool:
+    number = counts(study)
+    return not number["running"] and not number["not started"]
+
+
+def _once(options: argparse.Namespace, refresh: float = 0) -> Study:
+    """Everything but the PNG files; ``refresh`` makes the page load itself again."""
+    folders, output = _folders(options), _output(options)
     results = collect(folders, filters(options), options.results_root, skip=[output])
     study = compare(results, options.metric)
     write_tables(study.table, output)
-    if len(study.pairs):
-        write_frame(study.pairs, output / "comparisons.csv")
-    print(render(study, options.format))
-    for problem in results.problems[:10]:
-        print(f"passed over: {problem}", file=sys.stderr)
+    write_frame(study.pairs, output / "comparisons.csv")
+    write_text(output / "summary_report.md", summary(study, options.top, options.min_accuracy))
+    if not options.no_plots:
+        from sousa_bench.analysis.page import page
+        from sousa_bench.analysis.plots import all_plots
+
+        title = f"{folders[0].resolve().name} · sousa_bench report"
+        text = page(study, list(all_plots(study, page=True)), options.top, title, refresh)
+        write_text(output / "report.html", text)
+    print(render(study, options.format), flush=True)
+    _say(study, output)
     return study
+
+
+def _images(study: Study, output: Path) -> None:
+    from sousa_bench.analysis.images import write_images
+    from sousa_bench.analysis.plots import all_plots
+
+    if word := write_images(list(all_plots(study, page=False)), output / "plots"):
+        print(word, file=sys.stderr)
+
+
+def _say(study: Study, output: Path) -> None:
+    """On the error stream, since a script reads the other: what was passed over, notes, where the report lies."""
+    for title, lines in (("passed over", study.results.problems), ("does not count", study.results.repeats)):
+        for line in lines[:MAX_SAID]:
+            print(f"{title}: {line}", file=sys.stderr)
+        if len(lines) > MAX_SAID:
+            print(f"{title}: … and {len(lines) - MAX_SAID} more, in {output / 'summary_report.md'}", file=sys.stderr)
+    for note in study.notes:
+        print(f"note: {note}", file=sys.stderr)
+    number = ", ".join(f"{value} {key}" for key, value in counts(study).items() if value)
+    print(f"{number}. Report: {output}", file=sys.stderr)
+
+
+def _folders(options: argparse.Namespace) -> Sequence[Path]:
+    return options.folders or [Path("multirun")]
+
+
+def _output(options: argparse.Namespace) -> Path:
+    first = _folders(options)[0]
+    output: Path = options.output_dir or (first if first.is_dir() else first.parent) / "analysis"
+    return output
 
 
 def filters(options: argparse.Namespace) -> list[Filter]:

@@ -96,6 +96,13 @@ def minutes(seconds: float) -> str:
     return f"{seconds / 60:.1f}m" if seconds == seconds else "-"
 
 
+def p_value(value: float) -> str:
+    """A p value to four places: ``0.0123``, ``<0.0001``, ``–`` where there is none."""
+    if value != value:
+        return "–"
+    return f"{value:.4f}" if value >= 0.00005 else "<0.0001"
+
+
 def escape_cell(text: str) -> str:
     """One line without a bar that would open another column."""
     return " ".join(text.split()).replace("|", "\\|")

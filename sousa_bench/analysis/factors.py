@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 BASE_FACTORS = ("model", "strategy", "augmentation")
 SETTING_FACTORS = ("data", "max_epochs")
 NOT_FACTORS = frozenset({"seed", "experiment_id"})
-# Where a result goes and how it is scheduled: the same keys that a run's fingerprint leaves out.
+# Where a result goes, how it is scheduled and watched, where data lie: what a run's fingerprint leaves out as well.
 NO_OUTCOME = (
     "hydra",
-    "logger",
     "timeout",
     "n_jobs",
     "sweep",
@@ -21,8 +21,17 @@ NO_OUTCOME = (
     "force",
     "on_error",
     "experiment",
+    "logger",
     "paths",
     "seed",
+    "data.root",
+    "data.cache",
+    "data.cache_dir",
+    "data.workers",
+    "trainer.workers",
+    "trainer.progress",
+    "trainer.checkpoint_minutes",
+    "model.refuses",
 )
 COHORT_KEYS = {
     "data": "data",
@@ -58,7 +67,7 @@ def find_factors(
     factors: list[str] = []
     codes: list[pd.Series] = []
     for key, column in columns.items():
-        if key in NOT_FACTORS or key in base or _names_base(key) or key.split(".")[0] in NO_OUTCOME:
+        if key in NOT_FACTORS or key in base or _names_base(key) or no_outcome(key):
             continue
         code = pd.Series(pd.factorize(column.map(_plain))[0], table.index)
         if code.groupby(groups).nunique().max() <= 1 or any(_in_step(code, other) for other in codes):
@@ -81,9 +90,14 @@ def _varied_leaves(resolved: Sequence[Mapping[str, Any]], groups: pd.Series) -> 
         if row is reference or not row or not reference:
             continue
         for key in row.keys() | reference.keys():
-            if key not in varied and row.get(key) != reference.get(key) and key.split(".")[0] not in NO_OUTCOME:
+            if key not in varied and row.get(key) != reference.get(key) and not no_outcome(key):
                 varied[key] = None
     return sorted(varied)
+
+
+def no_outcome(key: str) -> bool:
+    """Whether a config key has no bearing on a run's numbers."""
+    return any(key == name or key.startswith(f"{name}.") for name in NO_OUTCOME)
 
 
 def _names_base(key: str) -> bool:
@@ -139,14 +153,15 @@ def combination_label(row: Mapping[Any, Any], extra: Sequence[str]) -> str:
 
 def augmentation_words(value: Any) -> str:
     """``with aug``, ``no aug``, or ``aug unknown``."""
-    return "with aug" if value is True else "no aug" if value is False else "aug unknown"
+    known = isinstance(value, (bool, np.bool_))
+    return ("with aug" if value else "no aug") if known else "aug unknown"
 
 
 def shown(value: Any) -> str:
     """A factor's value as people write it: ``8``, ``0.001``, ``none``."""
     if value is None or (isinstance(value, float) and value != value):
         return "none"
-    if isinstance(value, bool):
+    if isinstance(value, (bool, np.bool_)):
         return str(value).lower()
     if isinstance(value, float):
         return f"{value:.15g}"

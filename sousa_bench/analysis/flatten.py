@@ -28,10 +28,11 @@ BOOLEANS = {"true": True, "on": True, "yes": True, "1": True, "false": False, "o
 
 
 class Row(NamedTuple):
-    """A run: its flat fields, its resolved config as dotted leaves, and which fields its ``config`` block named."""
+    """A run: its flat fields, its resolved config as dotted leaves, its overrides, and the names in its ``config``."""
 
     fields: dict[str, Any]
     resolved: dict[str, Any]
+    overrides: tuple[str, ...]
     config_keys: tuple[str, ...]
 
 
@@ -54,7 +55,9 @@ def read_row(path: Path) -> Row:
                 fields[f"progress.{key}"] = scalar(value)
     resolved = result.get("resolved_config")
     config_keys = tuple(key for key, _ in leaves(result["config"]))
-    return Row(fields, dict(leaves(resolved)) if isinstance(resolved, Mapping) else {}, config_keys)
+    named = result.get("overrides")
+    overrides = tuple(clean(str(item))[:MAX_TEXT] for item in named[:200]) if isinstance(named, list) else ()
+    return Row(fields, dict(leaves(resolved)) if isinstance(resolved, Mapping) else {}, overrides, config_keys)
 
 
 def flat_fields(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ class Columns:
         size: Number of rows.
         fields: Values of each field, in order of the rows, None where a row has none.
         resolved: The resolved config of each row.
+        overrides: The Hydra overrides of each row.
         problems: One line for each file that was passed over.
         config_keys: Fields that some result's ``config`` block named, in order of appearance.
     """
@@ -37,6 +38,7 @@ class Columns:
     size: int = 0
     fields: dict[str, list[Any]] = field(default_factory=dict)
     resolved: list[dict[str, Any]] = field(default_factory=list)
+    overrides: list[tuple[str, ...]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     config_keys: dict[str, None] = field(default_factory=dict)
 
@@ -50,6 +52,7 @@ class Columns:
                 column.extend([None] * (self.size - len(column)))
             column.append(value)
         self.resolved.append(row.resolved)
+        self.overrides.append(row.overrides)
         self.config_keys.update(dict.fromkeys(row.config_keys))
         self.size += 1
 
@@ -61,6 +64,7 @@ class Columns:
             column.extend(values)
         self.size += other.size
         self.resolved += other.resolved
+        self.overrides += other.overrides
         self.problems += other.problems
         self.config_keys |= other.config_keys
 

@@ -34,6 +34,8 @@ class Planned:
         fingerprint: The run's identity, or an empty string.
         overrides: The job's Hydra overrides.
         result: Where its result lies or will lie.
+        decision: What the sweeper decided: ``pending``, ``reused``, ``refused``, ``skipped``.
+        reason: Why a job was refused or skipped.
     """
 
     sweep: str
@@ -41,6 +43,8 @@ class Planned:
     fingerprint: str
     overrides: tuple[str, ...]
     result: Path
+    decision: str = "pending"
+    reason: str = ""
 
 
 @dataclass
@@ -59,7 +63,7 @@ class Scan:
 
 
 def results_root(folder: Path) -> Path:
-    """The folder that a manifest's pointers must stay in: the nearest ``multirun`` or ``outputs`` above, else ``folder``."""
+    """The folder that a manifest's pointers stay in: the nearest ``multirun`` or ``outputs`` above, else ``folder``."""
     resolved = folder.resolve()
     return next((path for path in (resolved, *resolved.parents) if path.name in ROOT_NAMES), resolved)
 
@@ -148,6 +152,9 @@ def _read_manifest(path: Path, root: Path, found: Scan) -> None:
 
 
 def _add_job(base: Path, root: Path, sweep: str, number: int, job: dict[str, Any], found: Scan) -> None:
+    decision = str(job.get("status") or "pending")
+    if decision == "duplicate":
+        return
     reused = job.get("result")
     pointer = reused if isinstance(reused, str) and reused else f"{job.get('folder') or ''}/{RESULT_FILE}"
     try:
@@ -170,7 +177,22 @@ def _add_job(base: Path, root: Path, sweep: str, number: int, job: dict[str, Any
             fingerprint=str(job.get("fingerprint") or ""),
             overrides=tuple(str(item) for item in overrides) if isinstance(overrides, list) else (),
             result=result,
+            decision=decision,
+            reason=str(job.get("reason") or ""),
         )
     )
     if result.is_file():
         found.files.append(result)
+
+
+def snapshot(folders: Sequence[Path]) -> frozenset[tuple[str, int, int]]:
+    """Name, time and size of every result and progress file below ``folders``: another snapshot, another state."""
+    facts = set()
+    for path in scan([folder for folder in folders if folder.exists()]).files:
+        for file in (path, path.with_name(PROGRESS_FILE)):
+            try:
+                state = file.stat()
+            except OSError:
+                continue
+            facts.add((str(file), state.st_mtime_ns, state.st_size))
+    return frozenset(facts)

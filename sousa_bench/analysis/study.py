@@ -11,7 +11,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sousa_bench.analysis.effects import Effects, effects
-from sousa_bench.analysis.factors import BASE_FACTORS, cohort_words, combination_columns
+from sousa_bench.analysis.factors import (
+    BASE_FACTORS,
+    SETTING_FACTORS,
+    augmentation_words,
+    cohort_words,
+    combination_columns,
+    shown,
+)
 from sousa_bench.analysis.intervals import accuracy_interval, difference_interval, why_no_interval
 from sousa_bench.analysis.table import Results
 from sousa_bench.analysis.pairs import ALPHA, holm, mcnemar, sign_flip, smallest_p
@@ -62,6 +69,31 @@ class Study:
         """The columns that make a combination."""
         return combination_columns(self.table, self.results.factors)
 
+    @property
+    def done(self) -> pd.DataFrame:
+        """The completed runs with a test accuracy, best first by the metric; the index is the row in ``table``."""
+        rows = self.table[(self.table["status"] == "completed") & self.table["test_acc"].notna()]
+        return rows.sort_values(self.metric, ascending=lower_is_better(self.metric), kind="stable", na_position="last")
+
+    def run_labels(self) -> dict[int, str]:
+        """A short unique name of each row of the table: ``ast + lora, aug, peft.r=8, seed 2``."""
+        extra = [key for key in self.factors if key not in BASE_FACTORS]
+        if "seed" in self.table and self.table["seed"].nunique() > 1:
+            extra.append("seed")
+        names: dict[int, str] = {}
+        taken: dict[str, int] = {}
+        for row, item in zip(self.table.index, self.table.to_dict("records"), strict=True):
+            words = augmentation_words(item["augmentation"]).replace("with aug", "aug")
+            parts = [f"{item['model']} + {item['strategy']}", words]
+            parts += [
+                f"seed {shown(item[key])}" if key == "seed" else f"{key.split('.')[-1]}={shown(item[key])}"
+                for key in extra
+            ]
+            name = ", ".join(parts)[:120]
+            taken[name] = taken.get(name, 0) + 1
+            names[row] = name if taken[name] == 1 else f"{name} ({taken[name]})"
+        return names
+
 
 def lower_is_better(metric: str) -> bool:
     """Whether a smaller value of ``metric`` is the better one: losses, times, sizes."""
@@ -100,7 +132,7 @@ def _combinations(results: Results, metric: str) -> pd.DataFrame:
     """Means over the completed runs (seeds) of each combination, best first."""
     table = results.table
     done = table[table["status"] == "completed"]
-    keys = combination_columns(table, results.factors)
+    keys = list(dict.fromkeys((*combination_columns(table, results.factors), *SETTING_FACTORS)))
     means = [key for key in dict.fromkeys((metric, *MEANS)) if key in done]
     rows = []
     for (label, cohort), group in done.groupby(["combination", "cohort"], sort=False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +52,7 @@ class Results:
         table: A row a run, ``FIXED_COLUMNS`` first; ``combination`` and ``cohort`` are derived.
         factors: Columns that varied beside model, strategy, augmentation and seed.
         resolved: The resolved config of each row.
+        overrides: The Hydra overrides of each row.
         planned: Jobs of the manifests.
         problems: One line for each file that was passed over.
         repeats: One line for each run that a newer one of the same fingerprint replaced.
@@ -60,6 +62,7 @@ class Results:
     table: pd.DataFrame
     factors: list[str] = field(default_factory=list)
     resolved: list[dict[str, Any]] = field(default_factory=list)
+    overrides: list[tuple[str, ...]] = field(default_factory=list)
     planned: list[Planned] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     repeats: list[str] = field(default_factory=list)
@@ -112,17 +115,19 @@ def collect(
     table = _table(columns.filled())
     keep, repeats = _newest(table)
     table = table[keep].reset_index(drop=True)
-    resolved = [row for row, kept in zip(columns.resolved, keep, strict=True) if kept]
+    resolved = list(itertools.compress(columns.resolved, keep))
+    overrides = list(itertools.compress(columns.overrides, keep))
     for wanted in filters:
         mask = _matches(table, resolved, wanted, columns.config_keys)
         if not mask.any():
             raise UserError(_nothing_left(table, resolved, wanted, places))
         table = table[mask].reset_index(drop=True)
-        resolved = [row for row, kept in zip(resolved, mask, strict=True) if kept]
+        resolved = list(itertools.compress(resolved, mask))
+        overrides = list(itertools.compress(overrides, mask))
     factors = find_factors(table, resolved, columns.config_keys)
     add_combinations(table, factors)
     ordered = _ordered(table, factors)
-    return Results(ordered, factors, resolved, found.planned, problems, repeats, list(columns.config_keys))
+    return Results(ordered, factors, resolved, overrides, found.planned, problems, repeats, list(columns.config_keys))
 
 
 def _table(columns: Mapping[str, list[Any]]) -> pd.DataFrame:

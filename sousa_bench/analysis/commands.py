@@ -1,0 +1,213 @@
+"""What to run next, as commands that can be pasted: retries, missing cells, more seeds, the best on more data."""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sousa_bench.analysis.factors import BASE_FACTORS, no_outcome, shown
+from sousa_bench.analysis.study import Study
+
+TRAIN = "python -m sousa_bench.train"
+NEXT_DATA = {
+    "tiny": "small",
+    "mini": "small",
+    "synthetic": "small",
+    "small": "medium",
+    "medium": "full",
+    "full": "full",
+}
+OVERRIDE_NAMES = {"strategy": "peft", "max_epochs": "trainer.max_epochs"}
+KEY_ORDER = ("model", "peft", "augmentation", "data", "trainer.max_epochs")
+WANTED_SEEDS = 3
+MAX_COMMANDS = 20
+
+Cell = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something to run next.
+
+    Attributes:
+        title: What it is for.
+        commands: Shell commands.
+    """
+
+    title: str
+    commands: tuple[str, ...]
+
+
+def next_steps(study: Study, top: int) -> list[Step]:
+    """What to run next, most urgent first; empty steps are left out."""
+    steps = [
+        Step("Finish what the sweep planned and never started", _commands(study, _not_started(study))),
+        Step("Fill the holes in the matrix", _commands(study, _holes(study))),
+        Step("More seeds for what is undecided", _commands(study, _more_seeds(study))),
+        Step(f"The best {top} on more data, with more epochs", _commands(study, _promoted(study, top))),
+    ]
+    return [step for step in steps if step.commands]
+
+
+def retry_command(study: Study, row: int) -> str:
+    """The command that runs the table's row again, built from its overrides and never copied from its file."""
+    overrides = study.results.overrides[row]
+    if not overrides:
+        fields = study.table.iloc[row]
+        cell = _cell(study, fields)
+        if "seed" in fields and fields["seed"] == fields["seed"]:
+            cell["seed"] = shown(fields["seed"])
+        overrides = tuple(f"{key}={value}" for key, value in cell.items())
+    return _command(overrides)
+
+
+def _command(overrides: Iterable[str], multirun: bool = False) -> str:
+    kept = [item for item in overrides if not item.lstrip("+~").startswith("hydra.")]
+    return shlex.join([*TRAIN.split(), *(["-m"] if multirun else []), *kept])
+
+
+def _cell(study: Study, row: Mapping[Any, Any] | pd.Series) -> Cell:
+    """A combination's Hydra overrides, settings included."""
+    cell: Cell = {}
+    for key in dict.fromkeys((*BASE_FACTORS, "data", "max_epochs", *study.results.factors)):
+        value = row[key]
+        if value is None or value != value:
+            continue
+        name = OVERRIDE_NAMES.get(key, key)
+        cell[name] = ("on" if value else "off") if key == "augmentation" else _spelled(value)
+    return cell
+
+
+def _spelled(value: Any) -> str:
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else shown(value)
+
+
+def _shared(study: Study) -> list[str]:
+    """Overrides that every run had, apart from those that make a cell: where the data lie, which weights."""
+    lists = [dict.fromkeys(items) for items in study.results.overrides if items]
+    if not lists:
+        return []
+    own = {*KEY_ORDER, "seed", "sweep", *study.results.factors, "experiment"}
+    common = [item for item in lists[0] if all(item in other for other in lists)]
+    return [item for item in common if (key := item.lstrip("+~").split("=")[0]) not in own and _kept(key)]
+
+
+def _kept(key: str) -> bool:
+    return key in ("data.root", "data.cache_dir") or not no_outcome(key)
+
+
+def _seeds(study: Study, rows: Sequence[int] | None = None) -> list[int]:
+    if "seed" not in study.table:
+        return []
+    column = study.table["seed"] if rows is None else study.table["seed"].iloc[list(rows)]
+    return sorted({int(value) for value in pd.to_numeric(column, errors="coerce").dropna()})
+
+
+def _not_started(study: Study) -> list[tuple[Cell, str]]:
+    """Jobs of a manifest that have no result and that no other run of the same fingerprint stands for."""
+    there = set(study.table["path"])
+    known = set(study.table["fingerprint"].dropna()) if "fingerprint" in study.table else set()
+    missing = []
+    for job in study.results.planned:
+        if job.decision in ("refused", "skipped") or job.fingerprint in known or str(job.result) in there:
+            continue
+        if job.result.is_file():
+            continue
+        items = [item for item in job.overrides if "=" in item and not item.startswith(("hydra.", "sweep="))]
+        cell = dict(item.split("=", 1) for item in items)
+        missing.append((cell, cell.pop("seed", "")))
+    return missing
+
+
+def _holes(study: Study) -> list[tuple[Cell, str]]:
+    """Cells of the crossed levels that have no run at all, for matrices that are at least half full."""
+    keys = [*BASE_FACTORS, *study.results.factors]
+    names = study.table[keys].map(shown)
+    levels = [list(dict.fromkeys(names[key])) for key in keys]
+    there = set(names.itertuples(index=False, name=None))
+    wanted = int(np.prod([len(values) for values in levels]))
+    if wanted > 2 * len(there) or wanted == len(there):
+        return []
+    first = {key: dict(zip(names[key], study.table[key], strict=True)) for key in keys}
+    planned = [set(job.overrides) for job in study.results.planned]
+    seeds = ",".join(str(seed) for seed in _seeds(study))
+    common = {key: study.table[key].mode(dropna=False).iloc[0] for key in ("data", "max_epochs")}
+    holes = []
+    for values in itertools.product(*levels):
+        if values in there:
+            continue
+        row = {key: first[key][value] for key, value in zip(keys, values, strict=True)} | common
+        cell = _cell(study, row)
+        choice = {f"{key}={cell[key]}" for key in ("model", "peft", "augmentation") if key in cell}
+        if not any(choice <= overrides for overrides in planned):
+            holes.append((cell, seeds))
+    return holes
+
+
+def _more_seeds(study: Study) -> list[tuple[Cell, str]]:
+    """Fresh seeds for combinations that can't be told from the best, until each has ``WANTED_SEEDS`` or two more."""
+    wanted = []
+    for cohort in dict.fromkeys(study.combinations["cohort"]):
+        rows = study.combinations[(study.combinations["cohort"] == cohort) & study.combinations["best_set"]]
+        if len(rows) < 2:
+            continue
+        for _, row in rows.iterrows():
+            have = _seeds(study, row["rows"]) or [42]
+            count = max(WANTED_SEEDS - len(have), 2)
+            fresh = [str(max(have) + step) for step in range(1, count + 1)]
+            wanted.append((_cell(study, row), ",".join(fresh)))
+    return wanted
+
+
+def _promoted(study: Study, top: int) -> list[tuple[Cell, str]]:
+    """The best combinations on the next larger data with half as many epochs again, three seeds."""
+    wanted = []
+    for _, row in study.combinations.head(top).iterrows():
+        cell = _cell(study, row)
+        epochs = int(float(cell.get("trainer.max_epochs", 10)))
+        cell["data"] = NEXT_DATA.get(cell.get("data", ""), "full")
+        cell["trainer.max_epochs"] = str(max(20, -(-epochs * 3 // 2)))
+        wanted.append((cell, "1,2,3"))
+    return wanted
+
+
+def _commands(study: Study, cells: Sequence[tuple[Cell, str]]) -> tuple[str, ...]:
+    """As few sweeps as run exactly these cells."""
+    if not cells:
+        return ()
+    rows = [cell | ({"seed": seed} if seed else {}) for cell, seed in cells]
+    merged = merge_cells(rows)
+    shared = [item for item in _shared(study)]
+    lines = []
+    for cell in merged:
+        order = sorted(cell, key=lambda key: (KEY_ORDER.index(key) if key in KEY_ORDER else 50 + (key == "seed"), key))
+        extra = [item for item in shared if item.lstrip("+~").split("=")[0] not in cell]
+        lines.append(_command([*(f"{key}={cell[key]}" for key in order), *extra], multirun=True))
+    more = len(lines) - MAX_COMMANDS
+    return (*lines[:MAX_COMMANDS], f"# … and {more} more sweeps") if more > 0 else tuple(lines)
+
+
+def merge_cells(cells: Sequence[Cell]) -> list[Cell]:
+    """Join cells that differ in one key into one with a comma list, as long as the product is exactly the cells."""
+    merged = list({tuple(sorted(cell.items())): cell for cell in cells}.values())
+    keys = list(dict.fromkeys(key for cell in merged for key in cell))
+    for key in keys:
+        groups: dict[tuple[tuple[str, str], ...], list[Cell]] = {}
+        for cell in merged:
+            rest = tuple(sorted((name, value) for name, value in cell.items() if name != key))
+            groups.setdefault(rest if key in cell else (*rest, (key, "")), []).append(cell)
+        merged = [_joined(group, key) for group in groups.values()]
+    return merged
+
+
+def _joined(group: Sequence[Cell], key: str) -> Cell:
+    if len(group) == 1:
+        return dict(group[0])
+    values = dict.fromkeys(part for cell in group for part in cell[key].split(","))
+    return group[0] | {key: ",".join(values)}
