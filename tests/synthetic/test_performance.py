@@ -1,0 +1,77 @@
+"""What players do to a line of notation."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from sousa_bench.data.synthetic.performance import LEAD_IN_MS, perform
+from sousa_bench.data.synthetic.players import TIERS, Player, make_player
+from sousa_bench.rudiments import RUDIMENTS
+
+MACHINE = Player("m", 0, "professional", "right", 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 20)
+
+
+def play(slug: str, player: Player = MACHINE, bpm: float = 120, rhythm: str = "even", seed: int = 0) -> np.ndarray:
+    return perform(slug, bpm, player, rhythm, np.random.default_rng(seed)).strokes
+
+
+@pytest.mark.parametrize("slug", RUDIMENTS)
+@pytest.mark.parametrize("rhythm", ["even", "notated"])
+def test_a_perfect_player_plays_what_is_written(slug: str, rhythm: str) -> None:
+    strokes = play(slug, rhythm=rhythm)
+    main = strokes[~strokes["is_grace_note"]]
+    assert main["actual_time_ms"] == pytest.approx(main["intended_time_ms"])
+    assert main["intended_time_ms"][0] >= LEAD_IN_MS
+    assert (strokes["hand"][~strokes["is_grace_note"]][0]) == "R"
+    accents = main[main["is_accent"]]
+    assert (accents["stroke_type"] == "accent").all()
+
+
+@pytest.mark.parametrize(("slug", "leads"), [("flam", [30.0]), ("drag", [43.0, 15.0]), ("flamacue", [30.0])])
+def test_grace_notes_sound_before_their_stroke(slug: str, leads: list[float]) -> None:
+    strokes = play(slug, bpm=90)
+    graces = strokes[strokes["stroke_type"] == "grace"]
+    parents = strokes[graces["parent_stroke_index"].astype(int)]
+    lead = parents["actual_time_ms"] - graces["actual_time_ms"]
+    assert lead == pytest.approx(np.tile(leads, len(lead) // len(leads)))
+    assert lead == pytest.approx(graces["flam_spacing_ms"])
+    assert (graces["hand"] != parents["hand"]).all()
+    assert (graces["actual_velocity"] < parents["actual_velocity"]).all()
+
+
+def test_buzz_strokes_bounce() -> None:
+    strokes = play("multiple_bounce_roll")
+    main = strokes[~strokes["is_grace_note"]]
+    assert main["buzz_count"].min() >= 4
+    assert len(strokes) == main["buzz_count"].sum()
+
+
+def test_the_weak_hand_is_softer_and_accents_are_louder() -> None:
+    strokes = play("single_paradiddle", dataclasses.replace(MACHINE, weak_hand=12.0), bpm=60)
+    taps = strokes[strokes["stroke_type"] == "tap"]
+    right, left = (taps["actual_velocity"][taps["hand"] == hand].mean() for hand in "RL")
+    assert 7 < right - left < 17
+    assert strokes["actual_velocity"][strokes["is_accent"]].min() > taps["actual_velocity"].max()
+
+
+def test_tiers_order_the_errors() -> None:
+    spread = []
+    for tier in TIERS:
+        players = [player for player in (make_player(3, "target", n) for n in range(60)) if player.tier == tier]
+        errors = []
+        for number, player in enumerate(players):
+            strokes = play("single_stroke_roll", player, bpm=100, seed=number)
+            errors.append(np.std(strokes["actual_time_ms"] - strokes["intended_time_ms"]))
+        spread.append(np.mean(errors))
+    assert spread == sorted(spread, reverse=True)
+    assert spread[0] > 4 * spread[3]
+
+
+@pytest.mark.parametrize("bpm", [60, 109, 180])
+@pytest.mark.parametrize("slug", RUDIMENTS)
+def test_clips_last_about_four_seconds(slug: str, bpm: int) -> None:
+    performance = perform(slug, bpm, make_player(0, "target", 2), "even", np.random.default_rng(bpm))
+    assert 2500 < performance.duration_ms < 6500
+    times = performance.strokes["actual_time_ms"]
+    assert times.min() >= 0
