@@ -15,6 +15,7 @@ import pytest
 import soundfile
 
 from sousa_bench.data.synthetic import GENERATOR_VERSION, Generator, describe, write_dataset
+from sousa_bench.data.synthetic.__main__ import main
 from sousa_bench.data.synthetic.drums import DRUMS, make_bank
 from sousa_bench.data.synthetic.rooms import ROOMS
 from sousa_bench.errors import UserError
@@ -179,3 +180,12 @@ def test_workers_import_no_torch() -> None:
     code = "import sys, sousa_bench.data.synthetic.worker; print('torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "False"
+
+
+def test_command_writes_a_dataset_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [str(tmp_path / "set"), "--clips", "12", "--domain", "source"]
+    assert main(command) == 0
+    assert "12 clips in" in capsys.readouterr().out
+    assert len(list((tmp_path / "set" / "audio").rglob("*.flac"))) == 12
+    assert main(command) == 2
+    assert "already holds a dataset" in capsys.readouterr().err
