@@ -30,7 +30,8 @@ class BeatsFrontend(Frontend):
         super().__init__()
         self.min_frames = min_frames
         self.fbank = KaldiFbank("povey", self.sample_rate, self.bins, scale=WAVEFORM_SCALE)
-        self.pad_value = (math.log(LOG_FLOOR) - MEAN) / (2 * STD)
+        self.mean, self.divisor = MEAN, 2 * STD
+        self.pad_value = (math.log(LOG_FLOOR) - self.mean) / self.divisor
 
     def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Compute features and, with ``lengths``, the frame mask of the official ``forward_padding_mask``.
@@ -48,7 +49,7 @@ class BeatsFrontend(Frontend):
         Raises:
             DataError: The rows are too short for one patch.
         """
-        features = (self.fbank(waveform) - MEAN) / (2 * STD)
+        features = (self.fbank(waveform) - self.mean) / self.divisor
         frames = features.shape[1]
         if frames < self.min_frames:
             raise DataError(

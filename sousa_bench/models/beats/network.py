@@ -55,11 +55,6 @@ class BeatsConfig:
         """DeepNorm's alpha of an encoder, (2 N)^(1/4) (Wang et al. 2022, arXiv 2203.00555, table 1)."""
         return (2 * self.encoder_layers) ** 0.25
 
-    @property
-    def initial_gain(self) -> float:
-        """DeepNorm's beta of an encoder, (8 N)^(-1/4): gain of the value, output and feed-forward matrices."""
-        return (8 * self.encoder_layers) ** -0.25
-
 
 def split_mask(mask: Tensor, parts: int) -> Tensor:
     """Cut a padding mask evenly into ``parts`` chunks; a chunk is padding when all of it is.
@@ -116,6 +111,7 @@ class SelfAttention(nn.Module):
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
+        self.scale = (dim // heads) ** -0.5
         self.dropout = dropout
         self.q_proj = nn.Linear(dim, dim)
         self.k_proj = nn.Linear(dim, dim)
@@ -142,9 +138,8 @@ class SelfAttention(nn.Module):
         bias = self.gate(query) * bias
         if key_mask is not None:
             bias = bias + key_mask
-        out = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=bias.to(query.dtype), dropout_p=self.dropout if self.training else 0.0
-        )
+        rate = self.dropout if self.training else 0.0
+        out = F.scaled_dot_product_attention(query, key, value, bias.to(query.dtype), rate, scale=self.scale)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
     def gate(self, query: Tensor) -> Tensor:
@@ -165,6 +160,7 @@ class EncoderLayer(nn.Module):
         self.fc1 = nn.Linear(dim, config.encoder_ffn_embed_dim)
         self.fc2 = nn.Linear(config.encoder_ffn_embed_dim, dim)
         self.final_layer_norm = nn.LayerNorm(dim)
+        self.activation = nn.GELU()
         self.dropout = nn.Dropout(config.dropout)
         self.activation_dropout = nn.Dropout(config.activation_dropout)
 
@@ -172,7 +168,7 @@ class EncoderLayer(nn.Module):
         """(batch, tokens, dim) → the same; the other arguments as in :meth:`SelfAttention.forward`."""
         attended = self.dropout(self.self_attn(x, bias, key_mask))
         x = self.self_attn_layer_norm(x * self.residual_scale + attended)
-        hidden = self.activation_dropout(F.gelu(self.fc1(x)))
+        hidden = self.activation_dropout(self.activation(self.fc1(x)))
         return self.final_layer_norm(x * self.residual_scale + self.dropout(self.fc2(hidden)))
 
 
@@ -276,20 +272,28 @@ class BeatsBackbone(nn.Module):
 
     @torch.no_grad()
     def _initialise(self) -> None:
-        """Random start: DeepNorm's Xavier gains, and BERT's normal(0, 0.02) where DeepNorm says nothing."""
+        """Random start: Xavier inside the encoder layers, BERT's normal(0, 0.02) elsewhere.
+
+        DeepNorm would start values, outputs and feed-forward blocks smaller still, for the sake of training hundreds
+        of layers; in a trunk that PEFT leaves frozen they would hardly change their input.
+        """
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)
             if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)
-        gain = self.config.initial_gain
         for layer in self.encoder.layers:
             assert isinstance(layer, EncoderLayer)
             attention = layer.self_attn
-            for linear in (attention.q_proj, attention.k_proj):
+            for linear in (
+                attention.q_proj,
+                attention.k_proj,
+                attention.v_proj,
+                attention.out_proj,
+                layer.fc1,
+                layer.fc2,
+            ):
                 nn.init.xavier_normal_(linear.weight)
-            for linear in (attention.v_proj, attention.out_proj, layer.fc1, layer.fc2):
-                nn.init.xavier_normal_(linear.weight, gain=gain)
         conv = self.encoder.pos_conv.conv
         # Variance 4 / (kernel x width): wav2vec 2.0's start of this convolution (Baevski et al. 2020).
         conv.weight = torch.randn_like(conv.weight) * math.sqrt(4 / (self.config.conv_pos * conv.in_channels))

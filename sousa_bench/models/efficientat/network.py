@@ -60,10 +60,11 @@ class SqueezeExcitation(nn.Module):
         hidden = round_channels(channels // 4)
         self.fc1 = nn.Linear(channels, hidden)
         self.fc2 = nn.Linear(hidden, channels)
+        self.gate = nn.Sigmoid()
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, channels, frequency, time) → the same, each channel scaled by a number in 0..1."""
-        gate = torch.sigmoid(self.fc2(torch.relu(self.fc1(x.mean((2, 3))))))
+        gate = self.gate(self.fc2(torch.relu(self.fc1(x.mean((2, 3))))))
         return x * gate[:, :, None, None]
 
 
