@@ -172,7 +172,8 @@ class SwinBlock(nn.Module):
         if self.shift:
             y = y.roll((self.shift, self.shift), (1, 2))
         x = x + self._drop(y)
-        return x + self._drop(self.mlp(self.norm2(x)))
+        tokens = self.norm2(x).flatten(1, 2)  # PEFT's OFT takes four dimensions for an image
+        return x + self._drop(self.mlp(tokens).view_as(x))
 
 
 class PatchMerging(nn.Module):

@@ -6,7 +6,8 @@ import json
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ WEIGHTS_FILE = "model.safetensors"
 FORMAT = 1
 
 
-def save(injection: Injection, folder: Path, model_cfg: Mapping[str, Any], labels: Sequence[str]) -> Path:
+def save(injection: Injection, folder: Path, cfg: Mapping[str, Any], labels: Sequence[str]) -> Path:
     """Write a checkpoint folder as a whole or not at all, replacing an older one.
 
     It holds ``adapter_config.json`` and ``adapter_model.safetensors`` (PEFT's methods;
@@ -42,7 +43,7 @@ def save(injection: Injection, folder: Path, model_cfg: Mapping[str, Any], label
     Args:
         injection: What was trained.
         folder: Where to.
-        model_cfg: The resolved ``model`` node that built the model.
+        cfg: The run's config, whose ``model`` node built the model.
         labels: Class names in the order of the logits.
 
     Returns:
@@ -57,7 +58,7 @@ def save(injection: Injection, folder: Path, model_cfg: Mapping[str, Any], label
         else:
             state = {name: tensor.contiguous() for name, tensor in injection.trainable_state().items()}
             save_file(state, draft / WEIGHTS_FILE, metadata={"format": "pt"})
-        description = describe(injection, model_cfg, labels)
+        description = describe(injection, cfg, labels)
         (draft / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         for file in draft.iterdir():
             file.chmod(0o644)  # safetensors writes for the owner alone
@@ -70,13 +71,13 @@ def save(injection: Injection, folder: Path, model_cfg: Mapping[str, Any], label
     return folder
 
 
-def describe(injection: Injection, model_cfg: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
+def describe(injection: Injection, cfg: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
     """What ``sousa.json`` holds."""
-    resolved = OmegaConf.to_container(model_cfg, resolve=True) if isinstance(model_cfg, DictConfig) else dict(model_cfg)
+    node = cfg["model"]
     return {
         "format": FORMAT,
         "sousa_bench": sousa_bench.__version__,
-        "model": resolved,
+        "model": OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node),
         "peft": injection.node,
         "weights": injection.model.weights.as_dict(),
         "num_classes": len(labels),
@@ -167,9 +168,7 @@ def _assert_same_base(model: AudioModel, description: Mapping[str, Any], folder:
 
 
 def _save_peft(injection: Injection, folder: Path) -> None:
-    with warnings.catch_warnings():
-        # AdaLoRA prunes whole modules on purpose; PEFT takes their empty matrices for lost shards.
-        warnings.filterwarnings("ignore", message=".*LoRA tensor.*invalid shape")
+    with _empty_matrices_allowed():
         pattern = getattr(injection.config, "rank_pattern", None)
         # Embedding layers don't exist here, and to look for resized ones PEFT would ask the hub.
         injection.model.backbone.save_pretrained(folder, save_embedding_layers=False)  # type: ignore[operator]
@@ -184,6 +183,14 @@ def _save_peft(injection: Injection, folder: Path) -> None:
     file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
+@contextmanager
+def _empty_matrices_allowed() -> Iterator[None]:
+    """AdaLoRA prunes whole modules on purpose; PEFT takes their empty matrices for lost shards."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*LoRA tensor.*invalid shape")
+        yield
+
+
 def _load_peft(model: AudioModel, folder: Path) -> None:
     device = next(model.backbone.parameters()).device
     expected = _tensor_names(folder / SAFETENSORS_WEIGHTS_NAME)
@@ -193,7 +200,8 @@ def _load_peft(model: AudioModel, folder: Path) -> None:
             model.backbone = peft.PeftModel.from_pretrained(model.backbone, str(folder), torch_device=str(device))
     except (RuntimeError, ValueError, KeyError) as error:
         raise PeftError(f"{folder}: doesn't fit model={model.name} ({model.variant}): {error}") from error
-    loaded = set(peft.get_peft_model_state_dict(model.backbone, save_embedding_layers=False))
+    with _empty_matrices_allowed():
+        loaded = set(peft.get_peft_model_state_dict(model.backbone, save_embedding_layers=False))
     if loaded != expected:
         different = sorted(loaded ^ expected)
         raise PeftError(

@@ -9,6 +9,7 @@ from typing import Any
 
 import peft
 import torch
+from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -17,6 +18,7 @@ from sousa_bench.models.base import AudioModel
 from sousa_bench.peft.adalora import BudgetKeeper
 from sousa_bench.peft.local import LocalConfig, is_linear_probe
 from sousa_bench.peft.options import Options
+from sousa_bench.rudiments import RUDIMENTS
 
 WRAPPED = "base_model.model."
 _PATTERN_KEY = "rank_pattern/"
@@ -190,7 +192,12 @@ class Injection:
             NotImplementedError: The method doesn't merge.
         """
         backbone = copy.deepcopy(self.model.backbone).eval()
-        return backbone.merge_and_unload() if self.is_peft else backbone  # type: ignore[operator]
+        if not self.is_peft:
+            return backbone
+        for name, module in list(backbone.named_modules()):
+            if isinstance(module, ModulesToSaveWrapper):  # PEFT's own unloading takes them for single layers
+                backbone.set_submodule(name, module.modules_to_save["default"])
+        return backbone.merge_and_unload()  # type: ignore[operator]
 
     @torch.no_grad()
     def check_merge(self, features: Tensor, padding_mask: Tensor | None = None) -> float | None:
@@ -218,11 +225,11 @@ class Injection:
         self.merged_max_error = float((merged(features, padding_mask) - plain).abs().max())
         return self.merged_max_error
 
-    def save(self, folder: Path, model_cfg: Mapping[str, Any], labels: Sequence[str]) -> Path:
+    def save(self, folder: Path, cfg: Mapping[str, Any], labels: Sequence[str] = RUDIMENTS) -> Path:
         """Save what was trained and what rebuilds the model; see :func:`sousa_bench.peft.checkpoint.save`."""
         from sousa_bench.peft.checkpoint import save
 
-        return save(self, folder, model_cfg, labels)
+        return save(self, folder, cfg, labels)
 
     def _trains_statistics(self, module: _BatchNorm) -> bool:
         return self.options.batch_norm == "train" and any(p.requires_grad for p in module.parameters())

@@ -19,7 +19,7 @@ def test_trains_saves_and_reloads(model_name, method, tmp_path):
     injection = inject(model, choice(method), 40)
     losses = fit(injection, steps=40)
     assert losses[-1] < 0.97 * losses[0]
-    injection.save(tmp_path / "adapter", standin_node(model_name), [str(index) for index in range(10)])
+    injection.save(tmp_path / "adapter", {"model": standin_node(model_name)}, [str(index) for index in range(10)])
     reloaded = load_run_model(tmp_path)
     with torch.no_grad():
         assert torch.equal(model.eval()(BATCH), reloaded(BATCH))
