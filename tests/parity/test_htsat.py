@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchaudio.functional import melscale_fbanks
 
@@ -196,11 +196,12 @@ def test_unmasked_shift_fails(
     _logits_fail(model, run, arrays)
 
 
-def test_batch_norm_eps_fails(
+def test_layer_norm_eps_fails(
     model: AudioModel, run: SimpleNamespace, arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The variance is about 250, so that a wrong eps shows only when it is large: 0.1 for 1e-5."""
-    monkeypatch.setattr(model.backbone.bn0, "eps", 0.1)
+    for module in model.backbone.modules():
+        if isinstance(module, nn.LayerNorm):
+            monkeypatch.setattr(module, "eps", 1e-3)
     _logits_fail(model, run, arrays)
 
 
