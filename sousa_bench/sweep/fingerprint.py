@@ -26,12 +26,11 @@ IRRELEVANT = (
     "experiment",
     "logger",
     "data.root",
-    "data.cache",
     "data.cache_dir",
-    "data.workers",
-    "trainer.workers",
+    "data.cache_limit_gb",
     "trainer.progress",
     "trainer.checkpoint_minutes",
+    "trainer.feature_memory_mb",
     "model.refuses",
 )
 CHECKPOINT = "model.checkpoint"

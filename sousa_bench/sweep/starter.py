@@ -102,10 +102,9 @@ class ForkServer:
 
     def _greet(self, answer: dict[str, Any]) -> None:
         self._ready = True
-        if answer["threads"] > 1:
-            self._warnings.append(
-                f"the fork server has {answer['threads']} threads: a run may hang; please report this"
-            )
+        if len(answer["threads"]) > 1:
+            names = ", ".join(answer["threads"])
+            self._warnings.append(f"the fork server has several threads ({names}): a run may hang; please report this")
         if self._code is not None and answer["code"] != self._code:
             self._warnings.append(
                 "the code was edited while the sweep ran, and the fork server had to start again: "

@@ -35,7 +35,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     print(f"run of {cfg.model.name}, seed {cfg.seed}, from step {state['step']}")
     for phase in PHASES:
         with recorder.phase(phase):
-            misbehave(cfg, phase, folder)
+            misbehave(cfg, phase, recorder)
             if phase != "fit":
                 continue
             while state["step"] < cfg.task.steps:
@@ -63,8 +63,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     return recorder.result
 
 
-def misbehave(cfg: DictConfig, phase: str, folder: Path) -> None:
-    task = cfg.task
+def misbehave(cfg: DictConfig, phase: str, recorder: Recorder) -> None:
+    task, folder = cfg.task, recorder.folder
     if task.fault is None or task.phase != phase or cfg.seed != task.victim:
         return
     healed = Path(task.healed) if task.healed else None
@@ -89,6 +89,10 @@ def misbehave(cfg: DictConfig, phase: str, folder: Path) -> None:
             libc.sleep(600)
         case "sleep":
             time.sleep(600)
+        case "slow_data":
+            for clip in range(12):
+                time.sleep(0.3)
+                recorder.show(clips=clip)
         case "memory":
             raise MemoryError("no memory for 3 TiB")
         case "disk":

@@ -1,0 +1,235 @@
+"""The command line of a sweep: plan, folders, skipping, errors, exit codes."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.sweep.running import ROOT, Command
+
+
+def manifest(command: Command, name: str) -> dict:
+    return json.loads((command.folder / "multirun" / name / "sweep.json").read_text())
+
+
+def test_completes_and_says_how_far_it_is(command: Command) -> None:
+    output = command("-m", "sweep=a", "seed=1,2,3")
+    assert command.statuses() == {1: "completed", 2: "completed", 3: "completed"}
+    name = command.of(2).name
+    assert re.fullmatch(r"alpha_lora_aug_none_s2_[0-9a-f]{8}", name)
+    assert f"Experiment 2/3: {name}\n" in output
+    assert "Progress: 2/3 (66.7%)\nCompleted: 2, Failed: 0, Skipped: 0\nEstimated time remaining: 0." in output
+    assert "3 of 3 runs completed" in output
+
+
+def test_the_record_holds_the_fixed_block(command: Command) -> None:
+    command("-m", "sweep=a", "seed=1", "peft.r=4,16")
+    results = [json.loads(path.read_text()) for path in command.folder.glob("multirun/a/*/result.json")]
+    assert sorted(result["config"]["peft.r"] for result in results) == [4, 16]
+    for result in results:
+        digest = result["fingerprint"]
+        assert re.fullmatch(rf"alpha_lora_aug_none_s1_{digest[:8]}_\d{{8}}_\d{{6}}", result["experiment_id"])
+        assert result["config"]["strategy"] == "lora"
+        assert result["config"]["augmentation"] is True
+        assert result["sweep"]["name"] == "a"
+        assert result["sweep"]["total"] == 2
+        assert result["command"].startswith("python -m sousa_bench.train -m sweep=a seed=1 peft.r=")
+        assert result["resolved_config"]["peft"]["r"] == result["config"]["peft.r"]
+        assert result["process"]["pid"] > 0
+        assert result["error"] is None
+
+
+def test_completed_runs_are_never_done_twice(command: Command) -> None:
+    command("-m", "sweep=a", "seed=1,2")
+    command("seed=3")
+    before = command.bytes_of()
+    output = command("-m", "sweep=b", "seed=1,2,3,4")
+    assert {path: path.read_bytes() for path in before} == before
+    assert output.count("Completed already") == 3
+    assert output.count("Experiment ") == 1
+    jobs = manifest(command, "b")["jobs"]
+    assert [job["status"] for job in jobs] == ["reused", "reused", "reused", "pending"]
+    for job in jobs[:3]:
+        assert (command.folder / "multirun" / "b" / job["result"]).resolve().is_file()
+    assert "outputs" in jobs[2]["result"]
+
+
+def test_duplicates_are_dropped(command: Command) -> None:
+    output = command("-m", "sweep=a", "peft.r=8,8.0,4", "task.steps=1")
+    assert output.count("Experiment ") == 2
+    assert [job["status"] for job in manifest(command, "a")["jobs"]] == ["pending", "duplicate", "pending"]
+
+
+def test_what_does_not_change_the_outcome_does_not_change_the_run(command: Command) -> None:
+    command("-m", "sweep=a", "seed=1")
+    assert "Completed already" in command("-m", "sweep=b", "seed=1", "timeout=99", "on_error=stop", "n_jobs=2")
+
+
+def test_force_runs_again_and_loses_nothing(command: Command) -> None:
+    command("-m", "sweep=a", "seed=1")
+    before = command.bytes_of()
+    command("-m", "sweep=a", "seed=1", "force=true")
+    assert before.items() < command.bytes_of().items()
+    command("seed=5")
+    command("seed=5", "force=true")
+    assert len(list(command.folder.glob("outputs/*_s5_*/result.json"))) == 2
+
+
+def test_resume_failed_runs_only_what_failed(command: Command) -> None:
+    healed = command.folder / "healed"
+    words = ["-m", "sweep=a", "seed=1,2", "task.fault=raise", f"task.healed={healed}"]
+    command(*words, code=1)
+    healed.touch()
+    output = command(*words, "resume=failed")
+    assert output.count("Experiment ") == 1
+    output = command(
+        "-m", "sweep=a", "seed=1,2,7", "task.fault=raise", f"task.healed={healed}", "resume=failed", code=1
+    )
+    assert "Experiment " not in output
+    assert "Skipped 3/3" in output
+
+
+def test_a_failed_run_is_named_with_the_command_that_runs_it_again(command: Command) -> None:
+    healed = command.folder / "healed"
+    output = command("-m", "sweep=a", "seed=1,2,3", "task.fault=raise", f"task.healed={healed}", code=1)
+    name = command.of(2).name
+    assert output.count(f"FAILED: {name}: RuntimeError: the task broke") == 2  # when it fails, and at the end
+    [again] = re.findall(r"run it again: python -m sousa_bench\.train (.*)", output)
+    assert again == f"-m sweep=a seed=2 task.fault=raise task.healed={healed}"
+    healed.touch()
+    command(*again.split())
+    assert command.statuses() == {1: "completed", 2: "completed", 3: "completed"}
+    assert len(manifest(command, "a")["jobs"]) == 3
+    assert "Experiment" not in command("-m", "sweep=a", "seed=1,2,3", "task.fault=raise", f"task.healed={healed}")
+
+
+def test_on_error_stop_starts_nothing_more(command: Command) -> None:
+    output = command("-m", "sweep=a", "seed=1,2,3,4", "task.fault=raise", "on_error=stop", code=1)
+    assert command.statuses() == {1: "completed", 2: "failed"}
+    assert "Not run: 2" in output
+
+
+def test_a_single_run_lands_below_outputs_and_is_not_repeated(command: Command) -> None:
+    output = command("seed=4")
+    [result] = command.folder.glob("outputs/alpha_lora_aug_none_s4_*/result.json")
+    assert f"Result: {result.relative_to(command.folder)}" in output
+    assert json.loads(result.read_text())["sweep"] is None
+    assert "Completed already" in command("seed=4")
+    assert not (command.folder / "multirun").exists()
+
+
+def test_a_single_run_fails_with_one_message(command: Command) -> None:
+    output = command("seed=2", "task.fault=raise", code=1)
+    assert output.count("FAILED") == 1
+    assert "run it again: python -m sousa_bench.train seed=2 task.fault=raise" in output
+
+
+def test_mistakes_get_one_message_and_start_nothing(command: Command) -> None:
+    cases = {
+        ("modle=alpha",): "modle: there is no such key. Did you mean model?",
+        ("model=alhpa",): "model=alhpa: there is no such choice. Did you mean model=alpha? Choices: alpha,",
+        ("-m", "seed=1,2", "model=alpha,alhpa"): "Did you mean model=alpha?",
+        ("-m", "seed=1,2", "task.stepz=3"): "task.stepz: there is no such key. Did you mean task.steps",
+        ("steps=3",): "Did you mean task.steps",
+        ("n_jobs=0",): "n_jobs=0: it is the number of runs at the same time",
+        ("-m", "n_jobs=1,2"): "belong to the sweep",
+        ("-m", "sweep=../x"): "sweep=../x: a sweep's name is a folder below multirun/",
+        ("resume=maybe",): "resume=maybe: it can be true, false or failed",
+        ("timeout=-1",): "timeout=-1: it is a number of seconds",
+        ("augmentation=true,false",): "--multirun",
+        ("seed=[1",): "this is no override",
+    }
+    for words, message in cases.items():
+        output = command(*words, code=2)
+        assert message in output, (words, output)
+        assert output.count("\n") == 1, output
+    assert not (command.folder / "multirun").exists()
+    assert not (command.folder / "outputs").exists()
+
+
+def test_the_old_spelling_of_augmentation_works(command: Command) -> None:
+    command("-m", "sweep=a", "augmentation=true,false")
+    names = sorted(path.name.split("_")[2] for path in command.folder.glob("multirun/a/alpha*"))
+    assert names == ["aug", "noaug"]
+
+
+def test_two_sweeps_of_one_second_get_two_folders(command: Command) -> None:
+    processes = [command.start("-m", f"seed={seed}") for seed in (1, 2, 3)]
+    for process in processes:
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, output
+    assert len(list(command.folder.glob("multirun/*/*/sweep.json"))) == 3
+    assert command.statuses() == {1: "completed", 2: "completed", 3: "completed"}
+
+
+def test_two_sweeps_into_one_folder_do_each_run_once(command: Command) -> None:
+    words = ["-m", "sweep=a", "task.seconds=0.1", "task.steps=5"]
+    processes = [command.start(*words, "seed=1,2,3"), command.start(*words, "seed=3,2,1,4")]
+    outputs = [process.communicate(timeout=60)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert command.statuses() == {1: "completed", 2: "completed", 3: "completed", 4: "completed"}
+    assert all(result["attempts"] == 1 for result in command.results().values())
+    assert len(manifest(command, "a")["jobs"]) == 4
+
+
+def test_n_jobs_run_side_by_side_with_their_share_of_the_machine(command: Command) -> None:
+    command.environment["CUDA_VISIBLE_DEVICES"] = "3,7"
+    command.environment.pop("OMP_NUM_THREADS", None)
+    output = command("-m", "sweep=a", "n_jobs=3", "seed=1,2,3", "task.seconds=0.3")
+    assert output.index("Experiment 3/3") < output.index("Progress: 1/3")
+    assert re.search(r"^\[2\] run of alpha, seed 2", output, re.M)
+    environments = [result["environment"] for result in command.results().values()]
+    assert sorted(environment["gpus"] for environment in environments) == ["3", "3", "7"]
+    assert {environment["threads"] for environment in environments} == {"1"}
+
+
+def test_another_launcher_of_hydra_is_supervised_too(command: Command) -> None:
+    output = command("-m", "sweep=a", "hydra/launcher=basic", "seed=1,2", "task.fault=kill", code=1)
+    assert command.statuses() == {1: "completed", 2: "failed"}
+    assert "killed by signal 9" in output
+
+
+def test_run_log_holds_the_output(command: Command) -> None:
+    command("-m", "sweep=a", "seed=1")
+    assert "run of alpha, seed 1, from step 0" in (command.of(1) / "run.log").read_text()
+
+
+def test_help_starts_no_server(command: Command) -> None:
+    assert "== Config ==" in command("--help")
+    assert "name: alpha" in command("--cfg", "job")
+
+
+def test_status_shows_a_sweep(command: Command) -> None:
+    command("-m", "sweep=a", "seed=1,2,3", "task.fault=raise", "on_error=stop", code=1)
+    shown = subprocess.run(
+        [sys.executable, "-m", "sousa_bench.status"],
+        cwd=command.folder,
+        env=command.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    rows = [line.split() for line in shown.splitlines()[2:5]]
+    assert [row[2] for row in rows] == ["completed", "failed", "pending"]
+    assert "RuntimeError: the task broke" in shown
+    assert "go on with: python -m sousa_bench.train -m" in shown
+
+
+def test_the_front_end_imports_no_torch() -> None:
+    code = "import sousa_bench.sweep, sousa_bench.status, sys; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_other_interpreters_do_where_nothing_can_be_forked(command: Command, tmp_path: Path) -> None:
+    script = tmp_path / "spawn_app.py"
+    script.write_text(
+        "import runpy\nfrom sousa_bench.sweep import session\nsession.can_fork = lambda: False\n"
+        f"runpy.run_path({str(ROOT / 'tests/sweep/app.py')!r}, run_name='__main__')\n"
+    )
+    command.program = [sys.executable, str(script)]
+    output = command("-m", "sweep=a", "seed=1,2,3", "task.fault=segfault", code=1)
+    assert command.statuses() == {1: "completed", 2: "failed", 3: "completed"}
+    assert "SIGSEGV" in output
