@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from sousa_bench.analysis.study import Study, pair_of
+from sousa_bench.analysis.comparisons import pair_of
+from sousa_bench.analysis.study import Study
 
 MAX_NAMED = 12
 
@@ -23,7 +24,7 @@ def answer(study: Study) -> list[str]:
 
 
 def _cohort(study: Study, cohort: str, rows: pd.DataFrame) -> list[str]:
-    leader = rows.loc[rows["test_acc"].idxmax()]
+    leader = rows.sort_values("test_acc", ascending=False, kind="stable").iloc[0]
     where = f"Cohort {cohort}: the" if study.cohorts else "The"
     said = [f"{where} highest test accuracy is that of {leader['combination']}: {accuracy_words(leader)}."]
     tested = int(rows["p_best"].notna().sum())
@@ -36,7 +37,8 @@ def _cohort(study: Study, cohort: str, rows: pd.DataFrame) -> list[str]:
         names = "; ".join(others["combination"].head(MAX_NAMED))
         more = f"; and {len(others) - MAX_NAMED} more" if len(others) > MAX_NAMED else ""
         said.append(
-            f"{len(others)} of {tested} others can't be told from it (sign-flip test by player, Holm-corrected, 5 % level): "
+            f"{len(others)} of {tested} others can't be told from it (sign-flip test by player, Holm-corrected, 5 "
+            "% level): "
             f"{names}{more}."
         )
     else:
@@ -68,7 +70,8 @@ def _luck(rows: pd.DataFrame) -> list[str]:
     if (rows.loc[rows["best_set"], "seeds"] >= 2).all():
         return []
     return [
-        "With one seed each, intervals and tests cover the choice of players and clips, not the luck of training; more seeds "
+        "With one seed each, intervals and tests cover the choice of players and clips, not the luck of "
+        "training; more seeds "
         "would show that."
     ]
 

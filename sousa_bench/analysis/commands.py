@@ -183,7 +183,7 @@ def _commands(study: Study, cells: Sequence[tuple[Cell, str]]) -> tuple[str, ...
         return ()
     rows = [cell | ({"seed": seed} if seed else {}) for cell, seed in cells]
     merged = merge_cells(rows)
-    shared = [item for item in _shared(study)]
+    shared = _shared(study)
     lines = []
     for cell in merged:
         order = sorted(cell, key=lambda key: (KEY_ORDER.index(key) if key in KEY_ORDER else 50 + (key == "seed"), key))

@@ -1,8 +1,8 @@
 """Main effects and interactions over a balanced matrix, with players as blocks.
 
 The analysis of variance of a full factorial, each player measured in every cell, tested by flipping the signs of whole
-players' contrasts (as ``pairs.sign_flip``; with one degree of freedom and normal differences it agrees with the repeated
-measures F test). A matrix with holes has no such decomposition, and is named rather than patched.
+players' contrasts (as ``pairs.sign_flip``; with one degree of freedom and normal differences it agrees with the
+repeated measures F test). A matrix with holes has no such decomposition, and is named rather than patched.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sousa_bench.analysis.factors import augmentation_words, shown
 from sousa_bench.analysis.intervals import difference_interval
-from sousa_bench.analysis.pairs import ALPHA, EXACT_PLAYERS, holm, sign_patterns
+from sousa_bench.analysis.pairs import ALPHA, DRAWS, EXACT_PLAYERS, holm, sign_patterns
 
 MAX_ORDER = 3
 MAX_CELLS = 400
@@ -30,10 +30,11 @@ class Effects:
     """What the factors of one cohort do.
 
     Attributes:
-        table: A row an effect: ``effect``, ``levels``, ``share`` (of the variation between cells), ``largest`` (greatest
-            difference between two levels, percentage points, main effects only), ``p``, ``p_holm``, ``players``, ``clips``.
-        levels: A row a level of each factor: ``factor``, ``level``, ``accuracy``, ``deviation`` from the grand mean with
-            ``low`` and ``high``, ``cells``, ``players``, ``clips``.
+        table: A row an effect: ``effect``, ``levels``, ``share`` (of the variation between cells), ``largest``
+            (greatest difference between two levels, percentage points, main effects only), ``p``, ``p_holm``,
+            ``clear``, ``players``, ``clips``.
+        levels: A row a level of each factor: ``factor``, ``level``, ``accuracy``, ``deviation`` from the grand mean
+            with ``low`` and ``high``, ``cells``, ``players``, ``clips``.
         word: Why there is no decomposition, in a plain sentence; empty where there is one.
     """
 
@@ -132,17 +133,18 @@ def _component(array: Array, subset: Sequence[int]) -> Array:
     return result
 
 
-def flip_sums_of_squares(contrasts: Sequence[Array], seed: int = 0) -> Array:
+def flip_sums_of_squares(contrasts: Sequence[Array], seed: int = 0, draws: int = DRAWS) -> Array:
     """P values of sums of squares of summed contrasts under sign flips of whole players.
 
     Args:
         contrasts: For each effect the contrasts by player, shape (contrasts, players).
-        seed: As ``pairs.sign_flip``.
+        seed: As ``pairs.sign_flip``, and so ``draws``.
+        draws: Number of drawn patterns.
     """
     observed = np.array([(contrast.sum(axis=1) ** 2).sum() for contrast in contrasts])
     hits, count = np.zeros(len(contrasts), dtype=np.int64), 0
     players = contrasts[0].shape[1]
-    for signs in sign_patterns(players, seed):
+    for signs in sign_patterns(players, seed, draws):
         for number, contrast in enumerate(contrasts):
             squares = ((signs @ contrast.T) ** 2).sum(axis=1)
             hits[number] += int((squares >= observed[number] * (1 - 1e-9) - 1e-18).sum())

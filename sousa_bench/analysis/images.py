@@ -11,7 +11,8 @@ from sousa_bench.analysis.plots import Plot
 WIDTH = 1100
 SCALE = 2
 NO_BROWSER = (
-    "no PNG files: kaleido needs Chrome or Chromium, and there is none. Install one (apt install chromium, or the command "
+    "no PNG files: kaleido needs Chrome or Chromium, and there is none. Install one (apt install chromium, or "
+    "the command "
     "plotly_get_chrome), or set BROWSER_PATH; report.html has every plot without it."
 )
 

@@ -58,7 +58,8 @@ def accuracy_interval(totals: Array, sizes: Array, level: float = LEVEL) -> Inte
 
     Returns:
         Intervals within [0, 1]; NaN ends below ``MIN_PLAYERS``. Where every clip is right (or wrong) there is no spread
-        to measure, and the far end is the exact binomial one with a player as the unit: ``(alpha / 2) ** (1 / players)``.
+        to measure, and the far end is the exact binomial one with a player as the unit: ``(alpha / 2) ** (1 /
+        players)``.
     """
     estimate, error, dof = _clustered(totals, sizes)
     players = len(sizes)

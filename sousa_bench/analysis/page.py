@@ -1,7 +1,7 @@
 """``report.html``: one file that holds everything, the plots' library among it, and asks no network for anything.
 
-Whatever comes from a result file reaches the page as escaped text or as JSON that no script tag can end; a content security
-policy by hash keeps any other script from running.
+Whatever comes from a result file reaches the page as escaped text or as JSON that no script tag can end; a content
+security policy by hash keeps any other script from running.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def page(
         "filters": _filters(study),
         "runs": rows,
         "plots": [_plot(study, plot) for plot in plots if plot.figure is not None],
-        "labels": {str(row): label for row, label in study.run_labels().items()},
+        "labels": {str(row): label for row, label in study.run_labels.items()},
         "templates": {theme: template(theme) for theme in ("light", "dark")},
     }
     scripts = {"PLOTLY": _plotly(), "SCRIPT": _asset("page.js")}
@@ -66,7 +66,8 @@ def page(
         "REFRESH": f'<meta http-equiv="refresh" content="{refresh:g}">' if refresh else "",
         "STYLE": _asset("page.css"),
         "MADE": f"{datetime.now():%Y-%m-%d %H:%M}",
-        "HIDDEN": f"<p class=note>The table holds the best {len(rows)} runs; {hidden} more are in comparison_table.csv.</p>"
+        "HIDDEN": f"<p class=note>The table holds the best {len(rows)} runs; {hidden} more are in "
+        "comparison_table.csv.</p>"
         if hidden > 0
         else "",
         "ANSWER": answer_section(study, top),
@@ -127,7 +128,7 @@ def _policy(scripts: Sequence[str]) -> str:
 def _columns(study: Study) -> list[dict[str, Any]]:
     """The columns of the page's table: key, heading, kind (text, number), digits or unit."""
     varied = [key for key in study.factors if key not in BASE_FACTORS]
-    columns = [
+    columns: list[dict[str, Any]] = [
         {"key": "model", "title": "Model", "kind": "text"},
         {"key": "strategy", "title": "PEFT", "kind": "text"},
         {"key": "augmentation", "title": "Aug.", "kind": "flag"},
@@ -242,5 +243,5 @@ def _block(plot: Plot) -> str:
     name = html.escape(plot.name)
     return (
         f'<figure id="figure-{name}"><h3></h3><div class="plot" id="plot-{name}" role="img"></div>'
-        f"<figcaption>{caption}</figcaption></figure>"
+        f'<figcaption>{caption} <span class="more"></span></figcaption></figure>'
     )

@@ -1,9 +1,9 @@
 """Paired comparisons on the same clips: sign-flip permutation by player, McNemar by clip, Holm's correction.
 
-A sign-flip test (Fisher 1935, "The Design of Experiments", section 21) asks how often the summed difference is as large as
-the one seen when each player's difference could as well have had the other sign. It needs no distribution, and takes
-players, who resemble themselves from clip to clip, as the units. McNemar's test takes each clip for a unit of its
-own and so raises false alarms as soon as players differ; it is given for comparison with older papers only.
+A sign-flip test (Fisher 1935, "The Design of Experiments", section 21) asks how often the summed difference is as
+large as the one seen when each player's difference could as well have had the other sign. It needs no distribution,
+and takes players, who resemble themselves from clip to clip, as the units. McNemar's test takes each clip for a unit
+of its own and so raises false alarms as soon as players differ; it is given for comparison with older papers only.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ CHUNK = 8_192
 Array = NDArray[np.float64]
 
 
-def sign_flip(values: Array, pairs: NDArray[np.int64], seed: int = 0) -> Array:
+def sign_flip(values: Array, pairs: NDArray[np.int64], seed: int = 0, draws: int = DRAWS) -> Array:
     """Two-sided p values of paired differences, flipping the sign of whole players.
 
     Args:
         values: Right clips by combination and player, shape (combinations, players).
         pairs: Numbers of the two combinations of each comparison, shape (comparisons, 2).
         seed: Seed of the drawn sign patterns, where the players are too many to enumerate them all.
+        draws: Number of drawn patterns.
 
     Returns:
-        P values, shape (comparisons,): exact up to ``EXACT_PLAYERS`` players, else from ``DRAWS`` patterns drawn with a
+        P values, shape (comparisons,): exact up to ``EXACT_PLAYERS`` players, else from patterns drawn with a
         fixed seed, the one seen counted among them (so never 0).
     """
     values = np.asarray(values, float)
@@ -40,7 +41,7 @@ def sign_flip(values: Array, pairs: NDArray[np.int64], seed: int = 0) -> Array:
     tolerance = 1e-9 * (1 + np.abs(values).sum())
     hits = np.zeros(len(observed), dtype=np.int64)
     count = 0
-    for signs in sign_patterns(values.shape[1], seed):
+    for signs in sign_patterns(values.shape[1], seed, draws):
         sums = signs @ values.T
         hits += (np.abs(sums[:, first] - sums[:, second]) >= observed - tolerance).sum(axis=0)
         count += len(signs)
@@ -50,7 +51,7 @@ def sign_flip(values: Array, pairs: NDArray[np.int64], seed: int = 0) -> Array:
     return result
 
 
-def sign_patterns(players: int, seed: int = 0) -> Iterator[Array]:
+def sign_patterns(players: int, seed: int = 0, draws: int = DRAWS) -> Iterator[Array]:
     """Chunks of sign patterns, each (patterns, players): all of them up to ``EXACT_PLAYERS`` players, else drawn.
 
     Of all patterns the half with a positive first sign is enough, since a two-sided statistic doesn't see the other.
@@ -60,12 +61,12 @@ def sign_patterns(players: int, seed: int = 0) -> Iterator[Array]:
         bits = np.arange(players)
         for start in range(0, total, CHUNK):
             codes = np.arange(start, min(start + CHUNK, total))
-            yield 1.0 - 2.0 * ((codes[:, None] >> bits) & 1)
+            yield (1 - 2 * ((codes[:, None] >> bits) & 1)).astype(np.float64)
         return
     rng = np.random.default_rng(seed)
-    for start in range(0, DRAWS, CHUNK):
-        size = min(CHUNK, DRAWS - start)
-        yield 1.0 - 2.0 * rng.integers(0, 2, (size, players), dtype=np.int8)
+    for start in range(0, draws, CHUNK):
+        size = min(CHUNK, draws - start)
+        yield (1 - 2 * rng.integers(0, 2, (size, players), dtype=np.int8)).astype(np.float64)
 
 
 def smallest_p(players: int) -> float:

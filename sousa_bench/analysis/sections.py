@@ -1,4 +1,4 @@
-"""The page's parts that are text: the answer, failures, next commands, how the numbers came about. All of it escaped."""
+"""The page's parts that are text: the answer, failures, next commands, statistics. All of it escaped."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import pandas as pd
 
 from sousa_bench.analysis.answer import answer
 from sousa_bench.analysis.commands import next_steps, retry_command
+from sousa_bench.analysis.comparisons import pair_of
 from sousa_bench.analysis.console import p_value
 from sousa_bench.analysis.impact import augmentation_impact
 from sousa_bench.analysis.pairs import ALPHA
-from sousa_bench.analysis.study import Study, pair_of
+from sousa_bench.analysis.study import Study
 from sousa_bench.analysis.summary import counts, failure_cause
 
 MAX_FAILURES = 200
@@ -27,7 +28,9 @@ def text(value: Any) -> str:
 
 def rows_table(head: Sequence[str], rows: Sequence[Sequence[Any]], number_from: int = 1) -> str:
     """A table; cells are escaped, columns from ``number_from`` on are aligned as numbers."""
-    heads = "".join(f'<th scope="col">{text(cell)}</th>' for cell in head)
+    heads = "".join(
+        f'<th scope="col"{" class=n" if i >= number_from else ""}>{text(cell)}</th>' for i, cell in enumerate(head)
+    )
     body = "".join(
         "<tr>"
         + "".join(f"<td{' class=n' if i >= number_from else ''}>{text(c)}</td>" for i, c in enumerate(row))
@@ -56,11 +59,22 @@ def _leaders(study: Study, top: int) -> str:
     if not len(frame):
         return ""
     leaders: dict[str, str] = {}
-    for cohort, rows in frame[frame["test_acc"].notna()].groupby("cohort"):
-        leaders[str(cohort)] = str(rows.loc[rows["test_acc"].idxmax(), "combination"])
+    for cohort, group in frame[frame["test_acc"].notna()].groupby("cohort"):
+        ranked = group.sort_values("test_acc", ascending=False, kind="stable")
+        leaders[str(cohort)] = str(ranked["combination"].iloc[0])
     rows = [_leader(study, number, row, leaders) for number, (_, row) in enumerate(frame.head(top).iterrows(), start=1)]
-    head = ["#", "Combination", "Test acc.", "95 % interval", "± seeds (n)", "Macro F1", "Behind the best", "p (Holm)",
-            "Can be the best", "Clips / players"]  # fmt: skip
+    head = [
+        "#",
+        "Combination",
+        "Test acc.",
+        "95 % interval",
+        "± seeds (n)",
+        "Macro F1",
+        "Behind the best",
+        "p (Holm)",
+        "Can be the best",
+        "Clips / players",
+    ]
     return rows_table(head, rows, number_from=2)
 
 
@@ -98,7 +112,8 @@ def failures_section(study: Study) -> str:
     for row in rows[:MAX_FAILURES]:
         item = table.iloc[row]
         parts.append(
-            f"<article><h3>{text(item['experiment_id'])}</h3><p><b>{text(item['status'])}</b>: {text(failure_cause(item))}. "
+            f"<article><h3>{text(item['experiment_id'])}</h3><p><b>{text(item['status'])}</b>: "
+            f"{text(failure_cause(item))}. "
             f"{text(str(item['error'] or '')[:600])}</p>{_command(retry_command(study, int(row)))}</article>"
         )
     if len(rows) > MAX_FAILURES:
@@ -121,7 +136,8 @@ def steps_section(study: Study, top: int) -> str:
 
 
 def _command(command: str) -> str:
-    return f'<div class="command"><pre><code>{text(command)}</code></pre><button type="button" class="copy">Copy</button></div>'
+    button = '<button type="button" class="copy">Copy</button>'
+    return f'<div class="command"><pre><code>{text(command)}</code></pre>{button}</div>'
 
 
 def methods_section(study: Study) -> str:
@@ -131,9 +147,11 @@ def methods_section(study: Study) -> str:
     parts.append(
         "<h3>How these numbers came about</h3><ul>"
         f"<li>Test clips: {text(players or 'no predictions were found')}.</li>"
-        "<li>Intervals: 95 %, clustered by player, CR2 variance and t quantile with Satterthwaite degrees of freedom, on the "
+        "<li>Intervals: 95 %, clustered by player, CR2 variance and t quantile with Satterthwaite degrees of "
+        "freedom, on the "
         "logit scale; none below 8 players.</li>"
-        "<li>Comparisons: sign-flip permutation tests by player on the same clips, exact up to 17 players, else 100,000 drawn "
+        "<li>Comparisons: sign-flip permutation tests by player on the same clips, exact up to 17 players, else "
+        "100,000 drawn "
         "patterns; Holm's correction over all pairs of a cohort.</li>"
         "<li>Combinations average their seeds; the spread over seeds is shown apart.</li>"
         "<li>Runs that differ in data, test clips, kind of weights or epochs are never compared.</li></ul>"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sousa_bench.analysis.comparisons import COLUMNS, Measured, against_best, measure, pair_table
 from sousa_bench.analysis.effects import Effects, effects
 from sousa_bench.analysis.factors import (
     BASE_FACTORS,
@@ -19,33 +21,44 @@ from sousa_bench.analysis.factors import (
     combination_columns,
     shown,
 )
-from sousa_bench.analysis.intervals import accuracy_interval, difference_interval, why_no_interval
-from sousa_bench.analysis.table import Results
-from sousa_bench.analysis.pairs import ALPHA, holm, mcnemar, sign_flip, smallest_p
+from sousa_bench.analysis.intervals import accuracy_interval, why_no_interval
+from sousa_bench.analysis.pairs import ALPHA, smallest_p
 from sousa_bench.analysis.predictions import ClipSet, read_predictions
+from sousa_bench.analysis.table import Results
 from sousa_bench.errors import UserError
 
 FAMILY_LIMIT = 40
 PREDICTIONS_LIMIT = 1000
 LOWER_IS_BETTER = ("loss", "time", "seconds", "memory", "params", "param_efficiency")
-MEANS = ("val_acc", "val_f1_macro", "test_acc", "test_f1_macro", "total_params", "trainable_params",
-         "training_time_seconds", "avg_epoch_time", "peak_memory_bytes")  # fmt: skip
+MEANS = (
+    "val_acc",
+    "val_f1_macro",
+    "test_acc",
+    "test_f1_macro",
+    "total_params",
+    "trainable_params",
+    "training_time_seconds",
+    "avg_epoch_time",
+    "peak_memory_bytes",
+)
 
 
-@dataclass
+@dataclass(eq=False)
 class Study:
     """Results and what the statistics say of them.
 
     Attributes:
         results: What was read.
         metric: Column that ranks.
-        combinations: A row a combination with a completed run, best first: its factors, ``cohort``, ``runs``, ``seeds``,
-            means over seeds, ``metric_std`` and ``acc_std`` over seeds, ``acc_low``, ``acc_high`` and ``acc_error`` over
-            players, ``clips``, ``players``, ``note``, ``best_set``.
+        combinations: A row a combination with a completed run, best first: its factors, ``cohort``, ``runs``,
+            ``seeds``, means over seeds, ``metric_std`` and ``acc_std`` over seeds, ``acc_low``, ``acc_high`` and
+            ``acc_error`` over players, ``clips``, ``players``, ``note``, ``best_set``.
         pairs: A row a comparison: ``first``, ``second``, ``difference`` (first minus second) with ``low``, ``high``,
-            ``p``, ``p_holm``, ``mcnemar_p`` (by clip), ``seeds_first``, ``seeds_second``, ``clips``, ``players``, ``cohort``.
+            ``p``, ``p_holm``, ``mcnemar_p`` (by clip), ``seeds_first``, ``seeds_second``, ``clips``, ``players``,
+            ``cohort``.
         effects: Main effects and interactions of each cohort.
         clip_sets: The aligned predictions.
+        measured: The combinations on each clip set.
         cohorts: What sets each cohort apart; empty where all runs are comparable.
         notes: Plain sentences about what was not compared, and why.
     """
@@ -56,6 +69,7 @@ class Study:
     pairs: pd.DataFrame = field(default_factory=pd.DataFrame)
     effects: dict[str, Effects] = field(default_factory=dict)
     clip_sets: list[ClipSet] = field(default_factory=list)
+    measured: list[list[Measured]] = field(default_factory=list)
     cohorts: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -69,12 +83,13 @@ class Study:
         """The columns that make a combination."""
         return combination_columns(self.table, self.results.factors)
 
-    @property
+    @cached_property
     def done(self) -> pd.DataFrame:
         """The completed runs with a test accuracy, best first by the metric; the index is the row in ``table``."""
         rows = self.table[(self.table["status"] == "completed") & self.table["test_acc"].notna()]
         return rows.sort_values(self.metric, ascending=lower_is_better(self.metric), kind="stable", na_position="last")
 
+    @cached_property
     def run_labels(self) -> dict[int, str]:
         """A short unique name of each row of the table: ``ast + lora, aug, peft.r=8, seed 2``."""
         extra = [key for key in self.factors if key not in BASE_FACTORS]
@@ -82,7 +97,8 @@ class Study:
             extra.append("seed")
         names: dict[int, str] = {}
         taken: dict[str, int] = {}
-        for row, item in zip(self.table.index, self.table.to_dict("records"), strict=True):
+        keys = list(dict.fromkeys([*BASE_FACTORS, *extra]))
+        for row, item in zip(self.table.index, self.table[keys].to_dict("records"), strict=True):
             words = augmentation_words(item["augmentation"]).replace("with aug", "aug")
             parts = [f"{item['model']} + {item['strategy']}", words]
             parts += [
@@ -184,15 +200,6 @@ def _check_accuracy(made: Study, clips: ClipSet, accuracy: NDArray[np.float64]) 
             )
 
 
-@dataclass
-class _Measured:
-    """One combination's right clips on one clip set, averaged over its seeds."""
-
-    index: int
-    correct: NDArray[np.float32]
-    seeds: int
-
-
 def _compare(made: Study) -> None:
     """Fill in the combinations' intervals, the pairs and the effects."""
     frame = made.combinations
@@ -202,7 +209,8 @@ def _compare(made: Study) -> None:
     frame["note"] = "no interval: no predictions"
     pairs = []
     for number, clips in enumerate(made.clip_sets):
-        measured = _measure(frame, clips)
+        measured = measure(frame, clips)
+        made.measured.append(measured)
         _combination_intervals(frame, number, clips, measured)
         for cohort in sorted({str(frame["cohort"].iloc[item.index]) for item in measured}):
             group = [item for item in measured if frame["cohort"].iloc[item.index] == cohort]
@@ -210,28 +218,14 @@ def _compare(made: Study) -> None:
             name = cohort if cohort not in made.effects else f"{cohort}, clip set {number + 1}"
             made.effects[name] = _cohort_effects(made, clips, group)
     pairs = [part for part in pairs if len(part)]
-    made.pairs = pd.concat(pairs, ignore_index=True) if pairs else pd.DataFrame(columns=PAIR_COLUMNS)
+    made.pairs = pd.concat(pairs, ignore_index=True) if pairs else pd.DataFrame(columns=list(COLUMNS))
     _mark_best(made)
 
 
-PAIR_COLUMNS = ["cohort", "first", "second", "difference", "low", "high", "p", "p_holm", "mcnemar_p", "only_first",
-                "only_second", "seeds_first", "seeds_second", "clips", "players", "clear"]  # fmt: skip
-
-
-def _measure(frame: pd.DataFrame, clips: ClipSet) -> list[_Measured]:
-    place = {row: number for number, row in enumerate(clips.rows)}
-    correct = clips.correct
-    measured = []
-    for index, rows in enumerate(frame["rows"]):
-        there = [place[row] for row in rows if row in place]
-        if there:
-            measured.append(_Measured(index, correct[there].mean(axis=0, dtype=np.float32), len(there)))
-    return measured
-
-
-def _combination_intervals(frame: pd.DataFrame, number: int, clips: ClipSet, measured: Sequence[_Measured]) -> None:
-    indices = [item.index for item in measured if frame["clip_set"].iloc[item.index] < 0]
+def _combination_intervals(frame: pd.DataFrame, number: int, clips: ClipSet, measured: Sequence[Measured]) -> None:
+    """Intervals of the combinations that no larger clip set has given one."""
     items = [item for item in measured if frame["clip_set"].iloc[item.index] < 0]
+    indices = [item.index for item in items]
     if not items:
         return
     frame.loc[indices, ["clips", "players", "clip_set"]] = [len(clips.label), len(clips.players), number]
@@ -244,65 +238,21 @@ def _combination_intervals(frame: pd.DataFrame, number: int, clips: ClipSet, mea
     frame.loc[indices, "acc_error"] = interval.error
 
 
-def _cohort_pairs(made: Study, cohort: str, clips: ClipSet, group: Sequence[_Measured]) -> pd.DataFrame:
-    """All paired comparisons between combinations of one cohort on one clip set."""
-    frame = made.combinations
-    if len(group) < 2 or clips.player is None or len(clips.players) < 2:
-        return pd.DataFrame(columns=PAIR_COLUMNS)
+def _cohort_pairs(made: Study, cohort: str, clips: ClipSet, group: Sequence[Measured]) -> pd.DataFrame:
+    """All paired comparisons between combinations of one cohort on one clip set, at most ``FAMILY_LIMIT`` of them."""
     if len(group) > FAMILY_LIMIT:
         made.notes.append(
             f"Cohort {cohort}: {len(group)} combinations; the paired tests take the {FAMILY_LIMIT} best by validation "
             "accuracy, which the test clips had no part in. Filter to compare others."
         )
-        score = frame["val_acc"].iloc[[item.index for item in group]].to_numpy(float)
+        score = made.combinations["val_acc"].iloc[[item.index for item in group]].to_numpy(float)
         chosen = np.argsort(-np.nan_to_num(score, nan=-1.0), kind="stable")[:FAMILY_LIMIT]
         group = [group[number] for number in sorted(chosen)]
-    values = np.stack([item.correct for item in group])
-    totals = clips.totals(values)
-    couples = np.array([(i, j) for i in range(len(group)) for j in range(i + 1, len(group))])
-    first, second = couples.T
-    interval = difference_interval(totals[first] - totals[second], clips.sizes)
-    p_values = sign_flip(totals, couples)
-    discordant = _discordant(made, clips, [group[k].index for k in range(len(group))], couples)
-    labels = frame["combination"].to_numpy()
-    seeds = np.array([item.seeds for item in group])
-    indices = np.array([item.index for item in group])
-    made_pairs = pd.DataFrame(
-        {
-            "cohort": cohort,
-            "first": labels[indices[first]],
-            "second": labels[indices[second]],
-            "difference": interval.estimate,
-            "low": interval.low,
-            "high": interval.high,
-            "p": p_values,
-            "p_holm": holm(p_values),
-            "mcnemar_p": mcnemar(discordant[:, 0], discordant[:, 1]),
-            "only_first": discordant[:, 0],
-            "only_second": discordant[:, 1],
-            "seeds_first": seeds[first],
-            "seeds_second": seeds[second],
-            "clips": len(clips.label),
-            "players": len(clips.players),
-        }
-    )
-    made_pairs["clear"] = made_pairs["p_holm"] <= ALPHA
-    return made_pairs
+    couples = np.array([(i, j) for i in range(len(group)) for j in range(i + 1, len(group))], dtype=np.int64)
+    return pair_table(made.combinations, clips, group, couples)
 
 
-def _discordant(made: Study, clips: ClipSet, indices: Sequence[int], couples: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Clips that one of two combinations alone recognised, in their first runs, shape (comparisons, 2)."""
-    place = {row: number for number, row in enumerate(clips.rows)}
-    rows = made.combinations["rows"]
-    runs = [next(place[row] for row in rows.iloc[index] if row in place) for index in indices]
-    right = clips.correct[runs].astype(np.float32)
-    both = right @ right.T
-    alone = right.sum(axis=1)[:, None] - both
-    first, second = couples.T
-    return np.stack([alone[first, second], alone[second, first]], axis=1).astype(np.int64)
-
-
-def _cohort_effects(made: Study, clips: ClipSet, group: Sequence[_Measured]) -> Effects:
+def _cohort_effects(made: Study, clips: ClipSet, group: Sequence[Measured]) -> Effects:
     if clips.player is None or not group:
         return Effects(word="Effects can't be tested: the predictions name no player.")
     cells = made.combinations.iloc[[item.index for item in group]]
@@ -329,19 +279,13 @@ def _mark_best(made: Study) -> None:
                 frame.loc[row, "best_set"] = against[label] > ALPHA
 
 
-def against_best(pairs: pd.DataFrame, cohort: str, best: str) -> dict[str, float]:
-    """Holm-adjusted p value of each combination that was compared with ``best``."""
-    mine = pairs[pairs["cohort"] == cohort] if len(pairs) else pairs
-    found = {str(row["second"]): float(row["p_holm"]) for _, row in mine[mine["first"] == best].iterrows()}
-    return found | {str(row["first"]): float(row["p_holm"]) for _, row in mine[mine["second"] == best].iterrows()}
-
-
 def _say(made: Study) -> None:
     """Sentences on what was not compared, or could not be decided."""
     if made.cohorts:
         words = "; ".join(f"{name}: {what}" for name, what in made.cohorts.items())
         made.notes.append(
-            f"Runs that differ in data, test clips, weights or epochs are not compared with one another. Cohorts: {words}."
+            "Runs that differ in data, test clips, weights or epochs are not compared with one another. Cohorts: "
+            f"{words}."
         )
     for cohort, rows in made.combinations.groupby("cohort"):
         if rows.loc[rows["clip_set"] >= 0, "clip_set"].nunique() > 1:
@@ -356,8 +300,10 @@ def _say(made: Study) -> None:
         players = int(pairs["players"].iloc[0])
         if smallest_p(players) * len(pairs) > ALPHA:
             made.notes.append(
-                f"Cohort {cohort}: with {players} players no sign-flip p value can be below {smallest_p(players):.2g}, so "
-                f"none of {len(pairs)} comparisons can be clear after Holm's correction. Test on more players, or filter "
+                f"Cohort {cohort}: with {players} players no sign-flip p value can be below "
+                f"{smallest_p(players):.2g}, so "
+                f"none of {len(pairs)} comparisons can be clear after Holm's correction. Test on more players, or "
+                "filter "
                 "to fewer combinations."
             )
 
@@ -371,22 +317,3 @@ def _say_weights(made: Study) -> None:
     for (cohort, model), rows in done.groupby(["cohort", "model"]):
         if rows["weights.sha256"].nunique() > 1:
             made.notes.append(f"Cohort {cohort}: runs of {model} started from different weights files; mind that.")
-
-
-def pair_of(pairs: pd.DataFrame, first: str, second: str) -> Mapping[str, Any] | None:
-    """The comparison of two combinations, turned so that ``first`` comes first; None where there is none."""
-    direct = pairs[(pairs["first"] == first) & (pairs["second"] == second)]
-    if len(direct):
-        return dict(direct.iloc[0])
-    turned = pairs[(pairs["first"] == second) & (pairs["second"] == first)]
-    if not len(turned):
-        return None
-    row = dict(turned.iloc[0])
-    row |= {
-        "first": first,
-        "second": second,
-        "difference": -row["difference"],
-        "low": -row["high"],
-        "high": -row["low"],
-    }
-    return row | {"only_first": row["only_second"], "only_second": row["only_first"]}

@@ -10,12 +10,13 @@ import pandas as pd
 
 from sousa_bench.analysis.answer import answer
 from sousa_bench.analysis.commands import next_steps, retry_command
+from sousa_bench.analysis.comparisons import pair_of
 from sousa_bench.analysis.console import minutes, p_value, render
 from sousa_bench.analysis.effects import Effects
 from sousa_bench.analysis.factors import augmentation_words, shown
 from sousa_bench.analysis.impact import Impact, augmentation_impact
 from sousa_bench.analysis.pairs import ALPHA
-from sousa_bench.analysis.study import Study, pair_of
+from sousa_bench.analysis.study import Study
 
 MAX_LISTED = 50
 
@@ -149,10 +150,13 @@ def _fastest(study: Study, top: int) -> str:
     rows = study.combinations.dropna(subset="training_time_seconds")
     rows = rows.sort_values("training_time_seconds", kind="stable").head(top)
     lines = [
-        f"{number}. {_named(study, row)}: {minutes(row['training_time_seconds'])}, Acc={row['test_acc']:.4f}{_tail(row)}"
+        f"{number}. {_named(study, row)}: {minutes(row['training_time_seconds'])}, "
+        f"Acc={row['test_acc']:.4f}{_tail(row)}"
         for number, (_, row) in enumerate(rows.iterrows(), start=1)
     ]
-    devices = study.table["environment.device"].dropna().unique() if "environment.device" in study.table else []
+    devices: list[Any] = (
+        list(study.table["environment.device"].dropna().unique()) if "environment.device" in study.table else []
+    )
     if len(devices) > 1:
         lines += ["", f"Mind: the runs ran on different devices ({escape(', '.join(map(str, devices)))})."]
     return "\n".join(["### Fastest training", "", *(lines or ["No completed run yet."])])
@@ -176,8 +180,10 @@ def _best_pairs(study: Study, top: int) -> str:
         blocks += [
             f"### {_named(study, leader)} against the next" + (f" (cohort {cohort})" if study.cohorts else ""),
             "",
-            f"{len(mine)} comparisons in the family; {int(mine['clips'].iloc[0]):,} clips of {int(mine['players'].iloc[0])} players. "
-            "The sign-flip test decides. McNemar's test takes every clip for independent, which clips of one player are "
+            f"{len(mine)} comparisons in the family; {int(mine['clips'].iloc[0]):,} clips of "
+            f"{int(mine['players'].iloc[0])} players. "
+            "The sign-flip test decides. McNemar's test takes every clip for independent, which clips of one "
+            "player are "
             "not: it raises false alarms and is given for comparison with other papers only (first seed of each).",
             "",
             head,
@@ -204,8 +210,10 @@ def _effects(name: str, item: Effects) -> str:
         return "\n".join([*lines, escape(item.word)])
     players, clips = int(item.table["players"].iloc[0]), int(item.table["clips"].iloc[0])
     lines += [
-        f"Balanced matrix, players as blocks ({players} players, {clips:,} clips), sign-flip tests, Holm-corrected. The share is "
-        "that of the variation between the cells' means. With one seed a small interaction may be the luck of training.",
+        f"Balanced matrix, players as blocks ({players} players, {clips:,} clips), sign-flip tests, "
+        "Holm-corrected. The share is "
+        "that of the variation between the cells' means. With one seed a small interaction may be the luck of "
+        "training.",
         "",
         "| effect | levels | share | largest difference | p | p (Holm) | clear |",
         "|---|---|---|---|---|---|---|",
@@ -214,7 +222,8 @@ def _effects(name: str, item: Effects) -> str:
         largest = f"{row['largest']:.2f} points" if row["largest"] == row["largest"] else "–"
         clear = "yes" if row["p_holm"] <= ALPHA else "no"
         lines.append(
-            f"| {escape(row['effect'])} | {row['levels']} | {100 * row['share']:.1f} % | {largest} | {p_value(row['p'])} | "
+            f"| {escape(row['effect'])} | {row['levels']} | {100 * row['share']:.1f} % | {largest} | "
+            f"{p_value(row['p'])} | "
             f"{p_value(row['p_holm'])} | {clear} |"
         )
     return "\n".join(lines)
@@ -257,7 +266,8 @@ def _impact(impact: Impact) -> str:
         return "\n".join([*lines, "", escape(impact.word)])
     lines += [
         "",
-        "Paired: the same model, strategy, other factors and seeds, on the same clips; with augmentation minus without.",
+        "Paired: the same model, strategy, other factors and seeds, on the same clips; with augmentation minus "
+        "without.",
         "",
         "| combination | difference | 95 % interval | p (sign-flip) | p (Holm) | clips | players |",
         "|---|---|---|---|---|---|---|",
@@ -279,7 +289,8 @@ def _seeds(study: Study) -> str:
     lines = [
         "## Seeds and players",
         "",
-        "Two kinds of luck, apart: the spread over seeds (training) and the standard error over players (the test clips).",
+        "Two kinds of luck, apart: the spread over seeds (training) and the standard error over players (the "
+        "test clips).",
         "",
         "| combination | mean accuracy ± std over seeds | seeds | standard error over players | clips | players |",
         "|---|---|---|---|---|---|",
@@ -287,7 +298,8 @@ def _seeds(study: Study) -> str:
     for _, row in rows.head(MAX_LISTED).iterrows():
         error = f"{row['acc_error']:.4f}" if row["acc_error"] == row["acc_error"] else "–"
         lines.append(
-            f"| {escape(row['combination'])} | {row['test_acc']:.4f} ± {row['acc_std']:.4f} | {row['seeds']} | {error} | "
+            f"| {escape(row['combination'])} | {row['test_acc']:.4f} ± {row['acc_std']:.4f} | {row['seeds']} | "
+            f"{error} | "
             f"{row['clips']:,} | {row['players']} |"
         )
     pooled = float(np.sqrt((rows["acc_std"] ** 2 * (rows["runs"] - 1)).sum() / (rows["runs"] - 1).sum()))
@@ -305,7 +317,8 @@ def _failures(study: Study) -> str:
     for row in rows[:MAX_LISTED]:
         item = table.iloc[row]
         lines += [
-            f"- **{escape(item['experiment_id'])}** ({item['status']}; {escape(failure_cause(item))}): {escape(item['error'] or '')[:500]}",
+            f"- **{escape(item['experiment_id'])}** ({item['status']}; {escape(failure_cause(item))}): "
+            f"{escape(item['error'] or '')[:500]}",
             "",
             code(retry_command(study, int(row))),
             "",

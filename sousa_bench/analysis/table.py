@@ -161,14 +161,15 @@ def _newest(table: pd.DataFrame) -> tuple[list[bool], list[str]]:
             "completed": table["status"] == "completed",
             "time": pd.to_datetime(table["timestamp"], errors="coerce", utc=True, format="ISO8601"),
         }
-    ).sort_values(["completed", "time"], kind="stable", na_position="first")
-    last = order.drop_duplicates("identity", keep="last")
+    )
+    ordered = order.sort_values(["completed", "time"], kind="stable", na_position="first")
+    last = ordered.drop_duplicates("identity", keep="last")
     keep = table.index.isin(last.index)
     winner = dict(zip(last["identity"], last.index, strict=True))
+    folders, statuses = [str(item) for item in table["folder"]], [str(item) for item in table["status"]]
     repeats = [
-        f"{table.at[row, 'folder']}: {table.at[row, 'status']} run of the same fingerprint as "
-        f"{table.at[winner[order.at[row, 'identity']], 'folder']}, which counts"
-        for row in table.index[~keep]
+        f"{folders[row]}: {statuses[row]} run of the same fingerprint as {folders[winner[identity]]}, which counts"
+        for row, identity in order.loc[~keep, "identity"].sort_index().items()
     ]
     return list(keep), repeats
 

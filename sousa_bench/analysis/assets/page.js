@@ -237,13 +237,15 @@
   const DRAW = {
     dots(plot, layout) {
       const order = [...layout.yaxis.categoryarray].reverse();
-      const there = new Set(plot.data.flatMap((trace) => trace.y.filter((_, i) => shownPoint(trace, i))));
+      const there = new Set(plot.data.filter((t) => t.customdata).flatMap((t) => t.y.filter((_, i) => shownPoint(t, i))));
       const names = order.filter((name) => there.has(name)).slice(0, layout.meta.limit);
       const keep = new Set(names);
       layout.yaxis.categoryarray = [...names].reverse();
       layout.height = 130 + 19 * Math.max(names.length, 3);
       if (names.length < there.size) layout.note = `First ${names.length} of ${there.size}.`;
-      return plot.data.map((trace) => pick(trace, (i) => keep.has(trace.y[i]) && shownPoint(trace, i))).filter((trace) => trace.y.length);
+      return plot.data
+        .map((trace) => (trace.customdata ? pick(trace, (i) => keep.has(trace.y[i]) && shownPoint(trace, i)) : structuredClone(trace)))
+        .filter((trace) => trace.y.length);
     },
     points(plot) {
       const made = plot.data.map((trace) => (trace.customdata ? pick(trace, (i) => shownPoint(trace, i)) : structuredClone(trace)));
@@ -309,7 +311,8 @@
     layout.margin = { l: 8, r: 12, t: layout.annotations ? 34 : 12, b: 40 };
     delete layout.width;
     if (narrow) shrink(layout, data);
-    const title = plain(plot.title) + (note ? ` · ${note}` : "");
+    const title = plain(plot.title);
+    $("figure-" + name).querySelector(".more").textContent = note;
     $("figure-" + name).querySelector("h3").textContent = title;
     target.setAttribute("aria-label", title);
     return Plotly.react(target, data, layout, CONFIG).then(() => {
@@ -397,7 +400,7 @@
       return;
     }
     for (const id of runs) chooser.append(element("option", { value: String(id), textContent: D.labels[id] }));
-    if (!runs.includes(Number(state.run))) state.run = String(runs[0]);
+    if (state.run === null || !runs.includes(Number(state.run))) state.run = String(runs[0]);
     chooser.value = state.run;
     chooser.addEventListener("change", () => {
       state.run = chooser.value;
@@ -429,7 +432,7 @@
 
   addEventListener("beforeprint", () => ((printing = true), plots.forEach((_, name) => draw(name))));
   addEventListener("afterprint", () => ((printing = false), markAll()));
-  for (const name of ["accuracy_comparison", "pairwise_differences", "learning_curves", "confusion_matrix", "per_class_f1", "seed_spread"])
+  for (const name of ["accuracy_comparison", "pairwise_differences", "model_strategy_heatmap", "learning_curves", "confusion_matrix", "per_class_f1", "accuracy_by_soundfont", "seed_spread"])
     if ($("figure-" + name)) $("figure-" + name).classList.add("wide");
   buildFilters();
   buildHead();

@@ -92,36 +92,64 @@ def all_plots(study: Study, page: bool) -> Iterator[Plot]:
 
 def _accuracy(study: Study, page: bool) -> Iterator[Plot]:
     every = {"limit": None} if page else {}
-    yield Plot("accuracy_comparison", "Accuracy", accuracy_comparison(study, **every),
-               "A mark a run; the symbol is the strategy, an open mark has no augmentation. The interval covers the choice of "
-               "players and clips.")  # fmt: skip
+    yield Plot(
+        "accuracy_comparison",
+        "Accuracy",
+        accuracy_comparison(study, **every),
+        "A mark a run; the symbol is the strategy, an open mark has no augmentation. The interval covers "
+        "the choice of "
+        "players and clips.",
+    )
     yield Plot(
         "model_strategy_heatmap", "Accuracy", model_strategy_heatmap(study), "Averages over all shown runs of a cell."
     )
-    yield Plot("pairwise_differences", "Accuracy", pairwise_differences(study),
-               "Row minus column on the same clips. A dot: clear after Holm's correction of the sign-flip tests."
-               if len(study.pairs) else "No two combinations were tested on the same clips with known players.")  # fmt: skip
+    yield Plot(
+        "pairwise_differences",
+        "Accuracy",
+        pairwise_differences(study),
+        "Row minus column on the same clips. A dot: clear after Holm's correction of the sign-flip tests."
+        if len(study.pairs)
+        else "No two combinations were tested on the same clips with known players.",
+    )
 
 
 def _cost(study: Study, page: bool) -> Iterator[Plot]:
     every = {"limit": None} if page else {}
-    yield Plot("efficiency_scatter", "Cost", efficiency_scatter(study),
-               "The dotted line is the Pareto front: no run has both fewer trainable parameters and more accuracy.")  # fmt: skip
-    yield Plot("time_accuracy", "Cost", time_accuracy(study), "Training time against accuracy.")
-    yield Plot("training_time", "Cost", training_time(study, **every), "Shortest first.")
     yield Plot(
-        "peak_memory", "Cost", peak_memory(study, **every), "Least first. No run recorded it where nothing is shown."
+        "efficiency_scatter",
+        "Cost",
+        efficiency_scatter(study),
+        "The dotted line is the Pareto front: no run has both fewer trainable parameters and more accuracy.",
     )
+    yield Plot("time_accuracy", "Cost", time_accuracy(study), "Logarithmic time; larger marks took more memory.")
+    yield Plot("training_time", "Cost", training_time(study, **every), "Shortest first.")
+    memory = peak_memory(study, **every)
+    yield Plot("peak_memory", "Cost", memory, "Least first." if memory else "No run recorded its memory.")
 
 
 def _effects(study: Study, page: bool) -> Iterator[Plot]:
     every = {"limit": None} if page else {}
-    yield Plot("augmentation_effect", "Effects", augmentation_effect(study, **every),
-               "Pairs that differ in augmentation alone, on the same clips; with minus without. None where there is no pair.")  # fmt: skip
+    effect = augmentation_effect(study, **every)
+    yield Plot(
+        "augmentation_effect",
+        "Effects",
+        effect,
+        "Pairs that differ in augmentation alone, on the same clips; above 0 it helps."
+        if effect
+        else "No two combinations differ in augmentation alone.",
+    )
     words = " ".join(item.word for item in study.effects.values() if item.word)
-    yield Plot("main_effects", "Effects", main_effects(study),
-               words or ("How far each level lies from the mean of the balanced matrix." if study.effects else
-                         "Main effects need the test predictions."))  # fmt: skip
+    yield Plot(
+        "main_effects",
+        "Effects",
+        main_effects(study),
+        words
+        or (
+            "How far each level lies from the mean of the balanced matrix."
+            if study.effects
+            else "Main effects need the test predictions."
+        ),
+    )
     for factor in study.results.factors:
         name = "factor_" + "".join(char if char.isalnum() else "_" for char in factor)[:80]
         yield Plot(name, "Effects", factor_effect(study, factor), f"Lines join runs that differ in {factor} alone.")
@@ -134,16 +162,30 @@ def _effects(study: Study, page: bool) -> Iterator[Plot]:
 
 def _training(study: Study, page: bool) -> Iterator[Plot]:
     curves = learning_curves(study, PAGE_LIMIT) if page else learning_curves(study)
-    yield Plot("learning_curves", "Training", curves,
-               "The best runs; choose others by filter or by a click in the table." if curves else "No result holds a history.")  # fmt: skip
+    yield Plot(
+        "learning_curves",
+        "Training",
+        curves,
+        "The best runs; choose others by filter or by a click in the table."
+        if curves
+        else "No result holds a history.",
+    )
 
 
 def _details(study: Study, page: bool) -> Iterator[Plot]:
     none = "No test predictions were found."
-    yield Plot("confusion_matrix", "Predictions", confusion_matrix(study),
-               "Rudiments grouped by family; colour is the share of the true rudiment's clips." if study.clip_sets else none)  # fmt: skip
-    yield Plot("per_class_f1", "Predictions", per_class_f1(study),
-               "Harmonic mean of precision and recall of each rudiment." if study.clip_sets else none)  # fmt: skip
+    yield Plot(
+        "confusion_matrix",
+        "Predictions",
+        confusion_matrix(study),
+        "Rudiments grouped by family; colour is the share of the true rudiment's clips." if study.clip_sets else none,
+    )
+    yield Plot(
+        "per_class_f1",
+        "Predictions",
+        per_class_f1(study),
+        "Harmonic mean of precision and recall of each rudiment." if study.clip_sets else none,
+    )
     limit = DETAIL_LIMIT if page else 5
     for name, draw in (
         ("accuracy_by_skill_tier", accuracy_by_skill_tier),
@@ -151,5 +193,11 @@ def _details(study: Study, page: bool) -> Iterator[Plot]:
         ("accuracy_by_soundfont", accuracy_by_soundfont),
     ):
         made = draw(study, limit)
-        yield Plot(name, "Predictions", made, "The best runs, with intervals where at least 8 players are in the slice."
-                   if made else f"{none} Or they don't say it.")  # fmt: skip
+        yield Plot(
+            name,
+            "Predictions",
+            made,
+            "The best runs, with intervals where at least 8 players are in the slice."
+            if made
+            else f"{none} Or they don't say it.",
+        )

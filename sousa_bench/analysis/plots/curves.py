@@ -28,7 +28,7 @@ def learning_curves(study: Study, limit: int = IMAGE_LIMIT) -> go.Figure | None:
     Returns:
         The figure, or None where no result holds a history.
     """
-    labels = study.run_labels()
+    labels = study.run_labels
     running = list(study.table.index[study.table["status"] == "running"])
     traces: list[dict[str, Any]] = []
     shown = 0
@@ -36,7 +36,7 @@ def learning_curves(study: Study, limit: int = IMAGE_LIMIT) -> go.Figure | None:
     for row in [*study.done.index, *running]:
         if shown >= limit:
             break
-        history = read_history(Path(study.table.at[row, "path"]))
+        history = read_history(Path(str(study.table.at[row, "path"])))
         if not history:
             continue
         style = {

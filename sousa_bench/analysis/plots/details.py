@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from sousa_bench.analysis.intervals import MIN_PLAYERS, accuracy_interval
-from sousa_bench.analysis.plots.style import PALETTE, SEQUENTIAL, SYMBOLS, figure, legend_below, rounded, safe
+from sousa_bench.analysis.plots.style import PALETTE, RARE, SYMBOLS, figure, legend_below, rounded, safe
 from sousa_bench.analysis.predictions import ClipSet
 from sousa_bench.analysis.study import Study
 from sousa_bench.rudiments import DISPLAY, FAMILIES, FAMILY_NAMES, INDEX, NUM_CLASSES
@@ -63,24 +63,39 @@ def confusion_matrix(study: Study, row: int | None = None) -> go.Figure | None:
         "y": names,
         "z": [rounded(line, 3) for line in shares],
         "customdata": counts.tolist(),
-        "hovertemplate": "played: %{y}<br>heard as: %{x}<br>%{customdata} clips, %{z:.1%} of that rudiment<extra></extra>",
-        "colorscale": SEQUENTIAL,
+        "hovertemplate": "played: %{y}<br>heard as: %{x}<br>%{customdata} clips, %{z:.1%} of that "
+        "rudiment<extra></extra>",
+        "colorscale": RARE,
         "zmin": 0,
         "zmax": 1,
         "colorbar": {"title": {"text": "Share"}, "tickformat": ".0%", "outlinewidth": 0, "thickness": 14},
     }
     return figure(
         [heat],
-        f"Confusions: {safe(study.run_labels()[row])}",
+        f"Confusions: {safe(study.run_labels[row])}",
         height=880,
-        xaxis={"title": {"text": "Predicted rudiment"}, "tickangle": -90, "tickfont": {"size": 9}, "showgrid": False,
-               "type": "category", "tickmode": "linear", "dtick": 1},
-        yaxis={"title": {"text": "True rudiment"}, "autorange": "reversed", "tickfont": {"size": 9}, "showgrid": False,
-               "type": "category", "tickmode": "linear", "dtick": 1},
+        xaxis={
+            "title": {"text": "Predicted rudiment"},
+            "tickangle": -90,
+            "tickfont": {"size": 9},
+            "showgrid": False,
+            "type": "category",
+            "tickmode": "linear",
+            "dtick": 1,
+        },
+        yaxis={
+            "title": {"text": "True rudiment"},
+            "autorange": "reversed",
+            "tickfont": {"size": 9},
+            "showgrid": False,
+            "type": "category",
+            "tickmode": "linear",
+            "dtick": 1,
+        },
         shapes=_family_lines(),
         annotations=_family_names(),
         meta={"kind": "variants", "row": row, "clips": len(clips.label), "players": len(clips.players)},
-    )  # fmt: skip
+    )
 
 
 def _bounds() -> list[int]:
@@ -146,7 +161,7 @@ def per_class_f1(study: Study, row: int | None = None) -> go.Figure | None:
         )
     return figure(
         traces,
-        f"F1 by rudiment: {safe(study.run_labels()[row])}",
+        f"F1 by rudiment: {safe(study.run_labels[row])}",
         height=520,
         legend=legend_below(),
         xaxis={"tickangle": -60, "tickfont": {"size": 10}, "type": "category", "tickmode": "linear", "dtick": 1},
@@ -199,7 +214,7 @@ def accuracy_by_soundfont(study: Study, limit: int = IMAGE_LIMIT) -> go.Figure |
 
 
 def _slices(study: Study, key: str, limit: int) -> go.Figure | None:
-    labels = study.run_labels()
+    labels = study.run_labels
     traces: list[dict[str, Any]] = []
     order: list[int] = []
     names: dict[str, None] = {}
@@ -221,13 +236,31 @@ def _slices(study: Study, key: str, limit: int) -> go.Figure | None:
         f"Test accuracy by {title}",
         height=520,
         legend={"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top", "font": {"size": 11}},
-        xaxis={"title": {"text": axis}, "type": "category", "categoryorder": "array",
-               "categoryarray": [safe(name) for name in _level_order(key, np.array(list(names)))]},
-        yaxis={"title": {"text": "Test accuracy (95 % interval over players)"}},
+        xaxis={
+            "title": {"text": axis},
+            "type": "category",
+            "categoryorder": "array",
+            "categoryarray": [safe(name) for name in _level_order(key, np.array(list(names)))],
+        },
+        yaxis={"title": {"text": "Test accuracy (95 % interval over players)"}, "range": _range(traces)},
         scattermode="group",
         scattergap=0.5,
         meta={"kind": "traces", "limit": IMAGE_LIMIT, "order": order},
-    )  # fmt: skip
+    )
+
+
+def _range(traces: list[dict[str, Any]]) -> list[float]:
+    """An axis just wide enough for every interval: grouped marks would draw it down to 0."""
+    lows = [
+        y - e
+        for trace in traces
+        for y, e in zip(trace["y"], trace["error_y"]["arrayminus"], strict=True)
+        if y is not None
+    ]
+    highs = [
+        y + e for trace in traces for y, e in zip(trace["y"], trace["error_y"]["array"], strict=True) if y is not None
+    ]
+    return [max(min(lows, default=0.0) - 0.03, -0.02), min(max(highs, default=1.0) + 0.03, 1.02)]
 
 
 def _slice_trace(
@@ -251,12 +284,24 @@ def _slice_trace(
         words.append(f"{int(mask.sum()):,} clips, {players} players{note}")
     colour = PALETTE[number % len(PALETTE)]
     return {
-        "type": "scatter", "mode": "markers", "name": label, "x": [safe(level) for level in levels], "y": rounded(accuracy),
-        "text": words, "hovertemplate": label + "<br>%{x}: %{y:.4f}<br>%{text}<extra></extra>",
-        "error_y": {"type": "data", "symmetric": False, "array": rounded(above), "arrayminus": rounded(below), "width": 0,
-                    "thickness": 1.4},
-        "marker": {"color": colour, "size": 9, "symbol": SYMBOLS[number % len(SYMBOLS)]}, "meta": {"run": row},
-    }  # fmt: skip
+        "type": "scatter",
+        "mode": "markers",
+        "name": label,
+        "x": [safe(level) for level in levels],
+        "y": rounded(accuracy),
+        "text": words,
+        "hovertemplate": label + "<br>%{x}: %{y:.4f}<br>%{text}<extra></extra>",
+        "error_y": {
+            "type": "data",
+            "symmetric": False,
+            "array": rounded(above),
+            "arrayminus": rounded(below),
+            "width": 0,
+            "thickness": 1.4,
+        },
+        "marker": {"color": colour, "size": 9, "symbol": SYMBOLS[number % len(SYMBOLS)]},
+        "meta": {"run": row},
+    }
 
 
 def _slice_interval(

@@ -90,21 +90,29 @@ def augmentation_effect(study: Study, limit: int | None = 40) -> go.Figure | Non
                 "x": rounded(value),
                 "y": [safe(label) for label in part["label"]],
                 "text": words,
-                "customdata": [[int(r) for r in (*a, *b)] for a, b in zip(part["with_rows"], part["without_rows"], strict=True)],
+                "customdata": [
+                    [int(r) for r in (*a, *b)] for a, b in zip(part["with_rows"], part["without_rows"], strict=True)
+                ],
                 "hovertemplate": "%{y}<br>%{x:+.2f} points<br>%{text}<extra></extra>",
                 "marker": {"color": colour[model], "size": 9},
-                "error_x": {"type": "data", "symmetric": False, "array": rounded(np.nan_to_num(high - value)),
-                            "arrayminus": rounded(np.nan_to_num(value - low)), "width": 0, "thickness": 1.4,
-                            "color": colour[model]},
+                "error_x": {
+                    "type": "data",
+                    "symmetric": False,
+                    "array": rounded(np.nan_to_num(high - value)),
+                    "arrayminus": rounded(np.nan_to_num(value - low)),
+                    "width": 0,
+                    "thickness": 1.4,
+                    "color": colour[model],
+                },
             }
-        )  # fmt: skip
+        )
     return figure(
         traces,
         "What augmentation changes" + (f" (first {len(table)} of {total})" if len(table) < total else ""),
         height=160 + ROW_HEIGHT * max(len(table), 4),
         legend=legend_below(),
         xaxis={
-            "title": {"text": "Test accuracy with minus without augmentation (percentage points, 95 % interval)"},
+            "title": {"text": "With minus without (points, 95 % interval)"},
             "zeroline": True,
             "zerolinewidth": 2,
         },
@@ -136,13 +144,26 @@ def main_effects(study: Study) -> go.Figure | None:
                 "name": safe(factor),
                 "x": rounded(value),
                 "y": [safe(f"{factor}: {level}") for level in part["level"]],
-                "text": [f"mean accuracy {a:.4f} over {c} cells" for a, c in zip(part["accuracy"], part["cells"], strict=True)],
+                "text": [
+                    f"mean accuracy {a:.4f} over {c} cells"
+                    for a, c in zip(part["accuracy"], part["cells"], strict=True)
+                ],
                 "hovertemplate": "%{y}<br>%{x:+.2f} points<br>%{text}<extra></extra>",
-                "marker": {"color": PALETTE[number % len(PALETTE)], "size": 10, "symbol": SYMBOLS[number % len(SYMBOLS)]},
-                "error_x": {"type": "data", "symmetric": False, "array": rounded(np.nan_to_num(high - value)),
-                            "arrayminus": rounded(np.nan_to_num(value - low)), "width": 0, "thickness": 1.6},
+                "marker": {
+                    "color": PALETTE[number % len(PALETTE)],
+                    "size": 10,
+                    "symbol": SYMBOLS[number % len(SYMBOLS)],
+                },
+                "error_x": {
+                    "type": "data",
+                    "symmetric": False,
+                    "array": rounded(np.nan_to_num(high - value)),
+                    "arrayminus": rounded(np.nan_to_num(value - low)),
+                    "width": 0,
+                    "thickness": 1.6,
+                },
             }
-        )  # fmt: skip
+        )
     order = [label for trace in traces for label in trace["y"]]
     where = f" (cohort {safe(name)})" if len(study.effects) > 1 else ""
     return figure(
@@ -151,7 +172,7 @@ def main_effects(study: Study) -> go.Figure | None:
         height=150 + 26 * max(len(rows), 4),
         legend=legend_below(),
         xaxis={
-            "title": {"text": "Deviation from the grand mean (percentage points, 95 % interval over players)"},
+            "title": {"text": "Deviation from the mean (points, 95 % interval)"},
             "zeroline": True,
             "zerolinewidth": 2,
         },
@@ -245,12 +266,22 @@ def pairwise_differences(study: Study, limit: int = 24) -> go.Figure | None:
     bound = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
     labels = [safe(name) for name in names]
     heat = {
-        "type": "heatmap", "x": labels, "y": labels, "z": [rounded(line, 4) for line in values],
-        "text": texts.tolist(), "texttemplate": "%{text}", "customdata": words.tolist(), "zmin": -bound, "zmax": bound,
+        "type": "heatmap",
+        "x": labels,
+        "y": labels,
+        "z": [rounded(line, 4) for line in values],
+        "text": texts.tolist(),
+        "texttemplate": "%{text}",
+        "customdata": words.tolist(),
+        "zmin": -bound,
+        "zmax": bound,
         "hovertemplate": "%{y}<br>minus %{x}<br>%{z:+.2f} points, %{customdata}<extra></extra>",
-        "colorscale": DIVERGING, "colorbar": {"title": {"text": "Points"}, "outlinewidth": 0, "thickness": 14},
-        "textfont": {"size": 9, "color": "#1c2430"}, "xgap": 1, "ygap": 1,
-    }  # fmt: skip
+        "colorscale": DIVERGING,
+        "colorbar": {"title": {"text": "Points"}, "outlinewidth": 0, "thickness": 14},
+        "textfont": {"size": 9, "color": "#1c2430"},
+        "xgap": 1,
+        "ygap": 1,
+    }
     return figure(
         [heat],
         f"Paired differences of accuracy (●: clear after Holm, {len(pairs)} comparisons)",

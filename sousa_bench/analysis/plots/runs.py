@@ -11,7 +11,17 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from sousa_bench.analysis.plots.style import ROW_HEIGHT, colours, figure, legend_below, levels, rounded, safe, symbols
+from sousa_bench.analysis.plots.style import (
+    ROW_HEIGHT,
+    colours,
+    figure,
+    legend_below,
+    levels,
+    log_axis,
+    rounded,
+    safe,
+    symbols,
+)
 from sousa_bench.analysis.study import Study
 
 IMAGE_LIMIT = 40
@@ -51,7 +61,7 @@ def _dots(
     total = len(rows)
     rows = rows if limit is None else rows.head(limit)
     shown = f" (first {len(rows)} of {total})" if len(rows) < total else ""
-    labels = study.run_labels()
+    labels = study.run_labels
     marks = _Marks(study)
     traces = []
     for model in levels(study.table, "model"):
@@ -62,20 +72,26 @@ def _dots(
             "type": "scatter",
             "mode": "markers",
             "name": safe(model),
+            "legendgroup": safe(model),
+            "showlegend": False,
             "x": rounded(part[key].to_numpy(float) * scale),
             "y": [safe(labels[row]) for row in part.index],
             "customdata": [int(row) for row in part.index],
             "text": [marks.words(row) for row in part.index],
             "hovertemplate": "%{y}<br>" + axis.split(" (")[0] + " %{x}<br>%{text}<extra></extra>",
-            "marker": {"color": marks.colour[model], "size": 9, "symbol": [marks.symbol(row) for row in part.index],
-                       "line": {"width": 1.5, "color": marks.colour[model]}},
-        }  # fmt: skip
+            "marker": {
+                "color": marks.colour[model],
+                "size": 9,
+                "symbol": [marks.symbol(row) for row in part.index],
+                "line": {"width": 1.5, "color": marks.colour[model]},
+            },
+        }
         if key == "test_acc":
             trace["error_x"] = _whiskers(part, marks.colour[model])
         traces.append(trace)
     order = [safe(labels[row]) for row in rows.index]
     return figure(
-        traces,
+        [*traces, *_legend(study, rows)],
         title + shown,
         height=150 + ROW_HEIGHT * max(len(rows), 4),
         showlegend=True,
@@ -129,7 +145,7 @@ def efficiency_scatter(study: Study) -> go.Figure:
     """Test accuracy against trainable parameters (logarithmic), with the Pareto front."""
     rows = study.done
     rows = rows[rows["trainable_params"].notna() & (rows["trainable_params"] > 0)]
-    labels, marks = study.run_labels(), _Marks(study)
+    labels, marks = study.run_labels, _Marks(study)
     traces: list[dict[str, Any]] = []
     for model in levels(study.table, "model"):
         part = rows[rows["model"] == model]
@@ -141,43 +157,68 @@ def efficiency_scatter(study: Study) -> go.Figure:
                 "type": "scatter",
                 "mode": "markers",
                 "name": safe(model),
-                "legendgroup": "models",
+                "legendgroup": safe(model),
+                "showlegend": False,
                 "x": rounded(part["trainable_params"], 9),
                 "y": rounded(part["test_acc"]),
                 "customdata": [int(row) for row in part.index],
                 "text": [f"{safe(labels[row])}<br>{marks.words(row)}" for row in part.index],
                 "hovertemplate": "%{text}<br>%{x:,} trainable parameters<extra></extra>",
                 "error_y": whiskers,
-                "marker": {"color": marks.colour[model], "size": 10, "symbol": [marks.symbol(row) for row in part.index],
-                           "line": {"width": 1.5, "color": marks.colour[model]}},
+                "marker": {
+                    "color": marks.colour[model],
+                    "size": 10,
+                    "symbol": [marks.symbol(row) for row in part.index],
+                    "line": {"width": 1.5, "color": marks.colour[model]},
+                },
             }
-        )  # fmt: skip
+        )
     x, y = pareto_front(rows["trainable_params"].to_numpy(float), rows["test_acc"].to_numpy(float))
     front = {
-        "type": "scatter", "mode": "lines", "name": "Pareto front", "x": rounded(x, 9), "y": rounded(y), "hoverinfo": "skip",
-        "line": {"dash": "dot", "width": 2, "color": "#7A7A7A", "shape": "hv"}, "meta": {"role": "front"},
-    }  # fmt: skip
+        "type": "scatter",
+        "mode": "lines",
+        "name": "Pareto front",
+        "x": rounded(x, 9),
+        "y": rounded(y),
+        "hoverinfo": "skip",
+        "line": {"dash": "dot", "width": 2, "color": "#7A7A7A", "shape": "hv"},
+        "meta": {"role": "front"},
+    }
     return figure(
-        [front, *traces, *_symbol_legend(study, rows)],
+        [front, *traces, *_legend(study, rows)],
         "Accuracy against trainable parameters",
         height=520,
         legend=legend_below(),
-        xaxis={"title": {"text": "Trainable parameters (logarithmic)"}, "type": "log", "exponentformat": "SI"},
+        xaxis={"title": {"text": "Trainable parameters"}, **log_axis(rows["trainable_params"])},
         yaxis={"title": {"text": "Test accuracy (95 % interval over players)"}},
         meta={"kind": "points"},
     )
 
 
-def _symbol_legend(study: Study, rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Legend entries that say what the symbols mean."""
-    entries = [(strategy, shape) for strategy, shape in symbols(levels(study.table, "strategy")).items()]
+def _legend(study: Study, rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Legend entries that say what colours and symbols mean: marks of their own, without a place in the plot."""
+    grey = "#7A7A7A"
+    hue = colours(levels(study.table, "model"))
+    shape = symbols(levels(study.table, "strategy"))
+    entries: list[tuple[str, str, str, str | None]] = [
+        (model, "circle", hue[model], model) for model in levels(rows, "model")
+    ]
+    entries += [(strategy, shape[strategy], grey, None) for strategy in levels(rows, "strategy")]
     if rows["augmentation"].nunique() > 1:
-        entries.append(("open: no augmentation", "circle-open"))
+        entries.append(("open: no augmentation", "circle-open", grey, None))
     return [
-        {"type": "scatter", "mode": "markers", "x": [None], "y": [None], "name": safe(name), "hoverinfo": "skip",
-         "marker": {"symbol": shape, "color": "#7A7A7A", "size": 9, "line": {"width": 1.5, "color": "#7A7A7A"}}}
-        for name, shape in entries
-    ]  # fmt: skip
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "x": [None],
+            "y": [None],
+            "name": safe(name),
+            "hoverinfo": "skip",
+            "marker": {"symbol": mark, "color": colour, "size": 9, "line": {"width": 1.5, "color": colour}},
+            **({"legendgroup": safe(group)} if group is not None else {}),
+        }
+        for name, mark, colour, group in entries
+    ]
 
 
 def pareto_front(cost: np.ndarray, gain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -200,7 +241,7 @@ def time_accuracy(study: Study) -> go.Figure:
     """Test accuracy against training time, the marks as large as the peak memory where it was recorded."""
     rows = study.done.dropna(subset="training_time_seconds")
     rows = rows[rows["training_time_seconds"] > 0]
-    labels, marks = study.run_labels(), _Marks(study)
+    labels, marks = study.run_labels, _Marks(study)
     traces = []
     for model in levels(study.table, "model"):
         part = rows[rows["model"] == model]
@@ -214,23 +255,29 @@ def time_accuracy(study: Study) -> go.Figure:
                 "type": "scatter",
                 "mode": "markers",
                 "name": safe(model),
+                "legendgroup": safe(model),
+                "showlegend": False,
                 "x": rounded(part["training_time_seconds"].to_numpy(float) / 60),
                 "y": rounded(part["test_acc"]),
                 "customdata": [int(row) for row in part.index],
                 "text": [f"{safe(labels[row])}<br>{marks.words(row)}{_memory(part.loc[row])}" for row in part.index],
                 "hovertemplate": "%{text}<br>%{x} minutes<extra></extra>",
                 "error_y": _whiskers(part, marks.colour[model]) | {"thickness": 1},
-                "marker": {"color": marks.colour[model], "size": size, "opacity": 0.85,
-                           "symbol": [marks.symbol(row) for row in part.index],
-                           "line": {"width": 1.5, "color": marks.colour[model]}},
+                "marker": {
+                    "color": marks.colour[model],
+                    "size": size,
+                    "opacity": 0.85,
+                    "symbol": [marks.symbol(row) for row in part.index],
+                    "line": {"width": 1.5, "color": marks.colour[model]},
+                },
             }
-        )  # fmt: skip
+        )
     return figure(
-        [*traces, *_symbol_legend(study, rows)],
+        [*traces, *_legend(study, rows)],
         "Accuracy against training time",
         height=500,
         legend=legend_below(),
-        xaxis={"title": {"text": "Training time (minutes, logarithmic); larger marks took more memory"}, "type": "log"},
+        xaxis={"title": {"text": "Training time (minutes)"}, **log_axis(rows["training_time_seconds"] / 60)},
         yaxis={"title": {"text": "Test accuracy (95 % interval over players)"}},
         meta={"kind": "points"},
     )
@@ -253,14 +300,22 @@ def seed_spread(study: Study, limit: int = IMAGE_LIMIT) -> go.Figure | None:
     names = [safe(label) for label in frame["combination"]]
     single = [(name, row) for name, rows in zip(names, frame["rows"], strict=True) for row in rows]
     traces = [
-        {"type": "scatter", "mode": "markers", "name": "one seed", "x": rounded(study.table.at[r, "test_acc"] for _, r in single),
-         "y": [name for name, _ in single], "customdata": [int(row) for _, row in single],
-         "text": [f"seed {safe(study.table.at[row, 'seed']) if 'seed' in study.table else '?'}" for _, row in single],
-         "hovertemplate": "%{y}<br>%{text}: %{x}<extra></extra>",
-         "marker": {"symbol": "line-ns-open", "size": 11, "color": "#7A7A7A", "line": {"width": 2}}},
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": "one seed",
+            "x": rounded(study.table.at[r, "test_acc"] for _, r in single),
+            "y": [name for name, _ in single],
+            "customdata": [int(row) for _, row in single],
+            "text": [
+                f"seed {safe(study.table.at[row, 'seed']) if 'seed' in study.table else '?'}" for _, row in single
+            ],
+            "hovertemplate": "%{y}<br>%{text}: %{x}<extra></extra>",
+            "marker": {"symbol": "line-ns-open", "size": 11, "color": "#7A7A7A", "line": {"width": 2}},
+        },
         _spread(frame, names, "acc_std", "mean ± std over seeds", "#0072B2", "circle"),
         _spread(frame, names, "acc_error", "mean ± standard error over players", "#D55E00", "square"),
-    ]  # fmt: skip
+    ]
     return figure(
         traces,
         "Seeds and players: two kinds of luck",
