@@ -77,7 +77,7 @@ def _reason(audio: str | BytesIO, error: Exception) -> str:
     text = str(error).rpartition(": ")[2].strip().rstrip(".").lower()
     if "lost sync" in text or "premature" in text:
         return f"is truncated or damaged ({text})"
-    if "not recognised" in text:
+    if "not recognised" in text or "unimplemented" in text:
         return f"is no audio file, holds no audio, or is cut in its header ({size} bytes, {text})"
     return f"can't be decoded ({text})"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import glob
 import hashlib
 import os
 from abc import ABC, abstractmethod
@@ -163,7 +164,9 @@ class FolderSource(Source):
     def missing(self, name: str) -> str:
         """A missing file is looked for by its beginning: another ending or a renamed copy."""
         path = self.root / name
-        near = near_names(path.parent, path.name) if path.parent.is_dir() else []
+        near = (
+            sorted(p.name for p in path.parent.glob(f"{glob.escape(path.stem)}*"))[:3] if path.parent.is_dir() else []
+        )
         return f"{name} is missing" + (f" (there is {', '.join(near)})" if near else "")
 
     def audio(self, table: pd.DataFrame, positions: np.ndarray) -> Iterator[tuple[int, Audio]]:

@@ -1,0 +1,252 @@
+"""The three layouts, and what is said when a folder holds none of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from noise_data import data, noise, rows, write_audio, write_hub, write_labels
+
+from sousa_bench.data.sources.base import COLUMNS, SPLITS
+from sousa_bench.errors import DataError
+from sousa_bench.rudiments import RUDIMENTS
+
+
+def test_generator_folder(generator: Path) -> None:
+    made = data(generator)
+    made.prepare([16_000, 32_000])
+    assert made.describe()["counts"] == {"train": 160, "val": 40, "test": 40}
+    assert made.describe()["players"] == {"train": 4, "val": 1, "test": 1}
+    assert made.warnings == []
+    table = made.table("test")
+    assert tuple(table.columns) == COLUMNS
+    assert list(table["sample_id"]) == sorted(table["sample_id"])
+    assert [RUDIMENTS[label] for label in table["label"]] == list(table["rudiment"])
+    assert set(table["player"]) == {"player-005"}
+    assert set(table["tempo_bpm"]) == {110.0}
+
+
+def test_waveforms_are_the_files(generator: Path) -> None:
+    """Row by row the waveform is that of the file which the labels name, at half scale and to the resampler's error."""
+    import soundfile as sf
+    import soxr
+
+    made = data(generator)
+    made.prepare([16_000, 44_100])
+    labels = pd.read_parquet(generator / "labels" / "samples.parquet").set_index("sample_id")
+    store = made.waveforms("val", 44_100)
+    resampled = made.waveforms("val", 16_000)
+    for i, name in enumerate(made.table("val")["sample_id"]):
+        audio, rate = sf.read(generator / labels.loc[name, "audio_path"])
+        mono = audio.mean(axis=1)
+        assert store.lengths[i] == len(store.read(i)) == len(mono)
+        np.testing.assert_allclose(store.read(i) / 32768, mono, atol=1 / 32768)
+        np.testing.assert_allclose(resampled.read(i) / 32768, soxr.resample(mono, rate, 16_000), atol=2 / 32768)
+
+
+def test_the_same_clips_in_every_layout(generator: Path, tmp_path: Path) -> None:
+    """Tables and waveforms don't depend on the layout."""
+    labels = pd.read_parquet(generator / "labels" / "samples.parquet")
+    write_hub(tmp_path / "hub", labels)
+    old = tmp_path / "old"
+    shutil.copytree(generator / "audio", old / "audio")
+    splits = {"player-004": "validation", "player-005": "test"}
+    csv = labels.assign(
+        split=[splits.get(player, "train") for player in labels["profile_id"]],
+        rudiment_slug=[slug.replace("_", "-") for slug in labels["rudiment_slug"]],
+    )
+    csv.sample(frac=1, random_state=3).to_csv(old / "metadata.csv", index=False)
+    first, *others = [data(root) for root in (generator, tmp_path / "hub", old)]
+    first.prepare([16_000])
+    for other in others:
+        other.prepare([16_000])
+        assert other.warnings == []
+        for split in SPLITS:
+            pd.testing.assert_frame_equal(first.table(split), other.table(split))
+        ours, theirs = first.waveforms("test", 16_000), other.waveforms("test", 16_000)
+        for i in range(len(ours)):
+            np.testing.assert_allclose(ours.read(i), theirs.read(i), atol=2)  # the hub copy here is 16-bit
+
+
+def test_metadata_csv_with_the_least_columns(tmp_path: Path) -> None:
+    """Players come from the generator's ids; what isn't told is unknown, and filters on it are refused."""
+    table = rows(rudiments=4)
+    write_audio(tmp_path, table)
+    split = {4: "val", 5: "test"}
+    few = table[["sample_id", "rudiment_slug", "audio_path"]]
+    few.assign(split=[split.get(i // 4, "train") for i in range(24)]).to_csv(tmp_path / "metadata.csv", index=False)
+    made = data(tmp_path)
+    made.prepare([16_000])
+    assert made.describe()["players"] == {"train": 4, "val": 1, "test": 1}
+    assert set(made.table("train")["soundfont"]) == {"unknown"}
+    assert made.table("train")["tempo_bpm"].isna().all()
+    assert any("beginning of sample_id" in warning for warning in made.warnings)
+    with pytest.raises(DataError, match="tells no soundfont"):
+        data(tmp_path, soundfont="FluidR3_GM").prepare([16_000])
+    with pytest.raises(DataError, match="tells no tempo"):
+        data(tmp_path, tempo_max=100).prepare([16_000])
+
+
+def test_metadata_csv_without_any_player(tmp_path: Path) -> None:
+    """Each clip is a player of its own, which is said, and splitting by player is refused."""
+    table = rows(players=3, rudiments=3)
+    table["sample_id"] = [f"clip{i}" for i in range(9)]
+    write_audio(tmp_path, table)
+    few = table[["sample_id", "rudiment_slug", "audio_path"]].assign(split=["train", "dev", "test"] * 3)
+    few.to_csv(tmp_path / "metadata.csv", index=False)
+    made = data(tmp_path)
+    made.prepare([16_000])
+    assert made.describe()["players"] == {"train": 3, "val": 3, "test": 3}
+    assert any("player of its own" in warning for warning in made.warnings)
+    with pytest.raises(DataError, match="doesn't tell which clips are whose"):
+        data(tmp_path, resplit=True).prepare([16_000])
+
+
+def test_a_player_in_train_and_test_is_told(tmp_path: Path) -> None:
+    table = rows(players=3, rudiments=3)
+    write_audio(tmp_path, table)
+    table.assign(split=["train", "val", "test"] * 3).to_csv(tmp_path / "metadata.csv", index=False)
+    made = data(tmp_path)
+    made.prepare([16_000])
+    assert any("in both train and test" in warning for warning in made.warnings)
+    again = data(tmp_path, resplit=True)
+    again.prepare([16_000])
+    assert not any("in both" in warning for warning in again.warnings)
+
+
+def test_hub_subset_reads_few_shards(tmp_path: Path) -> None:
+    """With `fewest` a subset comes from one shard where one will do; with `all` from every shard."""
+    write_hub(tmp_path, rows(players=8, rudiments=5, clips=2), shards=4)
+    small = {"train": 5, "val": 1, "test": 1}
+    few, spread = (data(tmp_path, clips=small, shards=kind) for kind in ("fewest", "all"))
+    chosen = few._chosen[few._chosen["split"] == "train"]
+    everywhere = spread._chosen[spread._chosen["split"] == "train"]
+    assert chosen["rudiment"].nunique() == 5
+    assert chosen["shard"].nunique() < everywhere["shard"].nunique()
+    few.prepare([16_000])
+    assert few.describe()["counts"] == small
+
+
+def test_hub_folder_with_a_shard_missing_says_so(hub: Path, tmp_path: Path) -> None:
+    shutil.copytree(hub, tmp_path / "part")
+    (tmp_path / "part" / "audio" / "train-00001-of-00002.parquet").unlink()
+    made = data(tmp_path / "part")
+    made.prepare([16_000])
+    assert any("1 of the 2 train shards" in warning for warning in made.warnings)
+
+
+def test_hub_audio_as_a_file_beside_the_shard(tmp_path: Path) -> None:
+    """A row may name a file where it holds no bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import soundfile as sf
+
+    table = rows(players=3, rudiments=1).drop(columns="audio_path")
+    for i, split in enumerate(("train", "validation", "test")):
+        sf.write(tmp_path / f"{i}.flac", noise(seed=i), 44_100)
+        content = pa.Table.from_pandas(table.iloc[i : i + 1], preserve_index=False)
+        content = content.append_column("audio", pa.array([{"bytes": None, "path": f"{i}.flac"}]))
+        pq.write_table(content, tmp_path / f"{split}-00000-of-00001.parquet")
+    made = data(tmp_path)
+    made.prepare([16_000])
+    assert made.waveforms("test", 16_000).lengths[0] == round(0.12 * 16_000)
+
+
+def test_sousa_root_variable(generator: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOUSA_ROOT", str(generator))
+    made = data(None, hub_id="zkeown/sousa")
+    made.prepare([16_000])
+    assert made.describe()["place"] == str(generator)
+
+
+def test_no_such_folder_names_what_is_near(generator: Path) -> None:
+    with pytest.raises(DataError, match=r"data\.root=.*sousaa.*no such folder.* sousa"):
+        data(generator.with_name("sousaa")).prepare([16_000])
+
+
+def test_hub_id_as_root_names_the_right_key() -> None:
+    with pytest.raises(DataError, match=r"data\.hub_id=zkeown/sousa"):
+        data(Path("zkeown/sousa")).prepare([16_000])
+
+
+def test_a_folder_in_none_of_the_layouts(tmp_path: Path) -> None:
+    (tmp_path / "wav").mkdir()
+    with pytest.raises(DataError, match=r"labels/samples\.parquet.*metadata\.csv.*train-\*\.parquet.*holds cache, wav"):
+        data(tmp_path).prepare([16_000])
+
+
+def test_the_folder_above_is_corrected(generator: Path) -> None:
+    with pytest.raises(DataError, match=f"Did you mean {generator}"):
+        data(generator.parent).prepare([16_000])
+
+
+def test_unknown_slug(generator: Path) -> None:
+    labels = pd.read_parquet(generator / "labels" / "samples.parquet")
+    labels.loc[3, "rudiment_slug"] = "flamacu"
+    labels.to_parquet(generator / "labels" / "samples.parquet")
+    with pytest.raises(DataError, match=f"{labels['sample_id'][3]}.*'flamacu'.*flamacue"):
+        data(generator).prepare([16_000])
+
+
+def test_a_sample_id_twice(generator: Path) -> None:
+    labels = pd.read_parquet(generator / "labels" / "samples.parquet")
+    labels.loc[3, "sample_id"] = labels.loc[4, "sample_id"]
+    write_labels(generator, labels)
+    with pytest.raises(DataError, match=f"{labels['sample_id'][4]}.*more than once"):
+        data(generator).prepare([16_000])
+
+
+def test_labels_that_are_no_parquet(generator: Path) -> None:
+    (generator / "labels" / "samples.parquet").write_bytes(b"PAR1 cut off")
+    with pytest.raises(DataError, match=r"samples\.parquet can't be read as Parquet"):
+        data(generator).prepare([16_000])
+
+
+def test_a_cut_shard(hub: Path, tmp_path: Path) -> None:
+    shutil.copytree(hub, tmp_path / "cut")
+    shard = tmp_path / "cut" / "audio" / "test-00000-of-00002.parquet"
+    shard.write_bytes(shard.read_bytes()[:2000])
+    with pytest.raises(DataError, match=r"test-00000-of-00002\.parquet can't be read.*download it again"):
+        data(tmp_path / "cut").prepare([16_000])
+
+
+def test_an_empty_split_offers_resplit(generator: Path) -> None:
+    """The public generator writes such a file for 10 players."""
+    labels = pd.read_parquet(generator / "labels" / "samples.parquet")
+    players = sorted(set(labels["profile_id"]))
+    write_labels(generator, labels, {"train": players[:5], "val": [], "test": players[5:]})
+    with pytest.raises(DataError, match=r"val split is empty \(train 200, val 0, test 40\).*data\.resplit=true"):
+        data(generator).prepare([16_000])
+    made = data(generator, resplit=True)
+    made.prepare([16_000])
+    assert all(made.describe()["counts"].values())
+    assert sum(made.describe()["players"].values()) == 6
+
+
+def test_no_splits_at_all_offers_resplit(generator: Path) -> None:
+    (generator / "splits.json").unlink()
+    with pytest.raises(DataError, match=r"names no splits: data\.resplit=true"):
+        data(generator).prepare([16_000])
+    data(generator, resplit=True).prepare([16_000])
+
+
+def test_a_player_in_two_splits_is_refused(generator: Path) -> None:
+    content = json.loads((generator / "splits.json").read_text())
+    content["test_profile_ids"].append(content["train_profile_ids"][0])
+    (generator / "splits.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="player-000 into both train and test"):
+        data(generator).prepare([16_000])
+
+
+def test_a_player_in_no_split_is_told(generator: Path) -> None:
+    content = json.loads((generator / "splits.json").read_text())
+    content["train_profile_ids"].remove("player-001")
+    (generator / "splits.json").write_text(json.dumps(content))
+    made = data(generator)
+    made.prepare([16_000])
+    assert made.describe()["counts"]["train"] == 120
+    assert any("player-001" in warning for warning in made.warnings)
