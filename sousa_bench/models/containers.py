@@ -74,8 +74,8 @@ def _read_pickle(path: Path) -> Any:
         what = f"it asks for {code[1]} to be run" if code else "it is none, or it asks for code to be run"
         raise WeightsError(f"{path} is no checkpoint of plain tensors: {what}. {_AGAIN}") from error
     except (RuntimeError, ValueError, EOFError, KeyError, AttributeError) as error:
-        reason = str(error).strip().split(". ")[0].splitlines()[:1]
-        raise WeightsError(f"{path} can't be read ({''.join(reason) or 'it ends early'}). {_AGAIN}") from error
+        reason = "" if isinstance(error, KeyError) else str(error).strip().split(". ")[0].splitlines()[:1]
+        raise WeightsError(f"{path} can't be read ({''.join(reason) or 'no checkpoint'}). {_AGAIN}") from error
 
 
 def _unwrap(content: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -92,9 +92,9 @@ def pick_variant(weights: str, variant: str | None, variants: Mapping[str, Any])
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draw from a generator of this seed inside the block, and leave the global one as it was."""
+    """Draw on the CPU from this seed inside the block, and leave the global generators as they were."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         yield
 
 
@@ -123,7 +123,8 @@ def load_official(source: CheckpointSource, checkpoint: str | None = None) -> Lo
 def load_embedded(name: str) -> Loaded:
     """Read the weights that the package ships for a model's tiny variant.
 
-    The file is ``sousa_bench/embedded/<name>.safetensors``: the backbone's own state dict without its head.
+    The file is ``sousa_bench/embedded/<name>.safetensors``: the backbone's own state dict, in which the head's tensors
+    may be left out (of AST's head ``classifier.dense`` alone), and in its metadata, optionally, ``license``.
 
     Raises:
         WeightsError: None is shipped for this model.
