@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 import traceback
@@ -86,7 +87,7 @@ class Attempt:
             "type": type(error).__name__,
             "message": str(error),
             "phase": self.phase,
-            "cause": "interrupted" if stopped else "oom" if out_of_memory(error) else "exception",
+            "cause": "interrupted" if stopped else cause(error),
             "log": "error.log",
         }
 
@@ -140,6 +141,16 @@ class Attempt:
     def _watch(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._send({"event": "progress", **recorder.progress})
+
+
+def cause(error: BaseException) -> str:
+    """What lies behind an exception: ``oom``, ``disk full`` or just ``exception``."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT):
+            return "disk full"
+        link = link.__cause__ or link.__context__
+    return "oom" if out_of_memory(error) else "exception"
 
 
 def out_of_memory(error: BaseException) -> bool:

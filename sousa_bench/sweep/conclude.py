@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import signal
 from typing import Any
@@ -44,8 +43,6 @@ def verdict(job: Job, end: Exit) -> tuple[str, str, dict[str, Any]]:
     if end.end:
         failure = dict(end.end.get("failure") or _failure("RuntimeError", "unknown", end.phase, "exception"))
         error = str(end.end.get("error") or failure["message"])
-        if failure.get("type") == "OSError" and f"[Errno {errno.ENOSPC}]" in failure.get("message", ""):
-            failure["cause"] = "disk full"
         status = end.end.get("status")
         if status == "completed":
             error = "finished, but its result could not be written"

@@ -43,6 +43,8 @@ def explain(error: BaseException) -> str:
         return _missing_choice(str(error.missing_cfg_file or ""), list(error.options))
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _missing_file(str(error.missing_cfg_file), str(error))
+    if several := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '([^']+)'", str(error)):
+        return f"{several.group(1)}: several values are a sweep, which needs -m (--multirun)"
     if key := _wrong_key(error):
         return _missing_key(key, _known_keys(error))
     text, reason = _first(error), _first(error.__cause__)

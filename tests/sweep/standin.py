@@ -86,7 +86,8 @@ def misbehave(cfg: DictConfig, phase: str, recorder: Recorder) -> None:
         case "term":
             os.kill(os.getpid(), signal.SIGTERM)
         case "hang":
-            libc.sleep(600)
+            mutex = ctypes.create_string_buffer(128)  # zeros are an unlocked mutex; its second lock waits for ever
+            libc.pthread_mutex_lock(mutex), libc.pthread_mutex_lock(mutex)
         case "sleep":
             time.sleep(600)
         case "slow_data":

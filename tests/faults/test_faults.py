@@ -1,0 +1,378 @@
+"""What happens to one run costs no other, the record names the true cause, and one resume completes the sweep.
+
+Real processes, killed, hung and starved; stand-ins for the training, so that each takes moments.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sousa_bench.result import PHASES
+from tests.sweep.running import Command, alive, interrupt, running, until
+
+pytestmark = pytest.mark.faults
+
+SLOW = ("task.seconds=0.05", "task.steps=40")
+
+
+def with_fault(command: Command, fault: str, *words: str, phase: str = "fit") -> tuple[list[str], Path]:
+    healed = command.folder / "healed"
+    task = (f"task.fault={fault}", f"task.phase={phase}", f"task.healed={healed}")
+    return ["-m", "sweep=a", "seed=1,2,3", *task, *words], healed
+
+
+def check_one_resume_completes(command: Command, words: list[str], healed: Path | None = None) -> str:
+    """The others are complete, stay untouched, and one resume completes the rest."""
+    before = command.bytes_of()
+    if healed is not None:
+        healed.touch()
+    output = command(*words)
+    assert set(command.statuses().values()) == {"completed"}
+    assert {path: path.read_bytes() for path in before} == before
+    assert command.processes() == []
+    return output
+
+
+def check_no_torn_file(command: Command) -> None:
+    for path in command.folder.glob("multirun/**/*.json"):
+        json.loads(path.read_text())
+    assert not list(command.folder.glob("multirun/**/.*.tmp"))
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_exception_in_each_phase(command: Command, phase: str) -> None:
+    words, healed = with_fault(command, "raise", phase=phase)
+    output = command(*words, code=1)
+    assert command.statuses() == {1: "completed", 2: "failed", 3: "completed"}
+    failed = command.results()[2]
+    assert failed["error"] == "RuntimeError: the task broke"
+    assert failed["failure"] == {
+        "type": "RuntimeError",
+        "message": "the task broke",
+        "phase": phase,
+        "cause": "exception",
+        "log": "error.log",
+    }
+    assert "FAILED" in output
+    log = (command.of(2) / "error.log").read_text()
+    assert "Traceback (most recent call last)" in log
+    assert "misbehave" in log
+    check_one_resume_completes(command, words, healed)
+    assert not list(command.folder.glob("multirun/a/*/error.log"))
+
+
+def test_error_log_holds_the_last_200_lines(command: Command) -> None:
+    words, _ = with_fault(command, "noise")
+    command(*words, code=1)
+    log = (command.of(2) / "error.log").read_text()
+    assert "line 499\n" in log
+    assert "line 200\n" not in log
+    assert "Last 200 lines of output" in log
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "cause"),
+    [
+        ("kill", "killed by signal 9 (SIGKILL)", "signal 9"),
+        ("segfault", "killed by signal 11 (SIGSEGV)", "signal 11"),
+        ("exit", "SystemExit: 7", "exception"),
+        ("os_exit", "ended with exit code 9 and without a word", "exit code 9"),
+        ("memory", "MemoryError: no memory for 3 TiB", "oom"),
+    ],
+)
+def test_a_run_that_dies(command: Command, fault: str, error: str, cause: str) -> None:
+    words, healed = with_fault(command, fault)
+    command(*words, code=1)
+    assert command.statuses() == {1: "completed", 2: "failed", 3: "completed"}
+    failed = command.results()[2]
+    assert error in failed["error"]
+    assert failed["failure"]["cause"] == cause
+    assert failed["failure"]["phase"] == "fit"
+    assert f"fault: {fault}" in (command.of(2) / "error.log").read_text()
+    check_no_torn_file(command)
+    check_one_resume_completes(command, words, healed)
+
+
+def test_a_completed_run_with_an_empty_field_is_a_failed_run(command: Command) -> None:
+    output = command("-m", "sweep=a", "seed=2", "task.fault=empty", code=1)
+    assert command.results()[2]["error"].endswith("missing: metrics.val_acc")
+    assert "FAILED" in output
+
+
+@pytest.mark.parametrize("fault", ["hang", "sleep"])
+@pytest.mark.parametrize("phase", ["data", "fit"])
+def test_a_run_that_hangs_is_timed_out(command: Command, fault: str, phase: str) -> None:
+    words, healed = with_fault(command, fault, "timeout=1.5", "hydra.launcher.grace=0.5", phase=phase)
+    started = time.monotonic()
+    command(*words, code=1)
+    assert time.monotonic() - started < 20
+    assert command.statuses() == {1: "completed", 2: "timeout", 3: "completed"}
+    failed = command.results()[2]
+    assert failed["error"] == "exceeded timeout of 1.5 seconds"
+    assert (failed["failure"]["cause"], failed["failure"]["phase"]) == ("timeout", phase)
+    assert "misbehave" in (command.of(2) / "error.log").read_text()  # where it hung
+    check_one_resume_completes(command, words, healed)
+
+
+def test_a_timed_out_run_goes_on_from_its_checkpoint(command: Command) -> None:
+    words = ["-m", "sweep=a", "seed=1", "task.seconds=0.1", "task.steps=25"]
+    command(*words, "timeout=1", code=1)
+    assert command.statuses() == {1: "timeout"}
+    output = command(*words, "timeout=60")
+    assert "from step 0" not in output
+    assert command.results()[1]["attempts"] == 2
+    command("-m", "sweep=undisturbed", "seed=1", "task.seconds=0.0", "task.steps=25", "force=true")
+    undisturbed, resumed = (
+        json.loads(next(command.folder.glob(f"multirun/{name}/*/result.json")).read_text())
+        for name in ("undisturbed", "a")
+    )
+    assert undisturbed["metrics"] == resumed["metrics"]
+
+
+def test_the_timeout_runs_from_the_end_of_the_data_phase(command: Command) -> None:
+    command("-m", "sweep=a", "seed=2", "task.fault=slow_data", "timeout=2", "task.phase=data")
+    assert command.statuses() == {2: "completed"}
+
+
+def test_sigterm_to_a_run_interrupts_it_alone(command: Command) -> None:
+    words, healed = with_fault(command, "term")
+    command(*words, code=1)
+    assert command.statuses() == {1: "completed", 2: "interrupted", 3: "completed"}
+    check_one_resume_completes(command, words, healed)
+
+
+def test_what_a_run_started_ends_with_it(command: Command) -> None:
+    words, _ = with_fault(command, "descendant", "timeout=1", "hydra.launcher.grace=0.2")
+    command(*words, code=1)
+    assert (command.of(2) / "descendant").exists()
+    until(lambda: not command.processes())
+
+
+def test_sigkill_of_the_supervisor(command: Command) -> None:
+    words = ["-m", "sweep=a", "seed=1,2,3", *SLOW]
+    process = command.start(*words)
+    run = running(command, 2)
+    process.kill()
+    process.wait()
+    until(lambda: not command.processes(), 5)
+    assert not alive(run)
+    assert command.statuses()[1] == "completed"
+    assert command.statuses()[2] == "running"  # by a process that is gone
+    output = check_one_resume_completes(command, words)
+    assert "from step 0" not in output.split("Experiment 3/3")[0]
+
+
+def test_sigkill_of_the_supervisor_while_a_run_hangs_in_c(command: Command) -> None:
+    words, healed = with_fault(command, "hang")
+    process = command.start(*words)
+    until(lambda: 2 in command.statuses() and "fault" in (command.of(2) / "run.log").read_text())
+    process.kill()
+    process.wait()
+    until(lambda: not command.processes(), 5)
+    check_one_resume_completes(command, words, healed)
+
+
+def test_sigkill_of_supervisor_and_server_at_once(command: Command) -> None:
+    words = ["-m", "sweep=a", "seed=1,2,3", *SLOW]
+    process = command.start(*words)
+    run = running(command, 2)
+    for pid in command.processes():
+        if pid != run:
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
+    until(lambda: not command.processes(), 5)
+    check_one_resume_completes(command, words)
+
+
+def test_sigkill_of_the_fork_server(command: Command) -> None:
+    process = command.start("-m", "sweep=a", "seed=1,2,3", *SLOW)
+    run = running(command, 2)
+    [server] = [pid for pid in command.processes() if pid not in (run, process.pid)]
+    os.kill(server, signal.SIGKILL)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert command.statuses() == {1: "completed", 2: "completed", 3: "completed"}
+    assert all(result["attempts"] == 1 for result in command.results().values())
+    assert command.processes() == []
+
+
+def test_sigkill_of_the_whole_process_group(command: Command) -> None:
+    words = ["-m", "sweep=a", "seed=1,2,3,4", "n_jobs=2", *SLOW]
+    process = command.start(*words)
+    running(command, 3)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    until(lambda: not command.processes(), 5)
+    check_one_resume_completes(command, words)
+
+
+def test_ctrl_c_saves_and_says_so(command: Command) -> None:
+    words = ["-m", "sweep=a", "seed=1,2,3", *SLOW]
+    process = command.start(*words)
+    running(command, 2, step=5)
+    interrupt(process)
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode == 130, output
+    assert command.statuses() == {1: "completed", 2: "interrupted"}
+    assert "1 of 3 runs completed" in output
+    assert "Not run: 1" in output
+    assert "Traceback" not in output
+    assert command.processes() == []
+    check_one_resume_completes(command, words)
+    assert command.results()[2]["attempts"] == 2
+
+
+def test_ctrl_c_twice_ends_at_once(command: Command) -> None:
+    words, healed = with_fault(command, "hang")
+    process = command.start(*words)
+    until(lambda: 2 in command.statuses() and "fault" in (command.of(2) / "run.log").read_text())
+    interrupt(process)
+    time.sleep(0.3)
+    assert process.poll() is None  # it waits for a run that can't hear
+    started = time.monotonic()
+    interrupt(process)
+    output, _ = process.communicate(timeout=20)
+    assert time.monotonic() - started < 5
+    assert process.returncode == 130, output
+    assert command.statuses() == {1: "completed", 2: "interrupted"}
+    assert command.results()[2]["error"] == "interrupted, and killed before it had saved its state"
+    assert command.processes() == []
+    check_one_resume_completes(command, words, healed)
+
+
+def test_ctrl_c_before_anything_runs(command: Command) -> None:
+    process = command.start("-m", "sweep=a", "seed=1,2,3")
+    time.sleep(0.35)
+    interrupt(process)
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode in (130, -signal.SIGINT), output
+    until(lambda: not command.processes(), 5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_other_signals_to_the_supervisor(command: Command, number: signal.Signals) -> None:
+    words = ["-m", "sweep=a", "seed=1,2", *SLOW]
+    process = command.start(*words)
+    running(command, 1)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode == 128 + number, output
+    assert command.statuses() == {1: "interrupted"}
+    check_one_resume_completes(command, words)
+
+
+def test_ctrl_c_of_a_single_run(command: Command) -> None:
+    process = command.start("seed=1", *SLOW)
+    until(lambda: list(command.folder.glob("outputs/*/checkpoints/last.json")))
+    interrupt(process)
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode == 130, output
+    [path] = command.folder.glob("outputs/*/result.json")
+    assert json.loads(path.read_text())["status"] == "interrupted"
+    assert "from step 0" not in command("seed=1", *SLOW)
+
+
+def test_a_new_sweep_goes_on_with_what_an_older_one_left(command: Command) -> None:
+    process = command.start("-m", "sweep=a", "seed=1", *SLOW)
+    running(command, 1, step=5)
+    process.kill()
+    process.wait()
+    output = command("-m", "sweep=b", "seed=1", *SLOW)
+    assert "from step 0" not in output
+    assert command.statuses() == {1: "completed"}
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "multirun"
+    folder.mkdir()
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("needs root to mount a small tmpfs")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], capture_output=True).returncode:
+        pytest.skip("can't mount a tmpfs here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_full_disk(command: Command, small_disk: Path) -> None:
+    words, healed = with_fault(command, "disk")
+    command(*words, code=1)
+    assert command.statuses() == {1: "completed", 2: "failed", 3: "completed"}
+    failed = command.results()[2]
+    assert "No space left on device" in failed["error"]
+    assert failed["failure"]["cause"] == "disk full"
+    check_no_torn_file(command)
+    check_one_resume_completes(command, words, healed)
+
+
+def test_disk_that_stays_full(command: Command, small_disk: Path) -> None:
+    words = ["-m", "sweep=a", "seed=1,2", *SLOW]
+    process = command.start(*words)
+    running(command, 1, step=5)
+    filler = os.open(small_disk / "filler", os.O_WRONLY | os.O_CREAT)
+    with contextlib.suppress(OSError):
+        while True:
+            os.write(filler, b"x" * 4096)
+    os.close(filler)
+    process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert command.results()[1]["status"] == "failed"
+    assert "No space left on device" in command.results()[1]["error"]
+    check_no_torn_file(command)
+    (small_disk / "filler").unlink()
+    check_one_resume_completes(command, words)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"status": "comp', b"[1, 2]", b"\xff\xfe", b"[" * 100_000])
+def test_torn_result(command: Command, content: bytes) -> None:
+    words = ["-m", "sweep=a", "seed=1,2,3"]
+    command(*words)
+    (command.of(2) / "result.json").write_bytes(content)
+    output = command(*words)
+    assert "result.json" in output
+    assert "counts as not done" in output
+    assert command.statuses() == {1: "completed", 2: "completed", 3: "completed"}
+    assert output.count("Experiment ") == 1
+
+
+@pytest.mark.parametrize("content", [b"", b'{"jobs": [1', b'{"jobs": 3}'])
+def test_torn_manifest(command: Command, content: bytes) -> None:
+    words = ["-m", "sweep=a", "seed=1,2"]
+    command(*words)
+    (command.folder / "multirun" / "a" / "sweep.json").write_bytes(content)
+    command(*words)
+    assert len(json.loads((command.folder / "multirun" / "a" / "sweep.json").read_text())["jobs"]) == 2
+
+
+def test_a_record_of_another_process_with_the_same_pid_is_dead(command: Command) -> None:
+    words = ["-m", "sweep=a", "seed=1"]
+    command(*words)
+    path = command.of(1) / "result.json"
+    result = json.loads(path.read_text())
+    result["status"] = "running"
+    result["process"] |= {"pid": os.getpid(), "start_time": result["process"]["start_time"] - 3600}
+    path.write_text(json.dumps(result))
+    command(*words)
+    assert command.statuses() == {1: "completed"}
+
+
+def test_editing_configs_during_a_sweep_changes_no_later_run(command: Command, tmp_path: Path) -> None:
+    extra = tmp_path / "conf" / "task_set"
+    extra.mkdir(parents=True)
+    (extra / "mine.yaml").write_text("# @package task\nsteps: 40\nseconds: 0.05\n")
+    process = command.start("--config-dir", str(extra.parent), "-m", "sweep=a", "seed=1,2", "+task_set=mine")
+    running(command, 1)
+    (extra / "mine.yaml").write_text("# @package task\nsteps: 1\n")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert [result["resolved_config"]["task"]["steps"] for result in command.results().values()] == [40, 40]
