@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from sousa_bench import hardware
+from sousa_bench.build import build
 from sousa_bench.checkpoint import Checkpoints, KeepState, LoadOptimizer, Stop, best_epoch, restore
 from sousa_bench.classifier import Classifier, Optimization
 from sousa_bench.data.datamodule import FeatureMemory, SousaDataModule
@@ -62,7 +62,7 @@ class _Run:
         self.folder = folder
         self.recorder = recorder
         self.stop = stop
-        self.settings: TrainerSettings = instantiate(cfg.trainer)
+        self.settings: TrainerSettings = build(cfg.trainer)
         self.accelerator = hardware.choose_accelerator(self.settings.accelerator)
         self.precision = hardware.choose_precision(self.settings.precision, self.accelerator)
         self.checkpoints = Checkpoints(folder)
@@ -85,7 +85,7 @@ class _Run:
             logger.finish(exit_code)
 
     def _prepare_data(self) -> None:
-        self.data: SousaData = instantiate(self.cfg.data)
+        self.data: SousaData = build(self.cfg.data)
         self.data.prepare(SAMPLE_RATES)
         for message in self.data.warnings:
             self._warn(message)
@@ -97,7 +97,7 @@ class _Run:
 
     def _logger(self) -> RunLogger:
         cfg = self.cfg
-        make = instantiate(cfg.logger, _partial_=True, _convert_="all")
+        make = build(cfg.logger, _partial_=True)
         return make(
             folder=self.folder,
             group=cfg.get("sweep") or self.folder.parent.name,
@@ -145,7 +145,7 @@ class _Run:
         cfg, settings = self.cfg, self.settings
         pl.seed_everything(cfg.seed, workers=False, verbose=False)
         with self.recorder.phase("weights"):
-            self.model = instantiate(cfg.model, num_classes=len(RUDIMENTS), _convert_="all")
+            self.model = build(cfg.model, num_classes=len(RUDIMENTS))
             if cfg.gradient_checkpointing:
                 self.model.backbone.enable_gradient_checkpointing()
             self.recorder.add(weights=self.model.weights.as_dict())
@@ -183,7 +183,7 @@ class _Run:
             self.model,
             self.injection,
             self.datamodule,
-            instantiate(cfg.augmentation),
+            build(cfg.augmentation),
             optimization,
             min(micro_batch_size, settings.batch_size),
             FeatureMemory(settings.feature_memory_mb * 2**20),

@@ -59,7 +59,9 @@ def test_train_commands_of_the_guide_in_order(tmp_path):
         pytest.skip(f"needs the sample data in {SAMPLE} (SOUSA_SAMPLE)")
     failures = []
     for page, command in dict.fromkeys(COMMANDS):
-        if not command.startswith(("python -m sousa_bench.train", "python -m sousa_bench.analyze", "python -m sousa_bench.status")):
+        if not command.startswith(
+            ("python -m sousa_bench.train", "python -m sousa_bench.analyze", "python -m sousa_bench.status")
+        ):
             continue
         if "slurm" in command or "…" in command:
             continue

@@ -1,0 +1,48 @@
+"""Runs in this process on a few synthetic clips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from sousa_bench.paths import conf_folder
+
+SMALL = [
+    "data.synthetic.clips=40",
+    "data.synthetic.split_players=[20,10,20]",
+    "trainer.max_epochs=3",
+    "trainer.batch_size=4",
+    "trainer.progress=false",
+    "logger=none",
+]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """One cache of decoded clips for all tests of the session."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def config(cache, monkeypatch):
+    """Compose the real config with overrides, cut down to seconds."""
+    monkeypatch.setenv("SOUSA_BENCH_CACHE", str(cache))
+    torch.set_num_threads(1)
+    OmegaConf.register_new_resolver("sousa_run", lambda root: root, replace=True)
+    OmegaConf.register_new_resolver("sousa_name", lambda: "run", replace=True)
+
+    def build(*overrides: str) -> DictConfig:
+        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+            return compose("config", overrides=[*SMALL, *overrides])
+
+    return build
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A run's folder."""
+    return tmp_path / "run"

@@ -1,0 +1,169 @@
+"""One run: what it reports, that it repeats itself, and that an interruption changes nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from sousa_bench import result
+from sousa_bench.classifier import Classifier, NonFiniteLossError
+from sousa_bench.errors import ConfigError, Interrupted
+from sousa_bench.run import run
+
+
+def numbers(blocks, folder):
+    """All that must be equal bit for bit between two runs of one config."""
+    history = [{k: v for k, v in entry.items() if "seconds" not in k} for entry in blocks["history"]]
+    frame = pd.read_parquet(folder / "predictions.parquet")
+    return blocks["metrics"], history, np.stack(frame["logits"].to_list()).tobytes(), list(frame["sample_id"])
+
+
+def stop_after(monkeypatch, steps, act):
+    """Call ``act`` once, right after the given number of training steps."""
+    original, done = Classifier.training_step, []
+
+    def step(self, batch, batch_idx):
+        original(self, batch, batch_idx)
+        done.append(1)
+        if len(done) == steps:
+            act()
+
+    monkeypatch.setattr(Classifier, "training_step", step)
+
+
+def test_a_run_reports_every_fixed_field(config, folder):
+    cfg = config("model=efficientat", "peft=lora")
+    blocks = run(cfg, folder)
+    fixed = {
+        "config": dict.fromkeys(result.CONFIG_KEYS, 1),
+        "experiment_id": "x",
+        "status": "completed",
+        "timestamp": "t",
+        "git_commit": "c",
+    }
+    assert result.missing_fields({**blocks, **fixed}) == []
+    assert len(blocks["history"]) == 3
+    assert blocks["parameters"]["adapter"] > 0
+    assert blocks["weights"]["kind"] == "random"
+    frame = pd.read_parquet(folder / "predictions.parquet")
+    assert len(frame) == blocks["data"]["counts"]["test"]
+    accuracy = (frame["predicted"] == frame["label"]).mean()
+    assert blocks["metrics"]["test_acc"] == pytest.approx(accuracy)
+    assert (folder / "adapter" / "adapter_model.safetensors").exists()
+    assert not (folder / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "peft", "augmentation"),
+    [("ast", "adalora", "on"), ("efficientat", "full", "off"), ("beats", "lora", "on")],
+)
+def test_interruptions_change_no_number(config, tmp_path, monkeypatch, model, peft, augmentation):
+    cfg = config(f"model={model}", f"peft={peft}", f"augmentation={augmentation}", "trainer.train_batches=4")
+    whole = numbers(run(cfg, tmp_path / "whole"), tmp_path / "whole")
+
+    with monkeypatch.context() as patch:  # asked to stop in the middle of the first epoch
+        stop_after(patch, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Interrupted):
+            run(cfg, tmp_path / "parts")
+    with monkeypatch.context() as patch:  # dies in the second epoch, without a word
+        stop_after(patch, 4, lambda: (_ for _ in ()).throw(RuntimeError("gone")))
+        with pytest.raises(RuntimeError, match="gone"):
+            run(cfg, tmp_path / "parts")
+    state = torch.load(tmp_path / "parts" / "checkpoints" / "last.pt", weights_only=True)
+    assert (state["epoch"], state["step"]) == (1, 0)
+    resumed = run(cfg, tmp_path / "parts")
+    assert numbers(resumed, tmp_path / "parts") == whole
+
+
+def test_seeds_repeat_and_differ(config, tmp_path):
+    first, second, other = (
+        numbers(run(config("model=efficientat", f"seed={seed}", "trainer.max_epochs=1"), path), path)
+        for seed, path in ((1, tmp_path / "a"), (1, tmp_path / "b"), (2, tmp_path / "c"))
+    )
+    assert first == second
+    assert first[0] != other[0]
+
+
+def test_the_best_weights_are_tested(config, folder, monkeypatch):
+    """With the second of three epochs made the best, the tested weights are those of its end."""
+    seen = {}
+    original = Classifier.on_validation_epoch_end
+
+    def end(self):
+        original(self)
+        self.history[-1]["val_acc"] = {1: 0.1, 2: 0.9, 3: 0.5}[self.history[-1]["epoch"]]
+        seen[self.history[-1]["epoch"]] = {k: v.clone() for k, v in self.injection.trainable_state().items()}
+
+    monkeypatch.setattr(Classifier, "on_validation_epoch_end", end)
+    tested = {}
+    start = Classifier.on_test_epoch_end
+
+    def at_test(self):
+        start(self)
+        tested.update({k: v.clone() for k, v in self.injection.trainable_state().items()})
+
+    monkeypatch.setattr(Classifier, "on_test_epoch_end", at_test)
+    blocks = run(config("model=efficientat"), folder)
+    assert blocks["metrics"]["best_epoch"] == 2
+    assert blocks["metrics"]["val_acc"] == 0.9
+    assert all(torch.equal(tested[key], seen[2][key]) for key in tested)
+    assert not all(torch.equal(tested[key], seen[3][key]) for key in tested)
+
+
+def test_micro_batches_change_nothing_but_memory(config, tmp_path):
+    """Gradient accumulation inside the step: the same losses up to rounding."""
+    histories = [
+        run(
+            config("model=ast", "augmentation=off", f"trainer.micro_batch_size={size}", "peft.lora_dropout=0"),
+            tmp_path / size,
+        )["history"]
+        for size in ("1", "4")
+    ]
+    for one, four in zip(*histories, strict=True):
+        assert one["train_loss"] == pytest.approx(four["train_loss"], rel=1e-4)
+        assert one["val_loss"] == pytest.approx(four["val_loss"], rel=1e-4)
+
+
+def test_memory_that_runs_out_halves_the_micro_batch(config, folder, monkeypatch):
+    original = Classifier._backward
+
+    def hungry(self, features, mask, targets, batch):
+        if self.micro_batch_size > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return original(self, features, mask, targets, batch)
+
+    monkeypatch.setattr(Classifier, "_backward", hungry)
+    blocks = run(config("model=efficientat", "trainer.max_epochs=1"), folder)
+    assert blocks["efficiency"]["micro_batch_size"] == 1
+    assert sum("memory ran out" in message for message in blocks["warnings"]) == 2
+
+
+def test_early_stopping(config, folder, monkeypatch):
+    original = Classifier.on_validation_epoch_end
+
+    def worse(self):
+        original(self)
+        self.history[-1]["val_acc"] = 1 / self.history[-1]["epoch"]
+
+    monkeypatch.setattr(Classifier, "on_validation_epoch_end", worse)
+    cfg = config("model=efficientat", "trainer.max_epochs=9", "trainer.early_stopping=2", "trainer.train_batches=1")
+    blocks = run(cfg, folder)
+    assert [entry["epoch"] for entry in blocks["history"]] == [1, 2, 3]
+    assert blocks["metrics"]["best_epoch"] == 1
+
+
+def test_a_diverged_loss_fails_the_run(config, folder):
+    with pytest.raises(NonFiniteLossError, match="lower the learning rate"):
+        run(
+            config("model=efficientat", "peft=full", "trainer.learning_rate=1e30", "trainer.gradient_clip=null"), folder
+        )
+
+
+def test_impossible_settings_are_named(config, folder):
+    with pytest.raises(ConfigError, match=r"trainer\.batch_size=0"):
+        run(config("trainer.batch_size=0"), folder)
