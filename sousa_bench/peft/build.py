@@ -55,9 +55,10 @@ def inject(model: AudioModel, peft_cfg: Mapping[str, Any], total_steps: int) -> 
     else:
         targets = target_modules(model, options)
         config = _peft_config(model, choice, targets, total_steps)
-        _wrap(model, config, choice)
+        groups = used_groups(model, options)
+        notes = _wrap(model, config, choice)
         injection = Injection(
-            model, options, config, choice.node, targets=targets, groups=used_groups(model, options), blocks=blocks
+            model, options, config, choice.node, targets=targets, groups=groups, blocks=blocks, notes=notes
         )
         _assert_wrapped(model, config, options, targets)
         if isinstance(config, peft.AdaLoraConfig) and total_steps < 2:
@@ -88,12 +89,13 @@ def _construct(choice: Choice, arguments: Mapping[str, Any]) -> Any:
         raise ConfigError(f"peft={choice.options.name} ({choice.target}): {error}") from error
 
 
-def _wrap(model: AudioModel, config: peft.PeftConfig, choice: Choice) -> None:
+def _wrap(model: AudioModel, config: peft.PeftConfig, choice: Choice) -> list[str]:
+    """Let PEFT wrap the backbone, and return what it says of it, such as a block size that it adjusted."""
     try:
-        with warnings.catch_warnings():
-            # What it says of shared weights and unused options is asserted below in one sentence.
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", UserWarning)
             model.backbone = peft.get_peft_model(model.backbone, config)
+        return list(dict.fromkeys(str(w.message) for w in said if issubclass(w.category, UserWarning)))
     except (TypeError, ValueError, NotImplementedError, AttributeError, RuntimeError) as error:
         raise PeftError(f"peft={choice.options.name} can't adapt model={model.name}: {error}") from error
 

@@ -35,6 +35,7 @@ class Injection:
         targets: Names, inside the original backbone, of the adapted modules (empty for full, head and bitfit).
         groups: The entries of ``peft.targets`` that apply to this model.
         blocks: The blocks that ``peft.layers`` selected, or None for all.
+        notes: What PEFT said while it wrapped the backbone, such as a block size that it adjusted.
         parameters: Counts: ``backbone`` (as it was, without the head), ``adapter`` (added by the method), ``head``,
             ``total`` and ``trainable``.
         warnings: What a reader of the result must know.
@@ -51,6 +52,7 @@ class Injection:
         targets: Sequence[str] = (),
         groups: Sequence[str] = (),
         blocks: Sequence[str] | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         self.model = model
         self.options = options
@@ -59,6 +61,7 @@ class Injection:
         self.targets = list(targets)
         self.groups = list(groups)
         self.blocks = None if blocks is None else list(blocks)
+        self.notes = list(notes)
         self.parameters: dict[str, int] = {}
         self.warnings: list[str] = []
         self.merged_max_error: float | None = None
@@ -127,6 +130,7 @@ class Injection:
             "batch_norm": self.options.batch_norm,
             "learning_rate": self.options.learning_rate,
             "merged_max_error": self.merged_max_error,
+            "notes": self.notes,
         }
         if self._budget:
             facts["adalora"] = self._budget.facts()

@@ -108,11 +108,11 @@ def _entry(entry: str, model: AudioModel, names: Sequence[str]) -> list[str]:
         return [name for name, module in model.backbone.named_modules() if isinstance(module, NORMS)]
     if entry in WELL_KNOWN:
         return []
-    return _matching(entry, names, model, f"peft.targets has {entry!r}, which is neither a group nor")
+    return _matching(entry, names, model, f"peft.targets has '{entry}', which is neither a group nor")
 
 
 def _matching(pattern: str, names: Sequence[str], model: AudioModel, what: str | None = None) -> list[str]:
-    what = what or f"model={model.name}: the target pattern {pattern!r} is not"
+    what = what or f"model={model.name}: the target pattern '{pattern}' is not"
     try:
         found = [name for name in names if re.fullmatch(pattern, name)]
     except re.error as error:
