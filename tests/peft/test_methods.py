@@ -27,6 +27,7 @@ FALLS_TO = 0.9
 DOCS = CONF.parent / "docs" / "peft.md"
 RELOAD = """
 import sys, torch
+from pathlib import Path
 from sousa_bench.peft import load_run_model
 torch.set_num_threads(1)
 root = Path(sys.argv[1])
