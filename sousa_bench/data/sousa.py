@@ -424,7 +424,7 @@ def _whole(value: object) -> bool:
 def _several(key: str, value: str | Sequence[str] | None) -> tuple[str, ...] | None:
     if value is None:
         return None
-    values = (value,) if isinstance(value, str) else tuple(value)
+    values = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Sequence) else ()
     if not values or not all(isinstance(item, str) and item for item in values):
         raise ConfigError(f"data.{key}={value} can't be: it must be a name or a list of names.")
     return values

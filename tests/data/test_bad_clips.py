@@ -111,7 +111,7 @@ def test_all_bad_clips_are_counted(generator: Path) -> None:
 def test_a_split_of_bad_clips_only(generator: Path) -> None:
     for number in range(40):
         silent(clip_of(generator, "player-005", number)[0])
-    with pytest.raises(DataError, match="test split is empty.*is silent"):
+    with pytest.raises(DataError, match=r"test split is empty.*is silent"):
         data(generator, on_bad_clip="skip").prepare([16_000])
 
 

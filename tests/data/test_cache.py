@@ -198,7 +198,7 @@ def wait_for(condition, seconds: float = 60) -> None:
 
 
 def test_killed_at_any_point_it_goes_on(generator: Path, own_cache: Path, decoded: list) -> None:
-    """SIGKILL while chunks are being written: what is whole is kept, what is not is swept up, the result is the same."""
+    """SIGKILL while chunks are being written: what is whole is kept, what is not is swept up."""
     process = fill(generator, 0.02)
     wait_for(lambda: len(list(own_cache.rglob("16000/*.s16"))) >= 6)
     process.send_signal(signal.SIGKILL)

@@ -127,7 +127,8 @@ def test_test_fingerprint_is_that_of_the_test_clips(generator: Path) -> None:
 def test_no_torch(generator: Path) -> None:
     code = (
         "import sys; from sousa_bench.data import SousaData, fingerprint; "
-        f"made = SousaData('tiny', root={str(generator)!r}); made.prepare([16000]); made.waveforms('test', 16000).read(0); "
+        f"made = SousaData('tiny', root={str(generator)!r}); made.prepare([16000]); "
+        "made.waveforms('test', 16000).read(0); "
         "assert 'torch' not in sys.modules and 'huggingface_hub' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

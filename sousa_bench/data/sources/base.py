@@ -164,9 +164,7 @@ class FolderSource(Source):
     def missing(self, name: str) -> str:
         """A missing file is looked for by its beginning: another ending or a renamed copy."""
         path = self.root / name
-        near = (
-            sorted(p.name for p in path.parent.glob(f"{glob.escape(path.stem)}*"))[:3] if path.parent.is_dir() else []
-        )
+        near = sorted(other.name for other in path.parent.glob(f"{glob.escape(path.stem)}*"))[:3]
         return f"{name} is missing" + (f" (there is {', '.join(near)})" if near else "")
 
     def audio(self, table: pd.DataFrame, positions: np.ndarray) -> Iterator[tuple[int, Audio]]:

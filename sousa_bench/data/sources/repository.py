@@ -106,7 +106,7 @@ class HubRepository(Shards):
         log.info("Reading the list of clips of %s from %d shards, without their audio", self.place, len(self.shards))
 
         def rows(shard: Shard) -> pd.DataFrame:
-            with system.open(f"datasets/{self.hub_id}@{commit}/{shard.name}", block_size=1 << 18) as file:
+            with system.open(f"datasets/{self.hub_id}@{commit}/{shard.name}", block_size=1 << 16) as file:
                 return read_rows(file, shard.name, shard.split)
 
         with ThreadPoolExecutor(16) as pool:

@@ -1,0 +1,69 @@
+"""Synthetic data through the same loader as real data."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from noise_data import data
+
+from sousa_bench.data import fingerprint
+
+RECIPE = {"clips": 40, "seed": 3, "domain": "target", "split_players": [4, 2, 2]}
+NODE = {"name": "synthetic", "synthetic": RECIPE}
+
+
+def test_written_once_and_read_like_real_data(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = data(None, **NODE)
+    made.prepare([16_000, 32_000])
+    facts = made.describe()
+    assert facts["source"] == "synthetic"
+    assert sum(facts["counts"].values()) == 40
+    assert set(made.table("train")["skill_tier"]) <= {"beginner", "intermediate", "advanced", "professional"}
+    assert made.waveforms("train", 32_000).lengths.min() > 32_000
+    from sousa_bench.data.synthetic import writer
+
+    monkeypatch.setattr(writer, "write_dataset", lambda *_, **__: pytest.fail("written twice"))
+    again = data(None, **NODE)
+    again.prepare([16_000])
+    assert again.test_fingerprint == made.test_fingerprint
+
+
+def test_the_fingerprint_needs_no_data(own_cache: Path) -> None:
+    first = fingerprint(NODE)
+    assert not (own_cache / "synthetic").exists()
+    others = [
+        NODE | {"synthetic": RECIPE | {"seed": 4}},
+        NODE | {"synthetic": RECIPE | {"clips": 80}},
+        NODE | {"fold": "1/3"},
+        NODE | {"clips": {"train": 10}},
+        NODE | {"tempo_min": 100},
+    ]
+    assert len({first, *map(fingerprint, others)}) == 6
+    assert fingerprint(NODE | {"name": "other", "cache_dir": str(own_cache / "elsewhere")}) == first
+
+
+def test_two_processes_write_it_once(own_cache: Path) -> None:
+    code = (
+        "import logging, sys; logging.basicConfig(level=logging.INFO, format='%(message)s', stream=sys.stdout); "
+        f"from sousa_bench.data import SousaData; made = SousaData('synthetic', synthetic={RECIPE!r}); "
+        "made.prepare([16000]); print(made.test_fingerprint)"
+    )
+    both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=200)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sum("Writing 40 synthetic clips" in text for text in said) == 1
+    assert sum("Decoding 40 clips" in text for text in said) == 1
+    assert said[0].split()[-1] == said[1].split()[-1]
+
+
+def test_an_interrupted_write_is_done_again(own_cache: Path) -> None:
+    """A folder without its labels is not whole."""
+    made = data(None, **NODE)
+    made.prepare([16_000])
+    (made.source.root / "labels" / "samples.parquet").unlink()
+    again = data(None, **NODE)
+    again.prepare([16_000])
+    assert again.test_fingerprint == made.test_fingerprint
