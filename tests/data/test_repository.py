@@ -161,8 +161,8 @@ def test_only_the_shards_that_a_subset_needs(served: Hub, tmp_path: Path) -> Non
     assert facts["read"] > 1000
     sizes = {name: (served.root / name).stat().st_size for name in served.names() if name.endswith(".parquet")}
     fetched = {f"audio/{path.name}" for path in (tmp_path / "hf").rglob("snapshots/*/audio/*.parquet")}
-    assert len(fetched) == 3
-    assert len(sizes) == 6
+    assert sum("train" in name for name in fetched) == 1
+    assert fetched < set(sizes)
     for name in set(sizes) - fetched:  # of the others, the list of clips alone
         assert served.sent[name] < 0.5 * sizes[name]
     before = dict(served.sent)
