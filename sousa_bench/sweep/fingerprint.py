@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sousa_bench.errors import ConfigError
@@ -55,21 +55,27 @@ def fingerprint(config: DictConfig) -> str:
 
 def outcome_config(config: DictConfig) -> dict[str, Any]:
     """The resolved part of ``config`` that decides the outcome, with contents in place of paths."""
-    kept = config.copy()
-    with open_dict(kept):
-        for key in IRRELEVANT:
-            _drop(kept, key)
     try:
-        plain = OmegaConf.to_container(kept, resolve=True, throw_on_missing=True)
+        plain = {str(key): _plain(config, str(key)) for key in config if key not in IRRELEVANT}
     except OmegaConfBaseException as error:
         raise ConfigError(f"the config can't be resolved: {str(error).splitlines()[0]}") from error
-    assert isinstance(plain, dict)
+    for dotted in IRRELEVANT:
+        group, _, key = dotted.partition(".")
+        if key and isinstance(plain.get(group), dict):
+            plain[group].pop(key, None)
     if isinstance(config.get("data"), DictConfig) and "_target_" in config.data:
         plain["data_content"] = _data_content(config.data)
     checkpoint = OmegaConf.select(config, CHECKPOINT, default=None)
     if checkpoint is not None and (file := Path(str(checkpoint)).expanduser()).is_file():
         plain["model"]["checkpoint"] = file_hash(file)
-    return {str(key): value for key, value in plain.items()}
+    return plain
+
+
+def _plain(config: DictConfig, key: str) -> Any:
+    value = config[key]
+    if OmegaConf.is_config(value):
+        return OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
+    return value
 
 
 def run_name(config: DictConfig, digest: str) -> str:
@@ -102,14 +108,6 @@ def _known_data(text: str) -> str:
 
     identify: Callable[[DictConfig], str] = data.fingerprint
     return identify(OmegaConf.create(json.loads(text)))
-
-
-def _drop(config: DictConfig, dotted: str) -> None:
-    parent, _, key = dotted.rpartition(".")
-    node = OmegaConf.select(config, parent) if parent else config
-    if isinstance(node, DictConfig) and key in node:
-        with open_dict(node):
-            del node[key]
 
 
 def _canonical(value: Any) -> Any:

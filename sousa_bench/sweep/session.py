@@ -255,20 +255,6 @@ def _job_of(cfg: DictConfig) -> Job:
     return job
 
 
-def compose(loader: ConfigLoader, master: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """Compose one job's config.
-
-    Raises:
-        ConfigError: It can't be composed; the message says why and what comes closest.
-    """
-    try:
-        return loader.load_sweep_config(master, list(overrides))
-    except Exception as error:
-        if not is_config_error(error):
-            raise
-        raise ConfigError(explain(error)) from error
-
-
 @dataclass
 class Sweep:
     """A sweep that is planned.
@@ -302,6 +288,9 @@ def plan_sweep(
     Raises:
         UserError: A config can't be composed, or no run is possible. Nothing was written.
     """
+    from sousa_bench.sweep.compose import compose, remember_files  # it imports Hydra, which status does without
+
+    remember_files(loader)
     configs = [compose(loader, master, job) for job in overrides]
     settings = SweepSettings.of(configs[0])
     if any(SweepSettings.of(config) != settings for config in configs):

@@ -1,0 +1,236 @@
+"""The parts of a sweep, each by itself."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from sousa_bench.errors import ConfigError
+from sousa_bench.result import ResultError
+from sousa_bench.sweep import record
+from sousa_bench.sweep.fingerprint import fingerprint, run_name
+from sousa_bench.sweep.job import Job, Outcome
+from sousa_bench.sweep.known import Results
+from sousa_bench.sweep.lock import FolderLock
+from sousa_bench.sweep.manifest import claim_folder, read_manifest, write_manifest
+from sousa_bench.sweep.output import RunLog
+from sousa_bench.sweep.plan import rerun_command, varied_keys
+from sousa_bench.sweep.process import alive, identity
+from sousa_bench.sweep.progress import Progress
+from sousa_bench.sweep.resources import slots
+from sousa_bench.sweep.session import spell_augmentation
+
+CONFIG = OmegaConf.create(
+    {
+        "seed": 1,
+        "timeout": 5,
+        "n_jobs": 1,
+        "logger": {"mode": "offline"},
+        "model": {"name": "ast", "checkpoint": None, "refuses": {}},
+        "peft": {"name": "lora", "r": 8, "learning_rate": 1e-3},
+        "augmentation": {"name": "on"},
+        "data": {"name": "tiny", "root": "/a", "cache_dir": None},
+        "trainer": {"max_epochs": 2, "checkpoint_minutes": 10, "progress": True},
+    }
+)
+
+
+def changed(**values: object) -> str:
+    config = CONFIG.copy()
+    for key, value in values.items():
+        OmegaConf.update(config, key.replace("__", "."), value)
+    return fingerprint(config)
+
+
+def test_the_fingerprint_changes_with_the_outcome_only() -> None:
+    same = fingerprint(CONFIG)
+    for key, value in {
+        "timeout": 9,
+        "n_jobs": 4,
+        "sweep": "x",
+        "resume": False,
+        "force": True,
+        "on_error": "stop",
+        "logger__mode": "online",
+        "data__root": "/b",
+        "data__cache_dir": "/c",
+        "trainer__checkpoint_minutes": 1,
+        "trainer__progress": False,
+        "hydra": {"run": 1},
+        "peft__r": 8.0,
+        "model__refuses": {"x": "y"},
+    }.items():
+        assert changed(**{key: value}) == same, key
+    others = [
+        changed(**{key: value})
+        for key, value in {"seed": 2, "peft__r": 4, "trainer__max_epochs": 3, "augmentation__name": "off"}.items()
+    ]
+    assert len({same, *others}) == 5
+
+
+def test_a_checkpoint_counts_by_its_bytes(tmp_path: Path) -> None:
+    for name, content in {"a": b"1", "b": b"1", "c": b"2"}.items():
+        (tmp_path / name).write_bytes(content)
+    a, b, c = (changed(model__checkpoint=str(tmp_path / name)) for name in "abc")
+    assert a == b != c
+
+
+def test_the_fingerprint_names_what_is_missing() -> None:
+    with pytest.raises(ConfigError, match="max_epochs"):
+        changed(trainer__max_epochs="???")
+    with pytest.raises(ConfigError, match="nowhere"):
+        changed(trainer__max_epochs="${nowhere}")
+
+
+def test_the_name_of_a_run() -> None:
+    assert run_name(CONFIG, "0123456789abcdef") == "ast_lora_aug_tiny_s1_01234567"
+
+
+def job(folder: Path, index: int = 1) -> Job:
+    return Job(
+        CONFIG, index, 2, f"{index}" * 64, f"run{index}", folder / f"run{index}", ["seed=1"], "python", git_commit="c"
+    )
+
+
+def test_a_record_is_opened_and_closed(tmp_path: Path) -> None:
+    one = job(tmp_path)
+    record.begin(one)
+    assert record.read(one.folder)["status"] == "running"
+    assert (one.folder / record.RESERVE_FILE).stat().st_size == record.RESERVE_BYTES
+    record.finish(one, "failed", {"warnings": ["w", "w"], "phases": {"data": 1.0}}, error="e", failure={"phase": "fit"})
+    closed = record.read(one.folder)
+    assert (closed["status"], closed["error"], closed["warnings"]) == ("failed", "e", ["w"])
+    assert not (one.folder / record.RESERVE_FILE).exists()
+    with pytest.raises(ValueError, match=r"metrics\.val_acc"):
+        record.finish(one, "completed", {})
+    assert record.read(one.folder)["status"] == "failed"
+    record.begin(one)
+    assert record.read(one.folder)["attempts"] == 2
+
+
+def test_known_results_tell_the_living_from_the_dead(tmp_path: Path) -> None:
+    for index in (1, 2):
+        record.begin(job(tmp_path, index))
+    path = tmp_path / "run2" / "result.json"
+    path.write_text(path.read_text().replace(f'"pid": {os.getpid()}', '"pid": 999999999'))
+    (tmp_path / "run3").mkdir()
+    (tmp_path / "run3" / "result.json").write_text("{")
+    results = Results([tmp_path])
+    assert [known.status for known in results.of("1" * 64, tmp_path)] == ["running"]
+    assert [known.status for known in results.of("2" * 64, tmp_path)] == ["dead"]
+    assert len(results.torn) == 1
+    with pytest.raises(ResultError):
+        raise ResultError(results.torn[0])
+
+
+def test_life_is_told_by_pid_and_start_time(tmp_path: Path) -> None:
+    me = identity()
+    assert alive(me)
+    assert not alive({**me, "start_time": me["start_time"] - 60})
+    assert not alive(None)
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    other = identity(process.pid)
+    assert alive(other)
+    process.communicate(b"\n")
+    assert not alive(other)
+    elsewhere = {**me, "host": "elsewhere"}
+    assert not alive(elsewhere, tmp_path)
+    (tmp_path / "progress.json").write_text(f'{{"updated": {time.time() - 60}}}')
+    assert alive(elsewhere, tmp_path)
+    (tmp_path / "progress.json").write_text(f'{{"updated": {time.time() - 6000}}}')
+    assert not alive(elsewhere, tmp_path)
+    assert me["host"] == socket.gethostname()
+
+
+def test_a_progress_bar_leaves_one_line_in_the_log(tmp_path: Path) -> None:
+    shown: list[bytes] = []
+    log = RunLog(tmp_path / "run.log", shown.append)
+    pieces = [b"start\n", b"\r 10%", b"\r 50%\xc3", b"\xa4", b"\r\x1b[31m100%\x1b[0m\n", b"no newline"]
+    for piece in pieces:
+        log.feed(piece)
+    log.close()
+    assert (tmp_path / "run.log").read_text() == "start\n100%\nno newline\n"
+    assert b"".join(shown) == b"".join(pieces)
+    assert list(log.tail) == ["start", "100%", "no newline"]
+
+
+def test_lines_of_several_runs_carry_their_number(tmp_path: Path) -> None:
+    shown: list[bytes] = []
+    log = RunLog(tmp_path / "run.log", shown.append, "[3] ")
+    log.feed(b"one\ntw")
+    log.feed(b"o\n")
+    assert shown == [b"[3] one\n", b"[3] two\n"]
+
+
+def test_a_lock_goes_with_its_holder(tmp_path: Path) -> None:
+    one, two = FolderLock(tmp_path), FolderLock(tmp_path)
+    assert one.acquire()
+    assert not two.acquire()
+    one.release()
+    assert two.acquire()
+
+
+def test_folders_of_sweeps(tmp_path: Path) -> None:
+    assert claim_folder(tmp_path, "a/b-1.2") == tmp_path / "a" / "b-1.2"
+    folders = [claim_folder(tmp_path, None) for _ in range(3)]
+    assert len(set(folders)) == 3
+    for name in ("/x", "..", "a/../b", "a b", "a//b"):
+        with pytest.raises(ConfigError, match="sweep="):
+            claim_folder(tmp_path, name)
+
+
+def test_a_manifest_keeps_what_an_earlier_command_put_there(tmp_path: Path) -> None:
+    write_manifest(tmp_path, [job(tmp_path, 1)], name="n", command="c", facts={})
+    write_manifest(tmp_path, [job(tmp_path, 2)], name="n", command="c", facts={})
+    jobs = read_manifest(tmp_path)["jobs"]
+    assert [(entry["index"], entry["name"], entry.get("earlier", False)) for entry in jobs] == [
+        (2, "run2", False),
+        (2, "run1", True),
+    ]
+
+
+def test_what_a_sweep_varied() -> None:
+    overrides = [["model=ast", "peft.r=4", "seed=1", "+x=1"], ["model=beats", "peft.r=8", "seed=1"]]
+    assert varied_keys(overrides) == ["peft.r", "x"]
+    assert rerun_command(["a='b c'", "sweep=x"], "x", ["--config-dir", "my dir"]) == (
+        "python -m sousa_bench.train --config-dir 'my dir' -m sweep=x 'a='\"'\"'b c'\"'\"''"
+    )
+
+
+def test_the_estimate_is_the_mean_of_the_runs_so_far(tmp_path: Path) -> None:
+    progress = Progress(total=6, n_jobs=2)
+    assert progress.estimate() is None
+    progress.end(Outcome(job(tmp_path, 1), "completed", reused=True))
+    progress.end(Outcome(job(tmp_path, 2), "completed", seconds=60))
+    progress.end(Outcome(job(tmp_path, 3), "failed", "e", seconds=120))
+    assert progress.lines() == (
+        "Progress: 3/6 (50.0%)\nCompleted: 1, Failed: 1, Skipped: 1\nEstimated time remaining: 2.2 minutes"
+    )
+
+
+def test_places_share_gpus_and_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("sousa_bench.sweep.resources.visible_cores", lambda: list(range(8)))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
+    [single] = slots(1)
+    assert (single.threads, single.cpus, single.environment) == (8, None, {"OMP_NUM_THREADS": "8"})
+    three = slots(3)
+    assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in three] == ["GPU-a", "GPU-b", "GPU-a"]
+    assert [slot.cpus for slot in three] == [[0, 1], [2, 3], [4, 5]]
+    assert [slot.threads for slot in three] == [2, 2, 2]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert all("CUDA_VISIBLE_DEVICES" not in slot.environment and slot.threads == 1 for slot in slots(2))
+
+
+def test_the_old_spelling_of_augmentation() -> None:
+    words = ["x", "augmentation=true,False", "augmentation=on", "augmentation.name=true"]
+    spell_augmentation(words)
+    assert words == ["x", "augmentation=on,off", "augmentation=on", "augmentation.name=true"]
