@@ -23,9 +23,15 @@ def build(node: Any, **arguments: Any) -> Any:
     try:
         return instantiate(node, _convert_="all", **arguments)
     except InstantiationException as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, UserError):
-                raise cause from None
-            cause = cause.__cause__
-        raise
+        inner = _user_error(error)
+        if inner is None:
+            raise
+    # Raised outside the handler: inside it the error and Hydra's wrapping of it would be each other's cause.
+    raise inner
+
+
+def _user_error(error: BaseException) -> UserError | None:
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, UserError):
+        cause = cause.__cause__
+    return cause

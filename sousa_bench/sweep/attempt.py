@@ -146,7 +146,9 @@ class Attempt:
 def cause(error: BaseException) -> str:
     """What lies behind an exception: ``oom``, ``disk full`` or just ``exception``."""
     link: BaseException | None = error
-    while link is not None:
+    seen: set[int] = set()
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
         if isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT):
             return "disk full"
         link = link.__cause__ or link.__context__
