@@ -232,3 +232,18 @@ def test_other_interpreters_do_where_nothing_can_be_forked(command: Command, tmp
     output = command("-m", "sweep=a", "seed=1,2,3", "task.fault=segfault", code=1)
     assert command.statuses() == {1: "completed", 2: "failed", 3: "completed"}
     assert "SIGSEGV" in output
+
+
+def test_code_that_cannot_be_imported_is_one_error(command: Command, tmp_path: Path) -> None:
+    script = tmp_path / "broken_app.py"
+    script.write_text(
+        "import sys\nfrom tests.sweep import app\nfrom sousa_bench.sweep import command_line\n"
+        "command_line(app.job, target='tests.sweep.standin.run', modules=['tests.sweep.no_such_module'])\n"
+    )
+    command.program = [sys.executable, str(script)]
+    process = command.start("-m", "sweep=a", "seed=1,2")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 2, output
+    assert "Error: the code of a run can't be imported" in output
+    assert "No module named 'tests.sweep.no_such_module'" in output
+    assert not list(command.folder.glob("multirun/a/*/result.json"))
