@@ -15,7 +15,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line; importing it costs nothing but argparse."""
     made = argparse.ArgumentParser(
         prog="python -m sousa_bench.analyze",
-        description="Compare runs: which combination is best, by how much, how sure, at what cost, and what to run next. "
+        description="Compare runs: which combination is best, by how much, how sure, at what cost, what to run next. "
         "Reads result files only, also while the sweep still runs.",
     )
     made.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="sweep, date or flat folders (multirun)")

@@ -54,7 +54,7 @@ def _json(value: Any) -> Any:
 
 
 def _lines(study: Study, frame: pd.DataFrame, markdown: bool) -> str:
-    rows = [_cells(study, row) for row in frame.to_dict("records")]
+    rows = [_cells(study, row, markdown) for row in frame.to_dict("records")]
     head = list(rows[0]) if rows else ["#"]
     widths = [max(len(key), *(len(row[key]) for row in rows)) if rows else len(key) for key in head]
     left = {"combination", "can be the best"}
@@ -69,8 +69,9 @@ def _lines(study: Study, frame: pd.DataFrame, markdown: bool) -> str:
     return "\n".join([line(head), rule, *(line([row[key] for key in head]) for row in rows)])
 
 
-def _cells(study: Study, row: Mapping[Any, Any]) -> dict[str, str]:
-    cells = {"#": str(row["rank"]), "combination": escape_cell(str(row["combination"]))}
+def _cells(study: Study, row: Mapping[Any, Any], markdown: bool) -> dict[str, str]:
+    name = escape(row["combination"]) if markdown else " ".join(str(row["combination"]).split())
+    cells = {"#": str(row["rank"]), "combination": name}
     if study.cohorts:
         cells["cohort"] = str(row["cohort"])
     if study.metric not in ("test_acc", "test_f1_macro"):
@@ -103,6 +104,10 @@ def p_value(value: float) -> str:
     return f"{value:.4f}" if value >= 0.00005 else "<0.0001"
 
 
-def escape_cell(text: str) -> str:
-    """One line without a bar that would open another column."""
-    return " ".join(text.split()).replace("|", "\\|")
+def escape(value: Any) -> str:
+    """A text that Markdown shows as it stands: no HTML, no link, no emphasis, no new cell, one line."""
+    text = " ".join(str(value).split())
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    for char in "\\`*[]|":
+        text = text.replace(char, f"\\{char}")
+    return text

@@ -11,7 +11,7 @@ import pandas as pd
 from sousa_bench.analysis.answer import answer
 from sousa_bench.analysis.commands import next_steps, retry_command
 from sousa_bench.analysis.comparisons import pair_of
-from sousa_bench.analysis.console import minutes, p_value, render
+from sousa_bench.analysis.console import escape, minutes, p_value, render
 from sousa_bench.analysis.effects import Effects
 from sousa_bench.analysis.factors import augmentation_words, shown
 from sousa_bench.analysis.impact import Impact, augmentation_impact
@@ -49,15 +49,6 @@ def summary(study: Study, top: int = 5, min_accuracy: float = 0.5) -> str:
         _passed_over(study),
     ]
     return "\n\n".join(part.rstrip() for part in parts if part) + "\n"
-
-
-def escape(value: Any) -> str:
-    """A text that Markdown shows as it stands: no HTML, no link, no emphasis, one line."""
-    text = " ".join(str(value).split())
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    for char in "\\`*[]|":
-        text = text.replace(char, f"\\{char}")
-    return text
 
 
 def code(text: str) -> str:

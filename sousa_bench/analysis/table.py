@@ -169,7 +169,8 @@ def _newest(table: pd.DataFrame) -> tuple[list[bool], list[str]]:
     folders, statuses = [str(item) for item in table["folder"]], [str(item) for item in table["status"]]
     repeats = [
         f"{folders[row]}: {statuses[row]} run of the same fingerprint as {folders[winner[identity]]}, which counts"
-        for row, identity in order.loc[~keep, "identity"].sort_index().items()
+        for row, identity in enumerate(order["identity"])
+        if not keep[row]
     ]
     return list(keep), repeats
 

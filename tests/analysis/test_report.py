@@ -1,0 +1,243 @@
+"""The command's outputs: CSV, Parquet, summary, next commands, printed formats, exit codes."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from sousa_bench.analysis import Study, collect, compare
+from sousa_bench.analysis.commands import merge_cells, next_steps, retry_command
+from sousa_bench.analysis.summary import summary
+from sousa_bench.analysis.table import FIXED_COLUMNS
+from sousa_bench.analyze import main
+from tests.analysis.synthetic import write_sweep
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+
+
+@pytest.fixture(scope="module")
+def output(comparison: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("output")
+    assert main([str(comparison), "--no-images", "--output-dir", str(folder)]) == 0
+    return folder
+
+
+def test_the_table_as_csv_and_parquet(output: Path):
+    table = pd.read_csv(output / "comparison_table.csv")
+    assert tuple(table.columns[: len(FIXED_COLUMNS)]) == FIXED_COLUMNS
+    best = table.loc[table["test_f1_macro"].idxmax()]
+    assert best["model"] == "beats"
+    efficient = table[table["test_acc"] > 0.8].nsmallest(5, "trainable_params")
+    assert len(efficient) == 5
+    typed = pd.read_parquet(output / "comparison_table.parquet")
+    assert list(typed.columns) == list(table.columns)
+    assert typed["augmentation"].dtype == "boolean"
+    assert len(pd.read_csv(output / "comparisons.csv")) == 276
+    assert (output / "report.html").stat().st_size < 8e6
+
+
+def test_the_summary_has_the_promised_lines(output: Path):
+    text = (output / "summary_report.md").read_text()
+    for pattern in (
+        r"- \*\*Total experiments\*\*: 24",
+        r"1\. \*\*beats \+ lora\*\* \(with aug\): Acc=0\.\d{4}, F1=0\.\d{4}; 95 % interval .* 1,140 clips, 19 players",
+        r"1\. \*\*efficientat \+ ia3\*\* \(with aug\): 4,410 params, Acc=0\.\d{4}",
+        r"1\. \*\*efficientat \+ \w+\*\* \(\w+ aug\): \d+\.\dm, Acc=0\.\d{4}",
+        r"- \*\*ast\*\*: Avg Acc=0\.\d{4} ± 0\.\d{4}, Best=0\.\d{4} \(6 runs\)",
+        r"- \*\*lora\*\*: Avg Acc=0\.\d{4} ± 0\.\d{4}, Best=0\.\d{4} \(8 runs\)",
+        r"- \*\*ast \+ lora\*\*: Avg Acc=0\.\d{4} ± 0\.\d{4}, Best=0\.\d{4} \(2 runs\)",
+        r"- \*\*With augmentation\*\*: Avg Acc=0\.\d{4} \(12 runs\)",
+        r"\| htsat \+ lora \| \+\d\.\d\d points \|",
+        r"McNemar p, by clip",
+    ):
+        assert re.search(pattern, text), pattern
+
+
+def test_a_sweep_that_still_runs(unfinished: Path, tmp_path: Path):
+    assert main([str(unfinished), "--no-images", "--output-dir", str(tmp_path)]) == 0
+    text = (tmp_path / "summary_report.md").read_text()
+    for line in (
+        "**Total experiments**: 24",
+        "**Completed**: 9",
+        "**Failed**: 1",
+        "**Running**: 2",
+        "**Not started**: 11",
+    ):
+        assert line in text
+    assert "oom in fit" in text
+    assert (
+        "python -m sousa_bench.train model=ast peft=adalora augmentation=off data=small trainer.max_epochs=20 seed=42"
+        in text
+    )
+    assert "Finish what the sweep planned" in text
+
+
+def test_no_plots_writes_neither(comparison: Path, tmp_path: Path):
+    assert main([str(comparison), "--no-plots", "--output-dir", str(tmp_path)]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "comparison_table.csv",
+        "comparison_table.parquet",
+        "comparisons.csv",
+        "summary_report.md",
+    ]
+
+
+def test_command_line_filters(comparison: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    arguments = ["--filter-models", "ast", "htsat", "--filter-strategies", "lora", "--filter-augmentation", "true"]
+    arguments += ["--filter-status", "completed", "--filter", "trainer.batch_size=16", "--format", "json", "--no-plots"]
+    assert main([str(comparison), *arguments, "--output-dir", str(tmp_path)]) == 0
+    ranking = json.loads(capsys.readouterr().out)["ranking"]
+    assert [row["combination"] for row in ranking] == ["ast + lora (with aug)", "htsat + lora (with aug)"]
+    assert {"acc_low", "acc_high", "clips", "players"} <= set(ranking[0])
+
+
+@pytest.mark.parametrize(
+    ("form", "start"), [("csv", "rank,combination,"), ("markdown", "|  # |"), ("table", " #  combination")]
+)
+def test_printed_formats(comparison: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str, start: str):
+    assert main([str(comparison), "--format", form, "--no-plots", "--output-dir", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{tmp}/nowhere"], "no such folder"),
+        (["{tmp}"], "no result file found"),
+        (["{runs}", "--filter-models", "resnet"], "nothing left"),
+        (["{runs}", "--filter", "peft.r"], "write KEY=VALUE"),
+        (["{runs}", "--metric", "speed"], "no such metric"),
+        (["{runs}", "--output-dir", "/proc/none"], "can't be written"),
+    ],
+)
+def test_exit_code_one_with_one_message(comparison, tmp_path, capsys, arguments: list[str], message: str):
+    places = {"tmp": tmp_path, "runs": comparison}
+    assert main([part.format(**places) for part in arguments] + ["--no-plots"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_min_accuracy_and_top(comparison_study: Study):
+    text = summary(comparison_study, top=2, min_accuracy=0.9)
+    section = text.split("### Most parameter-efficient")[1].split("###")[0]
+    assert section.count("params, Acc=0.9") == 2
+    assert "No combination reaches" in summary(comparison_study, min_accuracy=0.99)
+
+
+def expand(command: str) -> list[dict[str, str]]:
+    parts = [part.split("=", 1) for part in shlex.split(command) if "=" in part]
+    return [dict(zip([k for k, _ in parts], v, strict=True)) for v in product(*(v.split(",") for _, v in parts))]
+
+
+def test_merged_cells_are_exactly_the_cells():
+    cells = [
+        {"model": m, "peft": p, "augmentation": a}
+        for m, p, a in product(("ast", "beats", "htsat"), ("lora", "ia3"), ("on", "off"))
+        if (m, p, a) not in {("beats", "ia3", "on"), ("htsat", "lora", "off")}
+    ]
+    merged = merge_cells(cells)
+    assert len(merged) < len(cells)
+    back = [
+        dict(zip(cell, values, strict=True))
+        for cell in merged
+        for values in product(*(v.split(",") for v in cell.values()))
+    ]
+    assert sorted(map(str, back)) == sorted(map(str, cells))
+
+
+def test_missing_cells_become_commands_that_run_exactly_them(unfinished: Path):
+    study = compare(collect([unfinished]))
+    step = next(step for step in next_steps(study, 3) if step.title.startswith("Finish"))
+    planned = {(r["model"], r["peft"], r["augmentation"]) for command in step.commands for r in expand(command)}
+    assert len(planned) == 11
+    done = {(m, s, "on" if a else "off") for m, s, a in study.table[["model", "strategy", "augmentation"]].to_numpy()}
+    assert planned.isdisjoint(done)
+
+
+def test_a_hole_in_the_matrix_without_a_manifest(tmp_path: Path):
+    study = compare(collect([write_sweep(tmp_path / "multirun", missing=(5,), manifest=False)]))
+    step = next(step for step in next_steps(study, 3) if step.title.startswith("Fill"))
+    assert step.commands == (
+        "python -m sousa_bench.train -m model=ast peft=ia3 augmentation=off data=small trainer.max_epochs=20 seed=42",
+    )
+
+
+def test_next_commands_are_accepted_by_the_real_config(unfinished: Path, seeded: Path):
+    """Every command of the report composes with the project's own configuration."""
+    hydra = pytest.importorskip("hydra")
+    commands = []
+    for folder in (unfinished, seeded):
+        study = compare(collect([folder]))
+        commands += [command for step in next_steps(study, 5) for command in step.commands]
+        failed = study.table.index[study.table["status"] == "failed"]
+        commands += [retry_command(study, int(row)) for row in failed]
+    assert len(commands) >= 5
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        for command in commands:
+            first = expand(command)[0]
+            cfg = hydra.compose("config", [f"{key}={value}" for key, value in first.items()])
+            assert cfg.model.name == first["model"]
+            assert cfg.peft.name == first["peft"]
+            assert str(cfg.trainer.max_epochs) == first["trainer.max_epochs"]
+
+
+def test_more_seeds_only_for_what_is_undecided(comparison_study: Study):
+    steps = {step.title: step.commands for step in next_steps(comparison_study, 3)}
+    asked = [row for command in steps["More seeds for what is undecided"] for row in expand(command)]
+    best = comparison_study.combinations[comparison_study.combinations["best_set"]]
+    assert len(asked) == 2 * len(best)
+    assert {row["seed"] for row in asked} == {"43", "44"}
+    promoted = [row for command in steps["The best 3 on more data, with more epochs"] for row in expand(command)]
+    assert {row["data"] for row in promoted} == {"medium"}
+    assert len(promoted) == 9
+
+
+def test_neither_help_nor_the_analysis_imports_what_it_does_not_need(comparison: Path, tmp_path: Path):
+    code = (
+        "import sys; from sousa_bench.analyze import main, parser; parser().format_help();"
+        "assert 'numpy' not in sys.modules and 'pandas' not in sys.modules;"
+        f"assert main([{str(comparison)!r}, '--no-images', '--output-dir', {str(tmp_path)!r}]) == 0;"
+        "heavy = {'torch', 'statsmodels', 'lightning', 'transformers', 'scipy.stats', 'matplotlib'} & set(sys.modules);"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_watch_refreshes_until_every_run_has_ended(tmp_path: Path):
+    from tests.analysis.synthetic import result, write_result
+
+    folder = write_sweep(tmp_path / "multirun", models=("ast",), statuses={2: "running"}, missing=(3, 4, 5))
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "sousa_bench.analyze", str(folder), "--watch", "--interval", "0.3", "--no-images"]
+    process = subprocess.Popen(
+        [*command, "--output-dir", str(out)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "Report:" in line:
+                break
+        assert "2 completed, 1 running, 3 not started" in line
+        assert '<meta http-equiv="refresh" content="0.3">' in (out / "report.html").read_text()
+        jobs = json.loads((folder / "sweep.json").read_text())["jobs"]
+        for job in jobs[2:]:
+            chosen = dict(item.split("=") for item in job["overrides"])
+            config = {"model": "ast", "strategy": chosen["peft"], "augmentation": chosen["augmentation"] == "on"}
+            write_result(folder / job["folder"], result(config))
+        output, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 0, output
+    assert "6 total, 6 completed" in output
+    assert 'http-equiv="refresh"' not in (out / "report.html").read_text()

@@ -1,0 +1,240 @@
+"""Hostile result files: HTML and script in any text, paths that leave the folder, huge and broken values."""
+
+from __future__ import annotations
+
+import json
+import os
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sousa_bench.analysis import collect, compare, load
+from sousa_bench.analysis.page import script_json
+from sousa_bench.analyze import main
+from sousa_bench.result import write_json, write_result
+from tests.analysis.synthetic import Clips, predict, result, write_predictions, write_sweep
+
+EVIL = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>\u2028\u2029\x1b[2J|`$(id)`=cmd"
+
+
+def poison(value: Any) -> Any:
+    """Every text of a result, but the few that decide its kind, made hostile; every key of an extra block too."""
+    if isinstance(value, dict):
+        return {key: poison(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [poison(item) for item in value]
+    return value + EVIL if isinstance(value, str) else value
+
+
+def hostile(number: int, status: str = "completed") -> dict[str, Any]:
+    made = poison(result({"seed": number}, status=status, accuracy=0.7 + number / 100))
+    made["status"] = status
+    made["timestamp"] = "2026-02-01T10:30:00"
+    made["fingerprint"] = f"{number}{EVIL}"
+    made["config"][f"key{EVIL}"] = f"{number}{EVIL}"
+    made["files"] = {"predictions": "predictions.parquet"}
+    made[EVIL] = {EVIL: EVIL}
+    made["warnings"] = [EVIL]
+    return made
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Four hostile runs, one of them failed, with hostile predictions, beside a hostile manifest."""
+    import numpy as np
+
+    clips = Clips.make(10, 20)
+    clips.player = np.array([name + EVIL for name in clips.player])
+    clips.soundfont = np.array([name + EVIL for name in clips.soundfont])
+    rng = np.random.default_rng(1)
+    for number in range(4):
+        run = tmp_path / "multirun" / str(number)
+        write_json(run / "result.json", hostile(number, "failed" if number == 3 else "completed"))
+        predicted, logits = predict(clips, np.full(len(clips.label), 0.7), rng)
+        write_predictions(run / "predictions.parquet", clips, predicted, logits)
+    jobs = [
+        {
+            "index": 1,
+            "fingerprint": EVIL,
+            "overrides": [f"model={EVIL}"],
+            "folder": EVIL.replace("/", "_"),
+            "status": "pending",
+        }
+    ]
+    write_json(tmp_path / "multirun" / "sweep.json", {"schema_version": 1, "name": EVIL, "jobs": jobs})
+    return tmp_path / "multirun"
+
+
+class Tags(HTMLParser):
+    """Counts the tags and event handlers of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: dict[str, int] = {}
+        self.handlers: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] = self.tags.get(tag, 0) + 1
+        self.handlers += [name for name, _ in attrs if name.startswith("on")]
+
+
+def test_html_in_any_text_stays_text(folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert main([str(folder), "--no-images"]) == 0
+    page = (folder / "analysis" / "report.html").read_text()
+    tags = Tags()
+    tags.feed(page)
+    assert tags.tags["script"] == 3
+    assert "img" not in tags.tags
+    assert tags.handlers == []
+    report = (folder / "analysis" / "summary_report.md").read_text()
+    outside_code = "".join(report.split("```")[::2])
+    assert "<script" not in outside_code
+    assert "<img" not in outside_code
+    printed = capsys.readouterr()
+    assert "\x1b" not in printed.out + printed.err
+    for name in ("summary_report.md", "comparison_table.csv"):
+        assert "\x1b" not in (folder / "analysis" / name).read_text()
+
+
+def test_commands_of_the_report_are_one_quoted_command(folder: Path):
+    """What a file says can't become a second command, nor an option of the first."""
+    import shlex
+
+    from sousa_bench.analysis.commands import next_steps, retry_command
+
+    study = compare(collect([folder]))
+    failed = int(study.table.index[study.table["status"] == "failed"][0])
+    for command in [retry_command(study, failed), *(c for step in next_steps(study, 3) for c in step.commands)]:
+        words = shlex.split(command)
+        assert words[:3] == ["python", "-m", "sousa_bench.train"]
+        assert "\n" not in command
+        assert all("=" in word for word in words[3:] if word != "-m")
+
+
+def test_a_formula_is_defused_in_the_csv_alone(tmp_path: Path):
+    write_result(tmp_path / "run", result({"note": "=HYPERLINK(1)", "other": "@SUM(1)"}))
+    assert main([str(tmp_path), "--no-plots"]) == 0
+    assert pd.read_csv(tmp_path / "analysis" / "comparison_table.csv")["note"][0] == "'=HYPERLINK(1)"
+    assert pd.read_parquet(tmp_path / "analysis" / "comparison_table.parquet")["note"][0] == "=HYPERLINK(1)"
+
+
+def test_json_in_a_script_element_ends_nothing():
+    content = {EVIL: [EVIL, float("nan"), float("inf"), None, 1.5]}
+    text = script_json(content)
+    assert not set(text) & set("<>&\u2028\u2029")
+    assert json.loads(text) == {EVIL: [EVIL, None, None, None, 1.5]}
+
+
+@pytest.mark.parametrize(
+    "where", ["../outside.parquet", "{absolute}", "linked.parquet", "pipe", ".", "\u0000", "x" * 5000]
+)
+def test_predictions_stay_inside_of_the_run(tmp_path: Path, where: str):
+    import numpy as np
+
+    run = tmp_path / "runs" / "one"
+    clips = Clips.make(10, 5)
+    outside = tmp_path / "runs" / "outside.parquet"
+    outside.parent.mkdir()
+    write_predictions(outside, clips, clips.label, np.zeros((50, 40), np.float32))
+    named = where.format(absolute=outside)
+    write_json(run / "result.json", result({}, files={"predictions": named}))
+    (run / "linked.parquet").symlink_to(outside)
+    os.mkfifo(run / "pipe")
+    study = compare(collect([tmp_path / "runs"]))
+    assert study.clip_sets == []
+    assert any("predictions passed over" in line for line in study.results.problems)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"sample_id": ["a"]},
+        {"sample_id": [], "label": [], "predicted": []},
+        {"sample_id": ["a", "a"], "label": [1, 2], "predicted": [1, 2]},
+        {"sample_id": ["a", None], "label": [1, 2], "predicted": [1, 2]},
+        {"sample_id": ["a", "b"], "label": [1, 2], "predicted": [1, 400]},
+        {"sample_id": ["a", "b"], "label": [1, 2], "predicted": [-1, 2**40]},
+        {"sample_id": ["a", "b"], "label": ["drag", "<b>"], "predicted": ["drag", "drag"]},
+        {"sample_id": ["a"], "label": [1], "predicted": [1], "tempo_bpm": ["fast"]},
+    ],
+)
+def test_odd_predictions_are_named_and_passed_over(tmp_path: Path, columns: dict[str, list[Any]]):
+    write_result(tmp_path / "one", result({}))
+    pq.write_table(pa.table(columns), tmp_path / "one" / "predictions.parquet")
+    study = compare(collect([tmp_path]))
+    assert study.clip_sets == []
+    assert len(study.results.problems) == 1
+
+
+def test_torn_predictions(tmp_path: Path):
+    write_result(tmp_path / "one", result({}))
+    (tmp_path / "one" / "predictions.parquet").write_bytes(b"PAR1 torn")
+    assert len(compare(collect([tmp_path])).results.problems) == 1
+
+
+def test_a_gigabyte_is_not_read(tmp_path: Path):
+    write_result(tmp_path / "good", result({}))
+    for name in ("big/result.json", "big/sweep.json", "flat.json", "good/predictions.parquet"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(2**30 + 1)
+    results = collect([tmp_path])
+    study = compare(results)
+    assert len(study.table) == 1
+    assert sum("larger than" in line or "too large" in line for line in results.problems) >= 3
+
+
+def test_a_pipe_is_no_result(tmp_path: Path):
+    write_result(tmp_path / "good", result({}))
+    (tmp_path / "pipe").mkdir()
+    os.mkfifo(tmp_path / "pipe" / "result.json")
+    assert len(load(tmp_path)) == 1
+
+
+def test_nan_infinity_and_absurd_numbers(tmp_path: Path):
+    values = ["NaN", "Infinity", "-Infinity", "1e999", "1" + "0" * 400, '"0.9"', "true", "[1]", '{"a": 1}', '"x"']
+    for number, value in enumerate(values):
+        made = result({"seed": number})
+        made["metrics"]["test_acc"] = made["efficiency"]["trainable_params"] = made["config"]["max_epochs"] = "MARK"
+        made["metrics"]["extra"] = "MARK"
+        made["history"] = [{"epoch": 1, "val_acc": "MARK", "val_loss": "MARK"}]
+        text = json.dumps(made).replace('"MARK"', value)
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "result.json").write_text(text)
+    assert main([str(tmp_path), "--no-images"]) == 0
+    table = load(tmp_path).set_index("seed")
+    assert table["test_acc"].dropna().to_dict() == {5: 0.9}
+    assert "NaN" not in (tmp_path / "analysis" / "report.html").read_text().split('id="data">')[1].split("</script>")[0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[" * 100_000,
+        '{"status": "completed", "config": ' + '{"a":' * 5000 + "1" + "}" * 5000 + "}",
+        '{"status": {"a": 1}, "config": {}}',
+        '{"status": "completed", "config": [], "metrics": []}',
+        "\ufeff{}",
+        '{"status": "completed", "config": {"model": {"a": [1]}}, "metrics": [1], "efficiency": 3, "history": {"a": 1}}',
+        '{"status": "completed", "config": {"model": "\\ud800"}, "overrides": {"a": 1}, "failure": [], "files": "x"}',
+        '{"status": "failed", "config": {"max_epochs": -1, "augmentation": [true]}, "experiment_id": {"x": null}}',
+    ],
+)
+def test_absurd_structure_does_no_harm(tmp_path: Path, content: str):
+    write_sweep(tmp_path, models=("ast",), strategies=("lora",), per_player=5)
+    (tmp_path / "evil").mkdir()
+    (tmp_path / "evil" / "result.json").write_text(content, encoding="utf-8")
+    assert main([str(tmp_path), "--no-images"]) == 0
+    assert (tmp_path / "analysis" / "report.html").is_file()
+
+
+def test_thousands_of_keys_do_not_make_thousands_of_columns(tmp_path: Path):
+    made = result({})
+    made["bloat"] = {f"key{number}": number for number in range(50_000)}
+    write_result(tmp_path / "one", made)
+    assert load(tmp_path).shape[1] < 2200

@@ -1,0 +1,249 @@
+"""Finding, reading, repeating, filtering: from folders to one table."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import datetime
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from sousa_bench.analysis import collect, load
+from sousa_bench.analysis.read import PARALLEL_FROM
+from sousa_bench.analysis.table import FIXED_COLUMNS
+from sousa_bench.errors import UserError
+from sousa_bench.result import write_json, write_result
+from tests.analysis.synthetic import result, write_sweep
+
+
+def put(folder: Path, config: dict | None = None, **more) -> Path:
+    return write_result(folder, result({"model": "ast", **(config or {})}, **more)).parent
+
+
+def test_a_row_a_run_with_the_fixed_columns_first(comparison: Path):
+    table = load(comparison)
+    assert len(table) == 24
+    assert tuple(table.columns[: len(FIXED_COLUMNS)]) == FIXED_COLUMNS
+    assert table["status"].eq("completed").all()
+    assert set(table["augmentation"]) == {True, False}
+    assert table["test_acc"].between(0.5, 1).all()
+
+
+def test_a_date_folder_a_sweep_and_a_single_result_are_the_same_runs(comparison: Path):
+    one = next(comparison.glob("*/result.json"))
+    assert len(load(comparison.parents[1])) == len(load(comparison)) == 24
+    assert len(load(one)) == 1
+    assert len(load(comparison, comparison.parent)) == 24
+
+
+def test_the_newest_completed_of_a_fingerprint_counts_and_the_others_are_named(tmp_path: Path):
+    put(tmp_path / "old", when=datetime(2026, 1, 1), accuracy=0.5)
+    put(tmp_path / "new", when=datetime(2026, 1, 3), accuracy=0.7)
+    put(tmp_path / "later_failure", when=datetime(2026, 1, 9), status="failed")
+    results = collect([tmp_path])
+    assert results.table["test_acc"].tolist() == [0.7]
+    assert sorted(Path(line.split(":")[0]).name for line in results.repeats) == ["later_failure", "old"]
+
+
+def test_torn_foreign_and_newer_files_are_named_and_passed_over(tmp_path: Path):
+    put(tmp_path / "good")
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "result.json").write_text('{"status": "comp')
+    write_json(tmp_path / "newer" / "result.json", {"schema_version": 99, "status": "completed", "config": {}})
+    write_json(tmp_path / "odd" / "result.json", {"status": "half-way", "config": {}})
+    write_json(tmp_path / "foreign.json", {"name": "package"})
+    results = collect([tmp_path])
+    assert len(results.table) == 1
+    for name in ("torn", "newer", "odd", "foreign.json"):
+        assert any(name in line for line in results.problems), name
+
+
+def test_the_original_flat_files_are_read(tmp_path: Path):
+    whole = result({"model": "htsat", "strategy": "ia3"})
+    keys = ("experiment_id", "metrics", "efficiency", "status", "error", "timestamp", "git_commit")
+    for number, accuracy in enumerate((0.8, 0.9)):
+        old = {key: whole[key] for key in keys}
+        old["experiment_id"] = f"htsat_ia3_aug_tiny_{number}"
+        old["config"] = {
+            key: whole["config"][key] for key in ("model", "strategy", "augmentation", "data", "max_epochs")
+        }
+        old["metrics"] = {**whole["metrics"], "test_acc": accuracy}
+        write_json(tmp_path / f"{old['experiment_id']}.json", old)
+    table = load(tmp_path)
+    assert sorted(table["test_acc"]) == [0.8, 0.9]
+    assert table["combination"].nunique() == 1
+
+
+def test_a_manifest_leads_to_results_that_were_reused(tmp_path: Path):
+    root = tmp_path / "multirun"
+    earlier = put(root / "2026-01-31" / "run")
+    sweep = root / "2026-02-01"
+    put(sweep / "own", {"seed": 7})
+    jobs = [
+        {"index": 1, "fingerprint": "a", "overrides": ["seed=7"], "folder": "own", "status": "pending", "result": None},
+        {
+            "index": 2,
+            "fingerprint": "b",
+            "overrides": [],
+            "folder": "../2026-01-31/run",
+            "status": "reused",
+            "result": "../2026-01-31/run/result.json",
+        },
+    ]
+    write_json(sweep / "sweep.json", {"schema_version": 1, "name": "s", "jobs": jobs})
+    assert sorted(load(sweep)["seed"]) == [7, 42]
+    assert earlier.is_dir()
+
+
+def test_a_manifest_must_not_leave_the_results_root(tmp_path: Path):
+    outside = put(tmp_path / "elsewhere" / "run")
+    sweep = tmp_path / "multirun" / "s"
+    put(sweep / "own", {"seed": 7})
+    targets = ["../../elsewhere/run/result.json", str(outside / "result.json"), "/etc/passwd", "\u0000", "own/../../.."]
+    jobs = [{"index": i, "fingerprint": str(i), "folder": ".", "result": target} for i, target in enumerate(targets)]
+    write_json(sweep / "sweep.json", {"schema_version": 1, "name": "s", "jobs": jobs})
+    results = collect([sweep])
+    assert results.table["seed"].tolist() == [7]
+    assert sum("outside of" in line for line in results.problems) >= 4
+    wider = collect([sweep], root=tmp_path)
+    assert sorted(wider.table["seed"]) == [7, 42]
+
+
+def test_links_are_not_followed(tmp_path: Path):
+    outside = put(tmp_path / "outside" / "run")
+    put(tmp_path / "runs" / "own", {"seed": 7})
+    (tmp_path / "runs" / "linked").symlink_to(outside)
+    (tmp_path / "runs" / "file").mkdir()
+    (tmp_path / "runs" / "file" / "result.json").symlink_to(outside / "result.json")
+    results = collect([tmp_path / "runs"])
+    assert results.table["seed"].tolist() == [7]
+    assert sum("a link, not followed" in line for line in results.problems) == 2
+
+
+def test_a_factor_of_its_own(ranks: Path):
+    results = collect([ranks])
+    assert results.factors == ["peft.r"]
+    assert results.table["combination"].nunique() == 12
+    assert set(results.table["peft.r"]) == {4, 8, 16}
+
+
+def test_a_factor_that_only_the_resolved_config_names(tmp_path: Path):
+    for number, size in enumerate((16, 32)):
+        made = result({"seed": 42}, fingerprint=str(number))
+        made["resolved_config"]["trainer"]["batch_size"] = size
+        write_result(tmp_path / str(number), made)
+    results = collect([tmp_path])
+    assert results.factors == ["trainer.batch_size"]
+    assert sorted(results.table["trainer.batch_size"]) == [16, 32]
+
+
+def test_what_follows_from_another_choice_or_has_no_outcome_is_no_factor(tmp_path: Path):
+    for number, (rate, root) in enumerate(((0.1, "/a"), (0.1, "/b"))):
+        made = result({"seed": number}, fingerprint=str(number))
+        made["resolved_config"]["peft"]["learning_rate"] = rate
+        made["resolved_config"]["data"]["root"] = root
+        made["resolved_config"]["logger"] = {"name": str(number)}
+        write_result(tmp_path / str(number), made)
+    assert collect([tmp_path]).factors == []
+    assert collect([tmp_path]).table["combination"].nunique() == 1
+
+
+def test_keys_that_the_fingerprint_leaves_out_are_no_factors():
+    from sousa_bench.analysis.factors import no_outcome
+    from sousa_bench.sweep.fingerprint import IRRELEVANT
+
+    assert [key for key in IRRELEVANT if not no_outcome(key)] == []
+
+
+def test_keys_in_step_are_one_factor(tmp_path: Path):
+    for number, rank in enumerate((4, 8)):
+        put(tmp_path / str(number), extra={"peft.r": rank, "peft.lora_alpha": 2 * rank})
+    assert collect([tmp_path]).factors == ["peft.r"]
+
+
+@pytest.mark.parametrize(
+    ("blocks", "config", "what"),
+    [
+        ({"data": {"fingerprint": "x" * 64, "test_fingerprint": "e" * 64}}, {}, "data fingerprint"),
+        ({"data": {"fingerprint": "d" * 64, "test_fingerprint": "x" * 64}}, {}, "test clips"),
+        ({"weights": {"kind": "random", "origin": "", "sha256": None}}, {}, "weights"),
+        ({}, {"max_epochs": 5}, "epochs"),
+    ],
+)
+def test_runs_that_must_not_be_compared_are_different_cohorts(tmp_path: Path, blocks: dict, config: dict, what: str):
+    from sousa_bench.analysis import compare
+
+    put(tmp_path / "a", {"strategy": "lora"}, accuracy=0.8)
+    put(tmp_path / "b", {"strategy": "ia3", **config}, accuracy=0.9, **blocks)
+    study = compare(collect([tmp_path]))
+    assert sorted(study.table["cohort"]) == ["A", "B"]
+    assert what in study.cohorts["A"]
+    assert study.pairs.empty
+    assert any("not compared" in note and what in note for note in study.notes)
+
+
+@pytest.mark.parametrize(
+    ("filters", "count"),
+    [
+        ({"model": ["ast", "htsat"]}, 12),
+        ({"strategy": "lora"}, 8),
+        ({"peft": "lora"}, 8),
+        ({"augmentation": True}, 12),
+        ({"augmentation": "off"}, 12),
+        ({"trainer.max_epochs": 20}, 24),
+        ({"trainer.batch_size": "16.0"}, 24),
+        ({"model": "ast", "strategy": ["lora", "ia3"], "augmentation": "false"}, 2),
+    ],
+)
+def test_filters(comparison: Path, filters: dict, count: int):
+    assert len(load(comparison, filters=filters)) == count
+
+
+def test_nothing_found_and_nothing_left(comparison: Path, tmp_path: Path):
+    with pytest.raises(UserError, match="no such folder"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="no result file found"):
+        load(tmp_path)
+    with pytest.raises(UserError, match=r"nothing left.*model=resnet.*ast, beats"):
+        load(comparison, filters={"model": "resnet"})
+    with pytest.raises(UserError, match=r"no run has a config key 'peft.rank'"):
+        load(comparison, filters={"peft.rank": 8})
+
+
+def test_a_sweep_that_has_not_started_says_so(tmp_path: Path):
+    folder = write_sweep(tmp_path / "multirun", missing=tuple(range(24)))
+    with pytest.raises(UserError, match="plans 24 runs and none has started"):
+        load(folder)
+
+
+def test_many_files_are_read_by_several_processes_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    made = result({})
+    for number in range(60):
+        write_result(
+            tmp_path / str(number), {**made, "fingerprint": str(number)} | ({"extra": 1} if number > 40 else {})
+        )
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "result.json").write_text("{")
+    alone = collect([tmp_path])
+    monkeypatch.setattr("sousa_bench.analysis.read.PARALLEL_FROM", 10)
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    together = collect([tmp_path])
+    assert PARALLEL_FROM > 60
+    pd.testing.assert_frame_equal(alone.table, together.table)
+    assert alone.problems == together.problems
+    assert alone.resolved == together.resolved
+
+
+def test_a_running_run_shows_its_progress(unfinished: Path):
+    table = load(unfinished)
+    assert table.loc[table["status"] == "running", "progress.epoch"].tolist() == [3, 3]
+
+
+def test_the_output_folder_is_not_read(comparison: Path, tmp_path: Path):
+    folder = tmp_path / "copy"
+    shutil.copytree(comparison, folder)
+    (folder / "mine").mkdir()
+    (folder / "mine" / "ranking.json").write_text(json.dumps({"ranking": []}))
+    assert collect([folder], skip=[folder / "mine"]).problems == []
