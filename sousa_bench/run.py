@@ -237,6 +237,10 @@ class _Run:
         state = self.checkpoints.last()
         assert state is not None, "the fit's end always writes a checkpoint"
         self.injection.load_trainable_state(self.checkpoints.best(state))
+        self.injection.finish()
+        self.injection.check_merge()
+        for message in self.injection.final_warnings():
+            self._warn(message)
         self.trainer.test(self.module, datamodule=self.datamodule, verbose=False)
         index, logits = self.module.outputs["test"]
         labels = self.module.clips["test"].labels[index]

@@ -204,11 +204,11 @@ class Injection:
         return backbone.merge_and_unload()  # type: ignore[operator]
 
     @torch.no_grad()
-    def check_merge(self, features: Tensor, padding_mask: Tensor | None = None) -> float | None:
+    def check_merge(self, features: Tensor | None = None, padding_mask: Tensor | None = None) -> float | None:
         """Largest absolute difference of logits between the merged and the unmerged backbone, also kept for the facts.
 
         Args:
-            features: (batch, frames, bins) from the model's frontend.
+            features: (batch, frames, bins) from the model's frontend; None: those of two seconds of noise.
             padding_mask: (batch, frames) or None.
 
         Returns:
@@ -217,6 +217,8 @@ class Injection:
         if not self.is_peft:
             return None
         backbone = self.model.backbone
+        if features is None:
+            features, padding_mask = self._noise()
         modes = {module: module.training for module in backbone.modules()}
         backbone.eval()
         plain = backbone(features, padding_mask)
@@ -234,6 +236,12 @@ class Injection:
         from sousa_bench.peft.checkpoint import save
 
         return save(self, folder, cfg, labels)
+
+    def _noise(self) -> tuple[Tensor, Tensor | None]:
+        length = 2 * self.model.sample_rate
+        waveform = 0.1 * torch.randn(1, length, generator=torch.Generator().manual_seed(0))
+        device = next(self.model.backbone.parameters()).device
+        return self.model.features(waveform.to(device), torch.tensor([length], device=device))
 
     def _trains_statistics(self, module: _BatchNorm) -> bool:
         return self.options.batch_norm == "train" and any(p.requires_grad for p in module.parameters())

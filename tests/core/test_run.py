@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hydra.utils import instantiate
 
 from sousa_bench import result
 from sousa_bench.classifier import Classifier, NonFiniteLossError
 from sousa_bench.errors import ConfigError, Interrupted
+from sousa_bench.peft import load_run_model
 from sousa_bench.run import run
 
 
@@ -167,3 +169,22 @@ def test_a_diverged_loss_fails_the_run(config, folder):
 def test_impossible_settings_are_named(config, folder):
     with pytest.raises(ConfigError, match=r"trainer\.batch_size=0"):
         run(config("trainer.batch_size=0"), folder)
+
+
+def test_the_saved_adapter_gives_the_tested_logits(config, folder):
+    """What lies on disk is the model that was tested: best weights, AdaLoRA's ranks cut to what is left of them."""
+    cfg = config("model=ast", "peft=adalora", "augmentation=off")
+    blocks = run(cfg, folder)
+    assert 0 <= blocks["peft"]["merged_max_error"] < 1e-4
+    model = load_run_model(folder)
+    data = instantiate(cfg.data)
+    data.prepare((model.sample_rate,))
+    store = data.waveforms("test", model.sample_rate)
+    frame = pd.read_parquet(folder / "predictions.parquet").set_index("sample_id")
+    grid = int(cfg.data.quantum * model.sample_rate)
+    for row, sample_id in list(enumerate(data.table("test")["sample_id"]))[:3]:
+        clip = torch.from_numpy(store.read(row).astype(np.float32) / 32768)
+        padded = torch.nn.functional.pad(clip, (0, -len(clip) % grid))
+        with torch.no_grad():
+            logits = model(padded[None], torch.tensor([len(clip)]))[0]
+        np.testing.assert_allclose(frame.loc[sample_id, "logits"], logits, atol=1e-4)

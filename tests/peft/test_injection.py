@@ -142,6 +142,7 @@ def test_merged_equals_unmerged_and_holds_no_peft_module(method):
     assert injection.model.backbone.training  # the check leaves the mode as it was
     assert 0 <= error < 2e-5
     assert injection.facts()["merged_max_error"] == error
+    assert 0 <= injection.check_merge() < 2e-5
     assert not any("peft" in type(module).__module__ for module in injection.merged().modules())
 
 
