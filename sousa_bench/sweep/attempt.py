@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from sousa_bench.errors import Interrupted, UserError
-from sousa_bench.result import Recorder
+from sousa_bench.result import ERROR_FILE, Recorder
 from sousa_bench.sweep import record
 from sousa_bench.sweep.job import Job
 
@@ -88,7 +88,7 @@ class Attempt:
             "message": str(error),
             "phase": self.phase,
             "cause": "interrupted" if stopped else cause(error),
-            "log": "error.log",
+            "log": None if stopped else ERROR_FILE,
         }
 
     @property

@@ -72,7 +72,8 @@ def _write(job: Job, status: str, error: str, failure: dict[str, Any], standing:
 
 
 def _failure(kind: str, message: str, phase: str, cause: str) -> dict[str, Any]:
-    return {"type": kind, "message": message, "phase": phase, "cause": cause, "log": ERROR_FILE}
+    log = None if kind == "Interrupted" else ERROR_FILE
+    return {"type": kind, "message": message, "phase": phase, "cause": cause, "log": log}
 
 
 def _cause(end: Exit) -> str:
