@@ -8,6 +8,8 @@ import subprocess
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+import psutil
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -47,6 +49,21 @@ def slots(n_jobs: int) -> list[Slot]:
         first = number * share % len(cores)
         places.append(Slot(number, environment, cores[first : first + share], threads))
     return places
+
+
+def fitting_jobs(devices: int) -> int:
+    """How many runs at a time ``n_jobs=auto`` means.
+
+    One a GPU where there are GPUs. Without, one a core as long as each finds 4 GiB of free memory, at most eight: a
+    model that is small enough for a CPU gains more from a neighbour than from a second thread.
+
+    Args:
+        devices: Devices of each run.
+    """
+    if gpus := visible_gpus():
+        return max(1, len(gpus) // devices)
+    room = psutil.virtual_memory().available // (4 * 2**30)
+    return max(1, min(len(visible_cores()), room, 8) // devices)
 
 
 def visible_cores() -> list[int]:

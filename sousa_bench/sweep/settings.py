@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from sousa_bench.errors import ConfigError
+from sousa_bench.sweep.resources import fitting_jobs
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class SweepSettings:
     """What decides how a sweep goes on, none of which changes a run's outcome.
 
     Attributes:
-        n_jobs: Runs at the same time on this machine.
+        n_jobs: Runs at the same time on this machine; ``auto`` in the config is as many as it has room for.
         name: The sweep's folder below the results root, or None for one by date and time.
         resume: ``true`` skips what is completed and goes on with what was interrupted; ``failed`` does only what
             failed; ``false`` looks at no earlier result.
@@ -50,8 +51,10 @@ class SweepSettings:
         force = config.get("force", False)
         _choice("force", str(force).lower(), ("true", "false"))
         n_jobs = config.get("n_jobs", 1)
+        if n_jobs == "auto":
+            n_jobs = fitting_jobs(int(OmegaConf.select(config, "trainer.devices", default=1)))
         if not isinstance(n_jobs, int) or isinstance(n_jobs, bool) or n_jobs < 1:
-            raise ConfigError(f"n_jobs={n_jobs}: it is the number of runs at the same time, 1 or more")
+            raise ConfigError(f"n_jobs={n_jobs}: it is the number of runs at the same time, 1 or more, or auto")
         check_timeout(config)
         name = config.get("sweep")
         grace = OmegaConf.select(config, "hydra.launcher.grace", default=30.0)
