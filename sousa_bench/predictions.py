@@ -31,7 +31,9 @@ def write_predictions(path: Path, table: pd.DataFrame, logits: Tensor) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def outcome_warnings(logits: Tensor, labels: Tensor, names: Sequence[str], partial: bool) -> list[str]:
+def outcome_warnings(
+    logits: Tensor, labels: Tensor, names: Sequence[str], *, partial: bool, random_weights: bool
+) -> list[str]:
     """What a reader of the test accuracy must know.
 
     Args:
@@ -39,6 +41,7 @@ def outcome_warnings(logits: Tensor, labels: Tensor, names: Sequence[str], parti
         labels: (clips,).
         names: Class names.
         partial: Only some batches of the test split were used.
+        random_weights: The run started from random weights.
     """
     messages = []
     predicted = logits.argmax(dim=1)
@@ -47,10 +50,10 @@ def outcome_warnings(logits: Tensor, labels: Tensor, names: Sequence[str], parti
         messages.append(f"only {clips} test clips were used (trainer.eval_batches): the metrics are no comparison")
     if predicted.unique().numel() == 1:
         messages.append(f"the model predicts one class for every test clip: {names[int(predicted[0])]}")
-    chance = labels.bincount().max().item() / clips
-    if binomtest(hits, clips, max(chance, 1 / len(names)), alternative="greater").pvalue > 0.05:
+    chance = max(labels.bincount().max().item() / clips, 1 / len(names))
+    if binomtest(hits, clips, chance, alternative="greater").pvalue > 0.05:
         messages.append(
-            f"test accuracy {hits / clips:.4f} is not above chance ({hits} of {clips} clips, "
-            f"{max(chance, 1 / len(names)):.4f} by always naming one class)"
+            f"test accuracy {hits / clips:.4f} is not above chance ({hits} of {clips} clips; {chance:.4f} by always "
+            "naming one class)" + (", which is what random weights give" if random_weights else "")
         )
     return messages

@@ -247,7 +247,14 @@ class _Run:
         table = self.module.clips["test"].table.iloc[index.numpy()]
         self._report(logger)
         self.recorder.add(per_class=per_class(logits, labels, RUDIMENTS))
-        for message in outcome_warnings(logits, labels, RUDIMENTS, self.settings.eval_batches is not None):
+        noted = outcome_warnings(
+            logits,
+            labels,
+            RUDIMENTS,
+            partial=self.settings.eval_batches is not None,
+            random_weights=self.model.weights.kind == "random",
+        )
+        for message in noted:
             self._warn(message)
         if self.trainer.is_global_zero:
             write_predictions(self.folder / PREDICTIONS_FILE, table, logits)
