@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from sousa_bench.result import (
 
 MAX_TEXT = 2000
 MAX_COLUMNS = 2000
+MAX_DEPTH = 8
 TOP_FIELDS = ("experiment_id", "status", "error", "timestamp", "git_commit", "fingerprint")
 NUMBERS = frozenset({*METRIC_KEYS, *EFFICIENCY_KEYS, "max_epochs", "seed"})
 LEFT_OUT = frozenset({"resolved_config", "history", "config", "metrics", "efficiency", *TOP_FIELDS})
@@ -54,10 +55,10 @@ def read_row(path: Path) -> Row:
             if isinstance(value := finite(progress.get(key)), (str, int, float)):
                 fields[f"progress.{key}"] = scalar(value)
     resolved = result.get("resolved_config")
-    config_keys = tuple(key for key, _ in leaves(result["config"]))
+    config_keys = tuple(leaves(result["config"]))
     named = result.get("overrides")
     overrides = tuple(clean(str(item))[:MAX_TEXT] for item in named[:200]) if isinstance(named, list) else ()
-    return Row(fields, dict(leaves(resolved)) if isinstance(resolved, Mapping) else {}, overrides, config_keys)
+    return Row(fields, leaves(resolved) if isinstance(resolved, dict) else {}, overrides, config_keys)
 
 
 def flat_fields(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,12 +70,12 @@ def flat_fields(result: Mapping[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {key: scalar(result.get(key)) for key in TOP_FIELDS}
     for block, keys in (("config", CONFIG_KEYS), ("metrics", METRIC_KEYS), ("efficiency", EFFICIENCY_KEYS)):
         content = result.get(block)
-        content = content if isinstance(content, Mapping) else {}
+        content = content if type(content) is dict else {}
         for key in keys:
             fields[key] = number(content.get(key)) if key in NUMBERS else scalar(content.get(key))
-        for key, value in leaves(content):
+        for key, value in leaves(content).items():
             if key not in keys:
-                fields[sys.intern(f"{block}.{key}") if key in fields else sys.intern(key)] = value
+                fields[f"{block}.{key}" if key in fields else key] = value
     fields["augmentation"] = boolean(fields["augmentation"])
     for key in ("model", "strategy", "data"):
         fields[key] = "unknown" if fields[key] is None else str(fields[key])
@@ -83,34 +84,52 @@ def flat_fields(result: Mapping[str, Any]) -> dict[str, Any]:
     failure = result.get("failure")
     if fields["error"] is None and isinstance(failure, Mapping):
         fields["error"] = scalar(failure.get("message"))
-    for key, value in leaves({key: value for key, value in result.items() if key not in LEFT_OUT}):
-        if len(fields) >= MAX_COLUMNS:
-            break
-        fields[sys.intern(key) if key not in fields else f"result.{key}"] = value
+    rest = leaves({key: value for key, value in result.items() if key not in LEFT_OUT})
+    for key, value in itertools.islice(rest.items(), max(MAX_COLUMNS - len(fields), 0)):
+        fields[f"result.{key}" if key in fields else key] = value
     return fields
 
 
-def leaves(content: Any, prefix: str = "", depth: int = 0) -> Iterable[tuple[str, Any]]:
+def leaves(content: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted names and values of a nested mapping; a list of plain values becomes one text."""
-    if not isinstance(content, Mapping):
-        return
+    made: dict[str, Any] = {}
+    _fill(made, content, "", 0)
+    return made
+
+
+_NAMES: dict[tuple[str, str], str] = {}
+MAX_NAMES = 50_000
+
+
+def _fill(made: dict[str, Any], content: Mapping[str, Any], prefix: str, depth: int) -> None:
     for key, value in content.items():
-        name = f"{prefix}.{key}" if prefix else clean(str(key))[:200]
-        if isinstance(value, Mapping) and depth < 8:
-            yield from leaves(value, name, depth + 1)
+        name = _NAMES.get((prefix, key)) or _name(prefix, key)
+        if type(value) is dict and depth < MAX_DEPTH:
+            _fill(made, value, name, depth + 1)
         else:
-            yield sys.intern(clean(name)[:300]), scalar(value)
+            made[name] = scalar(value)
+
+
+def _name(prefix: str, key: str) -> str:
+    """The dotted name of a key: clean, short, and one object however many files name it."""
+    name = clean(f"{prefix}.{str(key)[:200]}" if prefix else str(key)[:200])[:300]
+    if len(_NAMES) < MAX_NAMES:
+        _NAMES[prefix, key] = name
+    return name
 
 
 def scalar(value: Any) -> Any:
     """A value that a table's cell can hold: None, bool, 64-bit int, finite float or a clean short text."""
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, float):
+    kind = type(value)
+    if kind is float:
         return value if math.isfinite(value) else None
-    if isinstance(value, int):
+    if kind is str:
+        return value if len(value) <= MAX_TEXT and value.isascii() and value.isprintable() else clean(value)[:MAX_TEXT]
+    if value is None or kind is bool:
+        return value
+    if kind is int:
         return value if abs(value) < 2**63 else None
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if kind is list:
         return clean(", ".join(str(item) for item in value[:200]))[:MAX_TEXT]
     return clean(str(value))[:MAX_TEXT]
 

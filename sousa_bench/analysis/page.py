@@ -23,7 +23,7 @@ import pandas as pd
 
 from sousa_bench.analysis.factors import BASE_FACTORS
 from sousa_bench.analysis.plots import Plot, confusion_matrix, per_class_f1
-from sousa_bench.analysis.plots.details import predicted_runs
+from sousa_bench.analysis.plots.details import detail_runs
 from sousa_bench.analysis.plots.style import template
 from sousa_bench.analysis.sections import answer_section, failures_section, methods_section, steps_section
 from sousa_bench.analysis.study import Study, lower_is_better
@@ -213,13 +213,13 @@ def _plot(study: Study, plot: Plot) -> dict[str, Any]:
     content = {"name": plot.name, "title": made["layout"]["title"]["text"], "data": made["data"], "layout": layout}
     if plot.name in VARIANTS:
         content["variants"] = {}
-        for row in predicted_runs(study):
+        for row in detail_runs(study):
             figure = VARIANTS[plot.name](study, row)
             if figure is not None:
                 variant = figure.to_plotly_json()
                 content["variants"][str(row)] = {"title": variant["layout"]["title"]["text"], "data": variant["data"]}
         content["data"] = []
-        content["layout"]["meta"] = {**content["layout"]["meta"], "runs": predicted_runs(study)}
+        content["layout"]["meta"] = {**content["layout"]["meta"], "runs": detail_runs(study)}
     return content
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sousa_bench.analysis.flatten import clean
 from sousa_bench.errors import UserError
 from sousa_bench.result import PROGRESS_FILE, RESULT_FILE
 
@@ -146,7 +147,7 @@ def _read_manifest(path: Path, root: Path, found: Scan) -> None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         found.problems.append(f"{path}: no readable manifest ({error}), passed over")
         return
-    name = str(content.get("name") or path.parent.name)
+    name = clean(str(content.get("name") or path.parent.name))
     for number, job in enumerate(jobs, start=1):
         _add_job(path.parent, root, name, number, job, found)
 
@@ -174,11 +175,11 @@ def _add_job(base: Path, root: Path, sweep: str, number: int, job: dict[str, Any
         Planned(
             sweep=sweep,
             index=index if isinstance(index, int) else number,
-            fingerprint=str(job.get("fingerprint") or ""),
-            overrides=tuple(str(item) for item in overrides) if isinstance(overrides, list) else (),
+            fingerprint=clean(str(job.get("fingerprint") or "")),
+            overrides=tuple(clean(str(item)) for item in overrides) if isinstance(overrides, list) else (),
             result=result,
             decision=decision,
-            reason=str(job.get("reason") or ""),
+            reason=clean(str(job.get("reason") or "")),
         )
     )
     if result.is_file():

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from sousa_bench.analysis.factors import BASE_FACTORS, add_combinations, find_factors, shown
-from sousa_bench.analysis.flatten import BOOLEANS, NUMBERS
+from sousa_bench.analysis.flatten import BOOLEANS, NUMBERS, clean
 from sousa_bench.analysis.read import read_files
 from sousa_bench.analysis.scan import Planned, scan
 from sousa_bench.errors import UserError
@@ -108,7 +108,7 @@ def collect(
     """
     found = scan(folders, root, skip)
     columns = read_files(found.files)
-    problems = [*found.problems, *columns.problems]
+    problems = [clean(line) for line in (*found.problems, *columns.problems)]
     places = ", ".join(str(folder) for folder in folders)
     if not columns.size:
         raise UserError(_nothing_found(places, problems, len(found.planned)))

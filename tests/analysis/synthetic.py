@@ -71,7 +71,7 @@ def predict(clips: Clips, chance: np.ndarray, rng: np.random.Generator) -> tuple
     right = rng.random(len(chance)) < chance
     predicted = clips.label.copy()
     for index in np.flatnonzero(~right):
-        family = np.flatnonzero(BY_FAMILY == BY_FAMILY[clips.label[index]])
+        family = np.flatnonzero(BY_FAMILY[clips.label[index]] == BY_FAMILY)
         pool = family if rng.random() < 0.8 else np.arange(len(RUDIMENTS))
         predicted[index] = rng.choice(pool[pool != clips.label[index]])
     logits = rng.normal(0, 1, (len(chance), len(RUDIMENTS))).astype(np.float32)
@@ -168,8 +168,9 @@ def result(
         f"seed={config['seed']}",
         *(f"{key}={value}" for key, value in (extra or {}).items()),
     ]
+    name = f"{config['model']}_{config['strategy']}_{choice}_{config['data']}"
     made = {
-        "experiment_id": f"{config['model']}_{config['strategy']}_{choice}_{config['data']}_s{config['seed']}_{digest[:8]}",
+        "experiment_id": f"{name}_s{config['seed']}_{digest[:8]}",
         "config": {**config, **(extra or {})},
         "metrics": {
             "val_acc": epochs[best]["val_acc"],
@@ -213,11 +214,32 @@ def result(
         },
         "sweep": {"name": "comparison", "folder": "multirun/2026-02-01/10-30-00", "index": 1, "total": 24},
         "command": "python -m sousa_bench.train " + " ".join(overrides),
-        "environment": {"python": "3.11.9", "torch": "2.11.0", "device": "NVIDIA H100", "threads": 16, "precision": "bf16"},
+        "environment": {
+            "python": "3.11.9",
+            "torch": "2.11.0",
+            "device": "NVIDIA H100",
+            "threads": 16,
+            "precision": "bf16",
+        },
         "process": {"host": "node1", "pid": 4242, "start_time": 1.0, "slurm_job_id": None},
-        "weights": {"kind": "official", "origin": f"{config['model']}.pt", "sha256": hashlib.sha256(config["model"].encode()).hexdigest()},
-        "data": {"source": "sousa", "fingerprint": "d" * 64, "test_fingerprint": "e" * 64, "counts": {"train": 8000, "val": 1000, "test": 1140}},
-        "parameters": {"backbone": total - trainable, "adapter": trainable - 3000, "head": 3000, "total": total, "trainable": trainable},
+        "weights": {
+            "kind": "official",
+            "origin": f"{config['model']}.pt",
+            "sha256": hashlib.sha256(config["model"].encode()).hexdigest(),
+        },
+        "data": {
+            "source": "sousa",
+            "fingerprint": "d" * 64,
+            "test_fingerprint": "e" * 64,
+            "counts": {"train": 8000, "val": 1000, "test": 1140},
+        },
+        "parameters": {
+            "backbone": total - trainable,
+            "adapter": trainable - 3000,
+            "head": 3000,
+            "total": total,
+            "trainable": trainable,
+        },
         "history": epochs,
         "phases": {"data": 3.0, "weights": 1.5, "peft": 0.2, "fit": seconds, "test": 11.0},
         "peft": {},
@@ -225,13 +247,19 @@ def result(
         "failure": None,
         "warnings": [],
         "files": {"predictions": PREDICTIONS_FILE, "adapter": "adapter", "log": "run.log"},
-    }  # fmt: skip
+    }
     if status != "completed":
         made["metrics"] = dict.fromkeys(made["metrics"])
         made["history"] = epochs[:3] if status == "running" else []
         made["error"] = None if status == "running" else "CUDA out of memory. Tried to allocate 2.00 GiB"
         if status != "running":
-            made["failure"] = {"type": "OutOfMemoryError", "message": made["error"], "phase": "fit", "cause": "oom", "log": "error.log"}  # fmt: skip
+            made["failure"] = {
+                "type": "OutOfMemoryError",
+                "message": made["error"],
+                "phase": "fit",
+                "cause": "oom",
+                "log": "error.log",
+            }
         made["files"] = {}
     return made | blocks
 
@@ -255,7 +283,7 @@ def write_sweep(
 ) -> Path:
     """Write a sweep below ``root`` and return its folder.
 
-    ``statuses`` gives runs (by number from 0) another status than completed; ``missing`` are planned but have no result.
+    ``statuses`` gives runs (by number from 0) another status; ``missing`` ones are planned but have no result.
     """
     rng = np.random.default_rng(seed)
     truth = truth or Truth()

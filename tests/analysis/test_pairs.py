@@ -11,7 +11,7 @@ from statsmodels.stats.multitest import multipletests
 from sousa_bench.analysis.pairs import holm, mcnemar, sign_flip, smallest_p
 
 ONE_PAIR = np.array([[0, 1]])
-# Darwin's cross- and self-fertilised maize, differences in eighths of an inch: Fisher (1935), The Design of Experiments.
+# Darwin's cross- and self-fertilised maize, in eighths of an inch: Fisher (1935), The Design of Experiments.
 DARWIN = np.array([49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48], float)
 
 

@@ -277,7 +277,8 @@
       const chosen = [...able.filter((id) => selected.has(id)), ...able.filter((id) => !selected.has(id))].slice(0, layout.meta.limit);
       const place = new Map(chosen.map((id, i) => [id, i]));
       const colours = D.templates.light.layout.colorway;
-      if (chosen.length < able.length) layout.note = `${chosen.length} of ${able.length} runs; select others in the table.`;
+      if (!chosen.length) layout.note = "None of the runs shown is among those whose details this page holds.";
+      else if (chosen.length < able.length) layout.note = `${chosen.length} of ${able.length} runs; select others in the table.`;
       return plot.data
         .filter((trace) => place.has(trace.meta.run))
         .map((trace) => {

@@ -197,7 +197,7 @@ def _details(study: Study, page: bool) -> Iterator[Plot]:
             name,
             "Predictions",
             made,
-            "The best runs, with intervals where at least 8 players are in the slice."
+            "The best runs; intervals where a slice has at least 8 players."
             if made
             else f"{none} Or they don't say it.",
         )

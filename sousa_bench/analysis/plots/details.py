@@ -28,6 +28,20 @@ def predicted_runs(study: Study, limit: int = DETAIL_LIMIT) -> list[int]:
     return [int(row) for row in study.done.index if row in known][:limit]
 
 
+def detail_runs(study: Study, limit: int = DETAIL_LIMIT) -> list[int]:
+    """As ``predicted_runs``, but with the best run of each model and strategy before the best others.
+
+    So a page that filters still has predictions to show.
+    """
+    known = predicted_runs(study, len(study.table))
+    if len(known) <= limit:
+        return known
+    cells = study.table.loc[known, ["model", "strategy"]].drop_duplicates()
+    chosen = {int(row) for row in cells.index[:limit]}
+    chosen |= set([row for row in known if row not in chosen][: limit - len(chosen)])
+    return [row for row in known if row in chosen]
+
+
 def _of(study: Study, row: int) -> tuple[ClipSet, NDArray[np.int16]]:
     for clips in study.clip_sets:
         if row in clips.rows:
@@ -218,7 +232,7 @@ def _slices(study: Study, key: str, limit: int) -> go.Figure | None:
     traces: list[dict[str, Any]] = []
     order: list[int] = []
     names: dict[str, None] = {}
-    for row in predicted_runs(study, DETAIL_LIMIT):
+    for row in detail_runs(study) if limit >= DETAIL_LIMIT else predicted_runs(study, limit):
         clips, predicted = _of(study, row)
         if key not in clips.slices or len(order) >= limit:
             continue

@@ -1,0 +1,238 @@
+"""The page in a real headless browser: no error, no request; filter, sort, selection, themes, phone, print."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sousa_bench.analyze import main
+from sousa_bench.result import write_json
+from tests.analysis.synthetic import MODELS, STRATEGIES, result, write_result, write_sweep
+from tests.analysis.test_safety import hostile
+
+pytestmark = pytest.mark.browser
+playwright_api = pytest.importorskip("playwright.sync_api")
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Any]:
+    with playwright_api.sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield made
+        made.close()
+
+
+class Opened:
+    """A page with everything it said and asked for."""
+
+    def __init__(self, browser: Any, report: Path, width: int = 1300, height: int = 900, theme: str = "light") -> None:
+        self.context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=theme, reduced_motion="reduce"
+        )
+        self.page = self.context.new_page()
+        self.said: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
+        self.page.on("pageerror", lambda error: self.said.append(f"error: {error}"))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.url = report.as_uri()
+        self.page.goto(self.url)
+        self.settle()
+
+    def settle(self) -> None:
+        self.page.wait_for_selector("body[data-idle=yes]", timeout=60_000)
+
+    def column(self, key: str) -> list[str]:
+        heads = self.page.locator("#table thead th").evaluate_all("heads => heads.map(head => head.dataset.key)")
+        return self.page.locator(f"#table tbody td:nth-child({heads.index(key) + 1})").all_inner_texts()
+
+    def names(self, plot: str) -> list[str]:
+        """The category labels that a plot shows."""
+        return self.page.evaluate(f"document.getElementById('plot-{plot}').data.flatMap(t => t.customdata ? t.y : [])")
+
+    def undrawn(self) -> list[str]:
+        return self.page.evaluate(
+            "[...document.querySelectorAll('.plot')].filter(p => !p.dataset.drawn || !p.querySelector('svg.main-svg') || "
+            "!p.querySelector('.trace, .heatmaplayer image, .hm image, .barlayer .trace')).map(p => p.id)"
+        )
+
+
+def report(folder: Path) -> Path:
+    assert main([str(folder), "--no-images"]) == 0
+    return folder / "analysis" / "report.html"
+
+
+@pytest.fixture(scope="module")
+def comparison_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return report(write_sweep(tmp_path_factory.mktemp("page") / "multirun", statuses={23: "failed"}))
+
+
+@pytest.mark.parametrize(("width", "theme"), [(1300, "light"), (1300, "dark"), (390, "light"), (390, "dark")])
+def test_loads_without_an_error_or_a_request_and_draws_every_plot(
+    browser, comparison_report: Path, width: int, theme: str
+):
+    opened = Opened(browser, comparison_report, width=width, theme=theme)
+    assert opened.said == []
+    assert opened.requests == [opened.url]
+    assert opened.page.locator(".plot").count() == 14
+    assert "not balanced" in opened.page.locator("figure.absent").inner_text()
+    assert opened.undrawn() == []
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert opened.page.evaluate("document.documentElement.dataset.theme") == theme
+    shown = opened.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", shown)[:3])) < 200) == (theme == "dark")
+
+
+def test_the_filter_changes_table_and_plots(browser, comparison_report: Path):
+    opened = Opened(browser, comparison_report)
+    page = opened.page
+    assert page.locator("#table tbody tr").count() == 24
+    before = page.evaluate("document.getElementById('plot-model_strategy_heatmap').data[0].z")
+    page.locator("#filters label", has_text=re.compile("^beats$")).click()
+    opened.settle()
+    assert page.locator("#table tbody tr").count() == 18
+    assert "beats" not in opened.column("model")
+    assert page.locator("#count").inner_text() == "18 of 24 runs shown"
+    for plot in ("accuracy_comparison", "training_time", "augmentation_effect"):
+        assert opened.names(plot), plot
+        assert not any("beats" in name for name in opened.names(plot)), plot
+    after = page.evaluate("document.getElementById('plot-model_strategy_heatmap').data[0].z")
+    assert before[1][0] is not None
+    assert after[1] == [None, None, None]
+    assert after[0] == pytest.approx(before[0], abs=1e-4)
+    front = "document.getElementById('plot-efficiency_scatter').data.find(t => t.meta && t.meta.role === 'front').y"
+    assert max(page.evaluate(front)) < 0.905
+    page.locator("#floor").fill("0.85")
+    page.locator("#search").fill("ast lora")
+    opened.settle()
+    assert opened.column("model") == ["ast"] * page.locator("#table tbody tr").count()
+    page.locator("#reset").click()
+    opened.settle()
+    assert page.locator("#table tbody tr").count() == 24
+    assert opened.said == []
+
+
+def test_the_sort_changes_what_is_shown(browser, comparison_report: Path):
+    opened = Opened(browser, comparison_report)
+
+    def numbers(key: str) -> list[float]:
+        found = [re.sub(r"[^\d.]", "", text) for text in opened.column(key)]
+        return [float(text) for text in found if text]
+
+    accuracies = numbers("test_acc")
+    assert accuracies == sorted(accuracies, reverse=True)
+    opened.page.locator("#table th[data-key=trainable_params] button").click()
+    assert numbers("trainable_params") == sorted(numbers("trainable_params"), reverse=True)
+    opened.page.locator("#table th[data-key=trainable_params] button").click()
+    assert numbers("trainable_params") == sorted(numbers("trainable_params"))
+    head = opened.page.locator("#table th[data-key=trainable_params]")
+    assert head.get_attribute("aria-sort") == "ascending"
+    opened.page.locator("#table th[data-key=model] button").click()
+    assert opened.column("model") == sorted(opened.column("model"))
+
+
+def test_a_selected_row_stands_out_in_the_plots_and_its_predictions_are_shown(browser, comparison_report: Path):
+    opened = Opened(browser, comparison_report)
+    page = opened.page
+    row = page.locator("#table tbody tr").nth(5)
+    row.click()
+    opened.settle()
+    assert page.locator("#table tbody tr.selected").count() == 1
+    chosen = page.evaluate(
+        "document.getElementById('plot-accuracy_comparison').data.flatMap(t => t.selectedpoints ? "
+        "t.selectedpoints.map(i => t.customdata[i]) : [])"
+    )
+    assert chosen == [int(row.get_attribute("data-id"))]
+    label = page.locator("#run option:checked").inner_text()
+    assert page.locator("#figure-confusion_matrix h3").inner_text() == f"Confusions: {label}"
+    page.locator("#run").select_option(index=2)
+    opened.settle()
+    assert (
+        page.locator("#figure-per_class_f1 h3").inner_text().endswith(page.locator("#run option:checked").inner_text())
+    )
+    page.locator("#deselect").click()
+    opened.settle()
+    assert page.locator("#table tbody tr.selected").count() == 0
+
+
+def test_a_click_on_a_mark_selects_its_run(browser, comparison_report: Path):
+    opened = Opened(browser, comparison_report)
+    point = opened.page.locator("#plot-accuracy_comparison .scatterlayer .point").first
+    point.scroll_into_view_if_needed()
+    box = point.bounding_box()
+    opened.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    opened.page.wait_for_selector("#table tbody tr.selected")
+    assert opened.page.locator("#table tbody tr.selected").count() == 1
+
+
+def test_the_theme_button_and_the_choice_that_lasts(browser, comparison_report: Path):
+    opened = Opened(browser, comparison_report)
+    colour = "document.getElementById('plot-training_time').layout.template.layout.paper_bgcolor"
+    assert opened.page.evaluate(colour) == "#ffffff"
+    opened.page.locator("#theme").click()
+    opened.settle()
+    assert opened.page.evaluate(colour) == "#161b22"
+    opened.page.locator("#filters label", has_text=re.compile("^lora$")).click()
+    opened.page.reload()
+    opened.settle()
+    assert opened.page.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert opened.page.locator("#table tbody tr").count() == 16
+
+
+def test_print_is_light_and_whole(browser, comparison_report: Path, tmp_path: Path):
+    opened = Opened(browser, comparison_report, theme="dark")
+    opened.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    opened.page.wait_for_timeout(1500)
+    drawn = opened.page.evaluate("[...document.querySelectorAll('.plot')].map(p => p.dataset.drawn)")
+    assert set(drawn) == {"light"}
+    opened.page.emulate_media(media="print")
+    assert not opened.page.locator("nav").is_visible()
+    opened.page.pdf(path=tmp_path / "report.pdf", print_background=True)
+    assert (tmp_path / "report.pdf").stat().st_size > 100_000
+
+
+def test_failures_come_with_their_command(browser, comparison_report: Path):
+    text = Opened(browser, comparison_report).page.locator("#failures").inner_text()
+    assert "oom in fit" in text
+    assert "python -m sousa_bench.train model=efficientat peft=ia3 augmentation=off" in text
+
+
+def test_five_hundred_runs(browser, tmp_path: Path):
+    folder = write_sweep(
+        tmp_path / "multirun", strategies=(*STRATEGIES, "dora"), seeds=tuple(range(1, 9)), extra={"peft.r": (8, 16)},
+        players=12, per_player=20,
+    )  # fmt: skip
+    opened = Opened(browser, report(folder))
+    page = opened.page
+    assert page.locator("#table tbody tr").count() == len(MODELS) * 4 * 2 * 8 * 2 == 512
+    assert len(opened.names("accuracy_comparison")) == 40
+    assert "First 40 of 512" in page.locator("#figure-accuracy_comparison figcaption").inner_text()
+    page.locator("#filters label", has_text=re.compile("^beats$")).click()
+    page.locator("#filters label", has_text=re.compile("^ast$")).click()
+    opened.settle()
+    assert page.locator("#table tbody tr").count() == 256
+    assert not any("beats" in name or "ast" in name.split() for name in opened.names("accuracy_comparison"))
+    assert opened.undrawn() == []
+    assert opened.said == []
+    assert opened.requests == [opened.url]
+
+
+def test_hostile_results_run_nothing(browser, tmp_path: Path):
+    for number in range(4):
+        write_json(tmp_path / str(number) / "result.json", hostile(number, "failed" if number == 3 else "completed"))
+    write_result(tmp_path / "plain", result({"strategy": "ia3", "seed": 9}))
+    opened = Opened(browser, report(tmp_path))
+    assert opened.said == []
+    assert opened.requests == [opened.url]
+    assert opened.page.evaluate("window.hacked") is None
+    assert opened.page.locator("img").count() == 0
+    assert opened.page.locator("#table tbody tr").count() == 5
+    assert "<script>" in opened.page.locator("#table tbody").inner_text()
+    opened.page.locator("#table tbody tr").first.click()
+    opened.settle()
+    assert opened.page.evaluate("window.hacked") is None
+    assert opened.said == []
