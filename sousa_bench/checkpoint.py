@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 import torch
 
+from sousa_bench.classifier import Classifier
 from sousa_bench.errors import Interrupted
 from sousa_bench.result import CHECKPOINT_FOLDER
 
 if TYPE_CHECKING:
     from types import FrameType
 
-    from sousa_bench.classifier import Classifier
     from sousa_bench.data.datamodule import Batch
     from sousa_bench.result import Recorder
 
@@ -136,9 +136,10 @@ class KeepState(pl.Callback):
         self._mark = self._saved = time.monotonic()
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Classifier, outputs: Any, batch: Batch, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Within an epoch: save when it is time or when asked to stop."""
+        assert isinstance(pl_module, Classifier)
         self._show(trainer, pl_module)
         if trainer.is_last_batch:
             return  # validation follows at once; the epoch's end saves
@@ -146,8 +147,9 @@ class KeepState(pl.Callback):
             self._save(trainer, pl_module, (batch.epoch, batch.step + 1))
             self._leave_if_asked()
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: Classifier) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """At an epoch's end: new best weights, early stopping, checkpoint."""
+        assert isinstance(pl_module, Classifier)
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         history = pl_module.history
@@ -248,8 +250,9 @@ class LoadOptimizer(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lightning counts on from the interrupted epoch."""
-        trainer.fit_loop.epoch_progress.current.processed = self.epoch
-        trainer.fit_loop.epoch_progress.current.completed = self.epoch
+        progress = trainer.fit_loop.epoch_progress.current
+        progress.completed = self.epoch
+        progress.processed = self.epoch  # type: ignore[attr-defined]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The optimizer exists and sits on its device."""

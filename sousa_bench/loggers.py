@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,10 +28,7 @@ class RunLogger:
     def finish(self, exit_code: int) -> None:
         """Close this run's log; ``exit_code`` 1 marks it as failed at Weights & Biases."""
         if isinstance(self.logger, WandbLogger):
-            import wandb
-
-            with suppress(Exception):  # the run's own outcome matters more than its log
-                wandb.finish(exit_code=exit_code, quiet=True)
+            self.logger.experiment.finish(exit_code=exit_code)
 
 
 def none(folder: Path, **_: Any) -> RunLogger:
@@ -41,8 +37,9 @@ def none(folder: Path, **_: Any) -> RunLogger:
 
 
 def csv(folder: Path, **_: Any) -> RunLogger:
-    """``metrics.csv`` in the run's folder (``logger=csv``)."""
-    return RunLogger(CSVLogger(save_dir=str(folder), name="", version=""), {"csv": "metrics.csv"})
+    """``csv/version_N/metrics.csv`` in the run's folder, N counting the attempts (``logger=csv``)."""
+    logger = CSVLogger(save_dir=str(folder), name="csv")
+    return RunLogger(logger, {"csv": str(Path(logger.log_dir, "metrics.csv").relative_to(folder))})
 
 
 def weights_and_biases(

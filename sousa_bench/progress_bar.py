@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytorch_lightning as pl
 from tqdm import tqdm
 
-if TYPE_CHECKING:
-    from sousa_bench.classifier import Classifier
+from sousa_bench.classifier import Classifier
 
 
 class EpochBar(pl.Callback):
@@ -34,9 +33,10 @@ class EpochBar(pl.Callback):
         if self._bar is not None:
             self._bar.update()
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: Classifier) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The epoch's line."""
         self._close()
+        assert isinstance(pl_module, Classifier)
         if trainer.is_global_zero and trainer.state.fn == "fit" and pl_module.history:
             last = pl_module.history[-1]
             print(

@@ -27,6 +27,8 @@ from sousa_bench.settings import TrainerSettings
 
 if TYPE_CHECKING:
     from sousa_bench.data import SousaData
+    from sousa_bench.models.base import AudioModel
+    from sousa_bench.peft import Injection
 
 log = logging.getLogger(__name__)
 SAMPLE_RATES = (16_000, 32_000)
@@ -57,6 +59,15 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 class _Run:
     """The parts of one run that its phases hand on to each other."""
 
+    data: SousaData
+    model: AudioModel
+    datamodule: SousaDataModule
+    injection: Injection
+    module: Classifier
+    trainer: pl.Trainer
+    state: dict[str, Any] | None
+    fit_seconds: float
+
     def __init__(self, cfg: DictConfig, folder: Path, recorder: Recorder, stop: Stop) -> None:
         self.cfg = cfg
         self.folder = folder
@@ -85,7 +96,7 @@ class _Run:
             logger.finish(exit_code)
 
     def _prepare_data(self) -> None:
-        self.data: SousaData = build(self.cfg.data)
+        self.data = build(self.cfg.data)
         self.data.prepare(SAMPLE_RATES)
         for message in self.data.warnings:
             self._warn(message)
@@ -134,10 +145,8 @@ class _Run:
         self._warn(message)
 
     def _release(self) -> None:
-        self.module = None  # type: ignore[assignment]
-        self.trainer = None  # type: ignore[assignment]
-        self.injection = None  # type: ignore[assignment]
-        self.model = None  # type: ignore[assignment]
+        for part in ("module", "trainer", "injection", "model"):
+            self.__dict__.pop(part, None)
         if self.accelerator == "gpu":
             torch.cuda.empty_cache()
 
@@ -147,7 +156,7 @@ class _Run:
         with self.recorder.phase("weights"):
             self.model = build(cfg.model, num_classes=len(RUDIMENTS))
             if cfg.gradient_checkpointing:
-                self.model.backbone.enable_gradient_checkpointing()
+                self.model.enable_gradient_checkpointing()
             self.recorder.add(weights=self.model.weights.as_dict())
         if self.model.sample_rate not in SAMPLE_RATES:
             with self.recorder.phase("data"):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,7 @@ class Targets:
         groups: Group name → regular expressions that match whole module names inside the backbone
             (``attention``, ``mlp``, ``pointwise``, ``squeeze_excitation``, ``depthwise``, …).
         feedforward: Regular expressions for the modules that IA3 treats as feed-forward (it scales their input).
-        blocks: Regular expressions of the stacked blocks from input to output, one per block, for ``peft.layers=last_k``.
+        blocks: Regular expressions of the stacked blocks from input to output, one per block (``peft.layers=last_k``).
     """
 
     groups: Mapping[str, Sequence[str]]
@@ -109,6 +109,10 @@ class AudioModel(nn.Module):
     def sample_rate(self) -> int:
         """Hz of the waveform that ``forward`` takes."""
         return self.frontend.sample_rate
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Compute activations again in the backward pass: less memory, more time, the same gradients."""
+        cast(Callable[[], None], self.backbone.enable_gradient_checkpointing)()
 
     def features(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Frontend without gradient, in float32 whatever the autocast; see :meth:`Frontend.forward`."""
