@@ -6,14 +6,15 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sousa_bench.result import RESULT_FILE, ResultError, read_progress, read_result
 from sousa_bench.sweep.known import result_folders, true_status
 from sousa_bench.sweep.manifest import MANIFEST_FILE, read_manifest
-from sousa_bench.sweep.process import alive, in_queue
+from sousa_bench.sweep.process import alive
+from sousa_bench.sweep.slurm.adopt import settle
 
 COLUMNS = ("#", "run", "status", "phase", "epoch", "val_acc", "time", "left")
 LEFT_OUT = ("duplicate", "refused")
@@ -85,7 +86,15 @@ def latest_sweep(folder: Path) -> Path | None:
 
 def sweep_rows(folder: Path, manifest: dict[str, Any]) -> list[Row]:
     """A row for each job of the manifest."""
-    return [job_row(folder, entry) for entry in manifest["jobs"] if entry.get("status") not in LEFT_OUT]
+    on_slurm = settle(folder)
+    rows = []
+    for entry in manifest["jobs"]:
+        if entry.get("status") not in LEFT_OUT:
+            row = job_row(folder, entry)
+            # A requeued job's record says interrupted, or running by a process that is gone, until it starts again.
+            waits = entry["fingerprint"] in on_slurm and row.status in ("pending", "interrupted", "dead")
+            rows.append(replace(row, status="queued") if waits else row)
+    return rows
 
 
 def loose_rows(folder: Path) -> list[Row]:
@@ -97,11 +106,8 @@ def job_row(folder: Path, entry: dict[str, Any]) -> Row:
     """The row of one job, whose result may lie in another sweep."""
     path = folder / str(entry.get("result") or entry.get("folder") or "")
     row = run_row(int(entry.get("index", 0)), path.parent if path.name == RESULT_FILE else path)
-    if row.status == "pending":
-        if entry.get("status") == "skipped":
-            return Row(row.index, str(entry.get("name", row.name)), "skipped")
-        if entry.get("slurm_job_id") and in_queue(str(entry["slurm_job_id"])):
-            return Row(row.index, row.name, "queued")
+    if row.status == "pending" and entry.get("status") == "skipped":
+        return Row(row.index, str(entry.get("name", row.name)), "skipped")
     return row
 
 
@@ -151,6 +157,8 @@ def headline(folder: Path, manifest: dict[str, Any], rows: Sequence[Row]) -> str
         return f"{folder}: {words}"
     if alive(manifest.get("process")):
         state = "goes on"
+    elif any(entry.get("slurm_job_id") for entry in manifest["jobs"]) and counts.keys() & {"running", "queued"}:
+        state = f"goes on in Slurm; watch it with: {manifest.get('command', '')}"
     elif all(row.status == "completed" for row in rows):
         state = "has ended"
     else:

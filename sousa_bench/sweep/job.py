@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 DECISIONS = ("pending", "reused", "duplicate", "refused", "skipped")
 
@@ -34,6 +34,7 @@ class Job:
         fresh: Whether an earlier attempt's checkpoints are dropped first.
         hydra_job: Whether the child goes through Hydra's ``run_job`` (a single run already is inside one).
         warnings: Facts about the sweep that belong into this run's record.
+        slurm_job_id: Slurm's id of the job that does it, or None.
     """
 
     config: DictConfig
@@ -53,12 +54,18 @@ class Job:
     fresh: bool = False
     hydra_job: bool = True
     warnings: list[str] = field(default_factory=list)
+    slurm_job_id: str | None = None
 
     @property
     def timeout(self) -> float | None:
         """Seconds that one attempt may take, or None for no limit."""
         value = self.config.get("timeout")
         return float(value) if value else None
+
+    @property
+    def devices(self) -> int:
+        """Processes that train it together, one a device."""
+        return int(OmegaConf.select(self.config, "trainer.devices", default=1))
 
 
 @dataclass

@@ -95,6 +95,7 @@ def job_entry(folder: Path, job: Job) -> dict[str, Any]:
         "status": job.decision,
         "result": result,
         "reason": job.reason,
+        **({"slurm_job_id": job.slurm_job_id} if job.slurm_job_id else {}),
     }
 
 

@@ -53,18 +53,26 @@ def start_time(pid: int) -> float | None:
 def alive(process: Mapping[str, Any] | None, folder: Path | None = None) -> bool:
     """Whether the process that a result names still does its run.
 
-    On this machine the pid and its start time decide. On another machine Slurm is asked where the run is a Slurm
-    job; else a progress file in ``folder`` that moved within the last quarter of an hour counts as life.
+    On this machine the pid and its start time decide. Where the run is a Slurm job, Slurm is asked: one that was
+    requeued has no process for a while. Else, on another machine, a progress file in ``folder`` that moved within the
+    last quarter of an hour counts as life.
     """
     if not process or not process.get("pid"):
         return False
-    if process.get("host") == socket.gethostname():
-        started, recorded = start_time(int(process["pid"])), process.get("start_time")
-        return started is not None and (recorded is None or abs(started - float(recorded)) < START_TOLERANCE)
+    here = process.get("host") == socket.gethostname()
+    if here and _lives(int(process["pid"]), process.get("start_time")):
+        return True
     if process.get("slurm_job_id") and (known := in_queue(str(process["slurm_job_id"]))) is not None:
         return known
+    if here:
+        return False
     updated = read_progress(folder).get("updated") if folder else None
     return updated is not None and time.time() - float(updated) < SILENT_AFTER
+
+
+def _lives(pid: int, recorded: Any) -> bool:
+    started = start_time(pid)
+    return started is not None and (recorded is None or abs(started - float(recorded)) < START_TOLERANCE)
 
 
 def in_queue(job_id: str) -> bool | None:

@@ -27,6 +27,7 @@ from sousa_bench.sweep.plan import Candidate, check_possible, plan
 from sousa_bench.sweep.progress import Progress, shown, summary
 from sousa_bench.sweep.server import PRELOAD
 from sousa_bench.sweep.settings import SweepSettings
+from sousa_bench.sweep.slurm.adopt import waiting
 from sousa_bench.sweep.starter import ForkServer, Spawner, can_fork
 from sousa_bench.sweep.supervisor import Rules, Supervisor
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
     from hydra.core.utils import JobReturn
     from hydra.plugins.launcher import Launcher
+
+    from sousa_bench.sweep.slurm.submit import Preset
 
 TARGET = "sousa_bench.run.run"
 ASKING = ("-h", "--help", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
@@ -162,6 +165,8 @@ def single_folder(root: str, config: DictConfig) -> Path:
     if _hydra_alone(config):
         return Path(root)
     if current.single is None:
+        if str(OmegaConf.select(config, "hydra.launcher._target_")).endswith(".SlurmLauncher"):
+            raise ConfigError("hydra/launcher=slurm submits a sweep: add -m (a single run may be a sweep of one)")
         overrides = list(OmegaConf.select(config, "hydra.overrides.task", default=[]))
         settings = SweepSettings.of(config)
         folder = Path(root).absolute()
@@ -273,6 +278,17 @@ class Sweep:
     settings: SweepSettings
     command: str
 
+    def record(self) -> None:
+        """Write the manifest."""
+        facts = {
+            "resume": self.settings.resume,
+            "force": self.settings.force,
+            "on_error": self.settings.on_error,
+            "n_jobs": self.settings.n_jobs,
+            "total": len(self.jobs),
+        }
+        write_manifest(self.folder, self.jobs, name=self.name, command=self.command, facts=facts)
+
 
 def plan_sweep(
     loader: ConfigLoader, master: DictConfig, overrides: Sequence[Sequence[str]], folder: Path | None = None
@@ -300,30 +316,49 @@ def plan_sweep(
     root = _root(master)
     folder = folder or claim_folder(root, settings.name)
     name = folder.relative_to(root).as_posix()
+    on_slurm = waiting(root)  # before the results are read: it closes the records of Slurm jobs that are gone
     jobs = plan(candidates, folder=folder, name=name, results=known_results(root), settings=settings, flags=flags())
+    for job in jobs:
+        if job.decision == "pending" and not settings.afresh and (there := on_slurm.get(job.fingerprint)):
+            job.slurm_job_id, job.folder = there.job_id, there.folder
     sweep = Sweep(folder, name, jobs, settings, _resume_command(name))
-    record_sweep(sweep)
+    sweep.record()
     return sweep
 
 
-def record_sweep(sweep: Sweep) -> None:
-    """Write the manifest of a sweep."""
-    facts = {
-        "resume": sweep.settings.resume,
-        "force": sweep.settings.force,
-        "on_error": sweep.settings.on_error,
-        "n_jobs": sweep.settings.n_jobs,
-        "total": len(sweep.jobs),
-    }
-    write_manifest(sweep.folder, sweep.jobs, name=sweep.name, command=sweep.command, facts=facts)
-
-
-def do_sweep(sweep: Sweep, progress: Progress | None = None) -> list[Outcome]:
+def do_sweep(sweep: Sweep) -> list[Outcome]:
     """Do a planned sweep on this machine: say what is skipped, run the rest, sum up."""
+    for job in sweep.jobs:
+        if job.decision == "pending" and job.slurm_job_id is not None:
+            job.decision, job.reason = "skipped", f"Slurm has it (job {job.slurm_job_id}); hydra/launcher=slurm waits"
+    return _do(sweep, Progress(len(sweep.jobs), sweep.settings.n_jobs), supervise)
+
+
+def do_sweep_on_slurm(sweep: Sweep, preset: Preset) -> list[Outcome]:
+    """Do a planned sweep as a Slurm job array; otherwise the same as :func:`do_sweep`.
+
+    Raises:
+        SubmissionError: Slurm does not take it.
+    """
+    from sousa_bench.sweep.slurm.engine import SlurmEngine
+
+    engine = SlurmEngine(sweep, preset, current.target)
+
+    def run(jobs: Sequence[Job], settings: SweepSettings, progress: Progress) -> list[Outcome]:
+        outcomes = engine.run(jobs, progress)
+        current.outcomes += outcomes
+        current.signal = engine.signal
+        return outcomes
+
+    return _do(sweep, Progress(len(sweep.jobs), preset.array_parallelism), run)
+
+
+def _do(
+    sweep: Sweep, progress: Progress, engine: Callable[[list[Job], SweepSettings, Progress], list[Outcome]]
+) -> list[Outcome]:
     started = time.monotonic()
-    progress = progress or Progress(len(sweep.jobs), sweep.settings.n_jobs)
     by_job = announce(sweep, progress)
-    for outcome in supervise(sweep.jobs, sweep.settings, progress):
+    for outcome in engine(sweep.jobs, sweep.settings, progress):
         by_job[id(outcome.job)] = outcome
     _follow_duplicates(sweep, by_job)
     outcomes = [by_job[id(job)] for job in sweep.jobs if id(job) in by_job]

@@ -6,12 +6,13 @@ import asyncio
 import ctypes
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -188,7 +189,10 @@ class ForkServer:
 
 
 class Spawner:
-    """One new interpreter a run, for systems whose processes can't be adopted (macOS); each loads the libraries."""
+    """One new interpreter a run, which loads the libraries.
+
+    For systems whose processes can't be adopted (macOS), and for a Slurm job, which has one run.
+    """
 
     async def ready(self) -> None:
         """See :class:`Starter`."""
@@ -198,13 +202,14 @@ class Spawner:
         with tempfile.TemporaryFile() as file:
             pickle.dump((sys.path, order), file)
             file.seek(0)
-            process = subprocess.Popen(
-                [sys.executable, "-m", "sousa_bench.sweep.enter", "run", *map(str, fds)],
-                pass_fds=list(fds),
-                stdin=file,
-                start_new_session=True,
-                env={**os.environ, **order.environment, "PYTHONPATH": python_path()},
-            )
+            with _deaf_to_warnings():
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "sousa_bench.sweep.enter", "run", *map(str, fds)],
+                    pass_fds=list(fds),
+                    stdin=file,
+                    start_new_session=True,
+                    env={**os.environ, **order.environment, "PYTHONPATH": python_path()},
+                )
         process.returncode = 0  # the supervisor waits for it, not this object
         return process.pid
 
@@ -220,6 +225,16 @@ class Spawner:
     def warnings(self) -> list[str]:
         """See :class:`Starter`."""
         return []
+
+
+@contextmanager
+def _deaf_to_warnings() -> Iterator[None]:
+    """Start children that SIGUSR2 can't end: Slurm sends its warning to every process of a job."""
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
 def python_path() -> str:

@@ -39,12 +39,16 @@ class Rules:
         on_error: ``continue``, or ``stop`` to start nothing more after a run that failed.
         grace: Seconds between asking a run to stop and killing it.
         target: Dotted path of the function that does a run.
+        signals: Those that end the sweep early.
+        patient: Whether a second signal changes nothing; else it ends the current runs at once.
     """
 
     n_jobs: int = 1
     on_error: str = "continue"
     grace: float = 30.0
     target: str = "sousa_bench.run.run"
+    signals: tuple[signal.Signals, ...] = STOP_SIGNALS
+    patient: bool = False
 
 
 class Supervisor:
@@ -100,7 +104,7 @@ class Supervisor:
         if threading.current_thread() is not threading.main_thread():
             return
         loop = asyncio.get_running_loop()
-        for number in STOP_SIGNALS:
+        for number in self._rules.signals:
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP, and so do we then
                 loop.add_signal_handler(number, self._on_signal, signal.Signals(number))
 
@@ -110,10 +114,11 @@ class Supervisor:
             self._halted = True
             self._stopping.set()
             if self._watches:
-                say(f"{number.name}: the current runs save their state (once more to end them at once)")
+                hint = "" if self._rules.patient else " (once more to end them at once)"
+                say(f"{number.name}: the current runs save their state{hint}")
             for watch in self._watches:
                 watch.stop("interrupt")
-        else:
+        elif not self._rules.patient:
             for watch in self._watches:
                 watch.kill()
 

@@ -1,0 +1,138 @@
+"""Submits runs as one Slurm job array, through submitit."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from sousa_bench.errors import ConfigError, UserError
+from sousa_bench.sweep.job import Job
+from sousa_bench.sweep.server import code_digest
+from sousa_bench.sweep.slurm import task
+from sousa_bench.sweep.slurm.reason import SUBMITIT_FOLDER
+from sousa_bench.sweep.starter import python_path
+
+
+class SubmissionError(UserError):
+    """Slurm does not take the sweep."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What is asked of Slurm; ``conf/hydra/launcher/slurm.yaml`` says what each means.
+
+    Raises:
+        ConfigError: A value is impossible; the message names the key.
+    """
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    gpus_per_node: int | str | None = "auto"
+    cpus_per_task: int = 4
+    mem_gb: float | None = 16
+    timeout_min: int | None = None
+    margin_min: int = 15
+    signal_delay_s: int = 120
+    array_parallelism: int = 16
+    setup: Sequence[str] = ()
+    additional_parameters: dict[str, Any] = field(default_factory=dict)
+    grace: float = 30.0
+    poll: float = 10.0
+
+    def __post_init__(self) -> None:
+        gpus = self.gpus_per_node
+        self._need("gpus_per_node", gpus in ("auto", None) or (isinstance(gpus, int) and gpus >= 0), "auto or a number")
+        for key in ("cpus_per_task", "array_parallelism", "margin_min"):
+            self._need(key, getattr(self, key) >= 1, "at least 1")
+        self._need("timeout_min", self.timeout_min is None or self.timeout_min >= 1, "at least 1, or null")
+        self._need("mem_gb", self.mem_gb is None or self.mem_gb > 0, "above 0, or null")
+        self._need("poll", self.poll > 0, "above 0")
+        self._need("grace", self.grace > 0, "above 0")
+
+    def _need(self, key: str, good: bool, what: str) -> None:
+        if not good:
+            raise ConfigError(f"hydra.launcher.{key}={getattr(self, key)!r} can't be: it must be {what}")
+
+    def minutes(self, jobs: Sequence[Job]) -> int | None:
+        """Slurm's time limit: the longest timeout plus the margin; None (the partition's own) for runs without one."""
+        if self.timeout_min is not None:
+            return self.timeout_min
+        timeouts = [job.timeout for job in jobs]
+        if any(timeout is None for timeout in timeouts):
+            return None
+        return math.ceil(max(filter(None, timeouts)) / 60) + self.margin_min
+
+    def gpus(self, jobs: Sequence[Job]) -> int | None:
+        """GPUs of each job: as many as the runs use."""
+        if self.gpus_per_node != "auto":
+            return int(self.gpus_per_node) if self.gpus_per_node else None
+        if all(OmegaConf.select(job.config, "trainer.accelerator", default="auto") == "cpu" for job in jobs):
+            return None
+        return max(job.devices for job in jobs)
+
+
+def submit(jobs: Sequence[Job], preset: Preset, sweep_folder: Path, name: str, target: str) -> list[str]:
+    """Submit runs, each as a task of one array; a single one becomes a job of its own.
+
+    Returns:
+        Slurm's id of each.
+
+    Raises:
+        SubmissionError: sbatch refuses, or there is no Slurm here.
+    """
+    from submitit import SlurmExecutor
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+    minutes = preset.minutes(jobs)
+    terms = task.Terms(target, preset.grace, minutes, preset.signal_delay_s, code_digest())
+    try:
+        executor = SlurmExecutor(folder=sweep_folder / SUBMITIT_FOLDER, max_num_timeout=0)
+        executor.update_parameters(**_parameters(jobs, preset, name, minutes))
+        with executor.batch():
+            submitted = [executor.submit(task.do, job, terms) for job in jobs]
+    except RuntimeError as error:
+        if isinstance(error, (FailedJobError, FailedSubmissionError)) or "srun" not in str(error):
+            raise SubmissionError(_refusal(error)) from error
+        raise SubmissionError(
+            "hydra/launcher=slurm: this machine has no Slurm (srun is not on the PATH); leave it out to run here"
+        ) from error
+    return [str(job.job_id) for job in submitted]
+
+
+def _parameters(jobs: Sequence[Job], preset: Preset, name: str, minutes: int | None) -> dict[str, Any]:
+    """The job in submitit's terms, which are sbatch's."""
+    extra = {"requeue": True, **preset.additional_parameters}
+    if minutes is None:
+        extra.setdefault("time", 0)  # submitit would ask for five minutes; 0 asks for no limit beside the partition's
+    values = {
+        "job_name": name.replace("/", "_"),
+        "time": minutes,
+        "partition": preset.partition,
+        "account": preset.account,
+        "qos": preset.qos,
+        "gpus_per_node": preset.gpus(jobs),
+        "cpus_per_task": preset.cpus_per_task,
+        "mem": None if preset.mem_gb is None else f"{round(preset.mem_gb * 1024)}M",
+        "nodes": 1,
+        "ntasks_per_node": 1,
+        "signal_delay_s": preset.signal_delay_s,
+        "array_parallelism": preset.array_parallelism,
+        # Since Slurm 22.05 srun doesn't take --cpus-per-task over from the job.
+        "srun_args": [f"--cpus-per-task={preset.cpus_per_task}"],
+        "setup": [f"export PYTHONPATH={shlex.quote(python_path())}", *preset.setup],
+        "additional_parameters": extra,
+    }
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _refusal(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if "sbatch:" in line] or str(error).splitlines()[-1:]
+    words = "; ".join(line.strip() for line in lines)
+    return f"Slurm does not take the sweep: {words} (hydra.launcher.* says what is asked for)"

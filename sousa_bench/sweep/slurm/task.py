@@ -1,0 +1,106 @@
+"""What a Slurm job does: supervise one run, and ask for its own restart when it is preempted."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+
+from sousa_bench.result import ERROR_FILE, LOG_FILE
+from sousa_bench.sweep import record
+from sousa_bench.sweep.job import Job, Outcome
+from sousa_bench.sweep.process import slurm_job_id
+from sousa_bench.sweep.progress import Progress, describe
+from sousa_bench.sweep.server import code_digest
+from sousa_bench.sweep.slurm import queue
+from sousa_bench.sweep.starter import Spawner
+from sousa_bench.sweep.supervisor import STOP_SIGNALS, Rules, Supervisor
+
+WARNING = signal.SIGUSR2  # Slurm sends it before the time limit (sbatch --signal), a site's preemption may too
+WARNING_SLACK = 60.0  # seconds by which Slurm may send it early
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a job needs to know besides its run.
+
+    Attributes:
+        target: Dotted path of the function that does a run.
+        grace: Seconds between asking the run to stop and killing it.
+        minutes: Slurm's time limit, or None when the partition's own holds.
+        warning_seconds: How long before the limit Slurm warns.
+        code: Hash of the code at the submission.
+    """
+
+    target: str
+    grace: float
+    minutes: int | None
+    warning_seconds: int
+    code: str
+
+    def near_its_end(self, seconds: float) -> bool:
+        """Whether a warning after ``seconds`` is the one before Slurm's time limit."""
+        return self.minutes is not None and 60 * self.minutes - seconds <= self.warning_seconds + WARNING_SLACK
+
+
+def do(job: Job, terms: Terms) -> str:
+    """Do a run in a Slurm job; never raises for what the run does.
+
+    Returns:
+        The status that its record says.
+    """
+    started = time.monotonic()
+    job_id = slurm_job_id()
+    if _begun_by(job, job_id):  # requeued: an earlier start of this very job left its checkpoint
+        job.fresh = False
+    if code_digest() != terms.code:
+        job.warnings.append(
+            "the code was edited after the sweep was submitted: this run may run other code than others"
+        )
+    rules = Rules(1, "continue", terms.grace, terms.target, (*STOP_SIGNALS, WARNING), patient=True)
+    supervisor = Supervisor(Spawner(), rules, Progress(1, 1))
+    [outcome] = supervisor.run([job])
+    for number in rules.signals:
+        signal.signal(number, signal.SIG_IGN)  # what is left is to write, and to ask for the restart
+    if outcome.status == "interrupted" and supervisor.signal is not None:
+        _after_signal(job, outcome, supervisor.signal, terms, time.monotonic() - started)
+    print(outcome.status if outcome.status == "completed" else describe(outcome), flush=True)
+    return outcome.status
+
+
+def _begun_by(job: Job, job_id: str | None) -> bool:
+    standing = record.read(job.folder)
+    return job_id is not None and (standing.get("process") or {}).get("slurm_job_id") == job_id
+
+
+def _after_signal(job: Job, outcome: Outcome, number: signal.Signals, terms: Terms, seconds: float) -> None:
+    """Tell the end of Slurm's time, which is a timeout, from a preemption, after which the job asks to be run again."""
+    job_id = slurm_job_id()
+    if number == WARNING and terms.near_its_end(seconds):
+        outcome.status = "timeout"
+        outcome.error = f"Slurm's time limit of {terms.minutes} minutes; the run was told to save its state before it"
+        failure = {**(record.read(job.folder).get("failure") or {}), "cause": "slurm TIMEOUT", "log": ERROR_FILE}
+        failure |= {"type": "TimeoutError", "message": outcome.error}
+        record.finish(job, "timeout", error=outcome.error, failure=failure)
+        record.write_error_log(job.folder, f"timeout: {outcome.error}", None, _last_output(job))
+        return
+    if job_id is None or not (number == WARNING or _preempted(job_id)):
+        return
+    answer = queue.ask("scontrol", "requeue", job_id)
+    if answer is None or answer.returncode:
+        words = "scontrol is missing" if answer is None else answer.stderr.strip()
+        print(f"the job can't be requeued ({words}); the same sweep command goes on with the run", file=sys.stderr)
+
+
+def _last_output(job: Job) -> list[str]:
+    with suppress(OSError):
+        return (job.folder / LOG_FILE).read_text(encoding="utf-8", errors="replace").splitlines()
+    return []
+
+
+def _preempted(job_id: str) -> bool:
+    """Whether Slurm has told this job to make room (and not somebody to end)."""
+    facts = queue.details(job_id)
+    return facts.get("PreemptTime", "None") not in ("None", "N/A", "") and facts.get("JobState") != "CANCELLED"

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.cluster import Cluster, lacking
+from tests.sweep.running import Command
+
+
+@pytest.fixture(scope="session", params=[False, True], ids=["no-accounting", "accounting"])
+def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A Slurm of the tests' own: once without an accounting database, once with one."""
+    if reason := lacking(accounting=request.param):
+        pytest.skip(reason)
+    started = Cluster(tmp_path_factory.mktemp("slurm") / "s", accounting=request.param)
+    try:
+        started.start()
+        yield started
+    finally:
+        started.stop()
+
+
+@pytest.fixture
+def command(tmp_path: Path, cluster: Cluster) -> Iterator[Command]:
+    yield Command(tmp_path, OMP_NUM_THREADS="1", **cluster.environment)
+    cluster.command("scancel", "--user=root", "--signal=KILL", "--full")
+    cluster.command("scancel", "--user=root")
