@@ -2,10 +2,11 @@
 
 In a notebook::
 
-    from sousa_bench.analysis import load, plots
+    from sousa_bench.analysis import collect, compare, load, plots
 
     table = load("multirun/2026-02-01")
-    plots.efficiency_scatter(table).show()
+    study = compare(collect(["multirun/2026-02-01"]))
+    plots.efficiency_scatter(study).show()
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ def _not_started(study: Study) -> list[tuple[Cell, str]]:
             continue
         if job.result.is_file():
             continue
-        items = [item for item in job.overrides if "=" in item and not item.startswith(("hydra.", "sweep="))]
+        items = [item for item in job.overrides if "=" in item and not item.startswith("hydra.")]
         cell = dict(item.split("=", 1) for item in items)
         missing.append((cell, cell.pop("seed", "")))
     return missing

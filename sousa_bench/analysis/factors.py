@@ -143,7 +143,26 @@ def add_combinations(table: pd.DataFrame, factors: Sequence[str]) -> None:
     identity = table[keys].map(_plain).agg("\x1f".join, axis=1) if len(table) else pd.Series(dtype=str)
     done = identity[table["status"] == "completed"].value_counts()
     order = sorted(identity.unique(), key=lambda value: (-int(done.get(value, 0)), value))
-    table["cohort"] = identity.map({value: letters(number) for number, value in enumerate(order)})
+    order = _without_unfinished(order, done)
+    names = {value: letters(_place(value, order)) for value in identity.unique()}
+    table["cohort"] = identity.map(names)
+
+
+def _without_unfinished(order: Sequence[str], done: pd.Series) -> list[str]:
+    """Identities without those of unfinished runs that merely don't know some part of theirs yet."""
+    known = [value for value in order if value in done.index]
+    return known + [value for value in order if value not in done.index and _place(value, known) == len(known)]
+
+
+def _place(identity: str, order: Sequence[str]) -> int:
+    """Number of the first identity that agrees in every part that ``identity`` has, or the length of ``order``."""
+    if identity in order:
+        return list(order).index(identity)
+    parts = identity.split("\x1f")
+    for number, other in enumerate(order):
+        if all(mine in ("", theirs) for mine, theirs in zip(parts, other.split("\x1f"), strict=True)):
+            return number
+    return len(order)
 
 
 def combination_label(row: Mapping[Any, Any], extra: Sequence[str]) -> str:
@@ -185,6 +204,6 @@ def cohort_words(table: pd.DataFrame) -> dict[str, str]:
     keys = [key for key in COHORT_KEYS if key in table and table[key].nunique(dropna=False) > 1]
     words = {}
     for cohort, rows in table.groupby("cohort"):
-        row = rows.iloc[0]
+        row = rows.sort_values("status", key=lambda column: column != "completed", kind="stable").iloc[0]
         words[str(cohort)] = "; ".join(f"{COHORT_KEYS[key]} {shown(row[key])[:12]}" for key in keys)
     return words if len(words) > 1 else {}

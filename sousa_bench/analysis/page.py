@@ -22,8 +22,8 @@ import numpy as np
 import pandas as pd
 
 from sousa_bench.analysis.factors import BASE_FACTORS
-from sousa_bench.analysis.plots import Plot, confusion_matrix, per_class_f1
-from sousa_bench.analysis.plots.details import detail_runs
+from sousa_bench.analysis.plots import Plot
+from sousa_bench.analysis.plots.details import confusion_traces, detail_runs, f1_traces
 from sousa_bench.analysis.plots.style import template
 from sousa_bench.analysis.sections import answer_section, failures_section, methods_section, steps_section
 from sousa_bench.analysis.study import Study, lower_is_better
@@ -31,7 +31,7 @@ from sousa_bench.analysis.study import Study, lower_is_better
 MAX_ROWS = 2000
 MAX_LEVELS = 24
 GROUPS = ("Accuracy", "Cost", "Effects", "Training", "Predictions")
-VARIANTS = {"confusion_matrix": confusion_matrix, "per_class_f1": per_class_f1}
+VARIANTS = {"confusion_matrix": confusion_traces, "per_class_f1": f1_traces}
 
 
 def page(
@@ -214,10 +214,8 @@ def _plot(study: Study, plot: Plot) -> dict[str, Any]:
     if plot.name in VARIANTS:
         content["variants"] = {}
         for row in detail_runs(study):
-            figure = VARIANTS[plot.name](study, row)
-            if figure is not None:
-                variant = figure.to_plotly_json()
-                content["variants"][str(row)] = {"title": variant["layout"]["title"]["text"], "data": variant["data"]}
+            title, data = VARIANTS[plot.name](study, row)
+            content["variants"][str(row)] = {"title": title, "data": data}
         content["data"] = []
         content["layout"]["meta"] = {**content["layout"]["meta"], "runs": detail_runs(study)}
     return content

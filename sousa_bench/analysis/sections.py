@@ -15,7 +15,7 @@ from sousa_bench.analysis.comparisons import pair_of
 from sousa_bench.analysis.console import p_value
 from sousa_bench.analysis.impact import augmentation_impact
 from sousa_bench.analysis.pairs import ALPHA
-from sousa_bench.analysis.study import Study
+from sousa_bench.analysis.study import Study, warned_runs
 from sousa_bench.analysis.summary import counts, failure_cause
 
 MAX_FAILURES = 200
@@ -120,7 +120,13 @@ def failures_section(study: Study) -> str:
         parts.append(f"<p>… and {len(rows) - MAX_FAILURES} more, in comparison_table.csv.</p>")
     if not parts:
         parts.append("<p>No run failed.</p>")
-    for title, lines in (("Passed over", study.results.problems), ("Repeats that don't count", study.results.repeats)):
+    warned = warned_runs(study)
+    warnings = [f"{name}: {words}" for name, words in zip(warned["experiment_id"], warned["warnings"], strict=True)]
+    for title, lines in (
+        ("Warnings of the runs", warnings),
+        ("Passed over", study.results.problems),
+        ("Repeats that don't count", study.results.repeats),
+    ):
         if lines:
             items = "".join(f"<li>{text(line[:500])}</li>" for line in lines[:100])
             more = f"<li>… and {len(lines) - 100} more</li>" if len(lines) > 100 else ""

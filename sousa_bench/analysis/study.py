@@ -296,6 +296,7 @@ def _say(made: Study) -> None:
         count = int((made.combinations["note"] == word).sum())
         made.notes.append(f"{count} of {len(made.combinations)} combinations: {word}.")
     _say_weights(made)
+    _say_warnings(made)
     for cohort, pairs in made.pairs.groupby("cohort") if len(made.pairs) else ():
         players = int(pairs["players"].iloc[0])
         if smallest_p(players) * len(pairs) > ALPHA:
@@ -306,6 +307,24 @@ def _say(made: Study) -> None:
                 "filter "
                 "to fewer combinations."
             )
+
+
+def _say_warnings(made: Study) -> None:
+    """How many runs said that something about their numbers must be known."""
+    warned = warned_runs(made)
+    if len(warned):
+        example = str(warned["warnings"].iloc[0])
+        made.notes.append(
+            f"{len(warned)} of {len(made.table)} runs carry warnings, the first: "
+            f"{example[:200]}{'…' if len(example) > 200 else ''}"
+        )
+
+
+def warned_runs(made: Study) -> pd.DataFrame:
+    """Rows of the table whose result carries a warning."""
+    if "warnings" not in made.table:
+        return made.table.iloc[:0].assign(warnings="")
+    return made.table[made.table["warnings"].map(lambda value: isinstance(value, str) and value != "")]
 
 
 def _say_weights(made: Study) -> None:

@@ -16,7 +16,7 @@ from sousa_bench.analysis.effects import Effects
 from sousa_bench.analysis.factors import augmentation_words, shown
 from sousa_bench.analysis.impact import Impact, augmentation_impact
 from sousa_bench.analysis.pairs import ALPHA
-from sousa_bench.analysis.study import Study
+from sousa_bench.analysis.study import Study, warned_runs
 
 MAX_LISTED = 50
 
@@ -338,6 +338,9 @@ def _steps(study: Study, top: int) -> str:
 
 def _passed_over(study: Study) -> str:
     lines = []
+    if len(warned := warned_runs(study)):
+        items = warned[["experiment_id", "warnings"]].head(MAX_LISTED).itertuples(index=False)
+        lines += ["## Warnings of the runs", "", *(f"- {escape(name)}: {escape(words)}" for name, words in items), ""]
     if study.results.repeats:
         lines += [
             "## Repeats that don't count",

@@ -96,7 +96,7 @@ def load(
 
 
 def collect(
-    folders: Sequence[Path],
+    folders: Sequence[str | Path],
     filters: Sequence[Filter] = (),
     root: Path | None = None,
     skip: Sequence[Path] = (),
@@ -106,7 +106,7 @@ def collect(
     Raises:
         UserError: As ``load``.
     """
-    found = scan(folders, root, skip)
+    found = scan([Path(folder) for folder in folders], root, skip)
     columns = read_files(found.files)
     problems = [clean(line) for line in (*found.problems, *columns.problems)]
     places = ", ".join(str(folder) for folder in folders)

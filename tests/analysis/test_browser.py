@@ -56,7 +56,8 @@ class Opened:
 
     def undrawn(self) -> list[str]:
         return self.page.evaluate(
-            "[...document.querySelectorAll('.plot')].filter(p => !p.dataset.drawn || !p.querySelector('svg.main-svg') || "
+            "[...document.querySelectorAll('.plot')].filter(p => !p.dataset.drawn || "
+            "!p.querySelector('svg.main-svg') || "
             "!p.querySelector('.trace, .heatmaplayer image, .hm image, .barlayer .trace')).map(p => p.id)"
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import pytest
 from sousa_bench.analysis import Study, collect, compare
 from sousa_bench.analysis.answer import answer
 from sousa_bench.analysis.comparisons import pair_of
+from sousa_bench.analysis.summary import summary
 from sousa_bench.errors import UserError
-from tests.analysis.synthetic import Truth, write_sweep
+from tests.analysis.synthetic import Truth, result, write_result, write_sweep
 
 
 def test_every_run_has_an_interval_clips_and_players(comparison_study: Study):
@@ -131,3 +133,22 @@ def test_another_metric_ranks(comparison: Path):
     assert study.combinations["test_loss"].is_monotonic_increasing
     with pytest.raises(UserError, match=r"--metric accuracy: no such metric; there are .*test_acc"):
         compare(collect([comparison]), "accuracy")
+
+
+def test_unfinished_runs_that_do_not_know_their_data_yet_are_no_cohort_of_their_own(tmp_path: Path):
+    folder = write_sweep(tmp_path / "multirun", models=("ast",), statuses={1: "running", 2: "failed"})
+    for path in folder.glob("*/result.json"):
+        content = json.loads(path.read_text())
+        if content["status"] != "completed":
+            del content["data"], content["weights"]
+            path.write_text(json.dumps(content))
+    study = compare(collect([folder]))
+    assert set(study.table["cohort"]) == {"A"}
+    assert study.cohorts == {}
+
+
+def test_warnings_of_runs_are_said(tmp_path: Path):
+    write_result(tmp_path / "run", result({}, warnings=["test accuracy 0.0250 is not above chance"]))
+    study = compare(collect([tmp_path]))
+    assert any("1 of 1 runs carry warnings" in note and "not above chance" in note for note in study.notes)
+    assert "not above chance" in summary(study).split("## Warnings of the runs")[1]

@@ -62,12 +62,26 @@ def confusion_matrix(study: Study, row: int | None = None) -> go.Figure | None:
     row = _default(study, row)
     if row is None:
         return None
+    title, data = confusion_traces(study, row)
+    axis = {"tickfont": {"size": 9}, "showgrid": False, "type": "category", "tickmode": "linear", "dtick": 1}
+    return figure(
+        data,
+        title,
+        height=880,
+        xaxis={"title": {"text": "Predicted rudiment"}, "tickangle": -90, **axis},
+        yaxis={"title": {"text": "True rudiment"}, "autorange": "reversed", **axis},
+        shapes=_family_lines(),
+        annotations=_family_names(),
+        meta={"kind": "variants"},
+    )
+
+
+def confusion_traces(study: Study, row: int) -> tuple[str, list[dict[str, Any]]]:
+    """Title and traces of ``confusion_matrix``."""
     clips, predicted = _of(study, row)
     place = np.array([INDEX[slug] for slug in ORDER])
-    counts = np.bincount(clips.label * NUM_CLASSES + predicted, minlength=NUM_CLASSES**2).reshape(
-        NUM_CLASSES, NUM_CLASSES
-    )
-    counts = counts[np.ix_(place, place)]
+    counts = np.bincount(clips.label * NUM_CLASSES + predicted, minlength=NUM_CLASSES**2)
+    counts = counts.reshape(NUM_CLASSES, NUM_CLASSES)[np.ix_(place, place)]
     sums = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, sums, out=np.full(counts.shape, np.nan), where=sums > 0)
     names = [DISPLAY[slug] for slug in ORDER]
@@ -77,39 +91,13 @@ def confusion_matrix(study: Study, row: int | None = None) -> go.Figure | None:
         "y": names,
         "z": [rounded(line, 3) for line in shares],
         "customdata": counts.tolist(),
-        "hovertemplate": "played: %{y}<br>heard as: %{x}<br>%{customdata} clips, %{z:.1%} of that "
-        "rudiment<extra></extra>",
+        "hovertemplate": "played: %{y}<br>heard: %{x}<br>%{customdata} clips, %{z:.1%} of that rudiment<extra></extra>",
         "colorscale": RARE,
         "zmin": 0,
         "zmax": 1,
         "colorbar": {"title": {"text": "Share"}, "tickformat": ".0%", "outlinewidth": 0, "thickness": 14},
     }
-    return figure(
-        [heat],
-        f"Confusions: {safe(study.run_labels[row])}",
-        height=880,
-        xaxis={
-            "title": {"text": "Predicted rudiment"},
-            "tickangle": -90,
-            "tickfont": {"size": 9},
-            "showgrid": False,
-            "type": "category",
-            "tickmode": "linear",
-            "dtick": 1,
-        },
-        yaxis={
-            "title": {"text": "True rudiment"},
-            "autorange": "reversed",
-            "tickfont": {"size": 9},
-            "showgrid": False,
-            "type": "category",
-            "tickmode": "linear",
-            "dtick": 1,
-        },
-        shapes=_family_lines(),
-        annotations=_family_names(),
-        meta={"kind": "variants", "row": row, "clips": len(clips.label), "players": len(clips.players)},
-    )
+    return f"Confusions: {safe(study.run_labels[row])}", [heat]
 
 
 def _bounds() -> list[int]:
@@ -149,6 +137,21 @@ def per_class_f1(study: Study, row: int | None = None) -> go.Figure | None:
     row = _default(study, row)
     if row is None:
         return None
+    title, data = f1_traces(study, row)
+    return figure(
+        data,
+        title,
+        height=520,
+        legend=legend_below(),
+        xaxis={"tickangle": -60, "tickfont": {"size": 10}, "type": "category", "tickmode": "linear", "dtick": 1},
+        yaxis={"title": {"text": "F1 (± jackknife standard error over players)"}, "range": [0, 1.08]},
+        bargap=0.15,
+        meta={"kind": "variants"},
+    )
+
+
+def f1_traces(study: Study, row: int) -> tuple[str, list[dict[str, Any]]]:
+    """Title and traces of ``per_class_f1``."""
     clips, predicted = _of(study, row)
     value, error = f1_by_class(clips, predicted)
     support = np.bincount(clips.label, minlength=NUM_CLASSES)
@@ -156,6 +159,7 @@ def per_class_f1(study: Study, row: int | None = None) -> go.Figure | None:
     for number, family in enumerate(FAMILY_NAMES):
         slugs = [slug for slug in ORDER if FAMILIES[slug] == family]
         place = [INDEX[slug] for slug in slugs]
+        bars = {"type": "data", "array": rounded(np.nan_to_num(error[place]), 3), "thickness": 1, "width": 2}
         traces.append(
             {
                 "type": "bar",
@@ -165,24 +169,10 @@ def per_class_f1(study: Study, row: int | None = None) -> go.Figure | None:
                 "customdata": support[place].tolist(),
                 "hovertemplate": "%{x}<br>F1 %{y:.3f}, %{customdata} test clips<extra></extra>",
                 "marker": {"color": PALETTE[number]},
-                "error_y": {
-                    "type": "data",
-                    "array": rounded(np.nan_to_num(error[place]), 3),
-                    "thickness": 1,
-                    "width": 2,
-                },
+                "error_y": bars,
             }
         )
-    return figure(
-        traces,
-        f"F1 by rudiment: {safe(study.run_labels[row])}",
-        height=520,
-        legend=legend_below(),
-        xaxis={"tickangle": -60, "tickfont": {"size": 10}, "type": "category", "tickmode": "linear", "dtick": 1},
-        yaxis={"title": {"text": "F1 (± jackknife standard error over players)"}, "range": [0, 1.08]},
-        bargap=0.15,
-        meta={"kind": "variants", "row": row, "clips": len(clips.label), "players": len(clips.players)},
-    )
+    return f"F1 by rudiment: {safe(study.run_labels[row])}", traces
 
 
 def f1_by_class(clips: ClipSet, predicted: NDArray[np.int16]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -1,0 +1,59 @@
+"""How fast the analysis is: ``python -m tests.analysis.benchmark``.
+
+Three numbers: 10,000 result files without plots, 24 runs with the page but without PNG files, and ``--help``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from tests.analysis.synthetic import Clips, predict, result, scores, write_sweep
+
+
+def many(root: Path, count: int) -> Path:
+    """Write ``count`` whole result files (19 KB each) below ``root``."""
+    rng = np.random.default_rng(0)
+    clips = Clips.make()
+    per_class = scores(clips.label, predict(clips, np.full(len(clips.label), 0.8), rng)[0])
+    models = ("ast", "htsat", "beats", "efficientat")
+    for number in range(count):
+        config = {"model": models[number % 4], "augmentation": number % 8 < 4, "seed": number // 40}
+        extra = {"peft.r": 2 ** (2 + number // 8 % 5)}
+        made = result(config, float(rng.uniform(0.6, 0.9)), rng=rng, per_class=per_class, extra=extra)
+        folder = root / made["experiment_id"]
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(json.dumps(made, indent=2))
+    return root
+
+
+def timed(*arguments: str) -> str:
+    """Wall time, processor time of all its processes and peak memory of one command."""
+    started = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "-m", "sousa_bench.analyze", *arguments], stdout=-3, stderr=-3)
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - started
+    assert status == 0, arguments
+    return f"{wall:6.2f} s wall, {usage.ru_utime + usage.ru_stime:6.2f} s processor, {usage.ru_maxrss / 1024:5.0f} MiB"
+
+
+def main() -> None:
+    """Print the three lines."""
+    with tempfile.TemporaryDirectory() as temporary:
+        files = many(Path(temporary) / "many", 10_000)
+        sweep = write_sweep(Path(temporary) / "multirun")
+        timed("--help")
+        print("--help                    ", timed("--help"))
+        print("24 runs, page, no PNG     ", timed(str(sweep), "--no-images"))
+        print("10,000 files, no plots    ", timed(str(files), "--no-plots"))
+
+
+if __name__ == "__main__":
+    main()
