@@ -55,6 +55,7 @@ def inject(model: AudioModel, peft_cfg: Mapping[str, Any], total_steps: int) -> 
     else:
         targets = target_modules(model, options)
         config = _peft_config(model, choice, targets, total_steps)
+        _assert_no_grouped_convolution(model, config, options, targets)
         groups = used_groups(model, options)
         notes = _wrap(model, config, choice)
         injection = Injection(
@@ -80,6 +81,20 @@ def _peft_config(model: AudioModel, choice: Choice, targets: Sequence[str], tota
         blocks = selected_blocks(model, choice.options.layers)
         saved += [n for n in batch_norms(model.backbone) if n not in targets and (blocks is None or inside(n, blocks))]
     return _construct(choice, {**arguments, "target_modules": list(targets), "modules_to_save": saved})
+
+
+def _assert_no_grouped_convolution(
+    model: AudioModel, config: peft.PeftConfig, options: Options, targets: Sequence[str]
+) -> None:
+    """Other methods without them refuse them themselves; these two would fail in the first forward pass."""
+    if config.peft_type not in (peft.PeftType.ADALORA, peft.PeftType.OFT):
+        return
+    for name in targets:
+        if getattr(model.backbone.get_submodule(name), "groups", 1) > 1:
+            raise PeftError(
+                f"peft={options.name} can't adapt grouped convolutions such as {name} of model={model.name}; "
+                "leave depthwise out of peft.targets, or use ia3, loha or lokr"
+            )
 
 
 def _construct(choice: Choice, arguments: Mapping[str, Any]) -> Any:

@@ -210,3 +210,17 @@ def test_a_newer_format_is_refused(tmp_path):
     (folder / "sousa.json").write_text(json.dumps({**description, "format": 99}))
     with pytest.raises(PeftError, match="newer sousa_bench"):
         load_run_model(tmp_path)
+
+
+@pytest.mark.parametrize("method", ["ia3", "loha", "lokr"])
+def test_depthwise_convolutions_where_the_method_allows(method):
+    injection = inject(build("cnn", 10), choice(method, targets=["depthwise"]), 20)
+    assert injection.targets == [f"features.{index}.depthwise" for index in range(3)]
+    losses = fit(injection, steps=20)
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "adalora", "oft", "hra", "hira"])
+def test_depthwise_convolutions_elsewhere_are_one_message(method):
+    with pytest.raises(PeftError, match=f"peft={method} can't adapt .*group"):
+        inject(build("cnn", 10), choice(method, targets=["depthwise"]), 20)
