@@ -34,6 +34,7 @@ REAL = (
     "data.synthetic.clips=400",
     "trainer.checkpoint_minutes=0.01",
     "logger=none",
+    "n_jobs=1",
 )
 VICTIMS = ("supervisor", "run", "server", "group", "everything")
 EXACT = ("metrics", "per_class", "history")

@@ -36,7 +36,16 @@ def measure(folder: Path, runs: int) -> list[float]:
     """Seconds before the first step of each run but the first."""
     command = Command(folder, [sys.executable, "-m", "sousa_bench.train"])
     seeds = ",".join(str(seed) for seed in range(runs))
-    words = ("-m", "sweep=s", "model=ast", "peft=lora", f"seed={seeds}", "trainer.max_epochs=1", "logger=wandb")
+    words = (
+        "-m",
+        "sweep=s",
+        "model=ast",
+        "peft=lora",
+        f"seed={seeds}",
+        "trainer.max_epochs=1",
+        "logger=wandb",
+        "n_jobs=1",
+    )
     process = command.start(*words, "trainer.progress=false")
     first_steps: dict[str, float] = {}
     while process.poll() is None:
