@@ -105,12 +105,12 @@ def test_a_sweep_that_was_killed_ends_with_the_numbers_of_one_that_was_not(train
     words = ["-m", "sweep=a", *SMALL, "peft=adalora,lora", "trainer.max_epochs=3", "trainer.checkpoint_minutes=0.001"]
     calm(*words, timeout=300)
     process = train.start(*words)
-    until(lambda: list(train.folder.glob("multirun/a/*adalora*/checkpoints/last.pt")), 120)
+    until(lambda: list(train.folder.glob("multirun/a/*adalora*/checkpoints/last.pt")), 300)
     process.kill()
     process.wait()
     until(lambda: not train.processes(), 10)
     process = train.start(*words)
-    until(lambda: list(train.folder.glob("multirun/a/ast_lora_*/checkpoints/last.pt")), 120)
+    until(lambda: list(train.folder.glob("multirun/a/ast_lora_*/checkpoints/last.pt")), 300)
     interrupt(process)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
