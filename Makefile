@@ -27,5 +27,11 @@ parity:  ## Compare the models with the official implementations' golden data
 faults:  ## Kill, hang and starve real sweeps
 	$(PYTHON) -m pytest -m faults
 
+slurm:  ## Run sweeps on a one-node Slurm that the tests start
+	$(PYTHON) -m pytest -m slurm
+
+soak:  ## Kill a sweep fifty times at random instants and resume it each time
+	$(PYTHON) -m tests.faults.soak --kills 50 --real
+
 wheel:  ## Build the wheel
 	$(PYTHON) -m build --wheel

@@ -51,12 +51,15 @@ def main() -> None:
     parser.add_argument("--model", default="efficientat")
     parser.add_argument("--clips", type=int, default=3000, help="synthetic clips in all")
     parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=42)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         cfg = config(
             f"model={arguments.model}",
             "peft=full",
+            "augmentation=off",
+            f"trainer.learning_rate={arguments.learning_rate}",
             f"seed={arguments.seed}",
             f"trainer.max_epochs={arguments.epochs}",
             f"data.synthetic.clips={arguments.clips}",
