@@ -15,6 +15,7 @@ import pytorch_lightning as pl
 import torch
 
 from sousa_bench.classifier import Classifier
+from sousa_bench.distributed import any_rank, rank
 from sousa_bench.errors import Interrupted
 from sousa_bench.result import CHECKPOINT_FOLDER
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from sousa_bench.result import Recorder
 
 LAST = "last.pt"
+AGREE_STEPS = 8  # on GPUs, steps between two times that the ranks of a run ask each other whether to stop
 
 
 class Stop:
@@ -39,6 +41,8 @@ class Stop:
         self.training = False
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:  # Slurm signals every process of a job, and then the supervisor does
+            return
         self.asked = True
         if not self.training:
             raise Interrupted(f"stopped by {signal.Signals(number).name}")
@@ -51,7 +55,7 @@ class Stop:
             yield self
         finally:
             for number, handler in former.items():
-                signal.signal(number, handler)
+                signal.signal(number, signal.SIG_IGN if self.asked else handler)
 
 
 class Checkpoints:
@@ -143,9 +147,11 @@ class KeepState(pl.Callback):
         self._show(trainer, pl_module)
         if trainer.is_last_batch:
             return  # validation follows at once; the epoch's end saves
-        if self.stop.asked or time.monotonic() - self._saved > 60 * self.minutes:
+        due = time.monotonic() - self._saved > 60 * self.minutes
+        asked, due = self._agreed(trainer, due, batch.step)
+        if asked or due:
             self._save(trainer, pl_module, (batch.epoch, batch.step + 1))
-            self._leave_if_asked()
+            self._leave_if(asked)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """At an epoch's end: new best weights, early stopping, checkpoint."""
@@ -160,12 +166,22 @@ class KeepState(pl.Callback):
         self._save(trainer, pl_module, (epoch, 0), state, finished=done or epoch == trainer.max_epochs)
         self.recorder.add(history=history)
         self._show(trainer, pl_module, force=True)
-        self._leave_if_asked()
+        self._leave_if(self._agreed(trainer, False)[0])
         if done:
             trainer.should_stop = True
 
-    def _leave_if_asked(self) -> None:
-        if self.stop.asked:
+    def _agreed(self, trainer: pl.Trainer, due: bool, step: int = 0) -> tuple[bool, bool]:
+        """Whether to stop, and whether to save: the same on every rank, or they would wait for each other for ever."""
+        if trainer.world_size == 1:
+            return self.stop.asked, due
+        device = trainer.strategy.root_device
+        if device.type != "cpu" and step % AGREE_STEPS:  # asking makes a GPU wait
+            return False, False
+        asked, due = any_rank((self.stop.asked, due), device)
+        return asked, due
+
+    def _leave_if(self, asked: bool) -> None:
+        if asked:
             raise Interrupted("asked to stop; the checkpoint is written")
 
     def _save(
@@ -184,6 +200,7 @@ class KeepState(pl.Callback):
         state |= {"fit_seconds": self.fit_seconds, "finished": finished}
         if trainer.is_global_zero:
             self.checkpoints.save(state, best)
+        trainer.strategy.barrier()  # the other ranks read the files at the fit's end
 
     def _show(self, trainer: pl.Trainer, module: Classifier, *, force: bool = False) -> None:
         now = time.monotonic()
@@ -207,6 +224,7 @@ def best_epoch(history: list[dict[str, Any]]) -> int:
 def capture(module: Classifier, trainer: pl.Trainer, place: tuple[int, int]) -> dict[str, Any]:
     """Everything that the rest of a run depends on, after ``place`` = (epochs, steps of the next one) are done."""
     optimizer = trainer.optimizers[0]
+    loss, clips = module.over_processes()
     return {
         "epoch": place[0],
         "step": place[1],
@@ -216,8 +234,8 @@ def capture(module: Classifier, trainer: pl.Trainer, place: tuple[int, int]) -> 
         "optimizer": optimizer.state_dict(),
         "history": module.history,
         "sums": {
-            "loss": float(module.sums.loss),
-            "clips": module.sums.clips,
+            "loss": loss,
+            "clips": clips,
             "seconds": module.sums.seconds,
         },
         "best_file": f"best_{best_epoch(module.history)}.pt",
@@ -231,8 +249,9 @@ def restore(module: Classifier, state: dict[str, Any]) -> None:
     module.injection.load_state_dict(state["injection"])
     module.steps_done = state["steps_done"]
     module.history = list(state["history"])
-    module.sums.loss = torch.tensor(state["sums"]["loss"], dtype=torch.float64)
-    module.sums.clips = state["sums"]["clips"]
+    if rank() == 0:  # the sums are those of all ranks
+        module.sums.loss = torch.tensor(state["sums"]["loss"], dtype=torch.float64)
+        module.sums.clips = state["sums"]["clips"]
     module.sums.seconds = state["sums"]["seconds"]
 
 

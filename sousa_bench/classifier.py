@@ -16,12 +16,16 @@ from torch.nn.functional import log_softmax, one_hot, pad
 
 from sousa_bench.augmentation import FULL_SCALE, Augmentation
 from sousa_bench.data.datamodule import Batch, Clips, FeatureMemory, SousaDataModule
+from sousa_bench.distributed import gathered, same_tensors, sum_gradients
 from sousa_bench.metrics import split_metrics
 from sousa_bench.rudiments import RUDIMENTS
 
 if TYPE_CHECKING:
     from sousa_bench.models.base import AudioModel
     from sousa_bench.peft import Injection
+
+
+NO_LOSS = torch.zeros((), dtype=torch.float64)  # of a rank whose part of a batch is empty
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -109,6 +113,7 @@ class Classifier(pl.LightningModule):
         self.outputs: dict[str, tuple[Tensor, Tensor]] = {}
         self._batch_outputs: list[tuple[np.ndarray, Tensor]] = []
         self._step_started = 0.0
+        self._frames_of: dict[int, int] = {}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW over the trainable parameters, without decay for vectors."""
@@ -131,14 +136,15 @@ class Classifier(pl.LightningModule):
         """One optimizer step over ``batch``."""
         started = time.perf_counter()
         torch.manual_seed(_step_seed(self.optimization.seed, self.steps_done, self.global_rank))
-        features, mask, targets = self._training_inputs(batch)
         optimizer = self.optimizers(use_pl_optimizer=True)
         assert not isinstance(optimizer, list)
         for group in optimizer.param_groups:
             group["lr"] = self.optimization.learning_rate * self.optimization.factor(self.steps_done)
-        total = self._backward(features, mask, targets, len(batch.members))
+        total = self._backward(*self._training_inputs(batch), len(batch.members)) if len(batch.index) else NO_LOSS
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if self.trainer.world_size > 1:
+            sum_gradients(parameters)
         if self.optimization.gradient_clip is not None:
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
             torch.nn.utils.clip_grad_norm_(parameters, self.optimization.gradient_clip)
         optimizer.step()
         self.steps_done += 1
@@ -153,12 +159,11 @@ class Classifier(pl.LightningModule):
     def _backward(self, features: Tensor, mask: Tensor | None, targets: Tensor, batch: int) -> Tensor:
         """Accumulate gradients over micro-batches; return the summed loss of this process's clips, float64."""
         total = torch.zeros((), dtype=torch.float64, device=features.device)
-        share = self.trainer.world_size / batch
         for rows in _chunks(len(features), self.micro_batch_size):
             logits = self.model.backbone(features[rows], None if mask is None else mask[rows])
             losses = -(targets[rows] * log_softmax(logits.float(), dim=1)).sum(dim=1)
-            loss = losses.sum() * share
-            if rows.start == 0 and (extra := self.injection.extra_loss()) is not None:
+            loss = losses.sum() / batch
+            if rows.start == 0 and self.global_rank == 0 and (extra := self.injection.extra_loss()) is not None:
                 loss = loss + extra
             self.manual_backward(loss)
             total += losses.detach().sum()
@@ -170,28 +175,37 @@ class Classifier(pl.LightningModule):
         classes = len(RUDIMENTS)
         targets = one_hot(clips.labels[batch.index], classes).to(self.device, torch.float32)
         if self.augmentation.name == "off":
-            features, mask = self.clip_features(batch.split, batch.index)
+            features, mask = self.clip_features(batch.split, batch.index, batch.members)
         else:
             draws = self.augmentation.draw(self.optimization.seed, batch.epoch, clips.keys[batch.index])
             if self.augmentation.changes_waveform:
                 partners = batch.members[(draws.partner_rank * len(batch.members)).astype(np.int64)]
-                features, mask = self._augmented_features(clips, batch.index, partners, draws)
+                samples = self._augmented_samples(clips, batch, partners, draws)
+                features, mask = self._augmented_features(clips, batch.index, partners, draws, samples)
                 weight = torch.as_tensor(draws.partner_weight, dtype=torch.float32, device=self.device)[:, None]
                 mixed = one_hot(clips.labels[partners], classes).to(self.device, torch.float32)
                 targets = (1 - weight) * targets + weight * mixed
             else:
-                features, mask = self.clip_features(batch.split, batch.index)
+                features, mask = self.clip_features(batch.split, batch.index, batch.members)
             features, mask = self.augmentation.on_features(features, mask, draws, self.model.frontend.pad_value)
         smoothing = self.optimization.label_smoothing
         return features, mask, targets * (1 - smoothing) + smoothing / classes
 
+    def _augmented_samples(self, clips: Clips, batch: Batch, partners: np.ndarray, draws: Any) -> int:
+        """Samples of the longest clip of the whole batch, mixup's partners included."""
+        index = batch.index
+        if len(batch.members) > len(index):
+            index = batch.members
+            draws = self.augmentation.draw(self.optimization.seed, batch.epoch, clips.keys[index])
+            partners = index[(draws.partner_rank * len(index)).astype(np.int64)]
+        longer = np.maximum(clips.padded[index], clips.padded[partners])
+        return int(np.where(draws.partner_weight > 0, longer, clips.padded[index]).max())
+
     def _augmented_features(
-        self, clips: Clips, index: np.ndarray, partners: np.ndarray, draws: Any
+        self, clips: Clips, index: np.ndarray, partners: np.ndarray, draws: Any, samples: int
     ) -> tuple[Tensor, Tensor | None]:
         mixed = draws.partner_weight > 0
         lengths = np.where(mixed, np.maximum(clips.lengths[index], clips.lengths[partners]), clips.lengths[index])
-        padded = np.where(mixed, np.maximum(clips.padded[index], clips.padded[partners]), clips.padded[index])
-        samples = int(padded.max())
         waveform = self._floats(clips.waveform(index, samples))
         partner = None
         if mixed.any():
@@ -203,22 +217,39 @@ class Classifier(pl.LightningModule):
     def _floats(self, samples: Tensor) -> Tensor:
         return samples.to(self.device, non_blocking=True).to(torch.float32) / FULL_SCALE
 
-    def clip_features(self, split: str, index: np.ndarray) -> tuple[Tensor, Tensor | None]:
+    def clip_features(
+        self, split: str, index: np.ndarray, members: np.ndarray | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Features (clips, frames, bins) and mask of clips as they are, from memory where it holds them.
 
         Each clip is computed at its own place on the length grid and then padded to the longest, so that what the
         model sees of a clip does not depend on which clips stand beside it.
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+            index: (clips,) positions.
+            members: The whole batch where ``index`` is one rank's part of it: its longest clip counts.
         """
         rows = self.memory.get(split, index)
         if rows is None:
             rows = self._computed_rows(split, index)
         frames = max(len(features) for features, _ in rows)
+        if members is not None and len(members) > len(index):
+            frames = max(frames, self._frames(int(self.clips[split].padded[members].max())))
         value = self.model.frontend.pad_value
         features = torch.stack([pad(row, (0, 0, 0, frames - len(row)), value=value) for row, _ in rows])
         if all(mask is None for _, mask in rows):
             return features.to(self.device), None
         masks = [pad(mask, (0, frames - len(mask)), value=True) for _, mask in rows if mask is not None]
         return features.to(self.device), torch.stack(masks).to(self.device)
+
+    def _frames(self, samples: int) -> int:
+        """Feature frames of a clip of so many samples."""
+        if samples not in self._frames_of:
+            silence = torch.zeros(1, samples, device=self.device)
+            features, _ = self.model.features(silence, torch.tensor([samples], device=self.device))
+            self._frames_of[samples] = features.shape[1]
+        return self._frames_of[samples]
 
     def _computed_rows(self, split: str, index: np.ndarray) -> list[tuple[Tensor, Tensor | None]]:
         clips = self.clips[split]
@@ -251,11 +282,16 @@ class Classifier(pl.LightningModule):
         """Keep the logits; nothing is computed until the end."""
         self._evaluate(batch)
 
+    def on_validation_epoch_start(self) -> None:
+        """All ranks evaluate with the first one's batch statistics, where these train."""
+        if self.trainer.world_size > 1:
+            same_tensors(self.buffers())
+
     def on_validation_epoch_end(self) -> None:
         """Close the epoch: its losses and metrics enter the history."""
         metrics = self._split_outputs("val")
         self._check_finite(self.current_epoch)
-        loss, clips = self._over_processes()
+        loss, clips = self.over_processes()
         self.history.append(
             {
                 "epoch": self.current_epoch + 1,
@@ -275,10 +311,11 @@ class Classifier(pl.LightningModule):
         for logger in self.loggers:
             logger.log_metrics(self.test_metrics, step=self.steps_done)
 
-    def _over_processes(self) -> tuple[float, int]:
+    def over_processes(self) -> tuple[float, int]:
+        """The epoch's summed loss and number of clips so far, over all ranks."""
         if self.trainer.world_size == 1:
             return self.sums.loss.item(), self.sums.clips
-        parts = _gathered((self.sums.loss.item(), self.sums.clips), self.trainer.world_size)
+        parts = gathered((self.sums.loss.item(), self.sums.clips), self.trainer.world_size)
         return sum(part[0] for part in parts), sum(part[1] for part in parts)
 
     def _split_outputs(self, split: str) -> dict[str, float]:
@@ -286,7 +323,7 @@ class Classifier(pl.LightningModule):
         logits = torch.cat([rows for _, rows in self._batch_outputs]).cpu() if self._batch_outputs else torch.zeros(0)
         self._batch_outputs = []
         if self.trainer.world_size > 1:
-            parts = [p for p in _gathered((index, logits), self.trainer.world_size) if len(p[0])]
+            parts = [p for p in gathered((index, logits), self.trainer.world_size) if len(p[0])]
             index, logits = np.concatenate([p[0] for p in parts]), torch.cat([p[1] for p in parts])
         order = np.argsort(index, kind="stable")
         positions = torch.from_numpy(index[order])
@@ -302,9 +339,3 @@ def _chunks(size: int, width: int) -> Iterator[slice]:
 def _step_seed(seed: int, step: int, rank: int) -> int:
     """Dropout's seed for one optimizer step, so that a resumed run draws what an uninterrupted one would."""
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)
-
-
-def _gathered(value: Any, world_size: int) -> list[Any]:
-    parts: list[Any] = [None] * world_size
-    torch.distributed.all_gather_object(parts, value)
-    return parts

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric.plugins.environments import ClusterEnvironment, LightningEnvironment, TorchElasticEnvironment
 
 from sousa_bench import __version__
 from sousa_bench.errors import ConfigError
@@ -47,14 +46,6 @@ def set_up(accelerator: str) -> None:
     if accelerator == "gpu":
         torch.set_float32_matmul_precision("high")
         torch.cuda.reset_peak_memory_stats()
-
-
-def cluster_environment() -> ClusterEnvironment:
-    """How this process finds its peers: by torchrun's variables when the supervisor set them, else it has none.
-
-    Lightning's own guess would take a Slurm job for its own and look for ``srun``.
-    """
-    return TorchElasticEnvironment() if TorchElasticEnvironment.detect() else LightningEnvironment()
 
 
 def peak_memory(accelerator: str) -> int:

@@ -154,6 +154,7 @@ class Recorder:
         folder: The run's folder.
         result: Fragments of the result so far (``metrics``, ``efficiency``, ``history``, ``phases``, ``warnings``, …).
         progress: What ``progress.json`` holds: phase, epoch, max_epochs, step, total_steps, updated, ….
+        quiet: Whether no file is written: a rank other than the first of a run over several devices.
         listeners: Called with the recorder at each :meth:`show`; a supervised run tells its supervisor so.
     """
 
@@ -162,6 +163,7 @@ class Recorder:
     folder: Path
     result: dict[str, Any] = field(default_factory=lambda: {"phases": {}, "warnings": [], "history": []})
     progress: dict[str, Any] = field(default_factory=dict)
+    quiet: bool = False
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -179,7 +181,8 @@ class Recorder:
         self.progress.update(facts, updated=time.time(), pid=os.getpid())
         for listener in self.listeners:
             listener(self)
-        write_json(self.folder / PROGRESS_FILE, self.progress)
+        if not self.quiet:
+            write_json(self.folder / PROGRESS_FILE, self.progress)
 
     def add(self, **blocks: Any) -> None:
         """Merge blocks into the result: mappings are merged key by key, anything else replaces."""

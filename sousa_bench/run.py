@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from sousa_bench import hardware
+from sousa_bench import distributed, hardware
 from sousa_bench.build import build
 from sousa_bench.checkpoint import Checkpoints, KeepState, LoadOptimizer, Stop, best_epoch, restore
 from sousa_bench.classifier import Classifier, Optimization
@@ -50,7 +50,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         NonFiniteLossError: Training diverged.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    recorder = Recorder(folder)
+    recorder = Recorder(folder, quiet=distributed.rank() > 0)
     with Stop().listening() as stop:
         _Run(cfg, folder, recorder, stop).complete()
     return recorder.result
@@ -108,6 +108,8 @@ class _Run:
 
     def _logger(self) -> RunLogger:
         cfg = self.cfg
+        if distributed.rank() > 0:
+            return RunLogger(None)
         make = build(cfg.logger, _partial_=True)
         return make(
             folder=self.folder,
@@ -128,7 +130,8 @@ class _Run:
                     self._fit(logger)
                 return
             except Exception as error:
-                if not hardware.out_of_memory(error) or micro == 1:
+                # Over several devices the others wait for this one: all end, and the record says how to go on.
+                if not hardware.out_of_memory(error) or micro == 1 or self.settings.devices > 1:
                     raise
                 where = f"{type(error).__name__} in phase {self.recorder.progress.get('phase')}"
             self._release()
@@ -227,6 +230,7 @@ class _Run:
         return pl.Trainer(
             accelerator=self.accelerator,
             devices=self.settings.devices,
+            strategy=distributed.strategy(self.settings.devices, self.accelerator),
             precision=self.precision,  # type: ignore[arg-type]
             max_epochs=self.settings.max_epochs,
             reload_dataloaders_every_n_epochs=1,
@@ -238,7 +242,7 @@ class _Run:
             log_every_n_steps=1,
             logger=logger.logger or False,
             callbacks=callbacks,
-            plugins=[hardware.cluster_environment()],
+            plugins=[distributed.cluster_environment()],
             default_root_dir=self.folder,
         )
 

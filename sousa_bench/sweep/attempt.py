@@ -51,7 +51,8 @@ class Attempt:
     def begin(self) -> None:
         """Open the record, once."""
         if not self._begun:
-            record.begin(self.job)
+            if self.job.rank == 0:
+                record.begin(self.job)
             self._begun = True
 
     def call(self, config: DictConfig) -> float | None:
@@ -102,6 +103,9 @@ class Attempt:
             return
         for number in (signal.SIGTERM, signal.SIGINT):  # too late to stop: the record is being written
             signal.signal(number, signal.SIG_IGN)
+        if self.job.rank > 0:
+            self.recorded = True
+            return
         try:
             record.finish(self.job, self.status, self._blocks, error=self.error, failure=self.failure)
         except ValueError as error:

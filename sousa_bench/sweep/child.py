@@ -200,6 +200,8 @@ def _run_bare(attempt: Attempt) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    for again in (signal.SIGTERM, signal.SIGINT):  # Slurm signals every process of a job, and then the supervisor does
+        signal.signal(again, signal.SIG_IGN)
     raise Interrupted(f"stopped by {signal.Signals(number).name}")
 
 

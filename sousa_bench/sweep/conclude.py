@@ -50,7 +50,7 @@ def verdict(job: Job, end: Exit) -> tuple[str, str, dict[str, Any]]:
     if end.stopped == "interrupt":
         error = "interrupted, and killed before it had saved its state" if end.killed else "interrupted"
         return "interrupted", error, _failure("Interrupted", error, end.phase, _cause(end))
-    error = f"{_words(end)} in phase {end.phase}"
+    error = f"{f'rank {end.rank}: ' if end.rank else ''}{_words(end)} in phase {end.phase}"
     return "failed", error, _failure("ProcessDied", error, end.phase, _cause(end))
 
 

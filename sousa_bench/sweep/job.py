@@ -35,6 +35,7 @@ class Job:
         hydra_job: Whether the child goes through Hydra's ``run_job`` (a single run already is inside one).
         warnings: Facts about the sweep that belong into this run's record.
         slurm_job_id: Slurm's id of the job that does it, or None.
+        rank: Which of a run's processes this is for; the record is the first one's.
     """
 
     config: DictConfig
@@ -55,6 +56,7 @@ class Job:
     hydra_job: bool = True
     warnings: list[str] = field(default_factory=list)
     slurm_job_id: str | None = None
+    rank: int = 0
 
     @property
     def timeout(self) -> float | None:
@@ -65,7 +67,8 @@ class Job:
     @property
     def devices(self) -> int:
         """Processes that train it together, one a device."""
-        return int(OmegaConf.select(self.config, "trainer.devices", default=1))
+        value = OmegaConf.select(self.config, "trainer.devices", default=1)
+        return value if isinstance(value, int) and value > 1 else 1  # the run itself refuses what makes no sense
 
 
 @dataclass

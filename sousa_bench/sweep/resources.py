@@ -28,8 +28,8 @@ class Slot:
     threads: int = 1
 
 
-def slots(n_jobs: int) -> list[Slot]:
-    """Divide the machine into ``n_jobs`` places.
+def slots(n_jobs: int, devices: int = 1) -> list[Slot]:
+    """Divide the machine into ``n_jobs`` places, each with GPUs for a run of ``devices`` processes.
 
     A single run gets everything, in Lightning's usual order. Several runs take the visible GPUs round robin (more
     runs than GPUs share them), and each its share of the cores. ``OMP_NUM_THREADS``, when set, is the number of
@@ -45,7 +45,8 @@ def slots(n_jobs: int) -> list[Slot]:
     for number in range(n_jobs):
         environment = {"OMP_NUM_THREADS": str(threads)}
         if gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+            own = [gpus[(number * devices + place) % len(gpus)] for place in range(min(devices, len(gpus)))]
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(own)
         first = number * share % len(cores)
         places.append(Slot(number, environment, cores[first : first + share], threads))
     return places

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -308,8 +308,11 @@ def plan_sweep(
 
     remember_files(loader)
     configs = [compose(loader, master, job) for job in overrides]
-    settings = SweepSettings.of(configs[0])
-    if any(SweepSettings.of(config) != settings for config in configs):
+    given = [SweepSettings.of(config) for config in configs]
+    if all(config.get("n_jobs") == "auto" for config in configs):  # it follows free memory and the runs' devices
+        given = [replace(each, n_jobs=min(some.n_jobs for some in given)) for each in given]
+    settings = given[0]
+    if any(each != settings for each in given):
         raise ConfigError("n_jobs, sweep, resume, force and on_error belong to the sweep: they can't vary in it")
     candidates = [Candidate.of(config, job) for config, job in zip(configs, overrides, strict=True)]
     check_possible(candidates)

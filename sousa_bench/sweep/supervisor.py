@@ -21,6 +21,7 @@ from sousa_bench.sweep.job import Job, Outcome
 from sousa_bench.sweep.lock import FolderLock
 from sousa_bench.sweep.output import say, show_bytes
 from sousa_bench.sweep.progress import Progress
+from sousa_bench.sweep.ranks import Ranks
 from sousa_bench.sweep.resources import Slot, slots
 from sousa_bench.sweep.server import code_digest
 from sousa_bench.sweep.starter import Starter
@@ -63,7 +64,7 @@ class Supervisor:
         self._starter = starter
         self._rules = rules
         self._progress = progress
-        self._watches: set[Watch] = set()
+        self._watches: set[Watch | Ranks] = set()
         self._postponed: list[Job] = []
         self._halted = False
         self._code = code_digest()
@@ -88,7 +89,8 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._starter.new_loop()
         self._listen()
-        workers = [asyncio.create_task(self._worker(slot)) for slot in slots(self._rules.n_jobs)]
+        devices = max((job.devices for job in self._queue), default=1)
+        workers = [asyncio.create_task(self._worker(slot)) for slot in slots(self._rules.n_jobs, devices)]
         try:
             await asyncio.gather(*workers)
             while self._postponed and not self._halted:
@@ -175,7 +177,11 @@ class Supervisor:
         if job.fresh:
             record.start_over(job.folder)
         many = self._rules.n_jobs > 1
-        watch = Watch(timeout=job.timeout, grace=self._rules.grace)
+        watch: Watch | Ranks
+        if job.devices > 1:
+            watch = Ranks(job.devices, timeout=job.timeout, grace=self._rules.grace)
+        else:
+            watch = Watch(timeout=job.timeout, grace=self._rules.grace)
         self._watches.add(watch)
         try:
             end = await watch.follow(

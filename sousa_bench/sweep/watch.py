@@ -36,6 +36,7 @@ class Exit:
         seconds: Time that it took.
         tail: The last lines of its output.
         oom_kills: Processes that the kernel's out-of-memory killer ended meanwhile, on this machine.
+        rank: Which of the run's processes it was.
     """
 
     pid: int
@@ -47,6 +48,7 @@ class Exit:
     seconds: float = 0.0
     tail: list[str] = field(default_factory=list)
     oom_kills: int = 0
+    rank: int = 0
 
 
 class Watch:
@@ -56,11 +58,19 @@ class Watch:
         progress: The run's last progress message.
     """
 
-    def __init__(self, *, timeout: float | None, grace: float, on_progress: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        timeout: float | None,
+        grace: float,
+        on_progress: Callable[[], None] | None = None,
+        on_stop: Callable[[str], None] | None = None,
+    ) -> None:
         self.progress: dict[str, Any] = {}
         self._timeout = timeout
         self._grace = grace
         self._on_progress = on_progress
+        self._on_stop = on_stop
         self._exit = Exit(0)
         self._deadline: asyncio.TimerHandle | None = None
         self._clock_set = False
@@ -111,6 +121,8 @@ class Watch:
                 self._signal(signal.SIGTERM)
             self._stop_clock()
             self._deadline = asyncio.get_running_loop().call_later(self._grace, self.kill)
+            if self._on_stop:
+                self._on_stop(reason)
 
     def kill(self) -> None:
         """End the run and every process that it started, now."""
