@@ -90,12 +90,19 @@ def misbehave(cfg: DictConfig, phase: str, recorder: Recorder) -> None:
             libc.pthread_mutex_lock(mutex), libc.pthread_mutex_lock(mutex)
         case "sleep":
             time.sleep(600)
+        case "slow":
+            cfg.task.seconds = 0.5
         case "slow_data":
             for clip in range(12):
                 time.sleep(0.3)
                 recorder.show(clips=clip)
         case "memory":
             raise MemoryError("no memory for 3 TiB")
+        case "hoard":
+            hoard = []
+            while len(hoard) < 100:
+                hoard.append(os.urandom(2**24))
+                time.sleep(0.1)
         case "disk":
             (folder / "checkpoints").mkdir(exist_ok=True)
             with (folder / "checkpoints" / "big.tmp").open("wb") as file:

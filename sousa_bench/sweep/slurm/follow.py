@@ -116,8 +116,8 @@ class Follower:
         try:
             yield
         finally:
-            for number, handler in former.items():
-                signal.signal(number, handler)
+            for each, handler in former.items():
+                signal.signal(each, handler)
 
     def _note(self, number: int, frame: Any) -> None:
         self.signal = number

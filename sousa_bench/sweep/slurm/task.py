@@ -79,19 +79,27 @@ def _after_signal(job: Job, outcome: Outcome, number: signal.Signals, terms: Ter
     """Tell the end of Slurm's time, which is a timeout, from a preemption, after which the job asks to be run again."""
     job_id = slurm_job_id()
     if number == WARNING and terms.near_its_end(seconds):
-        outcome.status = "timeout"
-        outcome.error = f"Slurm's time limit of {terms.minutes} minutes; the run was told to save its state before it"
-        failure = {**(record.read(job.folder).get("failure") or {}), "cause": "slurm TIMEOUT", "log": ERROR_FILE}
-        failure |= {"type": "TimeoutError", "message": outcome.error}
-        record.finish(job, "timeout", error=outcome.error, failure=failure)
-        record.write_error_log(job.folder, f"timeout: {outcome.error}", None, _last_output(job))
+        words = f"Slurm's time limit of {terms.minutes} minutes; the run was told to save its state before it"
+        _amend(job, outcome, "timeout", words, {"type": "TimeoutError", "cause": "slurm TIMEOUT"})
+        record.write_error_log(job.folder, f"timeout: {words}", None, _last_output(job))
         return
-    if job_id is None or not (number == WARNING or _preempted(job_id)):
+    facts = queue.details(job_id) if job_id is not None else {}
+    if facts.get("JobState") == "CANCELLED":
+        words = f"Slurm job {job_id} was cancelled ({outcome.error})"
+        _amend(job, outcome, "interrupted", words, {"cause": "slurm CANCELLED"})
+        return
+    if job_id is None or not (number == WARNING or _preempted(facts)):
         return
     answer = queue.ask("scontrol", "requeue", job_id)
     if answer is None or answer.returncode:
         words = "scontrol is missing" if answer is None else answer.stderr.strip()
         print(f"the job can't be requeued ({words}); the same sweep command goes on with the run", file=sys.stderr)
+
+
+def _amend(job: Job, outcome: Outcome, status: str, error: str, failure: dict[str, str]) -> None:
+    outcome.status, outcome.error = status, error
+    standing = record.read(job.folder).get("failure") or {}
+    record.finish(job, status, error=error, failure={**standing, "log": ERROR_FILE, "message": error, **failure})
 
 
 def _last_output(job: Job) -> list[str]:
@@ -100,7 +108,6 @@ def _last_output(job: Job) -> list[str]:
     return []
 
 
-def _preempted(job_id: str) -> bool:
-    """Whether Slurm has told this job to make room (and not somebody to end)."""
-    facts = queue.details(job_id)
-    return facts.get("PreemptTime", "None") not in ("None", "N/A", "") and facts.get("JobState") != "CANCELLED"
+def _preempted(facts: dict[str, str]) -> bool:
+    """Whether Slurm has told this job to make room."""
+    return facts.get("PreemptTime", "None") not in ("None", "N/A", "")
