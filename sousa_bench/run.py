@@ -130,8 +130,12 @@ class _Run:
                     self._fit(logger)
                 return
             except Exception as error:
-                # Over several devices the others wait for this one: all end, and the record says how to go on.
-                if not hardware.out_of_memory(error) or micro == 1 or self.settings.devices > 1:
+                if not hardware.out_of_memory(error) or micro == 1:
+                    raise
+                if self.settings.devices > 1:  # the other processes wait for this one: all end
+                    error.add_note(
+                        f"over several devices the micro-batch is not halved: trainer.micro_batch_size={micro // 2}"
+                    )
                     raise
                 where = f"{type(error).__name__} in phase {self.recorder.progress.get('phase')}"
             self._release()

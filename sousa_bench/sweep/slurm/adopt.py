@@ -55,19 +55,28 @@ def settle(folder: Path) -> dict[str, Waiting]:
         job_id, place = str(entry["slurm_job_id"]), _place(folder, entry)
         if job_id in places:
             found[entry["fingerprint"]] = Waiting(job_id, place)
-        elif record.read(place).get("status") != "interrupted":
+        elif not _cause(record.read(place)).startswith("slurm"):
             with suppress(Exception):  # the job's pickle may be gone; its run then counts as never begun
                 close(submitted_job(folder, job_id), folder, job_id)
     return found
 
 
 def close(job: Job, sweep_folder: Path, job_id: str) -> Reason | None:
-    """Write the record that a Slurm job which is gone could not write; None when it stands already."""
+    """Write the record that a Slurm job which is gone could not write; None when it stands already.
+
+    An interrupted run's record is completed with Slurm's reason.
+    """
     standing = record.read(job.folder)
     own = (standing.get("process") or {}).get("slurm_job_id") == job_id
-    if own and standing.get("status") != "running":
+    interrupted = own and standing.get("status") == "interrupted"
+    if own and standing.get("status") != "running" and not interrupted:
         return None
     reason = why(job_id, sweep_folder)
+    if interrupted:
+        if reason.status == "interrupted":  # the run said that it was stopped; Slurm knows why
+            failure = {**(standing.get("failure") or {}), "cause": f"slurm {reason.state}"}
+            record.finish(job, "interrupted", error=f"{reason.error}; {standing.get('error')}", failure=failure)
+        return None
     phase = str(read_progress(job.folder).get("phase", "start")) if own else "start"
     if not own:
         job.folder.mkdir(parents=True, exist_ok=True)
@@ -94,6 +103,10 @@ def _output(job: Job, begun: bool, reason: Reason) -> list[str]:
         with suppress(OSError):
             lines = (job.folder / "run.log").read_text(encoding="utf-8", errors="replace").splitlines()
     return [*lines, *reason.tail][-record.TAIL_LINES :]
+
+
+def _cause(result: dict[str, Any]) -> str:
+    return str((result.get("failure") or {}).get("cause") or "")
 
 
 def _place(folder: Path, entry: dict[str, Any]) -> Path:

@@ -80,26 +80,18 @@ def _after_signal(job: Job, outcome: Outcome, number: signal.Signals, terms: Ter
     job_id = slurm_job_id()
     if number == WARNING and terms.near_its_end(seconds):
         words = f"Slurm's time limit of {terms.minutes} minutes; the run was told to save its state before it"
-        _amend(job, outcome, "timeout", words, {"type": "TimeoutError", "cause": "slurm TIMEOUT"})
+        outcome.status, outcome.error = "timeout", words
+        failure = {**(record.read(job.folder).get("failure") or {}), "message": words, "log": ERROR_FILE}
+        failure |= {"type": "TimeoutError", "cause": "slurm TIMEOUT"}
+        record.finish(job, "timeout", error=words, failure=failure)
         record.write_error_log(job.folder, f"timeout: {words}", None, _last_output(job))
         return
-    facts = queue.details(job_id) if job_id is not None else {}
-    if facts.get("JobState") == "CANCELLED":
-        words = f"Slurm job {job_id} was cancelled ({outcome.error})"
-        _amend(job, outcome, "interrupted", words, {"cause": "slurm CANCELLED"})
-        return
-    if job_id is None or not (number == WARNING or _preempted(facts)):
+    if job_id is None or not (number == WARNING or _preempted(queue.details(job_id))):
         return
     answer = queue.ask("scontrol", "requeue", job_id)
     if answer is None or answer.returncode:
         words = "scontrol is missing" if answer is None else answer.stderr.strip()
         print(f"the job can't be requeued ({words}); the same sweep command goes on with the run", file=sys.stderr)
-
-
-def _amend(job: Job, outcome: Outcome, status: str, error: str, failure: dict[str, str]) -> None:
-    outcome.status, outcome.error = status, error
-    standing = record.read(job.folder).get("failure") or {}
-    record.finish(job, status, error=error, failure={**standing, "log": ERROR_FILE, "message": error, **failure})
 
 
 def _last_output(job: Job) -> list[str]:
