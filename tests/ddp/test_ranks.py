@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import sys
 from pathlib import Path
 
@@ -35,6 +36,14 @@ def test_each_rank_has_torchruns_variables(command: Command) -> None:
     assert first["MASTER_PORT"] == second["MASTER_PORT"]
     assert first["TORCHELASTIC_RUN_ID"] == second["TORCHELASTIC_RUN_ID"]
     assert len(list(command.folder.glob("multirun/s/**/result.json"))) == 3
+    assert command.processes() == []
+
+
+def test_a_single_run(command: Command) -> None:
+    command("seed=1", "+trainer.devices=2")
+    [path] = command.folder.glob("outputs/*/result.json")
+    assert json.loads(path.read_text())["status"] == "completed"
+    assert (variables(path.parent, 0)["RANK"], variables(path.parent, 1)["RANK"]) == ("0", "1")
     assert command.processes() == []
 
 

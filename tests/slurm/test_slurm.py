@@ -303,20 +303,16 @@ def undisturbed(command: Command) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_real_training(cluster: Cluster, command: Command, tmp_path: Path) -> None:
-    """The real command line: two models, trained and tested on Slurm."""
+@pytest.mark.parametrize(("models", "devices"), [("efficientat,beats", 1), ("efficientat", 2)])
+def test_real_training(cluster: Cluster, command: Command, tmp_path: Path, models: str, devices: int) -> None:
+    """The real command line, trained and tested on Slurm: two models, and one over two processes."""
     if cluster.accounting:
         pytest.skip("trains, and asks no accounting; done without it")
-    words = [
-        "model=efficientat,beats",
-        "peft=lora",
-        "data.synthetic.clips=40",
-        "data.synthetic.split_players=[20,10,20]",
-    ]
-    words += ["trainer.max_epochs=1", "logger=none", "trainer.accelerator=cpu", "hydra.launcher.poll=1"]
-    words += ["hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=2.5", f"data.cache_dir={tmp_path / 'cache'}"]
+    words = [f"model={models}", "peft=lora", "data.synthetic.clips=40", "data.synthetic.split_players=[20,10,20]"]
+    words += ["trainer.max_epochs=1", "logger=none", "trainer.accelerator=cpu", f"trainer.devices={devices}"]
+    words += ["hydra.launcher.cpus_per_task=2", "hydra.launcher.mem_gb=2.8", "hydra.launcher.poll=1"]
     done = subprocess.run(
-        [sys.executable, "-m", "sousa_bench.train", "-m", "sweep=s", "hydra/launcher=slurm", *words],
+        [sys.executable, "-m", "sousa_bench.train", *SWEEP[:3], *words, f"data.cache_dir={tmp_path / 'cache'}"],
         cwd=command.folder,
         env={**command.environment, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -325,5 +321,7 @@ def test_real_training(cluster: Cluster, command: Command, tmp_path: Path) -> No
     )
     assert done.returncode == 0, done.stdout + done.stderr
     results = [json.loads(path.read_text()) for path in command.folder.glob("multirun/s/*/result.json")]
-    assert {result["config"]["model"] for result in results} == {"efficientat", "beats"}
+    assert {result["config"]["model"] for result in results} == set(models.split(","))
     assert {result["status"] for result in results} == {"completed"}
+    logs = list(command.folder.glob("multirun/s/*/run_rank1.log"))
+    assert len(logs) == devices - 1
