@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -49,6 +50,7 @@ EFFICIENCY_KEYS = (
     "avg_epoch_time",
 )
 MAX_RESULT_BYTES = 64 * 1024 * 1024
+MAX_PROGRESS_BYTES = 1024 * 1024
 
 
 class ResultError(UserError):
@@ -120,20 +122,36 @@ def missing_fields(result: Mapping[str, Any]) -> list[str]:
     return names
 
 
+def read_json(file: Path, limit: int) -> Any:
+    """What a JSON file holds, whoever wrote it: no pipe or device is opened, nothing beyond ``limit`` bytes read.
+
+    Raises:
+        OSError: It is missing or can't be read.
+        ValueError: It is no regular file, larger than ``limit``, no JSON, or nested too deeply.
+    """
+    state = file.lstat()
+    if not stat.S_ISREG(state.st_mode):
+        raise ValueError("no regular file")
+    if state.st_size > limit:
+        raise ValueError(f"larger than {limit // 2**20} MiB")
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
 def read_result(path: Path) -> dict[str, Any]:
     """Read a result file (or the one in the folder ``path``).
 
     Raises:
-        ResultError: It is missing, too large, torn, no object, or of a newer schema.
+        ResultError: It is missing, no regular file, too large, torn, no object, or of a newer schema.
     """
     file = path / RESULT_FILE if path.is_dir() else path
     try:
-        if file.stat().st_size > MAX_RESULT_BYTES:
-            raise ResultError(f"{file}: larger than {MAX_RESULT_BYTES // 2**20} MiB, so it is no result file")
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file, MAX_RESULT_BYTES)
     except FileNotFoundError as error:
         raise ResultError(f"{file}: no such file") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise ResultError(f"{file}: can't be read as JSON ({error})") from error
     if not isinstance(content, dict) or "status" not in content or not isinstance(content.get("config"), dict):
         raise ResultError(f"{file}: is JSON but no result (it needs 'status' and 'config')")
@@ -197,9 +215,9 @@ class Recorder:
 
 
 def read_progress(folder: Path) -> dict[str, Any]:
-    """The run's last ``progress.json``, or an empty dict when there is none or it is torn."""
+    """The run's last ``progress.json``, or an empty dict when there is none, or it is torn or none of ours."""
     with suppress(OSError, ValueError):
-        content = json.loads((folder / PROGRESS_FILE).read_text(encoding="utf-8"))
+        content = read_json(folder / PROGRESS_FILE, MAX_PROGRESS_BYTES)
         if isinstance(content, dict):
             return content
     return {}

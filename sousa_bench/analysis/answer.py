@@ -52,8 +52,8 @@ def _margin(study: Study, leader: pd.Series, rows: pd.DataFrame) -> list[str]:
     """By how much the leader is ahead of the next."""
     rest = rows[rows["combination"] != leader["combination"]].sort_values("test_acc", ascending=False, kind="stable")
     pair = (
-        pair_of(study.pairs, leader["combination"], rest.iloc[0]["combination"])
-        if len(rest) and len(study.pairs)
+        pair_of(study.pairs, leader["cohort"], leader["combination"], rest.iloc[0]["combination"])
+        if len(rest)
         else None
     )
     if pair is None:

@@ -6,15 +6,18 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from sousa_bench.analysis.console import render
 from sousa_bench.analysis.files import write_frame, write_tables, write_text
-from sousa_bench.analysis.scan import snapshot
+from sousa_bench.analysis.flatten import DEAD, read_row
+from sousa_bench.analysis.scan import NothingYetError, snapshot
 from sousa_bench.analysis.study import Study, compare
 from sousa_bench.analysis.summary import counts, summary
 from sousa_bench.analysis.table import Filter, collect
 from sousa_bench.errors import UserError
+from sousa_bench.result import ResultError
 
 MAX_SAID = 10
 
@@ -32,38 +35,53 @@ def analyze(options: argparse.Namespace) -> Study:
 
 
 def watch(options: argparse.Namespace) -> None:
-    """Write table and page anew whenever a result changes, until every planned run has ended.
+    """Write table and page anew whenever a result changes or a run dies, until nothing more will come.
 
     Raises:
-        UserError: As ``analyze``, except that a folder without a result is waited for.
+        UserError: As ``analyze``, except that what is not there yet is waited for while it can still come.
     """
     folders = _folders(options)
     seen: object = None
+    study: Study | None = None
     while True:
         now = snapshot(folders)
-        if now != seen:
-            seen = now
-            try:
+        try:
+            if now != seen or (study and _died(study)):
+                seen, study = now, None
                 study = _once(options, refresh=options.interval)
-            except UserError as error:
-                if now:
-                    raise
-                print(f"waiting: {error}", file=sys.stderr)
-            else:
-                if _ended(study):
-                    analyze(options)
-                    return
+        except NothingYetError as error:
+            print(f"waiting: {error}", file=sys.stderr)
+        if study and study.results.over():
+            if left := len(study.results.waiting()):
+                print(f"the process of the sweep is gone; {left} planned runs never started", file=sys.stderr)
+            analyze(options)
+            return
+        if study is None and _over(options):
+            analyze(options)  # says what is missing
+            return
         try:
             time.sleep(options.interval)
         except KeyboardInterrupt:
-            if seen:
+            if study:
                 _once(options)
             raise
 
 
-def _ended(study: Study) -> bool:
-    number = counts(study)
-    return not number["running"] and not number["not started"]
+def _over(options: argparse.Namespace) -> bool:
+    """Whether there are runs, whatever the filters want, and nothing more will come."""
+    try:
+        return collect(_folders(options), (), options.results_root, skip=[_output(options)]).over()
+    except NothingYetError:
+        return False
+
+
+def _died(study: Study) -> bool:
+    """Whether a run that went on has lost its process since, which changes no file."""
+    for path in study.table.loc[study.table["status"] == "running", "path"]:
+        with suppress(ResultError):
+            if read_row(Path(path)).fields["status"] == DEAD:
+                return True
+    return False
 
 
 def _once(options: argparse.Namespace, refresh: float = 0) -> Study:
@@ -103,7 +121,7 @@ def _say(study: Study, output: Path) -> None:
             print(f"{title}: … and {len(lines) - MAX_SAID} more, in {output / 'summary_report.md'}", file=sys.stderr)
     for note in study.notes:
         print(f"note: {note}", file=sys.stderr)
-    number = ", ".join(f"{value} {key}" for key, value in counts(study).items() if value)
+    number = ", ".join(f"{value} {key}" for key, value in counts(study.results).items() if value)
     print(f"{number}. Report: {output}", file=sys.stderr)
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from sousa_bench.analysis.factors import BASE_FACTORS, no_outcome, shown
+from sousa_bench.analysis.scan import ROOT_NAMES
 from sousa_bench.analysis.study import Study
 
 TRAIN = "python -m sousa_bench.train"
@@ -27,6 +30,8 @@ OVERRIDE_NAMES = {"strategy": "peft", "max_epochs": "trainer.max_epochs"}
 KEY_ORDER = ("model", "peft", "augmentation", "data", "trainer.max_epochs")
 WANTED_SEEDS = 3
 MAX_COMMANDS = 20
+PLAIN_KEY = re.compile(r"[+~]{0,2}[A-Za-z0-9_][\w./@]*", re.ASCII)
+SWEEP_NAME = re.compile(r"[\w,=+@][\w.,=+@-]*(/[\w,=+@][\w.,=+@-]*)*", re.ASCII)
 
 Cell = dict[str, str]
 
@@ -56,20 +61,55 @@ def next_steps(study: Study, top: int) -> list[Step]:
 
 
 def retry_command(study: Study, row: int) -> str:
-    """The command that runs the table's row again, built from its overrides and never copied from its file."""
+    """The command that runs the table's row again in its sweep, built from checked parts, never copied from its file.
+
+    A ``--config-dir`` is left out (``study`` notes it): its configs would say what is executed.
+    """
+    fields = study.table.iloc[row]
     overrides = study.results.overrides[row]
     if not overrides:
-        fields = study.table.iloc[row]
         cell = _cell(study, fields)
         if "seed" in fields and fields["seed"] == fields["seed"]:
             cell["seed"] = shown(fields["seed"])
         overrides = tuple(f"{key}={value}" for key, value in cell.items())
-    return _command(overrides)
+    kept = [item for item in overrides if item.partition("=")[0] not in ("sweep", "force", "resume")]
+    return _command(kept, _home(fields))
 
 
-def _command(overrides: Iterable[str], multirun: bool = False) -> str:
-    kept = [item for item in overrides if not item.lstrip("+~").startswith("hydra.")]
-    return shlex.join([*TRAIN.split(), *(["-m"] if multirun else []), *kept])
+def _home(fields: pd.Series) -> list[str]:
+    """Overrides that lead a run back to its sweep: the name, and the sweeps' folder where it is not ``multirun``.
+
+    The folder is the one in which the file was found; a name that doesn't lead there is not believed.
+    """
+    name = fields.get("sweep.name")
+    if not isinstance(name, str) or not SWEEP_NAME.fullmatch(name) or ".." in name:
+        return []
+    parts = Path(name).parts
+    sweep = Path(fields["path"]).resolve().parents[1]
+    if sweep.parts[-len(parts) :] != parts:
+        return []
+    root = sweep.parents[len(parts) - 1]
+    where = [] if root.name == ROOT_NAMES[0] else [f"hydra.sweep.dir={_quoted(str(root))}"]
+    return ["-m", f"sweep={name}", *where]
+
+
+def _quoted(text: str) -> str:
+    """A text as Hydra's grammar reads it back."""
+    if re.fullmatch(r"[\w./@+-]+", text, re.ASCII):
+        return text
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _command(overrides: Iterable[str], start: Sequence[str] = ()) -> str:
+    return shlex.join([*TRAIN.split(), *start, *(item for item in overrides if _is_safe(item))])
+
+
+def _is_safe(override: str) -> bool:
+    """Whether an override is plain ``KEY=VALUE`` (or ``~KEY``): no option of the command, nothing that is executed."""
+    key, sign, _ = override.partition("=")
+    if not PLAIN_KEY.fullmatch(key) or not (sign or key.startswith("~")) or "_target_" in override:
+        return False
+    return not key.lstrip("+~").startswith("hydra.")
 
 
 def _cell(study: Study, row: Mapping[Any, Any] | pd.Series) -> Cell:
@@ -111,14 +151,8 @@ def _seeds(study: Study, rows: Sequence[int] | None = None) -> list[int]:
 
 def _not_started(study: Study) -> list[tuple[Cell, str]]:
     """Jobs of a manifest that have no result and that no other run of the same fingerprint stands for."""
-    there = set(study.table["path"])
-    known = set(study.table["fingerprint"].dropna()) if "fingerprint" in study.table else set()
     missing = []
-    for job in study.results.planned:
-        if job.decision in ("refused", "skipped") or job.fingerprint in known or str(job.result) in there:
-            continue
-        if job.result.is_file():
-            continue
+    for job in study.results.waiting():
         items = [item for item in job.overrides if "=" in item and not item.startswith("hydra.")]
         cell = dict(item.split("=", 1) for item in items)
         missing.append((cell, cell.pop("seed", "")))
@@ -188,7 +222,7 @@ def _commands(study: Study, cells: Sequence[tuple[Cell, str]]) -> tuple[str, ...
     for cell in merged:
         order = sorted(cell, key=lambda key: (KEY_ORDER.index(key) if key in KEY_ORDER else 50 + (key == "seed"), key))
         extra = [item for item in shared if item.lstrip("+~").split("=")[0] not in cell]
-        lines.append(_command([*(f"{key}={cell[key]}" for key in order), *extra], multirun=True))
+        lines.append(_command([*(f"{key}={cell[key]}" for key in order), *extra], ["-m"]))
     more = len(lines) - MAX_COMMANDS
     return (*lines[:MAX_COMMANDS], f"# … and {more} more sweeps") if more > 0 else tuple(lines)
 

@@ -40,13 +40,13 @@ class Measured:
 
     Attributes:
         index: Its row in the combinations.
-        correct: Share of its seeds that recognised each clip, shape (clips,).
+        hits: Number of its seeds that recognised each clip, shape (clips,).
         first: Whether its first seed recognised each clip, shape (clips,).
         seeds: Number of runs behind it.
     """
 
     index: int
-    correct: NDArray[np.float32]
+    hits: NDArray[np.int32]
     first: NDArray[np.bool_]
     seeds: int
 
@@ -59,15 +59,24 @@ def measure(combinations: pd.DataFrame, clips: ClipSet) -> list[Measured]:
     for index, rows in enumerate(combinations["rows"]):
         there = [place[row] for row in rows if row in place]
         if there:
-            mean = correct[there].mean(axis=0, dtype=np.float32)
-            measured.append(Measured(index, mean, correct[there[0]], len(there)))
+            hits = correct[there].sum(axis=0, dtype=np.int32)
+            measured.append(Measured(index, hits, correct[there[0]], len(there)))
     return measured
+
+
+def mean_totals(clips: ClipSet, group: Sequence[Measured]) -> NDArray[np.float64]:
+    """Right clips by combination and player, averaged over seeds, shape (combinations, players).
+
+    Whole numbers are summed and divided last, so combinations that recognised equally many clips are equal to the bit.
+    """
+    seeds = np.array([item.seeds for item in group])
+    return clips.totals(np.stack([item.hits for item in group])) / seeds[:, None]
 
 
 def pair_table(
     combinations: pd.DataFrame, clips: ClipSet, group: Sequence[Measured], couples: NDArray[np.int64]
 ) -> pd.DataFrame:
-    """Compare couples of ``group`` on the same clips; they are one family for Holm's correction.
+    """Compare couples of ``group`` on the same clips.
 
     Args:
         combinations: The combinations that ``group`` indexes.
@@ -76,14 +85,13 @@ def pair_table(
         couples: Numbers within ``group``, shape (comparisons, 2).
 
     Returns:
-        A row a comparison with ``COLUMNS``; empty where players are unknown or fewer than two.
+        A row a comparison with ``COLUMNS`` but those of ``correct``; empty where players are unknown or fewer than two.
     """
     if not len(couples) or clips.player is None or len(clips.players) < 2:
         return pd.DataFrame(columns=list(COLUMNS))
-    totals = clips.totals(np.stack([item.correct for item in group]))
+    totals = mean_totals(clips, group)
     first, second = couples.T
     interval = difference_interval(totals[first] - totals[second], clips.sizes)
-    p_values = sign_flip(totals, couples)
     alone = _alone(np.stack([item.first for item in group]), couples)
     rows = combinations.iloc[[item.index for item in group]]
     labels, cohorts = rows["combination"].to_numpy(), rows["cohort"].to_numpy()
@@ -95,8 +103,7 @@ def pair_table(
         "difference": interval.estimate,
         "low": interval.low,
         "high": interval.high,
-        "p": p_values,
-        "p_holm": holm(p_values),
+        "p": sign_flip(totals, couples),
         "mcnemar_p": mcnemar(alone[:, 0], alone[:, 1]),
         "only_first": alone[:, 0],
         "only_second": alone[:, 1],
@@ -105,9 +112,21 @@ def pair_table(
         "clips": len(clips.label),
         "players": len(clips.players),
     }
-    frame = pd.DataFrame(table)
+    return pd.DataFrame(table)
+
+
+def correct(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Join the comparisons of several clip sets, largest first, and correct them: a cohort is one family.
+
+    Two combinations that were measured on several clip sets count once, on the first of them.
+    """
+    parts = [part for part in parts if len(part)]
+    if not parts:
+        return pd.DataFrame(columns=list(COLUMNS))
+    frame = pd.concat(parts, ignore_index=True).drop_duplicates(["cohort", "first", "second"], ignore_index=True)
+    frame["p_holm"] = frame.groupby("cohort")["p"].transform(lambda column: holm(column.to_numpy()))
     frame["clear"] = frame["p_holm"] <= ALPHA
-    return frame
+    return frame[list(COLUMNS)]
 
 
 def _alone(right: NDArray[np.bool_], couples: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -118,8 +137,12 @@ def _alone(right: NDArray[np.bool_], couples: NDArray[np.int64]) -> NDArray[np.i
     return np.stack([alone[first, second], alone[second, first]], axis=1).astype(np.int64)
 
 
-def pair_of(pairs: pd.DataFrame, first: str, second: str) -> Mapping[str, Any] | None:
-    """The comparison of two combinations, turned so that ``first`` comes first; None where there is none."""
+def pair_of(pairs: pd.DataFrame, cohort: str, first: str, second: str) -> Mapping[str, Any] | None:
+    """The comparison of two combinations of a cohort, turned so that ``first`` comes first; None where there is none.
+
+    Cohorts can hold combinations of the same name: other weights or data under the same settings.
+    """
+    pairs = pairs[pairs["cohort"] == cohort]
     direct = pairs[(pairs["first"] == first) & (pairs["second"] == second)]
     if len(direct):
         return dict(direct.iloc[0])
@@ -139,6 +162,10 @@ def pair_of(pairs: pd.DataFrame, first: str, second: str) -> Mapping[str, Any] |
 
 def against_best(pairs: pd.DataFrame, cohort: str, best: str) -> dict[str, float]:
     """Holm-adjusted p value of each combination that was compared with ``best``."""
-    mine = pairs[pairs["cohort"] == cohort] if len(pairs) else pairs
-    found = {str(row["second"]): float(row["p_holm"]) for _, row in mine[mine["first"] == best].iterrows()}
-    return found | {str(row["first"]): float(row["p_holm"]) for _, row in mine[mine["second"] == best].iterrows()}
+    mine = pairs[pairs["cohort"] == cohort]
+    others = ((mine["first"], mine["second"]), (mine["second"], mine["first"]))
+    return {
+        str(other): float(p_value)
+        for one, two in others
+        for other, p_value in zip(two[one == best], mine.loc[one == best, "p_holm"], strict=True)
+    }

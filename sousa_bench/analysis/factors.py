@@ -8,33 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sousa_bench.analysis.flatten import NUMBERS
+from sousa_bench.identity import IRRELEVANT
+
 BASE_FACTORS = ("model", "strategy", "augmentation")
 SETTING_FACTORS = ("data", "max_epochs")
 NOT_FACTORS = frozenset({"seed", "experiment_id"})
-# Where a result goes, how it is scheduled and watched, where data lie: what a run's fingerprint leaves out as well.
-NO_OUTCOME = (
-    "hydra",
-    "timeout",
-    "n_jobs",
-    "sweep",
-    "resume",
-    "force",
-    "on_error",
-    "experiment",
-    "logger",
-    "paths",
-    "seed",
-    "data.root",
-    "data.cache",
-    "data.cache_dir",
-    "data.cache_limit_gb",
-    "data.workers",
-    "trainer.workers",
-    "trainer.feature_memory_mb",
-    "trainer.progress",
-    "trainer.checkpoint_minutes",
-    "model.refuses",
-)
 COHORT_KEYS = {
     "data": "data",
     "max_epochs": "epochs",
@@ -79,8 +58,23 @@ def find_factors(
         factors.append(key)
         codes.append(code)
         if key not in table:
-            table[key] = column
+            table[key] = typed(key, list(column))
     return factors
+
+
+def typed(key: str, values: Sequence[Any]) -> pd.Series:
+    """A column that any file format can hold: numbers where every value is one, text otherwise."""
+    kinds = {type(value) for value in values if value is not None}
+    complete = None not in values
+    if kinds == {int} and complete:
+        return pd.Series(values, dtype="int64")
+    if key in NUMBERS or (kinds <= {int, float} and kinds):
+        return pd.Series([float("nan") if value is None else value for value in values], dtype="float64")
+    if kinds == {bool} and complete:
+        return pd.Series(values, dtype=bool)
+    if kinds <= {str}:
+        return pd.Series(values, dtype=object)
+    return pd.Series([None if value is None else shown(value) for value in values], dtype=object)
 
 
 def _varied_leaves(resolved: Sequence[Mapping[str, Any]], groups: pd.Series) -> list[str]:
@@ -99,7 +93,7 @@ def _varied_leaves(resolved: Sequence[Mapping[str, Any]], groups: pd.Series) -> 
 
 def no_outcome(key: str) -> bool:
     """Whether a config key has no bearing on a run's numbers."""
-    return any(key == name or key.startswith(f"{name}.") for name in NO_OUTCOME)
+    return any(key == name or key.startswith(f"{name}.") for name in (*IRRELEVANT, "seed"))
 
 
 def _names_base(key: str) -> bool:

@@ -25,6 +25,8 @@ MAX_DEPTH = 8
 TOP_FIELDS = ("experiment_id", "status", "error", "timestamp", "git_commit", "fingerprint")
 NUMBERS = frozenset({*METRIC_KEYS, *EFFICIENCY_KEYS, "max_epochs", "seed"})
 LEFT_OUT = frozenset({"resolved_config", "history", "config", "metrics", "efficiency", *TOP_FIELDS})
+DEAD = "dead"  # recorded as running by a process that is gone
+NOT_COMPLETED = ("failed", "timeout", "interrupted", DEAD)
 BOOLEANS = {"true": True, "on": True, "yes": True, "1": True, "false": False, "off": False, "no": False, "0": False}
 
 
@@ -49,6 +51,8 @@ def read_row(path: Path) -> Row:
     fields = flat_fields(result)
     fields["path"] = str(path)
     fields["folder"] = str(path.parent)
+    if result["status"] == "running" and not lives(result.get("process"), path.parent):
+        fields["status"] = DEAD
     if result["status"] == "running":
         progress = read_progress(path.parent)
         for key in ("phase", "epoch", "step"):
@@ -59,6 +63,17 @@ def read_row(path: Path) -> Row:
     named = result.get("overrides")
     overrides = tuple(clean(str(item))[:MAX_TEXT] for item in named[:200]) if isinstance(named, list) else ()
     return Row(fields, leaves(resolved) if isinstance(resolved, dict) else {}, overrides, config_keys)
+
+
+def lives(process: Any, folder: Path) -> bool:
+    """Whether the process that a file names still does its run; False where the file names none in earnest."""
+    # Imported here: most folders hold no run that goes on.
+    from sousa_bench.sweep.process import alive
+
+    try:
+        return isinstance(process, dict) and alive(process, folder)
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def flat_fields(result: Mapping[str, Any]) -> dict[str, Any]:

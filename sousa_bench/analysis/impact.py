@@ -19,14 +19,14 @@ class Impact:
     """The effect of augmentation.
 
     Attributes:
-        averages: Name, mean test accuracy and number of runs, with and without.
-        table: A row a pair: ``label``, ``with_rows`` and ``without_rows`` (row numbers of the runs), ``difference``
-            (with
-            minus without) with ``low`` and ``high``, ``p``, ``p_holm`` within this family, ``clips``, ``players``.
+        averages: Name, mean test accuracy, number of runs, and the clips and players they were tested on.
+        table: A row a pair: ``label``, ``with_rows`` and ``without_rows`` (row numbers of the runs), ``seeds`` (how
+            many with, how many without), ``difference`` (with minus without) with ``low`` and ``high``, ``p``,
+            ``p_holm`` within this family, ``clips``, ``players``.
         word: Why there are no pairs, in a sentence; empty where there are.
     """
 
-    averages: list[tuple[str, float, int]] = field(default_factory=list)
+    averages: list[tuple[str, float, int, str]] = field(default_factory=list)
     table: pd.DataFrame = field(default_factory=pd.DataFrame)
     word: str = ""
 
@@ -38,10 +38,10 @@ def augmentation_impact(study: Study) -> Impact:
     averages = []
     for cohort in sorted(done["cohort"].unique()):
         for value, words in ((True, "With augmentation"), (False, "Without augmentation")):
-            part = done.loc[(done["augmentation"] == value) & (done["cohort"] == cohort), "test_acc"]
+            part = done[(done["augmentation"] == value) & (done["cohort"] == cohort)]
             if len(part):
                 name = f"{words} (cohort {cohort})" if study.cohorts else words
-                averages.append((name, float(part.mean()), len(part)))
+                averages.append((name, float(part["test_acc"].mean()), len(part), tested_on(part)))
     couples = _couples(study)
     if not couples:
         return Impact(
@@ -56,6 +56,18 @@ def augmentation_impact(study: Study) -> Impact:
     table["p_holm"] = np.nan
     table.loc[tested, "p_holm"] = holm(table.loc[tested, "p"].to_numpy())
     return Impact(averages, table.sort_values("difference", ascending=False, ignore_index=True))
+
+
+def tested_on(runs: pd.DataFrame) -> str:
+    """Clips and players that rows of the study's table were tested on, in words."""
+    if not runs["test_clips"].any():
+        return "no predictions, so clips and players are unknown"
+    return f"{_span(runs['test_clips'])} clips, {_span(runs['test_players'])} players each"
+
+
+def _span(numbers: pd.Series) -> str:
+    low, high = numbers.min(), numbers.max()
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _couples(study: Study) -> list[tuple[int, int]]:
@@ -78,6 +90,7 @@ def _row(study: Study, on: int, off: int) -> dict[str, object]:
         "model": first["model"],
         "with_rows": first["rows"],
         "without_rows": second["rows"],
+        "seeds": f"{first['seeds']} / {second['seeds']}",
         "difference": first["test_acc"] - second["test_acc"],
     }
 

@@ -158,7 +158,7 @@ def _columns(study: Study) -> list[dict[str, Any]]:
 def _rows(study: Study) -> list[dict[str, Any]]:
     """What the table shows of each run; the best ones where there are more than ``MAX_ROWS``."""
     keys = [column["key"] for column in _columns(study) if column["key"] in study.table]
-    other = [row for row in study.table.index if row not in set(study.done.index)]
+    other = study.table.index.difference(study.done.index)
     chosen = [*study.done.index, *other][:MAX_ROWS]
     best = {row for rows in study.combinations.loc[study.combinations["best_set"], "rows"] for row in rows}
     frame = study.table.loc[chosen]

@@ -38,7 +38,7 @@ def sign_flip(values: Array, pairs: NDArray[np.int64], seed: int = 0, draws: int
     values = np.asarray(values, float)
     first, second = np.asarray(pairs).reshape(-1, 2).T
     observed = np.abs(values[first].sum(axis=1) - values[second].sum(axis=1))
-    tolerance = 1e-9 * (1 + np.abs(values).sum())
+    tolerance = 1e-9 * (1 + np.abs(values).sum(axis=1).max(initial=0.0))
     hits = np.zeros(len(observed), dtype=np.int64)
     count = 0
     for signs in sign_patterns(values.shape[1], seed, draws):

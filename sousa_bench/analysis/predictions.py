@@ -22,6 +22,7 @@ MAX_BYTES = 1024**3
 MAX_CLIPS = 5_000_000
 IDENTITY = ("sample_id", "label", "player")
 SLICES = ("skill_tier", "tempo_bpm", "soundfont")
+DICTIONARIES = ("player", "skill_tier", "soundfont")  # few different texts, many rows
 
 
 class PredictionsError(ValueError):
@@ -64,13 +65,18 @@ class ClipSet:
         return right
 
     def totals(self, values: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
-        """Sums of ``values`` (rows, clips) by player, shape (rows, players), over the clips in ``mask``."""
+        """Sums of ``values`` (rows, clips) by player, shape (rows, players), over the clips in ``mask``.
+
+        Sums of booleans are whole numbers whatever the precision, so these take half the memory. Anything else is
+        summed in double precision: equal sums must stay equal, or a permutation test miscounts its ties.
+        """
         if self.player is None:
             return np.zeros((len(values), 0))
-        onehot = np.zeros((len(self.player), len(self.players)), np.float32)
+        kind = np.float32 if values.dtype == bool else np.float64
+        onehot = np.zeros((len(self.player), len(self.players)), kind)
         chosen = np.arange(len(self.player)) if mask is None else np.flatnonzero(mask)
         onehot[chosen, self.player[chosen]] = 1
-        return (values.astype(np.float32) @ onehot).astype(float)
+        return (values.astype(kind) @ onehot).astype(float)
 
 
 def read_predictions(table: pd.DataFrame, rows: Iterable[int]) -> tuple[list[ClipSet], list[str]]:
@@ -121,7 +127,9 @@ def _read(folder: Path, named: str) -> pa.Table:
     path = inside(folder, named)
     if path.stat().st_size > MAX_BYTES:
         raise PredictionsError(f"larger than {MAX_BYTES // 2**20} MiB")
-    with pq.ParquetFile(path, read_dictionary=["player", "skill_tier", "soundfont"]) as file:
+    metadata = pq.read_metadata(path)
+    texts = [name for name in DICTIONARIES if name in metadata.schema.names]
+    with pq.ParquetFile(path, metadata=metadata, read_dictionary=texts) as file:
         if file.metadata.num_rows > MAX_CLIPS:
             raise PredictionsError(f"more than {MAX_CLIPS:,} clips")
         there = set(file.schema_arrow.names)

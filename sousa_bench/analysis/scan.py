@@ -5,8 +5,8 @@ Nothing here follows a link or opens anything but a regular file, so a foreign f
 
 from __future__ import annotations
 
-import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 from sousa_bench.analysis.flatten import clean
 from sousa_bench.errors import UserError
-from sousa_bench.result import PROGRESS_FILE, RESULT_FILE
+from sousa_bench.result import PROGRESS_FILE, RESULT_FILE, read_json
 
 MANIFEST_FILE = "sweep.json"
 MAX_MANIFEST_BYTES = 64 * 1024 * 1024
@@ -22,6 +22,7 @@ ROOT_NAMES = ("multirun", "outputs")
 SKIPPED_FOLDERS = frozenset(
     {"analysis", "checkpoints", "adapter", "wandb", "lightning_logs", "node_modules", "__pycache__"}
 )
+DATE = re.compile(r"\d{4}-\d\d-\d\d")
 NOT_RESULTS = frozenset({MANIFEST_FILE, PROGRESS_FILE})
 
 
@@ -37,6 +38,7 @@ class Planned:
         result: Where its result lies or will lie.
         decision: What the sweeper decided: ``pending``, ``reused``, ``refused``, ``skipped``.
         reason: Why a job was refused or skipped.
+        processes: The processes that may start it, as the manifest names them; None where it names none.
     """
 
     sweep: str
@@ -46,6 +48,11 @@ class Planned:
     result: Path
     decision: str = "pending"
     reason: str = ""
+    processes: tuple[Any, ...] | None = None
+
+
+class NothingYetError(UserError):
+    """There is nothing to analyse so far; ``--watch`` waits."""
 
 
 @dataclass
@@ -54,19 +61,32 @@ class Scan:
 
     Attributes:
         files: Candidate result files, each once, in a fixed order.
-        planned: The jobs of every manifest that was met.
+        manifests: The manifests that were met.
+        planned: Their jobs.
         problems: One line for each thing that was passed over.
     """
 
     files: list[Path] = field(default_factory=list)
+    manifests: list[Path] = field(default_factory=list)
     planned: list[Planned] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
-def results_root(folder: Path) -> Path:
-    """The folder that a manifest's pointers stay in: the nearest ``multirun`` or ``outputs`` above, else ``folder``."""
+def results_roots(folder: Path) -> tuple[Path, ...]:
+    """The folders that a manifest's pointers stay in, decided by where ``folder`` lies and by no file in it.
+
+    A sweep reuses results from ``multirun`` and ``outputs``: those of the nearest such folder above. Elsewhere
+    (``hydra.sweep.dir=…``) it is the folder that holds the sweep, and the ``multirun`` and ``outputs`` of the current
+    folder.
+    """
     resolved = folder.resolve()
-    return next((path for path in (resolved, *resolved.parents) if path.name in ROOT_NAMES), resolved)
+    for place in (Path(_key(folder)), resolved):
+        for path in (place, *place.parents):
+            if path.name in ROOT_NAMES:
+                return tuple((path.parent / name).resolve() for name in ROOT_NAMES)
+    own = resolved.parent if (resolved / MANIFEST_FILE).exists() else resolved
+    own = own.parent if DATE.fullmatch(own.name) else own
+    return (own, *((Path.cwd() / name).resolve() for name in ROOT_NAMES))
 
 
 def scan(folders: Sequence[Path], root: Path | None = None, skip: Sequence[Path] = ()) -> Scan:
@@ -74,18 +94,18 @@ def scan(folders: Sequence[Path], root: Path | None = None, skip: Sequence[Path]
 
     Args:
         folders: Folders to walk; a file is taken as a result or a manifest.
-        root: Folder that a manifest's pointers must not leave; default ``results_root`` of each folder.
+        root: Folder that a manifest's pointers must not leave; default ``results_roots`` of each folder.
         skip: Folders that are not entered, such as the output folder.
 
     Raises:
-        UserError: One of ``folders`` does not exist.
+        NothingYetError: One of ``folders`` does not exist.
     """
     found = Scan()
     skipped = {path.resolve() for path in skip}
     for folder in folders:
         if not folder.exists():
-            raise UserError(f"{folder}: no such folder; give the folder of a sweep, such as multirun/2026-02-01")
-        allowed = (root or results_root(folder if folder.is_dir() else folder.parent)).resolve()
+            raise NothingYetError(f"{folder}: no such folder; give the folder of a sweep, such as multirun/2026-02-01")
+        allowed = (root.resolve(),) if root else results_roots(folder if folder.is_dir() else folder.parent)
         if folder.is_dir():
             _walk(folder, allowed, skipped, found)
         elif folder.name == MANIFEST_FILE:
@@ -100,7 +120,7 @@ def _key(path: Path) -> str:
     return os.path.normpath(path.absolute())
 
 
-def _walk(top: Path, root: Path, skipped: set[Path], found: Scan) -> None:
+def _walk(top: Path, roots: Sequence[Path], skipped: set[Path], found: Scan) -> None:
     """Collect below ``top``: ``result.json`` of run folders, other JSON files of folders that are none."""
     pending = [top]
     while pending:
@@ -119,7 +139,7 @@ def _walk(top: Path, root: Path, skipped: set[Path], found: Scan) -> None:
             found.files.append(folder / RESULT_FILE)
             continue
         if MANIFEST_FILE in files:
-            _read_manifest(folder / MANIFEST_FILE, root, found)
+            _read_manifest(folder / MANIFEST_FILE, roots, found)
         found.files += [
             folder / name
             for name in files
@@ -135,24 +155,24 @@ def _is_linked_result(entry: os.DirEntry[str]) -> bool:
     return entry.name.endswith(".json") or entry.is_dir()
 
 
-def _read_manifest(path: Path, root: Path, found: Scan) -> None:
-    """Add a manifest's jobs, and the results that it reused from elsewhere, as far as they lie inside ``root``."""
+def _read_manifest(path: Path, roots: Sequence[Path], found: Scan) -> None:
+    """Add a manifest's jobs, and the results that it reused from elsewhere, as far as they lie inside ``roots``."""
+    found.manifests.append(path)
     try:
-        if path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise ValueError("too large to be a manifest")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path, MAX_MANIFEST_BYTES)
         jobs = content["jobs"]
         if not isinstance(jobs, list) or not all(isinstance(job, dict) for job in jobs):
             raise ValueError("'jobs' is no list of objects")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         found.problems.append(f"{path}: no readable manifest ({error}), passed over")
         return
-    name = clean(str(content.get("name") or path.parent.name))
     for number, job in enumerate(jobs, start=1):
-        _add_job(path.parent, root, name, number, job, found)
+        _add_job(path.parent, roots, content, number, job, found)
 
 
-def _add_job(base: Path, root: Path, sweep: str, number: int, job: dict[str, Any], found: Scan) -> None:
+def _add_job(
+    base: Path, roots: Sequence[Path], manifest: dict[str, Any], number: int, job: dict[str, Any], found: Scan
+) -> None:
     decision = str(job.get("status") or "pending")
     if decision == "duplicate":
         return
@@ -160,40 +180,50 @@ def _add_job(base: Path, root: Path, sweep: str, number: int, job: dict[str, Any
     pointer = reused if isinstance(reused, str) and reused else f"{job.get('folder') or ''}/{RESULT_FILE}"
     try:
         result = (base / pointer.lstrip("/") if not reused else base / pointer).resolve()
-        inside = result.is_relative_to(root)
+        inside = any(result.is_relative_to(root) for root in roots)
     except (OSError, ValueError, RuntimeError):
         inside = False
     if not inside:
         found.problems.append(
-            f"{base / MANIFEST_FILE}: job {number} points at {pointer!r}, outside of {root}; passed over "
-            "(--results-root FOLDER allows a wider one)"
+            f"{base / MANIFEST_FILE}: job {number} points at {pointer!r}, outside of "
+            f"{' and '.join(map(str, roots))}; passed over (--results-root FOLDER allows a wider one)"
         )
         return
     overrides = job.get("overrides")
     index = job.get("index")
     found.planned.append(
         Planned(
-            sweep=sweep,
+            sweep=clean(str(manifest.get("name") or base.name)),
             index=index if isinstance(index, int) else number,
             fingerprint=clean(str(job.get("fingerprint") or "")),
             overrides=tuple(clean(str(item)) for item in overrides) if isinstance(overrides, list) else (),
             result=result,
             decision=decision,
             reason=clean(str(job.get("reason") or "")),
+            processes=_starters(manifest, job),
         )
     )
     if result.is_file():
         found.files.append(result)
 
 
+def _starters(manifest: dict[str, Any], job: dict[str, Any]) -> tuple[Any, ...] | None:
+    """The commands that do the sweep (none: all are done with it), and the job's place in Slurm's queue."""
+    named = manifest.get("processes")
+    if not isinstance(named, list):
+        return None
+    queued = {"host": None, "pid": 1, "slurm_job_id": job.get("slurm_job_id")}
+    return (*named, queued) if queued["slurm_job_id"] else tuple(named)
+
+
 def snapshot(folders: Sequence[Path]) -> frozenset[tuple[str, int, int]]:
-    """Name, time and size of every result and progress file below ``folders``: another snapshot, another state."""
+    """Name, time and size of every result, progress file and manifest below ``folders``: what changes as runs go on."""
     facts = set()
-    for path in scan([folder for folder in folders if folder.exists()]).files:
-        for file in (path, path.with_name(PROGRESS_FILE)):
-            try:
-                state = file.stat()
-            except OSError:
-                continue
-            facts.add((str(file), state.st_mtime_ns, state.st_size))
+    found = scan([folder for folder in folders if folder.exists()])
+    for file in (*found.manifests, *found.files, *(path.with_name(PROGRESS_FILE) for path in found.files)):
+        try:
+            state = file.stat()
+        except OSError:
+            continue
+        facts.add((str(file), state.st_mtime_ns, state.st_size))
     return frozenset(facts)

@@ -13,6 +13,7 @@ from sousa_bench.analysis.answer import answer
 from sousa_bench.analysis.commands import next_steps, retry_command
 from sousa_bench.analysis.comparisons import pair_of
 from sousa_bench.analysis.console import p_value
+from sousa_bench.analysis.flatten import NOT_COMPLETED
 from sousa_bench.analysis.impact import augmentation_impact
 from sousa_bench.analysis.pairs import ALPHA
 from sousa_bench.analysis.study import Study, warned_runs
@@ -42,7 +43,7 @@ def rows_table(head: Sequence[str], rows: Sequence[Sequence[Any]], number_from: 
 
 def answer_section(study: Study, top: int) -> str:
     """Counts, the answer in words, notes, and the leading combinations."""
-    number = counts(study)
+    number = counts(study.results)
     tiles = "".join(
         f'<li class="{text(key.replace(" ", "-"))}"><b>{value}</b> {text(key)}</li>'
         for key, value in number.items()
@@ -79,9 +80,7 @@ def _leaders(study: Study, top: int) -> str:
 
 
 def _leader(study: Study, number: int, row: pd.Series, leaders: dict[str, str]) -> list[str]:
-    pair = None
-    if len(study.pairs) and row["combination"] != leaders.get(row["cohort"]):
-        pair = pair_of(study.pairs, leaders.get(row["cohort"], ""), row["combination"])
+    pair = pair_of(study.pairs, row["cohort"], leaders.get(row["cohort"], ""), row["combination"])
     low, high = row["acc_low"], row["acc_high"]
     gap = "–"
     if pair is not None:
@@ -107,7 +106,7 @@ def _leader(study: Study, number: int, row: pd.Series, leaders: dict[str, str]) 
 def failures_section(study: Study) -> str:
     """Runs that failed, why, and the command that runs each again; files that were passed over."""
     table = study.table
-    rows = np.flatnonzero(table["status"].isin(["failed", "timeout", "interrupted"]))
+    rows = np.flatnonzero(table["status"].isin(NOT_COMPLETED))
     parts = []
     for row in rows[:MAX_FAILURES]:
         item = table.iloc[row]
@@ -203,7 +202,8 @@ def _effects_table(study: Study) -> str:
 def _impact_table(study: Study) -> str:
     impact = augmentation_impact(study)
     lines = "".join(
-        f"<li>{text(name)}: mean accuracy {mean:.4f} ({size} runs)</li>" for name, mean, size in impact.averages
+        f"<li>{text(name)}: mean accuracy {mean:.4f} ({size} runs; {where})</li>"
+        for name, mean, size, where in impact.averages
     )
     parts = [f"<h3>Augmentation</h3><ul>{lines}</ul>"]
     if impact.word:
@@ -215,9 +215,18 @@ def _impact_table(study: Study) -> str:
             f"{100 * row['low']:+.2f} to {100 * row['high']:+.2f}" if row["low"] == row["low"] else "–",
             p_value(row["p"]),
             p_value(row["p_holm"]),
+            row["seeds"],
             f"{row['clips']:,} / {row['players']}" if row["clips"] else "–",
         ]
         for _, row in impact.table.head(60).iterrows()
     ]
-    head = ["With minus without", "Difference", "95 % interval", "p", "p (Holm)", "Clips / players"]
+    head = [
+        "With minus without",
+        "Difference",
+        "95 % interval",
+        "p",
+        "p (Holm)",
+        "Seeds with / without",
+        "Clips / players",
+    ]
     return "".join([*parts, rows_table(head, rows)])

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sousa_bench.analysis.comparisons import COLUMNS, Measured, against_best, measure, pair_table
+from sousa_bench.analysis.comparisons import Measured, against_best, correct, mean_totals, measure, pair_table
 from sousa_bench.analysis.effects import Effects, effects
 from sousa_bench.analysis.factors import (
     BASE_FACTORS,
@@ -217,8 +217,7 @@ def _compare(made: Study) -> None:
             pairs.append(_cohort_pairs(made, cohort, clips, group))
             name = cohort if cohort not in made.effects else f"{cohort}, clip set {number + 1}"
             made.effects[name] = _cohort_effects(made, clips, group)
-    pairs = [part for part in pairs if len(part)]
-    made.pairs = pd.concat(pairs, ignore_index=True) if pairs else pd.DataFrame(columns=list(COLUMNS))
+    made.pairs = correct(pairs)
     _mark_best(made)
 
 
@@ -232,7 +231,7 @@ def _combination_intervals(frame: pd.DataFrame, number: int, clips: ClipSet, mea
     frame.loc[indices, "note"] = why_no_interval(len(clips.players), clips.player is not None)
     if clips.player is None:
         return
-    interval = accuracy_interval(clips.totals(np.stack([item.correct for item in items])), clips.sizes)
+    interval = accuracy_interval(mean_totals(clips, items), clips.sizes)
     frame.loc[indices, "acc_low"] = interval.low
     frame.loc[indices, "acc_high"] = interval.high
     frame.loc[indices, "acc_error"] = interval.error
@@ -256,8 +255,7 @@ def _cohort_effects(made: Study, clips: ClipSet, group: Sequence[Measured]) -> E
     if clips.player is None or not group:
         return Effects(word="Effects can't be tested: the predictions name no player.")
     cells = made.combinations.iloc[[item.index for item in group]]
-    totals = clips.totals(np.stack([item.correct for item in group]))
-    return effects(cells, made.factors, totals, clips.sizes)
+    return effects(cells, made.factors, mean_totals(clips, group), clips.sizes)
 
 
 def _mark_best(made: Study) -> None:
@@ -297,8 +295,9 @@ def _say(made: Study) -> None:
         made.notes.append(f"{count} of {len(made.combinations)} combinations: {word}.")
     _say_weights(made)
     _say_warnings(made)
+    _say_config_folder(made)
     for cohort, pairs in made.pairs.groupby("cohort") if len(made.pairs) else ():
-        players = int(pairs["players"].iloc[0])
+        players = int(pairs["players"].max())
         if smallest_p(players) * len(pairs) > ALPHA:
             made.notes.append(
                 f"Cohort {cohort}: with {players} players no sign-flip p value can be below "
@@ -307,6 +306,15 @@ def _say(made: Study) -> None:
                 "filter "
                 "to fewer combinations."
             )
+
+
+def _say_config_folder(made: Study) -> None:
+    """Runs whose configs lay elsewhere: no command of the report names a folder that only a file vouches for."""
+    if "command" in made.table and made.table["command"].astype(str).str.contains(r"\s(?:--config-dir|-cd)\b").any():
+        made.notes.append(
+            "Some runs were started with --config-dir. The commands here leave it out: add it where you trust the "
+            "folder."
+        )
 
 
 def _say_warnings(made: Study) -> None:

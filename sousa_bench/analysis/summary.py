@@ -14,9 +14,11 @@ from sousa_bench.analysis.comparisons import pair_of
 from sousa_bench.analysis.console import escape, minutes, p_value, render
 from sousa_bench.analysis.effects import Effects
 from sousa_bench.analysis.factors import augmentation_words, shown
-from sousa_bench.analysis.impact import Impact, augmentation_impact
+from sousa_bench.analysis.flatten import DEAD, NOT_COMPLETED
+from sousa_bench.analysis.impact import Impact, augmentation_impact, tested_on
 from sousa_bench.analysis.pairs import ALPHA
 from sousa_bench.analysis.study import Study, warned_runs
+from sousa_bench.analysis.table import Results
 
 MAX_LISTED = 50
 
@@ -59,22 +61,16 @@ def code(text: str) -> str:
     return f"{fence}bash\n{text}\n{fence}"
 
 
-def counts(study: Study) -> dict[str, int]:
+def counts(results: Results) -> dict[str, int]:
     """Runs by status, with those that a manifest plans and that have not started."""
-    status = study.table["status"].value_counts()
-    have = {str(path) for path in study.table["path"]}
-    known = set(study.table["fingerprint"].dropna())
-    waiting = [
-        job
-        for job in study.results.planned
-        if job.decision == "pending" and job.fingerprint not in known and str(job.result) not in have
-    ]
-    made = {name: int(status.get(name, 0)) for name in ("completed", "failed", "timeout", "interrupted", "running")}
-    return {"total": len(study.table) + len(waiting), **made, "not started": len(waiting)}
+    status = results.table["status"].value_counts()
+    waiting = len(results.waiting())
+    made = {name: int(status.get(name, 0)) for name in ("completed", *NOT_COMPLETED, "running")}
+    return {"total": len(results.table) + waiting, **made, "not started": waiting}
 
 
 def _overview(study: Study) -> str:
-    number = counts(study)
+    number = counts(study.results)
     lines = ["## Overview", "", f"- **Total experiments**: {number['total']}"]
     always = ("completed", "failed", "running")
     lines += [
@@ -164,21 +160,23 @@ def _best_pairs(study: Study, top: int) -> str:
         leader = rows.iloc[0]
         lines = []
         for _, row in rows.iloc[1 : max(top, 10) + 1].iterrows():
-            pair = pair_of(mine, leader["combination"], row["combination"])
+            pair = pair_of(mine, str(cohort), leader["combination"], row["combination"])
             if pair is not None:
                 lines.append(_pair_line(row["combination"], pair))
-        head = "| against | difference | 95 % interval | p (sign-flip) | p (Holm) | clear | McNemar p, by clip |"
+        head = (
+            "| against | difference | 95 % interval | p (sign-flip) | p (Holm) | clear | McNemar p, by clip "
+            "| clips | players |"
+        )
         blocks += [
             f"### {_named(study, leader)} against the next" + (f" (cohort {cohort})" if study.cohorts else ""),
             "",
-            f"{len(mine)} comparisons in the family; {int(mine['clips'].iloc[0]):,} clips of "
-            f"{int(mine['players'].iloc[0])} players. "
+            f"{len(mine)} comparisons in the family. "
             "The sign-flip test decides. McNemar's test takes every clip for independent, which clips of one "
             "player are "
             "not: it raises false alarms and is given for comparison with other papers only (first seed of each).",
             "",
             head,
-            "|---|---|---|---|---|---|---|",
+            "|---|---|---|---|---|---|---|---|---|",
             *lines,
             "",
         ]
@@ -191,7 +189,8 @@ def _pair_line(name: str, pair: Mapping[str, Any]) -> str:
     clear = "yes" if pair["clear"] else "no"
     return (
         f"| {escape(name)} | {100 * pair['difference']:+.2f} points | {interval} | {p_value(pair['p'])} | "
-        f"{p_value(pair['p_holm'])} | {clear} | {p_value(pair['mcnemar_p'])} |"
+        f"{p_value(pair['p_holm'])} | {clear} | {p_value(pair['mcnemar_p'])} | "
+        f"{pair['clips']:,} | {pair['players']} |"
     )
 
 
@@ -240,11 +239,12 @@ def _statistics(study: Study, title: str, keys: list[str]) -> str:
         ]
         for mean, name, group in sorted(groups, key=lambda item: -item[0]):
             label = " + ".join(escape(shown(part)) for part in name)
-            deviation = group["test_acc"].std(ddof=1) if len(group) > 1 else 0.0
+            deviation = f"{group['test_acc'].std(ddof=1):.4f}" if len(group) > 1 else "–"
             plural = "run" if len(group) == 1 else "runs"
             best = group["test_acc"].max()
             lines.append(
-                f"- **{label}**: Avg Acc={mean:.4f} ± {deviation:.4f}, Best={best:.4f} ({len(group)} {plural})"
+                f"- **{label}**: Avg Acc={mean:.4f} ± {deviation}, Best={best:.4f} ({len(group)} {plural}); "
+                f"{tested_on(group)}"
             )
         lines.append("")
     return "\n".join(lines)
@@ -252,23 +252,27 @@ def _statistics(study: Study, title: str, keys: list[str]) -> str:
 
 def _impact(impact: Impact) -> str:
     lines = ["## Augmentation impact", ""]
-    lines += [f"- **{escape(name)}**: Avg Acc={mean:.4f} ({size} runs)" for name, mean, size in impact.averages]
+    lines += [
+        f"- **{escape(name)}**: Avg Acc={mean:.4f} ({size} runs); {where}"
+        for name, mean, size, where in impact.averages
+    ]
     if impact.word:
         return "\n".join([*lines, "", escape(impact.word)])
     lines += [
         "",
-        "Paired: the same model, strategy, other factors and seeds, on the same clips; with augmentation minus "
-        "without.",
+        "Paired: the same model, strategy and other factors, on the same clips, averaged over the seeds that each has; "
+        "with augmentation minus without.",
         "",
-        "| combination | difference | 95 % interval | p (sign-flip) | p (Holm) | clips | players |",
-        "|---|---|---|---|---|---|---|",
+        "| combination | difference | 95 % interval | p (sign-flip) | p (Holm) | seeds with / without "
+        "| clips | players |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for _, row in impact.table.iterrows():
         interval = f"{100 * row['low']:+.2f} to {100 * row['high']:+.2f}" if row["low"] == row["low"] else "–"
         p_values = f"{p_value(row['p'])} | {p_value(row['p_holm'])}"
         lines.append(
             f"| {escape(row['label'])} | {100 * row['difference']:+.2f} points | {interval} | {p_values} | "
-            f"{row['clips'] or '–'} | {row['players'] or '–'} |"
+            f"{row['seeds']} | {row['clips'] or '–'} | {row['players'] or '–'} |"
         )
     return "\n".join(lines)
 
@@ -301,7 +305,7 @@ def _seeds(study: Study) -> str:
 
 def _failures(study: Study) -> str:
     table = study.table
-    rows = np.flatnonzero(table["status"].isin(["failed", "timeout", "interrupted"]))
+    rows = np.flatnonzero(table["status"].isin(NOT_COMPLETED))
     if not len(rows):
         return "## Failures\n\nNone."
     lines = ["## Failures", ""]
@@ -322,6 +326,8 @@ def _failures(study: Study) -> str:
 def failure_cause(row: Mapping[str, Any] | pd.Series) -> str:
     """Cause and phase of a failure: ``oom in fit``."""
     cause, phase = row.get("failure.cause"), row.get("failure.phase")
+    if row["status"] == DEAD:
+        cause, phase = "its process is gone", row.get("progress.phase")
     words = str(cause) if isinstance(cause, str) else "cause unknown"
     return f"{words} in {phase}" if isinstance(phase, str) else words
 

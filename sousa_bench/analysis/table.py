@@ -10,11 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from sousa_bench.analysis.factors import BASE_FACTORS, add_combinations, find_factors, shown
-from sousa_bench.analysis.flatten import BOOLEANS, NUMBERS, clean
+from sousa_bench.analysis.factors import BASE_FACTORS, add_combinations, find_factors, shown, typed
+from sousa_bench.analysis.flatten import BOOLEANS, clean, lives
 from sousa_bench.analysis.read import read_files
-from sousa_bench.analysis.scan import Planned, scan
-from sousa_bench.errors import UserError
+from sousa_bench.analysis.scan import NothingYetError, Planned, scan
 
 FIXED_COLUMNS = (
     "experiment_id",
@@ -68,6 +67,28 @@ class Results:
     repeats: list[str] = field(default_factory=list)
     config_keys: list[str] = field(default_factory=list)
 
+    def waiting(self) -> list[Planned]:
+        """Planned jobs that have no result, and that no other run of the same fingerprint stands for."""
+        known = set(self.table["fingerprint"].dropna()) if "fingerprint" in self.table else set()
+        jobs = {
+            job.fingerprint or str(job.result): job
+            for job in self.planned
+            if job.decision not in ("refused", "skipped") and job.fingerprint not in known and not job.result.is_file()
+        }
+        return list(jobs.values())
+
+    def over(self) -> bool:
+        """Whether nothing more will come: no run goes on, and no living process has one left to start.
+
+        A manifest without ``processes`` is taken for one of a sweep that goes on.
+        """
+        if (self.table["status"] == "running").any():
+            return False
+        return not any(
+            job.processes is None or any(lives(process, job.result.parent) for process in job.processes)
+            for job in self.waiting()
+        )
+
 
 def load(
     *folders: str | Path,
@@ -79,13 +100,13 @@ def load(
     Args:
         folders: Sweep, date or flat folders; default ``multirun``.
         filters: Config keys and the value (or list of values) that a run must have: ``{"model": ["ast", "beats"]}``.
-        results_root: Folder that a manifest's pointers must not leave; default the nearest ``multirun`` or ``outputs``.
+        results_root: Folder that a manifest's pointers must not leave; default see ``scan.results_roots``.
 
     Returns:
         A row a run, the newest completed one of each fingerprint.
 
     Raises:
-        UserError: A folder does not exist, holds no result, or none is left after the filters.
+        NothingYetError: A folder does not exist, holds no result, or none is left after the filters (a ``UserError``).
     """
     wanted = [
         (key, [shown(item) for item in (value if isinstance(value, (list, tuple, set)) else [value])])
@@ -104,14 +125,14 @@ def collect(
     """As ``load``, with what was passed over, the factors and the manifests' jobs.
 
     Raises:
-        UserError: As ``load``.
+        NothingYetError: As ``load``.
     """
     found = scan([Path(folder) for folder in folders], root, skip)
     columns = read_files(found.files)
     problems = [clean(line) for line in (*found.problems, *columns.problems)]
     places = ", ".join(str(folder) for folder in folders)
     if not columns.size:
-        raise UserError(_nothing_found(places, problems, len(found.planned)))
+        raise NothingYetError(_nothing_found(places, problems, len(found.planned)))
     table = _table(columns.filled())
     keep, repeats = _newest(table)
     table = table[keep].reset_index(drop=True)
@@ -120,7 +141,7 @@ def collect(
     for wanted in filters:
         mask = _matches(table, resolved, wanted, columns.config_keys)
         if not mask.any():
-            raise UserError(_nothing_left(table, resolved, wanted, places))
+            raise NothingYetError(_nothing_left(table, resolved, wanted, places))
         table = table[mask].reset_index(drop=True)
         resolved = list(itertools.compress(resolved, mask))
         overrides = list(itertools.compress(overrides, mask))
@@ -131,24 +152,13 @@ def collect(
 
 
 def _table(columns: Mapping[str, list[Any]]) -> pd.DataFrame:
-    """Columns with proper types: numbers where every value is one, text otherwise."""
-    made: dict[str, Any] = {}
-    for key, values in columns.items():
-        if key == "augmentation":
-            made[key] = pd.Series(values, dtype=object)
-            continue
-        kinds = {type(value) for value in values if value is not None}
-        if key in NUMBERS or (kinds <= {int, float} and kinds):
-            made[key] = pd.Series(pd.array([float("nan") if v is None else v for v in values], dtype="float64"))
-            if kinds == {int} and None not in values:
-                made[key] = pd.Series(values, dtype="int64")
-        elif kinds == {bool} and None not in values:
-            made[key] = pd.Series(values, dtype=bool)
-        elif kinds <= {str}:
-            made[key] = pd.Series(values, dtype=object)
-        else:
-            made[key] = pd.Series([None if value is None else shown(value) for value in values], dtype=object)
-    return pd.DataFrame(made)
+    """The columns with proper types; ``augmentation`` stays as it is, true, false or unknown."""
+    return pd.DataFrame(
+        {
+            key: pd.Series(values, dtype=object) if key == "augmentation" else typed(key, values)
+            for key, values in columns.items()
+        }
+    )
 
 
 def _newest(table: pd.DataFrame) -> tuple[list[bool], list[str]]:
@@ -181,13 +191,15 @@ def _matches(
     """Which runs have one of the wanted values of a key.
 
     Raises:
-        UserError: No run has the key.
+        NothingYetError: No run has the key.
     """
     key, values = wanted
     column = _values(table, resolved, key)
     if column is None:
         known = sorted({*config_keys, *BASE_FACTORS})
-        raise UserError(f"--filter {key}=…: no run has a config key {key!r}; some that they have: {', '.join(known)}")
+        raise NothingYetError(
+            f"--filter {key}=…: no run has a config key {key!r}; some that they have: {', '.join(known)}"
+        )
     accepted = {_norm(value) for value in values}
     mask: pd.Series = column.map(_norm).isin(accepted)
     return mask

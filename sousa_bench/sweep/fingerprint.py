@@ -13,26 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sousa_bench.errors import ConfigError
+from sousa_bench.identity import IRRELEVANT
 
-# Keys that don't change what a run's numbers are: where it writes, how it is launched and watched, where data lie.
-IRRELEVANT = (
-    "hydra",
-    "timeout",
-    "n_jobs",
-    "sweep",
-    "resume",
-    "force",
-    "on_error",
-    "experiment",
-    "logger",
-    "data.root",
-    "data.cache_dir",
-    "data.cache_limit_gb",
-    "trainer.progress",
-    "trainer.checkpoint_minutes",
-    "trainer.feature_memory_mb",
-    "model.refuses",
-)
 CHECKPOINT = "model.checkpoint"
 
 

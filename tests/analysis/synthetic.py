@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import time
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -212,7 +213,7 @@ def result(
             "trainer": {"max_epochs": config["max_epochs"], "batch_size": 16, "early_stopping": None},
             "seed": config["seed"],
         },
-        "sweep": {"name": "comparison", "folder": "multirun/2026-02-01/10-30-00", "index": 1, "total": 24},
+        "sweep": {"name": "2026-02-01/10-30-00", "folder": "multirun/2026-02-01/10-30-00", "index": 1, "total": 24},
         "command": "python -m sousa_bench.train " + " ".join(overrides),
         "environment": {
             "python": "3.11.9",
@@ -347,14 +348,15 @@ def write_sweep(
             write_predictions(run_folder / PREDICTIONS_FILE, clips, predicted, logits)
         if status == "running":
             write_json(
-                run_folder / "progress.json", {"phase": "fit", "epoch": 3, "max_epochs": max_epochs, "step": 120}
+                run_folder / "progress.json",
+                {"phase": "fit", "epoch": 3, "max_epochs": max_epochs, "step": 120, "updated": time.time()},
             )
     if manifest:
         write_json(
             folder / "sweep.json",
             {
                 "schema_version": 1,
-                "name": "comparison",
+                "name": "2026-02-01/10-30-00",
                 "created": "2026-02-01T10:30:00",
                 "folder": str(folder),
                 "jobs": jobs,

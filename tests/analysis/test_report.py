@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from itertools import product
@@ -14,11 +15,11 @@ import pandas as pd
 import pytest
 
 from sousa_bench.analysis import Study, collect, compare
-from sousa_bench.analysis.commands import merge_cells, next_steps, retry_command
+from sousa_bench.analysis.commands import TRAIN, merge_cells, next_steps, retry_command
 from sousa_bench.analysis.summary import summary
 from sousa_bench.analysis.table import FIXED_COLUMNS
 from sousa_bench.analyze import main
-from tests.analysis.synthetic import write_sweep
+from tests.analysis.synthetic import result, write_result, write_sweep
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -74,8 +75,8 @@ def test_a_sweep_that_still_runs(unfinished: Path, tmp_path: Path):
         assert line in text
     assert "oom in fit" in text
     assert (
-        "python -m sousa_bench.train model=ast peft=adalora augmentation=off data=small trainer.max_epochs=20 seed=42"
-        in text
+        "python -m sousa_bench.train -m sweep=2026-02-01/10-30-00 model=ast peft=adalora augmentation=off data=small "
+        "trainer.max_epochs=20 seed=42" in text
     )
     assert "Finish what the sweep planned" in text
 
@@ -215,8 +216,6 @@ def test_neither_help_nor_the_analysis_imports_what_it_does_not_need(comparison:
 
 
 def test_watch_refreshes_until_every_run_has_ended(tmp_path: Path):
-    from tests.analysis.synthetic import result, write_result
-
     folder = write_sweep(tmp_path / "multirun", models=("ast",), statuses={2: "running"}, missing=(3, 4, 5))
     out = tmp_path / "out"
     command = [sys.executable, "-m", "sousa_bench.analyze", str(folder), "--watch", "--interval", "0.3", "--no-images"]
@@ -241,3 +240,103 @@ def test_watch_refreshes_until_every_run_has_ended(tmp_path: Path):
     assert process.returncode == 0, output
     assert "6 total, 6 completed" in output
     assert 'http-equiv="refresh"' not in (out / "report.html").read_text()
+
+
+def watching(folder: Path, out: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "sousa_bench.analyze", str(folder), "--watch", "--interval", "0.2", "--no-plots"]
+    return subprocess.Popen(
+        [*command, "--output-dir", str(out), *more], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def named(pid: int) -> dict[str, object]:
+    return {"host": socket.gethostname(), "pid": pid, "start_time": None, "slurm_job_id": None}
+
+
+def test_watch_ends_with_a_sweep_that_died(tmp_path: Path):
+    """The run's process goes while it is watched, which changes no file; the sweep's own has gone before."""
+    with subprocess.Popen(["sleep", "300"]) as run:
+        folder = write_sweep(tmp_path / "multirun", models=("ast",), statuses={2: "running"}, missing=(3, 4, 5))
+        for path in folder.glob("*/result.json"):
+            content = json.loads(path.read_text())
+            path.write_text(json.dumps(content | {"process": named(run.pid)}))
+        manifest = json.loads((folder / "sweep.json").read_text())
+        (folder / "sweep.json").write_text(json.dumps(manifest | {"processes": [named(2**22 + 1)]}))
+        process = watching(folder, tmp_path / "out")
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if "Report:" in line:
+                    break
+            assert "2 completed, 1 running, 3 not started" in line
+            run.kill()
+            run.wait()
+            output, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
+            run.kill()
+    assert process.returncode == 0, output
+    assert "3 planned runs never started" in output
+    assert "2 completed, 1 dead, 3 not started" in output
+    report = (tmp_path / "out" / "summary_report.md").read_text()
+    assert "**Running**: 0" in report
+    assert "its process is gone in fit" in report
+
+
+def test_watch_waits_for_what_its_filter_wants(tmp_path: Path):
+    folder = write_sweep(tmp_path / "multirun", models=("ast", "beats"), missing=tuple(range(6, 12)))
+    process = watching(folder, tmp_path / "out", "--filter-models", "beats")
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("waiting: nothing left")
+        for job in json.loads((folder / "sweep.json").read_text())["jobs"][6:]:
+            chosen = dict(item.split("=") for item in job["overrides"])
+            config = {"model": "beats", "strategy": chosen["peft"], "augmentation": chosen["augmentation"] == "on"}
+            write_result(folder / job["folder"], result(config))
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0, output
+    assert "6 total, 6 completed" in output
+    over = watching(folder, tmp_path / "out", "--filter-models", "htsat")
+    output, _ = over.communicate(timeout=60)
+    assert over.returncode == 1
+    assert output.splitlines()[-1].startswith("error: nothing left")
+
+
+def test_a_retry_goes_back_into_its_sweep(tmp_path: Path):
+    folder = tmp_path / "my results" / "night"
+    made = result({}, status="failed", sweep={"name": "night", "folder": "/elsewhere", "index": 1, "total": 1})
+    made["overrides"] += ["hydra.sweep.dir=/tmp/evil", "hydra/launcher=slurm", "sweep=other"]
+    made["command"] = "python -m sousa_bench.train --config-dir /tmp/evil model=ast"
+    write_result(folder / "run", made)
+    study = compare(collect([folder]))
+    words = shlex.split(retry_command(study, 0))
+    assert words[3:6] == ["-m", "sweep=night", f"hydra.sweep.dir='{tmp_path / 'my results'}'"]
+    assert "hydra/launcher=slurm" in words
+    assert not any("evil" in word or "other" in word for word in words)
+    assert any("started with --config-dir" in note for note in study.notes)
+    study.table["sweep.name"] = "../../night"
+    assert "sweep=" not in retry_command(study, 0)
+
+
+def test_commands_hold_plain_overrides_only(tmp_path: Path):
+    evil = [
+        "--config-dir=x",
+        "--config-dir=/tmp/evil",
+        "-cd=x",
+        "+model._target_=os.system",
+        "+x={_target_:os.system}",
+        "hydra.searchpath=[file:///tmp/evil]",
+        "++hydra.run.dir=/",
+        "--multirun",
+        "a b=c",
+    ]
+    write_result(tmp_path / "run", result({}, status="failed", overrides=[*evil, "+note=$(id) `id`", "~logger"]))
+    write_result(tmp_path / "other", result({"seed": 1}, overrides=[*evil, "data.root=/d"]))
+    study = compare(collect([tmp_path]))
+    failed = int(study.table.index[study.table["status"] == "failed"][0])
+    assert shlex.split(retry_command(study, failed)) == [*TRAIN.split(), "+note=$(id) `id`", "~logger"]
+    for command in (command for step in next_steps(study, 3) for command in step.commands):
+        assert not any(item in shlex.split(command) for item in evil)

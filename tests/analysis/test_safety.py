@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import pytest
 from sousa_bench.analysis import collect, compare, load
 from sousa_bench.analysis.page import script_json
 from sousa_bench.analyze import main
-from sousa_bench.result import write_json, write_result
+from sousa_bench.result import ResultError, read_progress, read_result, write_json, write_result
 from tests.analysis.synthetic import Clips, predict, result, write_predictions, write_sweep
 
 EVIL = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>\u2028\u2029\x1b[2J|`$(id)`=cmd"
@@ -151,24 +153,68 @@ def test_predictions_stay_inside_of_the_run(tmp_path: Path, where: str):
 
 
 @pytest.mark.parametrize(
-    "columns",
+    ("columns", "message"),
     [
-        {"sample_id": ["a"]},
-        {"sample_id": [], "label": [], "predicted": []},
-        {"sample_id": ["a", "a"], "label": [1, 2], "predicted": [1, 2]},
-        {"sample_id": ["a", None], "label": [1, 2], "predicted": [1, 2]},
-        {"sample_id": ["a", "b"], "label": [1, 2], "predicted": [1, 400]},
-        {"sample_id": ["a", "b"], "label": [1, 2], "predicted": [-1, 2**40]},
-        {"sample_id": ["a", "b"], "label": ["drag", "<b>"], "predicted": ["drag", "drag"]},
-        {"sample_id": ["a"], "label": [1], "predicted": [1], "tempo_bpm": ["fast"]},
+        ({"sample_id": ["a"]}, "no column label, predicted"),
+        ({"sample_id": [], "label": [], "predicted": []}, "no clip in it"),
+        ({"sample_id": ["a", "a"], "label": [1, 2], "predicted": [1, 2]}, "a sample_id occurs twice"),
+        ({"sample_id": ["a", None], "label": [1, 2], "predicted": [1, 2]}, "label or prediction is missing"),
+        ({"sample_id": ["a", "b"], "label": [1, 2], "predicted": [1, 400]}, "none of the 40 rudiments"),
+        ({"sample_id": ["a", "b"], "label": [1, 2], "predicted": [-1, 2**40]}, "none of the 40 rudiments"),
+        ({"sample_id": ["a", "b"], "label": ["drag", "<b>"], "predicted": ["drag", "drag"]}, "none of the 40"),
+        ({"sample_id": ["a"], "label": [1], "predicted": [1], "tempo_bpm": ["fast"]}, "could not convert string"),
     ],
 )
-def test_odd_predictions_are_named_and_passed_over(tmp_path: Path, columns: dict[str, list[Any]]):
+def test_odd_predictions_are_named_and_passed_over(tmp_path: Path, columns: dict[str, list[Any]], message: str):
     write_result(tmp_path / "one", result({}))
     pq.write_table(pa.table(columns), tmp_path / "one" / "predictions.parquet")
     study = compare(collect([tmp_path]))
     assert study.clip_sets == []
-    assert len(study.results.problems) == 1
+    [problem] = study.results.problems
+    assert f"{tmp_path / 'one'}: predictions passed over (" in problem
+    assert message in problem
+
+
+@pytest.mark.parametrize("absent", [("player",), ("skill_tier", "soundfont"), ("player", "tempo_bpm", "soundfont")])
+def test_predictions_without_some_columns_are_read(tmp_path: Path, absent: tuple[str, ...]):
+    folder = write_sweep(tmp_path, models=("ast",), strategies=("lora",), per_player=5)
+    for path in folder.glob("*/predictions.parquet"):
+        pq.write_table(pq.read_table(path).drop_columns(list(absent)), path)
+    study = compare(collect([folder]))
+    assert study.results.problems == []
+    [clips] = study.clip_sets
+    assert len(clips.rows) == 2
+    assert (clips.player is None) == ("player" in absent)
+    assert set(clips.slices) == {"skill_tier", "tempo_bpm", "soundfont"} - set(absent)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "huge", "deep", "link", "list", "absurd"])
+def test_a_hostile_progress_file_neither_hangs_nor_breaks(tmp_path: Path, kind: str):
+    process = {"host": "node1", "pid": "x" if kind == "absurd" else 1, "start_time": [1], "slurm_job_id": None}
+    run = write_result(tmp_path / "runs" / "one", result({}, status="running", process=process)).parent
+    file = run / "progress.json"
+    if kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "huge":
+        file.write_text('{"epoch": 77, "x": "' + "x" * 2**20 + '"}')
+    elif kind == "link":
+        (tmp_path / "elsewhere.json").write_text('{"epoch": 77}')
+        file.symlink_to(tmp_path / "elsewhere.json")
+    else:
+        file.write_text({"deep": "[" * 100_000, "list": "[1]"}.get(kind, '{"updated": "x", "epoch": {"a": 1}}'))
+    assert read_progress(run).get("epoch") != 77
+    write_result(tmp_path / "runs" / "two", result({"seed": 1}))
+    code = "import sys; from sousa_bench.analyze import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, str(tmp_path / "runs"), "--no-plots"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "1 completed, 1 dead" in done.stderr
+
+
+def test_a_pipe_named_on_the_command_line_is_refused(tmp_path: Path):
+    os.mkfifo(tmp_path / "result.json")
+    with pytest.raises(ResultError, match="no regular file"):
+        read_result(tmp_path / "result.json")
 
 
 def test_torn_predictions(tmp_path: Path):

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
 from sousa_bench.analysis import Study, collect, compare
 from sousa_bench.analysis.answer import answer
-from sousa_bench.analysis.comparisons import pair_of
+from sousa_bench.analysis.comparisons import (
+    COLUMNS,
+    Measured,
+    against_best,
+    correct,
+    mean_totals,
+    pair_of,
+    pair_table,
+)
+from sousa_bench.analysis.effects import flip_sums_of_squares
+from sousa_bench.analysis.predictions import ClipSet
+from sousa_bench.analysis.sections import answer_section
 from sousa_bench.analysis.summary import summary
 from sousa_bench.errors import UserError
 from tests.analysis.synthetic import Truth, result, write_result, write_sweep
@@ -42,8 +56,8 @@ def test_the_set_of_the_best_holds_the_truly_best(comparison_study: Study):
 
 def test_a_pair_turned_round(comparison_study: Study):
     first, second = comparison_study.pairs.loc[0, ["first", "second"]]
-    there = pair_of(comparison_study.pairs, first, second)
-    back = pair_of(comparison_study.pairs, second, first)
+    there = pair_of(comparison_study.pairs, "A", first, second)
+    back = pair_of(comparison_study.pairs, "A", second, first)
     assert there is not None
     assert back is not None
     assert back["difference"] == -there["difference"]
@@ -152,3 +166,89 @@ def test_warnings_of_runs_are_said(tmp_path: Path):
     study = compare(collect([tmp_path]))
     assert any("1 of 1 runs carry warnings" in note and "not above chance" in note for note in study.notes)
     assert "not above chance" in summary(study).split("## Warnings of the runs")[1]
+
+
+def exact_p(differences: np.ndarray) -> float:
+    """Share of all sign patterns whose sum of whole numbers is as large as the one seen."""
+    signs = np.array(list(itertools.product((1, -1), repeat=len(differences))))
+    return float((np.abs(signs @ differences) >= abs(differences.sum())).mean())
+
+
+def thirds(rng: np.random.Generator, players: int = 8, per_player: int = 11) -> tuple[list[Measured], ClipSet]:
+    """Two combinations of three seeds on the same clips."""
+    player = np.repeat(np.arange(players), per_player)
+    clips = ClipSet(np.arange(len(player)), np.zeros(len(player), int), player, [str(p) for p in range(players)], {})
+    hits = rng.integers(0, 4, (2, len(player)), dtype=np.int32)
+    return [Measured(number, row, row > 0, 3) for number, row in enumerate(hits)], clips
+
+
+def test_three_seeds_tie_where_their_counts_tie():
+    rng = np.random.default_rng(3)
+    frame = pd.DataFrame({"combination": ["a", "b"], "cohort": "A"})
+    for _ in range(60):
+        group, clips = thirds(rng)
+        counts = clips.totals(np.stack([item.hits for item in group])).astype(int)
+        pairs = pair_table(frame, clips, group, np.array([[0, 1]]))
+        wanted = exact_p(counts[0] - counts[1])
+        assert pairs["p"].iloc[0] == wanted
+        effect = mean_totals(clips, group) / clips.sizes.sum()
+        assert flip_sums_of_squares([effect[:1] - effect[1:]])[0] == wanted
+
+
+@pytest.fixture
+def two_weights(tmp_path: Path) -> Study:
+    """The same four combinations from two kinds of weights: cohorts whose combinations have the same names."""
+    for kind, seed in (("official", 1), ("random", 5)):
+        folder = write_sweep(tmp_path / kind, models=("ast",), strategies=("lora", "ia3"), per_player=20, seed=seed)
+        for path in folder.glob("*/result.json"):
+            content = json.loads(path.read_text())
+            content["weights"]["kind"] = kind
+            content["fingerprint"] += kind
+            path.write_text(json.dumps(content))
+    return compare(collect([tmp_path]))
+
+
+def test_each_cohort_says_its_own_lead(two_weights: Study):
+    assert sorted(two_weights.cohorts) == ["A", "B"]
+    said = answer(two_weights)
+    page = answer_section(two_weights, 10)
+    leads = []
+    for cohort in "AB":
+        rows = two_weights.combinations[two_weights.combinations["cohort"] == cohort].sort_values("test_acc")
+        second, leader = rows["combination"].iloc[-2:]
+        lead = 100 * (rows["test_acc"].iloc[-1] - rows["test_acc"].iloc[-2])
+        mine = said[next(n for n, line in enumerate(said) if line.startswith(f"Cohort {cohort}")) :]
+        assert f"Its lead over the next, {second}, is {lead:+.2f} points" in next(s for s in mine if "Its lead" in s)
+        assert f"{second} [{cohort}]</td>" in page
+        assert f"{lead:.2f} points" in page.split(f"{second} [{cohort}]</td>")[1].split("</tr>")[0]
+        assert leader != second
+        leads.append(lead)
+    assert leads[0] != pytest.approx(leads[1], abs=0.01)
+
+
+def test_a_cohort_is_one_family_over_its_clip_sets_and_its_largest_set_decides():
+    def part(second: str, p_value: float, clips: int) -> pd.DataFrame:
+        row = dict.fromkeys(COLUMNS) | {"cohort": "A", "first": "x", "second": second, "p": p_value, "clips": clips}
+        return pd.DataFrame([row]).drop(columns=["p_holm", "clear"])
+
+    pairs = correct([pd.concat([part("y", 0.01, 900), part("z", 0.04, 900)]), part("y", 0.5, 90), part("w", 0.03, 80)])
+    assert pairs[["second", "clips"]].to_numpy().tolist() == [["y", 900], ["z", 900], ["w", 80]]
+    assert pairs["p_holm"].tolist() == pytest.approx([0.03, 0.06, 0.06])
+    assert against_best(pairs, "A", "y") == pytest.approx({"x": 0.03})
+
+
+def test_seeds_behind_the_effect_of_augmentation_are_said(tmp_path: Path):
+    folder = write_sweep(tmp_path / "multirun", models=("ast",), strategies=("lora",), seeds=(1, 2, 3))
+    shutil.rmtree(next(folder.glob("ast_lora_off_small_s3_*")))
+    text = summary(compare(collect([folder])))
+    assert "averaged over the seeds that each has" in text
+    assert re.search(r"\| ast \+ lora \|.*\| 3 / 2 \| 1140 \| 19 \|", text)
+
+
+def test_one_run_has_no_spread_and_groups_say_clips_and_players(tmp_path: Path):
+    text = summary(compare(collect([write_sweep(tmp_path, models=("ast",), strategies=("lora",))])))
+    assert "(2 runs); 1,140 clips, 19 players each" in text
+    assert re.search(r"With augmentation\*\*: Avg Acc=0\.\d{4} \(1 runs\); 1,140 clips, 19 players each", text)
+    write_result(tmp_path / "other", result({"model": "beats"}, files={}))
+    text = summary(compare(collect([tmp_path])))
+    assert re.search(r"\*\*beats\*\*: Avg Acc=0\.8000 ± –, Best=0\.8000 \(1 run\); no predictions", text)

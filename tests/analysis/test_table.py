@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from sousa_bench.analysis import collect, load
 from sousa_bench.analysis.read import PARALLEL_FROM
 from sousa_bench.analysis.table import FIXED_COLUMNS
+from sousa_bench.analyze import main
 from sousa_bench.errors import UserError
 from sousa_bench.result import write_json, write_result
 from tests.analysis.synthetic import result, write_sweep
@@ -111,6 +113,52 @@ def test_a_manifest_must_not_leave_the_results_root(tmp_path: Path):
     assert sorted(wider.table["seed"]) == [7, 42]
 
 
+def manifest(sweep: Path, *targets: Path) -> None:
+    jobs = [
+        {"index": i, "fingerprint": str(i), "folder": ".", "status": "reused", "result": os.path.relpath(target, sweep)}
+        for i, target in enumerate(targets)
+    ]
+    write_json(sweep / "sweep.json", {"schema_version": 1, "name": "s", "folder": "/", "jobs": jobs})
+
+
+def test_results_reused_from_single_runs_are_found(tmp_path: Path):
+    """The sweeper reuses what lies in ``multirun`` and in ``outputs`` beside it."""
+    single = put(tmp_path / "outputs" / "run", {"seed": 1})
+    far = put(tmp_path / "private" / "run", {"seed": 2})
+    sweep = tmp_path / "multirun" / "s"
+    manifest(sweep, single / "result.json", far / "result.json")
+    results = collect([sweep])
+    assert results.table["seed"].tolist() == [1]
+    assert any("outside of" in line for line in results.problems)
+
+
+@pytest.mark.parametrize("name", ["s", "2026-02-01/10-30-00"])
+def test_results_reused_below_a_sweep_folder_of_another_name(tmp_path: Path, monkeypatch, name: str):
+    """``hydra.sweep.dir=…/results``: its sweeps, and ``multirun`` and ``outputs`` of the current folder."""
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    sibling = put(tmp_path / "scratch" / "results" / "earlier" / "run", {"seed": 1})
+    single = put(tmp_path / "project" / "outputs" / "run", {"seed": 2})
+    far = put(tmp_path / "scratch" / "private" / "run", {"seed": 3})
+    sweep = tmp_path / "scratch" / "results" / name
+    manifest(sweep, *(folder / "result.json" for folder in (sibling, single, far)))
+    results = collect([sweep])
+    assert sorted(results.table["seed"]) == [1, 2]
+    assert sum("outside of" in line for line in results.problems) == 1
+
+
+@pytest.mark.parametrize("where", ["config", "resolved_config"])
+def test_a_key_of_numbers_and_words_can_be_written(tmp_path: Path, where: str):
+    for number, value in enumerate(("auto", 8, None, True)):
+        made = result({}, fingerprint=str(number))
+        target = made["config"] if where == "config" else made["resolved_config"]["trainer"]
+        target["trainer.micro_batch_size" if where == "config" else "micro_batch_size"] = value
+        write_result(tmp_path / "runs" / str(number), made)
+    assert main([str(tmp_path / "runs"), "--no-plots", "--output-dir", str(tmp_path / "out")]) == 0
+    written = pd.read_parquet(tmp_path / "out" / "comparison_table.parquet")["trainer.micro_batch_size"]
+    assert sorted(written.dropna()) == ["8", "auto", "true"]
+
+
 def test_links_are_not_followed(tmp_path: Path):
     outside = put(tmp_path / "outside" / "run")
     put(tmp_path / "runs" / "own", {"seed": 7})
@@ -150,11 +198,14 @@ def test_what_follows_from_another_choice_or_has_no_outcome_is_no_factor(tmp_pat
     assert collect([tmp_path]).table["combination"].nunique() == 1
 
 
-def test_keys_that_the_fingerprint_leaves_out_are_no_factors():
-    from sousa_bench.analysis.factors import no_outcome
+def test_keys_that_the_fingerprint_leaves_out_are_no_factors(tmp_path: Path):
     from sousa_bench.sweep.fingerprint import IRRELEVANT
 
-    assert [key for key in IRRELEVANT if not no_outcome(key)] == []
+    for number in range(2):
+        made = result({"seed": 1}, fingerprint=str(number))
+        made["config"] |= {key: str(number) for key in IRRELEVANT}
+        write_result(tmp_path / str(number), made)
+    assert collect([tmp_path]).factors == []
 
 
 def test_keys_in_step_are_one_factor(tmp_path: Path):

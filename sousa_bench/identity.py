@@ -1,0 +1,24 @@
+"""What does not count for a run's identity: shared by what makes fingerprints and by what compares runs."""
+
+from __future__ import annotations
+
+# Keys that don't change what a run's numbers are: where it writes, how it is launched and watched, where data lie.
+IRRELEVANT = (
+    "hydra",
+    "timeout",
+    "n_jobs",
+    "sweep",
+    "resume",
+    "force",
+    "on_error",
+    "experiment",
+    "logger",
+    "data.root",
+    "data.cache_dir",
+    "data.cache_limit_gb",
+    "data.workers",
+    "trainer.progress",
+    "trainer.checkpoint_minutes",
+    "trainer.feature_memory_mb",
+    "model.refuses",
+)
