@@ -1,5 +1,17 @@
 """SOUSA's clips: where they come from, which of them a run uses, and their waveforms."""
 
-from sousa_bench.data.sousa import SousaData, fingerprint
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sousa_bench.data.sousa import SousaData, fingerprint
 
 __all__ = ["SousaData", "fingerprint"]
+
+
+def __getattr__(name: str) -> object:
+    """Import what needs pandas when it is first asked for: the processes that write synthetic clips never do."""
+    if name in __all__:
+        from sousa_bench.data import sousa
+
+        return getattr(sousa, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -21,14 +21,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from sousa_bench.data.chunks import ENTRY, SUFFIX, TEMPORARY, ChunkWriter, read_entries
+from sousa_bench.data.chunks import ENTRY, TEMPORARY, ChunkIndex, ChunkWriter, read_index
 from sousa_bench.data.decode import BadClip, decode
 from sousa_bench.data.folders import folder_bytes
 from sousa_bench.data.sources.base import Source
@@ -44,19 +43,6 @@ CHUNK_CLIPS = 128
 VERSION = "v1"
 Progress = Callable[[int, int], None]
 """Called now and then with (clips done, clips to do)."""
-
-
-@dataclass
-class _Index:
-    """Where the clips of one sample rate lie."""
-
-    paths: list[str]
-    torn: list[Path]
-    at: dict[bytes, tuple[int, int, int, bool]]
-
-    def holds(self, key: bytes, samples: int) -> bool:
-        found = self.at.get(key)
-        return found is not None and (found[3] or found[2] >= samples)
 
 
 class ClipCache:
@@ -86,11 +72,11 @@ class ClipCache:
         self.stored = max(STORED_SECONDS, max_duration)
         self.limit_gb = limit_gb
         self.workers = workers or usable_cores()
-        self._indices: dict[int, _Index] = {}
+        self._indices: dict[int, ChunkIndex] = {}
 
-    def _index(self, rate: int, fresh: bool = False) -> _Index:
+    def _index(self, rate: int, fresh: bool = False) -> ChunkIndex:
         if fresh or rate not in self._indices:
-            self._indices[rate] = _load(self.folder / str(rate))
+            self._indices[rate] = read_index(self.folder / str(rate))
         return self._indices[rate]
 
     def _absent(self, keys: list[bytes], rates: Sequence[int], fresh: bool) -> dict[int, np.ndarray]:
@@ -308,21 +294,3 @@ def size_text(size: float) -> str:
 def _largest(folder: Path) -> str:
     sizes = sorted(((folder_bytes(path), path.name) for path in folder.iterdir() if path.is_dir()), reverse=True)
     return " (" + ", ".join(f"{name}: {size_text(size)}" for size, name in sizes[:5] if size) + ")" if sizes else ""
-
-
-def _load(folder: Path) -> _Index:
-    index = _Index([], [], {})
-    if not folder.is_dir():
-        return index
-    for path in sorted(folder.glob(f"*{SUFFIX}")):
-        entries = read_entries(path)
-        if entries is None:
-            index.torn.append(path)
-            continue
-        number = len(index.paths)
-        index.paths.append(str(path))
-        for key, start, length, whole in entries.tolist():
-            known = index.at.get(key)
-            if known is None or length > known[2]:
-                index.at[key] = (number, start, length, whole)
-    return index

@@ -13,6 +13,7 @@ import os
 import struct
 import uuid
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -85,6 +86,45 @@ def read_entries(path: Path) -> np.ndarray | None:
     except (FileNotFoundError, IsADirectoryError):
         return None
     return np.frombuffer(entries, dtype=ENTRY) if zlib.crc32(entries) == checksum else None
+
+
+@dataclass
+class ChunkIndex:
+    """Where the clips of one folder of chunks lie.
+
+    Attributes:
+        paths: Whole chunks.
+        torn: Files that are no whole chunks.
+        at: By a clip's key: the chunk's number in `paths`, first sample, number of samples, whether those are all.
+    """
+
+    paths: list[str]
+    torn: list[Path]
+    at: dict[bytes, tuple[int, int, int, bool]]
+
+    def holds(self, key: bytes, samples: int) -> bool:
+        """Whether a clip is there to the length of `samples`, or to its end."""
+        found = self.at.get(key)
+        return found is not None and (found[3] or found[2] >= samples)
+
+
+def read_index(folder: Path) -> ChunkIndex:
+    """The index of a folder; an empty one where there is no folder."""
+    index = ChunkIndex([], [], {})
+    if not folder.is_dir():
+        return index
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        entries = read_entries(path)
+        if entries is None:
+            index.torn.append(path)
+            continue
+        number = len(index.paths)
+        index.paths.append(str(path))
+        for key, start, length, whole in entries.tolist():
+            known = index.at.get(key)
+            if known is None or length > known[2]:
+                index.at[key] = (number, start, length, whole)
+    return index
 
 
 def map_samples(path: str) -> np.ndarray:

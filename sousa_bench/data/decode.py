@@ -14,6 +14,9 @@ import soxr
 SILENCE = 1e-4
 """A clip whose peak lies below this (-80 dBFS) is silent."""
 
+SHORTEST = 0.1
+"""Seconds; a clip below is no performance, and leaves some models' front ends without a single frame."""
+
 _NO_LENGTH = 1 << 40
 """libsndfile gives an absurd number of frames where a header tells none."""
 
@@ -35,7 +38,7 @@ def read_mono(audio: str | BytesIO, seconds: float) -> tuple[np.ndarray, int, bo
         (samples,) float32, its sample rate in Hz, and whether that is the whole file.
 
     Raises:
-        BadClip: Missing, truncated, no audio, of zero length, silent, or not finite.
+        BadClip: Missing, truncated, no audio, of zero length, shorter than `SHORTEST`, silent, or not finite.
     """
     if isinstance(audio, str) and not Path(audio).is_file():
         raise BadClip("is missing")
@@ -52,6 +55,8 @@ def read_mono(audio: str | BytesIO, seconds: float) -> tuple[np.ndarray, int, bo
         raise BadClip("is truncated: it holds less audio than its header says")
     if len(samples) == 0:
         raise BadClip("holds no audio: its length is zero")
+    if len(samples) < round(min(SHORTEST, seconds) * rate):
+        raise BadClip(f"is too short: {len(samples) / rate * 1000:.3g} ms, and the least is {SHORTEST * 1000:g} ms")
     mono = samples[:, 0] if samples.shape[1] == 1 else _mix(samples)
     low, high = float(mono.min()), float(mono.max())
     if not np.isfinite(low + high):

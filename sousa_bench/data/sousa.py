@@ -15,13 +15,14 @@ import numpy as np
 import pandas as pd
 
 from sousa_bench.data.cache import ClipCache, Progress
+from sousa_bench.data.caveats import absent_classes, shared_players, without_split
 from sousa_bench.data.folders import cache_root
 from sousa_bench.data.sources.base import COLUMNS, SPLITS, Source
 from sousa_bench.data.sources.find import find_source
 from sousa_bench.data.subset import Filters, choose, fold_splits, parse_fold, refuse_empty, resplit
+from sousa_bench.data.values import check_values, plain, several
 from sousa_bench.data.waveforms import WaveformStore
 from sousa_bench.errors import ConfigError, DataError
-from sousa_bench.rudiments import RUDIMENTS
 
 log = logging.getLogger("sousa_bench.data")
 
@@ -56,6 +57,7 @@ class SousaData:
         on_bad_clip: `error` or `skip`.
         cache_dir: Folder of the caches; None: the variable `SOUSA_BENCH_CACHE`, else the user's cache folder.
         cache_limit_gb: Most that the decoded clips of all datasets may take.
+        workers: Threads that decode, and processes that write synthetic clips; None: one for each usable core.
     """
 
     def __init__(
@@ -81,19 +83,20 @@ class SousaData:
         on_bad_clip: str = "error",
         cache_dir: str | None = None,
         cache_limit_gb: float | None = None,
+        workers: int | None = None,
     ) -> None:
         self.name = name
-        self.clips: dict[str, int | None] = _plain(clips or {})
+        self.clips: dict[str, int | None] = plain(clips or {})
         self.root = root
         self.hub_id = hub_id
         self.revision = revision
         self.shards = shards
-        self.synthetic: dict[str, Any] | None = _plain(synthetic)
+        self.synthetic: dict[str, Any] | None = plain(synthetic)
         self.max_duration = max_duration
         self.quantum = quantum
-        self.soundfont = _plain(soundfont)
-        self.augmentation_preset = _plain(augmentation_preset)
-        self.skill_tier = _plain(skill_tier)
+        self.soundfont = plain(soundfont)
+        self.augmentation_preset = plain(augmentation_preset)
+        self.skill_tier = plain(skill_tier)
         self.tempo_min = tempo_min
         self.tempo_max = tempo_max
         self.fold = fold
@@ -102,6 +105,7 @@ class SousaData:
         self.on_bad_clip = on_bad_clip
         self.cache_dir = cache_dir
         self.cache_limit_gb = cache_limit_gb
+        self.workers = workers
         self._rates: tuple[int, ...] = ()
         self._skipped: dict[str, str] = {}
         self._used = pd.DataFrame()
@@ -115,33 +119,7 @@ class SousaData:
         Raises:
             ConfigError: One can't be; the message names the key.
         """
-        for split, count in self.clips.items():
-            if split not in SPLITS:
-                raise ConfigError(f"data.clips.{split}: the splits are {', '.join(SPLITS)}.")
-            _need(
-                f"clips.{split}", count, count is None or (_whole(count) and count >= 1), "a number of clips, or null"
-            )
-        _need(
-            "max_duration", self.max_duration, _number(self.max_duration) and self.max_duration > 0, "seconds above 0"
-        )
-        good = _number(self.quantum) and 0 < self.quantum <= self.max_duration
-        _need("quantum", self.quantum, good, f"seconds above 0, up to data.max_duration={self.max_duration}")
-        for key, choices in (("on_bad_clip", ("error", "skip")), ("shards", ("fewest", "all"))):
-            _need(key, getattr(self, key), getattr(self, key) in choices, " or ".join(choices))
-        _need("resplit", self.resplit, isinstance(self.resplit, bool), "true or false")
-        _need("subset_seed", self.subset_seed, _whole(self.subset_seed), "a whole number")
-        for key in ("tempo_min", "tempo_max", "cache_limit_gb"):
-            value = getattr(self, key)
-            _need(key, value, value is None or (_number(value) and value > 0), "a number above 0, or null")
-        if self.tempo_min is not None and self.tempo_max is not None and self.tempo_min > self.tempo_max:
-            raise ConfigError(f"data.tempo_min={self.tempo_min} lies above data.tempo_max={self.tempo_max}.")
-        if parse_fold(self.fold) and self.resplit:
-            raise ConfigError("data.fold and data.resplit=true both split by player: choose one.")
-        if self.synthetic is not None and self.root:
-            raise ConfigError(
-                f"data={self.name} makes its own clips and reads no data.root; for those in {self.root} choose "
-                "data=tiny|mini|small|medium|full."
-            )
+        check_values(self)
 
     @cached_property
     def cache_root(self) -> Path:
@@ -155,16 +133,16 @@ class SousaData:
         if self.synthetic is not None:
             from sousa_bench.data.sources.synthetic import synthetic_source
 
-            return synthetic_source(self.synthetic, self.cache_root, self._progress)
+            return synthetic_source(self.synthetic, self.cache_root, self._progress, self.workers)
         return find_source(self.root, self.hub_id, self.revision, self.cache_root)
 
     @cached_property
     def filters(self) -> Filters:
         """Those of the config."""
         return Filters(
-            soundfont=_several("soundfont", self.soundfont),
-            augmentation_preset=_several("augmentation_preset", self.augmentation_preset),
-            skill_tier=_several("skill_tier", self.skill_tier),
+            soundfont=several("soundfont", self.soundfont),
+            augmentation_preset=several("augmentation_preset", self.augmentation_preset),
+            skill_tier=several("skill_tier", self.skill_tier),
             tempo_min=self.tempo_min,
             tempo_max=self.tempo_max,
         )
@@ -233,7 +211,7 @@ class SousaData:
     # What is decoded
 
     def prepare(self, sample_rates: Sequence[int], progress: Progress | None = None) -> None:
-        """Find, choose and decode the clips; quick where that was done before.
+        """Find, choose and decode the clips; quick where that was done before. Another call adds its sample rates.
 
         Args:
             sample_rates: Hz, those that `waveforms` will be asked for.
@@ -244,18 +222,19 @@ class SousaData:
             ConfigError: A value of the config can't be.
         """
         self._progress = progress
-        self._rates = tuple(sorted({int(rate) for rate in sample_rates}))
+        rates = sorted({int(rate) for rate in sample_rates})
         self._tell_shortfall()
         if self.on_bad_clip == "error":
             self._refuse({int(i): "is missing" for i in np.flatnonzero(self._sizes < 0)})
-        bad = self._cache.fill(self._chosen, self._rates, progress)
+        bad = self._cache.fill(self._chosen, rates, progress)
         if self.on_bad_clip == "error":
             self._refuse(bad)
         self._skip(bad)
+        self._rates = tuple(sorted({*self._rates, *rates}))
 
     @cached_property
     def _cache(self) -> ClipCache:
-        return ClipCache(self.cache_root, self.source, float(self.max_duration), self.cache_limit_gb)
+        return ClipCache(self.cache_root, self.source, float(self.max_duration), self.cache_limit_gb, self.workers)
 
     def _tell_shortfall(self) -> None:
         found = self._chosen["split"].value_counts()
@@ -321,29 +300,12 @@ class SousaData:
     @property
     def warnings(self) -> list[str]:
         """What a reader of the results must know; empty for sound data. Complete after `prepare`."""
-        found = [*self.source.warnings, *self._leaks(), *self._gaps()]
+        used = {split: self._split(split) for split in SPLITS}
+        found = [*self.source.warnings, *without_split(self._available), *shared_players(used), *absent_classes(used)]
         return [*found, self._skipped_warning()] if self._skipped else found
 
-    def _leaks(self) -> list[str]:
-        players = {split: set(self._split(split)["player"]) for split in SPLITS}
-        both = players["train"] & players["test"]
-        if not both:
-            return []
-        return [
-            f"{len(both)} players have clips in both train and test ({', '.join(sorted(both)[:3])}): the test doesn't "
-            "show how the model does on new players; data.resplit=true splits by player"
-        ]
-
-    def _gaps(self) -> list[str]:
-        gaps = []
-        for split in SPLITS:
-            if absent := [slug for slug in RUDIMENTS if slug not in set(self._split(split)["rudiment"])]:
-                named = f"{', '.join(absent[:3])}{', …' if len(absent) > 3 else ''}"
-                gaps.append(f"{len(absent)} of {len(RUDIMENTS)} classes have no clip in the {split} split: {named}")
-        return gaps
-
     def describe(self) -> dict[str, Any]:
-        """Facts about the data for the result file; after `prepare`. Everything in it is JSON."""
+        """Facts about the data for the result file, as of the last `prepare`. Everything in it is JSON."""
         used = {split: self._split(split) for split in SPLITS}
         return {
             "name": self.name,
@@ -380,7 +342,7 @@ def fingerprint(data_cfg: Mapping[str, Any]) -> str:
         ConfigError: An unknown key or an impossible value.
         DataError: The data can't be had or are malformed.
     """
-    values = {str(key): _plain(value) for key, value in data_cfg.items() if key != "_target_"}
+    values = {str(key): plain(value) for key, value in data_cfg.items() if key != "_target_"}
     known = [name for name in inspect.signature(SousaData).parameters if name != "self"]
     for key in values:
         if key not in known:
@@ -393,38 +355,7 @@ def fingerprint(data_cfg: Mapping[str, Any]) -> str:
     return SousaData(**values).fingerprint
 
 
-def _plain(value: Any) -> Any:
-    """OmegaConf's containers as Python's."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(item) for item in value]
-    return value
-
-
 def _digest(clips: pd.DataFrame, sizes: np.ndarray, more: str) -> str:
     columns = [clips[name].tolist() for name in ("split", *(name for name in COLUMNS if name != "rudiment"))]
     lines = ["\t".join(map(str, row)) for row in zip(*columns, sizes.tolist(), strict=True)]
     return hashlib.blake2b("\n".join([*sorted(lines), more]).encode(), digest_size=32).hexdigest()
-
-
-def _need(key: str, value: object, good: bool, what: str) -> None:
-    if not good:
-        raise ConfigError(f"data.{key}={value} can't be: it must be {what}.")
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _several(key: str, value: str | Sequence[str] | None) -> tuple[str, ...] | None:
-    if value is None:
-        return None
-    values = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Sequence) else ()
-    if not values or not all(isinstance(item, str) and item for item in values):
-        raise ConfigError(f"data.{key}={value} can't be: it must be a name or a list of names.")
-    return values

@@ -52,6 +52,14 @@ def not_finite(path: Path) -> None:
     sf.write(path, np.full((4410, 2), np.nan), 44_100, format="WAV", subtype="FLOAT")
 
 
+def six_milliseconds(path: Path) -> None:
+    sf.write(path, noise(0.006), 44_100)
+
+
+def just_too_short(path: Path) -> None:
+    sf.write(path, noise(0.0995), 44_100)
+
+
 def text(path: Path) -> None:
     path.write_text("<html>404 Not Found</html>" * 50)
 
@@ -65,6 +73,8 @@ DAMAGES = [
     (no_samples, "holds no audio: its length is zero"),
     (cut_wav, "is truncated"),
     (not_finite, "holds samples that are not finite"),
+    (six_milliseconds, r"is too short: 6\.\d+ ms, and the least is 100 ms"),
+    (just_too_short, r"is too short: 99\.5 ms"),
     (text, "is no audio file"),
 ]
 
@@ -158,6 +168,14 @@ def test_unusual_clips_simply_work(generator: Path, kind: str) -> None:
     spectrum = np.abs(np.fft.rfft(wave)) / 8000
     assert int(spectrum.argmax()) == 440
     assert spectrum[440] == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("rate", [8_000, 44_100, 96_000])
+def test_the_shortest_clip_is_used(generator: Path, rate: int) -> None:
+    sf.write(clip_of(generator)[0], noise(0.1, rate), rate, format="WAV")
+    made = data(generator)
+    made.prepare([16_000])
+    assert made.waveforms("train", 16_000).lengths.min() == 1600
 
 
 def test_a_very_loud_clip_is_clipped_not_wrapped(generator: Path) -> None:

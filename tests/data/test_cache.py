@@ -9,6 +9,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def test_each_clip_is_decoded_once(generator: Path, decoded: list) -> None:
     assert len(decoded) == 120
     data(generator).prepare([16_000, 32_000])
     assert len(decoded) == 240
-    data(generator, name="full", clips=None, max_duration=0.05, quantum=0.01, fold="1/3").prepare([16_000])
+    data(generator, name="full", clips=None, max_duration=0.1, quantum=0.01, fold="1/3").prepare([16_000])
     assert len(decoded) == 240
 
 
@@ -92,13 +93,13 @@ def test_a_changed_clip_is_decoded_again(generator: Path, decoded: list) -> None
 
 
 def test_max_duration_cuts_and_reuses(generator: Path, decoded: list) -> None:
-    short, long = data(generator, max_duration=0.05, quantum=0.01), data(generator)
+    short, long = data(generator, max_duration=0.1, quantum=0.01), data(generator)
     long.prepare([16_000])
     short.prepare([16_000])
     assert len(decoded) == 240
-    assert set(short.waveforms("train", 16_000).lengths) == {800}
+    assert set(short.waveforms("train", 16_000).lengths) == {1600}
     for ours, whole in zip(stores(short), stores(long), strict=True):
-        np.testing.assert_array_equal(ours, whole[:800])
+        np.testing.assert_array_equal(ours, whole[:1600])
 
 
 def test_clips_longer_than_is_stored_are_decoded_again_when_more_is_wanted(generator: Path, decoded: list) -> None:
@@ -290,6 +291,34 @@ def test_a_cache_folder_that_cannot_be_made(generator: Path, tmp_path: Path) -> 
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"cache folder .*file/x can't be made"):
         data(generator, cache_dir=str(tmp_path / "file" / "x")).prepare([16_000])
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_are_the_threads_that_decode(generator: Path, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = set()
+    real = cache_module.decode
+    together = threading.Barrier(workers)
+
+    def noting(*arguments):
+        if threading.current_thread().name not in threads:
+            threads.add(threading.current_thread().name)
+            together.wait(timeout=30)  # a thread's first clip waits for the others' first
+        return real(*arguments)
+
+    monkeypatch.setattr(cache_module, "decode", noting)
+    data(generator, workers=workers).prepare([16_000])
+    assert len(threads) == workers
+
+
+def test_the_rates_of_all_preparations_are_described(generator: Path) -> None:
+    """A model may need a rate of its own, after those that all models share."""
+    made = data(generator)
+    made.prepare([16_000, 32_000])
+    made.prepare([48_000])
+    facts = made.describe()["cache"]
+    assert facts["sample_rates"] == [16_000, 32_000, 48_000]
+    assert facts["bytes"] > 240 * 0.12 * 96_000 * 2
+    assert [made.waveforms("test", rate).lengths[0] for rate in facts["sample_rates"]] == [1920, 3840, 5760]
 
 
 def test_progress_is_reported(generator: Path) -> None:

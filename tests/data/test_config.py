@@ -52,6 +52,9 @@ def test_the_sizes_are_nested() -> None:
         ("clips", {"train": 0}, r"data\.clips\.train=0"),
         ("clips", {"trian": 5}, r"data\.clips\.trian: the splits are"),
         ("max_duration", 0, r"data\.max_duration=0"),
+        ("max_duration", 0.05, r"data\.max_duration=0\.05 .* at least 0\.1"),
+        ("workers", 0, r"data\.workers=0 .* at least 1, or null"),
+        ("workers", 1.5, r"data\.workers=1\.5"),
         ("quantum", 6.0, r"data\.quantum=6\.0"),
         ("on_bad_clip", "ignore", r"data\.on_bad_clip=ignore .* error or skip"),
         ("shards", "some", r"data\.shards=some .* fewest or all"),
@@ -132,6 +135,37 @@ def test_no_torch(generator: Path) -> None:
         "assert 'torch' not in sys.modules and 'huggingface_hub' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_pandas_comes_with_the_class_only() -> None:
+    """The processes that write synthetic clips import this package and would wait for pandas."""
+    code = (
+        "import sys, sousa_bench.data.synthetic, sousa_bench.data.synthetic.worker; "
+        "assert 'pandas' not in sys.modules; "
+        "from hydra.utils import instantiate; "
+        "made = instantiate({'_target_': 'sousa_bench.data.SousaData', 'name': 'tiny', 'workers': 2}); "
+        "assert made.workers == 2 and 'pandas' in sys.modules; "
+        "from sousa_bench.data import SousaData, fingerprint; assert type(made) is SousaData and callable(fingerprint)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_unknown_name_of_the_package() -> None:
+    import sousa_bench.data
+
+    with pytest.raises(AttributeError, match="SouzaData"):
+        _ = sousa_bench.data.SouzaData
+
+
+def test_workers_are_no_part_of_a_runs_identity(generator: Path) -> None:
+    from sousa_bench.sweep.fingerprint import fingerprint as identity
+
+    node = {"name": "tiny", "root": str(generator), "_target_": "sousa_bench.data.SousaData"}
+    one, two, other = (
+        identity(OmegaConf.create({"seed": 0, "data": node | more}))
+        for more in ({"workers": 1}, {"workers": 2}, {"workers": 2, "quantum": 1.0})
+    )
+    assert one == two != other
 
 
 def test_describe_is_json(generator: Path) -> None:

@@ -112,10 +112,43 @@ def test_a_player_in_train_and_test_is_told(tmp_path: Path) -> None:
     table.assign(split=["train", "val", "test"] * 3).to_csv(tmp_path / "metadata.csv", index=False)
     made = data(tmp_path)
     made.prepare([16_000])
-    assert any("in both train and test" in warning for warning in made.warnings)
+    told = [warning for warning in made.warnings if "in both" in warning]
+    pairs = ("train and val", "train and test", "val and test")
+    assert len(told) == 3
+    assert all(f"3 players with clips in both {pair}" in warning for pair, warning in zip(pairs, told, strict=True))
     again = data(tmp_path, resplit=True)
     again.prepare([16_000])
     assert not any("in both" in warning for warning in again.warnings)
+
+
+@pytest.mark.parametrize(("first", "second"), [("train", "val"), ("train", "test"), ("val", "test")])
+def test_a_player_in_any_two_splits_is_told(tmp_path: Path, first: str, second: str) -> None:
+    table = rows(players=4, rudiments=2)
+    write_audio(tmp_path, table)
+    splits = ["train", "train", "val", "val", "test", "test", first, second]
+    table.assign(split=splits).to_csv(tmp_path / "metadata.csv", index=False)
+    made = data(tmp_path)
+    made.prepare([16_000])
+    told = [warning for warning in made.warnings if "in both" in warning]
+    assert len(told) == 1
+    assert told[0].startswith(f"1 player with clips in both {first} and {second} (player-003)")
+
+
+def test_metadata_csv_clips_without_a_split_are_told(tmp_path: Path) -> None:
+    table = rows(players=4, rudiments=3)
+    write_audio(tmp_path, table)
+    splits = [*["train"] * 3, *["val"] * 3, *["test"] * 3, None, None, "train"]
+    table.assign(split=splits).to_csv(tmp_path / "metadata.csv", index=False)
+    made = data(tmp_path)
+    made.prepare([16_000])
+    assert made.describe()["counts"] == {"train": 4, "val": 3, "test": 3}
+    assert [warning for warning in made.warnings if "without a split" in warning] == [
+        "2 clips of 1 player (player-003) without a split: not used; data.resplit=true uses all clips"
+    ]
+    everything = data(tmp_path, resplit=True)
+    everything.prepare([16_000])
+    assert sum(everything.describe()["counts"].values()) == 12
+    assert not any("without a split" in warning for warning in everything.warnings)
 
 
 def test_hub_subset_reads_few_shards(tmp_path: Path) -> None:
@@ -249,4 +282,7 @@ def test_a_player_in_no_split_is_told(generator: Path) -> None:
     made = data(generator)
     made.prepare([16_000])
     assert made.describe()["counts"]["train"] == 120
-    assert any("player-001" in warning for warning in made.warnings)
+    assert any("40 clips of 1 player (player-001) without a split" in warning for warning in made.warnings)
+    everything = data(generator, fold="1/3")
+    everything.prepare([16_000])
+    assert not any("without a split" in warning for warning in everything.warnings)

@@ -31,6 +31,15 @@ def test_written_once_and_read_like_real_data(own_cache: Path, monkeypatch: pyte
     assert again.test_fingerprint == made.test_fingerprint
 
 
+def test_workers_reach_the_writer(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sousa_bench.data.synthetic import writer
+
+    real, seen = writer.write_dataset, []
+    monkeypatch.setattr(writer, "write_dataset", lambda *a, **k: (seen.append(k["workers"]), real(*a, **k)))
+    data(None, **NODE, workers=1).prepare([16_000])
+    assert seen == [1]
+
+
 def test_the_fingerprint_needs_no_data(own_cache: Path) -> None:
     first = fingerprint(NODE)
     assert not (own_cache / "synthetic").exists()

@@ -84,10 +84,4 @@ class GeneratorFolder(FolderSource):
                         f"{path} puts player {name} into both {of_player[name]} and {split}. "
                         "data.resplit=true makes new splits by player."
                     )
-        left_out = sorted({player for player in players if player not in of_player})
-        if left_out and of_player:
-            self.warnings.append(
-                f"splits.json names no split for {len(left_out)} players ({', '.join(left_out[:3])}"
-                f"{', …' if len(left_out) > 3 else ''}): their clips are not used; data.resplit=true uses them"
-            )
         return [of_player.get(player, "") for player in players]

@@ -72,7 +72,10 @@ class SyntheticFolder(GeneratorFolder):
 
 
 def synthetic_source(
-    parameters: Mapping[str, Any], cache: Path, progress: Callable[[int, int], None] | None = None
+    parameters: Mapping[str, Any],
+    cache: Path,
+    progress: Callable[[int, int], None] | None = None,
+    workers: int | None = None,
 ) -> SyntheticFolder:
     """The dataset of a recipe, written first if need be; of several processes that want it, one writes.
 
@@ -80,6 +83,7 @@ def synthetic_source(
         parameters: `data.synthetic` of the config.
         cache: Folder of all caches.
         progress: Called now and then with (clips written, clips to write).
+        workers: Processes that write; None: one for each usable core.
 
     Raises:
         ConfigError: See `recipe`.
@@ -96,7 +100,7 @@ def synthetic_source(
             with _alone(folder.with_suffix(".lock")):
                 if not (folder / LABELS).is_file():
                     log.info("Writing %s synthetic clips, once, to %s", f"{content['clips']:,}", folder)
-                    write_dataset(folder, **{key: content[key] for key in _KEYS}, progress=progress)
+                    write_dataset(folder, **{key: content[key] for key in _KEYS}, progress=progress, workers=workers)
         except OSError as error:
             raise DataError(
                 f"The synthetic data can't be written to {folder} ({error.strerror or error}): free some space, or "
