@@ -1,7 +1,8 @@
 """Augmentations of the training clips, each with its own switch.
 
 Every random number comes from (seed, epoch, clip): the same clip in the same epoch is augmented alike whatever the
-batch, the micro-batch, the number of processes, and however often the run was interrupted. Mixup, gain and noise act
+batch, the micro-batch, the number of processes, and however often the run was interrupted (mixup's partner alone comes
+from the batch). Mixup, gain and noise act
 on the waveform; time stretch and SpecAugment on the features, so that one code serves all models.
 """
 
@@ -145,6 +146,17 @@ class Augmentation:
             probability = getattr(self, part).probability
             if not 0 <= probability <= 1:
                 raise ConfigError(f"augmentation.{part}.probability={probability} is no probability; give 0 to 1")
+        for part, low, high in (("gain", "min_db", "max_db"), ("noise", "min_snr_db", "max_snr_db")):
+            chosen = getattr(self, part)
+            if getattr(chosen, low) > getattr(chosen, high):
+                raise ConfigError(f"augmentation.{part} needs {low} <= {high}")
+        spec = self.spec_augment
+        for key in ("time_masks", "frequency_masks"):
+            if getattr(spec, key) < 0:
+                raise ConfigError(f"augmentation.spec_augment.{key}={getattr(spec, key)} must be 0 or more")
+        for key in ("max_time_fraction", "max_frequency_fraction"):
+            if not 0 <= getattr(spec, key) <= 1:
+                raise ConfigError(f"augmentation.spec_augment.{key}={getattr(spec, key)} must lie between 0 and 1")
         if self.time_stretch.min_rate <= 0 or self.time_stretch.max_rate < self.time_stretch.min_rate:
             raise ConfigError("augmentation.time_stretch needs 0 < min_rate <= max_rate")
         if self.mixup.alpha <= 0:
@@ -229,10 +241,11 @@ class Augmentation:
         Returns:
             Features and mask of the same shapes.
         """
+        frames = _own_frames(features, mask, pad_value)
         if (draws.rate != 1).any():
-            features, mask = _stretch(features, mask, draws.rate, pad_value)
+            features, mask = _stretch(features, mask, draws.rate, frames, pad_value)
         if self.spec_augment.enabled:
-            features = _mask_bands(features, draws.time_masks, draws.frequency_masks)
+            features = _mask_bands(features, frames, draws.time_masks, draws.frequency_masks)
         return features, mask
 
 
@@ -262,13 +275,22 @@ def _noise_bank(device: torch.device, samples: int) -> Tensor:
     return _banks[key]
 
 
-def _stretch(features: Tensor, mask: Tensor | None, rate: np.ndarray, pad_value: float) -> tuple[Tensor, Tensor | None]:
-    frames = features.shape[1]
-    rates = torch.as_tensor(rate, dtype=torch.float32, device=features.device)[:, None]
-    position = torch.arange(frames, device=features.device) * rates
-    beyond = position > frames - 1
-    low = position.floor().long().clamp(max=frames - 1)
-    high = (low + 1).clamp(max=frames - 1)
+def _own_frames(features: Tensor, mask: Tensor | None, pad_value: float) -> Tensor:
+    """(batch,) int64: how many frames of each clip come before its padding, at least one."""
+    inside = (features != pad_value).any(dim=2) if mask is None else ~mask
+    index = torch.arange(1, features.shape[1] + 1, device=features.device)
+    return (inside * index).amax(dim=1).clamp(min=1)
+
+
+def _stretch(
+    features: Tensor, mask: Tensor | None, rate: np.ndarray, frames: Tensor, pad_value: float
+) -> tuple[Tensor, Tensor | None]:
+    index = torch.arange(features.shape[1], device=features.device)
+    position = index * torch.as_tensor(rate, dtype=torch.float32, device=features.device)[:, None]
+    last = (frames - 1)[:, None]
+    beyond = (position > last) | (index > last)
+    low = torch.minimum(position.floor().long(), last)
+    high = torch.minimum(low + 1, last)
     share = (position - low).clamp(0, 1).to(features.dtype)[:, :, None]
     rows = torch.arange(len(features), device=features.device)[:, None]
     stretched = torch.lerp(features[rows, low], features[rows, high], share)
@@ -276,17 +298,21 @@ def _stretch(features: Tensor, mask: Tensor | None, rate: np.ndarray, pad_value:
     return stretched, None if mask is None else mask[rows, low] | beyond
 
 
-def _mask_bands(features: Tensor, time_masks: np.ndarray, frequency_masks: np.ndarray) -> Tensor:
-    hidden = _bands(time_masks, features.shape[1], features.device)[:, :, None]
-    hidden = hidden | _bands(frequency_masks, features.shape[2], features.device)[:, None, :]
-    mean = features.mean(dim=(1, 2), keepdim=True)
-    return torch.where(hidden, mean, features)
+def _mask_bands(features: Tensor, frames: Tensor, time_masks: np.ndarray, frequency_masks: np.ndarray) -> Tensor:
+    device = features.device
+    inside = (torch.arange(features.shape[1], device=device) < frames[:, None])[:, :, None]
+    own = frames.cpu().numpy()
+    bins = np.full(len(features), features.shape[2])
+    hidden = torch.as_tensor(_bands(time_masks, own, features.shape[1]), device=device)[:, :, None]
+    hidden = hidden | torch.as_tensor(_bands(frequency_masks, bins, features.shape[2]), device=device)[:, None, :]
+    mean = (features * inside).sum(dim=(1, 2)) / (frames * features.shape[2])
+    return torch.where(hidden & inside, mean[:, None, None].to(features.dtype), features)
 
 
-def _bands(bands: np.ndarray, size: int, device: torch.device) -> Tensor:
-    """(batch, bands, [place, width] as shares of the size) → (batch, size) bool, True inside a band."""
-    width = np.round(bands[:, :, 1] * size)
-    start = np.floor(bands[:, :, 0] * (size - width + 1))
-    index = np.arange(size)
+def _bands(bands: np.ndarray, sizes: np.ndarray, length: int) -> np.ndarray:
+    """(batch, bands, [place, width] as shares of each size) → (batch, length) bool, True inside a band."""
+    width = np.round(bands[:, :, 1] * sizes[:, None])
+    start = np.floor(bands[:, :, 0] * (sizes[:, None] - width + 1))
+    index = np.arange(length)
     inside = (index >= start[:, :, None]) & (index < (start + width)[:, :, None])
-    return torch.as_tensor(inside.any(axis=1), device=device)
+    return inside.any(axis=1)

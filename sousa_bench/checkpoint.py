@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from sousa_bench.result import Recorder
 
 LAST = "last.pt"
+log = logging.getLogger(__name__)
 AGREE_STEPS = 8  # on GPUs, steps between two times that the ranks of a run ask each other whether to stop
 
 
@@ -86,22 +88,19 @@ class Checkpoints:
                 file.unlink(missing_ok=True)
 
     def last(self) -> dict[str, Any] | None:
-        """The last checkpoint, or None when there is none that can be read."""
+        """The last checkpoint, or None when there is none that can be read (which is said)."""
         path = self.folder / LAST
         if not path.exists():
             return None
-        return torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # what a torn file makes the reader stumble over has no one type
+            log.warning("%s can't be read (%s): the run starts afresh", path, error)
+            return None
 
     def best(self, state: dict[str, Any]) -> dict[str, Any]:
         """The best weights that ``state`` names."""
         return torch.load(self.folder / state["best_file"], map_location="cpu", weights_only=True)
-
-    def remove(self) -> None:
-        """Delete the files of a run that is complete."""
-        for file in self.folder.glob("*.pt"):
-            file.unlink(missing_ok=True)
-        with suppress(OSError):
-            self.folder.rmdir()
 
 
 class KeepState(pl.Callback):
@@ -114,6 +113,7 @@ class KeepState(pl.Callback):
         minutes: Between two checkpoints within an epoch.
         patience: Epochs without a better ``val_acc`` before training ends, or None.
         fit_seconds: Seconds of earlier attempts.
+        told: Gives what later attempts must know of this one besides the training's state.
     """
 
     def __init__(
@@ -124,6 +124,7 @@ class KeepState(pl.Callback):
         minutes: float,
         patience: int | None,
         fit_seconds: float = 0.0,
+        told: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         self.checkpoints = checkpoints
         self.recorder = recorder
@@ -131,6 +132,7 @@ class KeepState(pl.Callback):
         self.minutes = minutes
         self.patience = patience
         self.fit_seconds = fit_seconds
+        self.told = told
         self._mark = time.monotonic()
         self._saved = time.monotonic()
         self._shown = 0.0
@@ -197,7 +199,7 @@ class KeepState(pl.Callback):
         self.fit_seconds += now - self._mark
         self._mark = self._saved = now
         state = capture(module, trainer, place)
-        state |= {"fit_seconds": self.fit_seconds, "finished": finished}
+        state |= {"fit_seconds": self.fit_seconds, "finished": finished, "told": self.told()}
         if trainer.is_global_zero:
             self.checkpoints.save(state, best)
         trainer.strategy.barrier()  # the other ranks read the files at the fit's end

@@ -17,6 +17,7 @@ from torch.nn.functional import log_softmax, one_hot, pad
 from sousa_bench.augmentation import FULL_SCALE, Augmentation
 from sousa_bench.data.datamodule import Batch, Clips, FeatureMemory, SousaDataModule
 from sousa_bench.distributed import gathered, same_tensors, sum_gradients
+from sousa_bench.errors import UserError
 from sousa_bench.metrics import split_metrics
 from sousa_bench.rudiments import RUDIMENTS
 
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 NO_LOSS = torch.zeros((), dtype=torch.float64)  # of a rank whose part of a batch is empty
 
 
-class NonFiniteLossError(ArithmeticError):
-    """The training loss became NaN or infinite."""
+class NonFiniteLossError(UserError):
+    """The training or validation loss became NaN or infinite."""
 
 
 @dataclass(frozen=True)
@@ -112,15 +113,20 @@ class Classifier(pl.LightningModule):
         self.history: list[dict[str, Any]] = []
         self.outputs: dict[str, tuple[Tensor, Tensor]] = {}
         self._batch_outputs: list[tuple[np.ndarray, Tensor]] = []
-        self._step_started = 0.0
         self._frames_of: dict[int, int] = {}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW over the trainable parameters, without decay for vectors."""
+        """AdamW over the trainable parameters, without decay for vectors.
+
+        Vectors are also those that a method stores with a second dimension of one, such as IA3's factors, whose
+        neutral value is 1 and not 0.
+        """
         trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        vectors = [p for p in trainable if p.numel() == max(p.shape, default=1)]
+        matrices = [p for p in trainable if p.numel() > max(p.shape, default=1)]
         groups = [
-            {"params": [p for p in trainable if p.ndim > 1], "weight_decay": self.optimization.weight_decay},
-            {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": matrices, "weight_decay": self.optimization.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
         ]
         return torch.optim.AdamW(
             [group for group in groups if group["params"]],
@@ -222,8 +228,10 @@ class Classifier(pl.LightningModule):
     ) -> tuple[Tensor, Tensor | None]:
         """Features (clips, frames, bins) and mask of clips as they are, from memory where it holds them.
 
-        Each clip is computed at its own place on the length grid and then padded to the longest, so that what the
-        model sees of a clip does not depend on which clips stand beside it.
+        Each clip is computed at its own place on the length grid and then padded to the longest. A batch of
+        validation or test holds clips of one place, so that what the model sees of a clip there does not depend on
+        which clips stand beside it; a training batch may hold neighbouring places, and the shorter clips then end in
+        padding.
 
         Args:
             split: ``train``, ``val`` or ``test``.
@@ -271,6 +279,8 @@ class Classifier(pl.LightningModule):
             )
 
     def _evaluate(self, batch: Batch) -> None:
+        if not len(batch.index):  # another process has one batch more
+            return
         logits = self.model.backbone(*self.clip_features(batch.split, batch.index))
         self._batch_outputs.append((batch.index, logits.float()))
 
@@ -291,6 +301,11 @@ class Classifier(pl.LightningModule):
         """Close the epoch: its losses and metrics enter the history."""
         metrics = self._split_outputs("val")
         self._check_finite(self.current_epoch)
+        if not math.isfinite(metrics["val_loss"]):
+            raise NonFiniteLossError(
+                f"the validation loss became {metrics['val_loss']} after epoch {self.current_epoch + 1}; lower the "
+                f"learning rate (now {self.optimization.learning_rate:g}, peft.learning_rate=…)"
+            )
         loss, clips = self.over_processes()
         self.history.append(
             {

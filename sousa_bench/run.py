@@ -67,6 +67,7 @@ class _Run:
     trainer: pl.Trainer
     state: dict[str, Any] | None
     fit_seconds: float
+    fit_peak: int
 
     def __init__(self, cfg: DictConfig, folder: Path, recorder: Recorder, stop: Stop) -> None:
         self.cfg = cfg
@@ -77,6 +78,8 @@ class _Run:
         self.accelerator = hardware.choose_accelerator(self.settings.accelerator)
         self.precision = hardware.choose_precision(self.settings.precision, self.accelerator)
         self.checkpoints = Checkpoints(folder)
+        self.peak = 0
+        self.told_before = False
 
     def complete(self) -> None:
         """All phases in order."""
@@ -93,7 +96,13 @@ class _Run:
                 self._test(logger)
             exit_code = 0
         finally:
+            self._close(logger, exit_code)
+
+    def _close(self, logger: RunLogger, exit_code: int) -> None:
+        try:
             logger.finish(exit_code)
+        except Exception as error:  # the result is complete: what its log lacks is a warning
+            self._warn(f"the run's log could not be closed: {type(error).__name__}: {error}")
 
     def _prepare_data(self) -> None:
         self.data = build(self.cfg.data)
@@ -130,7 +139,7 @@ class _Run:
                     self._fit(logger)
                 return
             except Exception as error:
-                if not hardware.out_of_memory(error) or micro == 1:
+                if not hardware.out_of_memory(error) or micro == evaluation == 1:
                     raise
                 if self.settings.devices > 1:  # the other processes wait for this one: all end
                     error.add_note(
@@ -144,18 +153,40 @@ class _Run:
 
     def _warn_of_memory(self, where: str, micro: int) -> None:
         message = (
-            f"memory ran out ({where}); went on from the last checkpoint with micro-batches of {micro} clips "
-            f"(the effective batch stays {self.settings.batch_size})"
+            f"memory ran out ({where}); went on from the last checkpoint with micro-batches of {micro} clips (the "
+            f"effective batch stays {self.settings.batch_size}; dropout draws other units)"
         )
         if self.cfg.peft.get("batch_norm") == "train" or self.cfg.peft.name == "full":
             message += "; where batch statistics train, they come from smaller batches: not quite the same experiment"
         self._warn(message)
 
     def _release(self) -> None:
+        self.peak = max(self.peak, hardware.peak_memory(self.accelerator))
         for part in ("module", "trainer", "injection", "model"):
             self.__dict__.pop(part, None)
         if self.accelerator == "gpu":
             torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+
+    def _told(self) -> dict[str, Any]:
+        """What a later attempt's result repeats of this one."""
+        return {
+            "warnings": list(self.recorder.result["warnings"]),
+            "phases": dict(self.recorder.result["phases"]),
+            "peak": max(self.peak, hardware.peak_memory(self.accelerator)),
+        }
+
+    def _recall(self, told: dict[str, Any]) -> None:
+        """Take over, once, what earlier attempts had to tell."""
+        if self.told_before:
+            return
+        self.told_before = True
+        for message in told["warnings"]:
+            self.recorder.warn(message)
+        phases = self.recorder.result["phases"]
+        for name, seconds in told["phases"].items():
+            phases[name] = phases.get(name, 0.0) + seconds
+        self.peak = told["peak"]
 
     def _build(self, micro_batch_size: int, eval_batch_size: int) -> None:
         cfg, settings = self.cfg, self.settings
@@ -168,7 +199,12 @@ class _Run:
         if self.model.sample_rate not in SAMPLE_RATES:
             with self.recorder.phase("data"):
                 self.data.prepare((self.model.sample_rate,))
+                self.recorder.add(data=self.data.describe())
         self.state = self.checkpoints.last()
+        if self.state:
+            self._recall(self.state["told"])
+            micro_batch_size = min(micro_batch_size, self.state["micro_batch_size"])
+        self.told_before = True
         self.datamodule = SousaDataModule(
             self.data,
             sample_rate=self.model.sample_rate,
@@ -215,6 +251,7 @@ class _Run:
             settings.checkpoint_minutes,
             settings.early_stopping,
             state["fit_seconds"] if state else 0.0,
+            self._told,
         )
         callbacks.append(keep)
         if state:
@@ -229,6 +266,7 @@ class _Run:
             finally:
                 self.stop.training = False
         self.fit_seconds = keep.fit_seconds
+        self.fit_peak = max(self.peak, hardware.peak_memory(self.accelerator))
 
     def _trainer(self, logger: RunLogger, callbacks: list[pl.Callback]) -> pl.Trainer:
         return pl.Trainer(
@@ -276,7 +314,6 @@ class _Run:
         if self.trainer.is_global_zero:
             write_predictions(self.folder / PREDICTIONS_FILE, table, logits)
             self.injection.save(self.folder / ADAPTER_FOLDER, self.cfg)
-            self.checkpoints.remove()
 
     def _report(self, logger: RunLogger) -> None:
         history = self.module.history
@@ -286,6 +323,7 @@ class _Run:
         if self.settings.train_batches is not None:
             clips = min(clips, self.settings.train_batches * self.settings.batch_size)
         train_seconds = sum(entry["train_seconds"] for entry in history)
+        self.recorder.result["phases"]["fit"] = self.fit_seconds
         self.recorder.add(
             history=history,
             metrics={
@@ -301,7 +339,7 @@ class _Run:
                 "param_efficiency": parameters["trainable"] / parameters["total"],
                 "training_time_seconds": self.fit_seconds,
                 "avg_epoch_time": self.fit_seconds / len(history),
-                "peak_memory_bytes": hardware.peak_memory(self.accelerator),
+                "peak_memory_bytes": max(self.fit_peak, hardware.peak_memory(self.accelerator)),
                 "samples_per_second": clips * len(history) / max(train_seconds, 1e-9),
                 "epochs": len(history),
                 "steps": self.module.steps_done,

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
+
+from omegaconf import DictConfig, OmegaConf
 
 from sousa_bench.errors import ConfigError
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
+ACCELERATORS = ("auto", "cpu", "gpu")
+WEIGHTS = ("random", "official", "embedded")
 
 
 @dataclass(frozen=True)
@@ -38,20 +43,60 @@ class TrainerSettings:
 
     def __post_init__(self) -> None:
         for key in ("max_epochs", "batch_size", "eval_batch_size", "devices"):
-            self._need(key, getattr(self, key) >= 1, "at least 1")
+            self._need(key, self._whole(key) and getattr(self, key) >= 1, "a whole number, at least 1")
         for key in ("micro_batch_size", "early_stopping", "train_batches", "eval_batches"):
-            value = getattr(self, key)
-            self._need(key, value is None or (value is not False and value >= 1), "at least 1, or null")
+            good = getattr(self, key) is None or (self._whole(key) and getattr(self, key) >= 1)
+            self._need(key, good, "a whole number, at least 1, or null")
         for key in ("warmup_fraction", "label_smoothing"):
-            self._need(key, 0 <= getattr(self, key) < 1, "from 0 up to, not including, 1")
+            self._need(key, self._number(key) and 0 <= getattr(self, key) < 1, "from 0 up to, not including, 1")
         for key in ("learning_rate", "gradient_clip"):
-            self._need(key, getattr(self, key) is None or getattr(self, key) > 0, "above 0, or null")
+            good = getattr(self, key) is None or (self._number(key) and getattr(self, key) > 0)
+            self._need(key, good, "a number above 0, or null")
         for key in ("weight_decay", "feature_memory_mb"):
-            self._need(key, getattr(self, key) >= 0, "0 or more")
-        self._need("checkpoint_minutes", self.checkpoint_minutes > 0, "above 0")
+            self._need(key, self._number(key) and getattr(self, key) >= 0, "a number, 0 or more")
+        self._need(
+            "checkpoint_minutes", self._number("checkpoint_minutes") and self.checkpoint_minutes > 0, "a number above 0"
+        )
         self._need("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
-        self._need("accelerator", self.accelerator in ("auto", "cpu", "gpu"), "auto, cpu or gpu")
+        self._need("accelerator", self.accelerator in ACCELERATORS, f"one of {', '.join(ACCELERATORS)}")
+        self._need("progress", isinstance(self.progress, bool), "true or false")
+
+    def _whole(self, key: str) -> bool:
+        return isinstance(getattr(self, key), int) and not isinstance(getattr(self, key), bool)
+
+    def _number(self, key: str) -> bool:
+        return isinstance(getattr(self, key), (int, float)) and not isinstance(getattr(self, key), bool)
 
     def _need(self, key: str, good: bool, what: str) -> None:
         if not good:
             raise ConfigError(f"trainer.{key}={getattr(self, key)!r} can't be: it must be {what}")
+
+
+def check_values(config: DictConfig) -> None:
+    """Look at the values that can be checked before anything heavy is loaded, so that a sweep is refused whole.
+
+    Args:
+        config: The composed config of one run.
+
+    Raises:
+        ConfigError: A value is impossible; the message names the key and what it may be.
+    """
+    experiment = config.get("experiment")
+    if isinstance(experiment, DictConfig):
+        raise ConfigError(
+            "the experiment's file sets nothing: its first line must be `# @package _global_`, or Hydra puts it below "
+            "`experiment`, where nothing reads it"
+        )
+    seed = config.get("seed")
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise ConfigError(f"seed={seed!r} can't be: it must be a whole number from 0 to 4294967295")
+    weights = str(config.get("weights", WEIGHTS[0]))
+    if weights not in WEIGHTS:
+        near = get_close_matches(weights, WEIGHTS, n=1)
+        hint = f" Did you mean weights={near[0]}?" if near else ""
+        raise ConfigError(f"weights={weights}: there is no such choice.{hint} Choices: {', '.join(WEIGHTS)}")
+    trainer = config.get("trainer")
+    if isinstance(trainer, DictConfig) and trainer.get("_target_") == f"{__name__}.{TrainerSettings.__name__}":
+        values = OmegaConf.to_container(trainer, resolve=True)
+        assert isinstance(values, dict)
+        TrainerSettings(**{str(key): value for key, value in values.items() if key != "_target_"})

@@ -81,7 +81,7 @@ class EpochBatches:
         seed: The run's seed.
         epoch: From 0.
         skip: Batches at the epoch's start that were done before an interruption.
-        limit: Use at most this many batches an epoch.
+        limit: Use at most this many batches an epoch, one with the longest clips first.
         rank: This process's number.
         world_size: Processes.
     """
@@ -110,7 +110,8 @@ class EpochBatches:
         chunks = [order[i : i + pool] for i in range(0, len(order), pool)]
         ordered = [chunk[np.argsort(clips.padded[chunk], kind="stable")] for chunk in chunks]
         batches = [chunk[i : i + batch_size] for chunk in ordered for i in range(0, len(chunk), batch_size)]
-        self.batches = [batches[i] for i in rng.permutation(len(batches))][:limit]
+        batches = [batches[i] for i in rng.permutation(len(batches))]
+        self.batches = batches if limit is None else _longest_first(batches, clips.padded)[:limit]
 
     def __len__(self) -> int:
         return len(self.batches) - self.skip
@@ -127,7 +128,7 @@ class EvalBatches:
     Args:
         clips: The split.
         batch_size: Most clips of a batch.
-        limit: Use at most this many batches.
+        limit: Use at most this many batches, one with the longest clips first.
         rank: This process's number.
         world_size: Processes.
     """
@@ -141,7 +142,11 @@ class EvalBatches:
         for length in np.unique(clips.padded):
             same = mine[clips.padded == length]
             self.batches += [same[i : i + batch_size] for i in range(0, len(same), batch_size)]
-        self.batches = self.batches[:limit][rank::world_size]
+        if limit is not None:
+            self.batches = _longest_first(self.batches, clips.padded)[:limit]
+        # Lightning wants as many batches from each process, and at least one; what lacks is an empty one.
+        self.batches += [mine[:0]] * (-len(self.batches) % world_size)
+        self.batches = self.batches[rank::world_size]
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -149,6 +154,12 @@ class EvalBatches:
     def __iter__(self) -> Iterator[Batch]:
         for step, members in enumerate(self.batches):
             yield Batch(self.split, members, members, 0, step)
+
+
+def _longest_first(batches: list[np.ndarray], padded: np.ndarray) -> list[np.ndarray]:
+    """Put the batch that needs the most memory in front: a run of a few batches is to show whether it fits."""
+    longest = max(range(len(batches)), key=lambda i: (padded[batches[i]].max(), len(batches[i])), default=0)
+    return batches[longest : longest + 1] + batches[:longest] + batches[longest + 1 :]
 
 
 class FeatureMemory:

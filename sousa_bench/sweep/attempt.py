@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import signal
 import sys
 import traceback
@@ -13,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from sousa_bench.errors import Interrupted, UserError
-from sousa_bench.result import ERROR_FILE, Recorder
+from sousa_bench.result import CHECKPOINT_FOLDER, ERROR_FILE, Recorder
 from sousa_bench.sweep import record
 from sousa_bench.sweep.job import Job
 
@@ -114,6 +115,8 @@ class Attempt:
             self.note(error)
             record.finish(self.job, self.status, self._blocks, error=self.error, failure=self.failure)
         self.recorded = True
+        if self.status == "completed":  # not before the record stands: until then the checkpoints are all there is
+            shutil.rmtree(self.job.folder / CHECKPOINT_FOLDER, ignore_errors=True)
 
     def report(self) -> None:
         """Tell the supervisor how it ended, in case the disk can't."""

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import sousa_bench
 from sousa_bench.errors import ConfigError
+from sousa_bench.settings import check_values
 from sousa_bench.sweep import record
 from sousa_bench.sweep.fingerprint import fingerprint, run_name
 from sousa_bench.sweep.job import Job
@@ -43,8 +44,9 @@ class Candidate:
         """Identify a config.
 
         Raises:
-            UserError: It can't be resolved, or its data can't be identified.
+            UserError: A value is impossible, it can't be resolved, or its data can't be identified.
         """
+        check_values(config)
         return cls(config, list(overrides), fingerprint(config), refusal(config))
 
 

@@ -57,7 +57,7 @@ def test_a_run_reports_every_fixed_field(config, folder):
     accuracy = (frame["predicted"] == frame["label"]).mean()
     assert blocks["metrics"]["test_acc"] == pytest.approx(accuracy)
     assert (folder / "adapter" / "adapter_model.safetensors").exists()
-    assert not (folder / "checkpoints").exists()
+    assert (folder / "checkpoints" / "last.pt").exists()  # until the record stands
 
 
 @pytest.mark.parametrize(
@@ -188,3 +188,56 @@ def test_the_saved_adapter_gives_the_tested_logits(config, folder):
         with torch.no_grad():
             logits = model(padded[None], torch.tensor([len(clip)]))[0]
         np.testing.assert_allclose(frame.loc[sample_id, "logits"], logits, atol=1e-4)
+
+
+def test_a_resumed_run_repeats_what_the_first_attempt_had_to_say(config, folder, monkeypatch):
+    original = Classifier._backward
+
+    def hungry(self, features, mask, targets, batch):
+        if self.micro_batch_size > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(self, features, mask, targets, batch)
+
+    cfg = config("model=efficientat", "trainer.train_batches=2")
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "_backward", hungry)
+        stop_after(patch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Interrupted):
+            run(cfg, folder)
+    blocks = run(cfg, folder)
+    assert any("memory ran out" in message for message in blocks["warnings"])
+    assert blocks["efficiency"]["micro_batch_size"] == 2
+    assert blocks["phases"]["fit"] == pytest.approx(blocks["efficiency"]["training_time_seconds"])
+
+
+def test_a_log_that_cannot_be_closed_is_a_warning(config, folder, monkeypatch):
+    def fail(self, exit_code):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("sousa_bench.loggers.RunLogger.finish", fail)
+    blocks = run(config("model=efficientat", "trainer.max_epochs=1", "trainer.train_batches=1"), folder)
+    assert blocks["metrics"]["test_acc"] is not None
+    assert any("could not be closed" in message for message in blocks["warnings"])
+
+
+def test_an_unreadable_checkpoint_starts_afresh_and_says_so(config, folder, caplog):
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints" / "last.pt").write_bytes(b"torn")
+    blocks = run(config("model=efficientat", "trainer.max_epochs=1", "trainer.train_batches=1"), folder)
+    assert "the run starts afresh" in caplog.text
+    assert len(blocks["history"]) == 1
+
+
+def test_a_validation_loss_of_nan_fails_while_the_checkpoint_stands(config, folder, monkeypatch):
+    original = Classifier._evaluate
+
+    def broken(self, batch):
+        original(self, batch)
+        if self.current_epoch == 1:
+            index, logits = self._batch_outputs[-1]
+            self._batch_outputs[-1] = (index, logits * float("nan"))
+
+    monkeypatch.setattr(Classifier, "_evaluate", broken)
+    with pytest.raises(NonFiniteLossError, match="validation loss became nan after epoch 2"):
+        run(config("model=efficientat", "trainer.train_batches=1"), folder)
+    assert (folder / "checkpoints" / "last.pt").exists()

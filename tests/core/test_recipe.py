@@ -1,0 +1,146 @@
+"""The training recipe: schedule, targets, decay, clipping. A wrong one shows in no traceback."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from sousa_bench.classifier import Classifier, Optimization
+from sousa_bench.data.datamodule import Batch, EpochBatches, EvalBatches
+from sousa_bench.run import run
+
+
+def optimization(**changes):
+    plain = {
+        "learning_rate": 1e-3,
+        "weight_decay": 0.1,
+        "warmup_fraction": 0.1,
+        "label_smoothing": 0.1,
+        "gradient_clip": 1.0,
+        "total_steps": 100,
+        "seed": 0,
+    }
+    return Optimization(**{**plain, **changes})
+
+
+def test_the_rate_rises_and_falls_as_a_cosine():
+    factor = optimization().factor
+    assert [factor(step) for step in (0, 4, 9)] == pytest.approx([0.1, 0.5, 1.0])
+    assert factor(10) == pytest.approx(1.0)
+    assert factor(55) == pytest.approx(0.5)
+    assert factor(99) == pytest.approx(0.5 * (1 + math.cos(math.pi * 89 / 90)))
+
+
+class Seen(Exception):
+    """Ends a run once a test has what it wants."""
+
+
+@pytest.fixture
+def first_step(config, folder, monkeypatch):
+    """Run up to the first training step and give the module and batch that it would take."""
+
+    def catch(*overrides):
+        found = {}
+
+        def step(self, batch, batch_idx):
+            found.update(module=self, batch=batch)
+            raise Seen
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Classifier, "training_step", step)
+            with pytest.raises(Seen):
+                run(config(*overrides), folder)
+        return found["module"], found["batch"]
+
+    return catch
+
+
+def test_targets_are_smoothed_and_mixed(first_step):
+    module, batch = first_step(
+        "model=efficientat", "augmentation.mixup.probability=1", "augmentation.mixup.alpha=1", "trainer.batch_size=8"
+    )
+    _, _, targets = module._training_inputs(batch)
+    clips = module.clips["train"]
+    draws = module.augmentation.draw(module.optimization.seed, batch.epoch, clips.keys[batch.index])
+    partners = batch.members[(draws.partner_rank * len(batch.members)).astype(int)]
+    for row, (own, other, weight) in enumerate(zip(batch.index, partners, draws.partner_weight, strict=True)):
+        expected = torch.full((40,), 0.1 / 40)
+        expected[clips.labels[own]] += 0.9 * (1 - weight)
+        expected[clips.labels[other]] += 0.9 * weight
+        torch.testing.assert_close(targets[row], expected)
+
+
+def test_without_augmentation_the_targets_are_smoothed_alike(first_step):
+    module, batch = first_step("model=efficientat", "augmentation=off")
+    _, _, targets = module._training_inputs(batch)
+    own = targets[torch.arange(len(targets)), module.clips["train"].labels[batch.index]]
+    torch.testing.assert_close(own, torch.full_like(own, 0.9 + 0.1 / 40))
+    torch.testing.assert_close(targets.sum(dim=1), torch.ones(len(targets)))
+
+
+@pytest.mark.parametrize("method", ["ia3", "adalora", "lora", "full"])
+def test_only_matrices_decay(first_step, method):
+    module, _ = first_step("model=ast", f"peft={method}", "trainer.weight_decay=0.1")
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    decay = {
+        names[id(parameter)]: group["weight_decay"]
+        for group in module.configure_optimizers().param_groups
+        for parameter in group["params"]
+    }
+    trainable = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    assert set(decay) == trainable
+    free = {name for name, value in decay.items() if value == 0}
+    assert all(name in free for name in trainable if "ia3_l" in name or "lora_E" in name or name.endswith("bias"))
+    assert any(value == 0.1 for value in decay.values())
+
+
+def test_gradients_are_clipped_and_the_rate_follows_the_schedule(config, folder, monkeypatch):
+    norms, rates = [], []
+
+    def step(self, closure=None):
+        gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        norms.append(torch.cat([g.flatten() for g in gradients]).norm().item())
+        rates.append(self.param_groups[0]["lr"])
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    overrides = ["trainer.gradient_clip=0.01", "trainer.max_epochs=2", "trainer.learning_rate=0.5"]
+    run(config("model=efficientat", *overrides), folder)
+    assert max(norms) == pytest.approx(0.01, rel=1e-3)
+    expected = optimization(total_steps=len(rates)).factor
+    assert rates == pytest.approx([0.5 * expected(step) for step in range(len(rates))])
+
+
+class FewClips:
+    """Lengths of a split, without audio."""
+
+    split = "train"
+
+    def __init__(self, padded):
+        self.padded = np.asarray(padded)
+
+    def __len__(self):
+        return len(self.padded)
+
+
+def test_a_limited_run_takes_a_batch_with_the_longest_clips():
+    clips = FewClips([2] * 20 + [5] * 3 + [3] * 20)
+    assert clips.padded[EvalBatches(clips, 4, limit=1).batches[0]].max() == 5
+    assert clips.padded[EpochBatches(clips, 4, 0, 0, limit=1).batches[0]].max() == 5
+
+
+def test_every_process_gets_as_many_batches():
+    clips = FewClips([2] * 5)
+    ranks = [EvalBatches(clips, 4, rank=rank, world_size=3) for rank in range(3)]
+    assert [len(rank) for rank in ranks] == [1, 1, 1]
+    assert sorted(i for rank in ranks for batch in rank for i in batch.index) == [0, 1, 2, 3, 4]
+    assert isinstance(next(iter(ranks[2])), Batch)
+
+
+def test_an_epoch_holds_every_clip_once():
+    clips = FewClips([2, 3, 5] * 11)
+    for epoch in (0, 1):
+        seen = [i for batch in EpochBatches(clips, 4, 7, epoch) for i in batch.members]
+        assert sorted(seen) == list(range(33))

@@ -1,0 +1,39 @@
+"""Impossible values are refused before anything starts, by name."""
+
+import pytest
+from omegaconf import open_dict
+
+from sousa_bench.errors import ConfigError
+from sousa_bench.settings import check_values
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("trainer.max_epochs=five", r"trainer\.max_epochs='five' can't be: it must be a whole number"),
+        ("trainer.batch_size=1.5", r"trainer\.batch_size=1\.5"),
+        ("trainer.max_epochs=true", r"trainer\.max_epochs=True"),
+        ("trainer.precision=fp16", r"trainer\.precision='fp16'.*32-true"),
+        ("trainer.learning_rate=-1", r"trainer\.learning_rate=-1"),
+        ("trainer.early_stopping=0", r"trainer\.early_stopping=0"),
+        ("trainer.progress=maybe", r"trainer\.progress='maybe'"),
+        ("seed=abc", r"seed='abc'"),
+        ("seed=-1", r"seed=-1"),
+        ("weights=oficial", r"Did you mean weights=official\?"),
+    ],
+)
+def test_refused(config, override, says):
+    with pytest.raises(ConfigError, match=says):
+        check_values(config(override))
+
+
+def test_the_defaults_pass(config):
+    check_values(config())
+
+
+def test_an_experiment_without_its_package_line_is_refused(config):
+    cfg = config()
+    with open_dict(cfg):
+        cfg.experiment = {"hydra": {"mode": "MULTIRUN"}}
+    with pytest.raises(ConfigError, match="@package _global_"):
+        check_values(cfg)
