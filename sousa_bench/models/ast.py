@@ -19,13 +19,13 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint as recompute
 from transformers import ASTConfig, ASTModel
 
-from sousa_bench.models.base import AudioModel, Frontend, Targets, WeightsInfo
+from sousa_bench.models.assembly import assemble
+from sousa_bench.models.base import AudioModel, Frontend, WeightsInfo
 from sousa_bench.models.fbank import KaldiFbank
 from sousa_bench.models.initialisation import classifier_, encoder_, sinusoid_grid
 from sousa_bench.models.weights import (
     CheckpointSource,
     check_kind,
-    initialise,
     load_official,
     pick_variant,
     seeded,
@@ -35,15 +35,6 @@ SOURCE = CheckpointSource(hub="MIT/ast-finetuned-audioset-10-10-0.4593", license
 AUDIOSET_CLASSES = 527
 MEAN, STD = -4.2677393, 4.5689974
 """Of AudioSet's log-mel values (YuanGongND/ast, ``egs/audioset/run.sh``)."""
-
-TARGETS = Targets(
-    groups={
-        "attention": (r"trunk\.layers\.\d+\.attention\.(q|k|v|o)_proj",),
-        "mlp": (r"trunk\.layers\.\d+\.mlp\.fc[12]",),
-    },
-    feedforward=(r"trunk\.layers\.\d+\.mlp\.fc2",),
-    blocks=(r"trunk\.layers\.\d+",),
-)
 
 
 @dataclass(frozen=True)
@@ -199,6 +190,8 @@ def build(
     *,
     num_classes: int | None = 40,
     variants: Mapping[str, Mapping[str, Any]],
+    head: str,
+    targets: Mapping[str, Any],
     name: str = "ast",
     variant: str | None = None,
     weights: str = "random",
@@ -211,6 +204,8 @@ def build(
     Args:
         num_classes: Outputs of a new head, or None for the checkpoint's own 527 AudioSet classes and their head.
         variants: Variant → the numbers of :class:`Shape`.
+        head: Dotted name, inside the backbone, of the module that makes the logits.
+        targets: Fields of :class:`sousa_bench.models.base.Targets`.
         name: The model's name in configs and results.
         variant: Key of ``variants``; None follows ``weights``.
         weights: ``official``, ``random`` or ``embedded``.
@@ -232,22 +227,17 @@ def build(
         loaded = load_official(SOURCE, checkpoint)
         return own_keys(loaded.state), loaded.info
 
-    info = initialise(
-        backbone,
-        name=name,
-        weights=weights,
-        seed=seed,
-        official=official,
-        fresh=() if num_classes is None else ("classifier.dense",),
-    )
-    return AudioModel(
+    return assemble(
         name=name,
         variant=variant,
         frontend=AstFrontend(shape.bins, shape.frames),
         backbone=backbone,
-        head_name="classifier",
-        targets=TARGETS,
-        weights=info,
+        head=head,
+        targets=targets,
+        weights=weights,
+        seed=seed,
+        official=official,
+        fresh=() if num_classes is None else (f"{head}.dense",),
     )
 
 

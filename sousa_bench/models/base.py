@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import torch
@@ -39,12 +39,15 @@ class Targets:
         groups: Group name → regular expressions that match whole module names inside the backbone
             (``attention``, ``mlp``, ``pointwise``, ``squeeze_excitation``, ``depthwise``, …).
         feedforward: Regular expressions for the modules that IA3 treats as feed-forward (it scales their input).
-        blocks: Regular expressions of the stacked blocks from input to output, one per block (``peft.layers=last_k``).
+        blocks: Regular expressions of the stacked blocks from input to output (``peft.layers=last_k``).
+        depth: Number of blocks, or the name of the variant's number (or numbers, summed) that says it. A sweep reads
+            it from the config, before there is a model to count in.
     """
 
     groups: Mapping[str, Sequence[str]]
     feedforward: Sequence[str] = ()
-    blocks: Sequence[str] = field(default_factory=tuple)
+    blocks: Sequence[str] = ()
+    depth: int | str | None = None
 
 
 class Frontend(nn.Module):

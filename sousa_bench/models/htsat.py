@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sousa_bench.errors import DataError, WeightsError
-from sousa_bench.models.base import AudioModel, Targets, WeightsInfo
+from sousa_bench.models.assembly import assemble
+from sousa_bench.models.base import AudioModel, WeightsInfo
 from sousa_bench.models.htsat_frontend import HtsatFrontend
 from sousa_bench.models.initialisation import classifier_, encoder_
 from sousa_bench.models.swin import Swin, SwinShape
@@ -24,7 +25,6 @@ from sousa_bench.models.weights import (
     CheckpointSource,
     Loaded,
     check_kind,
-    initialise,
     load_official,
     pick_variant,
     seeded,
@@ -33,15 +33,6 @@ from sousa_bench.models.weights import (
 SOURCE = CheckpointSource(hub="laion/clap-htsat-unfused", license="Apache-2.0")
 """The AudioSet files lie on a drive that no program can fetch from; CLAP's are on the hub."""
 AUDIOSET_CLASSES = 527
-
-TARGETS = Targets(
-    groups={
-        "attention": (r"trunk\.layers\.\d+\.blocks\.\d+\.attention\.(q|k|v|o)_proj",),
-        "mlp": (r"trunk\.layers\.\d+\.blocks\.\d+\.mlp\.fc[12]",),
-    },
-    feedforward=(r"trunk\.layers\.\d+\.blocks\.\d+\.mlp\.fc2",),
-    blocks=(r"trunk\.layers\.\d+\.blocks\.\d+",),
-)
 
 
 @dataclass(frozen=True)
@@ -153,6 +144,8 @@ def build(
     *,
     num_classes: int | None = 40,
     variants: Mapping[str, Mapping[str, Any]],
+    head: str,
+    targets: Mapping[str, Any],
     name: str = "htsat",
     variant: str | None = None,
     weights: str = "random",
@@ -166,6 +159,8 @@ def build(
     Args:
         num_classes: Outputs of a new head, or None for the checkpoint's own 527 AudioSet classes and their head.
         variants: Variant → the numbers of :class:`Shape`.
+        head: Dotted name, inside the backbone, of the module that makes the logits.
+        targets: Fields of :class:`sousa_bench.models.base.Targets`.
         name: The model's name in configs and results.
         variant: Key of ``variants``; None follows ``weights`` and, with official ones, the file (AudioSet or CLAP).
         weights: ``official``, ``random`` or ``embedded``.
@@ -201,22 +196,17 @@ def build(
         check_front_end(loaded, frontend, variant)
         return own_keys(loaded.state), loaded.info
 
-    info = initialise(
-        backbone,
-        name=name,
-        weights=weights,
-        seed=seed,
-        official=official,
-        fresh=() if num_classes is None else ("tscam_conv",),
-    )
-    return AudioModel(
+    return assemble(
         name=name,
         variant=variant,
         frontend=frontend,
         backbone=backbone,
-        head_name="tscam_conv",
-        targets=TARGETS,
-        weights=info,
+        head=head,
+        targets=targets,
+        weights=weights,
+        seed=seed,
+        official=official,
+        fresh=() if num_classes is None else (head,),
     )
 
 

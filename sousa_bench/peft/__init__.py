@@ -1,7 +1,7 @@
 """Parameter-efficient fine-tuning: what a ``conf/peft`` choice does to a model, and how it is saved and loaded.
 
-``refusal`` needs neither torch nor peft, so that a sweep can ask it before anything heavy is imported; everything else
-is imported when it is first used.
+``precheck`` and ``refusal`` need neither torch nor peft, so that a sweep can ask them before anything heavy is
+imported; everything else is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sousa_bench.peft.precheck import precheck
 from sousa_bench.peft.refusals import refusal
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ __all__ = [
     "inject",
     "load",
     "load_run_model",
+    "precheck",
     "read_description",
     "refusal",
 ]

@@ -19,11 +19,11 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from peft.utils.other import CONFIG_NAME
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 import sousa_bench
 from sousa_bench.errors import PeftError
 from sousa_bench.models.base import AudioModel
+from sousa_bench.peft.build import inject
 
 if TYPE_CHECKING:
     from sousa_bench.peft.injection import Injection
@@ -153,7 +153,7 @@ def load(model: AudioModel, folder: Path) -> AudioModel:
     if (folder / CONFIG_NAME).is_file():
         _load_peft(model, folder)
     else:
-        _load_plain(model, folder)
+        _load_plain(model, folder, description["peft"])
     return model.eval()
 
 
@@ -209,14 +209,17 @@ def _load_peft(model: AudioModel, folder: Path) -> None:
         )
 
 
-def _load_plain(model: AudioModel, folder: Path) -> None:
+def _load_plain(model: AudioModel, folder: Path, node: Mapping[str, Any]) -> None:
     file = folder / WEIGHTS_FILE
     _tensor_names(file)
     state = load_file(file)
-    own: dict[str, Tensor] = dict(model.backbone.named_parameters()) | dict(model.backbone.named_buffers())
-    for name, tensor in state.items():
-        if name not in own or own[name].shape != tensor.shape:
-            raise PeftError(f"{file}: {name} {tuple(tensor.shape)} doesn't fit model={model.name} ({model.variant})")
+    own = inject(model, node, 1).changing()
+    problem = next((f"{name} is missing or unexpected" for name in sorted(own.keys() ^ state.keys())), None)
+    problem = problem or next(
+        (f"{name} has another shape" for name in own if own[name].shape != state[name].shape), None
+    )
+    if problem:
+        raise PeftError(f"{file}: doesn't fit model={model.name} ({model.variant}): {problem}")
     with torch.no_grad():
         for name, tensor in state.items():
             own[name].copy_(tensor)

@@ -22,6 +22,10 @@ from sousa_bench.rudiments import RUDIMENTS
 
 WRAPPED = "base_model.model."
 _PATTERN_KEY = "rank_pattern/"
+MERGE_TOLERANCE = 1e-3
+"""Of the difference between merged and unmerged logits, relative to the largest logit, in float32 on a CPU."""
+LOOSE_MERGE_TOLERANCE = 2e-2
+"""The same in half precision, and on a GPU, where convolutions round to TF32."""
 
 
 class Injection:
@@ -40,6 +44,7 @@ class Injection:
             ``total`` and ``trainable``.
         warnings: What a reader of the result must know.
         merged_max_error: Largest difference of logits in :meth:`check_merge`; None before it, or where nothing merges.
+        merged_relative_error: The same, divided by the largest absolute logit.
     """
 
     def __init__(
@@ -65,6 +70,8 @@ class Injection:
         self.parameters: dict[str, int] = {}
         self.warnings: list[str] = []
         self.merged_max_error: float | None = None
+        self.merged_relative_error: float | None = None
+        self._merge_warning: str | None = None
         self._budget = (
             BudgetKeeper(model.backbone.base_model, config)  # type: ignore[arg-type]
             if isinstance(config, peft.AdaLoraConfig)
@@ -130,6 +137,7 @@ class Injection:
             "batch_norm": self.options.batch_norm,
             "learning_rate": self.options.learning_rate,
             "merged_max_error": self.merged_max_error,
+            "merged_relative_error": self.merged_relative_error,
             "notes": self.notes,
         }
         if self._budget:
@@ -137,14 +145,15 @@ class Injection:
         return facts
 
     def final_warnings(self) -> list[str]:
-        """Warnings that can only be known once the weights to be tested are in place."""
+        """Warnings that can only be known once the tested weights are in place, and :meth:`check_merge` was called."""
+        warnings = [self._merge_warning] if self._merge_warning else []
         if self._budget and not self._budget.budget_reached():
             facts = self._budget.facts()
-            return [
+            warnings.append(
                 f"AdaLoRA's tested weights hold {facts['final_rank']} ranks, not the budget's {facts['target_rank']}: "
                 f"the best epoch came before step {facts['total_step'] - facts['tfinal']} of {facts['total_step']}"
-            ]
-        return []
+            )
+        return warnings
 
     def finish(self) -> None:
         """Call once training is over and the weights to be tested are in place, before testing and saving.
@@ -156,7 +165,7 @@ class Injection:
 
     def trainable_state(self) -> dict[str, Tensor]:
         """A CPU copy of what training changes: trainable parameters, trained BatchNorm statistics, AdaLoRA's mask."""
-        state = {name: tensor.detach().cpu().clone() for name, tensor in self._changing().items()}
+        state = {name: tensor.detach().cpu().clone() for name, tensor in self.changing().items()}
         if self._budget:
             for name, mask in (self._budget.config.rank_pattern or {}).items():
                 state[_PATTERN_KEY + name] = torch.tensor(mask, dtype=torch.bool)
@@ -168,7 +177,7 @@ class Injection:
         Raises:
             PeftError: The state is of another method or model.
         """
-        own = self._changing()
+        own = self.changing()
         given = {name for name in state if not name.startswith(_PATTERN_KEY)}
         if given != own.keys():
             different = sorted(given ^ own.keys())
@@ -205,14 +214,18 @@ class Injection:
 
     @torch.no_grad()
     def check_merge(self, features: Tensor | None = None, padding_mask: Tensor | None = None) -> float | None:
-        """Largest absolute difference of logits between the merged and the unmerged backbone, also kept for the facts.
+        """Compare the logits of the merged and the unmerged backbone, and keep the difference for the facts.
+
+        A difference above :data:`MERGE_TOLERANCE` of the largest logit becomes a warning of the run, whose own numbers
+        are those of the unmerged network and stand.
 
         Args:
             features: (batch, frames, bins) from the model's frontend; None: those of two seconds of noise.
             padding_mask: (batch, frames) or None.
 
         Returns:
-            The difference, or None where the method doesn't merge (full, head, bitfit train the weights themselves).
+            The largest absolute difference, or None where the method doesn't merge (full, head and bitfit train the
+            weights themselves).
         """
         if not self.is_peft:
             return None
@@ -229,6 +242,16 @@ class Injection:
         except NotImplementedError:
             return None
         self.merged_max_error = float((merged(features, padding_mask) - plain).abs().max())
+        self.merged_relative_error = self.merged_max_error / max(float(plain.abs().max()), 1e-12)
+        exact = plain.dtype == torch.float32 and plain.device.type == "cpu"
+        tolerance = MERGE_TOLERANCE if exact else LOOSE_MERGE_TOLERANCE
+        self._merge_warning = None
+        if not self.merged_relative_error <= tolerance:  # NaN too
+            self._merge_warning = (
+                f"peft={self.options.name} on model={self.model.name}: merged into the weights, the network gives "
+                f"other logits, by {self.merged_relative_error:.1e} of the largest (tolerance {tolerance:.0e}): "
+                "use it unmerged"
+            )
         return self.merged_max_error
 
     def save(self, folder: Path, cfg: Mapping[str, Any], labels: Sequence[str] = RUDIMENTS) -> Path:
@@ -246,7 +269,8 @@ class Injection:
     def _trains_statistics(self, module: _BatchNorm) -> bool:
         return self.options.batch_norm == "train" and any(p.requires_grad for p in module.parameters())
 
-    def _changing(self) -> dict[str, Tensor]:
+    def changing(self) -> dict[str, Tensor]:
+        """What training changes, not copied: trainable parameters and trained BatchNorm statistics."""
         backbone = self.model.backbone
         tensors: dict[str, Tensor] = {name: p for name, p in backbone.named_parameters() if p.requires_grad}
         for name, module in backbone.named_modules():

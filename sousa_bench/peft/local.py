@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import nn
-
 from sousa_bench.errors import ConfigError
 from sousa_bench.models.base import AudioModel
 from sousa_bench.peft.options import Options
@@ -53,8 +51,3 @@ def mark_trainable(model: AudioModel, config: LocalConfig, options: Options) -> 
 def is_linear_probe(config: object) -> bool:
     """Whether nothing but the head trains."""
     return isinstance(config, LocalConfig) and config.trains == "head"
-
-
-def head_of(model: AudioModel) -> nn.Module:
-    """The module that makes the logits."""
-    return model.backbone.get_submodule(model.head_name)

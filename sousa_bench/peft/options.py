@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any
 
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from sousa_bench.errors import ConfigError
 
 OWN_FIELDS = ("target_modules", "exclude_modules", "modules_to_save", "task_type", "peft_type", "inference_mode")
+# A well-known group that a model lacks is passed over, so that one choice serves transformers and CNNs.
+WELL_KNOWN = ("attention", "mlp", "pointwise", "squeeze_excitation", "depthwise", "norm")
 _LAYERS = re.compile(r"all|(?:first|last)_[1-9]\d*")
 
 
@@ -57,30 +60,44 @@ class Choice:
 
 
 def parse(peft_cfg: Mapping[str, Any]) -> Choice:
-    """Split a ``conf/peft`` node.
+    """Split a ``conf/peft`` node, with the help of the method's class.
+
+    Raises:
+        ConfigError: See :func:`read`.
+    """
+    node = plain(peft_cfg)
+    config_class = _config_class(target_of(node))
+    theirs = {field.name for field in fields(config_class)}
+    options = read(node, theirs)
+    own = {field.name for field in fields(Options)}
+    arguments = {key: node[key] for key in node if key in theirs and key not in own}
+    return Choice(options, target_of(node), config_class, arguments, node)
+
+
+def read(node: Mapping[str, Any], theirs: Collection[str] | None) -> Options:
+    """Our options in a plain node; this imports nothing.
+
+    Args:
+        node: The resolved node.
+        theirs: Fields of the method's class, or None where they aren't known: then any key might be one of them.
 
     Raises:
         ConfigError: A key that neither we nor the method's class knows, or an impossible value.
     """
-    container = OmegaConf.to_container(peft_cfg, resolve=True) if isinstance(peft_cfg, DictConfig) else dict(peft_cfg)
-    node: dict[str, Any] = {str(key): value for key, value in dict(container).items()}  # type: ignore[arg-type]
-    target = node.get("_target_")
-    if not target:
-        raise ConfigError("peft needs a _target_, such as peft.LoraConfig")
-    config_class = _config_class(str(target))
     own = {field.name for field in fields(Options)}
-    theirs = {field.name for field in fields(config_class)} - set(OWN_FIELDS)
-    name = node.get("name", "?")
+    target, name = target_of(node), node.get("name", "?")
+    known = own | set(theirs or ()) - set(OWN_FIELDS)
     for key in node:
         if key in OWN_FIELDS:
             raise ConfigError(f"peft.{key} is set by sousa_bench; say peft.targets=[…] and peft.layers=… instead")
-        if key != "_target_" and key not in own | theirs:
-            near = get_close_matches(key, own | theirs, 4, 0.5)
-            hint = f"; did you mean {', '.join(near)}?" if near else f"; it has {', '.join(sorted(own | theirs))}"
+        if theirs is not None and key != "_target_" and key not in known:
+            near = get_close_matches(key, known, 4, 0.5)
+            hint = f"; did you mean {', '.join(near)}?" if near else f"; it has {', '.join(sorted(known))}"
             raise ConfigError(f"peft={name} ({target}) has no key {key!r}{hint}")
     missing = {"name", "learning_rate"} - node.keys()
     if missing:
         raise ConfigError(f"peft={name} lacks {', '.join(sorted(missing))}")
+    check_values(node)
     options = {key: node[key] for key in own & node.keys()}
     targets = options.get("targets") or ()
     options["targets"] = (targets,) if isinstance(targets, str) else tuple(str(entry) for entry in targets)
@@ -89,8 +106,48 @@ def parse(peft_cfg: Mapping[str, Any]) -> Choice:
         options["learning_rate"] = float(options["learning_rate"])
     except (TypeError, ValueError) as error:
         raise ConfigError(f"peft.learning_rate={options['learning_rate']!r}: must be a number") from error
-    arguments = {key: node[key] for key in node if key in theirs and key not in own}
-    return Choice(Options(**options), str(target), config_class, arguments, node)
+    return Options(**options)
+
+
+def check_values(node: Mapping[str, Any]) -> None:
+    """Refuse values of common fields that no class of PEFT can work with, some of which it would take.
+
+    Raises:
+        ConfigError: A rank that is no positive number, a dropout outside 0 to 1, or AdaLoRA's budget too high.
+    """
+    for key in ("r", "init_r", "target_r"):
+        value = node.get(key)
+        # OFT has either blocks of a size or a number of blocks, and the other is 0.
+        least = 0 if key == "r" and node.get("oft_block_size") else 1
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+            raise ConfigError(f"peft.{key}={value}: must be a whole number from {least} on")
+    for key, value in node.items():
+        if key.endswith("dropout") and not (isinstance(value, int | float) and 0 <= value < 1):
+            raise ConfigError(f"peft.{key}={value}: must be from 0 on and below 1")
+    if "target_r" in node and "init_r" in node and not node["target_r"] < node["init_r"]:
+        raise ConfigError(f"peft.target_r={node['target_r']}: must be above 0 and below peft.init_r={node['init_r']}")
+
+
+def plain(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A config node as plain containers, interpolations resolved where the whole config is there to do so."""
+    if not isinstance(node, DictConfig):
+        return dict(node)
+    try:
+        container = OmegaConf.to_container(node, resolve=True)
+    except OmegaConfBaseException:
+        container = OmegaConf.to_container(node, resolve=False)
+    return {str(key): value for key, value in container.items()}  # type: ignore[union-attr]
+
+
+def target_of(node: Mapping[str, Any]) -> str:
+    """Name of the method's class.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if not node.get("_target_"):
+        raise ConfigError("peft needs a _target_, such as peft.LoraConfig")
+    return str(node["_target_"])
 
 
 def check_config(peft_cfg: Mapping[str, Any]) -> Options:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-import sousa_bench
+from sousa_bench.paths import conf_folder
 
 
 def refusal(model: str | Mapping[str, Any], peft_cfg: Mapping[str, Any]) -> str | None:
@@ -35,16 +34,9 @@ def refusal(model: str | Mapping[str, Any], peft_cfg: Mapping[str, Any]) -> str 
 
 @cache
 def _refuses(model: str) -> dict[str, str]:
-    file = config_folder() / "model" / f"{model}.yaml"
+    file = conf_folder() / "model" / f"{model}.yaml"
     if not file.is_file():
         return {}
     node = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
     table = (node.get("refuses") if isinstance(node, dict) else None) or {}
     return {str(key): str(reason) for key, reason in table.items()}
-
-
-def config_folder() -> Path:
-    """``conf``: inside the package when installed as a wheel, beside it in a clone."""
-    package = Path(sousa_bench.__file__).parent
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"

@@ -11,10 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sousa_bench.errors import ConfigError, PeftError
 from sousa_bench.models.base import AudioModel
-from sousa_bench.peft.options import Options
+from sousa_bench.peft.options import WELL_KNOWN, Options
 
-# A well-known group that this model lacks is passed over, so that one choice serves transformers and CNNs.
-WELL_KNOWN = ("attention", "mlp", "pointwise", "squeeze_excitation", "depthwise", "norm")
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, _BatchNorm)
 
 

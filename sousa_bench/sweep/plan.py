@@ -145,7 +145,7 @@ def refusal(config: DictConfig) -> str | None:
         return None
     from sousa_bench import peft
 
-    return peft.refusal(config.model.name, config.peft)
+    return peft.precheck(config.model, config.peft)
 
 
 def varied_keys(overrides: Sequence[Sequence[str]]) -> list[str]:

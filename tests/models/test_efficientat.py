@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from building import build
 from omegaconf import OmegaConf
 from torchaudio.compliance import kaldi
 
 from sousa_bench.errors import DataError, WeightsError
 from sousa_bench.models.base import AudioModel
-from sousa_bench.models.efficientat import EfficientATFrontend, build, official_key
+from sousa_bench.models.efficientat import EfficientATFrontend, official_key
 from sousa_bench.models.efficientat.network import EfficientATBackbone, SqueezeExcitation, round_channels
 
 VARIANTS = {
@@ -23,7 +24,7 @@ VARIANTS = {
 
 
 def small(**options: object) -> AudioModel:
-    return build(variants=VARIANTS, **options)  # type: ignore[arg-type]
+    return build("efficientat", variants=VARIANTS, **{"seed": 0, **options})  # type: ignore[arg-type]
 
 
 def official_state(width: float = 0.1, classes: int = 527) -> dict[str, torch.Tensor]:
@@ -199,5 +200,5 @@ class TestConf:
         for name, numbers in published.items():
             assert numbers["width"] == int(name[2:]) / 10
             assert f"/{name}_as_mAP_" in numbers["checkpoint"]
-        tiny = build(variants=variants, variant="tiny")
+        tiny = build("efficientat", variant="tiny")
         assert 300_000 < sum(p.numel() for p in tiny.backbone.parameters()) < 1_300_000

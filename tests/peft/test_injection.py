@@ -14,6 +14,7 @@ from torch import nn
 
 from sousa_bench.errors import PeftError
 from sousa_bench.peft import inject, load, load_run_model
+from sousa_bench.peft.injection import MERGE_TOLERANCE
 from sousa_bench.peft.targets import batch_norms
 
 LABELS = [str(index) for index in range(10)]
@@ -146,6 +147,28 @@ def test_merged_equals_unmerged_and_holds_no_peft_module(method):
     assert not any("peft" in type(module).__module__ for module in injection.merged().modules())
 
 
+@pytest.mark.parametrize("broken", [1.05, float("nan")])
+def test_a_merge_that_gives_other_logits_is_a_warning(monkeypatch, broken):
+    injection = inject(build("transformer", 10), choice("lora"), 10)
+    fit(injection, steps=5)
+    injection.check_merge()
+    assert injection.merged_relative_error < MERGE_TOLERANCE
+    assert injection.final_warnings() == []
+    right = injection.merged
+
+    def wrong():
+        backbone = right()
+        with torch.no_grad():
+            backbone.blocks[0].attention.value.weight.mul_(broken)
+        return backbone
+
+    monkeypatch.setattr(injection, "merged", wrong)
+    injection.check_merge()
+    [warning] = injection.final_warnings()
+    assert "peft=lora on model=transformer: merged into the weights, the network gives other logits" in warning
+    assert not injection.facts()["merged_relative_error"] <= MERGE_TOLERANCE
+
+
 def test_the_saved_adapter_is_pefts_own(tmp_path):
     injection = inject(build("cnn", 10), choice("lora"), 10)
     fit(injection, steps=5)
@@ -200,6 +223,25 @@ def test_missing_or_foreign_tensors_are_refused(method, tmp_path):
     tensors["foreign"] = tensors.pop(next(iter(tensors)))
     save_file(tensors, file)
     with pytest.raises(PeftError, match="fit model=cnn"):
+        load_run_model(tmp_path)
+
+
+@pytest.mark.parametrize("method", ["full", "head", "bitfit"])
+def test_a_checkpoint_without_its_head_is_refused(method, tmp_path):
+    folder = save(inject(build("cnn", 10), choice(method), 10), tmp_path)
+    file = folder / "model.safetensors"
+    save_file({name: tensor for name, tensor in load_file(file).items() if name != "classifier.3.bias"}, file)
+    with pytest.raises(
+        PeftError, match=r"doesn't fit model=cnn \(tiny\): classifier\.3\.bias is missing or unexpected"
+    ):
+        load_run_model(tmp_path)
+
+
+def test_a_checkpoint_of_other_shapes_is_refused(tmp_path):
+    folder = save(inject(build("cnn", 10), choice("head"), 10), tmp_path)
+    file = folder / "model.safetensors"
+    save_file({name: tensor[:1].clone() for name, tensor in load_file(file).items()}, file)
+    with pytest.raises(PeftError, match=r"classifier\.3\.\w+ has another shape"):
         load_run_model(tmp_path)
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from dataclasses import fields
 
 import pytest
 from helpers import CONF, choice, methods
+from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 from standins import build
 
 from sousa_bench.errors import ConfigError, PeftError
-from sousa_bench.peft import check_config, inject, refusal
+from sousa_bench.peft import check_config, inject, precheck, refusal
+from sousa_bench.peft.precheck import block_count, declared_fields
+from sousa_bench.peft.targets import block_names
+from sousa_bench.sweep.plan import refusal as planned
 
 
 @pytest.mark.parametrize("method", methods())
@@ -101,9 +107,84 @@ def test_linear_only_methods_are_refused_for_the_cnn_before_anything_is_built(me
     assert refusal(OmegaConf.load(CONF / "model" / "efficientat.yaml"), choice(method)) == reason
 
 
-def test_refusal_imports_neither_torch_nor_peft():
+def test_precheck_imports_neither_torch_nor_peft():
     code = (
-        "import sys; from sousa_bench.peft import refusal; refusal('ast', {'name': 'lora'});"
-        "assert not {'torch', 'peft'} & {*sys.modules}"
+        "import sys; from omegaconf import OmegaConf; from sousa_bench.peft import precheck;"
+        "model, method = map(OmegaConf.load, sys.argv[1:]); method.nosuchkey = 1;"
+        "assert 'nosuchkey' in precheck(model, method); assert not {'torch', 'peft'} & {*sys.modules}"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    nodes = [str(CONF / "model" / "ast.yaml"), str(CONF / "peft" / "lora.yaml")]
+    subprocess.run([sys.executable, "-c", code, *nodes], check=True, timeout=60)
+
+
+def model_node(file, /, **changes):
+    root = OmegaConf.create({"seed": 1, "weights": "random", "model": OmegaConf.load(CONF / "model" / f"{file}.yaml")})
+    root.model = OmegaConf.merge(root.model, changes)
+    return root.model
+
+
+@pytest.mark.parametrize("name", ["ast", "htsat", "beats", "efficientat"])
+def test_every_pair_of_choices_passes_or_is_refused_by_the_model(name):
+    for method in methods():
+        assert precheck(model_node(name), choice(method)) == refusal(name, choice(method))
+
+
+def test_a_models_own_file_can_refuse_a_method():
+    mine = model_node("ast", name="mine", refuses={"peft.LoraConfig": "it has no weights"})
+    assert planned(OmegaConf.create({"model": mine, "peft": choice("ia3")})) is None
+    reason = planned(OmegaConf.create({"model": mine, "peft": choice("dora")}))
+    assert reason == "peft=dora doesn't fit model=mine: it has no weights"
+
+
+@pytest.mark.parametrize(
+    ("model", "overrides", "says"),
+    [
+        ("ast", {"layers": "last_99"}, r"peft\.layers=last_99: model=ast has 4 blocks"),
+        ("htsat", {"layers": "first_6"}, "model=htsat has 5 blocks"),
+        ("beats", {"layers": "last_4"}, "model=beats has 3 blocks"),
+        ("efficientat", {"layers": "last_17"}, "model=efficientat has 16 blocks"),
+        ("ast", {"layers": "last"}, "must be all, last_K or first_K"),
+        ("ast", {"targets": ["atention"]}, r"did you mean attention\?; groups of model=ast: attention, mlp, norm"),
+        ("ast", {"targets": ["(fc1"]}, "neither a group nor a regular expression"),
+        (
+            "efficientat",
+            {"targets": ["attention", "mlp"]},
+            "model=efficientat has no such module; its groups are pointw",
+        ),
+        ("ast", {"lora_alhpa": 3}, "no key 'lora_alhpa'; did you mean lora_alpha"),
+        ("ast", {"target_modules": "all"}, "is set by sousa_bench"),
+        ("ast", {"_target_": "peft.LoroConfig"}, "peft.LoroConfig: no such class"),
+        ("ast", {"r": 0}, "peft.r=0: must be a whole number from 1 on"),
+        ("ast", {"lora_dropout": 1.5}, "peft.lora_dropout=1.5"),
+        ("ast", {"batch_norm": "off"}, "peft.batch_norm=off"),
+        ("ast", {"learning_rate": "fast"}, "must be a number"),
+    ],
+)
+def test_what_cannot_run_is_said_before_anything_is_built(model, overrides, says):
+    assert re.search(says, precheck(model_node(model), choice("lora", **overrides)))
+
+
+def test_what_can_run_passes():
+    for overrides in (
+        {"layers": "last_4"},
+        {"targets": ["mlp", r"trunk\.layers\.0\..*_proj"]},
+        {"rank_pattern": {"x": 3}},
+        {"targets": ["norm"]},
+    ):
+        assert precheck(model_node("ast"), choice("lora", **overrides)) is None
+    assert precheck(model_node("ast", variant="official"), choice("lora", layers="last_12")) is None
+    assert precheck(model_node("ast", variants={"tiny": {"layers": 2}}), choice("lora", layers="last_3"))
+    assert "below peft.init_r=4" in precheck(model_node("ast"), choice("adalora", init_r=4))
+
+
+def test_the_fields_read_from_the_source_are_those_of_the_class():
+    for target in {choice(method)["_target_"] for method in methods()}:
+        assert declared_fields(target) == {field.name for field in fields(get_class(target))}
+    assert declared_fields("elsewhere.Config") is None
+
+
+@pytest.mark.parametrize("variant", ["tiny", "official"])
+@pytest.mark.parametrize("name", ["ast", "htsat", "beats", "efficientat"])
+def test_the_number_of_blocks_is_that_of_the_network(name, variant):
+    node = model_node(name, variant=variant)
+    assert block_count(node) == len(block_names(instantiate(node, _convert_="all")))

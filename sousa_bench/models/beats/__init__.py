@@ -7,21 +7,22 @@ from typing import Any
 
 from torch import Tensor
 
-from sousa_bench.models.base import AudioModel, Targets
-from sousa_bench.models.beats.checkpoint import HEAD, SOURCE, config_from, config_of, own_keys
+from sousa_bench.models.assembly import assemble
+from sousa_bench.models.base import AudioModel
+from sousa_bench.models.beats.checkpoint import SOURCE, config_from, config_of, own_keys
 from sousa_bench.models.beats.frontend import BeatsFrontend
 from sousa_bench.models.beats.network import BeatsBackbone, BeatsConfig
 from sousa_bench.models.heads import head_of
-from sousa_bench.models.weights import check_kind, initialise, load_official, pick_variant, seeded
+from sousa_bench.models.weights import check_kind, load_official, pick_variant, seeded
 
 __all__ = ["BeatsBackbone", "BeatsConfig", "BeatsFrontend", "build"]
-
-_LAYER = r"encoder\.layers\.\d+\."
 
 
 def build(
     *,
     variants: Mapping[str, Mapping[str, Any]],
+    head: str,
+    targets: Mapping[str, Any],
     num_classes: int | None = 40,
     name: str = "beats",
     variant: str | None = None,
@@ -36,6 +37,8 @@ def build(
         variants: Name → fields of :class:`BeatsConfig`.
         num_classes: Classes; a fine-tuned file's own head is kept when it has as many, else the head is new. None: as
             many as the file has, or AudioSet's 527.
+        head: Dotted name, inside the backbone, of the module that makes the logits.
+        targets: Fields of :class:`sousa_bench.models.base.Targets`.
         name: Model name in results.
         variant: One of ``variants``; None is ``official`` with official weights and ``tiny`` without.
         weights: ``official``, ``random`` or ``embedded``.
@@ -58,34 +61,18 @@ def build(
     if loaded is not None:
         config = config_of(loaded, config)
         state = own_keys(loaded, config.encoder_layers)
-    num_classes, fresh = head_of(state, HEAD, num_classes)
+    num_classes, fresh = head_of(state, head, num_classes)
     with seeded(seed):
         backbone = BeatsBackbone(config, num_classes)
-    info = initialise(
-        backbone,
-        name=name,
-        weights=weights,
-        seed=seed,
-        official=lambda: (state, loaded.info),  # type: ignore[union-attr]
-        fresh=fresh,
-    )
-    return AudioModel(
+    return assemble(
         name=name,
         variant=variant,
         frontend=BeatsFrontend(config.input_patch_size),
         backbone=backbone,
-        head_name=HEAD,
-        targets=_targets(config.encoder_layers),
-        weights=info,
-    )
-
-
-def _targets(layers: int) -> Targets:
-    return Targets(
-        groups={
-            "attention": [_LAYER + r"self_attn\.(q_proj|k_proj|v_proj|out_proj)"],
-            "mlp": [_LAYER + "fc[12]"],
-        },
-        feedforward=[_LAYER + "fc2"],
-        blocks=[rf"encoder\.layers\.{i}" for i in range(layers)],
+        head=head,
+        targets=targets,
+        weights=weights,
+        seed=seed,
+        official=lambda: (state, loaded.info),  # type: ignore[union-attr]
+        fresh=fresh,
     )

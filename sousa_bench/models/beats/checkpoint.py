@@ -22,7 +22,6 @@ SOURCE = CheckpointSource(
     ),
     license="MIT",
 )
-HEAD = "predictor"
 
 # What the network here has built in; a file that says otherwise is another model.
 _BUILT_IN: dict[str, Any] = {

@@ -9,15 +9,15 @@ from typing import Any
 from torch import Tensor
 
 from sousa_bench.errors import WeightsError
-from sousa_bench.models.base import AudioModel, Targets
+from sousa_bench.models.assembly import assemble
+from sousa_bench.models.base import AudioModel
 from sousa_bench.models.efficientat.frontend import EfficientATFrontend
-from sousa_bench.models.efficientat.network import BLOCKS, EfficientATBackbone, InvertedResidual
+from sousa_bench.models.efficientat.network import EfficientATBackbone, InvertedResidual
 from sousa_bench.models.heads import head_of
 from sousa_bench.models.weights import (
     CheckpointSource,
     Loaded,
     check_kind,
-    initialise,
     load_official,
     pick_variant,
     seeded,
@@ -25,13 +25,12 @@ from sousa_bench.models.weights import (
 
 __all__ = ["EfficientATBackbone", "EfficientATFrontend", "build"]
 
-HEAD = "classifier.5"
-LAST_CONV = len(BLOCKS) + 1
-
 
 def build(
     *,
     variants: Mapping[str, Mapping[str, Any]],
+    head: str,
+    targets: Mapping[str, Any],
     num_classes: int | None = 40,
     name: str = "efficientat",
     variant: str | None = None,
@@ -46,6 +45,8 @@ def build(
         variants: Name → ``width`` (channel multiplier) and ``checkpoint`` (address of its official file, or None).
         num_classes: Classes; the file's own head is kept when it has as many, else the last layer is new. None: as
             many as the file has, or AudioSet's 527.
+        head: Dotted name, inside the backbone, of the module that makes the logits.
+        targets: Fields of :class:`sousa_bench.models.base.Targets`.
         name: Model name in results.
         variant: One of ``variants``; None is ``official`` with official weights and ``tiny`` without.
         weights: ``official``, ``random`` or ``embedded``.
@@ -63,27 +64,22 @@ def build(
     check_kind(weights, checkpoint)
     variant, numbers = pick_variant(weights, variant, variants)
     loaded = _load(variant, numbers, checkpoint) if weights == "official" else None
-    num_classes, fresh = head_of({} if loaded is None else loaded.state, HEAD, num_classes)
+    num_classes, fresh = head_of({} if loaded is None else loaded.state, head, num_classes)
     with seeded(seed):
         backbone = EfficientATBackbone(float(numbers["width"]), num_classes)
     if loaded is not None:
         _check_width(loaded, backbone, variant, variants)
-    info = initialise(
-        backbone,
-        name=name,
-        weights=weights,
-        seed=seed,
-        official=lambda: (own_keys(backbone, loaded.state), loaded.info),  # type: ignore[union-attr]
-        fresh=fresh,
-    )
-    return AudioModel(
+    return assemble(
         name=name,
         variant=variant,
         frontend=EfficientATFrontend(),
         backbone=backbone,
-        head_name=HEAD,
-        targets=_targets(),
-        weights=info,
+        head=head,
+        targets=targets,
+        weights=weights,
+        seed=seed,
+        official=lambda: (own_keys(backbone, loaded.state), loaded.info),  # type: ignore[union-attr]
+        fresh=fresh,
     )
 
 
@@ -127,18 +123,4 @@ def _check_width(
     raise WeightsError(
         f"{loaded.info.origin} has {found.shape[1]} embedding channels, "
         f"model.variant={variant} has {backbone.classifier[2].in_features}: {hint}."
-    )
-
-
-def _targets() -> Targets:
-    return Targets(
-        groups={
-            "pointwise": [r"features\.\d+\.block\.(expand|project)\.0", rf"features\.{LAST_CONV}\.0"],
-            "squeeze_excitation": [r"features\.\d+\.block\.squeeze_excitation\.fc[12]"],
-            "depthwise": [r"features\.\d+\.block\.depthwise\.0"],
-            "classifier": [r"classifier\.2"],
-        },
-        # As in a transformer's feed-forward block, the layer that goes back from the wide to the narrow side.
-        feedforward=[r"features\.\d+\.block\.project\.0", r"features\.\d+\.block\.squeeze_excitation\.fc2"],
-        blocks=[rf"features\.{i}" for i in range(1, LAST_CONV + 1)],
     )
