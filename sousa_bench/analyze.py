@@ -28,7 +28,9 @@ def parser() -> argparse.ArgumentParser:
         "--filter", action="append", default=[], metavar="KEY=VALUE",
         help="only runs whose config key has this value, or one of VALUE,VALUE; repeatable",
     )  # fmt: skip
-    choose.add_argument("--results-root", type=Path, help="folder that a manifest's pointers must stay in (multirun)")
+    choose.add_argument(
+        "--results-root", type=Path, help="folder that a manifest's pointers must stay in (multirun and outputs)"
+    )
     judge = made.add_argument_group("how they are judged")
     judge.add_argument("--metric", default="test_acc", help="column that ranks (test_acc)")
     judge.add_argument("--min-accuracy", type=_share, default=0.5, help="floor for 'most parameter-efficient' (0.5)")
@@ -40,7 +42,9 @@ def parser() -> argparse.ArgumentParser:
     write.add_argument(
         "--format", choices=("table", "markdown", "csv", "json"), default="table", help="of the printed ranking (table)"
     )
-    write.add_argument("--watch", action="store_true", help="refresh table and page while runs arrive, until all ended")
+    write.add_argument(
+        "--watch", action="store_true", help="refresh table and page while runs arrive, until no more come"
+    )
     write.add_argument("--interval", type=_seconds, default=10.0, help="seconds between looks with --watch (10)")
     return made
 
