@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from dataclasses import dataclass, field
@@ -75,6 +76,9 @@ def weights_and_biases(
     os.environ["WANDB_SILENT"] = "true"
     logging.getLogger("wandb").setLevel(logging.ERROR)
     run = wandb.init(
+        # One identity for all attempts of a run: what a resumed one logs is uploaded to the same place.
+        id=hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16],
+        resume="allow" if mode == "online" else None,
         dir=folder,
         mode=mode,  # type: ignore[arg-type]
         project=project,

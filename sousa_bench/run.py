@@ -353,7 +353,8 @@ class _Run:
 
 def _quiet_libraries() -> None:
     """Keep what Lightning says about itself off the screen; what it says about the run stays."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for name in ("pytorch_lightning", "httpx", "httpx2"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         "does not have many workers",  # the clips lie in memory: workers would only copy them
         "in eval mode at the start of training",  # frozen BatchNorm is meant to be

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+
 import hydra
 from omegaconf import DictConfig
 
@@ -16,7 +19,23 @@ def _job(cfg: DictConfig) -> float | None:
 
 def main() -> None:
     """Entry point: Hydra composes, the sweep package supervises, the exit code tells the outcome."""
+    for name in ("httpx", "httpx2"):  # the hub's client would tell of each request
+        logging.getLogger(name).setLevel(logging.WARNING)
+    sys.argv[1:] = in_order(sys.argv[1:])
     command_line(_job)
+
+
+def in_order(words: list[str]) -> list[str]:
+    """The arguments with ``-m`` first, since Hydra takes no flag behind an override.
+
+    Raises:
+        SystemExit: ``-m`` together with ``--cfg``, which shows the config of one run.
+    """
+    several = [word for word in words if word in ("-m", "--multirun")]
+    if several and any(word in ("-c", "--cfg") or word.startswith("--cfg=") for word in words):
+        print("Error: --cfg shows the config of one run: leave out -m and give each key one value", file=sys.stderr)
+        raise SystemExit(2)
+    return [*several[:1], *(word for word in words if word not in several)]
 
 
 if __name__ == "__main__":
