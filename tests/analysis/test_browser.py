@@ -199,7 +199,7 @@ def test_print_is_light_and_whole(browser, comparison_report: Path, tmp_path: Pa
 def test_failures_come_with_their_command(browser, comparison_report: Path):
     text = Opened(browser, comparison_report).page.locator("#failures").inner_text()
     assert "oom in fit" in text
-    assert "python -m sousa_bench.train model=efficientat peft=ia3 augmentation=off" in text
+    assert "sousa_bench.train -m sweep=2026-02-01/10-30-00 model=efficientat peft=ia3 augmentation=off" in text
 
 
 def test_five_hundred_runs(browser, tmp_path: Path):
