@@ -38,11 +38,7 @@ def precheck(model_cfg: Mapping[str, Any], peft_cfg: Mapping[str, Any]) -> str |
     except ConfigError as error:
         return str(error)
     places = model.get("targets") or {}
-    return (
-        _against_layers(model, places, options)
-        or ("targets" in node and _against_targets(model, places, options))
-        or None
-    )
+    return _against_layers(model, options) or ("targets" in node and _against_targets(model, places, options)) or None
 
 
 def block_count(model: Mapping[str, Any]) -> int | None:
@@ -57,7 +53,7 @@ def block_count(model: Mapping[str, Any]) -> int | None:
     return depth
 
 
-def _against_layers(model: Mapping[str, Any], places: Mapping[str, Any], options: Options) -> str | None:
+def _against_layers(model: Mapping[str, Any], options: Options) -> str | None:
     if options.layers == "all":
         return None
     there = block_count(model)
@@ -131,8 +127,10 @@ def _class(root: Path, name: str) -> ast.ClassDef | None:
     header = re.compile(rf"^class {name}\b", re.MULTILINE)
     for file in _sources(root):
         text = file.read_text(encoding="utf-8")
-        if header.search(text):
-            return next(s for s in ast.parse(text).body if isinstance(s, ast.ClassDef) and s.name == name)
+        statements = ast.parse(text).body if header.search(text) else []
+        for statement in statements:
+            if isinstance(statement, ast.ClassDef) and statement.name == name:
+                return statement
     return None
 
 
