@@ -140,12 +140,13 @@ def read_json(file: Path, limit: int) -> Any:
         raise ValueError("nested too deeply") from error
 
 
-def read_result(path: Path) -> dict[str, Any]:
+def read_result(path: Path | str) -> dict[str, Any]:
     """Read a result file (or the one in the folder ``path``).
 
     Raises:
         ResultError: It is missing, no regular file, too large, torn, no object, or of a newer schema.
     """
+    path = Path(path)
     file = path / RESULT_FILE if path.is_dir() else path
     try:
         content = read_json(file, MAX_RESULT_BYTES)
