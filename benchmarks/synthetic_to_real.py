@@ -73,8 +73,10 @@ def main() -> None:
     logits, labels = torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
     top = logits.topk(5, dim=1).indices == labels[:, None]
     hits = np.array([top[:, :k].any(dim=1).sum().item() for k in (1, 5)])
-    print(f"{arguments.model}, all weights, {result['data']['counts']['train']} synthetic clips, {arguments.epochs} epochs")
-    print(f"synthetic test: top-1 {result['metrics']['test_acc']:.3f}, top-5 {result['metrics']['test_top5_acc']:.3f}")
+    clips = result["data"]["counts"]["train"]
+    print(f"{arguments.model}, all weights, {clips} synthetic clips, {arguments.epochs} epochs")
+    metrics = result["metrics"]
+    print(f"synthetic test: top-1 {metrics['test_acc']:.3f}, top-5 {metrics['test_top5_acc']:.3f}")
     for name, count, chance in zip(("top-1", "top-5"), hits, (1 / 40, 5 / 40), strict=True):
         p = binomtest(int(count), len(labels), chance, alternative="greater").pvalue
         print(f"real, {len(labels)} clips: {name} {count / len(labels):.3f} (chance {chance:.3f}, p = {p:.2g})")

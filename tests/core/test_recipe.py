@@ -34,7 +34,7 @@ def test_the_rate_rises_and_falls_as_a_cosine():
     assert factor(99) == pytest.approx(0.5 * (1 + math.cos(math.pi * 89 / 90)))
 
 
-class Seen(Exception):
+class SeenError(Exception):
     """Ends a run once a test has what it wants."""
 
 
@@ -47,11 +47,11 @@ def first_step(config, folder, monkeypatch):
 
         def step(self, batch, batch_idx):
             found.update(module=self, batch=batch)
-            raise Seen
+            raise SeenError
 
         with monkeypatch.context() as patch:
             patch.setattr(Classifier, "training_step", step)
-            with pytest.raises(Seen):
+            with pytest.raises(SeenError):
                 run(config(*overrides), folder)
         return found["module"], found["batch"]
 
