@@ -155,14 +155,15 @@ def headline(folder: Path, manifest: dict[str, Any], rows: Sequence[Row]) -> str
     words = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
     if not manifest:
         return f"{folder}: {words}"
-    if alive(manifest.get("process")):
+    processes = manifest["processes"]
+    if any(map(alive, processes)):
         state = "goes on"
     elif any(entry.get("slurm_job_id") for entry in manifest["jobs"]) and counts.keys() & {"running", "queued"}:
         state = f"goes on in Slurm; watch it with: {manifest.get('command', '')}"
     elif all(row.status == "completed" for row in rows):
         state = "has ended"
     else:
-        state = f"has ended; go on with: {manifest.get('command', '')}"
+        state = f"{'was killed' if processes else 'has ended'}; go on with: {manifest.get('command', '')}"
     return f"{folder} ({len(rows)} runs: {words}) {state}"
 
 

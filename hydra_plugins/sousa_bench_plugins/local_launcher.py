@@ -34,11 +34,18 @@ class LocalLauncher(Launcher):
         self.hydra_context, self.config = hydra_context, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Do one batch of another sweeper's, such as Optuna's."""
-        from sousa_bench.sweep.session import plan_sweep
+        """Do one batch of another sweeper's, such as Optuna's.
+
+        Raises:
+            KeyboardInterrupt: An earlier batch was stopped by a signal.
+            UserError: A run of an earlier batch failed, under ``on_error=stop``.
+        """
+        from sousa_bench.sweep.session import check_going_on, plan_sweep
+        from sousa_bench.sweep.settings import SweepSettings
 
         assert self.config is not None
         assert self.hydra_context is not None
+        check_going_on(SweepSettings.of(self.config))
         sweep = plan_sweep(self.hydra_context.config_loader, self.config, job_overrides, self._folder)
         self._folder = sweep.folder
         return self.launch_sweep(sweep)

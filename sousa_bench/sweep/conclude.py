@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import signal
+import traceback
 from typing import Any
 
+from sousa_bench.errors import UserError
 from sousa_bench.result import ERROR_FILE
-from sousa_bench.sweep import record
+from sousa_bench.sweep import attempt, record
 from sousa_bench.sweep.job import Job, Outcome
 from sousa_bench.sweep.watch import Exit
 
@@ -33,6 +35,19 @@ def conclude(job: Job, end: Exit) -> Outcome:
     if unwritten:
         error = f"{error} (and its record could not be written: {unwritten})"
     return Outcome(job, status, error, end.seconds)
+
+
+def not_started(job: Job, error: Exception, seconds: float) -> Outcome:
+    """Record that a run could not be started, or not be watched; one that can go on from a checkpoint still can."""
+    words = f"{type(error).__name__}: {error}"
+    failure = _failure(type(error).__name__, str(error), "start", attempt.cause(error))
+    trace = None if isinstance(error, UserError) else "".join(traceback.format_exception(error))
+    lost = record.read(job.folder).get("status", "failed") == "failed"
+    unwritten = _write(job, "failed", words, failure, {}) if lost else None
+    record.write_error_log(job.folder, f"failed: {words}", trace, [])
+    if unwritten:
+        words = f"{words} (and its record could not be written: {unwritten})"
+    return Outcome(job, "failed", words, max(seconds, 0.001))
 
 
 def verdict(job: Job, end: Exit) -> tuple[str, str, dict[str, Any]]:

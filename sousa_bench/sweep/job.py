@@ -31,7 +31,7 @@ class Job:
         decision: What the plan says, one of ``DECISIONS``.
         result: Folder of the completed result that a reused or duplicate job stands for.
         reason: Why a job was refused or skipped.
-        fresh: Whether an earlier attempt's checkpoints are dropped first.
+        fresh: Whether an earlier attempt's checkpoints are dropped first, whatever became of it.
         hydra_job: Whether the child goes through Hydra's ``run_job`` (a single run already is inside one).
         warnings: Facts about the sweep that belong into this run's record.
         slurm_job_id: Slurm's id of the job that does it, or None.
@@ -67,8 +67,13 @@ class Job:
     @property
     def devices(self) -> int:
         """Processes that train it together, one a device."""
-        value = OmegaConf.select(self.config, "trainer.devices", default=1)
-        return value if isinstance(value, int) and value > 1 else 1  # the run itself refuses what makes no sense
+        return devices_of(self.config)
+
+
+def devices_of(config: DictConfig) -> int:
+    """``trainer.devices``, or 1 where it is no number: the run itself refuses what makes no sense."""
+    value = OmegaConf.select(config, "trainer.devices", default=1)
+    return value if isinstance(value, int) and value > 1 else 1
 
 
 @dataclass

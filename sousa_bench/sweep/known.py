@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,15 +33,20 @@ class Known:
 class Results:
     """Index of the results below some roots.
 
+    Args:
+        roots: Folders to search.
+        digest: Read only the roots themselves and what a folder's name says to be of this fingerprint.
+
     Attributes:
         torn: Result files that could not be read, with the reason; their runs count as not done.
     """
 
-    def __init__(self, roots: Iterable[Path]) -> None:
+    def __init__(self, roots: Sequence[Path], digest: str | None = None) -> None:
         self.torn: list[str] = []
         self._by_fingerprint: dict[str, list[Known]] = defaultdict(list)
         for folder in sorted({folder for root in roots for folder in result_folders(root)}):
-            self._read(folder)
+            if digest is None or digest[:8] in folder.name or folder in roots:
+                self._read(folder)
 
     def _read(self, folder: Path) -> None:
         try:

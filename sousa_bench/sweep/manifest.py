@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -11,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from sousa_bench.errors import ConfigError
-from sousa_bench.result import RESULT_FILE, write_json
+from sousa_bench.result import RESULT_FILE, read_json, write_json
 from sousa_bench.sweep.job import Job
 from sousa_bench.sweep.lock import locked
-from sousa_bench.sweep.process import identity
+from sousa_bench.sweep.output import say
+from sousa_bench.sweep.process import alive, identity
 
 MANIFEST_FILE = "sweep.json"
 SCHEMA_VERSION = 1
@@ -49,23 +49,39 @@ def claim_folder(root: Path, name: str | None) -> Path:
     raise ConfigError(f"{day}: no free folder for a sweep at {now:%H:%M:%S}; name it with sweep=NAME")
 
 
-def write_manifest(folder: Path, jobs: Sequence[Job], *, name: str, command: str, facts: dict[str, Any]) -> Path:
+def write_manifest(
+    folder: Path, jobs: Sequence[Job], *, name: str, command: str, facts: dict[str, Any], ended: bool = False
+) -> Path:
     """Write the plan of a sweep.
 
     Jobs that an earlier or a simultaneous command put into the same folder, and that this one doesn't name, stay
-    listed after this sweep's own, marked ``earlier``.
+    listed after this sweep's own, marked ``earlier``. ``processes`` names the commands that do the sweep: one that is
+    listed and gone was killed.
+
+    Args:
+        folder: The sweep's.
+        jobs: Its jobs.
+        name: Its name.
+        command: The command that goes on with it.
+        facts: Its switches.
+        ended: Whether this command is done with it.
 
     Returns:
         Path of ``sweep.json``.
     """
     with locked(folder):
+        path = folder / MANIFEST_FILE
         old = read_manifest(folder)
+        if not old and path.exists():
+            path.replace(bad := path.with_name(f"{MANIFEST_FILE}.bad"))
+            say(f"Warning: {path} can't be read; it is kept as {bad.name}, and a new one is written")
         entries = [job_entry(folder, job) for job in jobs]
         own = {entry["fingerprint"] for entry in entries}
         earlier = [{**entry, "earlier": True} for entry in old.get("jobs", []) if entry["fingerprint"] not in own]
-        for index, entry in enumerate(earlier, len(entries) + 1):
+        for index, entry in enumerate(earlier, max((entry["index"] for entry in entries), default=0) + 1):
             entry["index"] = index
-        path = folder / MANIFEST_FILE
+        me = identity()
+        others = [each for each in old.get("processes", []) if each != me and alive(each)]
         write_json(
             path,
             {
@@ -76,7 +92,8 @@ def write_manifest(folder: Path, jobs: Sequence[Job], *, name: str, command: str
                 "folder": str(folder),
                 "command": command,
                 **facts,
-                "process": identity(),
+                "process": me,
+                "processes": others if ended else [*others, me],
                 "jobs": [*entries, *earlier],
             },
         )
@@ -107,14 +124,13 @@ def relative(start: Path, path: Path) -> str:
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest in ``folder``, or an empty dict when there is none or it can't be read."""
     try:
-        file = folder / MANIFEST_FILE
-        if file.stat().st_size > MAX_BYTES:
-            return {}
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = read_json(folder / MANIFEST_FILE, MAX_BYTES)
+    except (OSError, ValueError):
         return {}
     if not isinstance(content, dict) or not isinstance(content.get("jobs"), list):
         return {}
+    if not isinstance(content.get("processes"), list):
+        content["processes"] = []
     content["jobs"] = [
         job for job in content["jobs"] if isinstance(job, dict) and isinstance(job.get("fingerprint"), str)
     ]

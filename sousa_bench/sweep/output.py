@@ -9,25 +9,109 @@ import re
 import struct
 import sys
 import termios
+import threading
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sousa_bench.sweep.record import TAIL_LINES
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 LONGEST_LINE = 64 * 1024
+MOST_WAITING = 1024 * 1024  # bytes that wait for the screen
+DROPPED = b"\n[the screen was not read: some output is only in the runs' run.log]\n"
+
+
+class Screen:
+    """Writes to a descriptor from a thread, so that a screen that nobody reads (Ctrl-S, ``| less``) stops nothing."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._changed = threading.Condition()
+        self._pieces: deque[bytes] = deque()
+        self._size = 0
+        self._dropped = False
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="screen", daemon=True)
+        self._thread.start()
+
+    def show(self, data: bytes, *, always: bool) -> None:
+        """Write when the screen takes it; runs' output is dropped while too much waits, this command's words aren't."""
+        with self._changed:
+            full = self._size > MOST_WAITING
+            if full and not always:
+                self._dropped = True
+                return
+            if self._dropped and not full:
+                self._dropped = False
+                data = DROPPED + data
+            self._pieces.append(data)
+            self._size += len(data)
+            self._changed.notify()
+
+    def close(self, seconds: float | None) -> bool:
+        """Wait until all is written, or the seconds (None: no limit) or the user's patience are over; whether it is."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        with suppress(KeyboardInterrupt):
+            self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._pieces or self._closed)
+                if not self._pieces:
+                    return
+                data = memoryview(self._pieces[0])
+            with suppress(OSError):  # a terminal that was closed
+                while data:
+                    data = data[os.write(self._descriptor, data) :]
+            with self._changed:
+                self._size -= len(self._pieces.popleft())
+
+
+screen: Screen | None = None
+"""Where output goes while runs are supervised; None when it may block."""
+
+
+@contextmanager
+def screen_that_never_blocks(patience: Callable[[], float | None]) -> Iterator[None]:
+    """Let :func:`say` and :func:`show_bytes` return at once, and wait for the reader at the end.
+
+    Args:
+        patience: Seconds that this waiting may take, asked at the end; None for no limit but Ctrl-C. Afterwards
+            nothing waits for this screen any more.
+    """
+    global screen
+    try:
+        sys.stdout.flush()
+        screen = Screen(sys.stdout.fileno())
+    except (OSError, ValueError):  # no real screen: nothing that could block
+        screen = None
+    try:
+        yield
+    finally:
+        if screen is not None and screen.close(patience()):
+            screen = None
 
 
 def say(text: str) -> None:
     """Print to the screen; a terminal that was closed is no reason to end a sweep."""
+    if screen is not None:
+        screen.show(f"{text}\n".encode(errors="replace"), always=True)
+        return
     with suppress(OSError, ValueError):
         print(text, flush=True)
 
 
 def show_bytes(data: bytes) -> None:
     """Pass a run's output to the screen as it is, its progress bar's cursor movements included."""
+    if screen is not None:
+        screen.show(data, always=False)
+        return
     with suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stdout.buffer.write(data)

@@ -22,6 +22,8 @@ from sousa_bench.sweep.job import Job
 from sousa_bench.sweep.known import Results
 from sousa_bench.sweep.settings import SweepSettings
 
+NOT_AGAIN = ("sweep", "force", "resume", "hydra.sweep.subdir")  # overrides that a run's own command leaves out
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -58,6 +60,7 @@ def plan(
     results: Results,
     settings: SweepSettings,
     flags: Sequence[str] = (),
+    hydra_words: Sequence[str] = (),
 ) -> list[Job]:
     """Decide for each composed config what is to be done about it.
 
@@ -68,6 +71,7 @@ def plan(
         results: What earlier sweeps left behind.
         settings: The sweep's switches.
         flags: Command-line flags before the overrides, such as ``--config-dir``.
+        hydra_words: Overrides of Hydra's own config, which are not part of any candidate's.
 
     Returns:
         One job for each candidate, in order.
@@ -90,7 +94,7 @@ def plan(
             name=own_name,
             folder=folder / own_name,
             overrides=list(overrides),
-            command=rerun_command(overrides, name, flags),
+            command=rerun_command([*hydra_words, *overrides], name, flags),
             varied={key: _value(config, key, overrides) for key in varied},
             sweep=sweep,
             git_commit=commit,
@@ -98,7 +102,7 @@ def plan(
         )
         if digest in first:
             job.decision, job.reason = "duplicate", f"the same run as number {first[digest].index}"
-            job.folder = job.result = first[digest].folder
+            job.folder = first[digest].folder
         else:
             first[digest] = job
             job.reason = candidate.refusal
@@ -127,7 +131,6 @@ def decide(job: Job, results: Results, settings: SweepSettings) -> None:
         if result.status != "failed":  # running elsewhere, or interrupted: its checkpoints are there
             job.folder = result.folder
             return
-    job.fresh = True
 
 
 def unused(folder: Path) -> Path:
@@ -179,7 +182,7 @@ def _value(config: DictConfig, key: str, overrides: Sequence[str]) -> Any:
 def rerun_command(overrides: Sequence[str], sweep: str | None, flags: Sequence[str] = ()) -> str:
     """The shell command that does one run of a sweep again, in that sweep's folder."""
     words = ["python", "-m", "sousa_bench.train", *flags]
-    kept = [override for override in overrides if split(override)[0] not in ("sweep", "force", "resume")]
+    kept = [override for override in overrides if split(override)[0] not in NOT_AGAIN]
     if sweep is not None:
         words += ["-m", f"sweep={sweep}"]
     return shlex.join([*words, *kept])

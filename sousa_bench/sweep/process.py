@@ -62,6 +62,8 @@ def alive(process: Mapping[str, Any] | None, folder: Path | None = None) -> bool
     here = process.get("host") == socket.gethostname()
     if here and _lives(int(process["pid"]), process.get("start_time")):
         return True
+    if process.get("slurm_job_id") and process["slurm_job_id"] == slurm_job_id():
+        return False  # this very job, which was requeued: Slurm has it, but that process is gone
     if process.get("slurm_job_id") and (known := in_queue(str(process["slurm_job_id"]))) is not None:
         return known
     if here:

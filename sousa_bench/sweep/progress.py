@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import time
 from collections.abc import Sequence
@@ -125,8 +124,3 @@ def shown(path: Path) -> str:
     """A path as short as it can be typed from here."""
     near = relative(Path.cwd(), path)
     return str(path) if near.startswith("../") else near
-
-
-def percent(value: float) -> str:
-    """A score for the screen."""
-    return "-" if math.isnan(value) else f"{100 * value:.1f} %"

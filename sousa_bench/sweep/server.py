@@ -9,9 +9,11 @@ itself learns how the run ends, and the end of this server touches no run.
 
 from __future__ import annotations
 
+import errno
 import gc
 import hashlib
 import importlib
+import json
 import os
 import pkgutil
 import signal
@@ -21,9 +23,10 @@ import threading
 import time
 import traceback
 import warnings
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from sousa_bench.sweep import wire
 
@@ -92,13 +95,20 @@ def preload(modules: list[str]) -> None:
 
 
 def serve(channel: socket.socket) -> None:
-    """Fork runs on demand; when the supervisor is gone, whatever ended it, kill those that are left."""
+    """Fork runs on demand; when the supervisor is gone, whatever ended it, kill those that are left.
+
+    An error of this server's own ends the server alone: the supervisor lives, and so shall its runs.
+    """
     groups: set[int] = set()
-    with suppress(EOFError, ConnectionError):
+    with suppress(EOFError, OSError):
         while True:
             message, fds = wire.receive(channel)
             if message["event"] == "start":
-                pid = fork_run(message["order"], fds, channel)
+                try:
+                    pid = fork_run(message["order"], fds, channel)
+                except OSError as error:  # no more processes, or descriptors, for now
+                    channel.sendall(wire.frame({"event": "failed", "error": str(error)}))
+                    continue
                 groups.add(pid)
                 channel.sendall(wire.frame({"event": "forked", "pid": pid}))
             elif message["event"] == "adopt":
@@ -111,27 +121,48 @@ def serve(channel: socket.socket) -> None:
 
 
 def fork_run(order: Any, fds: list[int], channel: socket.socket) -> int:
-    """Fork a run that is nobody's child; return its process id."""
-    ours, theirs = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        middle = os.fork()
-        if middle == 0:
-            pid = os.fork()
-            if pid == 0:
-                channel.close()
-                os.close(ours)
-                os.close(theirs)
-                _become_run(order, fds)
-            os.write(theirs, str(pid).encode())
-            os._exit(0)
-    os.close(theirs)
-    answer = os.read(ours, 32)
-    os.close(ours)
-    os.waitpid(middle, 0)
-    for fd in fds:
-        os.close(fd)
-    return int(answer)
+    """Fork a run that is nobody's child.
+
+    Returns:
+        Its process id.
+
+    Raises:
+        OSError: The system has no room for another process.
+    """
+    with ExitStack() as stack:
+        for fd in fds:
+            stack.callback(os.close, fd)
+        ours, theirs = (stack.enter_context(os.fdopen(fd, mode)) for fd, mode in zip(os.pipe(), "rw", strict=True))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            middle = os.fork()
+            if middle == 0:
+                _fork_again(order, fds, (channel, ours, theirs))
+        theirs.close()
+        answer = json.loads(ours.read() or "[]")
+        os.waitpid(middle, 0)
+    match answer:
+        case [pid]:
+            return int(pid)
+        case [number, words]:
+            raise OSError(number, words)
+    raise OSError(errno.ECHILD, "the process that was to fork it died")
+
+
+def _fork_again(order: Any, fds: list[int], others: Sequence[Any]) -> NoReturn:
+    """In the process between server and run: fork the run, say its process id or why there is none, and go."""
+    *_, answer = others
+    try:
+        pid = os.fork()
+        if pid == 0:
+            for other in others:
+                other.close()
+            _become_run(order, fds)
+        os.write(answer.fileno(), json.dumps([pid]).encode())
+    except OSError as error:
+        os.write(answer.fileno(), json.dumps([error.errno, error.strerror]).encode())
+    finally:
+        os._exit(0)
 
 
 def _become_run(order: Any, fds: list[int]) -> None:

@@ -7,8 +7,8 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -54,6 +54,7 @@ class Session:
         outcomes: Every job of this command.
         signal: Number of the signal that ended it early.
         single: The plan of a single run.
+        roots: Folders below which results were looked for.
     """
 
     target: str = TARGET
@@ -62,6 +63,7 @@ class Session:
     outcomes: list[Outcome] = field(default_factory=list)
     signal: int | None = None
     single: Job | None = None
+    roots: tuple[Path, ...] = ()
 
     def start(self) -> ForkServer | Spawner:
         """Start the fork server, which imports in the background while the configs are composed."""
@@ -98,7 +100,7 @@ def command(main: Callable[[], Any], *, target: str = TARGET, modules: Sequence[
     """
     current.target, current.modules = target, modules
     current.outcomes.clear()
-    current.signal = current.single = None
+    current.signal, current.single, current.roots = None, None, ()
     spell_augmentation(sys.argv)
     wants_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
@@ -111,11 +113,11 @@ def command(main: Callable[[], Any], *, target: str = TARGET, modules: Sequence[
         return exit_code()
     except KeyboardInterrupt:
         say("interrupted")
-        return INTERRUPTED
+        return INTERRUPTED if current.signal is None else exit_code()
     except UserError as error:
         return _refuse(error)
-    except Exception as error:
-        if wants_trace or not is_config_error(error):
+    except Exception as error:  # an OSError that arrives here: a folder that can't be written, a full disk
+        if wants_trace or not (is_config_error(error) or isinstance(error, OSError)):
             raise
         return _refuse(error)
     finally:
@@ -169,20 +171,32 @@ def single_folder(root: str, config: DictConfig) -> Path:
             raise ConfigError("hydra/launcher=slurm submits a sweep: add -m (a single run may be a sweep of one)")
         overrides = list(OmegaConf.select(config, "hydra.overrides.task", default=[]))
         settings = SweepSettings.of(config)
-        folder = Path(root).absolute()
+        folder = Path(root).resolve()
         candidate = Candidate.of(config, overrides)
         check_possible([candidate])
         results = known_results(folder)
         [current.single] = plan(
-            [candidate], folder=folder, name=None, results=results, settings=settings, flags=flags()
+            [candidate],
+            folder=folder,
+            name=None,
+            results=results,
+            settings=settings,
+            flags=flags(),
+            hydra_words=hydra_words(),
         )
     return current.single.result or current.single.folder
 
 
+def results_roots(*more: Path) -> tuple[Path, ...]:
+    """The results roots of the current folder, and those of ``more`` that don't lie below them."""
+    roots = [(Path.cwd() / root).resolve() for root in ROOTS]
+    return (*roots, *(path for path in more if not any(root in (path, *path.parents) for root in roots)))
+
+
 def known_results(*more: Path) -> Results:
     """Every result below the results roots of the current folder, and below ``more``."""
-    roots = [Path.cwd() / root for root in ROOTS]
-    results = Results([*roots, *(path for path in more if not any(root in (path, *path.parents) for root in roots))])
+    current.roots = results_roots(*more)
+    results = Results(current.roots)
     for problem in results.torn:
         say(f"Warning: {problem}; its run counts as not done")
     return results
@@ -217,9 +231,23 @@ def execute(cfg: DictConfig) -> float | None:
     return outcome.score
 
 
+def check_going_on(settings: SweepSettings) -> None:
+    """End a command whose sweeper wants one more batch after it was stopped.
+
+    Raises:
+        KeyboardInterrupt: By a signal.
+        UserError: By ``on_error=stop``.
+    """
+    if current.signal is not None:
+        raise KeyboardInterrupt
+    if settings.on_error == "stop" and not all(outcome.status == "completed" for outcome in current.outcomes):
+        raise UserError("on_error=stop: a run is not completed, and the sweeper's further batches are not started")
+
+
 def supervise(jobs: Sequence[Job], settings: SweepSettings, progress: Progress) -> list[Outcome]:
     """Do the pending ones of ``jobs`` under a supervisor; the outcomes also count for the exit code."""
-    rules = Rules(settings.n_jobs, settings.on_error, settings.grace, current.target)
+    roots = current.roots or results_roots(*(job.folder.parent for job in jobs[:1]))
+    rules = Rules(settings.n_jobs, settings.on_error, settings.grace, current.target, roots=roots)
     supervisor = Supervisor(current.start(), rules, progress)
     outcomes = supervisor.run(jobs)
     current.outcomes += outcomes
@@ -236,7 +264,7 @@ def _job_of(cfg: DictConfig) -> Job:
     config = cfg.copy()
     with open_dict(config):
         config["hydra"] = hydra
-    folder = Path(hydra.runtime.output_dir)
+    folder = Path(hydra.runtime.output_dir).resolve()
     overrides = list(hydra.overrides.task)
     if current.single is not None and OmegaConf.is_missing(hydra.job, "num"):
         current.single.config = config
@@ -251,12 +279,18 @@ def _job_of(cfg: DictConfig) -> Job:
         results=Results([folder]),
         settings=settings,
         flags=flags(),
+        hydra_words=hydra_words(),
     )
     job.folder, job.hydra_job = folder, False
-    for entry in manifest.get("jobs", []):
+    entries = manifest.get("jobs", [])
+    for entry in entries:
         if entry["fingerprint"] == job.fingerprint:
-            job.index, job.total = entry["index"], len(manifest["jobs"])
+            job.index, job.total = entry["index"], len(entries)
             job.sweep = {"name": name, "folder": str(folder.parent), "index": job.index, "total": job.total}
+    if entries and job.fingerprint not in {entry["fingerprint"] for entry in entries}:
+        words = "this run is none of those that the sweep planned: a config was edited while the sweep ran"
+        say(f"Warning: {job.name}: {words}")
+        job.warnings.append(words)
     return job
 
 
@@ -278,8 +312,16 @@ class Sweep:
     settings: SweepSettings
     command: str
 
-    def record(self) -> None:
-        """Write the manifest."""
+    def record(self, *, ended: bool = False) -> None:
+        """Write the manifest.
+
+        Args:
+            ended: Whether this command is done with the sweep.
+        """
+        first = {job.fingerprint: job for job in reversed(self.jobs) if job.decision != "duplicate"}
+        for job in self.jobs:
+            if job.decision == "duplicate":
+                job.result = first[job.fingerprint].result or first[job.fingerprint].folder
         facts = {
             "resume": self.settings.resume,
             "force": self.settings.force,
@@ -287,7 +329,7 @@ class Sweep:
             "n_jobs": self.settings.n_jobs,
             "total": len(self.jobs),
         }
-        write_manifest(self.folder, self.jobs, name=self.name, command=self.command, facts=facts)
+        write_manifest(self.folder, self.jobs, name=self.name, command=self.command, facts=facts, ended=ended)
 
 
 def plan_sweep(
@@ -317,10 +359,19 @@ def plan_sweep(
     candidates = [Candidate.of(config, job) for config, job in zip(configs, overrides, strict=True)]
     check_possible(candidates)
     root = _root(master)
-    folder = folder or claim_folder(root, settings.name)
-    name = folder.relative_to(root).as_posix()
+    claimed = folder or claim_folder(root, settings.name)
+    name = relative(root, claimed)
+    folder = claimed.resolve()  # so that paths relative to it lead where they say
     on_slurm = waiting(root)  # before the results are read: it closes the records of Slurm jobs that are gone
-    jobs = plan(candidates, folder=folder, name=name, results=known_results(root), settings=settings, flags=flags())
+    jobs = plan(
+        candidates,
+        folder=folder,
+        name=name,
+        results=known_results(root),
+        settings=settings,
+        flags=flags(),
+        hydra_words=hydra_words(),
+    )
     for job in jobs:
         if job.decision == "pending" and not settings.afresh and (there := on_slurm.get(job.fingerprint)):
             job.slurm_job_id, job.folder = there.job_id, there.folder
@@ -361,9 +412,9 @@ def _do(
 ) -> list[Outcome]:
     started = time.monotonic()
     by_job = announce(sweep, progress)
-    for outcome in engine(sweep.jobs, sweep.settings, progress):
-        by_job[id(outcome.job)] = outcome
-    _follow_duplicates(sweep, by_job)
+    with noted_end(sweep):
+        for outcome in engine(sweep.jobs, sweep.settings, progress):
+            by_job[id(outcome.job)] = outcome
     outcomes = [by_job[id(job)] for job in sweep.jobs if id(job) in by_job]
     say(summary(outcomes, place=sweep.folder, command=sweep.command, seconds=time.monotonic() - started))
     return outcomes
@@ -375,13 +426,14 @@ def elsewhere(sweep: Sweep, launcher: Launcher) -> Sequence[JobReturn]:
     by_job = announce(sweep, Progress(len(sweep.jobs), 1))
     pending = [job for job in sweep.jobs if job.decision == "pending"]
     places = [f"hydra.sweep.dir={_quoted(sweep.folder)}"]
-    returned = launcher.launch(
-        [
-            [*job.overrides, *places, f"hydra.sweep.subdir={_quoted(relative(sweep.folder, job.folder))}"]
-            for job in pending
-        ],
-        initial_job_idx=0,
-    )
+    with noted_end(sweep):
+        returned = launcher.launch(
+            [
+                [*job.overrides, *places, f"hydra.sweep.subdir={_quoted(relative(sweep.folder, job.folder))}"]
+                for job in pending
+            ],
+            initial_job_idx=0,
+        )
     for job in pending:
         result = record.read(job.folder)
         status = str(result.get("status", "pending"))
@@ -390,6 +442,16 @@ def elsewhere(sweep: Sweep, launcher: Launcher) -> Sequence[JobReturn]:
     text = summary(current.outcomes, place=sweep.folder, command=sweep.command, seconds=time.monotonic() - started)
     say(text)
     return returned
+
+
+@contextmanager
+def noted_end(sweep: Sweep) -> Iterator[None]:
+    """Note in the manifest that this command has ended, and what it found done by others meanwhile."""
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # the disk may be full by now
+            sweep.record(ended=True)
 
 
 def announce(sweep: Sweep, progress: Progress) -> dict[int, Outcome]:
@@ -413,17 +475,10 @@ def announce(sweep: Sweep, progress: Progress) -> dict[int, Outcome]:
     return known
 
 
-def _follow_duplicates(sweep: Sweep, by_job: dict[int, Outcome]) -> None:
-    first = {job.fingerprint: job for job in reversed(sweep.jobs) if job.decision != "duplicate"}
-    for job in sweep.jobs:
-        if job.decision == "duplicate" and (outcome := by_job.get(id(first[job.fingerprint]))) is not None:
-            job.result = outcome.job.result or outcome.job.folder
-
-
 def _root(master: DictConfig) -> Path:
     """The results root of sweeps: the part of ``hydra.sweep.dir`` that is the same for every sweep."""
     node = OmegaConf.select(master, "hydra.sweep.dir", default=ROOTS[0])
-    return Path(str(node)).absolute()
+    return Path(str(node)).resolve()
 
 
 def _score(folder: Path) -> float:
@@ -433,6 +488,11 @@ def _score(folder: Path) -> float:
 
 def _quoted(value: object) -> str:
     return "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def hydra_words() -> list[str]:
+    """Overrides of the present command that tell Hydra where runs go and how they are launched."""
+    return [word for word in sys.argv[1:] if word.startswith(("hydra.", "hydra/"))]
 
 
 def flags() -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from sousa_bench.errors import ConfigError
+from sousa_bench.sweep.job import devices_of
 from sousa_bench.sweep.resources import fitting_jobs
 
 
@@ -52,12 +53,14 @@ class SweepSettings:
         _choice("force", str(force).lower(), ("true", "false"))
         n_jobs = config.get("n_jobs", 1)
         if n_jobs == "auto":
-            n_jobs = fitting_jobs(int(OmegaConf.select(config, "trainer.devices", default=1)))
+            n_jobs = fitting_jobs(devices_of(config))
         if not isinstance(n_jobs, int) or isinstance(n_jobs, bool) or n_jobs < 1:
             raise ConfigError(f"n_jobs={n_jobs}: it is the number of runs at the same time, 1 or more, or auto")
         check_timeout(config)
         name = config.get("sweep")
         grace = OmegaConf.select(config, "hydra.launcher.grace", default=30.0)
+        if not isinstance(grace, (int, float)) or isinstance(grace, bool) or grace < 0:
+            raise ConfigError(f"hydra.launcher.grace={grace}: it is a number of seconds, 0 or more")
         return cls(
             n_jobs=n_jobs,
             name=None if name is None else str(name),

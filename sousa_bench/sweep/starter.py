@@ -14,7 +14,9 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, NoReturn, Protocol
+
+import psutil
 
 import sousa_bench
 from sousa_bench.errors import UserError
@@ -30,6 +32,10 @@ class ServerError(UserError):
     """The fork server can't start, so no run can."""
 
 
+class StartError(UserError):
+    """One run's process could not be started; the next one's may."""
+
+
 class Starter(Protocol):
     """Starts the processes of runs."""
 
@@ -37,7 +43,12 @@ class Starter(Protocol):
         """Wait until a run can start; raises ServerError when none ever can."""
 
     async def start(self, order: Order, fds: Sequence[int]) -> int:
-        """Start a run with (output, status, lifeline) and return its process id, a child of this process."""
+        """Start a run with (output, status, lifeline) and return its process id, a child of this process.
+
+        Raises:
+            StartError: This run can't be started.
+            ServerError: No run can.
+        """
 
     def ended(self, pid: int) -> None:
         """Take note that a run's process is gone."""
@@ -62,7 +73,9 @@ class ForkServer:
         self._restarts = 0
         self._code: str | None = None
         self._warnings: list[str] = []
-        self._lock: asyncio.Lock | None = None
+        self._broken: ServerError | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.new_loop()
         self._begin()
 
     def _begin(self) -> None:
@@ -90,16 +103,21 @@ class ForkServer:
 
     async def ready(self) -> None:
         """See :class:`Starter`."""
+        async with self._lock:
+            await self._get_ready()
+
+    async def _get_ready(self) -> None:
+        if self._broken is not None:
+            raise self._broken
         while not self._ready:
             try:
                 answer = await self._receive()
+                if answer["event"] == "broken":
+                    self._give_up(f"the code of a run can't be imported:\n{answer['traceback'].rstrip()}")
+                self._greet(answer)
+                await self._send({"event": "adopt", "pids": sorted(self._live)})
             except (EOFError, OSError):
                 self._restart("died while it loaded the libraries")
-                continue
-            if answer["event"] == "broken":
-                raise ServerError(f"the code of a run can't be imported:\n{answer['traceback'].rstrip()}")
-            self._greet(answer)
-            await self._send({"event": "adopt", "pids": sorted(self._live)})
 
     def _greet(self, answer: dict[str, Any]) -> None:
         self._ready = True
@@ -115,25 +133,33 @@ class ForkServer:
 
     async def start(self, order: Order, fds: Sequence[int]) -> int:
         """See :class:`Starter`."""
-        self._lock = self._lock or asyncio.Lock()
         async with self._lock:
             while True:
-                await self.ready()
+                await self._get_ready()
                 try:
                     await self._send({"event": "start", "order": order}, fds)
-                    pid = int((await self._receive())["pid"])
+                    answer = await self._receive()
                 except (EOFError, OSError):
                     self._restart("died while it started a run")
                     continue
                 self._restarts = 0
-                self._live.add(pid)
-                return pid
+                if answer["event"] != "forked":
+                    raise StartError(f"no process could be started for the run: {answer['error']}")
+                self._live.add(answer["pid"])
+                return int(answer["pid"])
 
     def ended(self, pid: int) -> None:
         """See :class:`Starter`."""
         self._live.discard(pid)
-        with suppress(OSError):
-            self._channel.send(wire.frame({"event": "ended", "pid": pid}))
+        task = asyncio.ensure_future(self._tell_ended(pid))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _tell_ended(self, pid: int) -> None:
+        async with self._lock:
+            if self._ready:  # a new server learns from "adopt" which runs are left
+                with suppress(OSError):
+                    await self._send({"event": "ended", "pid": pid})
 
     def warnings(self) -> list[str]:
         """See :class:`Starter`."""
@@ -141,7 +167,7 @@ class ForkServer:
 
     def new_loop(self) -> None:
         """Forget what belonged to an event loop that has ended."""
-        self._lock = None
+        self._lock = asyncio.Lock()  # whoever holds it may use the channel, for a question and its answer
 
     def close(self) -> None:
         """See :class:`Starter`."""
@@ -154,10 +180,23 @@ class ForkServer:
     def _restart(self, what: str) -> None:
         words = self._last_words()
         self.close()
+        self._end_strays()
         self._restarts += 1
         if self._restarts > RESTARTS:
-            raise ServerError(f"the fork server {what}, {self._restarts} times running. Its last words:\n{words}")
+            self._give_up(f"the fork server {what}, {self._restarts} times running. Its last words:\n{words}")
         self._begin()
+
+    def _end_strays(self) -> None:
+        """End what the dead server forked and could not tell about: that run is started anew."""
+        for child in psutil.Process().children():
+            with suppress(psutil.Error, OSError):
+                if child.pid not in self._live and child.cmdline() == self._process.args:
+                    os.kill(child.pid, signal.SIGKILL)
+                    os.waitpid(child.pid, 0)
+
+    def _give_up(self, why: str) -> NoReturn:
+        self._broken = ServerError(why)
+        raise self._broken
 
     def _last_words(self) -> str:
         with suppress(OSError, ValueError):

@@ -8,27 +8,31 @@ import pickle
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from sousa_bench.result import LOG_FILE
 from sousa_bench.sweep import record
 from sousa_bench.sweep.child import Order
-from sousa_bench.sweep.conclude import conclude, score
+from sousa_bench.sweep.conclude import conclude, not_started, score
 from sousa_bench.sweep.job import Job, Outcome
-from sousa_bench.sweep.lock import FolderLock
-from sousa_bench.sweep.output import say, show_bytes
+from sousa_bench.sweep.known import Known, Results
+from sousa_bench.sweep.lock import RunLock
+from sousa_bench.sweep.output import say, screen_that_never_blocks, show_bytes
 from sousa_bench.sweep.progress import Progress
 from sousa_bench.sweep.ranks import Ranks
 from sousa_bench.sweep.resources import Slot, slots
 from sousa_bench.sweep.server import code_digest
-from sousa_bench.sweep.starter import Starter
-from sousa_bench.sweep.watch import Watch
+from sousa_bench.sweep.starter import ServerError, Starter
+from sousa_bench.sweep.watch import Exit, Watch
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOCK_SECONDS = 1.0
+SCREEN_SECONDS = 2.0  # that a sweep which was told to end waits for a screen that nobody reads
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class Rules:
         grace: Seconds between asking a run to stop and killing it.
         target: Dotted path of the function that does a run.
         signals: Those that end the sweep early.
+        roots: Folders below which another process may do, or have done, the same runs.
         patient: Whether a second signal changes nothing; else it ends the current runs at once.
     """
 
@@ -49,6 +54,7 @@ class Rules:
     grace: float = 30.0
     target: str = "sousa_bench.run.run"
     signals: tuple[signal.Signals, ...] = STOP_SIGNALS
+    roots: tuple[Path, ...] = ()
     patient: bool = False
 
 
@@ -68,7 +74,7 @@ class Supervisor:
         self._postponed: list[Job] = []
         self._halted = False
         self._code = code_digest()
-        self._ready_lock: asyncio.Lock | None = None
+        self._begun = False
         self._said: set[str] = set()
 
     def run(self, jobs: Sequence[Job]) -> list[Outcome]:
@@ -78,12 +84,14 @@ class Supervisor:
             The outcome of each job, in their order; ``pending`` for those that were not started.
 
         Raises:
-            ServerError: No process can be started at all.
+            ServerError: No process can be started at all; nothing was.
         """
-        self._queue = deque(job for job in jobs if job.decision == "pending")
+        pending = [job for job in jobs if job.decision == "pending"]
+        self._queue = deque(pending)
         self._outcomes: dict[int, Outcome] = {}
-        asyncio.run(self._all())
-        return [self._outcomes.get(id(job)) or Outcome(job, "pending") for job in jobs if job.decision == "pending"]
+        with screen_that_never_blocks(lambda: None if self.signal is None else SCREEN_SECONDS):
+            asyncio.run(self._all())
+        return [self._outcomes.get(id(job)) or Outcome(job, "pending") for job in pending]
 
     async def _all(self) -> None:
         self._stopping = asyncio.Event()
@@ -126,13 +134,15 @@ class Supervisor:
 
     async def _worker(self, slot: Slot) -> None:
         while self._queue and not self._halted:
-            if not await self._can_start():
-                return
-            if self._queue and not self._halted:
+            if await self._can_start() and self._queue and not self._halted:
                 await self._supervise(self._queue.popleft(), slot)
 
     async def _can_start(self) -> bool:
-        """Wait for the starter, or for a signal."""
+        """Wait for the starter, or for a signal.
+
+        Raises:
+            ServerError: Nothing was started, and nothing can be. Later the same costs only the next run.
+        """
         ready = asyncio.ensure_future(self._ready())
         stop = asyncio.ensure_future(self._stopping.wait())
         await asyncio.wait({ready, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -142,39 +152,75 @@ class Supervisor:
             with suppress(asyncio.CancelledError):
                 await ready
             return False
-        ready.result()
+        if ready.exception() is not None and not self._begun:
+            ready.result()
         return True
 
     async def _ready(self) -> None:
-        self._ready_lock = self._ready_lock or asyncio.Lock()
-        async with self._ready_lock:
-            await self._starter.ready()
+        await self._starter.ready()
         for warning in self._starter.warnings():
             self._say_once(f"Warning: {warning}")
 
     async def _supervise(self, job: Job, slot: Slot) -> None:
-        lock = FolderLock(job.folder)
+        lock = self._lock(job)
         try:
             if not lock.acquire():
-                self._say_once(f"{job.name} is being done by another process; this sweep waits for it at its end")
-                self._postponed.append(job)
+                self._postpone(job)
                 return
         except OSError as error:
             self._ended(Outcome(job, "failed", f"its folder can't be written: {error}", 0.001))
             return
         try:
-            if self._done_meanwhile(job):
-                return
-            self._ended(await self._attempt(job, slot))
+            known = await self._known(job)
+            if known is not None and known.status == "running":
+                self._postpone(job)
+            elif known is not None and known.status == "completed":
+                self._reuse(job, known.folder)
+            else:
+                if known is not None and known.status != "failed":
+                    job.folder = known.folder
+                self._ended(await self._attempt(job, slot))
         finally:
             lock.release()
 
+    def _lock(self, job: Job) -> RunLock:
+        return RunLock(job.folder, job.fingerprint, self._rules.roots)
+
+    def _postpone(self, job: Job) -> None:
+        self._say_once(f"{job.name} is being done by another process; this sweep waits for it at its end")
+        self._postponed.append(job)
+
+    async def _known(self, job: Job) -> Known | None:
+        """What others did about this very run since the sweep was planned: the record that decides how to go on."""
+        roots = [job.folder] if job.fresh else [job.folder, *self._rules.roots]
+        results = await asyncio.to_thread(Results, roots, job.fingerprint)
+        known = results.of(job.fingerprint, job.folder.parent)
+        order = {"completed": 0, "running": 1, "failed": 3}
+        return min(known, key=lambda each: order.get(each.status, 2), default=None)
+
+    def _reuse(self, job: Job, folder: Path) -> None:
+        job.decision, job.result = "reused", folder
+        self._ended(Outcome(job, "completed", score=score(record.read(folder)), reused=True))
+
     async def _attempt(self, job: Job, slot: Slot) -> Outcome:
+        """Do a run; what keeps it from starting is its failure, and no other run's."""
         self._progress.begin(job)
+        self._begun = True
+        started = time.monotonic()
+        try:
+            return conclude(job, await self._process(job, slot))
+        except ServerError as error:
+            self._halt("the remaining runs are not started")
+            return not_started(job, error, time.monotonic() - started)
+        except Exception as error:
+            return not_started(job, error, time.monotonic() - started)
+
+    async def _process(self, job: Job, slot: Slot) -> Exit:
         if code_digest() != self._code:
             self._say_once("Note: the code was edited; this sweep's runs go on with the code as it was at its start")
         job.warnings += [warning for warning in self._starter.warnings() if warning not in job.warnings]
-        if job.fresh:
+        if job.fresh or record.read(job.folder).get("status", "failed") == "failed":
+            job.fresh = True
             record.start_over(job.folder)
         many = self._rules.n_jobs > 1
         watch: Watch | Ranks
@@ -184,7 +230,7 @@ class Supervisor:
             watch = Watch(timeout=job.timeout, grace=self._rules.grace)
         self._watches.add(watch)
         try:
-            end = await watch.follow(
+            return await watch.follow(
                 self._starter,
                 Order(
                     job=pickle.dumps(job),
@@ -201,31 +247,30 @@ class Supervisor:
             )
         finally:
             self._watches.discard(watch)
-        return conclude(job, end)
 
     def _ended(self, outcome: Outcome) -> None:
         self._outcomes[id(outcome.job)] = outcome
         self._progress.end(outcome)
-        if outcome.status != "completed" and self._rules.on_error == "stop" and not self._halted:
-            self._halted = True
-            say("on_error=stop: nothing more is started")
+        if outcome.status != "completed" and self._rules.on_error == "stop":
+            self._halt("on_error=stop: nothing more is started")
 
-    def _done_meanwhile(self, job: Job) -> bool:
-        """Whether another sweep completed this very run since this one was planned."""
-        standing = record.read(job.folder)
-        if standing.get("status") != "completed" or standing.get("fingerprint") != job.fingerprint:
-            return False
-        self._ended(Outcome(job, "completed", score=score(standing), reused=True))
-        return True
+    def _halt(self, why: str) -> None:
+        if not self._halted:
+            self._halted = True
+            say(why)
 
     async def _after_the_other(self, job: Job) -> None:
-        """Wait until another process lets go of a run's folder, then do what it left undone."""
-        lock = FolderLock(job.folder)
-        while not self._halted and not lock.acquire():
+        """See whether another process has let go of a run, and do what it left undone; else wait a moment."""
+        lock = self._lock(job)
+        if free := lock.acquire():
+            known = await self._known(job)
+            free = known is None or known.status != "running"
+        lock.release()
+        if not free:
+            self._postponed.append(job)
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), LOCK_SECONDS)
-        lock.release()
-        if not self._halted and await self._can_start():
+        elif await self._can_start():
             await self._supervise(job, slots(1)[0])
 
     def _say_once(self, text: str) -> None:

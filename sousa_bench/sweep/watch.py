@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sousa_bench.sweep import wire
 from sousa_bench.sweep.child import CONTROL, Order
-from sousa_bench.sweep.output import RunLog, open_output
+from sousa_bench.sweep.output import RunLog, on_terminal, open_output
 from sousa_bench.sweep.starter import Starter
 
 DRAIN_SECONDS = 2.0
@@ -72,6 +71,7 @@ class Watch:
         self._on_progress = on_progress
         self._on_stop = on_stop
         self._exit = Exit(0)
+        self._gone = False
         self._deadline: asyncio.TimerHandle | None = None
         self._clock_set = False
         self._controllable = False
@@ -81,34 +81,28 @@ class Watch:
         self, starter: Starter, order: Order, log_path: Path, echo: Callable[[bytes], None] | None, prefix: str | None
     ) -> Exit:
         """Start the process and stay with it to its end."""
-        loop = asyncio.get_running_loop()
-        output, their_output = open_output(terminal=echo is not None and prefix is None and sys.stdout.isatty())
-        status, their_status = os.pipe()
-        their_lifeline, lifeline = os.pipe()
-        log = RunLog(log_path, echo, prefix)
-        closed = [self._read(loop, output, log.feed), self._read(loop, status, self._message)]
         kills, started = oom_kills(), time.monotonic()
-        try:
-            try:
-                self._exit.pid = await starter.start(order, (their_output, their_status, their_lifeline))
-            finally:
-                for fd in (their_output, their_status, their_lifeline):
-                    os.close(fd)
+        with ExitStack() as ours, ExitStack() as theirs:
+            terminal = echo is not None and prefix is None and on_terminal()
+            output, their_output = _pair(ours, theirs, open_output(terminal=terminal))
+            status, their_status = _pair(ours, theirs, os.pipe())
+            their_lifeline, _ = _pair(theirs, ours, os.pipe())
+            log = RunLog(log_path, echo, prefix)
+            ours.callback(log.close)
+            ours.callback(self._stop_clock)
+            closed = [self._read(ours, output, log.feed), self._read(ours, status, self._message)]
+            self._exit.pid = await starter.start(order, (their_output, their_status, their_lifeline))
+            theirs.close()
+            ours.callback(self._kill_group)  # an error here must not leave a run that nobody watches
             if self._exit.stopped:  # asked to while it started
                 self._signal(signal.SIGTERM)
             self._set_clock()
-            self._exit.code = await wait_for_exit(self._exit.pid)
+            self._exit.code = await wait_for_exit(self._exit.pid, self._kill_group)
+            self._gone = True
             self._exit.seconds = time.monotonic() - started
-            self._kill_group()
             starter.ended(self._exit.pid)
             await asyncio.wait(closed, timeout=DRAIN_SECONDS)
-        finally:
-            self._stop_clock()
-            for fd in (output, status):
-                loop.remove_reader(fd)
-                os.close(fd)
-            os.close(lifeline)
-            log.close()
+            reap_group(self._exit.pid)
         self._exit.tail = list(log.tail)
         self._exit.oom_kills = oom_kills() - kills
         return self._exit
@@ -169,17 +163,20 @@ class Watch:
         self.stop("timeout")
 
     def _signal(self, number: int) -> None:
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(self._exit.pid, number)
+        if not self._gone:  # its number may be another process's by now
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(self._exit.pid, number)
 
     def _kill_group(self) -> None:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._exit.pid, signal.SIGKILL)
+        if not self._gone:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._exit.pid, signal.SIGKILL)
         self._signal(signal.SIGKILL)
 
     @staticmethod
-    def _read(loop: asyncio.AbstractEventLoop, fd: int, take: Callable[[bytes], None]) -> asyncio.Future[None]:
+    def _read(stack: ExitStack, fd: int, take: Callable[[bytes], None]) -> asyncio.Future[None]:
         """Feed what arrives on ``fd`` to ``take``; the future is done when the other end is closed."""
+        loop = asyncio.get_running_loop()
         closed: asyncio.Future[None] = loop.create_future()
         os.set_blocking(fd, False)
 
@@ -197,11 +194,23 @@ class Watch:
                 _settle(closed)
 
         loop.add_reader(fd, readable)
+        stack.callback(loop.remove_reader, fd)
         return closed
 
 
-async def wait_for_exit(pid: int) -> int:
+def _pair(first: ExitStack, second: ExitStack, fds: tuple[int, int]) -> tuple[int, int]:
+    """Two ends of a channel, each to be closed by a stack."""
+    for stack, fd in zip((first, second), fds, strict=True):
+        stack.callback(os.close, fd)
+    return fds
+
+
+async def wait_for_exit(pid: int, before_it_goes: Callable[[], None]) -> int:
     """Wait, without polling, until a child process ends.
+
+    Args:
+        pid: The child.
+        before_it_goes: Called when it has ended while its number is still its own (not on macOS, which can't tell).
 
     Returns:
         Its exit code, or the negative number of the signal that killed it.
@@ -216,10 +225,19 @@ async def wait_for_exit(pid: int) -> int:
         finally:
             loop.remove_reader(handle)
             os.close(handle)
+        before_it_goes()
         _, code = os.waitpid(pid, 0)
     else:
         _, code = await loop.run_in_executor(None, os.waitpid, pid, 0)
+        before_it_goes()
     return os.waitstatus_to_exitcode(code)
+
+
+def reap_group(group: int) -> None:
+    """Bury the killed descendants of a run that this process, their "subreaper", has inherited."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-group, os.WNOHANG)[0]:
+            pass
 
 
 def _settle(future: asyncio.Future[None]) -> None:

@@ -38,6 +38,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             misbehave(cfg, phase, recorder)
             if phase != "fit":
                 continue
+            print("noise\n" * (cfg.task.noise // 6), end="", flush=True)
             while state["step"] < cfg.task.steps:
                 if stop.asked:
                     raise Interrupted(f"stopped at step {state['step']}")

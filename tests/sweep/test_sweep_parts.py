@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,18 +19,22 @@ from omegaconf import OmegaConf
 
 from sousa_bench.errors import ConfigError
 from sousa_bench.result import ResultError
-from sousa_bench.sweep import record
+from sousa_bench.sweep import record, wire
+from sousa_bench.sweep.config_errors import explain
 from sousa_bench.sweep.fingerprint import fingerprint, run_name
 from sousa_bench.sweep.job import Job, Outcome
 from sousa_bench.sweep.known import Results
-from sousa_bench.sweep.lock import FolderLock
+from sousa_bench.sweep.lock import FolderLock, RunLock
 from sousa_bench.sweep.manifest import claim_folder, read_manifest, write_manifest
-from sousa_bench.sweep.output import RunLog
+from sousa_bench.sweep.output import MOST_WAITING, RunLog, Screen
 from sousa_bench.sweep.plan import rerun_command, varied_keys
 from sousa_bench.sweep.process import alive, identity
 from sousa_bench.sweep.progress import Progress
 from sousa_bench.sweep.resources import slots
+from sousa_bench.sweep.server import serve
 from sousa_bench.sweep.session import spell_augmentation
+from sousa_bench.sweep.starter import ForkServer, StartError
+from sousa_bench.sweep.supervisor import Rules, Supervisor
 
 CONFIG = OmegaConf.create(
     {
@@ -192,8 +201,123 @@ def test_a_manifest_keeps_what_an_earlier_command_put_there(tmp_path: Path) -> N
     jobs = read_manifest(tmp_path)["jobs"]
     assert [(entry["index"], entry["name"], entry.get("earlier", False)) for entry in jobs] == [
         (2, "run2", False),
-        (2, "run1", True),
+        (3, "run1", True),
     ]
+
+
+def test_a_manifest_names_the_commands_that_have_not_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_manifest(tmp_path, [job(tmp_path)], name="n", command="c", facts={})
+    written = json.loads(path.read_text())
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    path.write_text(json.dumps(written | {"processes": [identity(other.pid), {**identity(), "pid": 999999999}]}))
+    write_manifest(tmp_path, [job(tmp_path)], name="n", command="c", facts={})
+    assert [process["pid"] for process in read_manifest(tmp_path)["processes"]] == [other.pid, os.getpid()]
+    write_manifest(tmp_path, [job(tmp_path)], name="n", command="c", facts={}, ended=True)
+    assert [process["pid"] for process in read_manifest(tmp_path)["processes"]] == [other.pid]
+    other.communicate(b"\n")
+    path.write_text("{")
+    write_manifest(tmp_path, [job(tmp_path)], name="n", command="c", facts={})
+    assert (tmp_path / "sweep.json.bad").read_text() == "{"
+    assert "can't be read" in capsys.readouterr().out
+
+
+def test_a_run_has_one_holder_below_all_roots(tmp_path: Path) -> None:
+    a, b, c = (tmp_path / name for name in "abc")
+    a.mkdir()
+    one = RunLock(b / "run", "f" * 64, [a, b, c])
+    assert one.acquire()
+    assert not c.exists()
+    assert not RunLock(a / "run", "f" * 64, [a, c]).acquire()
+    assert RunLock(a / "other", "e" * 64, [a, b, c]).acquire()
+    one.release()
+    two = RunLock(a / "run", "f" * 64, [a, b, c])
+    assert two.acquire()
+    two.release()
+
+
+def test_a_screen_that_is_not_read_stops_nothing() -> None:
+    reading, writing = os.pipe()
+    screen = Screen(writing)
+    line = b"x" * 9999 + b"\n"
+    for _ in range(300):
+        screen.show(line, always=False)
+    screen.show(b"the last word\n", always=True)
+    assert not screen.close(0.05)
+    shown = b""
+    while not shown.endswith(b"the last word\n"):
+        shown += os.read(reading, 1 << 16)
+    assert len(shown) < 2 * MOST_WAITING
+    assert screen.close(5)
+    os.close(reading), os.close(writing)
+
+
+class NoRoom:
+    """A starter whose system has no room for another process."""
+
+    async def start(self, order: object, fds: object) -> int:
+        raise StartError("no room")
+
+    async def ready(self) -> None: ...
+
+    def new_loop(self) -> None: ...
+
+    def warnings(self) -> list[str]:
+        return []
+
+
+def test_a_run_that_cannot_be_started_is_a_failed_run(tmp_path: Path) -> None:
+    config = OmegaConf.merge(CONFIG, {"trainer": {"devices": 1}})
+    jobs = [replace(job(tmp_path, index), config=config) for index in (1, 2)]
+    outcomes = Supervisor(NoRoom(), Rules(n_jobs=2), Progress(2, 2)).run(jobs)  # type: ignore[arg-type]
+    assert [(outcome.status, outcome.error) for outcome in outcomes] == [("failed", "StartError: no room")] * 2
+    assert [record.read(each.folder)["failure"]["phase"] for each in jobs] == ["start", "start"]
+    assert (jobs[0].folder / "error.log").exists()
+
+
+def test_a_fork_that_fails_is_an_answer_and_not_the_end_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair()
+    reading, writing = os.pipe()
+
+    def fork() -> int:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", fork)
+    for _ in range(2):
+        head, body = (data := wire.frame({"event": "start", "order": None}))[:8], data[8:]
+        socket.send_fds(ours, [head], [writing])
+        ours.sendall(body)
+    ours.shutdown(socket.SHUT_WR)
+    serve(theirs)
+    for _ in range(2):
+        answer, _ = wire.receive(ours)
+        assert answer["event"] == "failed"
+        assert "temporarily unavailable" in answer["error"]
+    os.close(writing)
+    assert os.read(reading, 1) == b""  # the server keeps no descriptor of a run that it could not fork
+    os.close(reading), ours.close(), theirs.close()
+
+
+def test_an_error_that_causes_itself_is_explained() -> None:
+    error = ValueError("wrong")
+    with pytest.raises(ValueError, match="wrong") as caught:
+        raise error from error
+    assert explain(caught.value) == "wrong"
+
+
+def test_a_starter_answers_several_at_a_time_after_its_server_died() -> None:
+    async def go() -> None:
+        starter = ForkServer(["json"])
+        starter.new_loop()
+        try:
+            await starter.ready()
+            os.kill(starter.pid, signal.SIGKILL)
+            starter._process.wait()
+            starter._ready = False  # as a worker finds it that comes while another has it started again
+            await asyncio.wait_for(asyncio.gather(*(starter.ready() for _ in range(3))), 20)
+        finally:
+            starter.close()
+
+    asyncio.run(go())
 
 
 def test_what_a_sweep_varied() -> None:
