@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sousa_bench.analysis.flatten import NUMBERS
+from sousa_bench.analysis.flatten import NUMBERS, TOP_FIELDS
 from sousa_bench.identity import IRRELEVANT
+from sousa_bench.result import CONFIG_KEYS, EFFICIENCY_KEYS, METRIC_KEYS
 
 BASE_FACTORS = ("model", "strategy", "augmentation")
 SETTING_FACTORS = ("data", "max_epochs")
 NOT_FACTORS = frozenset({"seed", "experiment_id"})
+RECORDED = frozenset({*CONFIG_KEYS, *METRIC_KEYS, *EFFICIENCY_KEYS, *TOP_FIELDS, "seed"})
 COHORT_KEYS = {
     "data": "data",
     "max_epochs": "epochs",
@@ -42,7 +44,8 @@ def find_factors(
     """
     base = [key for key in (*BASE_FACTORS, *SETTING_FACTORS) if key in table]
     groups = table.groupby(base, dropna=False, sort=False).ngroup()
-    columns = {key: table[key] for key in config_keys if key in table and key not in base}
+    named = list(config_keys)
+    columns = {key: table[key] for key in named if key in table and key not in base}
     varied = _varied_leaves(resolved, groups)
     columns |= {key: pd.Series([row.get(key) for row in resolved], table.index) for key in varied if key not in columns}
     factors: list[str] = []
@@ -57,9 +60,23 @@ def find_factors(
             continue
         factors.append(key)
         codes.append(code)
-        if key not in table:
+        if key not in table or (key not in named and key.startswith("peft.")):
             table[key] = typed(key, list(column))
     return factors
+
+
+def fill_resolved(table: pd.DataFrame, resolved: Sequence[Mapping[str, Any]], config_keys: Iterable[str]) -> None:
+    """Take the columns of the results' ``config`` from the resolved configs, in place.
+
+    A ``config`` holds what varied in the sweep that made the run, so a run that another sweep reused lacks what varies
+    there. The ``config`` counts where a run has no resolved config (the original schema), or none has the key.
+    """
+    named = set().union(*resolved)
+    for key in config_keys:
+        source = next((name for name in (key, f"{key}.name") if name in named), None)
+        if key in table and source and key not in RECORDED:
+            values = [row.get(source) if row else own for row, own in zip(resolved, table[key], strict=True)]
+            table[key] = typed(key, [None if _plain(value) == "" else value for value in values])
 
 
 def typed(key: str, values: Sequence[Any]) -> pd.Series:

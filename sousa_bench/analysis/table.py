@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from sousa_bench.analysis.factors import BASE_FACTORS, add_combinations, find_factors, shown, typed
+from sousa_bench.analysis.factors import BASE_FACTORS, add_combinations, fill_resolved, find_factors, shown, typed
 from sousa_bench.analysis.flatten import BOOLEANS, clean, lives
 from sousa_bench.analysis.read import read_files
 from sousa_bench.analysis.scan import NothingYetError, Planned, scan
@@ -138,6 +138,7 @@ def collect(
     table = table[keep].reset_index(drop=True)
     resolved = list(itertools.compress(columns.resolved, keep))
     overrides = list(itertools.compress(columns.overrides, keep))
+    fill_resolved(table, resolved, columns.config_keys)
     for wanted in filters:
         mask = _matches(table, resolved, wanted, columns.config_keys)
         if not mask.any():

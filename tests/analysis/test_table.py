@@ -177,6 +177,40 @@ def test_a_factor_of_its_own(ranks: Path):
     assert set(results.table["peft.r"]) == {4, 8, 16}
 
 
+def reused(folder: Path, own: dict, peft: dict) -> None:
+    """A result whose ``config`` holds what varied in its own sweep, and whose resolved config holds everything."""
+    made = result(own, fingerprint=folder.name)
+    made["resolved_config"]["peft"] |= peft
+    write_result(folder, made)
+
+
+def test_a_reused_result_has_the_values_of_its_resolved_config(tmp_path: Path):
+    reused(tmp_path / "base", {}, {"r": 8})
+    reused(tmp_path / "rank4", {"peft.r": 4}, {"r": 4})
+    results = collect([tmp_path])
+    assert results.factors == ["peft.r"]
+    assert sorted(results.table["peft.r"]) == [4, 8]
+    assert sorted(label.split(", ")[1] for label in results.table["combination"]) == ["peft.r=4", "peft.r=8"]
+    assert load(tmp_path, filters={"peft.r": 8})["fingerprint"].tolist() == ["base"]
+
+
+def test_what_varied_in_the_sweep_that_a_result_was_reused_from_is_no_factor(tmp_path: Path):
+    reused(tmp_path / "first", {"peft.r": 8}, {"r": 8, "init_lora_weights": True})
+    reused(tmp_path / "second", {"peft.init_lora_weights": "pissa"}, {"r": 8, "init_lora_weights": "pissa"})
+    results = collect([tmp_path])
+    assert results.factors == ["peft.init_lora_weights"]
+    assert set(results.table["peft.init_lora_weights"]) == {"true", "pissa"}
+
+
+def test_results_of_the_original_schema_keep_the_values_of_their_config(tmp_path: Path):
+    reused(tmp_path / "new", {}, {"r": 8})
+    for rank in (4, 8):
+        put(tmp_path / f"old{rank}", extra={"peft.r": rank}, fingerprint=f"old{rank}", resolved_config=None)
+    results = collect([tmp_path])
+    assert results.factors == ["peft.r"]
+    assert sorted(results.table["peft.r"]) == [4, 8, 8]
+
+
 def test_a_factor_that_only_the_resolved_config_names(tmp_path: Path):
     for number, size in enumerate((16, 32)):
         made = result({"seed": 42}, fingerprint=str(number))
