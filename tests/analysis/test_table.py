@@ -332,3 +332,15 @@ def test_the_output_folder_is_not_read(comparison: Path, tmp_path: Path):
     (folder / "mine").mkdir()
     (folder / "mine" / "ranking.json").write_text(json.dumps({"ranking": []}))
     assert collect([folder], skip=[folder / "mine"]).problems == []
+
+
+def test_a_failed_run_whose_seed_is_no_number_is_written(tmp_path: Path):
+    """``seed=4z``: the record holds a text where the other runs hold a number."""
+    for seed in (4, 5, "4z"):
+        status = "failed" if seed == "4z" else "completed"
+        made = result({"seed": seed, "model.seed": seed}, status=status, fingerprint=str(seed))
+        made["resolved_config"]["model"]["seed"] = seed
+        write_result(tmp_path / "runs" / str(seed), made)
+    assert main([str(tmp_path / "runs"), "--no-plots", "--output-dir", str(tmp_path / "out")]) == 0
+    assert len(pd.read_parquet(tmp_path / "out" / "comparison_table.parquet")) == 3
+    assert load(tmp_path / "runs")["combination"].nunique() == 1
