@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sousa_bench.analysis.factors import BASE_FACTORS, no_outcome, shown
+from sousa_bench.analysis.factors import BASE_FACTORS, counted_rows, no_outcome, shown
 from sousa_bench.analysis.scan import ROOT_NAMES
 from sousa_bench.analysis.study import Study
 
@@ -129,8 +129,11 @@ def _spelled(value: Any) -> str:
 
 
 def _shared(study: Study) -> list[str]:
-    """Overrides that every run had, apart from those that make a cell: where the data lie, which weights."""
-    lists = [dict.fromkeys(items) for items in study.results.overrides if items]
+    """Overrides that every completed run had, apart from those that make a cell: where the data lie, which weights."""
+    counted = counted_rows(study.table)
+    lists = [
+        dict.fromkeys(items) for items, counts in zip(study.results.overrides, counted, strict=True) if items and counts
+    ]
     if not lists:
         return []
     own = {*KEY_ORDER, "seed", "sweep", *study.results.factors, "experiment"}
@@ -145,7 +148,7 @@ def _kept(key: str) -> bool:
 def _seeds(study: Study, rows: Sequence[int] | None = None) -> list[int]:
     if "seed" not in study.table:
         return []
-    column = study.table["seed"] if rows is None else study.table["seed"].iloc[list(rows)]
+    column = study.table["seed"][counted_rows(study.table)] if rows is None else study.table["seed"].iloc[list(rows)]
     return sorted({int(value) for value in pd.to_numeric(column, errors="coerce").dropna()})
 
 
@@ -160,18 +163,20 @@ def _not_started(study: Study) -> list[tuple[Cell, str]]:
 
 
 def _holes(study: Study) -> list[tuple[Cell, str]]:
-    """Cells of the crossed levels that have no run at all, for matrices that are at least half full."""
+    """Cells of the completed runs' crossed levels that have no run at all, for matrices at least half full."""
     keys = [*BASE_FACTORS, *study.results.factors]
-    names = study.table[keys].map(shown)
+    done = study.table[counted_rows(study.table)]
+    names = done[keys].map(shown)
     levels = [list(dict.fromkeys(names[key])) for key in keys]
-    there = set(names.itertuples(index=False, name=None))
+    there = set(study.table[keys].map(shown).itertuples(index=False, name=None))
+    there = {cell for cell in there if all(value in level for value, level in zip(cell, levels, strict=True))}
     wanted = int(np.prod([len(values) for values in levels]))
     if wanted > 2 * len(there) or wanted == len(there):
         return []
-    first = {key: dict(zip(names[key], study.table[key], strict=True)) for key in keys}
+    first = {key: dict(zip(names[key], done[key], strict=True)) for key in keys}
     planned = [set(job.overrides) for job in study.results.planned]
     seeds = ",".join(str(seed) for seed in _seeds(study))
-    common = {key: study.table[key].mode(dropna=False).iloc[0] for key in ("data", "max_epochs")}
+    common = {key: done[key].mode(dropna=False).iloc[0] for key in ("data", "max_epochs")}
     holes = []
     for values in itertools.product(*levels):
         if values in there:

@@ -14,6 +14,7 @@ from sousa_bench.result import CONFIG_KEYS, EFFICIENCY_KEYS, METRIC_KEYS
 
 BASE_FACTORS = ("model", "strategy", "augmentation")
 SETTING_FACTORS = ("data", "max_epochs")
+NO_COHORT = "–"
 NOT_FACTORS = frozenset({"seed", "experiment_id"})
 RECORDED = frozenset({*CONFIG_KEYS, *METRIC_KEYS, *EFFICIENCY_KEYS, *TOP_FIELDS, "seed"})
 COHORT_KEYS = {
@@ -28,11 +29,13 @@ COHORT_KEYS = {
 def find_factors(
     table: pd.DataFrame, resolved: Sequence[Mapping[str, Any]], config_keys: Iterable[str] = ()
 ) -> list[str]:
-    """Keys that varied between otherwise equal runs, apart from model, strategy, augmentation and seed.
+    """Keys that varied between otherwise equal completed runs, apart from model, strategy, augmentation and seed.
 
     A key that merely follows from another choice (AST's embedding size) is no factor: it never differs between two
-    runs of one model, strategy, augmentation, data and number of epochs. Of keys that vary in step (``peft.r`` and
-    a ``peft.lora_alpha`` of twice its value) the first is kept, those named in the results' ``config`` before others.
+    runs of one model, strategy, augmentation, data and number of epochs. Nor is one that repeats a key of the top
+    level (``model.weights`` beside ``weights``). Of keys that vary in step (``peft.r`` and a ``peft.lora_alpha`` of
+    twice its value) the first is kept, those named in the results' ``config`` before others. Where no run has
+    completed, all count.
 
     Args:
         table: A row a run.
@@ -44,25 +47,40 @@ def find_factors(
     """
     base = [key for key in (*BASE_FACTORS, *SETTING_FACTORS) if key in table]
     groups = table.groupby(base, dropna=False, sort=False).ngroup()
+    counted = counted_rows(table)
+    judged = [row if counts else {} for row, counts in zip(resolved, counted, strict=True)]
     named = list(config_keys)
     columns = {key: table[key] for key in named if key in table and key not in base}
-    varied = _varied_leaves(resolved, groups)
+    varied = [key for key in _varied_leaves(judged, groups) if not _repeats_top(key, judged)]
     columns |= {key: pd.Series([row.get(key) for row in resolved], table.index) for key in varied if key not in columns}
     factors: list[str] = []
     codes: list[pd.Series] = []
     for key, column in columns.items():
-        if key in NOT_FACTORS or key in base or _names_base(key) or no_outcome(key):
+        if key in NOT_FACTORS or key in base or _names_base(key) or no_outcome(key) or _repeats_top(key, judged):
             continue
-        code = pd.Series(pd.factorize(column.map(_plain))[0], table.index)
-        if code.groupby(groups).nunique().max() <= 1 or any(_in_step(code, other) for other in codes):
+        code = pd.Series(pd.factorize(column.map(_plain))[0], table.index)[counted]
+        if code.groupby(groups[counted]).nunique().max() <= 1 or any(_in_step(code, other) for other in codes):
             continue
-        if _is_replicate(code, table):
+        if _is_replicate(code, table[counted]):
             continue
         factors.append(key)
         codes.append(code)
         if key not in table or (key not in named and key.startswith("peft.")):
             table[key] = typed(key, list(column))
     return factors
+
+
+def counted_rows(table: pd.DataFrame) -> pd.Series:
+    """Which runs say what varied: the completed ones, or all where none has completed."""
+    completed: pd.Series = table["status"] == "completed"
+    return completed if completed.any() else pd.Series(True, table.index)
+
+
+def _repeats_top(key: str, resolved: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a key is filled in from the top-level key of its last name, as ``weights: ${weights}`` of a model is."""
+    _, dot, top = key.rpartition(".")
+    rows = [row for row in resolved if key in row]
+    return bool(dot and rows) and all(top in row and row[top] == row[key] for row in rows)
 
 
 def fill_resolved(table: pd.DataFrame, resolved: Sequence[Mapping[str, Any]], config_keys: Iterable[str]) -> None:
@@ -136,7 +154,8 @@ def _is_replicate(code: pd.Series, table: pd.DataFrame) -> bool:
 
 def combination_columns(table: pd.DataFrame, factors: Iterable[str]) -> list[str]:
     """The columns whose values make a combination: the base factors, the found ones, and the settings that vary."""
-    settings = [key for key in SETTING_FACTORS if key in table and table[key].nunique(dropna=False) > 1]
+    done = table[counted_rows(table)]
+    settings = [key for key in SETTING_FACTORS if key in table and done[key].nunique(dropna=False) > 1]
     return [*BASE_FACTORS, *factors, *settings]
 
 
@@ -144,7 +163,8 @@ def add_combinations(table: pd.DataFrame, factors: Sequence[str]) -> None:
     """Add the columns ``combination`` (a label; runs that differ in the seed alone share it) and ``cohort``.
 
     Cohorts are lettered in order of size: only runs of one cohort saw the same data, the same test clips, the same
-    kind of weights and the same number of epochs, so only these are compared.
+    kind of weights and the same number of epochs, so only these are compared. An unfinished run that belongs to no
+    cohort with a completed one has none: its ``cohort`` is ``NO_COHORT``.
     """
     extra = [key for key in combination_columns(table, factors) if key not in BASE_FACTORS]
     table["combination"] = [
@@ -152,17 +172,12 @@ def add_combinations(table: pd.DataFrame, factors: Sequence[str]) -> None:
     ]
     keys = [key for key in COHORT_KEYS if key in table]
     identity = table[keys].map(_plain).agg("\x1f".join, axis=1) if len(table) else pd.Series(dtype=str)
-    done = identity[table["status"] == "completed"].value_counts()
-    order = sorted(identity.unique(), key=lambda value: (-int(done.get(value, 0)), value))
-    order = _without_unfinished(order, done)
-    names = {value: letters(_place(value, order)) for value in identity.unique()}
-    table["cohort"] = identity.map(names)
-
-
-def _without_unfinished(order: Sequence[str], done: pd.Series) -> list[str]:
-    """Identities without those of unfinished runs that merely don't know some part of theirs yet."""
-    known = [value for value in order if value in done.index]
-    return known + [value for value in order if value not in done.index and _place(value, known) == len(known)]
+    done = identity[counted_rows(table)].value_counts()
+    order = sorted(done.index, key=lambda value: (-int(done[value]), value))
+    if not (table["status"] == "completed").any():
+        order = order[:1]
+    places = {value: _place(value, order) for value in identity.unique()}
+    table["cohort"] = identity.map({v: letters(n) if n < len(order) else NO_COHORT for v, n in places.items()})
 
 
 def _place(identity: str, order: Sequence[str]) -> int:
@@ -212,9 +227,10 @@ def letters(number: int) -> str:
 
 def cohort_words(table: pd.DataFrame) -> dict[str, str]:
     """What sets each cohort apart from the others, in words; empty where there is one cohort."""
-    keys = [key for key in COHORT_KEYS if key in table and table[key].nunique(dropna=False) > 1]
+    done = table[counted_rows(table) & (table["cohort"] != NO_COHORT)]
+    keys = [key for key in COHORT_KEYS if key in table and done[key].nunique(dropna=False) > 1]
     words = {}
-    for cohort, rows in table.groupby("cohort"):
-        row = rows.sort_values("status", key=lambda column: column != "completed", kind="stable").iloc[0]
+    for cohort, rows in done.groupby("cohort"):
+        row = rows.iloc[0]
         words[str(cohort)] = "; ".join(f"{COHORT_KEYS[key]} {shown(row[key])[:12]}" for key in keys)
     return words if len(words) > 1 else {}

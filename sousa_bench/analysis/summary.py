@@ -13,7 +13,7 @@ from sousa_bench.analysis.commands import next_steps, retry_command
 from sousa_bench.analysis.comparisons import pair_of
 from sousa_bench.analysis.console import escape, minutes, p_value, render
 from sousa_bench.analysis.effects import Effects
-from sousa_bench.analysis.factors import augmentation_words, shown
+from sousa_bench.analysis.factors import augmentation_words, counted_rows, shown
 from sousa_bench.analysis.flatten import DEAD, NOT_COMPLETED
 from sousa_bench.analysis.impact import Impact, augmentation_impact, tested_on
 from sousa_bench.analysis.pairs import ALPHA
@@ -79,11 +79,10 @@ def _overview(study: Study) -> str:
         if key != "total" and (number[key] or key in always)
     ]
     varied = ["model", "strategy", "augmentation", *study.results.factors]
-    lines += [
-        f"- **{escape(key)}**: {', '.join(sorted({escape(shown(v)) for v in study.table[key]}))}" for key in varied
-    ]
+    done = study.table[counted_rows(study.table)]
+    lines += [f"- **{escape(key)}**: {', '.join(sorted({escape(shown(v)) for v in done[key]}))}" for key in varied]
     for key in ("data", "max_epochs"):
-        values = ", ".join(sorted({escape(shown(value)) for value in study.table[key]}))
+        values = ", ".join(sorted({escape(shown(value)) for value in done[key]}))
         lines.append(f"- **{'epochs (at most)' if key == 'max_epochs' else key}**: {values}")
     return "\n".join(
         [*lines, *([""] if study.notes else []), *(f"> {escape(note)}\n>" for note in study.notes)]

@@ -344,3 +344,35 @@ def test_a_failed_run_whose_seed_is_no_number_is_written(tmp_path: Path):
     assert main([str(tmp_path / "runs"), "--no-plots", "--output-dir", str(tmp_path / "out")]) == 0
     assert len(pd.read_parquet(tmp_path / "out" / "comparison_table.parquet")) == 3
     assert load(tmp_path / "runs")["combination"].nunique() == 1
+
+
+def test_failed_runs_do_not_shape_the_comparison(tmp_path: Path):
+    """After a sweep with ``weights=oficial`` and five epochs the good runs are labelled as before."""
+    from sousa_bench.analysis import compare
+    from sousa_bench.analysis.commands import next_steps
+
+    for number, (strategy, kind) in enumerate([("lora", "random"), ("ia3", "random"), ("lora", "oficial")]):
+        failed = kind == "oficial"
+        made = result(
+            {"strategy": strategy, "max_epochs": 6 if failed else 5}, status="failed" if failed else "completed"
+        )
+        made |= {"fingerprint": str(number), "weights": {"kind": None if failed else kind}}
+        made["resolved_config"] |= {"weights": kind}
+        made["resolved_config"]["model"] |= {"weights": kind, "seed": 42}
+        write_result(tmp_path / str(number), made)
+    results = collect([tmp_path])
+    study = compare(results)
+    assert results.factors == []
+    assert set(study.combinations["combination"]) == {"ast + lora (with aug)", "ast + ia3 (with aug)"}
+    assert study.cohorts == {}
+    assert set(study.table["cohort"]) == {"A", "–"}
+    assert not any("oficial" in command for step in next_steps(study, 3) for command in step.commands)
+
+
+def test_a_key_filled_in_from_the_top_level_is_no_factor_beside_it(tmp_path: Path):
+    for number, (weights, seed) in enumerate([("random", 1), ("official", 1), ("official", 2)]):
+        made = result({"seed": seed}, fingerprint=str(number))
+        made["resolved_config"] |= {"weights": weights, "seed": seed}
+        made["resolved_config"]["model"] |= {"weights": weights, "seed": seed}
+        write_result(tmp_path / str(number), made)
+    assert collect([tmp_path]).factors == ["weights"]
