@@ -56,6 +56,8 @@ class Results:
         problems: One line for each file that was passed over.
         repeats: One line for each run that a newer one of the same fingerprint replaced.
         config_keys: Columns that come from the results' ``config``.
+        known: Fingerprints of all runs, those that the filters dropped among them.
+        unwanted: Results of the planned jobs that the filters would drop.
     """
 
     table: pd.DataFrame
@@ -66,14 +68,20 @@ class Results:
     problems: list[str] = field(default_factory=list)
     repeats: list[str] = field(default_factory=list)
     config_keys: list[str] = field(default_factory=list)
+    known: frozenset[str] = frozenset()
+    unwanted: frozenset[Path] = frozenset()
 
     def waiting(self) -> list[Planned]:
-        """Planned jobs that have no result, and that no other run of the same fingerprint stands for."""
-        known = set(self.table["fingerprint"].dropna()) if "fingerprint" in self.table else set()
+        """Planned jobs that the filters want and that have no result, neither theirs nor another of their identity."""
+        return [job for job in self._missing() if job.result not in self.unwanted]
+
+    def _missing(self) -> list[Planned]:
         jobs = {
             job.fingerprint or str(job.result): job
             for job in self.planned
-            if job.decision not in ("refused", "skipped") and job.fingerprint not in known and not job.result.is_file()
+            if job.decision not in ("refused", "skipped")
+            and job.fingerprint not in self.known
+            and not job.result.is_file()
         }
         return list(jobs.values())
 
@@ -86,7 +94,7 @@ class Results:
             return False
         return not any(
             job.processes is None or any(lives(process, job.result.parent) for process in job.processes)
-            for job in self.waiting()
+            for job in self._missing()
         )
 
 
@@ -139,6 +147,8 @@ def collect(
     resolved = list(itertools.compress(columns.resolved, keep))
     overrides = list(itertools.compress(columns.overrides, keep))
     fill_resolved(table, resolved, columns.config_keys)
+    known = frozenset(str(item) for item in table["fingerprint"].dropna()) if "fingerprint" in table else frozenset()
+    unwanted = _unwanted(found.planned, table, resolved, overrides, filters)
     for wanted in filters:
         mask = _matches(table, resolved, wanted, columns.config_keys)
         if not mask.any():
@@ -149,7 +159,18 @@ def collect(
     factors = find_factors(table, resolved, columns.config_keys)
     add_combinations(table, factors)
     ordered = _ordered(table, factors)
-    return Results(ordered, factors, resolved, overrides, found.planned, problems, repeats, list(columns.config_keys))
+    return Results(
+        table=ordered,
+        factors=factors,
+        resolved=resolved,
+        overrides=overrides,
+        planned=found.planned,
+        problems=problems,
+        repeats=repeats,
+        config_keys=list(columns.config_keys),
+        known=known,
+        unwanted=unwanted,
+    )
 
 
 def _table(columns: Mapping[str, list[Any]]) -> pd.DataFrame:
@@ -204,6 +225,46 @@ def _matches(
     accepted = {_norm(value) for value in values}
     mask: pd.Series = column.map(_norm).isin(accepted)
     return mask
+
+
+def _unwanted(
+    planned: Sequence[Planned],
+    table: pd.DataFrame,
+    resolved: Sequence[Mapping[str, Any]],
+    overrides: Sequence[Sequence[str]],
+    filters: Sequence[Filter],
+) -> frozenset[Path]:
+    """Results of the planned jobs that the filters drop.
+
+    A job has the value that its overrides name; where they name none, one of those that runs without such an override
+    have.
+    """
+    dropped: set[Path] = set()
+    for key, values in filters:
+        accepted = {_norm(value) for value in values}
+        names = _spellings(key)
+        column = _values(table, resolved, key)
+        own = [] if column is None else zip(column, overrides, strict=True)
+        usual = {_norm(value) for value, items in own if items and not names & _chosen(items).keys()}
+        for job in planned:
+            chosen = _chosen(job.overrides)
+            there = {_norm(chosen[name]) for name in names if name in chosen} or usual
+            if key == "status" or not there & accepted:
+                dropped.add(job.result)
+    return frozenset(dropped)
+
+
+def _chosen(overrides: Iterable[str]) -> dict[str, str]:
+    pairs = (item.lstrip("+").partition("=") for item in overrides)
+    return {key: value.strip("'\"") for key, sign, value in pairs if sign}
+
+
+def _spellings(key: str) -> set[str]:
+    """The names of a config key, as column, override and short name."""
+    for column, aliases in SHORT_NAMES.items():
+        if key == column or key in aliases:
+            return {column, *aliases}
+    return {key}
 
 
 def _values(table: pd.DataFrame, resolved: Sequence[Mapping[str, Any]], key: str) -> pd.Series | None:

@@ -376,3 +376,20 @@ def test_a_key_filled_in_from_the_top_level_is_no_factor_beside_it(tmp_path: Pat
         made["resolved_config"]["model"] |= {"weights": weights, "seed": seed}
         write_result(tmp_path / str(number), made)
     assert collect([tmp_path]).factors == ["weights"]
+
+
+def test_planned_jobs_are_counted_under_filters(tmp_path: Path):
+    """Only jobs that the filters want and that no run stands for, one that the filters dropped among these."""
+    folder = write_sweep(
+        tmp_path / "multirun", ("ast",), ("lora",), (True,), extra={"peft.r": (4, 8, 16)}, missing=(2,)
+    )
+    jobs = json.loads((folder / "sweep.json").read_text())["jobs"]
+    twins = [job | {"folder": f"elsewhere{number}"} for number, job in enumerate(jobs[:2])]
+    plain = {"fingerprint": "plain", "folder": "plain", "overrides": ["model=beats", "peft=lora"], "status": "pending"}
+    write_json(folder / "sweep.json", {"schema_version": 1, "name": "s", "jobs": [*twins, jobs[2], plain]})
+    assert len(collect([folder]).waiting()) == 2
+    assert collect([folder], [("peft.r", ["8"])]).waiting() == []
+    assert [job.index for job in collect([folder], [("peft.r", ["8", "16"])]).waiting()] == [3]
+    assert collect([folder], [("status", ["completed"])]).waiting() == []
+    write_result(folder / "usual", result({}, overrides=["model=ast"]))
+    assert len(collect([folder], [("augmentation", ["true"])]).waiting()) == 2
