@@ -55,8 +55,10 @@ def _json(value: Any) -> Any:
 
 def _lines(study: Study, frame: pd.DataFrame, markdown: bool) -> str:
     rows = [_cells(study, row, markdown) for row in frame.to_dict("records")]
-    head = list(rows[0]) if rows else ["#"]
-    widths = [max(len(key), *(len(row[key]) for row in rows)) if rows else len(key) for key in head]
+    if not rows:
+        return "No run has completed yet, so there is nothing to rank."
+    head = list(rows[0])
+    widths = [max(len(key), *(len(row[key]) for row in rows)) for key in head]
     left = {"combination", "can be the best"}
 
     def line(values: list[str]) -> str:

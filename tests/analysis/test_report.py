@@ -128,6 +128,14 @@ def test_exit_code_one_with_one_message(comparison, tmp_path, capsys, arguments:
     assert error.count("\n") == 1
 
 
+def test_nothing_completed_is_said_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folder = write_sweep(tmp_path / "multirun", ("ast",), ("lora",), statuses={0: "failed", 1: "timeout"})
+    assert main([str(folder), "--no-images", "--output-dir", str(tmp_path / "out")]) == 0
+    said = "No run has completed yet, so there is nothing to rank."
+    assert capsys.readouterr().out == f"{said}\n"
+    assert f"## Ranking\n\n{said}" in (tmp_path / "out" / "summary_report.md").read_text()
+
+
 def test_min_accuracy_and_top(comparison_study: Study):
     text = summary(comparison_study, top=2, min_accuracy=0.9)
     section = text.split("### Most parameter-efficient")[1].split("###")[0]
