@@ -131,6 +131,7 @@ def compare(results: Results, metric: str = "test_acc") -> Study:
         numeric = [key for key in table.select_dtypes("number").columns if not key.startswith("per_class.")]
         raise UserError(f"--metric {metric}: no such metric; there are {', '.join(numeric)}")
     made = Study(results, metric, _combinations(results, metric), cohorts=cohort_words(table))
+    made.notes += results.unmatched
     done = np.flatnonzero((table["status"] == "completed").to_numpy())
     if len(done) > PREDICTIONS_LIMIT:
         order = table[metric].iloc[done].to_numpy() * (1 if lower_is_better(metric) else -1)

@@ -58,6 +58,7 @@ class Results:
         config_keys: Columns that come from the results' ``config``.
         known: Fingerprints of all runs, those that the filters dropped among them.
         unwanted: Results of the planned jobs that the filters would drop.
+        unmatched: One line for each value of a filter that no run has.
     """
 
     table: pd.DataFrame
@@ -70,6 +71,7 @@ class Results:
     config_keys: list[str] = field(default_factory=list)
     known: frozenset[str] = frozenset()
     unwanted: frozenset[Path] = frozenset()
+    unmatched: list[str] = field(default_factory=list)
 
     def waiting(self) -> list[Planned]:
         """Planned jobs that the filters want and that have no result, neither theirs nor another of their identity."""
@@ -149,6 +151,7 @@ def collect(
     fill_resolved(table, resolved, columns.config_keys)
     known = frozenset(str(item) for item in table["fingerprint"].dropna()) if "fingerprint" in table else frozenset()
     unwanted = _unwanted(found.planned, table, resolved, overrides, filters)
+    unmatched = [line for wanted in filters for line in _unmatched(table, resolved, found.planned, wanted)]
     for wanted in filters:
         mask = _matches(table, resolved, wanted, columns.config_keys)
         if not mask.any():
@@ -170,6 +173,7 @@ def collect(
         config_keys=list(columns.config_keys),
         known=known,
         unwanted=unwanted,
+        unmatched=unmatched,
     )
 
 
@@ -252,6 +256,21 @@ def _unwanted(
             if key == "status" or not there & accepted:
                 dropped.add(job.result)
     return frozenset(dropped)
+
+
+def _unmatched(
+    table: pd.DataFrame, resolved: Sequence[Mapping[str, Any]], planned: Sequence[Planned], wanted: Filter
+) -> list[str]:
+    """A line for each wanted value that no run has and no job is to have."""
+    key, values = wanted
+    column = _values(table, resolved, key)
+    if column is None:
+        return []
+    names = _spellings(key)
+    there = {_norm(value) for value in column}
+    there |= {_norm(value) for job in planned for name, value in _chosen(job.overrides).items() if name in names}
+    have = ", ".join(sorted({shown(value) for value in column})[:20])
+    return [f"No run has {key}={value}; there is {key}={have}." for value in values if _norm(value) not in there]
 
 
 def _chosen(overrides: Iterable[str]) -> dict[str, str]:

@@ -100,6 +100,14 @@ def test_command_line_filters(comparison: Path, tmp_path: Path, capsys: pytest.C
     assert {"acc_low", "acc_high", "clips", "players"} <= set(ranking[0])
 
 
+def test_a_filters_value_that_matches_nothing_is_said(comparison: Path, tmp_path: Path, capsys):
+    arguments = ["--filter-models", "ast", "htast", "--no-plots", "--output-dir", str(tmp_path)]
+    assert main([str(comparison), *arguments]) == 0
+    said = "No run has model=htast; there is model=ast, beats, efficientat, htsat."
+    assert f"note: {said}\n" in capsys.readouterr().err
+    assert said in (tmp_path / "summary_report.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("form", "start"), [("csv", "rank,combination,"), ("markdown", "|  # |"), ("table", " #  combination")]
 )
