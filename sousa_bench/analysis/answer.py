@@ -20,6 +20,10 @@ def answer(study: Study) -> list[str]:
         rows = study.combinations[study.combinations["cohort"] == cohort]
         if rows["best_set"].any():
             sentences += _cohort(study, str(cohort), rows)
+    if study.at_chance:
+        runs = len(study.done)
+        who = "The only completed run is not" if runs == 1 else f"None of the {runs} completed runs is"
+        sentences.insert(0, f"{who} above chance: nothing was learnt, so what follows ranks luck.")
     return sentences or ["No run has completed yet, so there is nothing to compare."]
 
 

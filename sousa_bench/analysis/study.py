@@ -29,6 +29,7 @@ from sousa_bench.errors import UserError
 
 FAMILY_LIMIT = 40
 PREDICTIONS_LIMIT = 1000
+AT_CHANCE = "is not above chance"  # in a run's warnings, see ``sousa_bench.predictions.outcome_warnings``
 LOWER_IS_BETTER = ("loss", "time", "seconds", "memory", "params", "param_efficiency")
 MEANS = (
     "val_acc",
@@ -88,6 +89,14 @@ class Study:
         """The completed runs with a test accuracy, best first by the metric; the index is the row in ``table``."""
         rows = self.table[(self.table["status"] == "completed") & self.table["test_acc"].notna()]
         return rows.sort_values(self.metric, ascending=lower_is_better(self.metric), kind="stable", na_position="last")
+
+    @cached_property
+    def at_chance(self) -> bool:
+        """Whether every completed run says of itself that its accuracy is not above chance."""
+        rows = self.done
+        if not len(rows) or "warnings" not in rows:
+            return False
+        return bool(rows["warnings"].astype(str).str.contains(AT_CHANCE, regex=False).all())
 
     @cached_property
     def run_labels(self) -> dict[int, str]:

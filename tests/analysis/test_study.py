@@ -168,6 +168,26 @@ def test_warnings_of_runs_are_said(tmp_path: Path):
     assert "not above chance" in summary(study).split("## Warnings of the runs")[1]
 
 
+def chance_runs(folder: Path, *warned: bool) -> Study:
+    """One completed run for each of ``warned``, with the warnings that the trainer itself gives."""
+    torch = pytest.importorskip("torch")
+    from sousa_bench.predictions import outcome_warnings
+
+    words = outcome_warnings(
+        torch.eye(40).repeat(2, 1), (torch.arange(80) + 1) % 40, list("x" * 40), partial=False, random_weights=True
+    )
+    for number, item in enumerate(warned):
+        write_result(folder / str(number), result({"seed": number}, accuracy=0.0, warnings=words if item else []))
+    return compare(collect([folder]))
+
+
+def test_that_nothing_was_learnt_is_said_first(tmp_path: Path):
+    said = answer(chance_runs(tmp_path / "all", True, True))
+    assert said[0] == "None of the 2 completed runs is above chance: nothing was learnt, so what follows ranks luck."
+    assert answer(chance_runs(tmp_path / "one", True))[0].startswith("The only completed run is not above chance")
+    assert "chance" not in answer(chance_runs(tmp_path / "some", True, False))[0]
+
+
 def exact_p(differences: np.ndarray) -> float:
     """Share of all sign patterns whose sum of whole numbers is as large as the one seen."""
     signs = np.array(list(itertools.product((1, -1), repeat=len(differences))))
