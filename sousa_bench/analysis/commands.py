@@ -28,6 +28,8 @@ NEXT_DATA = {
 }
 OVERRIDE_NAMES = {"strategy": "peft", "max_epochs": "trainer.max_epochs"}
 KEY_ORDER = ("model", "peft", "augmentation", "data", "trainer.max_epochs")
+SMOKE = ("trainer.train_batches", "trainer.eval_batches", "trainer=smoke")  # a trial's leftovers
+DEFAULT_WEIGHTS = "random"
 WANTED_SEEDS = 3
 MAX_COMMANDS = 20
 PLAIN_KEY = re.compile(r"[+~]{0,2}[A-Za-z0-9_][\w./@]*", re.ASCII)
@@ -51,11 +53,19 @@ class Step:
 
 def next_steps(study: Study, top: int) -> list[Step]:
     """What to run next, most urgent first; empty steps are left out."""
+    planned = Step("Finish what the sweep planned and never started", _commands(study, _not_started(study)))
+    if study.at_chance:
+        title = "No run is above chance: before more runs, make one learn, such as by more epochs or official weights"
+        return [step for step in (planned, Step(title, _commands(study, _longer(study)))) if step.commands]
+    best = min(top, len(study.combinations))
     steps = [
-        Step("Finish what the sweep planned and never started", _commands(study, _not_started(study))),
+        planned,
         Step("Fill the holes in the matrix", _commands(study, _holes(study))),
         Step("More seeds for what is undecided", _commands(study, _more_seeds(study))),
-        Step(f"The best {top} on more data, with more epochs", _commands(study, _promoted(study, top))),
+        Step(
+            f"The best {best if best > 1 else 'one'} on more data, with more epochs",
+            _commands(study, _promoted(study, top)),
+        ),
     ]
     return [step for step in steps if step.commands]
 
@@ -117,10 +127,14 @@ def _cell(study: Study, row: Mapping[Any, Any] | pd.Series) -> Cell:
     cell: Cell = {}
     for key in dict.fromkeys((*BASE_FACTORS, "data", "max_epochs", *study.results.factors)):
         value = row[key]
-        if value is None or value != value:
+        if value is None or value != value or key in SMOKE:
             continue
         name = OVERRIDE_NAMES.get(key, key)
         cell[name] = ("on" if value else "off") if key == "augmentation" else _spelled(value)
+    if "weights" not in cell and "rows" in row:
+        named = {study.results.resolved[number].get("weights") for number in row["rows"]}
+        if len(named) == 1 and isinstance(weights := named.pop(), str) and weights != DEFAULT_WEIGHTS:
+            cell["weights"] = _quoted(weights)
     return cell
 
 
@@ -138,7 +152,11 @@ def _shared(study: Study) -> list[str]:
         return []
     own = {*KEY_ORDER, "seed", "sweep", *study.results.factors, "experiment"}
     common = [item for item in lists[0] if all(item in other for other in lists)]
-    return [item for item in common if (key := item.lstrip("+~").split("=")[0]) not in own and _kept(key)]
+    return [
+        item
+        for item in common
+        if (key := item.lstrip("+~").split("=")[0]) not in own and _kept(key) and item not in SMOKE and key not in SMOKE
+    ]
 
 
 def _kept(key: str) -> bool:
@@ -177,6 +195,7 @@ def _holes(study: Study) -> list[tuple[Cell, str]]:
     planned = [set(job.overrides) for job in study.results.planned]
     seeds = ",".join(str(seed) for seed in _seeds(study))
     common = {key: done[key].mode(dropna=False).iloc[0] for key in ("data", "max_epochs")}
+    common["rows"] = list(done.index)
     holes = []
     for values in itertools.product(*levels):
         if values in there:
@@ -214,6 +233,13 @@ def _promoted(study: Study, top: int) -> list[tuple[Cell, str]]:
         cell["trainer.max_epochs"] = str(max(20, -(-epochs * 3 // 2)))
         wanted.append((cell, "1,2,3"))
     return wanted
+
+
+def _longer(study: Study) -> list[tuple[Cell, str]]:
+    """The first combination on the same data with three times the epochs, once."""
+    cell = _cell(study, study.combinations.iloc[0])
+    cell["trainer.max_epochs"] = str(max(20, 3 * int(float(cell.get("trainer.max_epochs", 10)))))
+    return [(cell, "")]
 
 
 def _commands(study: Study, cells: Sequence[tuple[Cell, str]]) -> tuple[str, ...]:

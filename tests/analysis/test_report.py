@@ -219,6 +219,37 @@ def test_more_seeds_only_for_what_is_undecided(comparison_study: Study):
     assert len(promoted) == 9
 
 
+def steps_of(folder: Path) -> dict[str, tuple[str, ...]]:
+    return {step.title: step.commands for step in next_steps(compare(collect([folder])), 5)}
+
+
+def small_sweep(folder: Path, strategies: tuple[str, ...], **blocks) -> Path:
+    for number, strategy in enumerate(strategies):
+        made = result({"strategy": strategy}, accuracy=0.5 + number / 10, **blocks)
+        made["overrides"] += ["trainer.train_batches=1", "trainer=smoke", "data.root=/d"]
+        made["resolved_config"] |= {"weights": "official"}
+        write_result(folder / str(number), made)
+    return folder
+
+
+def test_next_commands_count_what_is_there_and_keep_the_weights_but_no_trials_limits(tmp_path: Path):
+    steps = steps_of(small_sweep(tmp_path / "two", ("lora", "ia3")))
+    commands = steps["The best 2 on more data, with more epochs"]
+    assert all("weights=official" in line and "data.root=/d" in line for line in commands)
+    assert not any("train_batches" in line or "smoke" in line for line in commands)
+    assert "The best one on more data, with more epochs" in steps_of(small_sweep(tmp_path / "one", ("lora",)))
+
+
+def test_at_chance_level_one_run_is_advised_and_not_twelve(tmp_path: Path):
+    words = ["test accuracy 0.0250 is not above chance (1 of 40 clips; 0.0250 by always naming one class)"]
+    steps = steps_of(small_sweep(tmp_path, ("lora", "ia3"), warnings=words))
+    ((title, commands),) = steps.items()
+    assert title.startswith("No run is above chance")
+    (command,) = commands
+    assert len(expand(command)) == 1
+    assert "trainer.max_epochs=60" in command
+
+
 def test_neither_help_nor_the_analysis_imports_what_it_does_not_need(comparison: Path, tmp_path: Path):
     code = (
         "import sys; from sousa_bench.analyze import main, parser; parser().format_help();"
