@@ -11,6 +11,7 @@ from sousa_bench.analysis.comparisons import pair_of
 from sousa_bench.analysis.study import Study
 
 MAX_NAMED = 12
+TEST = "sign-flip test by player, Holm-corrected, 5 % level"
 
 
 def answer(study: Study) -> list[str]:
@@ -40,16 +41,18 @@ def _cohort(study: Study, cohort: str, rows: pd.DataFrame) -> list[str]:
     elif len(others):
         names = "; ".join(others["combination"].head(MAX_NAMED))
         more = f"; and {len(others) - MAX_NAMED} more" if len(others) > MAX_NAMED else ""
-        said.append(
-            f"{len(others)} of {tested} others can't be told from it (sign-flip test by player, Holm-corrected, 5 "
-            "% level): "
-            f"{names}{more}."
-        )
+        said.append(f"{_who(len(others), tested)} can't be told from it ({TEST}): {names}{more}.")
     else:
-        said.append(
-            f"It is clearly better than all {tested} others (sign-flip test by player, Holm-corrected, 5 % level)."
-        )
+        rest = "the other one" if tested == 1 else "both others" if tested == 2 else f"all {tested} others"
+        said.append(f"It is clearly better than {rest} ({TEST}).")
     return said + _margin(study, leader, rows) + _luck(rows)
+
+
+def _who(number: int, tested: int) -> str:
+    """``number`` of the ``tested`` others, in words."""
+    if number < tested:
+        return f"{number} of {tested} others"
+    return {1: "The other one", 2: "Both others"}.get(tested, f"All {tested} others")
 
 
 def _margin(study: Study, leader: pd.Series, rows: pd.DataFrame) -> list[str]:

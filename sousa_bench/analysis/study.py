@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -138,7 +139,9 @@ def compare(results: Results, metric: str = "test_acc") -> Study:
     table = results.table
     if metric not in table or not pd.api.types.is_numeric_dtype(table[metric]):
         numeric = [key for key in table.select_dtypes("number").columns if not key.startswith("per_class.")]
-        raise UserError(f"--metric {metric}: no such metric; there are {', '.join(numeric)}")
+        near = difflib.get_close_matches(metric, numeric, 1)
+        hint = f" did you mean {near[0]}?" if near else ""
+        raise UserError(f"--metric {metric}: no such metric;{hint} there are {', '.join(numeric)}")
     made = Study(results, metric, _combinations(results, metric), cohorts=cohort_words(table))
     made.notes += results.unmatched
     done = np.flatnonzero((table["status"] == "completed").to_numpy())

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sousa_bench.analysis import Study, collect, compare
-from sousa_bench.analysis.answer import answer
+from sousa_bench.analysis.answer import _who, answer
 from sousa_bench.analysis.comparisons import (
     COLUMNS,
     Measured,
@@ -74,6 +74,14 @@ def test_seeds_are_averaged_and_their_spread_stands_apart(seeded_study: Study):
     assert row["test_acc"] == pytest.approx(mine.mean())
     assert row["acc_std"] == pytest.approx(mine.std(ddof=1))
     assert row["acc_error"] != pytest.approx(row["acc_std"])
+
+
+@pytest.mark.parametrize(
+    ("number", "tested", "words"),
+    [(2, 3, "2 of 3 others"), (3, 3, "All 3 others"), (2, 2, "Both others"), (1, 1, "The other one")],
+)
+def test_how_many_others_in_words(number: int, tested: int, words: str):
+    assert _who(number, tested) == words
 
 
 def test_effects_of_the_balanced_matrix(comparison_study: Study):
@@ -147,6 +155,8 @@ def test_another_metric_ranks(comparison: Path):
     assert study.combinations["test_loss"].is_monotonic_increasing
     with pytest.raises(UserError, match=r"--metric accuracy: no such metric; there are .*test_acc"):
         compare(collect([comparison]), "accuracy")
+    with pytest.raises(UserError, match=r"no such metric; did you mean test_f1_macro\? there are"):
+        compare(collect([comparison]), "test_f1_marco")
 
 
 def test_unfinished_runs_that_do_not_know_their_data_yet_are_no_cohort_of_their_own(tmp_path: Path):
