@@ -11,7 +11,7 @@ from sousa_bench.errors import ConfigError
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 ACCELERATORS = ("auto", "cpu", "gpu")
-WEIGHTS = ("random", "official", "embedded")
+WEIGHTS = ("official", "random", "embedded")
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import unquote, urlparse
 
+from sousa_bench.deadline import within
 from sousa_bench.errors import WeightsError
 
 CONNECT_SECONDS = 8.0
@@ -21,7 +20,6 @@ CONNECT_SECONDS = 8.0
 STALL_SECONDS = 60.0
 WAYS_OUT = "Ways out: model.checkpoint=FILE with a copy fetched elsewhere, or weights=random for random weights."
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-T = TypeVar("T")
 
 
 def cache_folder() -> Path:
@@ -30,31 +28,6 @@ def cache_folder() -> Path:
 
     root = os.environ.get("SOUSA_BENCH_CACHE")
     return (Path(root).expanduser() if root else user_cache_path("sousa_bench")) / "weights"
-
-
-def within(seconds: float, work: Callable[[], T]) -> T:
-    """Run ``work`` in a thread and give up on it after so many seconds.
-
-    Raises:
-        TimeoutError: It was not done by then.
-    """
-    result: list[T] = []
-    failure: list[BaseException] = []
-
-    def target() -> None:
-        try:
-            result.append(work())
-        except BaseException as error:
-            failure.append(error)
-
-    thread = threading.Thread(target=target, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if failure:
-        raise failure[0]
-    if not result:
-        raise TimeoutError(f"no answer within {seconds:g} s")
-    return result[0]
 
 
 def from_hub(repo: str, file: str, revision: str | None = None) -> Path:

@@ -17,8 +17,8 @@ from sousa_bench.errors import ConfigError, WeightsError
 from sousa_bench.models.base import WeightsInfo
 from sousa_bench.models.containers import read, sha256
 from sousa_bench.models.download import from_hub, from_url
+from sousa_bench.settings import WEIGHTS
 
-KINDS = ("official", "random", "embedded")
 FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
 _HUB_ID = re.compile(r"(?:hf://)?(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<file>[^@]+))?(?:@(?P<revision>[\w./-]+))?")
@@ -69,8 +69,8 @@ def check_kind(weights: str, checkpoint: str | None) -> None:
     Raises:
         ConfigError: With the choices, or with the switch that is missing.
     """
-    if weights not in KINDS:
-        raise ConfigError(f"weights={weights} is unknown; choose one of: {', '.join(KINDS)}.")
+    if weights not in WEIGHTS:
+        raise ConfigError(f"weights={weights} is unknown; choose one of: {', '.join(WEIGHTS)}.")
     if checkpoint is not None and weights != "official":
         raise ConfigError(
             f"model.checkpoint={checkpoint} would not be read with weights={weights}: "

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import shutil
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from sousa_bench.data.sources.hub import Shard, Shards, choose_shards, read_rows
+from sousa_bench.deadline import within
 from sousa_bench.errors import DataError
 
 log = logging.getLogger("sousa_bench.data")
@@ -155,28 +155,3 @@ class HubRepository(Shards):
         """See `Shards.path`."""
         assert self._snapshot is not None, "fetch() comes first"
         return self._snapshot / shard
-
-
-def within(seconds: float, work: Callable[[], Answer]) -> Answer:
-    """The answer of `work`, or an error when it takes longer: looking up a name has no time limit of its own.
-
-    Raises:
-        TimeoutError: No answer in time; the attempt goes on in a daemon thread and is forgotten.
-    """
-    answers: list[Answer] = []
-    errors: list[BaseException] = []
-
-    def attempt() -> None:
-        try:
-            answers.append(work())
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=attempt, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if errors:
-        raise errors[0]
-    if not answers:
-        raise TimeoutError(f"no answer within {seconds:.0f} s")
-    return answers[0]
