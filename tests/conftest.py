@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 
-# A shell without job control starts background commands with Ctrl-C ignored, and what they start inherits that: the
-# commands under test would never see the Ctrl-C that a test sends. Programs start with a handled signal at its default.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c_arrives() -> Iterator[None]:
+    """Start each test with Ctrl-C handled, so that the commands which it starts get it at its default.
+
+    A shell without job control starts background commands with Ctrl-C ignored, a run that was asked to stop leaves it
+    so in its process, and every process that is started inherits that.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
