@@ -12,6 +12,8 @@ IRRELEVANT = (
     "force",
     "on_error",
     "experiment",
+    "lineage",
+    "search",
     "logger",
     "data.root",
     "data.cache_dir",

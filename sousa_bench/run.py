@@ -19,6 +19,7 @@ from sousa_bench.data.datamodule import FeatureMemory, SousaDataModule
 from sousa_bench.loggers import RunLogger
 from sousa_bench.metrics import per_class
 from sousa_bench.peft import inject
+from sousa_bench.peft.warm import warm_start
 from sousa_bench.predictions import outcome_warnings, write_predictions
 from sousa_bench.progress_bar import EpochBar
 from sousa_bench.result import ADAPTER_FOLDER, PREDICTIONS_FILE, Recorder
@@ -222,6 +223,9 @@ class _Run:
             for message in self.injection.warnings:
                 self._warn(message)
             self.recorder.add(parameters=self.injection.parameters)
+            if cfg.get("init_from") and self.state is None:
+                warm_start(self.injection, Path(cfg.init_from))
+                log.info("starting from the weights of %s", cfg.init_from)
         optimization = Optimization(
             learning_rate=settings.learning_rate or cfg.peft.learning_rate,
             weight_decay=settings.weight_decay,

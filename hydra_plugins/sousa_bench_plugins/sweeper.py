@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -10,10 +11,18 @@ from omegaconf import OmegaConf, open_dict
 
 
 class SousaSweeper(BasicSweeper):
-    """Composes all jobs first, drops duplicates, skips what is done, and writes the sweep's manifest."""
+    """Composes all jobs first, drops duplicates, skips what is done, and writes the sweep's manifest.
 
-    def __init__(self, params: dict[str, str] | None = None) -> None:
+    Args:
+        params: What an experiment varies.
+        combinations: Lists of overrides; each is crossed with the product of the rest, in the place of their own.
+    """
+
+    def __init__(
+        self, params: dict[str, str] | None = None, combinations: Sequence[Sequence[str]] | None = None
+    ) -> None:
         super().__init__(max_batch_size=None, params=params)
+        self._combinations = combinations
 
     def sweep(self, arguments: list[str]) -> Any:
         """Do the product of the overrides' values; see :mod:`sousa_bench.sweep`."""
@@ -25,12 +34,24 @@ class SousaSweeper(BasicSweeper):
         assert self.hydra_context is not None
         assert self.launcher is not None
         loader = self.hydra_context.config_loader
-        overrides = OverridesParser.create(config_loader=loader).parse_overrides([*self._parse_config(), *arguments])
-        [jobs] = self.split_arguments(overrides, None)
-        sweep = plan_sweep(loader, self.config, jobs)
+        sweep = plan_sweep(loader, self.config, self._jobs(arguments))
         with open_dict(self.config):
             self.config.hydra.sweep.dir = str(sweep.folder)
         OmegaConf.save(self.config, sweep.folder / "multirun.yaml")
         if isinstance(self.launcher, LocalLauncher):
             return [self.launcher.launch_sweep(sweep)]
         return [elsewhere(sweep, self.launcher)]
+
+    def _jobs(self, arguments: list[str]) -> list[list[str]]:
+        """The overrides of each job."""
+        from sousa_bench.sweep.combinations import check_apart, checked, crossed, keys_of
+
+        assert self.hydra_context is not None
+        given = self._combinations
+        combinations = checked(OmegaConf.to_container(given) if OmegaConf.is_config(given) else given)
+        check_apart(combinations, arguments)
+        own = keys_of(combinations)
+        params = [word for word in self._parse_config() if word.partition("=")[0] not in own]
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        [jobs] = self.split_arguments(parser.parse_overrides([*params, *arguments]), None)
+        return crossed(combinations, jobs) if combinations else jobs

@@ -149,7 +149,7 @@ def load(model: AudioModel, folder: Path) -> AudioModel:
     """
     description = read_description(folder)
     folder = checkpoint_folder(folder)
-    _assert_same_base(model, description, folder)
+    assert_same_base(model, description, folder)
     if (folder / CONFIG_NAME).is_file():
         _load_peft(model, folder)
     else:
@@ -157,7 +157,8 @@ def load(model: AudioModel, folder: Path) -> AudioModel:
     return model.eval()
 
 
-def _assert_same_base(model: AudioModel, description: Mapping[str, Any], folder: Path) -> None:
+def assert_same_base(model: AudioModel, description: Mapping[str, Any], folder: Path) -> None:
+    """Raise PeftError unless a model holds the base weights that a checkpoint was trained on."""
     trained_on, got = description["weights"], model.weights.as_dict()
     if trained_on["sha256"] != got["sha256"]:
         raise PeftError(

@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from sousa_bench import init_from
 from sousa_bench.errors import ConfigError
 from sousa_bench.identity import IRRELEVANT
 
@@ -50,6 +51,8 @@ def outcome_config(config: DictConfig) -> dict[str, Any]:
     checkpoint = OmegaConf.select(config, CHECKPOINT, default=None)
     if checkpoint is not None and (file := Path(str(checkpoint)).expanduser()).is_file():
         plain["model"]["checkpoint"] = file_hash(file)
+    if (start := plain.pop(init_from.KEY, None)) is not None:
+        plain[init_from.KEY] = init_from.content(start)
     return plain
 
 

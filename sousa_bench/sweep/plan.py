@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 import sousa_bench
+from sousa_bench import init_from
 from sousa_bench.errors import ConfigError
 from sousa_bench.settings import check_values
 from sousa_bench.sweep import record
@@ -49,6 +50,7 @@ class Candidate:
             UserError: A value is impossible, it can't be resolved, or its data can't be identified.
         """
         check_values(config)
+        init_from.check(config)
         return cls(config, list(overrides), fingerprint(config), refusal(config))
 
 
@@ -163,7 +165,9 @@ def varied_keys(overrides: Sequence[Sequence[str]]) -> list[str]:
         for key in values.keys() - present:
             values[key].add(None)
     fixed = ("model", "peft", "augmentation", "data", "seed", "trainer.max_epochs")
-    return [key for key, seen in values.items() if len(seen) > 1 and key not in fixed]
+    return [
+        key for key, seen in values.items() if len(seen) > 1 and key not in fixed and not key.startswith("lineage.")
+    ]
 
 
 def split(override: str) -> tuple[str, str]:

@@ -25,6 +25,7 @@ from sousa_bench.result import (
     write_result,
 )
 from sousa_bench.sweep.job import Job
+from sousa_bench.sweep.lineage import lineage
 from sousa_bench.sweep.process import identity
 
 RESERVE_FILE = ".reserve"
@@ -51,8 +52,9 @@ def begin(job: Job) -> dict[str, Any]:
     earlier = read(job.folder)
     record = opening(job)
     record["attempts"] = int(earlier.get("attempts") or 0) + 1 if not job.fresh else 1
-    if record["sweep"] is None and earlier.get("sweep"):
-        record["sweep"] = earlier["sweep"]
+    for block in ("sweep", "lineage"):
+        if record.get(block) is None and earlier.get(block):
+            record[block] = earlier[block]
     _reserve(job.folder)
     save(job.folder, record)
     return record
@@ -80,6 +82,7 @@ def opening(job: Job) -> dict[str, Any]:
         "process": identity(),
         "warnings": list(job.warnings),
         "failure": None,
+        **({"lineage": origin} if (origin := lineage(job.config)) else {}),
     }
 
 

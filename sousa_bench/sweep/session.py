@@ -491,8 +491,12 @@ def _quoted(value: object) -> str:
 
 
 def hydra_words() -> list[str]:
-    """Overrides of the present command that tell Hydra where runs go and how they are launched."""
-    return [word for word in sys.argv[1:] if word.startswith(("hydra.", "hydra/"))]
+    """Overrides of the present command that tell Hydra where runs go and how they are launched.
+
+    What belongs to the sweeper is left out: it says which runs there are, and a run's own command names one.
+    """
+    words = [word for word in sys.argv[1:] if word.startswith(("hydra.", "hydra/"))]
+    return [word for word in words if not word.startswith(("hydra.sweeper", "hydra/sweeper"))]
 
 
 def flags() -> list[str]:
