@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sousa_bench.augmentation import FULL_SCALE
+from sousa_bench.data.cache import STORED_SECONDS
 from sousa_bench.data.decode import decode
 from sousa_bench.errors import UserError
 from sousa_bench.finished import SELECTION, FinishedRun, finished_run
@@ -27,6 +29,7 @@ PACKAGE_FILE = "config.json"
 PACKAGE_WEIGHTS = "model.safetensors"
 PACKAGE_KEY = "sousa_bench_package"
 PACKAGE_FORMAT = 1
+MODEL_TARGET = re.compile(r"sousa_bench\.models\.[a-z_]+\.build")
 QUANTUM = 0.5
 MAX_DURATION = 5.0
 
@@ -44,6 +47,7 @@ class Predictor:
         run: The run, unless this is a package.
         facts: What a package's file says, or the checkpoint's description.
         batch_size: Most clips of one forward pass.
+        precision: ``32-true``, or ``bf16-mixed`` for the numbers of a run that was tested so.
     """
 
     model: AudioModel
@@ -54,6 +58,7 @@ class Predictor:
     run: FinishedRun | None
     facts: Mapping[str, Any]
     batch_size: int = 16
+    precision: str = "32-true"
 
     @classmethod
     def open(cls, place: Path, *, metric: str = SELECTION, device: str = "cpu", **overrides: Any) -> Predictor:
@@ -104,6 +109,11 @@ class Predictor:
         )
 
     @property
+    def name(self) -> str:
+        """The run's id, or the package's folder name."""
+        return self.run.name if self.run is not None else self.place.name
+
+    @property
     def sample_rate(self) -> int:
         """Hz of the waveforms."""
         return self.model.sample_rate
@@ -123,8 +133,10 @@ class Predictor:
         Raises:
             BadClip: The file holds no usable audio.
         """
-        waveforms, _ = decode(audio, (self.sample_rate,), seconds or self.max_duration)
-        return waveforms[self.sample_rate]
+        seconds = seconds or self.max_duration
+        # More is resampled than used: as in the cache, the end is a cut and not the end of the sound.
+        waveforms, _ = decode(audio, (self.sample_rate,), max(seconds, STORED_SECONDS))
+        return waveforms[self.sample_rate][: round(seconds * self.sample_rate)]
 
     def logits(self, clips: Sequence[np.ndarray]) -> np.ndarray:
         """(clips, classes) float32.
@@ -156,7 +168,25 @@ class Predictor:
             block[row, : len(clip)] = clip
         waveform = torch.from_numpy(block).to(self.device).float() / FULL_SCALE
         lengths = torch.tensor([len(clip) for clip in clips], device=self.device)
-        return self.model(waveform, lengths).float().cpu()
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16-mixed"):
+            return self.model(waveform, lengths).float().cpu()
+
+
+def device_named(name: str, threads: int | None = None) -> str:
+    """``cpu`` or ``cuda``; ``auto`` is the GPU where there is one.
+
+    Args:
+        name: ``auto``, ``cpu`` or ``cuda``.
+        threads: CPU threads of this process; None leaves them as they are.
+
+    Raises:
+        UserError: ``cuda`` without such a device.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch sees no CUDA device; use --device cpu")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
 
 def is_package(place: Path) -> bool:
@@ -171,13 +201,32 @@ def read_package(place: Path) -> dict[str, Any]:
     """What a package says of itself.
 
     Raises:
-        UserError: Written by a newer version, or a key is missing.
+        UserError: Written by a newer version, a key is missing, or it names anything but a model of ours to be built.
     """
     file = place / PACKAGE_FILE
     facts = json.loads(file.read_text(encoding="utf-8"))
-    if facts[PACKAGE_KEY] > PACKAGE_FORMAT:
+    if not isinstance(facts[PACKAGE_KEY], int) or facts[PACKAGE_KEY] > PACKAGE_FORMAT:
         raise UserError(f"{file}: written by a newer sousa_bench ({facts.get('sousa_bench')}); update this one")
     missing = [key for key in ("model", "labels", "preprocessing") if key not in facts]
     if missing:
         raise UserError(f"{file}: lacks {', '.join(missing)}; export the run again")
+    _assert_harmless(file, facts["model"])
     return dict(facts)
+
+
+def _assert_harmless(file: Path, node: Any) -> None:
+    """A package may come from anyone, and whatever its model's ``_target_`` names would be called."""
+    outer = node.get("_target_") if isinstance(node, dict) else None
+    found = [target for target in _targets(node) if target != outer]
+    if not (isinstance(outer, str) and MODEL_TARGET.fullmatch(outer)) or found:
+        raise UserError(
+            f"{file}: model._target_ must name a model of sousa_bench, and nothing else may have one; "
+            f"it says {', '.join(map(str, [outer, *found]))}: export the run again"
+        )
+
+
+def _targets(node: Any) -> list[Any]:
+    if isinstance(node, dict):
+        own = [node["_target_"]] if "_target_" in node else []
+        return own + [target for value in node.values() for target in _targets(value)]
+    return [target for value in node for target in _targets(value)] if isinstance(node, list) else []

@@ -17,10 +17,11 @@ SILENCE = 1e-4
 SHORTEST = 0.1
 """Seconds; a clip below is no performance, and leaves some models' front ends without a single frame."""
 
-_NO_LENGTH = 1 << 40
+NO_LENGTH = 1 << 40
 """libsndfile gives an absurd number of frames where a header tells none."""
 
-_WAV_SHORTFALL = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
+WAV_SHORTFALL = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
+"""In libsndfile's log: the bytes that a WAV header promises, and those that are there."""
 
 
 class BadClip(Exception):  # noqa: N818 - a fact about a file; whether it is an error, on_bad_clip says
@@ -47,26 +48,26 @@ def read_mono(audio: str | BytesIO, seconds: float) -> tuple[np.ndarray, int, bo
             limit = round(seconds * file.samplerate)
             samples = file.read(min(file.frames, limit), dtype="float32", always_2d=True)
             rate, frames = file.samplerate, file.frames
-            shortfall = _WAV_SHORTFALL.search(file.extra_info) if "WAV" in file.format else None
+            shortfall = WAV_SHORTFALL.search(file.extra_info) if "WAV" in file.format else None
     except (sf.LibsndfileError, RuntimeError) as error:
-        raise BadClip(_reason(audio, error)) from error
+        raise BadClip(why_unreadable(audio, error)) from error
     cut_wav = shortfall is not None and int(shortfall[1]) > int(shortfall[2])
-    if cut_wav or (frames < _NO_LENGTH and len(samples) < min(frames, limit)):
+    if cut_wav or (frames < NO_LENGTH and len(samples) < min(frames, limit)):
         raise BadClip("is truncated: it holds less audio than its header says")
     if len(samples) == 0:
         raise BadClip("holds no audio: its length is zero")
     if len(samples) < round(min(SHORTEST, seconds) * rate):
         raise BadClip(f"is too short: {len(samples) / rate * 1000:.3g} ms, and the least is {SHORTEST * 1000:g} ms")
-    mono = samples[:, 0] if samples.shape[1] == 1 else _mix(samples)
+    mono = samples[:, 0] if samples.shape[1] == 1 else mix(samples)
     low, high = float(mono.min()), float(mono.max())
     if not np.isfinite(low + high):
         raise BadClip("holds samples that are not finite numbers")
     if max(high, -low) < SILENCE:
         raise BadClip("is silent")
-    return mono, rate, frames <= limit or (frames >= _NO_LENGTH and len(samples) < limit)
+    return mono, rate, frames <= limit or (frames >= NO_LENGTH and len(samples) < limit)
 
 
-def _mix(samples: np.ndarray) -> np.ndarray:
+def mix(samples: np.ndarray) -> np.ndarray:
     """Mean over channels; numpy's own mean over so short an axis takes as long as decoding."""
     mono = samples[:, 0] + samples[:, 1]
     for channel in range(2, samples.shape[1]):
@@ -75,7 +76,8 @@ def _mix(samples: np.ndarray) -> np.ndarray:
     return mono
 
 
-def _reason(audio: str | BytesIO, error: Exception) -> str:
+def why_unreadable(audio: str | BytesIO, error: Exception) -> str:
+    """What libsndfile's error means, in words for whoever gave the file."""
     size = Path(audio).stat().st_size if isinstance(audio, str) else len(audio.getbuffer())
     if size == 0:
         return "is empty: zero bytes"

@@ -1,0 +1,1 @@
+"""Recordings of any length, rate and format → what is played in them."""
