@@ -157,7 +157,7 @@ class HtsatFrontend(Frontend):
         if lengths is None:
             return x.repeat(1, max(1, self.target // x.shape[1]), 1) if self.mode == "repeat" else x, None
         counts = self.logmel.frames(lengths).clamp(max=min(self.target, x.shape[1]))
-        repeats = self.target // counts if self.mode == "repeat" else torch.ones_like(counts)
+        repeats = torch.full_like(counts, self.target) // counts if self.mode == "repeat" else torch.ones_like(counts)
         return stretch(x, counts, repeats, self.target), None
 
     def repeat_and_pad(self, waveform: Tensor, lengths: Tensor | None) -> Tensor:
@@ -167,4 +167,4 @@ class HtsatFrontend(Frontend):
         own = lengths.clamp(min=1, max=self.samples)[:, None]
         place = torch.arange(self.samples, device=waveform.device)
         filled = waveform.gather(1, place % own)
-        return filled.masked_fill(place >= self.samples // own * own, 0.0)
+        return filled.masked_fill(place >= torch.full_like(own, self.samples) // own * own, 0.0)

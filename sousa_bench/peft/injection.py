@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import peft
 import torch
-from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -17,6 +15,7 @@ from sousa_bench.errors import PeftError
 from sousa_bench.models.base import AudioModel
 from sousa_bench.peft.adalora import BudgetKeeper
 from sousa_bench.peft.local import LocalConfig, is_linear_probe
+from sousa_bench.peft.merge import merged
 from sousa_bench.peft.options import Options
 from sousa_bench.rudiments import RUDIMENTS
 
@@ -204,13 +203,7 @@ class Injection:
         Raises:
             NotImplementedError: The method doesn't merge.
         """
-        backbone = copy.deepcopy(self.model.backbone).eval()
-        if not self.is_peft:
-            return backbone
-        for name, module in list(backbone.named_modules()):
-            if isinstance(module, ModulesToSaveWrapper):  # PEFT's own unloading takes them for single layers
-                backbone.set_submodule(name, module.modules_to_save["default"])
-        return backbone.merge_and_unload()  # type: ignore[operator]
+        return merged(self.model.backbone)
 
     @torch.no_grad()
     def check_merge(self, features: Tensor | None = None, padding_mask: Tensor | None = None) -> float | None:

@@ -68,7 +68,10 @@ def split_mask(mask: Tensor, parts: int) -> Tensor:
     Returns:
         (batch, parts) bool.
     """
-    return mask[:, : mask.shape[1] // parts * parts].unflatten(1, (parts, -1)).all(-1)
+    chunk = mask.shape[1] // parts
+    # By places rather than by a reshaping, whose size the export to ONNX can't prove where the length is free.
+    places = torch.arange(parts, device=mask.device)[:, None] * chunk + torch.arange(chunk, device=mask.device)
+    return mask[:, places].all(-1)
 
 
 class RelativePositionBias(nn.Module):

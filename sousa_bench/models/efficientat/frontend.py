@@ -63,7 +63,7 @@ class EfficientATFrontend(Frontend):
         # A valid convolution with (-0.97, 1): one sample shorter than the clip.
         signal = waveform[:, 1:] - PREEMPHASIS * waveform[:, :-1]
         ends = None if lengths is None else lengths.to(waveform.device)[:, None] - 1
-        features = self._log_mel(_mirror(signal, ends))
+        features = self._log_mel(mirror(signal, ends))
         if ends is not None:
             frame = torch.arange(features.shape[1], device=features.device)
             features = features.masked_fill((frame > ends // HOP).unsqueeze(-1), self.pad_value)
@@ -76,7 +76,7 @@ class EfficientATFrontend(Frontend):
         return ((power @ self.bank + LOG_OFFSET).log() + SHIFT) / DIVISOR
 
 
-def _mirror(signal: Tensor, ends: Tensor | None) -> Tensor:
+def mirror(signal: Tensor, ends: Tensor | None) -> Tensor:
     """Extend a signal by half a Fourier frame at both sides, mirrored, the last one at each clip's own end.
 
     Args:

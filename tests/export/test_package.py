@@ -1,0 +1,182 @@
+"""A package gives the run's own predictions, says what it is, and appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import soundfile as sf
+from safetensors.numpy import load_file
+
+from sousa_bench import export as command
+from sousa_bench.analysis.intervals import accuracy_interval
+from sousa_bench.errors import UserError
+from sousa_bench.exporting import check
+from sousa_bench.inference import Predictor
+from tests.export.conftest import Finished
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def assert_same_predictions(package: Path, finished: Finished) -> None:
+    """Under onnxruntime every test clip has the run's label, and its probabilities to 1e-4."""
+    session = check.open_session(package / "model.onnx")
+    wanted = finished.predictions()
+    clips = finished.test_clips()
+    assert len(clips) == len(wanted) > 5
+    logits = np.concatenate([check.logits(session, clip[None]) for clip in clips])
+    assert logits.argmax(axis=1).tolist() == wanted["predicted"].tolist()
+    assert np.abs(softmax(logits) - softmax(np.stack(wanted["logits"].tolist()))).max() <= 1e-4
+
+
+def test_onnxruntime_gives_the_runs_own_test_predictions(package, finished):
+    assert_same_predictions(package, finished)
+
+
+def test_the_merged_weights_are_plain_and_give_the_runs_logits(package, finished):
+    names = set(load_file(package / "model.safetensors"))
+    assert "backbone.classifier.5.weight" in names
+    assert not [name for name in names if re.search("lora|base_layer|base_model|modules_to_save", name)]
+    clips = finished.test_clips()[:4]
+    own, merged = Predictor.open(finished.folder), Predictor.open(package)
+    assert merged.labels == own.labels
+    assert (merged.quantum, merged.max_duration) == (own.quantum, own.max_duration)
+    np.testing.assert_allclose(merged.logits(clips), own.logits(clips), atol=1e-5)
+
+
+def test_the_graph_takes_any_batch_and_length_and_hides_no_path(package):
+    graph = onnx.load(package / "model.onnx")
+    shapes = {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in graph.graph.input}
+    assert shapes == {"waveform": ["batch", "samples"]}
+    assert [entry.version for entry in graph.opset_import] == [18]
+    said = {entry.key: entry.value for entry in graph.metadata_props}
+    assert said["sample_rate"] == "32000"
+    assert len(said["labels"].splitlines()) == 40
+    assert b"site-packages" not in graph.SerializeToString()
+    assert b"sousa_bench/models" not in graph.SerializeToString()
+
+
+def test_the_config_says_what_a_user_must_know(package, finished):
+    facts = json.loads((package / "config.json").read_text())
+    table = finished.predictions()
+    assert facts["sousa_bench_package"] == 1
+    assert facts["preprocessing"]["sample_rate"] == 32000
+    assert facts["metrics"]["test_acc"] == pytest.approx((table["predicted"] == table["label"]).mean())
+    assert facts["metrics"]["test_clips"] == len(table)
+    assert facts["metrics"]["test_players"] == table["player"].nunique()
+    right = (table["predicted"] == table["label"]).groupby(table["player"]).sum().to_numpy(float)
+    found = accuracy_interval(right[None], table.groupby("player").size().to_numpy(float))
+    assert facts["metrics"]["test_acc_interval"] == pytest.approx([found.low[0], found.high[0]], abs=1e-6)
+    assert facts["onnx"]["opset"] == 18
+    assert 0 < facts["onnx"]["check"]["onnx_error"] < 1e-4
+    assert facts["base_weights"]["kind"] == "random"
+    assert facts["command"].startswith("python -m sousa_bench.export ")
+    assert facts["model"]["variant"] == "tiny"
+    assert list(facts["model"]["variants"]) == ["tiny"]
+
+
+def test_the_cards_example_runs_as_it_stands(package, tmp_path):
+    card = (package / "README.md").read_text()
+    facts = json.loads((package / "config.json").read_text())
+    for part in (facts["command"], "of 10 players", "Licence of the base weights: none", "## Limits"):
+        assert part in card
+    low, high = facts["metrics"]["test_acc_interval"]
+    assert f"| Accuracy | {facts['metrics']['test_acc']:.4f} | {low:.4f} to {high:.4f} |" in card
+    example = re.search(r"```python\n(.*?)```", card, re.S)[1]
+    folder = shutil.copytree(package, tmp_path / "elsewhere")
+    clip = check.noise_bursts(40_000, 2, seed=3)
+    sf.write(folder / "clip.wav", clip.T, 32_000, subtype="PCM_16")
+    done = subprocess.run(
+        [sys.executable, "-c", example], cwd=folder, capture_output=True, text=True, timeout=100, check=True
+    )
+    mono = np.rint((clip[0].astype(np.float32) + clip[1]) / 2).astype(np.int16)
+    predictor = Predictor.open(package)
+    chances = predictor.probabilities([mono])[0]
+    best = [(f"{chances[i]:.4f}", predictor.labels[i]) for i in np.argsort(-chances)[:5]]
+    assert [tuple(line.split()) for line in done.stdout.splitlines()] == best
+
+
+def test_a_failed_check_leaves_nothing(finished, package, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sousa_bench.exporting.package.waveform_graph", lambda *_: onnx.load(package / "model.onnx"))
+    monkeypatch.setattr(check, "logits", lambda session, clips: np.full((len(clips), 40), np.nan))
+    assert command.main([str(finished.folder), str(tmp_path / "new")]) == 1
+    assert "no package was written" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_force_replaces_a_package_and_a_failure_keeps_the_old_one(finished, package, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sousa_bench.exporting.package.waveform_graph", lambda *_: onnx.load(package / "model.onnx"))
+    old = shutil.copytree(package, tmp_path / "old")
+    (old / "mine.txt").write_text("mine")
+    assert command.main([str(finished.folder), str(old)]) == 1
+    assert "--force" in capsys.readouterr().err
+    with monkeypatch.context() as broken:
+        broken.setattr("sousa_bench.exporting.package.model_card", lambda facts: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            command.main([str(finished.folder), str(old), "--force"])
+    assert (old / "mine.txt").exists()
+    assert command.main([str(finished.folder), str(old), "--force"]) == 0
+    assert sorted(path.name for path in old.iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.onnx",
+        "model.safetensors",
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_never_replaces_what_is_no_package(finished, tmp_path, capsys):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("years")
+    assert command.main([str(finished.folder), str(tmp_path / "thesis"), "--force"]) == 1
+    assert "is no package" in capsys.readouterr().err
+    assert (tmp_path / "thesis" / "chapter.tex").read_text() == "years"
+
+
+@pytest.mark.parametrize(
+    ("place", "message"), [("nothing", "there is no such folder"), ("package", "is a package already")]
+)
+def test_what_is_no_run_is_one_message(place, message, package, tmp_path, capsys):
+    assert command.main([str(package if place == "package" else tmp_path / place), str(tmp_path / "new")]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_missing_extra_names_the_command(monkeypatch, capsys, tmp_path):
+    real = command.importlib.util.find_spec
+    monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: None if name == "onnxscript" else real(name))
+    assert command.main([str(tmp_path), str(tmp_path / "new")]) == 1
+    assert capsys.readouterr().err == "error: export needs onnxscript: pip install 'sousa-bench[export]'\n"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"_target_": "os.system"},
+        {"_target_": "sousa_bench.models.ast.build.__globals__.x"},
+        {"variants": {"tiny": {"_target_": "os.getcwd"}}},
+        {"targets": {"groups": [{"_target_": "os.getcwd"}]}},
+    ],
+)
+def test_a_foreign_package_can_call_nothing_but_our_models(package, tmp_path, change):
+    folder = shutil.copytree(package, tmp_path / "foreign")
+    facts = json.loads((folder / "config.json").read_text())
+    facts["model"] |= change
+    (folder / "config.json").write_text(json.dumps(facts))
+    with pytest.raises(UserError, match="must name a model of sousa_bench"):
+        Predictor.open(folder)
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys; from sousa_bench.export import parser; parser().format_help(); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "False\n"
