@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from sousa_bench.analysis.combinations import interval_words, spread_words
 from sousa_bench.analysis.comparisons import pair_of
 from sousa_bench.analysis.study import Study
 
@@ -76,20 +77,24 @@ def _margin(study: Study, leader: pd.Series, rows: pd.DataFrame) -> list[str]:
 def _luck(rows: pd.DataFrame) -> list[str]:
     if (rows.loc[rows["best_set"], "seeds"] >= 2).all():
         return []
+    if (rows.loc[rows["best_set"], "folds"] > 0).all():
+        return [
+            "With one seed each, the players of a fold share one training's luck, which intervals and tests don't "
+            "cover; more seeds would show it."
+        ]
     return [
-        "With one seed each, intervals and tests cover the choice of players and clips, not the luck of "
-        "training; more seeds "
-        "would show that."
+        "With one seed each, intervals and tests cover the choice of players and clips, not the luck of training; "
+        "more seeds would show that."
     ]
 
 
 def accuracy_words(row: Mapping[str, Any] | pd.Series) -> str:
     """An accuracy with what it rests on: interval, seeds, clips and players, or why there is no interval."""
     parts = []
-    if row["runs"] > 1:
-        parts.append(f"± {row['acc_std']:.4f} over {row['seeds']} seeds")
-    if row["acc_low"] == row["acc_low"]:
-        parts.append(f"95 % interval {row['acc_low']:.4f} to {row['acc_high']:.4f}")
+    if words := spread_words(row):
+        parts.append(words)
+    if words := interval_words(row):
+        parts.append(words)
     elif row["note"]:
         parts.append(str(row["note"]))
     if row["clips"]:

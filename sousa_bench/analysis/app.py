@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from sousa_bench.analysis.console import render
+from sousa_bench.analysis.console import combination_rows, render
 from sousa_bench.analysis.files import write_frame, write_tables, write_text
 from sousa_bench.analysis.flatten import DEAD, read_row
-from sousa_bench.analysis.scan import NothingYetError, snapshot
+from sousa_bench.analysis.scan import NothingYetError, scan, snapshot
 from sousa_bench.analysis.study import Study, compare
 from sousa_bench.analysis.summary import counts, summary
 from sousa_bench.analysis.table import Filter, collect
@@ -56,9 +56,11 @@ def watch(options: argparse.Namespace) -> None:
                 print(f"the process of the sweep is gone; {left} planned runs never started", file=sys.stderr)
             analyze(options)
             return
-        if study is None and _over(options):
-            analyze(options)  # says what is missing
-            return
+        if study is None:
+            if _over(options):
+                analyze(options)  # says what is missing
+                return
+            _refuse_dead(options)
         try:
             time.sleep(options.interval)
         except KeyboardInterrupt:
@@ -73,6 +75,28 @@ def _over(options: argparse.Namespace) -> bool:
         return collect(_folders(options), (), options.results_root, skip=[_output(options)]).over()
     except NothingYetError:
         return False
+
+
+def _refuse_dead(options: argparse.Namespace) -> None:
+    """A sweep that is gone before its first result leaves nothing to wait for.
+
+    Raises:
+        UserError: Manifests plan runs, none has a result, and no process of theirs lives.
+    """
+    folders = [folder for folder in _folders(options) if folder.exists()]
+    found = scan(folders, options.results_root, skip=[_output(options)])
+    jobs = [job for job in found.planned if job.decision not in ("refused", "skipped")]
+    if found.files or not found.planned or any(job.may_start() for job in jobs):
+        return
+    names = ", ".join(dict.fromkeys(job.sweep for job in found.planned))
+    if not jobs:
+        raise UserError(
+            f"sweep {names}: none of its {len(found.planned)} runs can be started: {found.planned[0].reason}"
+        )
+    raise UserError(
+        f"sweep {names}: its process is gone before the first result, and {len(jobs)} planned runs never started; "
+        "start it again with the same command, it goes on where it was"
+    )
 
 
 def _died(study: Study) -> bool:
@@ -91,6 +115,7 @@ def _once(options: argparse.Namespace, refresh: float = 0) -> Study:
     study = compare(results, options.metric)
     write_tables(study.table, output)
     write_frame(study.pairs, output / "comparisons.csv")
+    write_frame(combination_rows(study), output / "combinations.csv")
     write_text(output / "summary_report.md", summary(study, options.top, options.min_accuracy))
     if not options.no_plots:
         from sousa_bench.analysis.page import page

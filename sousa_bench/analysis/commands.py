@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 
 from sousa_bench.analysis.factors import BASE_FACTORS, counted_rows, no_outcome, shown
+from sousa_bench.analysis.flatten import EVALUATED
+from sousa_bench.analysis.folds import FOLD, fold_counts
 from sousa_bench.analysis.scan import ROOT_NAMES
 from sousa_bench.analysis.study import Study
 
@@ -57,9 +59,10 @@ def next_steps(study: Study, top: int) -> list[Step]:
     if study.at_chance:
         title = "No run is above chance: before more runs, make one learn, such as by more epochs or official weights"
         return [step for step in (planned, Step(title, _commands(study, _longer(study)))) if step.commands]
-    best = min(top, len(study.combinations))
+    best = min(top, len(_trained(study)))
     steps = [
         planned,
+        Step("Finish the cross-validations", _commands(study, _missing_folds(study))),
         Step("Fill the holes in the matrix", _commands(study, _holes(study))),
         Step("More seeds for what is undecided", _commands(study, _more_seeds(study))),
         Step(
@@ -131,6 +134,8 @@ def _cell(study: Study, row: Mapping[Any, Any] | pd.Series) -> Cell:
             continue
         name = OVERRIDE_NAMES.get(key, key)
         cell[name] = ("on" if value else "off") if key == "augmentation" else _spelled(value)
+    if row.get("of_folds"):
+        cell[FOLD] = ",".join(f"{number}/{row['of_folds']}" for number in range(1, row["of_folds"] + 1))
     if "weights" not in cell and "rows" in row:
         named = {study.results.resolved[number].get("weights") for number in row["rows"]}
         if len(named) == 1 and isinstance(weights := named.pop(), str) and weights != DEFAULT_WEIGHTS:
@@ -150,7 +155,7 @@ def _shared(study: Study) -> list[str]:
     ]
     if not lists:
         return []
-    own = {*KEY_ORDER, "seed", "sweep", *study.results.factors, "experiment"}
+    own = {*KEY_ORDER, "seed", FOLD, "sweep", *study.results.factors, "experiment"}
     common = [item for item in lists[0] if all(item in other for other in lists)]
     return [
         item
@@ -183,10 +188,13 @@ def _not_started(study: Study) -> list[tuple[Cell, str]]:
 def _holes(study: Study) -> list[tuple[Cell, str]]:
     """Cells of the completed runs' crossed levels that have no run at all, for matrices at least half full."""
     keys = [*BASE_FACTORS, *study.results.factors]
-    done = study.table[counted_rows(study.table)]
+    table = study.table if EVALUATED not in study.table else study.table[study.table[EVALUATED].isna()]
+    done = table[counted_rows(table)]
+    if not len(done):
+        return []
     names = done[keys].map(shown)
     levels = [list(dict.fromkeys(names[key])) for key in keys]
-    there = set(study.table[keys].map(shown).itertuples(index=False, name=None))
+    there = set(table[keys].map(shown).itertuples(index=False, name=None))
     there = {cell for cell in there if all(value in level for value, level in zip(cell, levels, strict=True))}
     wanted = int(np.prod([len(values) for values in levels]))
     if wanted > 2 * len(there) or wanted == len(there):
@@ -196,6 +204,8 @@ def _holes(study: Study) -> list[tuple[Cell, str]]:
     seeds = ",".join(str(seed) for seed in _seeds(study))
     common = {key: done[key].mode(dropna=False).iloc[0] for key in ("data", "max_epochs")}
     common["rows"] = list(done.index)
+    counts = fold_counts(done)
+    common["of_folds"] = int(counts.iloc[0]) if counts.nunique() == 1 else 0
     holes = []
     for values in itertools.product(*levels):
         if values in there:
@@ -208,11 +218,36 @@ def _holes(study: Study) -> list[tuple[Cell, str]]:
     return holes
 
 
+def _trained(study: Study) -> pd.DataFrame:
+    """The combinations that were trained, best first, without the evaluations of finished runs."""
+    if EVALUATED not in study.table:
+        return study.combinations
+    evaluated = study.table[EVALUATED].notna()
+    return study.combinations[[not evaluated[rows].any() for rows in study.combinations["rows"]]]
+
+
+def _missing_folds(study: Study) -> list[tuple[Cell, str]]:
+    """Folds, and seeds of a fold, that a cross-validation lacks and no planned job stands for."""
+    trained = _trained(study)
+    waiting = [set(job.overrides) for job in study.results.waiting()]
+    wanted = []
+    for _, row in trained[trained["missing"] != ""].iterrows():
+        cell = _cell(study, row)
+        choice = {f"{key}={cell[key]}" for key in ("model", "peft", "augmentation") if key in cell}
+        seeds = [str(seed) for seed in _seeds(study, row["rows"])] or [""]
+        for part in row["missing"].split(", "):
+            fold, _, seed = part.partition(" seed ")
+            if not any(choice | {f"{FOLD}={fold}"} <= overrides for overrides in waiting):
+                wanted += [(cell | {FOLD: fold}, one) for one in ([seed] if seed else seeds)]
+    return wanted
+
+
 def _more_seeds(study: Study) -> list[tuple[Cell, str]]:
     """Fresh seeds for combinations that can't be told from the best, until each has ``WANTED_SEEDS`` or two more."""
     wanted = []
-    for cohort in dict.fromkeys(study.combinations["cohort"]):
-        rows = study.combinations[(study.combinations["cohort"] == cohort) & study.combinations["best_set"]]
+    trained = _trained(study)
+    for cohort in dict.fromkeys(trained["cohort"]):
+        rows = trained[(trained["cohort"] == cohort) & trained["best_set"]]
         if len(rows) < 2:
             continue
         for _, row in rows.iterrows():
@@ -226,7 +261,7 @@ def _more_seeds(study: Study) -> list[tuple[Cell, str]]:
 def _promoted(study: Study, top: int) -> list[tuple[Cell, str]]:
     """The best combinations on the next larger data with half as many epochs again, three seeds."""
     wanted = []
-    for _, row in study.combinations.head(top).iterrows():
+    for _, row in _trained(study).head(top).iterrows():
         cell = _cell(study, row)
         epochs = int(float(cell.get("trainer.max_epochs", 10)))
         cell["data"] = NEXT_DATA.get(cell.get("data", ""), "full")

@@ -28,6 +28,7 @@ COLUMNS = (
     "only_second",
     "seeds_first",
     "seeds_second",
+    "folds",
     "clips",
     "players",
     "clear",
@@ -36,32 +37,21 @@ COLUMNS = (
 
 @dataclass
 class Measured:
-    """One combination on one clip set.
+    """One combination on some clips.
 
     Attributes:
         index: Its row in the combinations.
-        hits: Number of its seeds that recognised each clip, shape (clips,).
+        hits: How often each clip was recognised, ``scale`` for always, whole numbers of shape (clips,).
         first: Whether its first seed recognised each clip, shape (clips,).
-        seeds: Number of runs behind it.
+        seeds: Most runs behind any of the clips.
+        scale: What ``hits`` are divided by: the number of seeds, or a common multiple of the folds' numbers of seeds.
     """
 
     index: int
-    hits: NDArray[np.int32]
+    hits: NDArray[np.int64]
     first: NDArray[np.bool_]
     seeds: int
-
-
-def measure(combinations: pd.DataFrame, clips: ClipSet) -> list[Measured]:
-    """The combinations that have a run on ``clips``, in their order."""
-    place = {row: number for number, row in enumerate(clips.rows)}
-    correct = clips.correct
-    measured = []
-    for index, rows in enumerate(combinations["rows"]):
-        there = [place[row] for row in rows if row in place]
-        if there:
-            hits = correct[there].sum(axis=0, dtype=np.int32)
-            measured.append(Measured(index, hits, correct[there[0]], len(there)))
-    return measured
+    scale: int
 
 
 def mean_totals(clips: ClipSet, group: Sequence[Measured]) -> NDArray[np.float64]:
@@ -69,12 +59,16 @@ def mean_totals(clips: ClipSet, group: Sequence[Measured]) -> NDArray[np.float64
 
     Whole numbers are summed and divided last, so combinations that recognised equally many clips are equal to the bit.
     """
-    seeds = np.array([item.seeds for item in group])
-    return clips.totals(np.stack([item.hits for item in group])) / seeds[:, None]
+    scales = np.array([item.scale for item in group])
+    return clips.totals(np.stack([item.hits for item in group])) / scales[:, None]
 
 
 def pair_table(
-    combinations: pd.DataFrame, clips: ClipSet, group: Sequence[Measured], couples: NDArray[np.int64]
+    combinations: pd.DataFrame,
+    clips: ClipSet,
+    group: Sequence[Measured],
+    couples: NDArray[np.int64],
+    folds: int = 0,
 ) -> pd.DataFrame:
     """Compare couples of ``group`` on the same clips.
 
@@ -83,6 +77,7 @@ def pair_table(
         clips: The clips.
         group: Combinations measured on them.
         couples: Numbers within ``group``, shape (comparisons, 2).
+        folds: Number of folds whose clips these are; 0 where they are no folds'.
 
     Returns:
         A row a comparison with ``COLUMNS`` but those of ``correct``; empty where players are unknown or fewer than two.
@@ -109,6 +104,7 @@ def pair_table(
         "only_second": alone[:, 1],
         "seeds_first": seeds[first],
         "seeds_second": seeds[second],
+        "folds": folds,
         "clips": len(clips.label),
         "players": len(clips.players),
     }

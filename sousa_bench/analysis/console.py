@@ -22,13 +22,25 @@ def ranking(study: Study, top: int | None = None) -> pd.DataFrame:
         top: Number of combinations; None for all.
     """
     frame = study.combinations if top is None else study.combinations.head(top)
-    keys = [key for key in ("combination", "cohort", "seeds", "clips", "players") if key in frame]
-    numbers = dict.fromkeys((study.metric, "test_acc", "acc_low", "acc_high", "acc_std", "test_f1_macro"))
+    keys = [key for key in ("combination", "cohort", "runs", "seeds", "clips", "players") if key in frame]
+    if (frame["folds"] > 0).any():
+        keys += ["folds", "of_folds", "missing", "pooled_acc"]
+    spreads = ("acc_low", "acc_high", "acc_std", "seed_std")
+    numbers = dict.fromkeys((study.metric, "test_acc", *spreads, "test_f1_macro"))
     rest = ("trainable_params", "training_time_seconds", "peak_memory_bytes", "p_best", "best_set", "note")
     columns = [*keys, *(key for key in numbers if key in frame), *(key for key in rest if key in frame)]
     out = frame[columns].copy()
     out.insert(0, "rank", range(1, len(out) + 1))
     return out
+
+
+def combination_rows(study: Study) -> pd.DataFrame:
+    """A row a combination as ``combinations.csv`` holds it: plain values, with the ids of its runs."""
+    frame = study.combinations.drop(columns=["rows", "ground"])
+    names = study.table["experiment_id"]
+    frame["experiment_ids"] = [" ".join(str(names[row]) for row in rows) for rows in study.combinations["rows"]]
+    frame["augmentation"] = frame["augmentation"].astype("boolean")
+    return frame
 
 
 def render(study: Study, form: str = "table", top: int | None = None) -> str:
@@ -81,8 +93,10 @@ def _cells(study: Study, row: Mapping[Any, Any], markdown: bool) -> dict[str, st
     cells["test acc"] = f"{row['test_acc']:.4f}"
     low, high = row["acc_low"], row["acc_high"]
     cells["95 % interval"] = f"{low:.3f} to {high:.3f}" if low == low else "-"
+    if (study.combinations["folds"] > 0).any():
+        cells["± folds (n)"] = fold_spread(row)
     if (study.combinations["seeds"] > 1).any():
-        cells["± seeds"] = f"{row['acc_std']:.4f} ({row['seeds']})" if row["acc_std"] == row["acc_std"] else "- (1)"
+        cells["± seeds (n)"] = seed_spread(row)
     cells["macro F1"] = f"{row['test_f1_macro']:.4f}"
     cells["trainable"] = (
         f"{row['trainable_params']:,.0f}" if row["trainable_params"] == row["trainable_params"] else "-"
@@ -92,6 +106,19 @@ def _cells(study: Study, row: Mapping[Any, Any], markdown: bool) -> dict[str, st
     best = row["best_set"]
     cells["can be the best"] = "yes" if best else "no" if row["p_best"] == row["p_best"] else "not tested"
     return cells
+
+
+def fold_spread(row: Mapping[Any, Any] | pd.Series) -> str:
+    """Standard deviation over folds, with their number, and that of all folds where some are missing."""
+    if not row["folds"]:
+        return "-"
+    count = f"{row['folds']}" if row["folds"] == row["of_folds"] else f"{row['folds']} of {row['of_folds']}"
+    return f"{row['acc_std']:.4f} ({count})" if row["acc_std"] == row["acc_std"] else f"- ({count})"
+
+
+def seed_spread(row: Mapping[Any, Any] | pd.Series) -> str:
+    """Standard deviation over seeds (pooled within folds), with their number."""
+    return f"{row['seed_std']:.4f} ({row['seeds']})" if row["seed_std"] == row["seed_std"] else f"- ({row['seeds']})"
 
 
 def minutes(seconds: float) -> str:

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sousa_bench.analysis.flatten import NUMBERS, TOP_FIELDS
+from sousa_bench.analysis.flatten import EVALUATED, NUMBERS, TOP_FIELDS
+from sousa_bench.analysis.folds import FOLD, fold_counts, join_folds
 from sousa_bench.identity import IRRELEVANT
 from sousa_bench.result import CONFIG_KEYS, EFFICIENCY_KEYS, METRIC_KEYS
 
 BASE_FACTORS = ("model", "strategy", "augmentation")
 SETTING_FACTORS = ("data", "max_epochs")
 NO_COHORT = "–"
-NOT_FACTORS = frozenset({"seed", "experiment_id"})
+NOT_FACTORS = frozenset({"seed", FOLD, "experiment_id"})
 RECORDED = frozenset({*CONFIG_KEYS, *METRIC_KEYS, *EFFICIENCY_KEYS, *TOP_FIELDS, "seed"})
 COHORT_KEYS = {
     "data": "data",
@@ -23,13 +24,15 @@ COHORT_KEYS = {
     "data.fingerprint": "data fingerprint",
     "data.test_fingerprint": "test clips",
     "weights.kind": "weights",
+    "folds": "folds",
+    "kind": "kind of result",
 }
 
 
 def find_factors(
     table: pd.DataFrame, resolved: Sequence[Mapping[str, Any]], config_keys: Iterable[str] = ()
 ) -> list[str]:
-    """Keys that varied between otherwise equal completed runs, apart from model, strategy, augmentation and seed.
+    """Keys that varied between otherwise equal completed runs, apart from model, strategy, augmentation, seed and fold.
 
     A key that merely follows from another choice (AST's embedding size) is no factor: it never differs between two
     runs of one model, strategy, augmentation, data and number of epochs. Nor is one that repeats a key of the top
@@ -160,24 +163,45 @@ def combination_columns(table: pd.DataFrame, factors: Iterable[str]) -> list[str
 
 
 def add_combinations(table: pd.DataFrame, factors: Sequence[str]) -> None:
-    """Add the columns ``combination`` (a label; runs that differ in the seed alone share it) and ``cohort``.
+    """Add the columns ``combination`` (a label; runs that differ in seed or fold alone share it) and ``cohort``.
 
-    Cohorts are lettered in order of size: only runs of one cohort saw the same data, the same test clips, the same
-    kind of weights and the same number of epochs, so only these are compared. An unfinished run that belongs to no
+    Cohorts are lettered in order of size: only runs of one cohort saw the same data, the same test clips (or are folds
+    of one cross-validation), the same kind of weights and the same number of epochs, so only these are compared; nor
+    does an evaluation of a finished run share one with runs that were trained. An unfinished run that belongs to no
     cohort with a completed one has none: its ``cohort`` is ``NO_COHORT``.
     """
     extra = [key for key in combination_columns(table, factors) if key not in BASE_FACTORS]
     table["combination"] = [
         combination_label(row, extra) for row in table[[*BASE_FACTORS, *extra]].to_dict(orient="records")
     ]
-    keys = [key for key in COHORT_KEYS if key in table]
-    identity = table[keys].map(_plain).agg("\x1f".join, axis=1) if len(table) else pd.Series(dtype=str)
+    identity = pd.Series(_joined(cohort_identity(table)), table.index, dtype=object)
     done = identity[counted_rows(table)].value_counts()
     order = sorted(done.index, key=lambda value: (-int(done[value]), value))
     if not (table["status"] == "completed").any():
         order = order[:1]
     places = {value: _place(value, order) for value in identity.unique()}
     table["cohort"] = identity.map({v: letters(n) if n < len(order) else NO_COHORT for v, n in places.items()})
+
+
+def cohort_identity(table: pd.DataFrame) -> pd.DataFrame:
+    """What makes a cohort, as texts by run: the ``COHORT_KEYS`` that there are."""
+    identity = pd.DataFrame(
+        {
+            key: pd.Series([_plain(value) for value in table[key]], table.index, dtype=object)
+            for key in COHORT_KEYS
+            if key in table
+        }
+    )
+    if (counts := fold_counts(table)).any():
+        identity["folds"] = [str(count) if count else "none" for count in counts]
+    if EVALUATED in table and table[EVALUATED].notna().any():
+        identity["kind"] = ["training" if value is None else "evaluation" for value in table[EVALUATED]]
+    join_folds(identity, table, counted_rows(table))
+    return identity
+
+
+def _joined(identity: pd.DataFrame) -> list[str]:
+    return ["\x1f".join(parts) for parts in zip(*(identity[key] for key in identity), strict=True)]
 
 
 def _place(identity: str, order: Sequence[str]) -> int:
@@ -227,10 +251,11 @@ def letters(number: int) -> str:
 
 def cohort_words(table: pd.DataFrame) -> dict[str, str]:
     """What sets each cohort apart from the others, in words; empty where there is one cohort."""
-    done = table[counted_rows(table) & (table["cohort"] != NO_COHORT)]
-    keys = [key for key in COHORT_KEYS if key in table and done[key].nunique(dropna=False) > 1]
+    done = counted_rows(table) & (table["cohort"] != NO_COHORT)
+    identity = cohort_identity(table)[done]
+    keys = [key for key in identity if identity[key].nunique() > 1]
     words = {}
-    for cohort, rows in done.groupby("cohort"):
-        row = rows.iloc[0]
-        words[str(cohort)] = "; ".join(f"{COHORT_KEYS[key]} {shown(row[key])[:12]}" for key in keys)
+    for cohort, rows in identity.groupby(table["cohort"][done]):
+        row = {str(key): str(rows[key].iloc[0]) for key in keys}
+        words[str(cohort)] = "; ".join(f"{COHORT_KEYS[key]} {value[:12] or 'none'}" for key, value in row.items())
     return words if len(words) > 1 else {}

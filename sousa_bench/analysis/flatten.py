@@ -24,7 +24,11 @@ MAX_COLUMNS = 2000
 MAX_DEPTH = 8
 TOP_FIELDS = ("experiment_id", "status", "error", "timestamp", "git_commit", "fingerprint")
 NUMBERS = frozenset({*METRIC_KEYS, *EFFICIENCY_KEYS, "max_epochs", "seed"})
-LEFT_OUT = frozenset({"resolved_config", "history", "config", "metrics", "efficiency", *TOP_FIELDS})
+EVALUATED = "evaluated_run"  # id of the finished run that a result evaluates
+LEFT_OUT = frozenset(
+    {"resolved_config", "history", "config", "metrics", "efficiency", "lineage", EVALUATED, *TOP_FIELDS}
+)
+MAX_ANCESTORS = 20
 DEAD = "dead"  # recorded as running by a process that is gone
 NOT_COMPLETED = ("failed", "timeout", "interrupted", DEAD)
 BOOLEANS = {"true": True, "on": True, "yes": True, "1": True, "false": False, "off": False, "no": False, "0": False}
@@ -99,10 +103,43 @@ def flat_fields(result: Mapping[str, Any]) -> dict[str, Any]:
     failure = result.get("failure")
     if fields["error"] is None and isinstance(failure, Mapping):
         fields["error"] = scalar(failure.get("message"))
+    fields |= origin(result)
     rest = leaves({key: value for key, value in result.items() if key not in LEFT_OUT})
     for key, value in itertools.islice(rest.items(), max(MAX_COLUMNS - len(fields), 0)):
         fields[f"result.{key}" if key in fields else key] = value
     return fields
+
+
+def origin(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Where a run comes from: the command, the runs that it goes back to, the run that it evaluates.
+
+    Returns:
+        ``lineage.command``, ``lineage.warm`` (whether it went on from their weights), ``lineage.from`` (their ids, each
+        with its validation accuracy) and ``evaluated_run``; only what there is.
+    """
+    fields: dict[str, Any] = {}
+    if isinstance(evaluated := result.get(EVALUATED), str) and evaluated:
+        fields[EVALUATED] = scalar(evaluated)
+    lineage = result.get("lineage")
+    if not isinstance(lineage, Mapping):
+        return fields
+    if isinstance(command := lineage.get("command"), str):
+        fields["lineage.command"] = scalar(command)
+    if isinstance(warm := lineage.get("warm"), bool):
+        fields["lineage.warm"] = warm
+    named = lineage.get("from")
+    if isinstance(named, list) and (words := [_ancestor(item) for item in named[:MAX_ANCESTORS]]):
+        more = [f"and {len(named) - MAX_ANCESTORS} more"] if len(named) > MAX_ANCESTORS else []
+        fields["lineage.from"] = clean("; ".join([*words, *more]))[:MAX_TEXT]
+    return fields
+
+
+def _ancestor(item: Any) -> str:
+    """One run that another goes back to: its id, or the start of its fingerprint, and its validation accuracy."""
+    item = item if isinstance(item, Mapping) else {"experiment_id": item}
+    name = str(item.get("experiment_id") or str(item.get("fingerprint") or "")[:12] or "unnamed")[:200]
+    accuracy = number(item.get("val_acc"))
+    return name if accuracy is None else f"{name} (val acc {accuracy:.4f})"
 
 
 def leaves(content: Mapping[str, Any]) -> dict[str, Any]:

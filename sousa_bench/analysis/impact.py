@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -10,8 +11,13 @@ import pandas as pd
 
 from sousa_bench.analysis.comparisons import pair_table
 from sousa_bench.analysis.factors import BASE_FACTORS, shown
+from sousa_bench.analysis.folds import FOLD
 from sousa_bench.analysis.pairs import holm
 from sousa_bench.analysis.study import Study
+
+MAX_NAMED = 6
+
+Repeat = tuple[str, str]  # fold and seed
 
 
 @dataclass
@@ -20,10 +26,11 @@ class Impact:
 
     Attributes:
         averages: Name, mean test accuracy, number of runs, and the clips and players they were tested on.
-        table: A row a pair: ``label``, ``with_rows`` and ``without_rows`` (row numbers of the runs), ``seeds`` (how
-            many with, how many without), ``difference`` (with minus without) with ``low`` and ``high``, ``p``,
-            ``p_holm`` within this family, ``clips``, ``players``.
-        word: Why there are no pairs, in a sentence; empty where there are.
+        table: A row a pair, over the seeds and folds that both sides have: ``label``, ``with_rows`` and
+            ``without_rows`` (row numbers of the runs), ``repeats`` (how many runs on either side, and how many were
+            left out), ``difference`` (with minus without) with ``low`` and ``high``, ``p``, ``p_holm`` within this
+            family, ``clips``, ``players``.
+        word: Why there are no pairs, or which were left out, in a sentence; empty where all were paired.
     """
 
     averages: list[tuple[str, float, int, str]] = field(default_factory=list)
@@ -42,20 +49,22 @@ def augmentation_impact(study: Study) -> Impact:
             if len(part):
                 name = f"{words} (cohort {cohort})" if study.cohorts else words
                 averages.append((name, float(part["test_acc"].mean()), len(part), tested_on(part)))
-    couples = _couples(study)
-    if not couples:
-        return Impact(
-            averages, word="No two combinations differ in augmentation alone, so there is no paired difference."
-        )
-    table = pd.DataFrame([_row(study, on, off) for on, off in couples])
+    shared, alone = _couples(study)
+    word = "" if shared else "No two combinations differ in augmentation alone, so there is no paired difference."
+    if alone:
+        word = f"Not paired, since no seed (and fold) was run both with and without: {'; '.join(alone[:MAX_NAMED])}"
+        word += f"; and {len(alone) - MAX_NAMED} more." if len(alone) > MAX_NAMED else "."
+    if not shared:
+        return Impact(averages, word=word)
+    table = pd.DataFrame([_row(study, couple) for couple in shared])
     for key in ("low", "high", "p"):
         table[key] = np.nan
     table["clips"], table["players"] = 0, 0
-    _measure(study, couples, table)
+    _measure(study, shared, table)
     tested = table["p"].notna()
     table["p_holm"] = np.nan
     table.loc[tested, "p_holm"] = holm(table.loc[tested, "p"].to_numpy())
-    return Impact(averages, table.sort_values("difference", ascending=False, ignore_index=True))
+    return Impact(averages, table.sort_values("difference", ascending=False, ignore_index=True), word)
 
 
 def tested_on(runs: pd.DataFrame) -> str:
@@ -70,38 +79,111 @@ def _span(numbers: pd.Series) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def _couples(study: Study) -> list[tuple[int, int]]:
-    """Rows of the combinations that differ in augmentation alone, the one with it first."""
+@dataclass(frozen=True)
+class Couple:
+    """Two combinations that differ in augmentation alone, cut to the seeds and folds that both were run with.
+
+    Attributes:
+        on: Row of the combination with augmentation, in the study's combinations.
+        off: Of that without.
+        with_rows: Rows of its runs in the table, by seed and fold.
+        without_rows: The same seeds and folds without.
+    """
+
+    on: int
+    off: int
+    with_rows: dict[Repeat, int]
+    without_rows: dict[Repeat, int]
+
+
+def _couples(study: Study) -> tuple[list[Couple], list[str]]:
+    """Combinations that differ in augmentation alone, and the names of those that share no seed and fold."""
     frame = study.combinations[study.combinations["test_acc"].notna()]
     others = [key for key in study.factors if key != "augmentation"]
-    couples = []
+    shared, alone = [], []
     for _, group in frame.groupby(["cohort", *others], dropna=False, sort=False):
         on, off = group[group["augmentation"] == True], group[group["augmentation"] == False]  # noqa: E712
-        if len(on) == 1 and len(off) == 1:
-            couples.append((int(on.index[0]), int(off.index[0])))
-    return couples
+        if len(on) != 1 or len(off) != 1:
+            continue
+        there, back = _by_repeat(study, on["rows"].iloc[0]), _by_repeat(study, off["rows"].iloc[0])
+        both = [key for key in there if key in back]
+        if both:
+            cut = {key: there[key] for key in both}, {key: back[key] for key in both}
+            shared.append(Couple(int(on.index[0]), int(off.index[0]), *cut))
+        else:
+            alone.append(_label(study, on.iloc[0]))
+    return shared, alone
 
 
-def _row(study: Study, on: int, off: int) -> dict[str, object]:
-    first, second = study.combinations.loc[on], study.combinations.loc[off]
-    extra = [f"{key}={shown(first[key])}" for key in study.factors if key not in BASE_FACTORS]
+def _by_repeat(study: Study, rows: Sequence[int]) -> dict[Repeat, int]:
+    """Runs of one combination by fold and seed; where no seed was recorded, by their number."""
+    table = study.table.loc[list(rows)]
+    folds = table[FOLD].map(str) if FOLD in table else [""] * len(rows)
+    seeds = table["seed"].map(shown) if "seed" in table else ["none"] * len(rows)
+    made: dict[Repeat, int] = {}
+    for number, (row, fold, seed) in enumerate(zip(rows, folds, seeds, strict=True)):
+        made.setdefault((fold, f"run {number}" if seed == "none" else seed), row)
+    return made
+
+
+def _label(study: Study, row: pd.Series) -> str:
+    extra = [f"{key}={shown(row[key])}" for key in study.factors if key not in BASE_FACTORS]
+    return ", ".join([f"{row['model']} + {row['strategy']}", *extra])
+
+
+def _row(study: Study, couple: Couple) -> dict[str, object]:
+    first, second = study.combinations.iloc[couple.on], study.combinations.iloc[couple.off]
+    gained = study.table.loc[list(couple.with_rows.values()), "test_acc"].to_numpy()
+    gained = gained - study.table.loc[list(couple.without_rows.values()), "test_acc"].to_numpy()
+    folds = pd.Series(gained).groupby([fold for fold, _ in couple.with_rows]).mean()
+    used = len(couple.with_rows)
+    left = [
+        f"{len(item['rows']) - used} {word}"
+        for item, word in ((first, "with"), (second, "without"))
+        if len(item["rows"]) > used
+    ]
     return {
-        "label": ", ".join([f"{first['model']} + {first['strategy']}", *extra]),
+        "label": _label(study, first),
         "model": first["model"],
-        "with_rows": first["rows"],
-        "without_rows": second["rows"],
-        "seeds": f"{first['seeds']} / {second['seeds']}",
-        "difference": first["test_acc"] - second["test_acc"],
+        "with_rows": list(couple.with_rows.values()),
+        "without_rows": list(couple.without_rows.values()),
+        "repeats": f"{used}" + (f"; left out: {', '.join(left)}" if left else ""),
+        "difference": folds.mean(),
     }
 
 
-def _measure(study: Study, couples: list[tuple[int, int]], table: pd.DataFrame) -> None:
-    """Difference, interval and test of the couples that were measured on the same clips."""
-    for clips, measured in zip(study.clip_sets, study.measured, strict=True):
-        place = {item.index: number for number, item in enumerate(measured)}
-        rows = [n for n, (on, off) in enumerate(couples) if on in place and off in place and not table.at[n, "clips"]]
-        numbers = np.array([[place[couples[n][0]], place[couples[n][1]]] for n in rows], dtype=np.int64)
-        pairs = pair_table(study.combinations, clips, measured, numbers)
+def _measure(study: Study, couples: Sequence[Couple], table: pd.DataFrame) -> None:
+    """Difference, interval and test of the couples whose runs were measured on the same clips."""
+    by_sets: dict[tuple[int, ...], list[int]] = {}
+    own = [_on_same_clips(study, couple) for couple in couples]
+    for number, (there, _) in enumerate(own):
+        if there:
+            by_sets.setdefault(tuple(sorted(there)), []).append(number)
+    for sets, numbers in by_sets.items():
+        clips = study.measurer.pool(sets)
+        group = []
+        for number in numbers:
+            there, back = own[number]
+            couple = couples[number]
+            group += [study.measurer.measure(couple.on, there, sets), study.measurer.measure(couple.off, back, sets)]
+        places = np.arange(len(group), dtype=np.int64).reshape(-1, 2)
+        pairs = pair_table(study.combinations, clips, group, places)
         if len(pairs):
             for key in ("difference", "low", "high", "p", "clips", "players"):
-                table.loc[rows, key] = pairs[key].to_numpy()
+                table.loc[numbers, key] = pairs[key].to_numpy()
+
+
+def _on_same_clips(study: Study, couple: Couple) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
+    """Rows of both sides by clip set, for the seeds and folds whose two runs saw the same clips."""
+    there: dict[int, list[int]] = {}
+    back: dict[int, list[int]] = {}
+    for key, row in couple.with_rows.items():
+        other = couple.without_rows[key]
+        number = study.measurer.set_of.get(row)
+        if number is not None and number == study.measurer.set_of.get(other):
+            there.setdefault(number, []).append(row)
+            back.setdefault(number, []).append(other)
+    if study.combinations.at[couple.on, "folds"] or len(there) < 2:
+        return there, back
+    most = max(there, key=lambda number: len(there[number]))
+    return {most: there[most]}, {most: back[most]}

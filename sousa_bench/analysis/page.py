@@ -21,15 +21,26 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sousa_bench.analysis.combinations import lower_is_better
 from sousa_bench.analysis.factors import BASE_FACTORS
+from sousa_bench.analysis.flatten import EVALUATED
+from sousa_bench.analysis.folds import FOLD, fold_order
+from sousa_bench.analysis.lineage import origin_words
 from sousa_bench.analysis.plots import Plot
 from sousa_bench.analysis.plots.details import confusion_traces, detail_runs, f1_traces
 from sousa_bench.analysis.plots.style import template
-from sousa_bench.analysis.sections import answer_section, failures_section, methods_section, steps_section
-from sousa_bench.analysis.study import Study, lower_is_better
+from sousa_bench.analysis.sections import (
+    answer_section,
+    failures_section,
+    methods_section,
+    origins_section,
+    steps_section,
+)
+from sousa_bench.analysis.study import Study
 
 MAX_ROWS = 2000
 MAX_LEVELS = 24
+FOLD_COLUMN = {"key": FOLD, "title": "Fold", "kind": "factor"}
 GROUPS = ("Accuracy", "Cost", "Effects", "Training", "Predictions")
 VARIANTS = {"confusion_matrix": confusion_traces, "per_class_f1": f1_traces}
 
@@ -72,6 +83,7 @@ def page(
         else "",
         "ANSWER": answer_section(study, top),
         "PLOTS": "".join(_group(group, [plot for plot in plots if plot.group == group]) for group in GROUPS),
+        "ORIGINS": origins_section(study),
         "FAILURES": failures_section(study),
         "STEPS": steps_section(study, top),
         "METHODS": methods_section(study),
@@ -136,6 +148,10 @@ def _columns(study: Study) -> list[dict[str, Any]]:
     ]
     if "seed" in study.table and study.table["seed"].nunique() > 1:
         columns.append({"key": "seed", "title": "Seed", "kind": "factor"})
+    if FOLD in study.table:
+        columns.insert(-1 if columns[-1]["key"] == "seed" else len(columns), FOLD_COLUMN)
+    if any(origin_words(row) for row in _lineage(study)):
+        columns.append({"key": "origin", "title": "Comes from", "kind": "origin"})
     if study.cohorts:
         columns.append({"key": "cohort", "title": "Cohort", "kind": "text"})
     columns.append({"key": "status", "title": "Status", "kind": "status"})
@@ -162,6 +178,7 @@ def _rows(study: Study) -> list[dict[str, Any]]:
     chosen = [*study.done.index, *other][:MAX_ROWS]
     best = {row for rows in study.combinations.loc[study.combinations["best_set"], "rows"] for row in rows}
     frame = study.table.loc[chosen]
+    origins = dict(zip(study.table.index, map(origin_words, _lineage(study)), strict=True))
     progress = frame["progress.epoch"] if "progress.epoch" in frame else pd.Series(np.nan, frame.index)
     made = []
     for row, item in zip(chosen, frame.to_dict("records"), strict=True):
@@ -176,10 +193,17 @@ def _rows(study: Study) -> list[dict[str, Any]]:
             "players": int(item["test_players"]),
             "best": row in best,
         }
+        if words := origins[row]:
+            cell["origin"] = words[:400]
         if item["status"] == "running" and progress.loc[row] == progress.loc[row]:
             cell["epoch"] = f"epoch {_short(progress.loc[row])} of {_short(item['max_epochs'])}"
         made.append(cell)
     return made
+
+
+def _lineage(study: Study) -> list[dict[Any, Any]]:
+    keys = [key for key in (EVALUATED, "lineage.from", "lineage.warm", "lineage.command") if key in study.table]
+    return study.table[keys].to_dict("records") if keys else [{}] * len(study.table)
 
 
 def _short(value: Any) -> Any:
@@ -192,13 +216,15 @@ def _short(value: Any) -> Any:
 
 def _filters(study: Study) -> list[dict[str, Any]]:
     """The columns that the page filters by: those with two levels or more, and not too many."""
-    keys = [*study.factors, "cohort", "status", *(["seed"] if "seed" in study.table else [])]
-    titles = {"strategy": "PEFT strategy"}
+    keys = [*study.factors, "cohort", "status", *(key for key in (FOLD, "seed") if key in study.table)]
+    titles = {"strategy": "PEFT strategy", FOLD: "Fold"}
     made = []
     for key in keys:
         values = sorted({_short(value) for value in study.table[key]}, key=lambda value: (value is None, str(value)))
         if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
             values.sort()
+        elif key == FOLD:
+            values.sort(key=fold_order)
         if 2 <= len(values) <= MAX_LEVELS:
             made.append(
                 {"key": key, "title": titles.get(key, key.capitalize() if "." not in key else key), "values": values}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sousa_bench.analysis.flatten import clean
+from sousa_bench.analysis.flatten import clean, lives
 from sousa_bench.errors import UserError
 from sousa_bench.result import PROGRESS_FILE, RESULT_FILE, read_json
 
@@ -49,6 +49,10 @@ class Planned:
     decision: str = "pending"
     reason: str = ""
     processes: tuple[Any, ...] | None = None
+
+    def may_start(self) -> bool:
+        """Whether a living process may still start it; a manifest that names none is taken for one that goes on."""
+        return self.processes is None or any(lives(process, self.result.parent) for process in self.processes)
 
 
 class NothingYetError(UserError):

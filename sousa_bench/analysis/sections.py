@@ -12,11 +12,13 @@ import pandas as pd
 from sousa_bench.analysis.answer import answer
 from sousa_bench.analysis.commands import next_steps, retry_command
 from sousa_bench.analysis.comparisons import pair_of
-from sousa_bench.analysis.console import p_value
+from sousa_bench.analysis.console import fold_spread, p_value, seed_spread
 from sousa_bench.analysis.flatten import NOT_COMPLETED
 from sousa_bench.analysis.impact import augmentation_impact
+from sousa_bench.analysis.lineage import origins
+from sousa_bench.analysis.notes import warned_runs
 from sousa_bench.analysis.pairs import ALPHA
-from sousa_bench.analysis.study import Study, warned_runs
+from sousa_bench.analysis.study import Study
 from sousa_bench.analysis.summary import counts, failure_cause
 
 MAX_FAILURES = 200
@@ -69,6 +71,7 @@ def _leaders(study: Study, top: int) -> str:
         "Combination",
         "Test acc.",
         "95 % interval",
+        *(["± folds (n)"] if (frame["folds"] > 0).any() else []),
         "± seeds (n)",
         "Macro F1",
         "Behind the best",
@@ -94,7 +97,8 @@ def _leader(study: Study, number: int, row: pd.Series, leaders: dict[str, str]) 
         name,
         f"{row['test_acc']:.4f}",
         f"{low:.4f} to {high:.4f}" if low == low else "–",
-        f"{row['acc_std']:.4f} ({row['seeds']})" if row["runs"] > 1 else "– (1)",
+        *([fold_spread(row)] if (study.combinations["folds"] > 0).any() else []),
+        seed_spread(row),
         f"{row['test_f1_macro']:.4f}",
         gap,
         p_value(row["p_best"]),
@@ -140,6 +144,17 @@ def steps_section(study: Study, top: int) -> str:
     return "".join(parts) or "<p>Nothing is missing.</p>"
 
 
+def origins_section(study: Study) -> str:
+    """Which runs go back to others; empty where none does."""
+    found = origins(study)
+    if not found:
+        return ""
+    rows = [[item.experiment, item.words, item.command or "–"] for item in found[:MAX_FAILURES]]
+    more = f"<p>… and {len(found) - MAX_FAILURES} more.</p>" if len(found) > MAX_FAILURES else ""
+    table = rows_table(["Run", "Comes from", "Command"], rows, number_from=3)
+    return f'<section id="origins"><h2>Where these runs come from</h2>{table}{more}</section>'
+
+
 def _command(command: str) -> str:
     button = '<button type="button" class="copy">Copy</button>'
     return f'<div class="command"><pre><code>{text(command)}</code></pre>{button}</div>'
@@ -148,7 +163,11 @@ def _command(command: str) -> str:
 def methods_section(study: Study) -> str:
     """Effects as a table, augmentation as a table, and how every number came about."""
     parts = [_effects_table(study), _impact_table(study)]
-    players = ", ".join(f"{len(clips.label):,} clips of {len(clips.players)} players" for clips in study.clip_sets[:5])
+    sizes = {(len(ground.clips.label), len(ground.clips.players), len(ground.sets)) for ground in study.grounds[:5]}
+    players = ", ".join(
+        f"{clips:,} clips of {count} players" + (f" in {folds} folds" if folds > 1 else "")
+        for clips, count, folds in sorted(sizes, reverse=True)
+    )
     parts.append(
         "<h3>How these numbers came about</h3><ul>"
         f"<li>Test clips: {text(players or 'no predictions were found')}.</li>"
@@ -158,7 +177,9 @@ def methods_section(study: Study) -> str:
         "<li>Comparisons: sign-flip permutation tests by player on the same clips, exact up to 17 players, else "
         "100,000 drawn "
         "patterns; Holm's correction over all pairs of a cohort.</li>"
-        "<li>Combinations average their seeds; the spread over seeds is shown apart.</li>"
+        "<li>Combinations average their seeds; the spread over seeds is shown apart. Folds of a cross-validation by "
+        "player are averaged, and for intervals and comparisons their test predictions are pooled: each player was "
+        "heard once, by a model that had not learnt from that player.</li>"
         "<li>Runs that differ in data, test clips, kind of weights or epochs are never compared.</li></ul>"
     )
     return "".join(parts)
@@ -207,7 +228,9 @@ def _impact_table(study: Study) -> str:
     )
     parts = [f"<h3>Augmentation</h3><ul>{lines}</ul>"]
     if impact.word:
-        return "".join([*parts, f"<p>{text(impact.word)}</p>"])
+        parts.append(f"<p>{text(impact.word)}</p>")
+    if not len(impact.table):
+        return "".join(parts)
     rows = [
         [
             row["label"],
@@ -215,7 +238,7 @@ def _impact_table(study: Study) -> str:
             f"{100 * row['low']:+.2f} to {100 * row['high']:+.2f}" if row["low"] == row["low"] else "–",
             p_value(row["p"]),
             p_value(row["p_holm"]),
-            row["seeds"],
+            row["repeats"],
             f"{row['clips']:,} / {row['players']}" if row["clips"] else "–",
         ]
         for _, row in impact.table.head(60).iterrows()
@@ -226,7 +249,7 @@ def _impact_table(study: Study) -> str:
         "95 % interval",
         "p",
         "p (Holm)",
-        "Seeds with / without",
+        "Runs on either side",
         "Clips / players",
     ]
     return "".join([*parts, rows_table(head, rows)])

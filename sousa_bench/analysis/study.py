@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,18 +13,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sousa_bench.analysis.comparisons import Measured, against_best, correct, mean_totals, measure, pair_table
+from sousa_bench.analysis.combinations import combinations, lower_is_better
+from sousa_bench.analysis.comparisons import Measured, against_best, correct, mean_totals, pair_table
 from sousa_bench.analysis.effects import Effects, effects
-from sousa_bench.analysis.factors import (
-    BASE_FACTORS,
-    SETTING_FACTORS,
-    augmentation_words,
-    cohort_words,
-    combination_columns,
-    shown,
-)
+from sousa_bench.analysis.factors import BASE_FACTORS, augmentation_words, cohort_words, combination_columns, shown
+from sousa_bench.analysis.folds import FOLD
+from sousa_bench.analysis.grounds import Ground, Measurer, Own, grounds, own_rows, shared_grounds
 from sousa_bench.analysis.intervals import accuracy_interval, why_no_interval
-from sousa_bench.analysis.pairs import ALPHA, smallest_p
+from sousa_bench.analysis.notes import say
+from sousa_bench.analysis.pairs import ALPHA
 from sousa_bench.analysis.predictions import ClipSet, read_predictions
 from sousa_bench.analysis.table import Results
 from sousa_bench.errors import UserError
@@ -31,18 +29,6 @@ from sousa_bench.errors import UserError
 FAMILY_LIMIT = 40
 PREDICTIONS_LIMIT = 1000
 AT_CHANCE = "is not above chance"  # in a run's warnings, see ``sousa_bench.predictions.outcome_warnings``
-LOWER_IS_BETTER = ("loss", "time", "seconds", "memory", "params", "param_efficiency")
-MEANS = (
-    "val_acc",
-    "val_f1_macro",
-    "test_acc",
-    "test_f1_macro",
-    "total_params",
-    "trainable_params",
-    "training_time_seconds",
-    "avg_epoch_time",
-    "peak_memory_bytes",
-)
 
 
 @dataclass(eq=False)
@@ -52,15 +38,16 @@ class Study:
     Attributes:
         results: What was read.
         metric: Column that ranks.
-        combinations: A row a combination with a completed run, best first: its factors, ``cohort``, ``runs``,
-            ``seeds``, means over seeds, ``metric_std`` and ``acc_std`` over seeds, ``acc_low``, ``acc_high`` and
-            ``acc_error`` over players, ``clips``, ``players``, ``note``, ``best_set``.
+        combinations: A row a combination with a completed run, best first: see ``combinations.combinations``, and
+            ``pooled_acc`` (over the clips of all folds) with ``acc_low``, ``acc_high`` and ``acc_error`` over players,
+            ``clips``, ``players``, ``note``, ``best_set``.
         pairs: A row a comparison: ``first``, ``second``, ``difference`` (first minus second) with ``low``, ``high``,
-            ``p``, ``p_holm``, ``mcnemar_p`` (by clip), ``seeds_first``, ``seeds_second``, ``clips``, ``players``,
-            ``cohort``.
+            ``p``, ``p_holm``, ``mcnemar_p`` (by clip), ``seeds_first``, ``seeds_second``, ``folds``, ``clips``,
+            ``players``, ``cohort``.
         effects: Main effects and interactions of each cohort.
         clip_sets: The aligned predictions.
-        measured: The combinations on each clip set.
+        grounds: The clips on which combinations meet, with the combinations.
+        measurer: Counts who was right on them.
         cohorts: What sets each cohort apart; empty where all runs are comparable.
         notes: Plain sentences about what was not compared, and why.
     """
@@ -71,7 +58,8 @@ class Study:
     pairs: pd.DataFrame = field(default_factory=pd.DataFrame)
     effects: dict[str, Effects] = field(default_factory=dict)
     clip_sets: list[ClipSet] = field(default_factory=list)
-    measured: list[list[Measured]] = field(default_factory=list)
+    grounds: list[Ground] = field(default_factory=list)
+    measurer: Measurer = field(default_factory=lambda: Measurer([]))
     cohorts: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -103,27 +91,23 @@ class Study:
     def run_labels(self) -> dict[int, str]:
         """A short unique name of each row of the table: ``ast + lora, aug, peft.r=8, seed 2``."""
         extra = [key for key in self.factors if key not in BASE_FACTORS]
-        if "seed" in self.table and self.table["seed"].nunique() > 1:
-            extra.append("seed")
+        extra += [key for key in (FOLD, "seed") if key in self.table and self.table[key].nunique() > 1]
         names: dict[int, str] = {}
         taken: dict[str, int] = {}
         keys = list(dict.fromkeys([*BASE_FACTORS, *extra]))
         for row, item in zip(self.table.index, self.table[keys].to_dict("records"), strict=True):
             words = augmentation_words(item["augmentation"]).replace("with aug", "aug")
             parts = [f"{item['model']} + {item['strategy']}", words]
-            parts += [
-                f"seed {shown(item[key])}" if key == "seed" else f"{key.split('.')[-1]}={shown(item[key])}"
-                for key in extra
-            ]
+            parts += [_part(key, item[key]) for key in extra if key != FOLD or item[key]]
             name = ", ".join(parts)[:120]
             taken[name] = taken.get(name, 0) + 1
             names[row] = name if taken[name] == 1 else f"{name} ({taken[name]})"
         return names
 
 
-def lower_is_better(metric: str) -> bool:
-    """Whether a smaller value of ``metric`` is the better one: losses, times, sizes."""
-    return any(word in metric for word in LOWER_IS_BETTER)
+def _part(key: str, value: Any) -> str:
+    name = key.split(".")[-1]
+    return f"{name} {shown(value)}" if key in (FOLD, "seed") else f"{name}={shown(value)}"
 
 
 def compare(results: Results, metric: str = "test_acc") -> Study:
@@ -142,40 +126,28 @@ def compare(results: Results, metric: str = "test_acc") -> Study:
         near = difflib.get_close_matches(metric, numeric, 1)
         hint = f" did you mean {near[0]}?" if near else ""
         raise UserError(f"--metric {metric}: no such metric;{hint} there are {', '.join(numeric)}")
-    made = Study(results, metric, _combinations(results, metric), cohorts=cohort_words(table))
+    made = Study(results, metric, combinations(results, metric), cohorts=cohort_words(table))
     made.notes += results.unmatched
-    done = np.flatnonzero((table["status"] == "completed").to_numpy())
-    if len(done) > PREDICTIONS_LIMIT:
-        order = table[metric].iloc[done].to_numpy() * (1 if lower_is_better(metric) else -1)
-        done = np.sort(done[np.argsort(order, kind="stable")[:PREDICTIONS_LIMIT]])
-        made.notes.append(f"Predictions were read for the best {PREDICTIONS_LIMIT} runs by {metric} only.")
-    made.clip_sets, problems = read_predictions(table, done)
+    made.clip_sets, problems = read_predictions(table, _with_predictions(made))
     results.problems += problems
     _add_run_intervals(made)
     _compare(made)
-    _say(made)
+    say(made)
     return made
 
 
-def _combinations(results: Results, metric: str) -> pd.DataFrame:
-    """Means over the completed runs (seeds) of each combination, best first."""
-    table = results.table
-    done = table[table["status"] == "completed"]
-    keys = list(dict.fromkeys((*combination_columns(table, results.factors), *SETTING_FACTORS)))
-    means = [key for key in dict.fromkeys((metric, *MEANS)) if key in done]
-    rows = []
-    for (label, cohort), group in done.groupby(["combination", "cohort"], sort=False):
-        row: dict[str, Any] = {"combination": label, "cohort": cohort}
-        row |= {key: group[key].iloc[0] for key in keys}
-        row |= {key: group[key].mean() for key in means}
-        row |= {"runs": len(group), "metric_std": group[metric].std(ddof=1), "acc_std": group["test_acc"].std(ddof=1)}
-        row["seeds"] = group["seed"].nunique() if "seed" in group and group["seed"].notna().any() else len(group)
-        row["rows"] = list(group.index)
-        rows.append(row)
-    columns = ["combination", "cohort", *keys, *means, "runs", "metric_std", "acc_std", "seeds", "rows"]
-    frame = pd.DataFrame(rows, columns=list(dict.fromkeys(columns)))
-    frame = frame.sort_values(metric, ascending=lower_is_better(metric), kind="stable", na_position="last")
-    return frame.reset_index(drop=True)
+def _with_predictions(made: Study) -> list[int]:
+    """Rows whose predictions are read: those of the best combinations, each whole, since lucky seeds would flatter."""
+    chosen: list[int] = []
+    for number, rows in enumerate(made.combinations["rows"]):
+        if len(chosen) + len(rows) > PREDICTIONS_LIMIT:
+            made.notes.append(
+                f"Predictions were read for the best {number} of {len(made.combinations)} combinations by "
+                f"{made.metric} only ({len(chosen)} runs)."
+            )
+            break
+        chosen += rows
+    return sorted(chosen)
 
 
 def _add_run_intervals(made: Study) -> None:
@@ -216,32 +188,37 @@ def _check_accuracy(made: Study, clips: ClipSet, accuracy: NDArray[np.float64]) 
 def _compare(made: Study) -> None:
     """Fill in the combinations' intervals, the pairs and the effects."""
     frame = made.combinations
-    for key in ("acc_low", "acc_high", "acc_error"):
+    for key in ("pooled_acc", "acc_low", "acc_high", "acc_error"):
         frame[key] = np.nan
-    frame["clips"], frame["players"], frame["clip_set"] = 0, 0, -1
+    frame["clips"], frame["players"], frame["ground"] = 0, 0, -1
     frame["note"] = "no interval: no predictions"
+    made.measurer = Measurer(made.clip_sets)
+    own = own_rows(frame, made.table, made.measurer)
+    made.grounds = grounds(frame, own, made.measurer)
     pairs = []
-    for number, clips in enumerate(made.clip_sets):
-        measured = measure(frame, clips)
-        made.measured.append(measured)
-        _combination_intervals(frame, number, clips, measured)
-        for cohort in sorted({str(frame["cohort"].iloc[item.index]) for item in measured}):
-            group = [item for item in measured if frame["cohort"].iloc[item.index] == cohort]
-            pairs.append(_cohort_pairs(made, cohort, clips, group))
-            name = cohort if cohort not in made.effects else f"{cohort}, clip set {number + 1}"
-            made.effects[name] = _cohort_effects(made, clips, group)
-    made.pairs = correct(pairs)
+    for number, ground in enumerate(made.grounds):
+        _combination_intervals(frame, number, ground)
+        for cohort in sorted({str(frame["cohort"].iloc[item.index]) for item in ground.measured}):
+            group = [item for item in ground.measured if frame["cohort"].iloc[item.index] == cohort]
+            pairs.append(_cohort_pairs(made, cohort, ground, group))
+            if not _folds(made, ground, group):
+                name = cohort if cohort not in made.effects else f"{cohort}, clip set {number + 1}"
+                made.effects[name] = _cohort_effects(made, ground, group)
+    _fold_effects(made, own)
+    made.pairs = correct([*pairs, *_pairs_across(made, own)])
     _mark_best(made)
 
 
-def _combination_intervals(frame: pd.DataFrame, number: int, clips: ClipSet, measured: Sequence[Measured]) -> None:
-    """Intervals of the combinations that no larger clip set has given one."""
-    items = [item for item in measured if frame["clip_set"].iloc[item.index] < 0]
+def _combination_intervals(frame: pd.DataFrame, number: int, ground: Ground) -> None:
+    """Intervals of the combinations that no larger ground has given one."""
+    items = [item for item in ground.measured if frame["ground"].iloc[item.index] < 0]
     indices = [item.index for item in items]
     if not items:
         return
-    frame.loc[indices, ["clips", "players", "clip_set"]] = [len(clips.label), len(clips.players), number]
+    clips = ground.clips
+    frame.loc[indices, ["clips", "players", "ground"]] = [len(clips.label), len(clips.players), number]
     frame.loc[indices, "note"] = why_no_interval(len(clips.players), clips.player is not None)
+    frame.loc[indices, "pooled_acc"] = [float(item.hits.mean()) / item.scale for item in items]
     if clips.player is None:
         return
     interval = accuracy_interval(mean_totals(clips, items), clips.sizes)
@@ -250,25 +227,63 @@ def _combination_intervals(frame: pd.DataFrame, number: int, clips: ClipSet, mea
     frame.loc[indices, "acc_error"] = interval.error
 
 
-def _cohort_pairs(made: Study, cohort: str, clips: ClipSet, group: Sequence[Measured]) -> pd.DataFrame:
-    """All paired comparisons between combinations of one cohort on one clip set, at most ``FAMILY_LIMIT`` of them."""
-    if len(group) > FAMILY_LIMIT:
+def _cohort_pairs(made: Study, cohort: str, ground: Ground, group: Sequence[Measured]) -> pd.DataFrame:
+    """All paired comparisons between combinations of one cohort on one ground, at most ``FAMILY_LIMIT`` of them."""
+    chosen = set(_family(made, [item.index for item in group]))
+    if len(group) > len(chosen):
         made.notes.append(
             f"Cohort {cohort}: {len(group)} combinations; the paired tests take the {FAMILY_LIMIT} best by validation "
             "accuracy, which the test clips had no part in. Filter to compare others."
         )
-        score = made.combinations["val_acc"].iloc[[item.index for item in group]].to_numpy(float)
-        chosen = np.argsort(-np.nan_to_num(score, nan=-1.0), kind="stable")[:FAMILY_LIMIT]
-        group = [group[number] for number in sorted(chosen)]
+        group = [item for item in group if item.index in chosen]
     couples = np.array([(i, j) for i in range(len(group)) for j in range(i + 1, len(group))], dtype=np.int64)
-    return pair_table(made.combinations, clips, group, couples)
+    return pair_table(made.combinations, ground.clips, group, couples, _folds(made, ground, group))
 
 
-def _cohort_effects(made: Study, clips: ClipSet, group: Sequence[Measured]) -> Effects:
-    if clips.player is None or not group:
+def _family(made: Study, indices: Sequence[int]) -> list[int]:
+    """The ``FAMILY_LIMIT`` combinations of the highest validation accuracy, in their order."""
+    score = made.combinations["val_acc"].iloc[list(indices)].to_numpy(float)
+    best = np.argsort(-np.nan_to_num(score, nan=-1.0), kind="stable")[:FAMILY_LIMIT]
+    return [indices[number] for number in sorted(best)]
+
+
+def _folds(made: Study, ground: Ground, group: Sequence[Measured]) -> int:
+    return len(ground.sets) if group and made.combinations["folds"].iloc[group[0].index] else 0
+
+
+def _pairs_across(made: Study, own: Sequence[Own]) -> list[pd.DataFrame]:
+    """Comparisons between combinations that have other folds, on the folds that both have."""
+    frame = made.combinations
+    found = []
+    for _, rows in frame[(frame["folds"] > 0) & (frame["ground"] >= 0)].groupby("cohort"):
+        chosen = _family(made, list(rows.index))
+        numbers = sorted(set(rows["ground"]))
+        for one, two in itertools.combinations(numbers, 2):
+            mine = [index for index in chosen if frame["ground"].iloc[index] in (one, two)]
+            shared, first = shared_grounds(made.grounds[one], made.grounds[two], own, made.measurer, mine)
+            size = len(shared.measured)
+            couples = np.array([(i, j) for i in range(first) for j in range(first, size)], dtype=np.int64)
+            found.append(pair_table(frame, shared.clips, shared.measured, couples, len(shared.sets)))
+    return found
+
+
+def _fold_effects(made: Study, own: Sequence[Own]) -> None:
+    """Effects of each cross-validation, on the folds that all its combinations have."""
+    frame = made.combinations
+    for cohort, rows in frame[(frame["folds"] > 0) & (frame["ground"] >= 0)].groupby("cohort"):
+        sets = tuple(sorted(set.intersection(*(set(own[index]) for index in rows.index))))
+        if sets:
+            group = [made.measurer.measure(int(index), own[index], sets) for index in rows.index]
+            made.effects[str(cohort)] = _cohort_effects(made, Ground(sets, made.measurer.pool(sets), group), group)
+        else:
+            made.effects[str(cohort)] = Effects(word="Effects can't be tested: no fold is common to all combinations.")
+
+
+def _cohort_effects(made: Study, ground: Ground, group: Sequence[Measured]) -> Effects:
+    if ground.clips.player is None or not group:
         return Effects(word="Effects can't be tested: the predictions name no player.")
     cells = made.combinations.iloc[[item.index for item in group]]
-    return effects(cells, made.factors, mean_totals(clips, group), clips.sizes)
+    return effects(cells, made.factors, mean_totals(ground.clips, group), ground.clips.sizes)
 
 
 def _mark_best(made: Study) -> None:
@@ -288,72 +303,3 @@ def _mark_best(made: Study) -> None:
             if label in against:
                 frame.loc[row, "p_best"] = against[label]
                 frame.loc[row, "best_set"] = against[label] > ALPHA
-
-
-def _say(made: Study) -> None:
-    """Sentences on what was not compared, or could not be decided."""
-    if made.cohorts:
-        words = "; ".join(f"{name}: {what}" for name, what in made.cohorts.items())
-        made.notes.append(
-            "Runs that differ in data, test clips, weights or epochs are not compared with one another. Cohorts: "
-            f"{words}."
-        )
-    for cohort, rows in made.combinations.groupby("cohort"):
-        if rows.loc[rows["clip_set"] >= 0, "clip_set"].nunique() > 1:
-            made.notes.append(
-                f"Cohort {cohort}: not all runs were tested on the same clips; only those that were are compared."
-            )
-    for word in made.combinations.loc[made.combinations["note"] != "", "note"].unique():
-        count = int((made.combinations["note"] == word).sum())
-        made.notes.append(f"{count} of {len(made.combinations)} combinations: {word}.")
-    _say_weights(made)
-    _say_warnings(made)
-    _say_config_folder(made)
-    for cohort, pairs in made.pairs.groupby("cohort") if len(made.pairs) else ():
-        players = int(pairs["players"].max())
-        if smallest_p(players) * len(pairs) > ALPHA:
-            made.notes.append(
-                f"Cohort {cohort}: with {players} players no sign-flip p value can be below "
-                f"{smallest_p(players):.2g}, so "
-                f"none of {len(pairs)} comparisons can be clear after Holm's correction. Test on more players, or "
-                "filter "
-                "to fewer combinations."
-            )
-
-
-def _say_config_folder(made: Study) -> None:
-    """Runs whose configs lay elsewhere: no command of the report names a folder that only a file vouches for."""
-    if "command" in made.table and made.table["command"].astype(str).str.contains(r"\s(?:--config-dir|-cd)\b").any():
-        made.notes.append(
-            "Some runs were started with --config-dir. The commands here leave it out: add it where you trust the "
-            "folder."
-        )
-
-
-def _say_warnings(made: Study) -> None:
-    """How many runs said that something about their numbers must be known."""
-    warned = warned_runs(made)
-    if len(warned):
-        example = str(warned["warnings"].iloc[0])
-        made.notes.append(
-            f"{len(warned)} of {len(made.table)} runs carry warnings, the first: "
-            f"{example[:200]}{'…' if len(example) > 200 else ''}"
-        )
-
-
-def warned_runs(made: Study) -> pd.DataFrame:
-    """Rows of the table whose result carries a warning."""
-    if "warnings" not in made.table:
-        return made.table.iloc[:0].assign(warnings="")
-    return made.table[made.table["warnings"].map(lambda value: isinstance(value, str) and value != "")]
-
-
-def _say_weights(made: Study) -> None:
-    """Name models whose runs started from different files of weights."""
-    table = made.table
-    if "weights.sha256" not in table:
-        return
-    done = table[(table["status"] == "completed") & table["weights.sha256"].notna()]
-    for (cohort, model), rows in done.groupby(["cohort", "model"]):
-        if rows["weights.sha256"].nunique() > 1:
-            made.notes.append(f"Cohort {cohort}: runs of {model} started from different weights files; mind that.")

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sousa_bench.analysis.answer import answer
+from sousa_bench.analysis.combinations import interval_words, spread_words
 from sousa_bench.analysis.commands import next_steps, retry_command
 from sousa_bench.analysis.comparisons import pair_of
 from sousa_bench.analysis.console import escape, minutes, p_value, render
@@ -16,8 +17,10 @@ from sousa_bench.analysis.effects import Effects
 from sousa_bench.analysis.factors import augmentation_words, counted_rows, shown
 from sousa_bench.analysis.flatten import DEAD, NOT_COMPLETED
 from sousa_bench.analysis.impact import Impact, augmentation_impact, tested_on
+from sousa_bench.analysis.lineage import origins
+from sousa_bench.analysis.notes import warned_runs
 from sousa_bench.analysis.pairs import ALPHA
-from sousa_bench.analysis.study import Study, warned_runs
+from sousa_bench.analysis.study import Study
 from sousa_bench.analysis.table import Results
 
 MAX_LISTED = 50
@@ -45,7 +48,9 @@ def summary(study: Study, top: int = 5, min_accuracy: float = 0.5) -> str:
         *(_effects(name, item) for name, item in study.effects.items()),
         *(_statistics(study, title, keys) for title, keys in _groupings(study)),
         _impact(augmentation_impact(study)),
+        _folds(study),
         _seeds(study),
+        _origins(study),
         _failures(study),
         _steps(study, top),
         _passed_over(study),
@@ -102,11 +107,7 @@ def _named(study: Study, row: Mapping[str, Any] | pd.Series) -> str:
 
 def _tail(row: pd.Series) -> str:
     """Interval, seeds, clips and players behind a number."""
-    parts = []
-    if row["runs"] > 1:
-        parts.append(f"± {row['acc_std']:.4f} over {row['seeds']} seeds")
-    if row["acc_low"] == row["acc_low"]:
-        parts.append(f"95 % interval {row['acc_low']:.4f} to {row['acc_high']:.4f}")
+    parts = [words for words in (spread_words(row), interval_words(row)) if words]
     if row["clips"]:
         parts.append(f"{row['clips']:,} clips, {row['players']} players")
     return f"; {'; '.join(parts)}" if parts else ""
@@ -256,13 +257,15 @@ def _impact(impact: Impact) -> str:
         for name, mean, size, where in impact.averages
     ]
     if impact.word:
-        return "\n".join([*lines, "", escape(impact.word)])
+        lines += ["", escape(impact.word)]
+    if not len(impact.table):
+        return "\n".join(lines)
     lines += [
         "",
-        "Paired: the same model, strategy and other factors, on the same clips, averaged over the seeds that each has; "
-        "with augmentation minus without.",
+        "Paired: the same model, strategy and other factors, over the seeds and folds that both have, on the same "
+        "clips; with augmentation minus without.",
         "",
-        "| combination | difference | 95 % interval | p (sign-flip) | p (Holm) | seeds with / without "
+        "| combination | difference | 95 % interval | p (sign-flip) | p (Holm) | runs on either side "
         "| clips | players |",
         "|---|---|---|---|---|---|---|---|",
     ]
@@ -271,13 +274,59 @@ def _impact(impact: Impact) -> str:
         p_values = f"{p_value(row['p'])} | {p_value(row['p_holm'])}"
         lines.append(
             f"| {escape(row['label'])} | {100 * row['difference']:+.2f} points | {interval} | {p_values} | "
-            f"{row['seeds']} | {row['clips'] or '–'} | {row['players'] or '–'} |"
+            f"{row['repeats']} | {row['clips'] or '–'} | {row['players'] or '–'} |"
         )
     return "\n".join(lines)
 
 
+def _folds(study: Study) -> str:
+    """A line a combination: what its cross-validation adds up to."""
+    rows = study.combinations[study.combinations["folds"] > 0]
+    if not len(rows):
+        return ""
+    lines = [
+        "## Cross-validation",
+        "",
+        "The mean and its standard deviation are over folds, each averaged over its seeds. The pooled accuracy takes "
+        "the test clips of all folds as one set: each player was heard once, by a model that had not learnt from that "
+        "player. Its interval is clustered by player. The players of one fold share one training's luck, which no "
+        "interval covers; seeds show a part of it.",
+        "",
+        "| combination | mean ± std over folds | folds | ± std over seeds | seeds | pooled | 95 % interval | clips "
+        "| players | missing |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for _, row in rows.head(MAX_LISTED).iterrows():
+        low, high = row["acc_low"], row["acc_high"]
+        interval = f"{low:.4f} to {high:.4f}" if low == low else "–"
+        deviation = f" ± {row['acc_std']:.4f}" if row["acc_std"] == row["acc_std"] else ""
+        seeds = f"{row['seed_std']:.4f}" if row["seed_std"] == row["seed_std"] else "–"
+        pooled = f"{row['pooled_acc']:.4f}" if row["pooled_acc"] == row["pooled_acc"] else "–"
+        lines.append(
+            f"| {escape(row['combination'])} | {row['test_acc']:.4f}{deviation} | {row['folds']} of {row['of_folds']} "
+            f"| {seeds} | {row['seeds']} | {pooled} "
+            f"| {interval} "
+            f"| {row['clips']:,} | {row['players']} | {row['missing'][:200] or 'none'} |"
+        )
+    return "\n".join(lines)
+
+
+def _origins(study: Study) -> str:
+    """Which runs go back to others, and which results evaluate one."""
+    found = origins(study)
+    if not found:
+        return ""
+    lines = ["## Where these runs come from", ""]
+    for item in found[:MAX_LISTED]:
+        command = f" (as recorded: {escape(item.command)})" if item.command else ""
+        lines.append(f"- **{escape(item.experiment)}** {escape(item.words)}{command}")
+    if len(found) > MAX_LISTED:
+        lines.append(f"- … and {len(found) - MAX_LISTED} more, in comparison_table.csv")
+    return "\n".join(lines)
+
+
 def _seeds(study: Study) -> str:
-    rows = study.combinations[study.combinations["runs"] > 1]
+    rows = study.combinations[study.combinations["seed_std"].notna()]
     if not len(rows):
         return ""
     lines = [
@@ -292,11 +341,12 @@ def _seeds(study: Study) -> str:
     for _, row in rows.head(MAX_LISTED).iterrows():
         error = f"{row['acc_error']:.4f}" if row["acc_error"] == row["acc_error"] else "–"
         lines.append(
-            f"| {escape(row['combination'])} | {row['test_acc']:.4f} ± {row['acc_std']:.4f} | {row['seeds']} | "
+            f"| {escape(row['combination'])} | {row['test_acc']:.4f} ± {row['seed_std']:.4f} | {row['seeds']} | "
             f"{error} | "
             f"{row['clips']:,} | {row['players']} |"
         )
-    pooled = float(np.sqrt((rows["acc_std"] ** 2 * (rows["runs"] - 1)).sum() / (rows["runs"] - 1).sum()))
+    freedom = rows["runs"] - rows["folds"].clip(lower=1)
+    pooled = float(np.sqrt((rows["seed_std"] ** 2 * freedom).sum() / freedom.sum()))
     return "\n".join(
         [*lines, "", f"Pooled over {len(rows)} combinations, the standard deviation over seeds is {pooled:.4f}."]
     )

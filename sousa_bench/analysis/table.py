@@ -11,7 +11,8 @@ from typing import Any
 import pandas as pd
 
 from sousa_bench.analysis.factors import BASE_FACTORS, add_combinations, fill_resolved, find_factors, shown, typed
-from sousa_bench.analysis.flatten import BOOLEANS, clean, lives
+from sousa_bench.analysis.flatten import BOOLEANS, EVALUATED, clean
+from sousa_bench.analysis.folds import FOLD, fill_folds
 from sousa_bench.analysis.read import read_files
 from sousa_bench.analysis.scan import NothingYetError, Planned, scan
 
@@ -88,16 +89,10 @@ class Results:
         return list(jobs.values())
 
     def over(self) -> bool:
-        """Whether nothing more will come: no run goes on, and no living process has one left to start.
-
-        A manifest without ``processes`` is taken for one of a sweep that goes on.
-        """
+        """Whether nothing more will come: no run goes on, and no living process has one left to start."""
         if (self.table["status"] == "running").any():
             return False
-        return not any(
-            job.processes is None or any(lives(process, job.result.parent) for process in job.processes)
-            for job in self._missing()
-        )
+        return not any(job.may_start() for job in self._missing())
 
 
 def load(
@@ -149,7 +144,8 @@ def collect(
     resolved = list(itertools.compress(columns.resolved, keep))
     overrides = list(itertools.compress(columns.overrides, keep))
     fill_resolved(table, resolved, columns.config_keys)
-    known = frozenset(str(item) for item in table["fingerprint"].dropna()) if "fingerprint" in table else frozenset()
+    fill_folds(table, resolved)
+    known = _known(table)
     unwanted = _unwanted(found.planned, table, resolved, overrides, filters)
     unmatched = [line for wanted in filters for line in _unmatched(table, resolved, found.planned, wanted)]
     for wanted in filters:
@@ -193,7 +189,7 @@ def _newest(table: pd.DataFrame) -> tuple[list[bool], list[str]]:
         return [True] * len(table), []
     order = pd.DataFrame(
         {
-            "identity": table["fingerprint"].where(table["fingerprint"].notna(), table["path"]),
+            "identity": _identities(table),
             "completed": table["status"] == "completed",
             "time": pd.to_datetime(table["timestamp"], errors="coerce", utc=True, format="ISO8601"),
         }
@@ -209,6 +205,25 @@ def _newest(table: pd.DataFrame) -> tuple[list[bool], list[str]]:
         if not keep[row]
     ]
     return list(keep), repeats
+
+
+def _known(table: pd.DataFrame) -> frozenset[str]:
+    """Fingerprints of the runs that there are; an evaluation may bear that of the run it evaluates."""
+    if "fingerprint" not in table:
+        return frozenset()
+    trained = table if EVALUATED not in table else table[table[EVALUATED].isna()]
+    return frozenset(str(item) for item in trained["fingerprint"].dropna())
+
+
+def _identities(table: pd.DataFrame) -> list[str]:
+    """What tells a run from others: its fingerprint; of an evaluation also which run on which clips."""
+    keys = [key for key in ("fingerprint", EVALUATED, "data.test_fingerprint") if key in table]
+    rows = zip(*(table[key] for key in keys), strict=True)
+    evaluated = table[EVALUATED].notna() if EVALUATED in table else [False] * len(table)
+    return [
+        str(path) if not isinstance(row[0], str) else "\x1f".join(map(str, row)) if is_evaluation else row[0]
+        for row, path, is_evaluation in zip(rows, table["path"], evaluated, strict=True)
+    ]
 
 
 def _matches(
@@ -316,7 +331,7 @@ def _ordered(table: pd.DataFrame, factors: Sequence[str]) -> pd.DataFrame:
     for key in FIXED_COLUMNS:
         if key not in table:
             table[key] = None
-    first = [*FIXED_COLUMNS, "seed", *factors, "combination", "cohort"]
+    first = [*FIXED_COLUMNS, "seed", FOLD, *factors, "combination", "cohort"]
     first = [key for key in dict.fromkeys(first) if key in table]
     return table[[*first, *sorted(key for key in table.columns if key not in set(first))]]
 

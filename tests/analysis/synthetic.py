@@ -363,3 +363,54 @@ def write_sweep(
             },
         )
     return folder
+
+
+def write_folds(
+    root: Path,
+    combinations: tuple[tuple[str, str, bool], ...] = (("ast", "lora", True), ("ast", "ia3", True)),
+    folds: int = 5,
+    players: int = 20,
+    seeds: tuple[int, ...] = (1,),
+    per_player: int = 20,
+    right: Any = None,
+    missing: tuple[tuple[int, int], ...] = (),
+    chance: dict[str, float] | None = None,
+) -> Path:
+    """Write a cross-validation by player below ``root`` and return its folder; player ``p`` is in fold ``p % folds``.
+
+    ``missing`` names runs without a result as (number of the combination, fold from 1). ``right``, called with
+    (combination, fold from 1, seed, clips), says which clips of the fold a run recognises; by default a clip is
+    recognised with the probability that ``chance`` gives its strategy.
+    """
+    rng = np.random.default_rng(11)
+    every = Clips.make(players, per_player)
+    number_of = np.unique(every.player, return_inverse=True)[1]
+    jobs = []
+    folder = root / "cv"
+    for number, (model, strategy, augmentation) in enumerate(combinations):
+        for fold, seed in itertools.product(range(1, folds + 1), seeds):
+            there = number_of % folds == fold - 1
+            clips = Clips(*(getattr(every, name)[there] for name in Clips.__dataclass_fields__))
+            hit = (
+                right(number, fold, seed, clips)
+                if right
+                else rng.random(there.sum()) < (chance or {}).get(strategy, 0.8)
+            )
+            predicted = np.where(hit, clips.label, (clips.label + 1) % len(RUDIMENTS))
+            made = result(
+                {"model": model, "strategy": strategy, "augmentation": augmentation, "seed": seed},
+                accuracy=float(hit.mean()),
+                rng=rng,
+                extra={"data.fold": f"{fold}/{folds}"},
+                data={"fingerprint": f"train{fold}", "test_fingerprint": f"test{fold}", "fold": f"{fold}/{folds}"},
+            )
+            made["resolved_config"]["data"]["fold"] = f"{fold}/{folds}"
+            place = folder / made["experiment_id"]
+            jobs.append({"index": len(jobs) + 1, "fingerprint": made["fingerprint"], "overrides": made["overrides"],
+                         "folder": place.name, "status": "pending"})  # fmt: skip
+            if (number, fold) not in missing:
+                write_result(place, made)
+                logits = np.zeros((len(hit), len(RUDIMENTS)), np.float32)
+                write_predictions(place / PREDICTIONS_FILE, clips, predicted, logits)
+    write_json(folder / "sweep.json", {"schema_version": 1, "name": "cv", "processes": [], "jobs": jobs})
+    return folder

@@ -84,6 +84,7 @@ def test_a_sweep_that_still_runs(unfinished: Path, tmp_path: Path):
 def test_no_plots_writes_neither(comparison: Path, tmp_path: Path):
     assert main([str(comparison), "--no-plots", "--output-dir", str(tmp_path)]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "combinations.csv",
         "comparison_table.csv",
         "comparison_table.parquet",
         "comparisons.csv",
@@ -328,6 +329,29 @@ def test_watch_ends_with_a_sweep_that_died(tmp_path: Path):
     report = (tmp_path / "out" / "summary_report.md").read_text()
     assert "**Running**: 0" in report
     assert "its process is gone in fit" in report
+
+
+def test_watch_ends_with_a_sweep_that_died_before_its_first_result(tmp_path: Path):
+    """Its process goes while it is watched; until then the sweep is waited for."""
+    with subprocess.Popen(["sleep", "300"]) as sweep:
+        folder = write_sweep(tmp_path / "multirun", models=("ast",), missing=tuple(range(6)))
+        manifest = json.loads((folder / "sweep.json").read_text())
+        (folder / "sweep.json").write_text(json.dumps(manifest | {"processes": [named(sweep.pid)]}))
+        process = watching(folder, tmp_path / "out")
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("waiting: no result file found")
+            assert process.poll() is None
+            sweep.kill()
+            sweep.wait()
+            output, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
+            sweep.kill()
+    assert process.returncode == 1
+    (said,) = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert "its process is gone before the first result, and 6 planned runs never started" in said
+    assert not (tmp_path / "out").exists()
 
 
 def test_watch_waits_for_what_its_filter_wants(tmp_path: Path):

@@ -209,7 +209,7 @@ def thirds(rng: np.random.Generator, players: int = 8, per_player: int = 11) -> 
     player = np.repeat(np.arange(players), per_player)
     clips = ClipSet(np.arange(len(player)), np.zeros(len(player), int), player, [str(p) for p in range(players)], {})
     hits = rng.integers(0, 4, (2, len(player)), dtype=np.int32)
-    return [Measured(number, row, row > 0, 3) for number, row in enumerate(hits)], clips
+    return [Measured(number, row, row > 0, 3, 3) for number, row in enumerate(hits)], clips
 
 
 def test_three_seeds_tie_where_their_counts_tie():
@@ -271,8 +271,8 @@ def test_seeds_behind_the_effect_of_augmentation_are_said(tmp_path: Path):
     folder = write_sweep(tmp_path / "multirun", models=("ast",), strategies=("lora",), seeds=(1, 2, 3))
     shutil.rmtree(next(folder.glob("ast_lora_off_small_s3_*")))
     text = summary(compare(collect([folder])))
-    assert "averaged over the seeds that each has" in text
-    assert re.search(r"\| ast \+ lora \|.*\| 3 / 2 \| 1140 \| 19 \|", text)
+    assert "over the seeds and folds that both have" in text
+    assert re.search(r"\| ast \+ lora \|.*\| 2; left out: 1 with \| 1140 \| 19 \|", text)
 
 
 def test_one_run_has_no_spread_and_groups_say_clips_and_players(tmp_path: Path):

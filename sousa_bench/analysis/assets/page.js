@@ -127,9 +127,10 @@
     minutes: (v) => (v === null ? "–" : (v / 60).toFixed(1)),
     gib: (v) => (v === null ? "–" : (v / 2 ** 30).toFixed(2)),
     interval: (v, run) => (run.low === null ? "–" : `${run.low.toFixed(3)} to ${run.high.toFixed(3)}`),
+    origin: (v) => (v === null ? "–" : v.length > 40 ? v.slice(0, 39) + "…" : v),
     clips: (v, run) => (run.clips ? `${run.clips.toLocaleString("en")} / ${run.players}` : "–"),
   };
-  const TEXTS = new Set(["text", "flag", "status"]);
+  const TEXTS = new Set(["text", "flag", "status", "origin"]);
 
   function sortValue(run, key) {
     const value = key === "interval" ? run.low : run[key];
@@ -184,6 +185,7 @@
       const cell = element("td", { textContent: shown === null ? "–" : shown, className: TEXTS.has(column.kind) ? "" : "n" });
       if (column.kind === "status" && /^[a-z]+$/.test(run.status)) cell.classList.add(run.status);
       if (column.kind === "interval" && run.why) cell.title = run.why;
+      if (column.kind === "origin" && value) cell.title = value;
       row.append(cell);
     }
     row.addEventListener("click", () => toggle(run.id));

@@ -156,7 +156,10 @@ def _effects(study: Study, page: bool) -> Iterator[Plot]:
     spread = seed_spread(study)
     if spread is not None:
         yield Plot(
-            "seed_spread", "Effects", spread, "The luck of training (seeds) beside the luck of the test players."
+            "seed_spread",
+            "Effects",
+            spread,
+            "The spread over runs of one combination (seeds, folds) beside the luck of the test players.",
         )
 
 

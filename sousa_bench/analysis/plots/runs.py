@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from sousa_bench.analysis.factors import shown
+from sousa_bench.analysis.folds import FOLD
 from sousa_bench.analysis.plots.style import (
     ROW_HEIGHT,
     colours,
@@ -289,36 +291,35 @@ def _memory(row: pd.Series) -> str:
 
 
 def seed_spread(study: Study, limit: int = IMAGE_LIMIT) -> go.Figure | None:
-    """Accuracy of every seed, the mean ± standard deviation over seeds, and the standard error over players beside it.
+    """Accuracy of every run, the mean ± standard deviation over seeds or folds, and the standard error over players.
 
-    None where no combination has two seeds.
+    None where no combination has two runs.
     """
     frame = study.combinations[study.combinations["runs"] > 1]
     frame = frame.sort_values("test_acc", ascending=False, kind="stable").head(limit)
     if not len(frame):
         return None
     names = [safe(label) for label in frame["combination"]]
+    repeats = "folds" if (frame["folds"] > 0).all() else "seeds" if not (frame["folds"] > 0).any() else "seeds or folds"
     single = [(name, row) for name, rows in zip(names, frame["rows"], strict=True) for row in rows]
     traces = [
         {
             "type": "scatter",
             "mode": "markers",
-            "name": "one seed",
+            "name": f"one {repeats[:-1] if repeats != 'seeds or folds' else 'run'}",
             "x": rounded(study.table.at[r, "test_acc"] for _, r in single),
             "y": [name for name, _ in single],
             "customdata": [int(row) for _, row in single],
-            "text": [
-                f"seed {safe(study.table.at[row, 'seed']) if 'seed' in study.table else '?'}" for _, row in single
-            ],
+            "text": [_repeat(study.table.loc[row]) for _, row in single],
             "hovertemplate": "%{y}<br>%{text}: %{x}<extra></extra>",
             "marker": {"symbol": "line-ns-open", "size": 11, "color": "#7A7A7A", "line": {"width": 2}},
         },
-        _spread(frame, names, "acc_std", "mean ± std over seeds", "#0072B2", "circle"),
+        _spread(frame, names, "acc_std", f"mean ± std over {repeats}", "#0072B2", "circle"),
         _spread(frame, names, "acc_error", "mean ± standard error over players", "#D55E00", "square"),
     ]
     return figure(
         traces,
-        "Seeds and players: two kinds of luck",
+        f"{repeats.capitalize()} and players: two kinds of luck",
         height=150 + ROW_HEIGHT * max(len(frame), 4),
         legend=legend_below(),
         xaxis={"title": {"text": "Test accuracy"}},
@@ -327,6 +328,14 @@ def seed_spread(study: Study, limit: int = IMAGE_LIMIT) -> go.Figure | None:
         scattergap=0.3,
         meta={"kind": "static"},
     )
+
+
+def _repeat(row: pd.Series) -> str:
+    """Fold and seed of a run in words."""
+    words = [
+        f"{key.split('.')[-1]} {safe(shown(row[key]))}" for key in (FOLD, "seed") if key in row and row[key] == row[key]
+    ]
+    return ", ".join(words) or "seed unknown"
 
 
 def _spread(frame: pd.DataFrame, names: list[str], key: str, title: str, colour: str, symbol: str) -> dict[str, Any]:

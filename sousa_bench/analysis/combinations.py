@@ -1,0 +1,107 @@
+"""Combinations: what their runs, over seeds and folds, add up to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from sousa_bench.analysis.factors import SETTING_FACTORS, combination_columns
+from sousa_bench.analysis.folds import FOLD, fold_counts, missing_folds
+from sousa_bench.analysis.table import Results
+
+LOWER_IS_BETTER = ("loss", "time", "seconds", "memory", "params", "param_efficiency")
+MEANS = (
+    "val_acc",
+    "val_f1_macro",
+    "test_acc",
+    "test_f1_macro",
+    "total_params",
+    "trainable_params",
+    "training_time_seconds",
+    "avg_epoch_time",
+    "peak_memory_bytes",
+)
+COUNTS = ("runs", "metric_std", "acc_std", "seed_std", "seeds", "folds", "of_folds", "missing", "rows")
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether a smaller value of ``metric`` is the better one: losses, times, sizes."""
+    return any(word in metric for word in LOWER_IS_BETTER)
+
+
+def combinations(results: Results, metric: str) -> pd.DataFrame:
+    """What the completed runs of each combination add up to, best first.
+
+    Returns:
+        A row a combination: factors and settings, ``cohort``, ``rows`` (row numbers of its runs), ``runs``, ``seeds``,
+        ``folds`` (0 where it is no cross-validation) of ``of_folds``, ``missing`` (folds, or seeds of a fold, that are
+        not there), means (over seeds; over folds, each averaged over its seeds first), ``acc_std`` and ``metric_std``
+        (over folds where there are folds, else over seeds), ``seed_std`` (over seeds, pooled within the folds).
+    """
+    table = results.table
+    done = table[table["status"] == "completed"]
+    counts = fold_counts(done)
+    keys = list(dict.fromkeys((*combination_columns(table, results.factors), *SETTING_FACTORS)))
+    means = [key for key in dict.fromkeys((metric, *MEANS)) if key in done]
+    rows = []
+    for (label, cohort), group in done.groupby(["combination", "cohort"], sort=False):
+        row: dict[str, Any] = {"combination": label, "cohort": cohort}
+        row |= {key: group[key].iloc[0] for key in keys}
+        row |= {"runs": len(group), "rows": list(group.index)}
+        row["seeds"] = group["seed"].nunique() if "seed" in group and group["seed"].notna().any() else len(group)
+        row |= _folded(group, means, metric) if counts[group.index[0]] else _plain(group, means, metric)
+        rows.append(row)
+    columns = ["combination", "cohort", *keys, *means, *COUNTS]
+    frame = pd.DataFrame(rows, columns=list(dict.fromkeys(columns)))
+    frame = frame.sort_values(metric, ascending=lower_is_better(metric), kind="stable", na_position="last")
+    return frame.reset_index(drop=True)
+
+
+def _plain(group: pd.DataFrame, means: list[str], metric: str) -> dict[str, Any]:
+    spread = group["test_acc"].std(ddof=1)
+    return {
+        **{key: group[key].mean() for key in means},
+        **{"metric_std": group[metric].std(ddof=1), "acc_std": spread, "seed_std": spread},
+        **{"folds": 0, "of_folds": 0, "missing": ""},
+    }
+
+
+def _folded(group: pd.DataFrame, means: list[str], metric: str) -> dict[str, Any]:
+    """Means over folds of the means over a fold's seeds, so that a fold with more seeds weighs no more."""
+    by_fold = group.groupby(FOLD)
+    folds = by_fold[list(dict.fromkeys((*means, "test_acc")))].mean()
+    within = by_fold["test_acc"].agg(["var", "count"])
+    freedom = float((within["count"] - 1).sum())
+    pooled = float((within["var"].fillna(0) * (within["count"] - 1)).sum())
+    missing = missing_folds(group)
+    return {
+        **{key: folds[key].mean() for key in means},
+        **{"metric_std": folds[metric].std(ddof=1), "acc_std": folds["test_acc"].std(ddof=1)},
+        "seed_std": (pooled / freedom) ** 0.5 if freedom else float("nan"),
+        "seeds": group["seed"].nunique() if "seed" in group and group["seed"].notna().any() else within["count"].max(),
+        **{"folds": len(folds), "of_folds": fold_counts(group).iloc[0], "missing": ", ".join(missing)},
+    }
+
+
+def spread_words(row: Any) -> str:
+    """The spread behind a mean in words: ``± 0.0123 over 5 folds, 0.0045 over 3 seeds``; empty for one run."""
+    parts = []
+    if row["folds"]:
+        of_all = "" if row["folds"] == row["of_folds"] else f" of {row['of_folds']}"
+        deviation = f"± {row['acc_std']:.4f} over " if row["folds"] > 1 else ""
+        parts.append(f"{deviation}{row['folds']}{of_all} fold{'s' if row['folds'] > 1 or of_all else ''}")
+    if row["seed_std"] == row["seed_std"]:
+        parts.append(f"± {row['seed_std']:.4f} over {row['seeds']} seed{'s' if row['seeds'] > 1 else ''}")
+    return ", ".join(parts)
+
+
+def interval_words(row: Any) -> str:
+    """The interval in words, in a cross-validation with the pooled accuracy that it surrounds.
+
+    Empty where there is none.
+    """
+    if row["acc_low"] != row["acc_low"]:
+        return ""
+    pooled = f"pooled {row['pooled_acc']:.4f}, " if row["folds"] else ""
+    return f"{pooled}95 % interval {row['acc_low']:.4f} to {row['acc_high']:.4f}"
