@@ -16,6 +16,10 @@ SELECTION = "val_acc"
 """What chooses among runs: a choice by test accuracy would make the winner's test accuracy too good."""
 
 
+EVALUATED = "evaluated_run"
+"""In a result: the run that it evaluates again; such a result is no run."""
+
+
 class RunError(UserError):
     """A place that holds no completed run, or one without its trained weights."""
 
@@ -73,6 +77,8 @@ def finished_run(place: Path, metric: str = SELECTION) -> FinishedRun:
             result = read_result(folder)
         except ResultError as error:
             raise RunError(str(error)) from error
+        if EVALUATED in result:
+            raise RunError(f"{folder}: this is an evaluation of {result[EVALUATED]}; give that run's folder")
         if result["status"] != "completed":
             raise RunError(f"{folder}: this run is {result['status']}, not completed; finish it first (resume=true)")
         return FinishedRun(folder.resolve(), result)
@@ -82,7 +88,7 @@ def finished_run(place: Path, metric: str = SELECTION) -> FinishedRun:
 def finished_runs(places: Sequence[Path]) -> list[FinishedRun]:
     """Every completed run of some sweeps or folders, those that a manifest points to elsewhere included.
 
-    Of several completed runs of one fingerprint the newest counts.
+    Of several completed runs of one fingerprint the newest counts; evaluations are no runs.
 
     Raises:
         RunError: There is none.
@@ -98,7 +104,7 @@ def finished_runs(places: Sequence[Path]) -> list[FinishedRun]:
                 result = read_result(folder)
             except ResultError:
                 continue
-            if result["status"] != "completed":
+            if result["status"] != "completed" or EVALUATED in result:
                 continue
             run = FinishedRun(folder.resolve(), result)
             digest = str(result.get("fingerprint") or run.folder)

@@ -147,15 +147,18 @@ class SousaData:
             tempo_max=self.tempo_max,
         )
 
+    def _everything(self) -> pd.DataFrame:
+        """All clips of the dataset, in the splits that are asked for."""
+        everything = self.source.table()
+        if (fold := parse_fold(self.fold)) is not None:
+            return fold_splits(everything, *fold)
+        return resplit(everything) if self.resplit else everything
+
     @cached_property
     def _available(self) -> pd.DataFrame:
         """All clips that filters and splits leave."""
-        everything = self.source.table()
-        if (fold := parse_fold(self.fold)) is not None:
-            everything = fold_splits(everything, *fold)
-        elif self.resplit:
-            everything = resplit(everything)
-        else:
+        everything = self._everything()
+        if self.fold is None and not self.resplit:
             if not everything["split"].isin(SPLITS).any():
                 raise DataError(f"{self.source.place} names no splits: data.resplit=true makes them by player.")
             refuse_empty(everything, "data.resplit=true makes new splits by player, data.fold=1/5 cross-validates.")
@@ -205,8 +208,11 @@ class SousaData:
     @cached_property
     def test_fingerprint(self) -> str:
         """Hex digest of the test clips and their labels: two runs with the same one can be compared clip by clip."""
-        test = (self._chosen["split"] == "test").to_numpy()
-        return _digest(self._chosen[test], self._sizes[test], self.source.sample(self._chosen[test]))
+        return self._split_digest("test")
+
+    def _split_digest(self, *splits: str) -> str:
+        rows = self._chosen["split"].isin(splits).to_numpy()
+        return _digest(self._chosen[rows], self._sizes[rows], self.source.sample(self._chosen[rows]))
 
     # What is decoded
 

@@ -249,6 +249,12 @@ def standard_table(frame: pd.DataFrame, origin: str, **columns: Any) -> pd.DataF
     if len(set(ids)) != len(ids):
         twice = next(name for name in ids if ids.count(name) > 1)
         raise DataError(f"{origin} lists sample_id {twice!r} more than once: each clip needs its own.")
+    unlabelled = np.flatnonzero(frame["rudiment_slug"].isna())
+    if len(unlabelled):
+        first = ids[int(unlabelled[0])]
+        raise DataError(
+            f"{origin}: {len(unlabelled):,} of {len(ids):,} clips have no rudiment_slug, the first is {first}."
+        )
     slugs = _slugs([str(value) for value in frame["rudiment_slug"].tolist()], ids, origin)
     tempo = column(frame, ("tempo_bpm", "tempo"))
     seconds = column(frame, ("duration_sec",))

@@ -1,0 +1,1 @@
+"""A finished run on other clips: any split, any dataset."""
