@@ -55,10 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _export(options: argparse.Namespace, command: str) -> None:
     from sousa_bench.exporting import hub
-    from sousa_bench.exporting.package import export
 
     if options.push_to_hub:
         hub.check_access(options.push_to_hub)  # before minutes of work
+    from sousa_bench.exporting.package import export  # and before the seconds that torch takes
+
     folder = export(
         options.run, options.destination, command=command, metric=options.metric, checkpoint=options.checkpoint,
         force=options.force, say=lambda text: print(text, flush=True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ from sousa_bench.paths import conf_folder
 from sousa_bench.result import write_result
 from sousa_bench.run import SAMPLE_RATES, run
 
+# Torch traces every symbol of an export for whoever listens; pytest's log handler would, and takes as long again.
+logging.getLogger("torch.__trace").propagate = False
+
 SMALL = [
     "data.synthetic.clips=60",
     "data.synthetic.split_players=[20,10,10]",
@@ -28,6 +32,8 @@ SMALL = [
     "trainer.progress=false",
     "logger=none",
 ]
+MADE: dict[str, Finished] = {}
+"""What was trained already in this session, whichever folder's tests wanted it."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +64,10 @@ def finish(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., F
     torch.set_num_threads(1)
     OmegaConf.register_new_resolver("sousa_run", lambda root: root, replace=True)
     OmegaConf.register_new_resolver("sousa_name", lambda: "run", replace=True)
-    made: dict[str, Finished] = {}
 
     def make(model: str, peft: str, *overrides: str) -> Finished:
         name = "_".join((model, peft, *overrides)).replace("=", "").replace("/", "")
-        if name not in made:
+        if name not in MADE:
             with initialize_config_dir(str(conf_folder()), version_base="1.3"):
                 cfg = compose("config", overrides=[*SMALL, f"model={model}", f"peft={peft}", *overrides])
             folder = root / name
@@ -88,8 +93,8 @@ def finish(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., F
                     "resolved_config": OmegaConf.to_container(cfg, resolve=True),
                 },
             )
-            made[name] = Finished(folder, cfg)
-        return made[name]
+            MADE[name] = Finished(folder, cfg)
+        return MADE[name]
 
     yield make
     patch.undo()

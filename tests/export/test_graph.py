@@ -1,0 +1,89 @@
+"""What stands in the graph in place of what can't: the same numbers, and every model, length and batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sousa_bench.augmentation import FULL_SCALE
+from sousa_bench.exporting import check
+from sousa_bench.exporting.graph import Grid, waveform_graph
+from sousa_bench.exporting.network import FixedPositionBias, PaddedClips, convolved
+from sousa_bench.models.beats.network import BeatsBackbone
+from tests.models.building import build
+
+MODELS = ("ast", "htsat", "beats", "efficientat")
+
+
+def clip(samples: int, seed: int = 0) -> torch.Tensor:
+    return torch.from_numpy(check.noise_bursts(samples, 2, seed)).float() / FULL_SCALE
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", MODELS)
+def test_convolutions_give_the_features_of_fourier_transforms(name):
+    model = build(name)
+    waveform = torch.nn.functional.pad(clip(30_000), (0, 2_000))
+    lengths = torch.full((2,), 30_000)
+    features, mask = model.frontend(waveform, lengths)
+    again, same = convolved(build(name).frontend)(waveform, lengths)
+    assert (mask is None) == (same is None)
+    assert mask is None or torch.equal(mask, same)
+    # In decibels and logarithms, of powers that differ by many orders of magnitude
+    assert float((again - features).abs().max()) < 2e-3
+    assert float((again - features).abs().mean()) < 1e-5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("columns", [1, 40, 100, 101, 102, 170])
+def test_one_formula_for_clips_shorter_and_longer_than_asts_table(columns):
+    model = build("ast")
+    assert model.backbone.grid[1] == 101
+    prepared = PaddedClips(model, 20 * 16_000).backbone
+    torch.testing.assert_close(prepared.positions(columns), model.backbone.positions(columns), atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("tokens", [1, 2, 37, 80])
+def test_beats_position_bias_is_the_same_looked_up_beforehand(tokens):
+    backbone = build("beats").backbone
+    assert isinstance(backbone, BeatsBackbone)
+    source = backbone.encoder.relative_attention_bias
+    assert torch.equal(FixedPositionBias(source, 80)(tokens), source(tokens))
+
+
+@pytest.mark.parametrize(("samples", "padded"), [(1, 8), (8, 8), (9, 16), (40, 40), (41, 40), (99, 40)])
+def test_the_grid_is_the_runs(samples, padded):
+    assert Grid(8, 38).padded(samples) == padded
+
+
+VARIANTS = [
+    ("ast", {}, 5.0),
+    ("ast", {}, 13.3),
+    ("htsat", {}, 5.0),
+    ("htsat", {"length_mode": "repeat"}, 5.0),
+    ("htsat", {"variant": "clap"}, 5.0),
+    ("beats", {}, 5.0),
+    ("efficientat", {}, 5.0),
+    ("efficientat", {"variant": "mn10"}, 5.0),
+]
+
+
+@pytest.mark.slow
+@torch.no_grad()
+@pytest.mark.parametrize(("name", "changes", "longest"), VARIANTS)
+def test_every_model_at_many_lengths_and_batches(name, changes, longest, tmp_path: Path):
+    model = build(name, **changes).eval()
+    rate = model.sample_rate
+    grid = Grid(rate // 2, round(longest * rate))
+    (tmp_path / "model.onnx").write_bytes(waveform_graph(model, grid, {}).SerializeToString())
+    session = check.open_session(tmp_path / "model.onnx")
+    for seed, seconds in enumerate((0.1, 0.49, 0.5, 0.51, 1.0, 2.37, 4.99, 5.0, 5.6, 9.9, 11.0, 14.0)):
+        clips = check.noise_bursts(round(seconds * rate), 1 + seed % 3, seed)
+        kept = torch.from_numpy(clips[:, : grid.most]).float() / FULL_SCALE
+        lengths = torch.full((len(kept),), kept.shape[1])
+        padded = torch.nn.functional.pad(kept, (0, grid.padded(kept.shape[1]) - kept.shape[1]))
+        np.testing.assert_allclose(check.logits(session, clips), model(padded, lengths).numpy(), atol=1e-4)
