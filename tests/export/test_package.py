@@ -19,6 +19,7 @@ from sousa_bench import export as command
 from sousa_bench.analysis.intervals import accuracy_interval
 from sousa_bench.errors import UserError
 from sousa_bench.exporting import check
+from sousa_bench.exporting.card import EXAMPLE
 from sousa_bench.inference import Predictor
 from tests.export.conftest import Finished
 
@@ -180,3 +181,8 @@ def test_help_imports_nothing_heavy():
     code = "import sys; from sousa_bench.export import parser; parser().format_help(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "False\n"
+
+
+def test_the_documentation_shows_the_cards_example():
+    page = Path(__file__).resolve().parents[2] / "docs" / "export.md"
+    assert f"```python\n{EXAMPLE}```" in page.read_text()
