@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 import torch
 
+from sousa_bench import pruning
 from sousa_bench.classifier import Classifier
 from sousa_bench.distributed import any_rank, rank
 from sousa_bench.errors import Interrupted
@@ -41,6 +42,7 @@ class Stop:
     def __init__(self) -> None:
         self.asked = False
         self.training = False
+        self.pruned: str | None = None
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked:  # Slurm signals every process of a job, and then the supervisor does
@@ -167,7 +169,11 @@ class KeepState(pl.Callback):
         state = pl_module.injection.trainable_state() if best == epoch else None
         self._save(trainer, pl_module, (epoch, 0), state, finished=done or epoch == trainer.max_epochs)
         self.recorder.add(history=history)
+        if trainer.is_global_zero:
+            pruning.write_history(self.recorder.folder, history)
         self._show(trainer, pl_module, force=True)
+        if not (done or epoch == trainer.max_epochs):
+            self._look_for_a_request(trainer)
         self._leave_if(self._agreed(trainer, False)[0])
         if done:
             trainer.should_stop = True
@@ -182,7 +188,14 @@ class KeepState(pl.Callback):
         asked, due = any_rank((self.stop.asked, due), device)
         return asked, due
 
+    def _look_for_a_request(self, trainer: pl.Trainer) -> None:
+        """See whether a search gave this run up."""
+        if trainer.is_global_zero and (reason := pruning.asked(self.recorder.folder)) is not None:
+            self.stop.asked, self.stop.pruned = True, reason
+
     def _leave_if(self, asked: bool) -> None:
+        if asked and self.stop.pruned is not None:
+            raise pruning.Pruned(self.stop.pruned)
         if asked:
             raise Interrupted("asked to stop; the checkpoint is written")
 
@@ -208,6 +221,8 @@ class KeepState(pl.Callback):
         now = time.monotonic()
         if trainer.is_global_zero and (force or now - self._shown > 2.0):
             self._shown = now
+            if not force:
+                self._look_for_a_request(trainer)
             self.recorder.show(
                 epoch=trainer.current_epoch + 1,
                 max_epochs=trainer.max_epochs,

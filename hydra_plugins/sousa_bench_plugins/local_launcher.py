@@ -13,7 +13,9 @@ from omegaconf import DictConfig
 
 if TYPE_CHECKING:
     from sousa_bench.sweep.job import Outcome
+    from sousa_bench.sweep.progress import Progress
     from sousa_bench.sweep.session import Sweep
+    from sousa_bench.sweep.settings import SweepSettings
 
 
 class LocalLauncher(Launcher):
@@ -50,11 +52,20 @@ class LocalLauncher(Launcher):
         self._folder = sweep.folder
         return self.launch_sweep(sweep)
 
-    def launch_sweep(self, sweep: Sweep) -> Sequence[JobReturn]:
-        """Do a planned sweep."""
+    def launch_sweep(self, sweep: Sweep, progress: Progress | None = None) -> Sequence[JobReturn]:
+        """Do a planned sweep.
+
+        Args:
+            sweep: The plan.
+            progress: That of the larger whole, where this is one of its batches.
+        """
         from sousa_bench.sweep.session import do_sweep
 
-        return [job_return(outcome) for outcome in do_sweep(sweep)]
+        return [job_return(outcome) for outcome in do_sweep(sweep, progress)]
+
+    def width(self, settings: SweepSettings) -> int:
+        """How many runs go on at the same time."""
+        return settings.n_jobs
 
 
 def job_return(outcome: Outcome) -> JobReturn:

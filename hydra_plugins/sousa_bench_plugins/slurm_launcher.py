@@ -11,7 +11,9 @@ from omegaconf import OmegaConf
 from .local_launcher import LocalLauncher, job_return
 
 if TYPE_CHECKING:
+    from sousa_bench.sweep.progress import Progress
     from sousa_bench.sweep.session import Sweep
+    from sousa_bench.sweep.settings import SweepSettings
 
 
 class SlurmLauncher(LocalLauncher):
@@ -24,9 +26,15 @@ class SlurmLauncher(LocalLauncher):
             for key, value in preset.items()
         }
 
-    def launch_sweep(self, sweep: Sweep) -> Sequence[JobReturn]:
-        """Do a planned sweep."""
+    def launch_sweep(self, sweep: Sweep, progress: Progress | None = None) -> Sequence[JobReturn]:
+        """See :class:`LocalLauncher`."""
         from sousa_bench.sweep.session import do_sweep_on_slurm
         from sousa_bench.sweep.slurm.submit import Preset
 
-        return [job_return(outcome) for outcome in do_sweep_on_slurm(sweep, Preset(**self._preset))]
+        return [job_return(outcome) for outcome in do_sweep_on_slurm(sweep, Preset(**self._preset), progress)]
+
+    def width(self, settings: SweepSettings) -> int:
+        """See :class:`LocalLauncher`."""
+        from sousa_bench.sweep.slurm.submit import Preset
+
+        return Preset(**self._preset).array_parallelism

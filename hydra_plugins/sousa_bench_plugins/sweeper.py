@@ -44,6 +44,7 @@ class SousaSweeper(BasicSweeper):
 
     def _jobs(self, arguments: list[str]) -> list[list[str]]:
         """The overrides of each job."""
+        from sousa_bench.errors import ConfigError
         from sousa_bench.sweep.combinations import check_apart, checked, crossed, keys_of
 
         assert self.hydra_context is not None
@@ -53,5 +54,10 @@ class SousaSweeper(BasicSweeper):
         own = keys_of(combinations)
         params = [word for word in self._parse_config() if word.partition("=")[0] not in own]
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        [jobs] = self.split_arguments(parser.parse_overrides([*params, *arguments]), None)
+        overrides = parser.parse_overrides([*params, *arguments])
+        if endless := next((each for each in overrides if each.is_interval_sweep()), None):
+            raise ConfigError(
+                f"{endless.input_line}: an interval has no end of values; let a search choose: hydra/sweeper=optuna"
+            )
+        [jobs] = self.split_arguments(overrides, None)
         return crossed(combinations, jobs) if combinations else jobs

@@ -13,6 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from sousa_bench import pruning
 from sousa_bench.errors import Interrupted, UserError
 from sousa_bench.result import CHECKPOINT_FOLDER, ERROR_FILE, Recorder
 from sousa_bench.sweep import record
@@ -89,7 +90,7 @@ class Attempt:
             "type": type(error).__name__,
             "message": str(error),
             "phase": self.phase,
-            "cause": "interrupted" if stopped else cause(error),
+            "cause": stop_cause(error) if stopped else cause(error),
             "log": None if stopped else ERROR_FILE,
         }
 
@@ -148,6 +149,11 @@ class Attempt:
     def _watch(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._send({"event": "progress", **recorder.progress})
+
+
+def stop_cause(error: BaseException) -> str:
+    """Who stopped a run: a search (``pruned``), or somebody (``interrupted``)."""
+    return pruning.CAUSE if isinstance(error, pruning.Pruned) else "interrupted"
 
 
 def cause(error: BaseException) -> str:

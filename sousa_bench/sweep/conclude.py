@@ -7,6 +7,7 @@ import signal
 import traceback
 from typing import Any
 
+from sousa_bench import pruning
 from sousa_bench.errors import UserError
 from sousa_bench.result import ERROR_FILE
 from sousa_bench.sweep import attempt, record
@@ -34,7 +35,12 @@ def conclude(job: Job, end: Exit) -> Outcome:
         record.drop_checkpoints(job.folder)
     if unwritten:
         error = f"{error} (and its record could not be written: {unwritten})"
-    return Outcome(job, status, error, end.seconds)
+    return Outcome(job, outcome_status(status, failure), error, end.seconds)
+
+
+def outcome_status(status: str, failure: dict[str, Any] | None) -> str:
+    """A record's status as the screen and the exit code take it: ``pruned`` apart from ``interrupted``."""
+    return "pruned" if pruning.is_pruned({"status": status, "failure": failure}) else status
 
 
 def not_started(job: Job, error: Exception, seconds: float) -> Outcome:

@@ -82,7 +82,7 @@ class Outcome:
 
     Attributes:
         job: The job.
-        status: A result status, or ``pending`` for a job that never started.
+        status: A result status, ``pending`` for a job that never started, or ``pruned`` for one that a search gave up.
         error: Why it is not completed.
         seconds: Time that this attempt took; 0 when nothing ran.
         score: ``val_acc``; NaN when the run is not completed, which Optuna takes for a failed trial.
@@ -95,3 +95,8 @@ class Outcome:
     seconds: float = 0.0
     score: float = math.nan
     reused: bool = False
+
+    @property
+    def well(self) -> bool:
+        """Whether nothing went wrong: it is completed, or was given up on purpose."""
+        return self.status in ("completed", "pruned")

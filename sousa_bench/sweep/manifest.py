@@ -78,8 +78,11 @@ def write_manifest(
         entries = [job_entry(folder, job) for job in jobs]
         own = {entry["fingerprint"] for entry in entries}
         earlier = [{**entry, "earlier": True} for entry in old.get("jobs", []) if entry["fingerprint"] not in own]
-        for index, entry in enumerate(earlier, max((entry["index"] for entry in entries), default=0) + 1):
-            entry["index"] = index
+        taken = {entry["index"] for entry in entries}
+        for entry in earlier:
+            if entry["index"] in taken:  # not so in a search, whose batches are parts of one numbering
+                entry["index"] = max(taken) + 1
+            taken.add(entry["index"])
         me = identity()
         others = [each for each in old.get("processes", []) if each != me and alive(each)]
         write_json(
@@ -94,7 +97,7 @@ def write_manifest(
                 **facts,
                 "process": me,
                 "processes": others if ended else [*others, me],
-                "jobs": [*entries, *earlier],
+                "jobs": sorted([*entries, *earlier], key=lambda entry: entry["index"]),
             },
         )
         return path

@@ -51,6 +51,7 @@ class Progress:
         text = (
             f"Progress: {done}/{self._total} ({100 * done / self._total:.1f}%)\n"
             f"Completed: {counts['completed']}, Failed: {counts['failed']}, Skipped: {counts['skipped']}"
+            f"{', Pruned: ' + str(counts['pruned']) if counts['pruned'] else ''}"
         )
         rest = self.estimate()
         return text if rest is None else f"{text}\nEstimated time remaining: {rest / 60:.1f} minutes"
@@ -60,7 +61,9 @@ class Progress:
         outcomes = self.outcomes.values()
         skipped = sum(outcome.reused or outcome.status == "skipped" for outcome in outcomes)
         completed = sum(outcome.status == "completed" and not outcome.reused for outcome in outcomes)
-        return {"completed": completed, "failed": len(self.outcomes) - completed - skipped, "skipped": skipped}
+        pruned = sum(outcome.status == "pruned" for outcome in outcomes)
+        failed = len(self.outcomes) - completed - skipped - pruned
+        return {"completed": completed, "failed": failed, "skipped": skipped, "pruned": pruned}
 
     def estimate(self) -> float | None:
         """Seconds until the end, from the mean of the runs so far; None before the first has ended."""

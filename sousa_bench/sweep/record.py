@@ -16,6 +16,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from sousa_bench import pruning
 from sousa_bench.result import (
     CHECKPOINT_FOLDER,
     ERROR_FILE,
@@ -49,6 +50,7 @@ def begin(job: Job) -> dict[str, Any]:
     job.folder.mkdir(parents=True, exist_ok=True)
     with suppress(OSError):
         (job.folder / ERROR_FILE).unlink()
+    pruning.forget(job.folder)
     earlier = read(job.folder)
     record = opening(job)
     record["attempts"] = int(earlier.get("attempts") or 0) + 1 if not job.fresh else 1
@@ -151,7 +153,7 @@ def drop_checkpoints(folder: Path) -> None:
 def start_over(folder: Path) -> None:
     """Drop what an earlier attempt left to continue from."""
     drop_checkpoints(folder)
-    for name in (PROGRESS_FILE, ERROR_FILE):
+    for name in (PROGRESS_FILE, ERROR_FILE, pruning.HISTORY_FILE):
         with suppress(OSError):
             (folder / name).unlink()
 

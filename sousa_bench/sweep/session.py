@@ -102,6 +102,7 @@ def command(main: Callable[[], Any], *, target: str = TARGET, modules: Sequence[
     current.outcomes.clear()
     current.signal, current.single, current.roots = None, None, ()
     spell_augmentation(sys.argv)
+    spell_search(sys.argv)
     wants_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
         if not any(word in ASKING or word.startswith("--shell-completion") for word in sys.argv[1:]):
@@ -128,7 +129,7 @@ def exit_code() -> int:
     """What became of this command's runs, as an exit code."""
     if current.signal is not None:
         return 128 + current.signal
-    return 0 if all(outcome.status == "completed" for outcome in current.outcomes) else 1
+    return 0 if all(outcome.well for outcome in current.outcomes) else 1
 
 
 def _refuse(error: Exception) -> int:
@@ -145,6 +146,15 @@ def spell_augmentation(argv: list[str]) -> None:
             argv[place] = f"{key}=" + ",".join(
                 {"true": "on", "false": "off"}.get(choice.strip().lower(), choice) for choice in value.split(",")
             )
+
+
+def spell_search(argv: list[str]) -> None:
+    """Let ``search=lora``, or ``+search=lora``, be enough: a space of a search goes to the sweeper that searches."""
+    asked = [place for place, word in enumerate(argv) if word.lstrip("+").startswith("search=")]
+    for place in asked:
+        argv[place] = argv[place].lstrip("+")
+    if any(argv[place] != "search=null" for place in asked) and not any(w.startswith("hydra/sweeper=") for w in argv):
+        argv.append("hydra/sweeper=optuna")
 
 
 def register_resolvers() -> None:
@@ -240,7 +250,7 @@ def check_going_on(settings: SweepSettings) -> None:
     """
     if current.signal is not None:
         raise KeyboardInterrupt
-    if settings.on_error == "stop" and not all(outcome.status == "completed" for outcome in current.outcomes):
+    if settings.on_error == "stop" and not all(outcome.well for outcome in current.outcomes):
         raise UserError("on_error=stop: a run is not completed, and the sweeper's further batches are not started")
 
 
@@ -333,7 +343,11 @@ class Sweep:
 
 
 def plan_sweep(
-    loader: ConfigLoader, master: DictConfig, overrides: Sequence[Sequence[str]], folder: Path | None = None
+    loader: ConfigLoader,
+    master: DictConfig,
+    overrides: Sequence[Sequence[str]],
+    folder: Path | None = None,
+    prepare: Callable[[list[Job]], None] | None = None,
 ) -> Sweep:
     """Compose, check and plan every job of a sweep, before anything starts, and write its manifest.
 
@@ -342,6 +356,7 @@ def plan_sweep(
         master: The config that the sweep was started with.
         overrides: Of each job.
         folder: The sweep's folder when it has one already (a sweeper that launches several batches).
+        prepare: Called with the jobs before they are written down.
 
     Raises:
         UserError: A config can't be composed, or no run is possible. Nothing was written.
@@ -357,8 +372,9 @@ def plan_sweep(
     if any(each != settings for each in given):
         raise ConfigError("n_jobs, sweep, resume, force and on_error belong to the sweep: they can't vary in it")
     candidates = [Candidate.of(config, job) for config, job in zip(configs, overrides, strict=True)]
-    check_possible(candidates)
-    root = _root(master)
+    if folder is None:  # a later batch may hold but such runs
+        check_possible(candidates)
+    root = sweeps_root(master)
     claimed = folder or claim_folder(root, settings.name)
     name = relative(root, claimed)
     folder = claimed.resolve()  # so that paths relative to it lead where they say
@@ -375,20 +391,27 @@ def plan_sweep(
     for job in jobs:
         if job.decision == "pending" and not settings.afresh and (there := on_slurm.get(job.fingerprint)):
             job.slurm_job_id, job.folder = there.job_id, there.folder
+    if prepare is not None:
+        prepare(jobs)
     sweep = Sweep(folder, name, jobs, settings, _resume_command(name))
     sweep.record()
     return sweep
 
 
-def do_sweep(sweep: Sweep) -> list[Outcome]:
-    """Do a planned sweep on this machine: say what is skipped, run the rest, sum up."""
+def do_sweep(sweep: Sweep, progress: Progress | None = None) -> list[Outcome]:
+    """Do a planned sweep on this machine: say what is skipped, run the rest, sum up.
+
+    Args:
+        sweep: The plan.
+        progress: That of the larger whole, which sums up itself, where this is one of its batches.
+    """
     for job in sweep.jobs:
         if job.decision == "pending" and job.slurm_job_id is not None:
             job.decision, job.reason = "skipped", f"Slurm has it (job {job.slurm_job_id}); hydra/launcher=slurm waits"
-    return _do(sweep, Progress(len(sweep.jobs), sweep.settings.n_jobs), supervise)
+    return _do(sweep, progress, sweep.settings.n_jobs, supervise)
 
 
-def do_sweep_on_slurm(sweep: Sweep, preset: Preset) -> list[Outcome]:
+def do_sweep_on_slurm(sweep: Sweep, preset: Preset, progress: Progress | None = None) -> list[Outcome]:
     """Do a planned sweep as a Slurm job array; otherwise the same as :func:`do_sweep`.
 
     Raises:
@@ -404,25 +427,33 @@ def do_sweep_on_slurm(sweep: Sweep, preset: Preset) -> list[Outcome]:
         current.signal = engine.signal
         return outcomes
 
-    return _do(sweep, Progress(len(sweep.jobs), preset.array_parallelism), run)
+    return _do(sweep, progress, preset.array_parallelism, run)
 
 
 def _do(
-    sweep: Sweep, progress: Progress, engine: Callable[[list[Job], SweepSettings, Progress], list[Outcome]]
+    sweep: Sweep,
+    whole: Progress | None,
+    width: int,
+    engine: Callable[[list[Job], SweepSettings, Progress], list[Outcome]],
 ) -> list[Outcome]:
     started = time.monotonic()
+    progress = whole or Progress(len(sweep.jobs), width)
+    if whole is None:
+        say(f"Sweep {shown(sweep.folder)}: {len(sweep.jobs)} runs")
     by_job = announce(sweep, progress)
     with noted_end(sweep):
         for outcome in engine(sweep.jobs, sweep.settings, progress):
             by_job[id(outcome.job)] = outcome
     outcomes = [by_job[id(job)] for job in sweep.jobs if id(job) in by_job]
-    say(summary(outcomes, place=sweep.folder, command=sweep.command, seconds=time.monotonic() - started))
+    if whole is None:
+        say(summary(outcomes, place=sweep.folder, command=sweep.command, seconds=time.monotonic() - started))
     return outcomes
 
 
 def elsewhere(sweep: Sweep, launcher: Launcher) -> Sequence[JobReturn]:
     """Hand a planned sweep to another launcher of Hydra's; the results tell what became of it."""
     started = time.monotonic()
+    say(f"Sweep {shown(sweep.folder)}: {len(sweep.jobs)} runs")
     by_job = announce(sweep, Progress(len(sweep.jobs), 1))
     pending = [job for job in sweep.jobs if job.decision == "pending"]
     places = [f"hydra.sweep.dir={_quoted(sweep.folder)}"]
@@ -456,7 +487,6 @@ def noted_end(sweep: Sweep) -> Iterator[None]:
 
 def announce(sweep: Sweep, progress: Progress) -> dict[int, Outcome]:
     """Say what a sweep won't run, and count it."""
-    say(f"Sweep {shown(sweep.folder)}: {len(sweep.jobs)} runs")
     known: dict[int, Outcome] = {}
     for job in sweep.jobs:
         if job.decision == "reused":
@@ -475,7 +505,7 @@ def announce(sweep: Sweep, progress: Progress) -> dict[int, Outcome]:
     return known
 
 
-def _root(master: DictConfig) -> Path:
+def sweeps_root(master: DictConfig) -> Path:
     """The results root of sweeps: the part of ``hydra.sweep.dir`` that is the same for every sweep."""
     node = OmegaConf.select(master, "hydra.sweep.dir", default=ROOTS[0])
     return Path(str(node)).resolve()

@@ -251,7 +251,7 @@ class Supervisor:
     def _ended(self, outcome: Outcome) -> None:
         self._outcomes[id(outcome.job)] = outcome
         self._progress.end(outcome)
-        if outcome.status != "completed" and self._rules.on_error == "stop":
+        if not outcome.well and self._rules.on_error == "stop":
             self._halt("on_error=stop: nothing more is started")
 
     def _halt(self, why: str) -> None:

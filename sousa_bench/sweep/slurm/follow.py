@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sousa_bench.sweep import record
-from sousa_bench.sweep.conclude import score
+from sousa_bench.sweep.conclude import outcome_status, score
 from sousa_bench.sweep.job import Job, Outcome
 from sousa_bench.sweep.output import say
 from sousa_bench.sweep.progress import Progress
@@ -97,7 +97,7 @@ class Follower:
 
     def _ended(self, outcome: Outcome, others: Sequence[Job]) -> None:
         self._progress.end(outcome)
-        if outcome.status != "completed" and self._stop_at_failure and not self._cancelled and others:
+        if not outcome.well and self._stop_at_failure and not self._cancelled and others:
             self._cancelled = True
             say("on_error=stop: nothing more is started")
             queue.ask("scancel", "--state=PENDING", *(str(job.slurm_job_id) for job in others))
@@ -129,6 +129,6 @@ class Follower:
 
 
 def _outcome(job: Job, result: dict[str, Any]) -> Outcome:
-    status = str(result.get("status", "pending"))
+    status = outcome_status(str(result.get("status", "pending")), result.get("failure"))
     seconds = float((result.get("efficiency") or {}).get("training_time_seconds") or 0.0)
     return Outcome(job, status, result.get("error"), seconds, score(result))

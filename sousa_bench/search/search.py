@@ -1,0 +1,248 @@
+"""A search, from its config to the best trial: ask, run a batch as a sweep does, tell, and so on."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from sousa_bench import pruning
+from sousa_bench.errors import ConfigError, UserError
+from sousa_bench.search.settings import SearchSettings, import_optuna
+from sousa_bench.search.space import Space, make_space
+from sousa_bench.search.study import ERROR, STUDY_NAME, Asked, Trials
+from sousa_bench.search.watcher import Watcher
+from sousa_bench.sweep import record, session
+from sousa_bench.sweep.compose import compose, remember_files
+from sousa_bench.sweep.job import Job, Outcome
+from sousa_bench.sweep.lock import FolderLock
+from sousa_bench.sweep.manifest import claim_folder
+from sousa_bench.sweep.output import say
+from sousa_bench.sweep.plan import Candidate, check_possible, rerun_command
+from sousa_bench.sweep.progress import Progress, shown
+from sousa_bench.sweep.settings import SweepSettings
+
+if TYPE_CHECKING:
+    from hydra.core.config_loader import ConfigLoader
+
+LOCK_FOLDER = ".search"
+
+
+class BatchLauncher(Protocol):
+    """What a search needs of a launcher."""
+
+    def launch_sweep(self, sweep: session.Sweep, progress: Progress | None = None) -> Any:
+        """Do a planned batch."""
+
+    def width(self, settings: SweepSettings) -> int:
+        """How many runs go on at the same time."""
+
+
+def search(
+    loader: ConfigLoader,
+    master: DictConfig,
+    launcher: BatchLauncher,
+    settings: SearchSettings,
+    params: Mapping[str, str],
+    arguments: Sequence[str],
+) -> float | None:
+    """Search, or go on with a search of this name.
+
+    Args:
+        loader: Hydra's.
+        master: The config that the search was started with.
+        launcher: Does the batches.
+        settings: The search's own.
+        params: The space that a config names.
+        arguments: Overrides of the command line.
+
+    Returns:
+        The best value, or None while no trial is completed.
+
+    Raises:
+        ConfigError: The space or a switch can't be. Nothing was written.
+        UserError: Optuna is missing, or another process does this search.
+    """
+    import_optuna()
+    remember_files(loader)
+    space = make_space(loader, master, params, arguments)
+    first = compose(loader, master, space.overrides(space.baseline))
+    switches = SweepSettings.of(first)
+    if switches.resume == "failed":
+        raise ConfigError("resume=failed: a search tells a failed trial once; run it by its own command")
+    check_possible([Candidate.of(first, space.overrides(space.baseline))])
+    folder = claim_folder(session.sweeps_root(master), switches.name).resolve()
+    lock = FolderLock(folder / LOCK_FOLDER)
+    if not lock.acquire():
+        raise UserError(f"{shown(folder)}: another process does this search; python -m sousa_bench.status shows it")
+    try:
+        saved = master.copy()
+        with open_dict(saved):
+            saved.hydra.sweep.dir = str(folder)
+        OmegaConf.save(saved, folder / "multirun.yaml")
+        return _Search(loader, master, launcher, settings, space, switches, folder).complete()
+    finally:
+        lock.release()
+
+
+class _Search:
+    """The parts of one search."""
+
+    def __init__(
+        self,
+        loader: ConfigLoader,
+        master: DictConfig,
+        launcher: BatchLauncher,
+        settings: SearchSettings,
+        space: Space,
+        switches: SweepSettings,
+        folder: Path,
+    ) -> None:
+        self.settings = settings
+        self.space = space
+        self.switches = switches
+        self.folder = folder
+        self.launcher = launcher
+        self.trials = Trials(folder, space, settings)
+        self.width = launcher.width(switches)
+        self.progress = Progress(settings.n_trials, self.width)
+        self.command = ""
+        self._loader, self._master = loader, master
+
+    def complete(self) -> float | None:
+        """Batches until every trial has ended, or the command was stopped."""
+        self._open()
+        while not self._stopped() and (batch := self.trials.next(self.width)):
+            self._do(batch)
+        say(self._summary())
+        best = self._best()
+        return None if best is None else best.value
+
+    def _open(self) -> None:
+        there = self.trials.all()
+        for note in self.space.notes:
+            say(f"Note: {note}")
+        say(
+            f"Search {shown(self.folder)}: {self.settings.n_trials} trials, {self.settings.direction} "
+            f"{self.settings.metric} over {', '.join(self.space.distributions)}"
+            f"{f'; {len(there)} begun earlier' if there else ''}"
+        )
+        for trial in there:
+            if trial.state.is_finished():  # so that the counts on the screen go on
+                status = {"COMPLETE": "completed", "PRUNED": "pruned"}.get(trial.state.name, "failed")
+                self.progress.outcomes[trial.number + 1] = Outcome(_no_job(trial.number), status)
+
+    def _stopped(self) -> bool:
+        if session.current.signal is not None:
+            return True
+        failed = any(not outcome.well for outcome in session.current.outcomes)
+        return self.switches.on_error == "stop" and failed
+
+    def _do(self, batch: Sequence[Asked]) -> None:
+        """One batch, from its plan to what Optuna is told."""
+        sweep = session.plan_sweep(
+            self._loader,
+            self._master,
+            [self.space.overrides(asked.params) for asked in batch],
+            self.folder,
+            lambda jobs: self._number(batch, jobs),
+        )
+        self.command = sweep.command
+        pairs = list(zip(batch, sweep.jobs, strict=True))
+        for asked, job in list(pairs):
+            if self.trials.was_pruned(asked) and pruning.is_pruned(record.read(job.folder)):
+                self.trials.prune(asked)  # the kill came after its end, and before that was told
+                self.progress.end(Outcome(job, "pruned", record.read(job.folder).get("error")))
+                pairs.remove((asked, job))
+        sweep.jobs = [job for _, job in pairs]
+        if not pairs:
+            return
+        watcher = None
+        if self.settings.pruner is not None:
+            running = [pair for pair in pairs if pair[1].decision == "pending"]
+            watcher = Watcher(running, self.settings.metric, self.settings.poll)
+            watcher.start()
+        try:
+            self.launcher.launch_sweep(sweep, self.progress)
+        finally:
+            if watcher is not None:
+                watcher.end()
+        outcomes = {outcome.job.fingerprint: outcome for outcome in session.current.outcomes}
+        for asked, job in pairs:
+            self._tell(asked, job, outcomes.get(job.fingerprint))
+
+    def _number(self, batch: Sequence[Asked], jobs: Sequence[Job]) -> None:
+        """Let the jobs of a batch have their places in the whole search."""
+        for asked, job in zip(batch, jobs, strict=True):
+            job.index, job.total = asked.number + 1, self.settings.n_trials
+            if job.sweep is not None:
+                job.sweep |= {"index": job.index, "total": job.total, "trial": asked.number}
+
+    def _tell(self, asked: Asked, job: Job, outcome: Outcome | None) -> None:
+        """Tell what became of a trial; one that was interrupted or never started is begun still."""
+        if outcome is None:
+            if job.decision == "refused":
+                self.trials.fail(asked, str(job.reason))
+                say(f"FAIL: trial {asked.number}: {job.reason}")
+            return
+        folder = outcome.job.result or outcome.job.folder
+        if outcome.status == "completed":
+            self.trials.complete(asked, record.read(folder))
+        elif outcome.status == "pruned":
+            self.trials.prune(asked)
+        elif outcome.status in ("failed", "timeout"):
+            self.trials.fail(asked, str(outcome.error))
+            say(f"FAIL: trial {asked.number}: {str(outcome.error).splitlines()[0]}")
+
+    def _best(self) -> Any:
+        done = [trial for trial in self.trials.all() if trial.state.name == "COMPLETE" and trial.value is not None]
+        sign = -1 if self.settings.direction == "maximize" else 1
+        return min(done, key=lambda trial: (sign * float(trial.value or 0.0), trial.number), default=None)
+
+    def _summary(self) -> str:
+        """The closing words."""
+        trials, wanted = self.trials.all(), self.settings.n_trials
+        names = {"COMPLETE": "completed", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "not ended"}
+        counts = [(words, sum(trial.state.name == state for trial in trials)) for state, words in names.items()]
+        ended = sum(trial.state.is_finished() for trial in trials)
+        words = ", ".join(f"{count} {what}" for what, count in counts if count)
+        lines = [f"Search ended: {ended} of {wanted} trials{f': {words}' if words else ''}"]
+        for trial in trials:
+            if trial.state.name == "FAIL":
+                first = (str(trial.user_attrs.get(ERROR) or "").splitlines() or [""])[0]
+                own = self.space.own(trial.params) if _whole(trial, self.space) else []
+                lines.append(f"FAIL: trial {trial.number} ({' '.join(own)}): {first}")
+        lines += self._best_words()
+        lines.append(f"Study: {shown(self.trials.file)} (optuna.load_study, name {STUDY_NAME!r}, {self.trials.url})")
+        if ended < wanted and self.command:
+            lines.append(f"Go on with the trials that are left: {self.command}")
+        return "\n".join(lines)
+
+    def _best_words(self) -> list[str]:
+        best = self._best()
+        if best is None:
+            return ["No trial is completed yet"]
+        metric, place = self.settings.metric, shlex.quote(shown(self.folder))
+        base = next((t for t in self.trials.all() if t.number == 0 and t.state.name == "COMPLETE"), None)
+        beside = (
+            "the baseline" if best.number == 0 else f"baseline {base.value:.4f}" if base else "baseline not completed"
+        )
+        command = rerun_command([*session.hydra_words(), *self.space.overrides(best.params)], None, session.flags())
+        return [
+            f"Best: trial {best.number}, {metric}={best.value:.4f} ({beside}): {' '.join(self.space.own(best.params))}",
+            f"Run it: {command}",
+            f"Take it on, with other seeds: python -m sousa_bench.promote {place} --top 1 --metric {metric}",
+            f"Compare the trials: python -m sousa_bench.analyze {place}",
+        ]
+
+
+def _whole(trial: Any, space: Space) -> bool:
+    return set(trial.params) >= set(space.distributions)
+
+
+def _no_job(number: int) -> Job:
+    """A place in the counts for a trial of an earlier command."""
+    return Job(OmegaConf.create(), number + 1, 0, "", "", Path(), [], "")

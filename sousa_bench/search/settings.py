@@ -1,0 +1,97 @@
+"""What a search is told: how many trials, what it optimises, which sampler and pruner."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from hydra.utils import get_class
+
+from sousa_bench.errors import ConfigError, UserError
+
+METRICS = ("val_acc", "val_f1_macro", "val_balanced_acc", "val_top5_acc", "val_loss")
+DIRECTIONS = ("maximize", "minimize")
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """The values of ``conf/hydra/sweeper/optuna.yaml``.
+
+    Attributes:
+        n_trials: Trials of the study, the baseline among them, whatever becomes of them.
+        metric: Of the validation clips.
+        direction: ``maximize`` or ``minimize``.
+        seed: Of the sampler.
+        sampler: Node of an Optuna sampler.
+        pruner: Node of an Optuna pruner, or None.
+        poll: Seconds between two looks at the trials' histories.
+
+    Raises:
+        ConfigError: A value is impossible; the message names the key.
+    """
+
+    n_trials: int
+    metric: str
+    direction: str
+    seed: int
+    sampler: Mapping[str, Any]
+    pruner: Mapping[str, Any] | None
+    poll: float
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.n_trials, int) or isinstance(self.n_trials, bool) or self.n_trials < 1:
+            raise ConfigError(f"hydra.sweeper.n_trials={self.n_trials}: it is a whole number, 1 or more")
+        if self.metric not in METRICS:
+            why = " (the test clips must have no part in the choice)" if self.metric.startswith("test") else ""
+            raise ConfigError(f"hydra.sweeper.metric={self.metric}: it can be {', '.join(METRICS)}{why}")
+        if self.direction not in DIRECTIONS:
+            raise ConfigError(f"hydra.sweeper.direction={self.direction}: it can be {' or '.join(DIRECTIONS)}, or null")
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
+            raise ConfigError(f"hydra.sweeper.seed={self.seed}: it is a whole number, 0 or more")
+        if not isinstance(self.poll, (int, float)) or isinstance(self.poll, bool) or self.poll <= 0:
+            raise ConfigError(f"hydra.sweeper.poll={self.poll}: it is a number of seconds above 0")
+
+    @classmethod
+    def of(cls, direction: str | None, **values: Any) -> SearchSettings:
+        """Fill in the direction that a metric has by its name."""
+        natural = "minimize" if str(values["metric"]).endswith("loss") else "maximize"
+        return cls(direction=direction or natural, **values)
+
+
+def import_optuna() -> ModuleType:
+    """Optuna, which is an extra.
+
+    Raises:
+        UserError: It isn't installed.
+    """
+    try:
+        import optuna
+    except ImportError as error:
+        raise UserError(f'a search needs Optuna: pip install "sousa-bench[search]" ({error})') from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def built(key: str, node: Mapping[str, Any], seed: int | None = None) -> Any:
+    """The sampler or pruner of a node.
+
+    Args:
+        key: Its config key, for messages.
+        node: ``_target_`` and its arguments.
+        seed: Given to a class that takes one.
+
+    Raises:
+        ConfigError: There is no such class, or it takes other arguments.
+    """
+    arguments = {str(name): value for name, value in node.items() if name != "_target_"}
+    try:
+        kind = get_class(str(node.get("_target_")))
+        if seed is not None and "seed" in inspect.signature(kind).parameters:
+            arguments.setdefault("seed", seed)
+        return kind(**arguments)
+    except Exception as error:  # what a class of any package raises for arguments that it doesn't take
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(f"{key}={node.get('_target_')}: {first}") from error

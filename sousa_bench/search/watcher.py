@@ -1,0 +1,60 @@
+"""Shows Optuna how the running trials do, epoch by epoch, and asks those to end that its pruner gives up."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from sousa_bench import pruning
+from sousa_bench.search.study import PRUNED, Asked, report
+from sousa_bench.sweep.job import Job
+from sousa_bench.sweep.output import say
+
+
+class Watcher(threading.Thread):
+    """Runs beside a batch of trials.
+
+    Args:
+        batch: The trials that run, with their jobs.
+        metric: What their histories are judged by.
+        poll: Seconds between two looks.
+    """
+
+    def __init__(self, batch: Sequence[tuple[Asked, Job]], metric: str, poll: float) -> None:
+        super().__init__(name="pruning", daemon=True)
+        self._batch = batch
+        self._metric = metric
+        self._poll = poll
+        self._over = threading.Event()
+        self._given_up: dict[int, str] = {}
+
+    def run(self) -> None:
+        """Look until the batch has ended."""
+        try:
+            while not self._over.wait(self._poll):
+                for asked, job in self._batch:
+                    self._look(asked, job)
+        except Exception as error:  # of the pruner's or the database's: the trials go on to their ends
+            say(f"Warning: nothing is pruned any more: {type(error).__name__}: {error}")
+
+    def end(self) -> None:
+        """Stop looking."""
+        self._over.set()
+        self.join()
+
+    def _look(self, asked: Asked, job: Job) -> None:
+        history = pruning.read_history(job.folder)
+        if not history:
+            return
+        report(asked.trial, history, self._metric)
+        if asked.number not in self._given_up and asked.trial.should_prune():
+            last = history[-1]
+            reason = (
+                f"given up by the search's {type(asked.trial.study.pruner).__name__} after epoch {last['epoch']}, "
+                f"{self._metric}={last[self._metric]:.4f}"
+            )
+            asked.trial.set_user_attr(PRUNED, reason)
+            self._given_up[asked.number] = reason
+        given_up = self._given_up.get(asked.number)
+        if given_up is not None and pruning.asked(job.folder) is None:
+            pruning.ask(job.folder, given_up)

@@ -1,0 +1,23 @@
+"""A command like ``sousa_bench.train`` whose runs are stand-ins with a history of epochs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from sousa_bench.paths import conf_folder
+from sousa_bench.sweep import command_line, execute
+
+os.environ["SOUSA_CONF"] = str(conf_folder())  # the launcher, sweeper and output choices are the real ones
+
+
+@hydra.main(version_base="1.3", config_path=str(Path(__file__).parent / "conf"), config_name="config")
+def job(cfg: DictConfig) -> float | None:
+    return execute(cfg)
+
+
+if __name__ == "__main__":
+    command_line(job, target="tests.search.standin.run", modules=["tests.search.standin", "hydra.core.utils"])

@@ -1,0 +1,157 @@
+"""The command line of a search: the baseline, killing and resuming, pruning, failures, refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from tests.sweep.running import Command, until
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+SEARCH = ("search=lora", "sweep=s")
+UNPRUNED = "hydra.sweeper.pruner=null"
+
+
+def trials(command: Command, name: str = "s") -> list[optuna.trial.FrozenTrial]:
+    url = f"sqlite:///{command.folder / 'multirun' / name / 'study.db'}"
+    return optuna.load_study(study_name="search", storage=url).get_trials(deepcopy=False)
+
+
+def states(command: Command) -> list[str]:
+    return [trial.state.name for trial in trials(command)]
+
+
+def results(command: Command) -> list[dict[str, Any]]:
+    found = [json.loads(path.read_text()) for path in command.folder.glob("multirun/s/*/result.json")]
+    return sorted(found, key=lambda result: result["sweep"].get("trial", 0))
+
+
+def finished(command: Command) -> int:
+    return len(command.bytes_of())
+
+
+def test_the_baseline_comes_first_and_the_best_is_named_with_its_command(command: Command) -> None:
+    output = command("-m", "hydra/sweeper=optuna", "+search=lora", "sweep=s", "hydra.sweeper.n_trials=5", UNPRUNED)
+    done = trials(command)
+    assert states(command) == ["COMPLETE"] * 5
+    assert done[0].params == {"peft.learning_rate": 1e-3, "peft.r": "8"}
+    assert [result["sweep"]["trial"] for result in results(command)] == [0, 1, 2, 3, 4]
+    assert [result["metrics"]["val_acc"] for result in results(command)] == [trial.value for trial in done]
+    assert [len(trial.intermediate_values) for trial in done] == [4] * 5
+    manifest = json.loads((command.folder / "multirun/s/sweep.json").read_text())
+    assert [job["index"] for job in manifest["jobs"]] == [1, 2, 3, 4, 5]
+    assert len({Path(job["folder"]).name for job in manifest["jobs"]}) == 5
+    best = max(done, key=lambda trial: trial.value)
+    assert f"Best: trial {best.number}, val_acc={best.value:.4f} (baseline {done[0].value:.4f})" in output
+    assert re.search(r"^Study: multirun/s/study\.db ", output, re.MULTILINE)
+    [again] = re.findall(r"Run it: python -m sousa_bench\.train (.*)", output)
+    assert "search" not in again
+    assert "Completed already" in command(*shlex.split(again))
+
+
+def test_a_killed_search_goes_on_and_loses_nothing(command: Command) -> None:
+    words = (*SEARCH, "n_jobs=2", "hydra.sweeper.n_trials=20", UNPRUNED, "task.seconds=0.05")
+    process = command.start(*words)
+    until(lambda: finished(command) >= 9, timeout=90)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    until(lambda: not command.processes())
+    before, kept = trials(command), command.bytes_of()
+    assert 9 <= len(before) < 20
+    output = command(*words)
+    after = trials(command)
+    assert [trial.number for trial in after] == list(range(20))
+    assert states(command) == ["COMPLETE"] * 20
+    for old in before:  # whatever it had drawn stands
+        assert after[old.number].params.items() >= old.params.items()
+        if old.state.name == "COMPLETE":
+            assert after[old.number].value == old.value
+    now = command.bytes_of()
+    assert {path: now[path] for path in kept} == kept  # what was completed was not done again
+    assert len(now) == 20 - (20 - len({trial.params["peft.learning_rate"] for trial in after}))
+    assert "Search ended: 20 of 20 trials: 20 completed" in output
+    assert "Experiment" not in command(*words)
+    more = command(*words[:3], "hydra.sweeper.n_trials=22", *words[4:])
+    assert more.count("Experiment ") == 2
+    assert states(command) == ["COMPLETE"] * 22
+
+
+def test_ctrl_c_leaves_a_trial_for_the_next_time(command: Command) -> None:
+    words = (*SEARCH, "hydra.sweeper.n_trials=3", UNPRUNED, "task.seconds=0.2")
+    process = command.start(*words)
+    until(lambda: finished(command) >= 1, timeout=60)
+    until(lambda: len(list(command.folder.glob("multirun/s/*/history.json"))) >= 2, timeout=60)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 130, output
+    assert "1 not ended" in output
+    [again] = re.findall(r"Go on with the trials that are left: python -m sousa_bench\.train (.*)", output)
+    output += command(*shlex.split(again))
+    assert states(command) == ["COMPLETE"] * 3, output
+    assert results(command)[1]["attempts"] == 2
+
+
+def test_a_run_that_lags_behind_is_given_up_and_says_so(command: Command) -> None:
+    space = "peft.learning_rate=choice(1e-3,1e-2,1e-5)"
+    words = ("-m", "hydra/sweeper=optuna", space, "sweep=s", "hydra.sweeper.n_trials=6", "trainer.max_epochs=12")
+    words = (*words, "hydra/sweeper/pruner=threshold", "hydra.sweeper.poll=0.05", "task.seconds=0.15")
+    output = command(*words)  # exit code 0
+    given_up = [trial for trial in trials(command) if trial.state.name == "PRUNED"]
+    assert given_up
+    assert {trial.params["peft.learning_rate"] for trial in given_up} == {"1e-05"}
+    records = [result for result in results(command) if result["status"] != "completed"]
+    assert records
+    for record in records:
+        assert record["status"] == "interrupted"
+        assert record["failure"]["cause"] == "pruned"
+        assert "given up by the search's ThresholdPruner after epoch" in record["error"]
+        assert record["metrics"] == {}
+        assert 3 <= len(record["history"]) < 12
+    assert "PRUNED: " in output
+    assert re.search(r"Search ended: 6 of 6 trials: .* pruned", output)
+    assert "Experiment" not in command(*words)
+    [own] = {record["command"] for record in records}
+    command(*shlex.split(own)[3:])  # it goes on to its end when somebody asks for it
+    assert {result["status"] for result in results(command)} == {"completed"}
+
+
+def test_a_failed_trial_is_told_and_stops_nothing(command: Command) -> None:
+    words = (*SEARCH, "hydra.sweeper.n_trials=4", UNPRUNED, "task.unstable=5e-3", "n_jobs=2")
+    output = command(*words, code=1)
+    failed = [trial for trial in trials(command) if trial.state.name == "FAIL"]
+    assert 0 < len(failed) < 4
+    assert all(trial.params["peft.learning_rate"] >= 5e-3 for trial in failed)
+    assert len(trials(command)) == 4
+    assert len(re.findall(r"^FAIL: trial \d+ \(peft.learning_rate=.*RuntimeError", output, re.MULTILINE)) == len(failed)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["search=lora", "peft.learning_rat=interval(1,2)"], "Did you mean peft.learning_rate"),
+        (["-m", "peft.learning_rate=interval(1e-4,1e-2)"], "hydra/sweeper=optuna"),
+    ],
+)
+def test_what_can_not_be_searched_is_refused_before_anything_starts(
+    command: Command, words: list[str], says: str
+) -> None:
+    output = command(*words, code=2)
+    assert output.startswith("Error: ")
+    assert says in output
+    assert not (command.folder / "multirun").exists()
+
+
+def test_another_space_or_config_under_the_same_name_is_refused(command: Command) -> None:
+    words = (*SEARCH, "hydra.sweeper.n_trials=1", UNPRUNED)
+    command(*words)
+    assert "another space" in command(*words, "peft.r=choice(4,8)", code=2)
+    assert "another config" in command(*words, "trainer.max_epochs=5", code=2)
+    assert states(command) == ["COMPLETE"]

@@ -1,0 +1,189 @@
+"""The space of a search: what varies, what is refused, the baseline; the study that takes it up again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from sousa_bench.errors import ConfigError, UserError
+from sousa_bench.paths import conf_folder
+from sousa_bench.search.settings import SearchSettings, built
+from sousa_bench.search.space import Space, make_space
+from sousa_bench.search.study import STUDY_NAME, Trials
+from sousa_bench.sweep.compose import compose, remember_files
+from sousa_bench.sweep.config_errors import is_config_error
+from sousa_bench.sweep.fingerprint import fingerprint
+from sousa_bench.sweep.session import register_resolvers
+
+SPACES = sorted(path.stem for path in (conf_folder() / "search").glob("*.yaml"))
+TPE = {"_target_": "optuna.samplers.TPESampler"}
+
+
+@contextmanager
+def hydra() -> Iterator[Any]:
+    register_resolvers()
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())):
+        loader = GlobalHydra.instance().config_loader()
+        remember_files(loader)
+        yield loader
+
+
+def space(*words: str, params: dict[str, str] | None = None, sweeper: str = "optuna") -> Space:
+    with hydra() as loader:
+        master = loader.load_configuration("config", [*words, f"hydra/sweeper={sweeper}"], RunMode.MULTIRUN)
+        own = params if params is not None else dict(master.hydra.sweeper.params or {})
+        return make_space(loader, master, own, list(words))
+
+
+def test_there_is_a_space_for_every_method() -> None:
+    assert [path.stem for path in sorted((conf_folder() / "peft").glob("*.yaml"))] == SPACES
+
+
+OFTEN = ("lora", "adalora", "ia3", "full", "head")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in OFTEN else pytest.mark.slow) for n in SPACES])
+def test_a_methods_space_begins_with_its_own_defaults(name: str) -> None:
+    made = space(f"search={name}", "model=ast")
+    assert not made.notes  # every default is among the choices
+    for key, item in made.distributions.items():
+        assert item._contains(item.to_internal_repr(made.baseline[key])), key
+    assert "search" not in " ".join(made.fixed)
+    with hydra() as loader:
+        master = loader.load_configuration("config", [], RunMode.MULTIRUN)
+        assert made.identity == fingerprint(compose(loader, master, ["model=ast", f"peft={name}"]))
+
+
+def test_hydras_sweep_syntax_makes_the_distributions() -> None:
+    made = space(
+        "peft.r=2,4,8",
+        "peft.lora_alpha=range(8,33,8)",
+        "peft.learning_rate=tag(log,interval(1e-4,1e-2))",
+        "trainer.warmup_fraction=interval(0.0,0.5)",
+        "model=ast,htsat",
+        "trainer.batch_size=tag(log,int(interval(4,32)))",
+        "peft.targets=[attention],[attention,mlp]",
+    )
+    assert made.distributions["peft.r"] == CategoricalDistribution(("2", "4", "8"))
+    assert made.distributions["peft.lora_alpha"] == IntDistribution(8, 32, step=8)
+    assert made.distributions["peft.learning_rate"] == FloatDistribution(1e-4, 1e-2, log=True)
+    assert made.distributions["trainer.warmup_fraction"] == FloatDistribution(0.0, 0.5)
+    assert made.distributions["trainer.batch_size"] == IntDistribution(4, 32, log=True)
+    assert made.distributions["model"] == CategoricalDistribution(("ast", "htsat"))
+    assert made.baseline == {
+        "peft.r": "8",
+        "peft.lora_alpha": 16,
+        "peft.learning_rate": 1e-3,
+        "trainer.warmup_fraction": 0.1,
+        "model": "ast",
+        "trainer.batch_size": 16,
+        "peft.targets": "[attention,mlp,pointwise,squeeze_excitation]",
+    }
+    assert made.notes == [
+        "peft.targets: the default, [attention,mlp,pointwise,squeeze_excitation], is added to the choices"
+    ]
+
+
+def test_the_command_line_narrows_a_space() -> None:
+    made = space("search=lora", "peft.r=4", "peft.lora_alpha=8,16")
+    assert "peft.r" not in made.distributions
+    assert "peft.r=4" in made.fixed
+    assert made.distributions["peft.lora_alpha"] == CategoricalDistribution(("8", "16"))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["peft.rr=4,8"], "peft.rr"),
+        (["search=lora", "seed=1,2"], "seed: a search can't vary it"),
+        (["search=lora", "data=tiny,small"], "data: a search can't vary it"),
+        (["search=lora", "n_jobs=1,2"], "n_jobs: it belongs to the search"),
+        (["search=lora", "peft.learning_rate=tag(log,interval(0,1))"], "peft.learning_rate"),
+        (["search=lora", "trainer.batch_size=interval(-3,8)"], "trainer.batch_size"),
+        (["trainer.learning_rate=interval(1e-4,1e-2)"], "no baseline"),
+        (["peft.r=8"], "nothing to search"),
+    ],
+)
+def test_what_can_not_vary_is_refused(words: list[str], says: str) -> None:
+    with pytest.raises(Exception, match=says) as caught:
+        space(*words)
+    assert isinstance(caught.value, UserError) or is_config_error(caught.value)
+
+
+def settings(**changed: Any) -> SearchSettings:
+    values = {"n_trials": 3, "metric": "val_acc", "seed": 0, "sampler": TPE, "pruner": None, "poll": 0.5}
+    return SearchSettings.of(changed.pop("direction", None), **{**values, **changed})
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"metric": "test_acc"}, "must have no part in the choice"),
+        ({"n_trials": 0}, "n_trials=0"),
+        ({"direction": "up"}, "direction=up"),
+        ({"seed": -1}, "seed=-1"),
+        ({"poll": 0}, "poll=0"),
+    ],
+)
+def test_impossible_settings_are_named(changed: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        settings(**changed)
+
+
+def test_a_loss_is_minimised() -> None:
+    assert settings(metric="val_loss").direction == "minimize"
+    assert settings().direction == "maximize"
+
+
+def test_an_unknown_sampler_is_a_config_error() -> None:
+    with pytest.raises(ConfigError, match=r"hydra\.sweeper\.sampler"):
+        built("hydra.sweeper.sampler", {"_target_": "optuna.samplers.Nix"})
+    with pytest.raises(ConfigError, match="nix"):
+        built("hydra.sweeper.sampler", {**TPE, "nix": 1})
+
+
+SMALL = Space(
+    ["model=ast"],
+    {"a": FloatDistribution(0, 1), "b": CategoricalDistribution(("x", "y"))},
+    {"a": 0.5, "b": "x"},
+    "0" * 64,
+)
+
+
+def test_a_trial_that_was_half_drawn_is_taken_up(tmp_path: Path) -> None:
+    Trials(tmp_path, SMALL, settings())
+    study = optuna.load_study(study_name=STUDY_NAME, storage=f"sqlite:///{tmp_path / 'study.db'}")
+    study.tell(study.ask(SMALL.distributions), 0.1)
+    drawn = study.ask().suggest_float("a", 0, 1)  # and here it was killed
+    trials = Trials(tmp_path, SMALL, settings())
+    [asked] = trials.next(1)
+    assert (asked.number, asked.again) == (1, True)
+    assert asked.params["a"] == drawn
+    assert asked.params["b"] in ("x", "y")
+    assert [each.number for each in trials.next(5)] == [2]
+    assert trials.next(5) == []
+
+
+def test_draws_go_on_where_they_were(tmp_path: Path) -> None:
+    seen = set()
+    for _ in range(3):  # each time as a new command
+        trials = Trials(tmp_path, SMALL, settings(n_trials=9))
+        for asked in trials.next(3):
+            seen.add(asked.params["a"])
+            trials.fail(asked, "no reason")
+    assert len(seen) == 9
+
+
+def test_a_file_that_is_no_study_is_named(tmp_path: Path) -> None:
+    (tmp_path / "study.db").write_text("no database at all, but some text that is long enough to be looked at" * 20)
+    with pytest.raises(UserError, match=r"study\.db: can't be used as a study"):
+        Trials(tmp_path, SMALL, settings())
