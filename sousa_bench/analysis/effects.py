@@ -144,13 +144,25 @@ def flip_sums_of_squares(contrasts: Sequence[Array], seed: int = 0, draws: int =
     observed = np.array([(contrast.sum(axis=1) ** 2).sum() for contrast in contrasts])
     hits, count = np.zeros(len(contrasts), dtype=np.int64), 0
     players = contrasts[0].shape[1]
+    reduced = [_reduced(contrast) for contrast in contrasts]
+    stacked = np.concatenate(reduced).T
+    starts = np.cumsum([0, *(len(part) for part in reduced[:-1])])
+    least = observed * (1 - 1e-9) - 1e-18
     for signs in sign_patterns(players, seed, draws):
-        for number, contrast in enumerate(contrasts):
-            squares = ((signs @ contrast.T) ** 2).sum(axis=1)
-            hits[number] += int((squares >= observed[number] * (1 - 1e-9) - 1e-18).sum())
+        sums = signs @ stacked
+        np.square(sums, out=sums)
+        hits += np.count_nonzero(np.add.reduceat(sums, starts, axis=1) >= least, axis=0)
         count += len(signs)
     drawn = players > EXACT_PLAYERS
     result: Array = (hits + drawn) / (count + drawn)
+    return result
+
+
+def _reduced(contrast: Array) -> Array:
+    """As many rows as the effect has degrees of freedom, whose sums have the same sum of squares."""
+    _, values, rows = np.linalg.svd(contrast, full_matrices=False)
+    rank = max(int((values > 1e-12 * values.max(initial=0.0)).sum()), 1)
+    result: Array = values[:rank, None] * rows[:rank]
     return result
 
 

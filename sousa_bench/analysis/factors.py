@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -102,8 +104,9 @@ def fill_resolved(table: pd.DataFrame, resolved: Sequence[Mapping[str, Any]], co
 
 def typed(key: str, values: Sequence[Any]) -> pd.Series:
     """A column that any file format can hold: numbers where every value is one, text otherwise."""
-    kinds = {type(value) for value in values if value is not None}
-    complete = None not in values
+    kinds = set(map(type, values))
+    complete = NoneType not in kinds
+    kinds.discard(NoneType)
     if kinds == {int} and complete:
         return pd.Series(values, dtype="int64")
     if key in NUMBERS or (kinds <= {int, float} and kinds):
@@ -123,12 +126,13 @@ def _varied_leaves(resolved: Sequence[Mapping[str, Any]], groups: pd.Series) -> 
         reference = first.setdefault(group, row)
         if row is reference or not row or not reference:
             continue
-        for key in row.keys() | reference.keys():
+        for key in {key for key, _ in row.items() ^ reference.items()}:
             if key not in varied and row.get(key) != reference.get(key) and not no_outcome(key):
                 varied[key] = None
     return sorted(varied)
 
 
+@lru_cache(maxsize=10_000)
 def no_outcome(key: str) -> bool:
     """Whether a config key has no bearing on a run's numbers."""
     return any(key == name or key.startswith(f"{name}.") for name in (*IRRELEVANT, "seed"))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -149,24 +149,34 @@ def leaves(content: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
-_NAMES: dict[tuple[str, str], str] = {}
-MAX_NAMES = 50_000
+_NAMES: dict[str, dict[str, str]] = {}  # by prefix, then key
+MAX_NAMES = 500
+MAX_PREFIXES = 500
 
 
 def _fill(made: dict[str, Any], content: Mapping[str, Any], prefix: str, depth: int) -> None:
+    """Fill ``made``; a folder of results passes millions of values through here, most of them floats."""
+    names = _NAMES.get(prefix)
+    if names is None:
+        names = {}
+        if len(_NAMES) < MAX_PREFIXES:
+            _NAMES[prefix] = names
     for key, value in content.items():
-        name = _NAMES.get((prefix, key)) or _name(prefix, key)
-        if type(value) is dict and depth < MAX_DEPTH:
+        name = names.get(key) or _name(names, prefix, key)
+        kind = type(value)
+        if kind is float:
+            made[name] = value if isfinite(value) else None
+        elif kind is dict and depth < MAX_DEPTH:
             _fill(made, value, name, depth + 1)
         else:
             made[name] = scalar(value)
 
 
-def _name(prefix: str, key: str) -> str:
+def _name(names: dict[str, str], prefix: str, key: str) -> str:
     """The dotted name of a key: clean, short, and one object however many files name it."""
     name = clean(f"{prefix}.{str(key)[:200]}" if prefix else str(key)[:200])[:300]
-    if len(_NAMES) < MAX_NAMES:
-        _NAMES[prefix, key] = name
+    if len(names) < MAX_NAMES:
+        names[key] = name
     return name
 
 
@@ -174,7 +184,7 @@ def scalar(value: Any) -> Any:
     """A value that a table's cell can hold: None, bool, 64-bit int, finite float or a clean short text."""
     kind = type(value)
     if kind is float:
-        return value if math.isfinite(value) else None
+        return value if isfinite(value) else None
     if kind is str:
         return value if len(value) <= MAX_TEXT and value.isascii() and value.isprintable() else clean(value)[:MAX_TEXT]
     if value is None or kind is bool:

@@ -85,13 +85,17 @@ def _overview(study: Study) -> str:
     ]
     varied = ["model", "strategy", "augmentation", *study.results.factors]
     done = study.table[counted_rows(study.table)]
-    lines += [f"- **{escape(key)}**: {', '.join(sorted({escape(shown(v)) for v in done[key]}))}" for key in varied]
+    lines += [f"- **{escape(key)}**: {', '.join(_levels(done[key]))}" for key in varied]
     for key in ("data", "max_epochs"):
-        values = ", ".join(sorted({escape(shown(value)) for value in done[key]}))
+        values = ", ".join(_levels(done[key]))
         lines.append(f"- **{'epochs (at most)' if key == 'max_epochs' else key}**: {values}")
     return "\n".join(
         [*lines, *([""] if study.notes else []), *(f"> {escape(note)}\n>" for note in study.notes)]
     ).rstrip(">\n ")
+
+
+def _levels(column: pd.Series) -> list[str]:
+    return sorted({escape(shown(value)) for value in column.unique()})
 
 
 def _answer(study: Study) -> str:

@@ -155,6 +155,7 @@ def collect(
         table = table[mask].reset_index(drop=True)
         resolved = list(itertools.compress(resolved, mask))
         overrides = list(itertools.compress(overrides, mask))
+    table = table.copy()  # in few blocks of memory, since columns are added one by one
     factors = find_factors(table, resolved, columns.config_keys)
     add_combinations(table, factors)
     ordered = _ordered(table, factors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from sousa_bench.analyze import main
 from sousa_bench.result import write_json
-from tests.analysis.synthetic import MODELS, STRATEGIES, result, write_result, write_sweep
+from tests.analysis.synthetic import MODELS, STRATEGIES, result, write_folds, write_result, write_sweep
 from tests.analysis.test_safety import hostile
 
 pytestmark = pytest.mark.browser
@@ -86,6 +87,42 @@ def test_loads_without_an_error_or_a_request_and_draws_every_plot(
     assert opened.page.evaluate("document.documentElement.dataset.theme") == theme
     shown = opened.page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, re.findall(r"\d+", shown)[:3])) < 200) == (theme == "dark")
+
+
+def test_the_toolbar_covers_neither_legend_nor_plot(browser, comparison_report: Path):
+    opened = Opened(browser, comparison_report)
+    for name in ("accuracy_comparison", "model_strategy_heatmap", "efficiency_scatter"):
+        opened.page.locator(f"#plot-{name}").hover()
+        bar = opened.page.locator(f"#plot-{name} .modebar").bounding_box()
+        drawing = opened.page.locator(f"#plot-{name} .main-svg").first.bounding_box()
+        assert bar["y"] + bar["height"] <= drawing["y"] + 4, name
+        title = opened.page.locator(f"#figure-{name} h3").evaluate(
+            "head => { const range = document.createRange(); range.selectNodeContents(head); "
+            "return range.getBoundingClientRect().right; }"
+        )
+        assert title <= bar["x"], name
+    phone = Opened(browser, comparison_report, width=390, height=844)
+    assert phone.page.locator(".modebar").count() == 0
+
+
+def test_folds_are_a_column_and_a_filter_and_origins_a_column(browser, tmp_path: Path):
+    folder = write_folds(tmp_path / "multirun")
+    first = sorted(folder.glob("*/result.json"))[0]
+    lineage = {"command": "promote", "from": [{"experiment_id": "parent_" * 9, "val_acc": 0.5}], "warm": False}
+    write_json(first, json.loads(first.read_text()) | {"lineage": lineage})
+    opened = Opened(browser, report(folder))
+    page = opened.page
+    assert sorted(set(opened.column("data.fold"))) == [f"{number}/5" for number in range(1, 6)]
+    page.locator("#filters label", has_text=re.compile("^2/5$")).click()
+    opened.settle()
+    assert page.locator("#table tbody tr").count() == 8
+    page.locator("#reset").click()
+    opened.settle()
+    (cell,) = page.locator("#table td[title*=parent_]").all()
+    assert cell.get_attribute("title") == f"started anew after {'parent_' * 9} (val acc 0.5000)"
+    assert cell.inner_text().endswith("…")
+    assert "Where these runs come from" in page.locator("#origins").inner_text()
+    assert opened.said == []
 
 
 def test_the_filter_changes_table_and_plots(browser, comparison_report: Path):

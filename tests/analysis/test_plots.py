@@ -14,9 +14,9 @@ from sousa_bench.analysis.images import NO_BROWSER, write_images
 from sousa_bench.analysis.page import page
 from sousa_bench.analysis.plots.details import f1_by_class, tempo_bands
 from sousa_bench.analysis.plots.runs import pareto_front
-from sousa_bench.analysis.plots.style import safe
+from sousa_bench.analysis.plots.style import accuracy_scale, log_axis, safe
 from sousa_bench.rudiments import FAMILY_NAMES
-from tests.analysis.synthetic import result, write_result
+from tests.analysis.synthetic import result, write_folds, write_result
 
 ALWAYS = {
     "accuracy_comparison",
@@ -183,3 +183,45 @@ def test_without_a_browser_a_line_says_how_to_get_one(
     chosen = [plot for plot in plots.all_plots(comparison_study, page=False) if plot.name == "training_time"]
     assert write_images(chosen, tmp_path) == NO_BROWSER
     assert "apt install chromium" in NO_BROWSER
+
+
+@pytest.mark.parametrize(
+    ("values", "low", "high"),
+    [
+        ([0.025, 0.05, 0.0375], 0.025, 0.5),
+        ([0.70, 0.91], 0.70, 0.91),
+        ([0.85, 0.87], 0.76, 0.96),
+        ([0.99, 1.0], 0.8, 1.0),
+        ([float("nan")], 0.0, 0.5),
+    ],
+)
+def test_colours_of_accuracies_show_neither_luck_nor_a_clips_difference(values: list[float], low: float, high: float):
+    assert accuracy_scale(values) == pytest.approx((low, high))
+
+
+def test_the_heat_map_of_runs_near_chance_is_dark(tmp_path: Path):
+    for number, strategy in enumerate(("lora", "ia3")):
+        write_result(tmp_path / strategy, result({"strategy": strategy}, accuracy=0.025 + number / 80, files={}))
+    heat = plots.model_strategy_heatmap(compare(collect([tmp_path]))).data[0]
+    assert heat.zmax == 0.5
+    assert np.nanmax(np.array(heat.z, float)) < heat.zmin + 0.1 * (heat.zmax - heat.zmin)
+
+
+@pytest.mark.parametrize(
+    "values", [[0.33, 0.335], [2.0], [59, 61], [5_000, 900_000], [0.02, 1e4], [1e6, 1.5e6], [7.99, 8.01]]
+)
+def test_a_logarithmic_axis_has_three_ticks_and_room(values: list[float]):
+    axis = log_axis(values)
+    low, high = (10**end for end in axis["range"])
+    assert low < min(values) <= max(values) < high
+    assert sum(low <= tick <= high for tick in axis["tickvals"]) == len(axis["ticktext"]) >= 3
+    assert len(set(axis["ticktext"])) == len(axis["ticktext"])
+
+
+def test_folds_get_the_figure_of_seeds(tmp_path: Path):
+    study = compare(collect([write_folds(tmp_path)]))
+    figure = plots.seed_spread(study)
+    assert figure is not None
+    assert figure.layout.title.text == "Folds and players: two kinds of luck"
+    assert figure.data[0].text[0].startswith("fold 1/5, seed 1")
+    assert list(figure.data[1].error_x.array) == pytest.approx(study.combinations["acc_std"], rel=1e-4)

@@ -318,7 +318,8 @@
     $("figure-" + name).querySelector(".more").textContent = note;
     $("figure-" + name).querySelector("h3").textContent = title;
     target.setAttribute("aria-label", title);
-    return Plotly.react(target, data, layout, CONFIG).then(() => {
+    // The toolbar stands beside the title, above the plot (see the style sheet); a phone has no room for it.
+    return Plotly.react(target, data, layout, { ...CONFIG, displayModeBar: narrow ? false : "hover" }).then(() => {
       target.dataset.drawn = theme();
       if (!target.dataset.bound) {
         target.dataset.bound = "yes";

@@ -15,6 +15,7 @@ from sousa_bench.result import ResultError, read_result
 IMAGE_LIMIT = 8
 PAGE_LIMIT = 600
 MAX_EPOCHS = 2000
+FEW_EPOCHS = 10  # up to which every epoch has its tick, and none stands between two
 DASHES = ("solid", "dash", "dot", "dashdot")
 
 
@@ -49,14 +50,16 @@ def learning_curves(study: Study, limit: int = IMAGE_LIMIT) -> go.Figure | None:
         shown += 1
     if not traces:
         return None
+    longest = max(max(trace["x"]) for trace in traces)
+    ticks = {"dtick": 1} if longest <= FEW_EPOCHS else {}
     return figure(
         traces,
         "Learning curves",
         height=560,
         legend={"orientation": "h", "x": 0, "y": -0.16, "yanchor": "top", "font": {"size": 11}},
-        xaxis={"domain": [0, 0.46], "title": {"text": "Epoch"}, "rangemode": "tozero"},
+        xaxis={"domain": [0, 0.46], "title": {"text": "Epoch"}, "rangemode": "tozero", **ticks},
         yaxis={"title": {"text": "Validation accuracy"}},
-        xaxis2={"domain": [0.56, 1], "title": {"text": "Epoch"}, "anchor": "y2", "rangemode": "tozero"},
+        xaxis2={"domain": [0.56, 1], "title": {"text": "Epoch"}, "anchor": "y2", "rangemode": "tozero", **ticks},
         yaxis2={"title": {"text": "Loss (faint: training)"}, "anchor": "x2", "rangemode": "tozero"},
         meta={"kind": "traces", "limit": IMAGE_LIMIT, "order": order},
     )

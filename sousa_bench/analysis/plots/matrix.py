@@ -18,6 +18,7 @@ from sousa_bench.analysis.plots.style import (
     ROW_HEIGHT,
     SEQUENTIAL,
     SYMBOLS,
+    accuracy_scale,
     colours,
     figure,
     legend_below,
@@ -26,6 +27,8 @@ from sousa_bench.analysis.plots.style import (
     safe,
 )
 from sousa_bench.analysis.study import Study
+
+LEAST_BOUND = 5.0  # percentage points that get the full colour, so that a few clips' difference doesn't
 
 
 def model_strategy_heatmap(study: Study) -> go.Figure:
@@ -38,6 +41,7 @@ def model_strategy_heatmap(study: Study) -> go.Figure:
         [f"{mean:.3f}<br>n={len(rows)}" if rows else "" for mean, rows in zip(line, row_cells, strict=True)]
         for line, row_cells in zip(means, cells, strict=True)
     ]
+    low, high = accuracy_scale(mean for line in means for mean in line)
     heat = {
         "type": "heatmap",
         "x": [safe(strategy) for strategy in strategies],
@@ -47,6 +51,8 @@ def model_strategy_heatmap(study: Study) -> go.Figure:
         "texttemplate": "%{text}",
         "hovertemplate": "%{y} + %{x}<br>mean test accuracy %{z:.4f}<extra></extra>",
         "colorscale": SEQUENTIAL,
+        "zmin": low,
+        "zmax": high,
         "colorbar": {"title": {"text": "Accuracy"}, "outlinewidth": 0, "thickness": 14},
         "xgap": 2,
         "ygap": 2,
@@ -263,7 +269,7 @@ def pairwise_differences(study: Study, limit: int = 24) -> go.Figure | None:
             values[a, b] = 100 * sign * row.difference
             texts[a, b] = "●" if row.p_holm <= ALPHA else ""
             words[a, b] = f"p {p_value(row.p)}, Holm {p_value(row.p_holm)}"
-    bound = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
+    bound = max(float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 0.0, LEAST_BOUND)
     labels = [safe(name) for name in names]
     heat = {
         "type": "heatmap",

@@ -28,6 +28,15 @@ RARE = [
 DIVERGING = [[0.0, "#B35806"], [0.25, "#F1A340"], [0.5, "#F7F7F7"], [0.75, "#998EC3"], [1.0, "#542788"]]
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', sans-serif"
 ROW_HEIGHT = 19
+LEAST_RANGE = 0.2  # of accuracies in colours
+GOOD = 0.5  # accuracy below which none gets the brightest colour
+LEAST_SPAN = 0.25  # of a logarithmic axis, in powers of ten
+TICK_STEPS = (
+    (1,),
+    (1, 3),
+    (1, 2, 5),
+    (1, 1.2, 1.5, 1.8, 2, 2.2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9),
+)
 
 THEMES = {
     "light": {"text": "#1c2430", "soft": "#5b6675", "grid": "#e3e7ec", "line": "#b7c0cb", "paper": "#ffffff"},
@@ -86,14 +95,44 @@ def safe(text: object) -> str:
 
 
 def log_axis(values: Any) -> dict[str, Any]:
-    """A logarithmic axis with a tick at 1, 2 and 5 times each power of ten: ``500``, ``20k``, ``1M``."""
+    """A logarithmic axis with round ticks, at least three within its range: ``500``, ``20k``, ``1M``.
+
+    The range is given, a little beyond the values, and at least a factor of 1.8: values that are all but one would
+    otherwise get an axis with one tick, on which a second looks like an hour.
+    """
     good = [float(value) for value in values if value == value and value > 0]
     if not good:
         return {"type": "log"}
-    first, last = math.floor(math.log10(min(good))), math.ceil(math.log10(max(good)))
-    steps = (1, 2, 5) if last - first <= 3 else (1,)
-    ticks = [step * 10.0**power for power in range(first, last + 1) for step in steps]
-    return {"type": "log", "tickvals": ticks, "ticktext": [_scaled(tick) for tick in ticks]}
+    low, high = math.log10(min(good)), math.log10(max(good))
+    margin = max(0.06 * (high - low), (LEAST_SPAN - (high - low)) / 2, 0.03)
+    low, high = low - margin, high + margin
+    for steps in TICK_STEPS:
+        powers = range(math.floor(low), math.ceil(high) + 1)
+        ticks = [step * 10.0**power for power in powers for step in steps]
+        ticks = [tick for tick in ticks if low <= math.log10(tick) <= high]
+        if len(ticks) >= 3:
+            break
+    return {
+        "type": "log",
+        "range": [round(low, 4), round(high, 4)],
+        "tickvals": ticks,
+        "ticktext": [_scaled(tick) for tick in ticks],
+    }
+
+
+def accuracy_scale(values: Any) -> tuple[float, float]:
+    """Ends of the colours of accuracies: the values' own range, widened where it is too small to be meant.
+
+    At least ``LEAST_RANGE`` wide, so that a difference of a few clips doesn't look like one of worlds, and up to
+    ``GOOD`` at least, so that the best of runs near chance doesn't look like a success.
+    """
+    known = [float(value) for value in values if value == value]
+    low, high = min(known, default=0.0), max([*known, GOOD])
+    lacking = LEAST_RANGE - (high - low)
+    if lacking > 0:
+        high = min(high + lacking / 2, 1.0)
+        low = high - LEAST_RANGE
+    return low, high
 
 
 def _scaled(value: float) -> str:
