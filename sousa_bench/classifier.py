@@ -12,14 +12,14 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.nn.functional import log_softmax, one_hot, pad
+from torch.nn.functional import log_softmax
 
-from sousa_bench.augmentation import FULL_SCALE, Augmentation
+from sousa_bench.augmentation import Augmentation
 from sousa_bench.data.datamodule import Batch, Clips, FeatureMemory, SousaDataModule
 from sousa_bench.distributed import gathered, same_tensors, sum_gradients
 from sousa_bench.errors import UserError
+from sousa_bench.inputs import ClipInputs, Inputs
 from sousa_bench.metrics import split_metrics
-from sousa_bench.rudiments import RUDIMENTS
 
 if TYPE_CHECKING:
     from sousa_bench.models.base import AudioModel
@@ -107,13 +107,12 @@ class Classifier(pl.LightningModule):
         self.augmentation = augmentation
         self.optimization = optimization
         self.micro_batch_size = micro_batch_size
-        self.memory = memory
+        self.inputs = ClipInputs(model, injection, self.clips, augmentation, memory)
         self.steps_done = 0
         self.sums = EpochSums()
         self.history: list[dict[str, Any]] = []
         self.outputs: dict[str, tuple[Tensor, Tensor]] = {}
         self._batch_outputs: list[tuple[np.ndarray, Tensor]] = []
-        self._frames_of: dict[int, int] = {}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW over the trainable parameters, without decay for vectors.
@@ -162,11 +161,11 @@ class Classifier(pl.LightningModule):
         if self.device.type == "cpu" or self.steps_done % 50 == 0:
             self._check_finite(batch.epoch)
 
-    def _backward(self, features: Tensor, mask: Tensor | None, targets: Tensor, batch: int) -> Tensor:
+    def _backward(self, inputs: Inputs, targets: Tensor, batch: int) -> Tensor:
         """Accumulate gradients over micro-batches; return the summed loss of this process's clips, float64."""
-        total = torch.zeros((), dtype=torch.float64, device=features.device)
-        for rows in _chunks(len(features), self.micro_batch_size):
-            logits = self.model.backbone(features[rows], None if mask is None else mask[rows])
+        total = torch.zeros((), dtype=torch.float64, device=targets.device)
+        for rows in _chunks(len(inputs), self.micro_batch_size):
+            logits = inputs.logits(rows)
             losses = -(targets[rows] * log_softmax(logits.float(), dim=1)).sum(dim=1)
             loss = losses.sum() / batch
             if rows.start == 0 and self.global_rank == 0 and (extra := self.injection.extra_loss()) is not None:
@@ -175,101 +174,11 @@ class Classifier(pl.LightningModule):
             total += losses.detach().sum()
         return total
 
-    def _training_inputs(self, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Features, mask and soft targets (clips, classes) of a training batch."""
-        clips = self.clips[batch.split]
-        classes = len(RUDIMENTS)
-        targets = one_hot(clips.labels[batch.index], classes).to(self.device, torch.float32)
-        if self.augmentation.name == "off":
-            features, mask = self.clip_features(batch.split, batch.index, batch.members)
-        else:
-            draws = self.augmentation.draw(self.optimization.seed, batch.epoch, clips.keys[batch.index])
-            if self.augmentation.changes_waveform:
-                partners = batch.members[(draws.partner_rank * len(batch.members)).astype(np.int64)]
-                samples = self._augmented_samples(clips, batch, partners, draws)
-                features, mask = self._augmented_features(clips, batch.index, partners, draws, samples)
-                weight = torch.as_tensor(draws.partner_weight, dtype=torch.float32, device=self.device)[:, None]
-                mixed = one_hot(clips.labels[partners], classes).to(self.device, torch.float32)
-                targets = (1 - weight) * targets + weight * mixed
-            else:
-                features, mask = self.clip_features(batch.split, batch.index, batch.members)
-            features, mask = self.augmentation.on_features(features, mask, draws, self.model.frontend.pad_value)
+    def _training_inputs(self, batch: Batch) -> tuple[Inputs, Tensor]:
+        """Inputs and smoothed soft targets (clips, classes) of a training batch."""
+        inputs, targets = self.inputs.training(batch, self.optimization.seed)
         smoothing = self.optimization.label_smoothing
-        return features, mask, targets * (1 - smoothing) + smoothing / classes
-
-    def _augmented_samples(self, clips: Clips, batch: Batch, partners: np.ndarray, draws: Any) -> int:
-        """Samples of the longest clip of the whole batch, mixup's partners included."""
-        index = batch.index
-        if len(batch.members) > len(index):
-            index = batch.members
-            draws = self.augmentation.draw(self.optimization.seed, batch.epoch, clips.keys[index])
-            partners = index[(draws.partner_rank * len(index)).astype(np.int64)]
-        longer = np.maximum(clips.padded[index], clips.padded[partners])
-        return int(np.where(draws.partner_weight > 0, longer, clips.padded[index]).max())
-
-    def _augmented_features(
-        self, clips: Clips, index: np.ndarray, partners: np.ndarray, draws: Any, samples: int
-    ) -> tuple[Tensor, Tensor | None]:
-        mixed = draws.partner_weight > 0
-        lengths = np.where(mixed, np.maximum(clips.lengths[index], clips.lengths[partners]), clips.lengths[index])
-        waveform = self._floats(clips.waveform(index, samples))
-        partner = None
-        if mixed.any():
-            partner = torch.zeros_like(waveform)
-            partner[torch.from_numpy(mixed).to(self.device)] = self._floats(clips.waveform(partners[mixed], samples))
-        sizes = torch.from_numpy(lengths).to(self.device)
-        return self.model.features(self.augmentation.on_waveform(waveform, sizes, draws, partner), sizes)
-
-    def _floats(self, samples: Tensor) -> Tensor:
-        return samples.to(self.device, non_blocking=True).to(torch.float32) / FULL_SCALE
-
-    def clip_features(
-        self, split: str, index: np.ndarray, members: np.ndarray | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Features (clips, frames, bins) and mask of clips as they are, from memory where it holds them.
-
-        Each clip is computed at its own place on the length grid and then padded to the longest. A batch of
-        validation or test holds clips of one place, so that what the model sees of a clip there does not depend on
-        which clips stand beside it; a training batch may hold neighbouring places, and the shorter clips then end in
-        padding.
-
-        Args:
-            split: ``train``, ``val`` or ``test``.
-            index: (clips,) positions.
-            members: The whole batch where ``index`` is one rank's part of it: its longest clip counts.
-        """
-        rows = self.memory.get(split, index)
-        if rows is None:
-            rows = self._computed_rows(split, index)
-        frames = max(len(features) for features, _ in rows)
-        if members is not None and len(members) > len(index):
-            frames = max(frames, self._frames(int(self.clips[split].padded[members].max())))
-        value = self.model.frontend.pad_value
-        features = torch.stack([pad(row, (0, 0, 0, frames - len(row)), value=value) for row, _ in rows])
-        if all(mask is None for _, mask in rows):
-            return features.to(self.device), None
-        masks = [pad(mask, (0, frames - len(mask)), value=True) for _, mask in rows if mask is not None]
-        return features.to(self.device), torch.stack(masks).to(self.device)
-
-    def _frames(self, samples: int) -> int:
-        """Feature frames of a clip of so many samples."""
-        if samples not in self._frames_of:
-            silence = torch.zeros(1, samples, device=self.device)
-            features, _ = self.model.features(silence, torch.tensor([samples], device=self.device))
-            self._frames_of[samples] = features.shape[1]
-        return self._frames_of[samples]
-
-    def _computed_rows(self, split: str, index: np.ndarray) -> list[tuple[Tensor, Tensor | None]]:
-        clips = self.clips[split]
-        rows: dict[int, tuple[Tensor, Tensor | None]] = {}
-        for samples in np.unique(clips.padded[index]):
-            places = np.flatnonzero(clips.padded[index] == samples)
-            same = index[places]
-            waveform = self._floats(clips.waveform(same, int(samples)))
-            features, mask = self.model.features(waveform, torch.from_numpy(clips.lengths[same]).to(self.device))
-            self.memory.put(split, same, features, mask)
-            rows |= {int(p): (features[r], None if mask is None else mask[r]) for r, p in enumerate(places)}
-        return [rows[place] for place in range(len(index))]
+        return inputs, targets * (1 - smoothing) + smoothing / targets.shape[1]
 
     def _check_finite(self, epoch: int) -> None:
         if not torch.isfinite(self.sums.loss):
@@ -281,7 +190,7 @@ class Classifier(pl.LightningModule):
     def _evaluate(self, batch: Batch) -> None:
         if not len(batch.index):  # another process has one batch more
             return
-        logits = self.model.backbone(*self.clip_features(batch.split, batch.index))
+        logits = self.inputs.plain(batch.split, batch.index).logits()
         self._batch_outputs.append((batch.index, logits.float()))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 from transformers import ASTConfig, ASTModel
 
 from sousa_bench.models.assembly import assemble
-from sousa_bench.models.base import AudioModel, Frontend, WeightsInfo
+from sousa_bench.models.base import AudioModel, Divisible, Frontend, State, WeightsInfo, place_number
 from sousa_bench.models.fbank import KaldiFbank
 from sousa_bench.models.initialisation import classifier_, encoder_, sinusoid_grid
 from sousa_bench.models.weights import (
@@ -93,7 +93,7 @@ class AstFrontend(Frontend):
         return (x - self.mean) / self.divisor, None
 
 
-class AstBackbone(nn.Module):
+class AstBackbone(Divisible):
     """Patches, transformer, the mean of the class and distillation tokens, LayerNorm and a linear head.
 
     Args:
@@ -168,22 +168,41 @@ class AstBackbone(nn.Module):
 
     def encode(self, features: Tensor) -> Tensor:
         """Tokens (batch, 2 + rows * columns, dim) after the final LayerNorm."""
-        x = self.embed(features)
-        for layer in self.trunk.layers:
-            if self.checkpointing and torch.is_grad_enabled():
-                x = recompute(layer, x, None, use_reentrant=False)
-            else:
-                x = layer(x, None)
-        return self.trunk.layernorm(x)
+        return self.trunk.layernorm(self._through(self.trunk.layers, self.embed(features)))
 
     def embedding(self, features: Tensor) -> Tensor:
         """The pooled vector (batch, dim) that the head takes."""
-        tokens = self.encode(features)
-        return (tokens[:, 0] + tokens[:, 1]) / 2
+        return _pooled(self.encode(features))
 
     def forward(self, features: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Features (batch, frames, bins) → logits (batch, classes); AST has no use for a padding mask."""
         return self.classifier(self.embedding(features))
+
+    def until(self, place: str | None, features: Tensor, padding_mask: Tensor | None = None) -> State:
+        """See :class:`sousa_bench.models.base.Divisible`."""
+        if place is None:
+            return (self.embedding(features),)
+        return (self._through(self.trunk.layers[: place_number(place)], self.embed(features)),)
+
+    def onward(self, place: str | None, state: State) -> Tensor:
+        """See :class:`sousa_bench.models.base.Divisible`."""
+        (x,) = state
+        assert x is not None
+        if place is not None:
+            x = _pooled(self.trunk.layernorm(self._through(self.trunk.layers[place_number(place) :], x)))
+        return self.classifier(x)
+
+    def _through(self, layers: Iterable[nn.Module], x: Tensor) -> Tensor:
+        for layer in layers:
+            if self.checkpointing and torch.is_grad_enabled():
+                x = recompute(layer, x, None, use_reentrant=False)
+            else:
+                x = layer(x, None)
+        return x
+
+
+def _pooled(tokens: Tensor) -> Tensor:
+    return (tokens[:, 0] + tokens[:, 1]) / 2
 
 
 def build(

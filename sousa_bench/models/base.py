@@ -75,6 +75,35 @@ class Frontend(nn.Module):
         raise NotImplementedError
 
 
+State = tuple[Tensor | None, ...]
+"""What a backbone holds between two of its blocks: tensors with the clips as first dimension, or None."""
+
+
+class Divisible(nn.Module):
+    """A backbone that can stop before one of its blocks, or before its head, and go on from there.
+
+    ``onward(place, until(place, features, mask))`` is ``forward(features, mask)``, operation by operation. A place is
+    the name of a block of :attr:`Targets.blocks` or, for the head, None.
+    """
+
+    def divisible(self, frames: int) -> bool:
+        """Whether features of so many frames go through in one piece."""
+        return True
+
+    def until(self, place: str | None, features: Tensor, padding_mask: Tensor | None = None) -> State:
+        """Features (batch, frames, bins) and mask → the state before ``place``."""
+        raise NotImplementedError
+
+    def onward(self, place: str | None, state: State) -> Tensor:
+        """The state before ``place`` → logits (batch, classes)."""
+        raise NotImplementedError
+
+
+def place_number(place: str) -> int:
+    """The last number of a block's name: ``trunk.layers.3`` → 3."""
+    return int(place.rpartition(".")[2])
+
+
 class AudioModel(nn.Module):
     """A classifier of waveforms: ``frontend`` then ``backbone``.
 

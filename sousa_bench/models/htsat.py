@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from sousa_bench.errors import DataError, WeightsError
 from sousa_bench.models.assembly import assemble
-from sousa_bench.models.base import AudioModel, WeightsInfo
+from sousa_bench.models.base import AudioModel, Divisible, State, WeightsInfo
 from sousa_bench.models.htsat_frontend import HtsatFrontend
 from sousa_bench.models.initialisation import classifier_, encoder_
 from sousa_bench.models.swin import Swin, SwinShape
@@ -65,7 +65,7 @@ class Shape:
         return self.image * self.pieces
 
 
-class HtsatBackbone(nn.Module):
+class HtsatBackbone(Divisible):
     """BatchNorm over the mel bins, fold to a square image, Swin, token-semantic convolution, mean over time.
 
     Args:
@@ -118,15 +118,38 @@ class HtsatBackbone(nn.Module):
 
     def framewise(self, features: Tensor) -> Tensor:
         """Logits over time (batch, steps, classes) of features of at most 1024 frames; 32 steps for 1024 frames."""
-        x = self.tokens(features)
+        return self._framewise(self._timewise(self.tokens(features)))
+
+    def _framewise(self, x: Tensor) -> Tensor:
+        return self.tscam_conv(x).squeeze(2).transpose(1, 2)
+
+    def _timewise(self, x: Tensor) -> Tensor:
+        """Tokens (batch, side, side, width) → the map (batch, width, rows, steps) that the head takes."""
         rows = x.shape[1] // self.shape.pieces
         # The map's rows are pieces of time, each of a few frequency rows: put time into one axis again.
-        x = x.unflatten(1, (self.shape.pieces, rows)).permute(0, 4, 2, 1, 3).flatten(3)
-        return self.tscam_conv(x).squeeze(2).transpose(1, 2)
+        return x.unflatten(1, (self.shape.pieces, rows)).permute(0, 4, 2, 1, 3).flatten(3)
 
     def forward(self, features: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Features (batch, frames, bins) in dB → logits (batch, classes); there is no padding to mask."""
         return self._over_crops(features, lambda crop: self.framewise(crop).mean(1))
+
+    def divisible(self, frames: int) -> bool:
+        """Longer inputs go through in several crops."""
+        return frames <= self.shape.frames
+
+    def until(self, place: str | None, features: Tensor, padding_mask: Tensor | None = None) -> State:
+        """See :class:`sousa_bench.models.base.Divisible`."""
+        if place is None:
+            return (self._timewise(self.tokens(features)),)
+        return (self.trunk.until(*_stage_and_block(place), self.image(features)),)
+
+    def onward(self, place: str | None, state: State) -> Tensor:
+        """See :class:`sousa_bench.models.base.Divisible`."""
+        (x,) = state
+        assert x is not None
+        if place is not None:
+            x = self._timewise(self.trunk.onward(*_stage_and_block(place), x))
+        return self._framewise(x).mean(1)
 
     def _over_crops(self, features: Tensor, compute: Any) -> Tensor:
         frames = features.shape[1]
@@ -138,6 +161,12 @@ class HtsatBackbone(nn.Module):
             raise DataError(f"HTS-AT takes at most {2 * self.shape.frames + 2} frames (20 s), not {frames}.")
         outputs = [compute(features[:, at : at + crop]) for at in range(0, frames - crop - 1, step)]
         return torch.stack(outputs).mean(0)
+
+
+def _stage_and_block(place: str) -> tuple[int, int]:
+    """``trunk.layers.1.blocks.0`` → (1, 0)."""
+    stage, block = re.findall(r"\d+", place)
+    return int(stage), int(block)
 
 
 def build(

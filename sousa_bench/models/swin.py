@@ -203,10 +203,10 @@ class SwinStage(nn.Module):
         last = index == len(shape.depths) - 1
         self.downsample: nn.Module = nn.Identity() if last else PatchMerging(dim)
 
-    def forward(self, x: Tensor, checkpointing: bool = False) -> Tensor:
-        """(batch, side, side, channels) → the next stage's input."""
-        for block in self.blocks:
-            x = recompute(block, x, use_reentrant=False) if checkpointing else block(x)
+    def forward(self, x: Tensor, checkpointing: bool = False, block: int = 0) -> Tensor:
+        """(batch, side, side, channels), the input of one of the blocks → the next stage's input."""
+        for each in self.blocks[block:]:
+            x = recompute(each, x, use_reentrant=False) if checkpointing else each(x)
         return self.downsample(x)
 
 
@@ -236,7 +236,22 @@ class Swin(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(batch, 1, image, image) → normed tokens (batch, side, side, width)."""
+        return self.onward(0, 0, self.patch_embed(image))
+
+    def until(self, stage: int, block: int, image: Tensor) -> Tensor:
+        """(batch, 1, image, image) → the input of a block."""
         x = self.patch_embed(image)
-        for stage in self.layers:
-            x = stage(x, self.checkpointing and torch.is_grad_enabled())
+        for each in self.layers[:stage]:
+            x = each(x)
+        last = self.layers[stage]
+        assert isinstance(last, SwinStage)
+        for each in last.blocks[:block]:
+            x = each(x)
+        return x
+
+    def onward(self, stage: int, block: int, x: Tensor) -> Tensor:
+        """From the input of a block to normed tokens (batch, side, side, width)."""
+        checkpointing = self.checkpointing and torch.is_grad_enabled()
+        for number, each in enumerate(self.layers[stage:]):
+            x = each(x, checkpointing, 0 if number else block)
         return self.norm(x)

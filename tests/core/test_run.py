@@ -62,7 +62,7 @@ def test_a_run_reports_every_fixed_field(config, folder):
 
 @pytest.mark.parametrize(
     ("model", "peft", "augmentation"),
-    [("ast", "adalora", "on"), ("efficientat", "full", "off"), ("beats", "lora", "on")],
+    [("ast", "adalora", "on"), ("efficientat", "full", "off"), ("beats", "lora", "on"), ("ast", "head", "off")],
 )
 def test_interruptions_change_no_number(config, tmp_path, monkeypatch, model, peft, augmentation):
     cfg = config(f"model={model}", f"peft={peft}", f"augmentation={augmentation}", "trainer.train_batches=4")
@@ -134,10 +134,10 @@ def test_micro_batches_change_nothing_but_memory(config, tmp_path):
 def test_memory_that_runs_out_halves_the_micro_batch(config, folder, monkeypatch):
     original = Classifier._backward
 
-    def hungry(self, features, mask, targets, batch):
+    def hungry(self, inputs, targets, batch):
         if self.micro_batch_size > 1:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return original(self, features, mask, targets, batch)
+        return original(self, inputs, targets, batch)
 
     monkeypatch.setattr(Classifier, "_backward", hungry)
     blocks = run(config("model=efficientat", "trainer.max_epochs=1"), folder)
@@ -193,10 +193,10 @@ def test_the_saved_adapter_gives_the_tested_logits(config, folder):
 def test_a_resumed_run_repeats_what_the_first_attempt_had_to_say(config, folder, monkeypatch):
     original = Classifier._backward
 
-    def hungry(self, features, mask, targets, batch):
+    def hungry(self, inputs, targets, batch):
         if self.micro_batch_size > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return original(self, features, mask, targets, batch)
+        return original(self, inputs, targets, batch)
 
     cfg = config("model=efficientat", "trainer.train_batches=2")
     with monkeypatch.context() as patch:

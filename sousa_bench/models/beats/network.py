@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.checkpoint import checkpoint
 
+from sousa_bench.models.base import Divisible, State, place_number
+
 
 @dataclass(frozen=True)
 class BeatsConfig:
@@ -204,15 +206,20 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
         self.gradient_checkpointing = False
 
-    def forward(self, x: Tensor, padding_mask: Tensor | None) -> Tensor:
-        """(batch, tokens, dim), mask (batch, tokens) bool or None → (batch, tokens, dim)."""
-        key_mask = None
+    def forward(self, x: Tensor, padding_mask: Tensor | None, layers: int | None = None) -> Tensor:
+        """(batch, tokens, dim), mask (batch, tokens) bool or None → (batch, tokens, dim) after so many layers."""
         if padding_mask is not None:
             x = x.masked_fill(padding_mask.unsqueeze(-1), 0.0)
-            key_mask = x.new_zeros(padding_mask.shape).masked_fill(padding_mask, -math.inf)[:, None, None, :]
         x = self.dropout(self.layer_norm(x + self.pos_conv(x)))
+        return self.through(self.layers[:layers], x, padding_mask)
+
+    def through(self, layers: nn.ModuleList, x: Tensor, padding_mask: Tensor | None) -> Tensor:
+        """Some layers: (batch, tokens, dim) → the same."""
+        key_mask = None
+        if padding_mask is not None:
+            key_mask = x.new_zeros(padding_mask.shape).masked_fill(padding_mask, -math.inf)[:, None, None, :]
         bias = self.relative_attention_bias(x.shape[1])
-        for layer in self.layers:
+        for layer in layers:
             if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
                 x = checkpoint(layer, x, bias, key_mask, use_reentrant=False)
             else:
@@ -220,7 +227,7 @@ class Encoder(nn.Module):
         return x
 
 
-class BeatsBackbone(nn.Module):
+class BeatsBackbone(Divisible):
     """BEATs from features to logits: predictor on every token, then the mean over the tokens that are no padding.
 
     That is the official fine-tuned model's form, up to its final sigmoid.
@@ -247,7 +254,9 @@ class BeatsBackbone(nn.Module):
         """Recompute each encoder layer in the backward pass instead of keeping its activations."""
         self.encoder.gradient_checkpointing = True
 
-    def tokens(self, features: Tensor, padding_mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def tokens(
+        self, features: Tensor, padding_mask: Tensor | None = None, layers: int | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Encode.
 
         Args:
@@ -255,6 +264,7 @@ class BeatsBackbone(nn.Module):
                 patch are dropped.
             padding_mask: (batch, frames) bool, True on padding, or None. It is cut evenly into one chunk per token,
                 so a time patch at the border may be masked in its higher-frequency tokens alone, as officially.
+            layers: Stop after so many transformer layers; None: after all.
 
         Returns:
             Tokens (batch, time x frequency patches, dim), time-major, and their mask (batch, tokens) or None.
@@ -262,7 +272,7 @@ class BeatsBackbone(nn.Module):
         patches = self.patch_embedding(features.unsqueeze(1)).flatten(2).transpose(1, 2)
         x = self.dropout_input(self.post_extract_proj(self.layer_norm(patches)))
         token_mask = None if padding_mask is None else split_mask(padding_mask, x.shape[1])
-        return self.encoder(x, token_mask), token_mask
+        return self.encoder(x, token_mask, layers), token_mask
 
     def embed(self, features: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Clip embedding (batch, dim): mean of the tokens that are no padding; arguments as :meth:`tokens`."""
@@ -270,7 +280,21 @@ class BeatsBackbone(nn.Module):
 
     def forward(self, features: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Logits (batch, classes); arguments as :meth:`tokens`."""
-        tokens, token_mask = self.tokens(features, padding_mask)
+        return self._classify(*self.tokens(features, padding_mask))
+
+    def until(self, place: str | None, features: Tensor, padding_mask: Tensor | None = None) -> State:
+        """See :class:`sousa_bench.models.base.Divisible`."""
+        return self.tokens(features, padding_mask, None if place is None else place_number(place))
+
+    def onward(self, place: str | None, state: State) -> Tensor:
+        """See :class:`sousa_bench.models.base.Divisible`."""
+        tokens, token_mask = state
+        assert tokens is not None
+        if place is not None:
+            tokens = self.encoder.through(self.encoder.layers[place_number(place) :], tokens, token_mask)
+        return self._classify(tokens, token_mask)
+
+    def _classify(self, tokens: Tensor, token_mask: Tensor | None) -> Tensor:
         return _mean(self.predictor(self.predictor_dropout(tokens)), token_mask)
 
     @torch.no_grad()

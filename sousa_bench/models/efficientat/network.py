@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from sousa_bench.models.base import Divisible, State, place_number
 
 # kernel, expanded channels, output channels, squeeze-excitation, hard swish, stride: MobileNetV3-Large
 # (Howard et al. 2019, arXiv 1905.02244, table 1, with EfficientAT's 64-channel second block and undilated tail).
@@ -89,7 +91,7 @@ class InvertedResidual(nn.Module):
         return x + out if self.residual else out
 
 
-class EfficientATBackbone(nn.Module):
+class EfficientATBackbone(Divisible):
     """EfficientAT from features to logits.
 
     Args:
@@ -135,8 +137,10 @@ class EfficientATBackbone(nn.Module):
 
     def maps(self, features: Tensor) -> Tensor:
         """Features (batch, frames, bins) → last feature maps (batch, channels, bins / 32, frames / 32)."""
-        x = features.transpose(1, 2).unsqueeze(1)
-        for block in self.features:
+        return self._through(self.features, features.transpose(1, 2).unsqueeze(1))
+
+    def _through(self, blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
+        for block in blocks:
             if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
                 x = checkpoint(block, x, use_reentrant=False, context_fn=partial(_contexts, block))
             else:
@@ -158,6 +162,21 @@ class EfficientATBackbone(nn.Module):
             Logits (batch, classes).
         """
         return self.classifier(self.maps(features))
+
+    def until(self, place: str | None, features: Tensor, padding_mask: Tensor | None = None) -> State:
+        """See :class:`sousa_bench.models.base.Divisible`."""
+        if place is None:
+            return (self.classifier[:-1](self.maps(features)),)
+        return (self._through(list(self.features)[: place_number(place)], features.transpose(1, 2).unsqueeze(1)),)
+
+    def onward(self, place: str | None, state: State) -> Tensor:
+        """See :class:`sousa_bench.models.base.Divisible`."""
+        (x,) = state
+        assert x is not None
+        if place is None:
+            return self.classifier[-1](x)
+        x = x.contiguous(memory_format=torch.channels_last)
+        return self.classifier(self._through(list(self.features)[place_number(place) :], x))
 
     def _initialise(self) -> None:
         """Random start that keeps the scale of the maps even while BatchNorm's statistics are frozen at 0 and 1.

@@ -1,0 +1,145 @@
+"""The frozen lower part of a network: computed once a clip and remembered, where that is exact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sousa_bench.models.base import Divisible, State
+from sousa_bench.peft.local import is_linear_probe
+
+if TYPE_CHECKING:
+    from sousa_bench.data.datamodule import Clips
+    from sousa_bench.peft import Injection
+
+GROUP = 16
+"""Clips that go through the lower part together, whichever of them was asked for: see :class:`FrozenPrefix`."""
+LENGTHS = 2
+"""Lengths on the grid, its own and a neighbour's, at which a training clip is met on the average."""
+
+Features = tuple[Tensor, Tensor | None]
+
+
+class FrozenPrefix:
+    """Remembers what the frozen lower part of a backbone makes of each clip.
+
+    A clip's state depends on the clip and on the length that it is padded to. To the last bit it also depends on which
+    clips go through with it, so these are always the same: the group of clips of its length in which it stands. A run
+    that was interrupted fills its memory in another order and still gets the same numbers.
+
+    Args:
+        injection: The prepared model.
+        place: See :class:`sousa_bench.models.base.Divisible`.
+        features: (split, positions, frames) → features and mask of clips, padded to so many frames.
+    """
+
+    def __init__(
+        self, injection: Injection, place: str | None, features: Callable[[str, np.ndarray, int], Features]
+    ) -> None:
+        self.place = place
+        self._injection = injection
+        self._features = features
+        self._groups: dict[str, np.ndarray] = {}
+        self._states: dict[tuple[str, int, int], State] = {}
+
+    @property
+    def backbone(self) -> Divisible:
+        """The backbone without its wrapper; its modules hold the adapters."""
+        backbone = self._injection.model.backbone
+        inner = backbone.base_model.model if self._injection.is_peft else backbone  # type: ignore[union-attr]
+        assert isinstance(inner, Divisible)
+        return inner
+
+    def states(self, clips: Clips, index: np.ndarray, frames: int) -> State:
+        """The states of clips, each padded to so many frames: tensors with ``len(index)`` rows."""
+        split = clips.split
+        if split not in self._groups:
+            self._groups[split] = groups(clips.padded)
+        missing = [int(i) for i in index if (split, int(i), frames) not in self._states]
+        for group in np.unique(self._groups[split][missing]):
+            self._compute(split, np.flatnonzero(self._groups[split] == group), frames)
+        return joined([self._states[split, int(i), frames] for i in index])
+
+    def onward(self, state: State) -> Tensor:
+        """States → logits."""
+        return self.backbone.onward(self.place, state)
+
+    @torch.no_grad()
+    def _compute(self, split: str, members: np.ndarray, frames: int) -> None:
+        state = self.backbone.until(self.place, *self._features(split, members, frames))
+        for row, i in enumerate(members):
+            self._states[split, int(i), frames] = tuple(
+                None if part is None else part[row : row + 1].clone() for part in state
+            )
+
+
+def joined(states: list[State]) -> State:
+    """States of single clips as the state of a batch."""
+    return tuple(
+        None if parts[0] is None else torch.cat([part for part in parts if part is not None])
+        for parts in zip(*states, strict=True)
+    )
+
+
+def groups(padded: np.ndarray) -> np.ndarray:
+    """(clips,) number of each clip's group: at most :data:`GROUP` clips, all of one padded length."""
+    order = np.argsort(padded, kind="stable")
+    numbers = np.zeros(len(padded), dtype=np.int64)
+    number, filled = -1, 0
+    for place, i in enumerate(order):
+        if place == 0 or padded[i] != padded[order[place - 1]] or filled == GROUP:
+            number, filled = number + 1, 0
+        numbers[i] = number
+        filled += 1
+    return numbers
+
+
+def frozen_place(injection: Injection) -> tuple[bool, str | None]:
+    """Whether a method leaves a lower part of the network as it is, and where that ends."""
+    if is_linear_probe(injection.config):
+        return True, None
+    if not injection.blocks:
+        return False, None
+    live = (*(f"{name}." for name in injection.block_names or []), f"{injection.head_name}.")
+    trained = [name for name, p in injection.model.backbone.named_parameters() if p.requires_grad]
+    return all(name.startswith(live) for name in trained), injection.blocks[0]
+
+
+def frozen_prefix(
+    injection: Injection,
+    clips: dict[str, Clips],
+    features: Callable[[str, np.ndarray, int], Features],
+    frames_of: Callable[[int], int],
+    limit_bytes: int,
+) -> FrozenPrefix | None:
+    """The memory of a run's frozen lower part, or None where there is none or it would not fit.
+
+    Whether it fits is decided beforehand from one clip, so that a run that goes on decides the same.
+
+    Args:
+        injection: The prepared model.
+        clips: The splits.
+        features: See :class:`FrozenPrefix`.
+        frames_of: Feature frames of so many samples.
+        limit_bytes: Most that the states of all clips may take.
+    """
+    frozen, place = frozen_place(injection)
+    if not frozen:
+        return None
+    prefix = FrozenPrefix(injection, place, features)
+    split, longest = max(
+        ((name, int(np.argmax(part.padded))) for name, part in clips.items() if len(part)),
+        key=lambda found: int(clips[found[0]].padded[found[1]]),
+    )
+    frames = frames_of(int(clips[split].padded[longest]))
+    if not prefix.backbone.divisible(frames):
+        return None
+    with torch.no_grad():
+        state = prefix.backbone.eval().until(place, *features(split, np.array([longest]), frames))
+    size = sum(part.numel() * part.element_size() for part in state if part is not None)
+    count = sum(len(part) * (LENGTHS if name == "train" else 1) for name, part in clips.items())
+    return prefix if size * count <= limit_bytes else None
