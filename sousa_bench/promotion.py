@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from sousa_bench.analysis.factors import cohort_words
+from sousa_bench.analysis.flatten import EVALUATED
 from sousa_bench.analysis.study import Study, compare, lower_is_better
 from sousa_bench.analysis.table import collect
 from sousa_bench.errors import UserError
@@ -127,6 +128,9 @@ def _filter(text: str) -> tuple[str, list[str]]:
 def _picked(study: Study, top: int | None, metric: str) -> pd.DataFrame:
     """The rows of the study's combinations that go on, best first by the metric."""
     frame = study.combinations[study.combinations[metric].notna()]
+    if EVALUATED in study.table:  # an evaluation is no run that was trained
+        evaluated = study.table[EVALUATED].notna()
+        frame = frame[[not evaluated.iloc[list(rows)].any() for rows in frame["rows"]]]
     if not len(frame):
         raise UserError("no completed run here; python -m sousa_bench.status tells why")
     if frame["cohort"].nunique() > 1:

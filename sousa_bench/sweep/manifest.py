@@ -50,7 +50,14 @@ def claim_folder(root: Path, name: str | None) -> Path:
 
 
 def write_manifest(
-    folder: Path, jobs: Sequence[Job], *, name: str, command: str, facts: dict[str, Any], ended: bool = False
+    folder: Path,
+    jobs: Sequence[Job],
+    *,
+    name: str,
+    command: str,
+    facts: dict[str, Any],
+    ended: bool = False,
+    numbered: bool = False,
 ) -> Path:
     """Write the plan of a sweep.
 
@@ -65,6 +72,7 @@ def write_manifest(
         command: The command that goes on with it.
         facts: Its switches.
         ended: Whether this command is done with it.
+        numbered: Whether all jobs in the folder have places in one numbering, as a search's batches have.
 
     Returns:
         Path of ``sweep.json``.
@@ -78,11 +86,9 @@ def write_manifest(
         entries = [job_entry(folder, job) for job in jobs]
         own = {entry["fingerprint"] for entry in entries}
         earlier = [{**entry, "earlier": True} for entry in old.get("jobs", []) if entry["fingerprint"] not in own]
-        taken = {entry["index"] for entry in entries}
-        for entry in earlier:
-            if entry["index"] in taken:  # not so in a search, whose batches are parts of one numbering
-                entry["index"] = max(taken) + 1
-            taken.add(entry["index"])
+        if not numbered:
+            for index, entry in enumerate(earlier, max((entry["index"] for entry in entries), default=0) + 1):
+                entry["index"] = index
         me = identity()
         others = [each for each in old.get("processes", []) if each != me and alive(each)]
         write_json(
@@ -97,7 +103,7 @@ def write_manifest(
                 **facts,
                 "process": me,
                 "processes": others if ended else [*others, me],
-                "jobs": sorted([*entries, *earlier], key=lambda entry: entry["index"]),
+                "jobs": sorted([*entries, *earlier], key=lambda entry: int(entry["index"])),
             },
         )
         return path

@@ -314,6 +314,7 @@ class Sweep:
         jobs: Its jobs, in order.
         settings: Its switches.
         command: The command that goes on with it.
+        numbered: Whether its jobs are one batch of several, numbered through.
     """
 
     folder: Path
@@ -321,6 +322,7 @@ class Sweep:
     jobs: list[Job]
     settings: SweepSettings
     command: str
+    numbered: bool = False
 
     def record(self, *, ended: bool = False) -> None:
         """Write the manifest.
@@ -339,7 +341,15 @@ class Sweep:
             "n_jobs": self.settings.n_jobs,
             "total": len(self.jobs),
         }
-        write_manifest(self.folder, self.jobs, name=self.name, command=self.command, facts=facts, ended=ended)
+        write_manifest(
+            self.folder,
+            self.jobs,
+            name=self.name,
+            command=self.command,
+            facts=facts,
+            ended=ended,
+            numbered=self.numbered,
+        )
 
 
 def plan_sweep(
@@ -393,7 +403,7 @@ def plan_sweep(
             job.slurm_job_id, job.folder = there.job_id, there.folder
     if prepare is not None:
         prepare(jobs)
-    sweep = Sweep(folder, name, jobs, settings, _resume_command(name))
+    sweep = Sweep(folder, name, jobs, settings, _resume_command(name), numbered=prepare is not None)
     sweep.record()
     return sweep
 

@@ -1,0 +1,155 @@
+"""From a sweep's best combinations to the command of the next sweep, and that command's runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sousa_bench.analysis.study import compare
+from sousa_bench.analysis.table import collect
+from sousa_bench.promote import main
+from tests.sweep.running import Command
+
+SWEEP = "multirun/2026-02-01/10-30-00"
+
+
+@pytest.fixture
+def asked(seeded: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Ask for a command; its words, and what was said beside it."""
+    monkeypatch.chdir(seeded)
+
+    def ask(*words: str, code: int = 0) -> tuple[list[str], str]:
+        assert main([*words, "--print"]) == code
+        said = capsys.readouterr()
+        return shlex.split(said.out), said.err
+
+    return ask
+
+
+def combinations(words: list[str]) -> list[dict[str, str]]:
+    [listed] = [word for word in words if word.startswith("hydra.sweeper.combinations=")]
+    rows = json.loads(listed.partition("=")[2])
+    return [dict(word.split("=", 1) for word in row) for row in rows]
+
+
+def test_the_best_by_validation_go_on_with_what_is_new(asked: Any, seeded: Path) -> None:
+    words, said = asked(SWEEP, "--top", "3", "data=full", "trainer.max_epochs=50")
+    assert words[:4] == ["python", "-m", "sousa_bench.train", "-m"]
+    assert {"data=full", "trainer.max_epochs=50", "seed=1,2,3"} <= set(words)
+    best = compare(collect([seeded / SWEEP]), "val_acc").combinations.head(3)
+    shared = dict(word.split("=", 1) for word in words if word.startswith(("model=", "peft=", "augmentation=")))
+    for row, (_, truth) in zip(combinations(words), best.iterrows(), strict=True):
+        row = shared | row
+        assert (row["model"], row["peft"]) == (truth["model"], truth["strategy"])
+        assert row["augmentation"] == ("on" if truth["augmentation"] else "off")
+        assert row["lineage.from"].count("10-30-00/") == 3
+        assert f"{truth['val_acc']:.4f}  {truth['combination']} (3 runs)" in said
+    assert 'lineage.command="python -m sousa_bench.promote ' in " ".join(words)
+    assert "--print" not in " ".join(words)
+
+
+def test_one_combination_needs_no_list(asked: Any) -> None:
+    words, _ = asked(SWEEP, "--top", "1", "--seeds", "2")
+    assert "seed=1,2" in words
+    assert not any("combinations" in word for word in words)
+    assert sum(word.startswith(("model=", "peft=", "augmentation=")) for word in words) == 3
+
+
+def test_all_that_can_not_be_told_from_the_best(asked: Any, seeded: Path) -> None:
+    words, _ = asked(SWEEP, "--undecided", "seed=7,8")
+    study = compare(collect([seeded / SWEEP]), "val_acc")
+    count = int(study.combinations["best_set"].sum())
+    assert 1 < count < len(study.combinations)
+    assert len(combinations(words)) == count
+    assert "seed=7,8" in words
+
+
+def test_a_filter_narrows_the_choice(asked: Any) -> None:
+    words, _ = asked(SWEEP, "--top", "2", "--filter", "model=htsat", "data=full")
+    assert "model=htsat" in words
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ((SWEEP, "--metric", "test_acc"), "choose by a validation metric"),
+        ((SWEEP, "--metric", "val_nix"), "val_nix"),
+        ((SWEEP, "--seeds", "2", "seed=1"), "say two things"),
+        (("nowhere", "data=full"), "nowhere"),
+        (("data=full",), "name the sweep"),
+        ((SWEEP, "init_from=x"), "--warm"),
+        ((SWEEP, "--warm"), "the trained weights"),
+    ],
+)
+def test_what_can_not_be_promoted_is_one_message(asked: Any, words: tuple[str, ...], says: str) -> None:
+    out, said = asked(*words, code=1)
+    assert out == []
+    assert said.startswith("error: ")
+    assert says in said
+    assert said.count("\n") == 1
+
+
+def test_runs_that_are_not_comparable_are_not_ranked(
+    seeded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(seeded / "multirun", tmp_path / "multirun")
+    monkeypatch.chdir(tmp_path)
+    for file in list(tmp_path.glob("multirun/**/result.json"))[:4]:
+        result = json.loads(file.read_text())
+        result["config"]["max_epochs"] = result["resolved_config"]["trainer"]["max_epochs"] = 5
+        file.write_text(json.dumps(result))
+    assert main(["multirun", "--print"]) == 1
+    assert "--filter max_epochs=5" in capsys.readouterr().err
+    assert main(["multirun", "--print", "--filter", "max_epochs=20"]) == 0
+
+
+def test_a_list_of_combinations_is_a_sweep(command: Command) -> None:
+    listed = 'hydra.sweeper.combinations=[["model=alpha","peft.r=4"],["model=beta","peft.r=16","augmentation=off"]]'
+    output = command("-m", "sweep=c", listed, "task.seconds=0.01", "seed=1,2")
+    assert "4 of 4 runs completed" in output
+    results = [json.loads(path.read_text()) for path in command.folder.glob("multirun/c/*/result.json")]
+    done = {
+        (r["config"]["model"], r["config"]["peft.r"], r["config"]["augmentation"], r["config"]["seed"]) for r in results
+    }
+    assert done == {("alpha", 4, True, 1), ("alpha", 4, True, 2), ("beta", 16, False, 1), ("beta", 16, False, 2)}
+    assert all("combinations" not in result["command"] for result in results)  # a run's own command names one run
+    assert "Completed already" in command(*shlex.split(results[0]["command"])[3:])
+    assert "set both in" in command("-m", listed, "model=alpha", code=2)
+    assert "sets model twice" in command("-m", "hydra.sweeper.combinations=[['model=alpha','model=beta']]", code=2)
+
+
+def test_the_lineage_stands_in_the_record_and_changes_no_identity(command: Command) -> None:
+    command("-m", "sweep=a", "seed=1")
+    [parent] = command.folder.glob("multirun/a/*/result.json")
+    first = json.loads(parent.read_text())
+    place = parent.parent.relative_to(command.folder)
+    words = (
+        "-m",
+        "sweep=b",
+        "seed=1,2",
+        f"lineage.from=[{place},gone/with_s1_00000000]",
+        "lineage.command='promote it'",
+    )
+    assert "Completed already" in command(*words)
+    [path] = command.folder.glob("multirun/b/*/result.json")
+    result = json.loads(path.read_text())
+    assert result["lineage"] == {
+        "command": "promote it",
+        "from": [
+            {
+                "experiment_id": first["experiment_id"],
+                "fingerprint": first["fingerprint"],
+                "val_acc": first["metrics"]["val_acc"],
+            },
+            {"experiment_id": "with_s1_00000000", "fingerprint": None, "val_acc": None},
+        ],
+        "warm": False,
+    }
+    assert re.search(r"lineage", result["command"])
+    assert "lineage" not in first

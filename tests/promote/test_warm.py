@@ -1,0 +1,134 @@
+"""Starting from an earlier run's weights: they are there at the first step, they must fit, and they count."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig
+from safetensors.torch import load_file, save_file
+
+from sousa_bench import init_from
+from sousa_bench.build import build
+from sousa_bench.errors import ConfigError, PeftError
+from sousa_bench.peft import inject
+from sousa_bench.peft.warm import warm_start
+from sousa_bench.run import run
+from sousa_bench.rudiments import RUDIMENTS
+from sousa_bench.sweep.fingerprint import fingerprint
+
+STILL = "trainer.learning_rate=1e-12"  # nothing moves: what a run ends with is what it began with
+
+Config = Callable[..., DictConfig]
+
+
+def trained(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    return run(cfg, folder)
+
+
+@pytest.mark.parametrize("method", ["lora", "head"])
+def test_a_warm_run_begins_where_the_earlier_one_ended(config: Config, tmp_path: Path, method: str) -> None:
+    words = ("model=efficientat", f"peft={method}", "augmentation=off")
+    first = trained(config(*words, "trainer.max_epochs=2"), tmp_path / "first")
+    second = trained(
+        config(*words, f"init_from={tmp_path / 'first'}", STILL, "trainer.max_epochs=1"), tmp_path / "second"
+    )
+    for key in ("val_acc", "val_loss", "test_acc"):
+        assert second["metrics"][key] == pytest.approx(first["metrics"][key], abs=1e-5)
+    cold = trained(config(*words, STILL, "trainer.max_epochs=1"), tmp_path / "cold")
+    assert cold["metrics"]["val_loss"] != pytest.approx(first["metrics"]["val_loss"], abs=1e-3)
+
+
+@pytest.fixture
+def saved(config: Config, tmp_path: Path) -> Path:
+    """A checkpoint of AST + LoRA whose weights are told apart from fresh ones."""
+    return save(config("model=ast", "peft=lora"), tmp_path / "run" / "adapter")
+
+
+def save(cfg: DictConfig, folder: Path) -> Path:
+    injection = fresh(cfg)
+    with torch.no_grad():
+        for tensor in injection.changing().values():
+            tensor.add_(step(tensor))
+    return injection.save(folder, cfg).parent
+
+
+def step(tensor: torch.Tensor) -> float:
+    return 0.5 if tensor.is_floating_point() else 3
+
+
+def fresh(cfg: DictConfig) -> Any:
+    torch.manual_seed(0)
+    return inject(build(cfg.model, num_classes=len(RUDIMENTS)), cfg.peft, 10)
+
+
+@pytest.mark.parametrize(
+    ("model", "method"),
+    [
+        ("efficientat", "ia3"),
+        ("efficientat", "dora"),
+        ("efficientat", "full"),
+        ("efficientat", "bitfit"),
+        ("ast", "vera"),
+    ],
+)
+def test_every_trained_tensor_is_taken_over(config: Config, tmp_path: Path, model: str, method: str) -> None:
+    cfg = config(f"model={model}", f"peft={method}")
+    folder = save(cfg, tmp_path / "run" / "adapter")
+    injection = fresh(cfg)
+    before = {name: tensor.clone() for name, tensor in injection.changing().items()}
+    warm_start(injection, folder)
+    for name, tensor in injection.changing().items():
+        torch.testing.assert_close(tensor, before[name] + step(tensor))
+
+
+def test_weights_of_another_shape_are_refused(config: Config, saved: Path) -> None:
+    with pytest.raises(PeftError, match="has another shape"):
+        warm_start(fresh(config("model=ast", "peft=lora", "peft.r=4")), saved)
+    with pytest.raises(PeftError, match="was trained on random weights"):
+        warm_start(fresh(config("model=ast", "peft=lora", "seed=1")), saved)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("peft.r=4",), "peft.r=8, this run has 4"),
+        (("peft=ia3",), "this run has"),
+        (("model=htsat",), "model."),
+        (("seed=1",), "give seed=42"),
+        (("weights=official",), "weights=random, this run has weights=official"),
+        (("peft=adalora",), "AdaLoRA can't go on"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_the_sweep(
+    config: Config, saved: Path, words: tuple[str, ...], says: str
+) -> None:
+    with pytest.raises(ConfigError, match=says):
+        init_from.check(config("model=ast", "peft=lora", f"init_from={saved}", *words))
+
+
+def test_what_fits_or_is_not_asked_for_passes(config: Config, saved: Path) -> None:
+    init_from.check(config("model=ast", "peft=lora"))
+    words = ("peft.learning_rate=1e-4", "peft.lora_dropout=0.1", "augmentation=off", "trainer.max_epochs=9")
+    init_from.check(config("model=ast", "peft=lora", f"init_from={saved}", *words))
+    with pytest.raises(ConfigError, match="no trained weights here"):
+        init_from.check(config("init_from=nowhere"))
+
+
+def test_the_weights_count_by_content(config: Config, saved: Path, tmp_path: Path) -> None:
+    def digest(*words: str) -> str:
+        return fingerprint(config("model=ast", "peft=lora", *words))
+
+    copied = shutil.copytree(saved, tmp_path / "copy")
+    warm = digest(f"init_from={saved}")
+    assert warm != digest()
+    assert warm == digest(f"init_from={copied}") == digest(f"init_from={copied / 'adapter'}")
+    assert digest() == digest("init_from=null", "lineage.command=x")
+    file = copied / "adapter" / "adapter_model.safetensors"
+    state = {name: tensor + 1 for name, tensor in load_file(file).items()}
+    save_file(state, file, metadata={"format": "pt"})
+    assert digest(f"init_from={copied}") != warm

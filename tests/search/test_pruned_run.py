@@ -1,0 +1,58 @@
+"""A real run that a search gives up: it ends after an epoch, with its state saved, and can go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sousa_bench import pruning
+from sousa_bench.result import Recorder
+from sousa_bench.run import run
+from tests.core.conftest import cache, config, folder  # noqa: F401 - real runs on a few clips
+
+
+@pytest.fixture
+def at_first_epoch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """A search that gives the run up as soon as it has seen an epoch."""
+
+    def look(recorder: Recorder) -> None:
+        if "val_acc" in recorder.progress:
+            pruning.ask(folder, "lagging")
+
+    monkeypatch.setattr(Recorder, "listeners", [look])
+
+
+def epochs(entries: list[dict[str, Any]]) -> list[int]:
+    return [entry["epoch"] for entry in entries]
+
+
+@pytest.mark.usefixtures("at_first_epoch")
+def test_a_run_is_given_up_and_can_go_on(
+    config: Any,  # noqa: F811
+    folder: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cfg = config("model=efficientat", "peft=head", "augmentation=off")
+    with pytest.raises(pruning.Pruned, match="lagging"):
+        run(cfg, folder)
+    assert epochs(pruning.read_history(folder)) == [1]
+    pruning.forget(folder)
+    monkeypatch.setattr(Recorder, "listeners", [])
+    result = run(cfg, folder)
+    assert epochs(result["history"]) == epochs(pruning.read_history(folder)) == [1, 2, 3]
+
+
+@pytest.mark.usefixtures("at_first_epoch")
+def test_a_request_after_the_last_epoch_comes_too_late(config: Any, folder: Path) -> None:  # noqa: F811
+    cfg = config("model=efficientat", "peft=head", "augmentation=off", "trainer.max_epochs=1")
+    assert run(cfg, folder)["metrics"]["best_epoch"] == 1
+
+
+def test_a_request_within_an_epoch_is_met_within_it(config: Any, folder: Path) -> None:  # noqa: F811
+    pruning.ask(folder, "lagging")
+    with pytest.raises(pruning.Pruned):
+        run(config("model=efficientat", "peft=head", "augmentation=off"), folder)
+    assert pruning.read_history(folder) == []
+    assert (folder / "checkpoints" / "last.pt").is_file()
