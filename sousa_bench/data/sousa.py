@@ -245,9 +245,9 @@ class SousaData:
     def _tell_shortfall(self) -> None:
         found = self._chosen["split"].value_counts()
         less = [
-            f"{split} {found[split]:,} of {count:,}"
+            f"{split} {found.get(split, 0):,} of {count:,}"
             for split, count in self.clips.items()
-            if count is not None and found[split] < count
+            if count is not None and found.get(split, 0) < count
         ]
         if less:
             log.info("data=%s asks for more clips than there are: %s", self.name, ", ".join(less))

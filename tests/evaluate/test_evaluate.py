@@ -1,0 +1,260 @@
+"""A finished run on its own and on other clips: same clips, same numbers; a result that the analysis keeps apart."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sousa_bench.analysis import collect, compare
+from sousa_bench.errors import UserError
+from sousa_bench.evaluate import main
+from sousa_bench.finished import finished_run, finished_runs
+from sousa_bench.result import missing_fields
+from sousa_bench.rudiments import RUDIMENTS
+from tests.trained import ROOT, Trained, home, trained
+
+SAMPLE = Path(os.environ.get("SOUSA_SAMPLE", ROOT.parent / "shared" / "sousa_sample"))
+
+
+def dataset(finished: Trained) -> Path:
+    """The synthetic clips, as a folder that anyone could have."""
+    return next(iter(finished.audio().values())).parents[2]
+
+
+@pytest.fixture
+def recordings(finished: Trained, tmp_path: Path) -> Path:
+    """Six labelled recordings of one's own: a folder with a table, all of them in the test split."""
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    rows = []
+    own = finished.predictions()
+    for name, path in list(finished.audio().items())[:6]:
+        shutil.copy(path, folder / path.name)
+        rows.append(
+            {
+                "sample_id": f"mine_{name}",
+                "player": "me",
+                "rudiment_slug": own.loc[name, "rudiment"],
+                "split": "test",
+                "audio_path": path.name,
+            }
+        )
+    pd.DataFrame(rows).to_csv(folder / "metadata.csv", index=False)
+    return folder
+
+
+def test_the_same_clips_give_the_runs_own_numbers(finished: Trained, evaluate, tmp_path: Path):
+    result = evaluate(finished)
+    own = finished.result
+    for key in ("test_acc", "test_top5_acc", "test_f1_macro", "test_balanced_acc", "test_loss"):
+        assert result["metrics"][key] == own["metrics"][key], key
+    assert result["metrics"]["val_acc"] == own["metrics"]["val_acc"]
+    assert result["per_class"] == own["per_class"]
+    assert result["data"]["test_fingerprint"] == own["data"]["test_fingerprint"]
+    assert result["evaluation"]["own_test"] == {
+        "same_clips": True,
+        "test_acc": own["metrics"]["test_acc"],
+        "changed": 0,
+    }
+    now = pd.read_parquet(tmp_path / "evaluated" / "predictions.parquet").set_index("sample_id")
+    then = finished.predictions()
+    assert np.array_equal(np.stack(now["logits"].to_list()), np.stack(then["logits"].loc[now.index].to_list()))
+
+
+def test_a_run_in_bfloat16_is_evaluated_so_and_says_where_it_is_not(evaluate, tmp_path: Path):
+    finished = trained("bf16-mixed")
+    same = evaluate(finished)
+    assert same["environment"]["precision"] == "bf16-mixed"
+    assert same["metrics"]["test_loss"] == finished.result["metrics"]["test_loss"]
+    other = evaluate(finished, "--precision", "32-true", folder=tmp_path / "other")
+    assert other["metrics"]["test_loss"] != same["metrics"]["test_loss"]
+    assert other["metrics"]["test_loss"] == pytest.approx(same["metrics"]["test_loss"], abs=0.05)
+    assert other["fingerprint"] != same["fingerprint"]
+    assert any("bf16-mixed on the cpu, this in 32-true" in message for message in other["warnings"])
+
+
+def test_the_result_is_one_of_its_own(finished: Trained, evaluate, tmp_path: Path):
+    result = evaluate(finished)
+    own = finished.result
+    assert missing_fields(result) == []
+    assert result["evaluated_run"] == own["experiment_id"]
+    assert result["evaluation"]["run_fingerprint"] == own["fingerprint"]
+    assert result["fingerprint"] != own["fingerprint"]
+    assert result["fingerprint"] == evaluate(finished, folder=tmp_path / "again")["fingerprint"]
+    assert result["fingerprint"] != evaluate(finished, "--split", "val", folder=tmp_path / "val")["fingerprint"]
+    interval = result["evaluation"]["accuracy_interval"]
+    assert interval["players"] == own["data"]["players"]["test"] >= 8
+    assert 0 <= interval["low"] <= result["metrics"]["test_acc"] <= interval["high"] <= 1
+    # Where runs are looked for, it is none.
+    with pytest.raises(UserError, match="is an evaluation of"):
+        finished_run(tmp_path / "evaluated")
+    with pytest.raises(UserError, match="no completed run"):
+        finished_runs([tmp_path])
+
+
+def test_the_analysis_keeps_run_and_evaluations_apart(finished: Trained, recordings: Path, evaluate, tmp_path: Path):
+    place = tmp_path / "results"
+    evaluate(finished, folder=place / "own")
+    evaluate(finished, "--split", "val", folder=place / "val")
+    evaluate(finished, "data=tiny", f"data.root={recordings}", folder=place / "mine")
+    study = compare(collect([finished.folder, place]))
+    assert len(study.table) == 4
+    assert study.table["cohort"].nunique() == 4
+    assert study.combinations["runs"].tolist() == [1] * 4
+    assert study.combinations["combination"].nunique() == 4
+    assert not len(study.pairs)
+    assert not study.results.problems
+    [row] = study.table.index[study.table["folder"] == str(place / "own")]
+    low = collect([place / "own"])
+    assert compare(low).table["test_acc_low"].iloc[0] == pytest.approx(study.table["test_acc_low"].loc[row])
+
+
+def test_two_runs_on_the_same_new_clips_are_compared(recordings: Path, evaluate, tmp_path: Path):
+    words = ("data=tiny", f"data.root={recordings}", "--precision", "32-true")
+    one = evaluate(trained(), *words, folder=tmp_path / "a")
+    other = evaluate(trained("bf16-mixed"), *words, folder=tmp_path / "b")
+    assert one["data"]["fingerprint"] == other["data"]["fingerprint"]
+    assert one["fingerprint"] != other["fingerprint"]
+    table = collect([tmp_path / "a", tmp_path / "b"]).table
+    assert table["cohort"].nunique() == 1
+    assert table["combination"].nunique() == 2  # they were trained in different precision
+
+
+def test_data_with_a_test_split_alone(finished: Trained, recordings: Path, evaluate, capsys, tmp_path: Path):
+    result = evaluate(finished, "data=tiny", f"data.root={recordings}")
+    assert result["data"]["counts"] == {"train": 0, "val": 0, "test": 6}
+    assert result["config"]["data"] == "tiny"
+    assert result["config"]["trained_on"] == "synthetic"
+    assert result["evaluation"]["accuracy_interval"]["low"] is None
+    assert "no interval" in capsys.readouterr().out
+    then, now = finished.predictions(), pd.read_parquet(tmp_path / "evaluated" / "predictions.parquet")
+    for row in now.itertuples():
+        assert row.predicted == then.loc[row.sample_id.removeprefix("mine_"), "predicted"]
+
+
+def test_the_runs_own_clips_of_other_splits_are_named_as_met_before(finished: Trained, evaluate, tmp_path: Path):
+    train = evaluate(finished, "--split", "train")
+    assert train["evaluation"]["met_before"]["train"]["clips"] == train["data"]["counts"]["train"] > 0
+    assert any("was trained on" in message for message in train["warnings"])
+    whole = evaluate(finished, "--split", "all", folder=tmp_path / "all")
+    assert sum(whole["data"]["counts"].values()) == 40
+    assert whole["evaluation"]["met_before"]["val"]["clips"] == finished.result["data"]["counts"]["val"]
+    # The same clips by another path are recognised too.
+    copy = evaluate(finished, "data=tiny", f"data.root={dataset(finished)}", "--split", "train", folder=tmp_path / "c")
+    assert copy["evaluation"]["met_before"] == train["evaluation"]["met_before"]
+
+
+def test_what_is_written(finished: Trained, evaluate, tmp_path: Path):
+    result = evaluate(finished)
+    folder = tmp_path / "evaluated"
+    table = pd.read_csv(folder / "per_class.csv")
+    assert sorted(table["rudiment"]) == sorted(RUDIMENTS)
+    assert table["family"].drop_duplicates().tolist() == ["rolls", "diddles", "flams", "drags"]
+    assert table["clips"].sum() == result["data"]["counts"]["test"]
+    frame = pd.read_parquet(folder / "predictions.parquet")
+    mistaken = frame[frame["label"] != frame["predicted"]].groupby(["label", "predicted"]).size()
+    row = table[table["taken_for_clips"] > 0].iloc[0]
+    pair = (RUDIMENTS.index(row["rudiment"]), RUDIMENTS.index(row["taken_for"]))
+    assert mistaken[pair] == row["taken_for_clips"]
+    page = (folder / "confusion.html").read_text()
+    assert "Swiss Army triplet" in page
+    assert "cdn.plot.ly" not in re.sub(r"<script[^>]*>.*?</script>", "", page, flags=re.S)
+    assert not (folder / "confusion.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["model=htsat"], 2, "overrides of the data alone"),
+        (["data=tinny"], 2, "Did you mean data=tiny"),
+        (["data=tiny,mini"], 2, "one value"),
+        (["data.rooot=x"], 2, "Did you mean data.root"),
+        (["data=tiny", "data.root=/no/such/place"], 1, "there is no such folder"),
+        (["data.quantum=0"], 2, "data.quantum=0"),
+        (["data.skill_tier=master"], 1, "data.skill_tier=master"),
+    ],
+)
+def test_wrong_overrides(words, code, message, finished: Trained, evaluate, capsys):
+    evaluate(finished, *words, code=code)
+    told = capsys.readouterr().err
+    assert message in told
+    assert "Traceback" not in told
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.drop(columns="rudiment_slug"), "no column 'rudiment_slug'"),
+        (lambda t: t.assign(rudiment_slug=[None, *t["rudiment_slug"][1:]]), "1 of 6 clips have no rudiment_slug"),
+        (lambda t: t.assign(rudiment_slug="moonwalk"), "Unknown rudiment 'moonwalk'"),
+    ],
+)
+def test_clips_without_labels(change, message, finished: Trained, recordings: Path, evaluate, capsys):
+    table = pd.read_csv(recordings / "metadata.csv")
+    change(table).to_csv(recordings / "metadata.csv", index=False)
+    evaluate(finished, "data=tiny", f"data.root={recordings}", code=1)
+    told = capsys.readouterr().err
+    assert message in told
+    assert "sousa_bench.predict" in told
+
+
+def test_clips_without_splits_are_all_evaluated(finished: Trained, recordings: Path, evaluate, capsys):
+    table = pd.read_csv(recordings / "metadata.csv")
+    table.drop(columns="split").to_csv(recordings / "metadata.csv", index=False)
+    words = ("data=tiny", f"data.root={recordings}")
+    evaluate(finished, *words, code=1)
+    assert "--split all" in capsys.readouterr().err
+    assert evaluate(finished, *words, "--split", "all")["data"]["counts"]["test"] == 6
+
+
+def test_a_runs_result_is_never_overwritten(finished: Trained, evaluate, capsys):
+    before = (finished.folder / "result.json").read_bytes()
+    evaluate(finished, folder=finished.folder, code=1)
+    assert "holds the result of a run" in capsys.readouterr().err
+    assert (finished.folder / "result.json").read_bytes() == before
+
+
+def test_real_clips(finished: Trained, evaluate):
+    if not SAMPLE.is_dir():
+        pytest.skip(f"needs the sample data in {SAMPLE} (SOUSA_SAMPLE)")
+    result = evaluate(finished, "data=tiny", f"data.root={SAMPLE / 'hub'}")
+    assert result["data"]["counts"]["test"] == 10
+    assert result["evaluation"]["met_before"]["train"] == {"clips": 0, "players": 0}
+    assert any("classes have no clip" in message for message in result["warnings"])
+
+
+def test_a_package_is_refused(tmp_path: Path, capsys):
+    (tmp_path / "config.json").write_text('{"sousa_bench_package": 1}')
+    assert main([str(tmp_path)]) == 1
+    assert "give the run's folder" in capsys.readouterr().err
+
+
+@pytest.mark.browser
+def test_the_command_writes_beside_the_results(finished: Trained):
+    if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))):
+        pytest.skip("no Chromium or Chrome on this machine")
+    done = subprocess.run(
+        [sys.executable, "-m", "sousa_bench.evaluate", str(finished.folder), "--threads", "1", "--device", "cpu"],
+        cwd=home(),
+        env={**os.environ, "PYTHONPATH": str(ROOT), "SOUSA_BENCH_CACHE": str(home() / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    [folder] = (home() / "outputs" / "evaluate").iterdir()
+    assert folder.name.startswith(f"{finished.folder.name}_on_synthetic_test_")
+    image = (folder / "confusion.png").read_bytes()
+    assert image[:4] == b"\x89PNG"
+    assert len(image) > 50_000
+    assert "each with the same prediction" in done.stdout
