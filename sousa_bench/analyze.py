@@ -6,6 +6,7 @@ python -m sousa_bench.analyze multirun/2026-02-01
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,6 +74,8 @@ def _seconds(text: str) -> float:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0, or 1 with one message where nothing is found or left."""
     options = parser().parse_args(arguments)
+    # Read when numpy is imported: the products here are small, and a second thread would only spin on them.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from sousa_bench.analysis.app import analyze, watch
     from sousa_bench.errors import UserError
 

@@ -192,14 +192,15 @@ def _holes(study: Study) -> list[tuple[Cell, str]]:
     done = table[counted_rows(table)]
     if not len(done):
         return []
-    names = done[keys].map(shown)
+    cells = done[keys].drop_duplicates()
+    names = cells.map(shown)
     levels = [list(dict.fromkeys(names[key])) for key in keys]
-    there = set(table[keys].map(shown).itertuples(index=False, name=None))
+    there = set(table[keys].drop_duplicates().map(shown).itertuples(index=False, name=None))
     there = {cell for cell in there if all(value in level for value, level in zip(cell, levels, strict=True))}
     wanted = int(np.prod([len(values) for values in levels]))
     if wanted > 2 * len(there) or wanted == len(there):
         return []
-    first = {key: dict(zip(names[key], done[key], strict=True)) for key in keys}
+    first = {key: dict(zip(names[key], cells[key], strict=True)) for key in keys}
     planned = [set(job.overrides) for job in study.results.planned]
     seeds = ",".join(str(seed) for seed in _seeds(study))
     common = {key: done[key].mode(dropna=False).iloc[0] for key in ("data", "max_epochs")}

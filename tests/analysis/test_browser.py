@@ -239,6 +239,7 @@ def test_failures_come_with_their_command(browser, comparison_report: Path):
     assert "sousa_bench.train -m sweep=2026-02-01/10-30-00 model=efficientat peft=ia3 augmentation=off" in text
 
 
+@pytest.mark.slow
 def test_five_hundred_runs(browser, tmp_path: Path):
     folder = write_sweep(
         tmp_path / "multirun", strategies=(*STRATEGIES, "dora"), seeds=tuple(range(1, 9)), extra={"peft.r": (8, 16)},

@@ -70,7 +70,9 @@ def test_one_level_each_is_no_factor():
     assert "No factor varies" in effects(matrix((1, 1, 1)), FACTORS, np.ones((1, 10)), np.ones(10)).word
 
 
-@pytest.mark.parametrize("players", [8, 19, 40])
+@pytest.mark.parametrize(
+    "players", [8, pytest.param(19, marks=pytest.mark.slow), pytest.param(40, marks=pytest.mark.slow)]
+)
 def test_false_alarms_of_the_family_of_effects(players: int):
     """1,000 null matrices of 2 × 2 × 2 with players that differ and models that differ by player."""
     from sousa_bench.analysis.pairs import holm

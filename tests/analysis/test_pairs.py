@@ -93,8 +93,17 @@ def null_rejections(players: int, combinations: int, simulations: int) -> float:
     return alarms / simulations
 
 
-@pytest.mark.parametrize("players", [8, 19, 40])
-@pytest.mark.parametrize("combinations", [2, 4])
+@pytest.mark.parametrize(
+    ("players", "combinations"),
+    [
+        (8, 2),
+        (19, 2),
+        (8, 4),
+        pytest.param(40, 2, marks=pytest.mark.slow),
+        pytest.param(19, 4, marks=pytest.mark.slow),
+        pytest.param(40, 4, marks=pytest.mark.slow),
+    ],
+)
 def test_false_alarms_after_correction(players: int, combinations: int):
     assert null_rejections(players, combinations, 1000) <= 0.06
 
