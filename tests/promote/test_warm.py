@@ -17,8 +17,8 @@ from sousa_bench.build import build
 from sousa_bench.errors import ConfigError, PeftError
 from sousa_bench.peft import inject
 from sousa_bench.peft.warm import warm_start
-from sousa_bench.run import run
 from sousa_bench.rudiments import RUDIMENTS
+from sousa_bench.run import run
 from sousa_bench.sweep.fingerprint import fingerprint
 
 STILL = "trainer.learning_rate=1e-12"  # nothing moves: what a run ends with is what it began with
