@@ -9,14 +9,15 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def ctrl_c_arrives() -> Iterator[None]:
-    """Start each test with Ctrl-C handled, so that the commands which it starts get it at its default.
+def signals_arrive() -> Iterator[None]:
+    """Start each test with Ctrl-C and hang-up at their defaults, so that the commands which it starts get them.
 
-    A shell without job control starts background commands with Ctrl-C ignored, a run that was asked to stop leaves it
+    ``nohup`` and a shell without job control start commands with these ignored, a run that was asked to stop leaves it
     so in its process, and every process that is started inherits that.
     """
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -9,7 +9,7 @@ from typing import Any
 
 from sousa_bench import pruning
 from sousa_bench.errors import UserError
-from sousa_bench.result import ERROR_FILE
+from sousa_bench.result import ERROR_FILE, RESULT_FILE
 from sousa_bench.sweep import attempt, record
 from sousa_bench.sweep.job import Job, Outcome
 from sousa_bench.sweep.watch import Exit
@@ -24,6 +24,8 @@ def conclude(job: Job, end: Exit) -> Outcome:
     own = (standing.get("process") or {}).get("pid") == end.pid
     if own and standing.get("status") == "completed":
         return Outcome(job, "completed", seconds=end.seconds, score=score(standing))
+    if not standing and end.end.get("recorded") and end.end.get("status") == "completed" and _stands(job):
+        return Outcome(job, "completed", seconds=end.seconds)  # this process can't open it: out of descriptors
     status, error, failure = verdict(job, end)
     unwritten = None
     if not (own and standing.get("status") == status and standing.get("error") == error):
@@ -36,6 +38,10 @@ def conclude(job: Job, end: Exit) -> Outcome:
     if unwritten:
         error = f"{error} (and its record could not be written: {unwritten})"
     return Outcome(job, outcome_status(status, failure), error, end.seconds)
+
+
+def _stands(job: Job) -> bool:
+    return (job.folder / RESULT_FILE).is_file()
 
 
 def outcome_status(status: str, failure: dict[str, Any] | None) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,14 @@ def write_manifest(
             },
         )
         return path
+
+
+def withdraw(folder: Path) -> None:
+    """Remove the folder of a sweep of which nothing was started, unless an earlier command left results there."""
+    with suppress(OSError):
+        if not any(folder.rglob(RESULT_FILE)):
+            shutil.rmtree(folder)
+            folder.parent.rmdir()  # the day's folder, when this was its first
 
 
 def job_entry(folder: Path, job: Job) -> dict[str, Any]:

@@ -51,19 +51,26 @@ class Progress:
         text = (
             f"Progress: {done}/{self._total} ({100 * done / self._total:.1f}%)\n"
             f"Completed: {counts['completed']}, Failed: {counts['failed']}, Skipped: {counts['skipped']}"
+            f"{', Interrupted: ' + str(counts['interrupted']) if counts['interrupted'] else ''}"
             f"{', Pruned: ' + str(counts['pruned']) if counts['pruned'] else ''}"
         )
         rest = self.estimate()
         return text if rest is None else f"{text}\nEstimated time remaining: {rest / 60:.1f} minutes"
 
     def counts(self) -> dict[str, int]:
-        """Completed now, not completed, and skipped because an earlier result stands."""
+        """Completed now, ended otherwise, and skipped because an earlier result stands."""
         outcomes = self.outcomes.values()
         skipped = sum(outcome.reused or outcome.status == "skipped" for outcome in outcomes)
         completed = sum(outcome.status == "completed" and not outcome.reused for outcome in outcomes)
         pruned = sum(outcome.status == "pruned" for outcome in outcomes)
-        failed = len(self.outcomes) - completed - skipped - pruned
-        return {"completed": completed, "failed": failed, "skipped": skipped, "pruned": pruned}
+        interrupted = sum(outcome.status == "interrupted" for outcome in outcomes)
+        return {
+            "completed": completed,
+            "failed": len(self.outcomes) - completed - skipped - pruned - interrupted,
+            "skipped": skipped,
+            "pruned": pruned,
+            "interrupted": interrupted,
+        }
 
     def estimate(self) -> float | None:
         """Seconds until the end, from the mean of the runs so far; None before the first has ended."""

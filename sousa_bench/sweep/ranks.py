@@ -62,6 +62,9 @@ class Ranks:
             ends = await asyncio.gather(*tasks)
         except BaseException:
             self.kill()
+            for task in tasks:  # one that could not start must not leave the others to nobody
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             raise
         return verdict(ends, culprit)
 

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from sousa_bench.errors import ConfigError, UserError
+from sousa_bench.result import RESULT_FILE
 from sousa_bench.sweep import attempt, record
 from sousa_bench.sweep.config_errors import explain, is_config_error
 from sousa_bench.sweep.fingerprint import fingerprint, run_name
 from sousa_bench.sweep.job import Job, Outcome
 from sousa_bench.sweep.known import ROOTS, Results
-from sousa_bench.sweep.manifest import claim_folder, read_manifest, relative, write_manifest
+from sousa_bench.sweep.manifest import claim_folder, read_manifest, relative, withdraw, write_manifest
 from sousa_bench.sweep.output import say
 from sousa_bench.sweep.plan import Candidate, check_possible, plan
 from sousa_bench.sweep.progress import Progress, shown, summary
@@ -237,7 +238,8 @@ def execute(cfg: DictConfig) -> float | None:
     [outcome] = supervise([job], settings, Progress(1, 1))
     text = summary([outcome], place=None, command=job.command, seconds=time.monotonic() - started)
     if job.sweep is None:
-        say("\n".join(filter(None, [text, f"Result: {shown(job.folder / 'result.json')}"])))
+        place = job.folder / RESULT_FILE
+        say("\n".join(filter(None, [text, f"Result: {shown(place)}" if place.is_file() else ""])))
     return outcome.score
 
 
@@ -428,6 +430,7 @@ def do_sweep_on_slurm(sweep: Sweep, preset: Preset, progress: Progress | None = 
         SubmissionError: Slurm does not take it.
     """
     from sousa_bench.sweep.slurm.engine import SlurmEngine
+    from sousa_bench.sweep.slurm.submit import SubmissionError
 
     engine = SlurmEngine(sweep, preset, current.target)
 
@@ -437,7 +440,11 @@ def do_sweep_on_slurm(sweep: Sweep, preset: Preset, progress: Progress | None = 
         current.signal = engine.signal
         return outcomes
 
-    return _do(sweep, progress, preset.array_parallelism, run)
+    try:
+        return _do(sweep, progress, preset.array_parallelism, run)
+    except SubmissionError:
+        withdraw(sweep.folder)
+        raise
 
 
 def _do(

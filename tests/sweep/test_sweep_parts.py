@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -20,21 +22,26 @@ from omegaconf import OmegaConf
 from sousa_bench.errors import ConfigError
 from sousa_bench.result import ResultError
 from sousa_bench.sweep import record, wire
+from sousa_bench.sweep.child import Order
+from sousa_bench.sweep.conclude import conclude
 from sousa_bench.sweep.config_errors import explain
 from sousa_bench.sweep.fingerprint import fingerprint, run_name
 from sousa_bench.sweep.job import Job, Outcome
 from sousa_bench.sweep.known import Results
 from sousa_bench.sweep.lock import FolderLock, RunLock
-from sousa_bench.sweep.manifest import claim_folder, read_manifest, write_manifest
+from sousa_bench.sweep.manifest import claim_folder, read_manifest, withdraw, write_manifest
 from sousa_bench.sweep.output import MOST_WAITING, RunLog, Screen
 from sousa_bench.sweep.plan import rerun_command, varied_keys
 from sousa_bench.sweep.process import alive, identity
 from sousa_bench.sweep.progress import Progress
+from sousa_bench.sweep.ranks import Ranks
 from sousa_bench.sweep.resources import slots
 from sousa_bench.sweep.server import serve
 from sousa_bench.sweep.session import spell_augmentation
-from sousa_bench.sweep.starter import ForkServer, StartError
+from sousa_bench.sweep.starter import ForkServer, ServerError, StartError
 from sousa_bench.sweep.supervisor import Rules, Supervisor
+from sousa_bench.sweep.watch import Exit
+from tests.sweep import running
 
 CONFIG = OmegaConf.create(
     {
@@ -358,3 +365,60 @@ def test_the_old_spelling_of_augmentation() -> None:
     words = ["x", "augmentation=true,False", "augmentation=on", "augmentation.name=true"]
     spell_augmentation(words)
     assert words == ["x", "augmentation=on,off", "augmentation=on", "augmentation.name=true"]
+
+
+def test_a_record_that_cannot_be_opened_is_still_a_completed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of descriptors, the supervisor takes the run's own word that its record stands."""
+    one = job(tmp_path)
+    one.folder.mkdir()
+    (one.folder / "result.json").write_text("{}")
+    monkeypatch.setattr(record, "read", lambda folder: {})
+    end = Exit(1, 0, end={"status": "completed", "recorded": True})
+    assert conclude(one, end).status == "completed"
+    (one.folder / "result.json").unlink()
+    assert conclude(one, end).status == "failed"
+
+
+def test_interrupted_runs_are_no_failed_ones(tmp_path: Path) -> None:
+    progress = Progress(3, 1)
+    for index, status in enumerate(("completed", "interrupted", "failed"), 1):
+        progress.end(Outcome(job(tmp_path, index), status, seconds=1.0))
+    assert "Completed: 1, Failed: 1, Skipped: 0, Interrupted: 1" in progress.lines()
+
+
+def test_a_rank_that_cannot_start_leaves_no_other_behind(tmp_path: Path) -> None:
+    ended: list[int] = []
+
+    class Starter:
+        async def start(self, order: Any, fds: Any) -> int:
+            if order.environment["RANK"] == "1":
+                await asyncio.sleep(0.05)
+                raise ServerError("no more processes")
+            return subprocess.Popen(["sleep", "60"], process_group=0).pid
+
+        def ended(self, pid: int) -> None:
+            ended.append(pid)
+
+    async def follow() -> None:
+        ranks = Ranks(2, timeout=None, grace=1.0)
+        order = Order(job=pickle.dumps(job(tmp_path)), target="x", supervisor=os.getpid())
+        with pytest.raises(ServerError):
+            await ranks.follow(Starter(), order, tmp_path / "run.log", None, None)
+        [first, _] = ranks._watches
+        assert first._exit.pid
+        assert not running.alive(first._exit.pid)
+
+    asyncio.run(asyncio.wait_for(follow(), 10))
+
+
+def test_a_refused_sweep_leaves_nothing_but_what_was_there(tmp_path: Path) -> None:
+    fresh, used = tmp_path / "day" / "fresh", tmp_path / "day2" / "used"
+    for folder in (fresh, used / "run"):
+        folder.mkdir(parents=True)
+    (fresh / "sweep.json").write_text("{}")
+    (used / "run" / "result.json").write_text("{}")
+    withdraw(fresh), withdraw(used)
+    assert not fresh.parent.exists()
+    assert (used / "run" / "result.json").exists()
