@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from sousa_bench import pruning
 from sousa_bench.errors import ConfigError, UserError
-from sousa_bench.search.settings import SearchSettings, import_optuna
+from sousa_bench.search.settings import SearchSettings, built, import_optuna
 from sousa_bench.search.space import Space, make_space
 from sousa_bench.search.study import ERROR, STUDY_NAME, Asked, Trials
 from sousa_bench.search.watcher import Watcher
@@ -67,6 +67,9 @@ def search(
         UserError: Optuna is missing, or another process does this search.
     """
     import_optuna()
+    for key, node in (("sampler", settings.sampler), ("pruner", settings.pruner)):
+        if node is not None:
+            built(f"hydra.sweeper.{key}", node)
     remember_files(loader)
     space = make_space(loader, master, params, arguments)
     first = compose(loader, master, space.overrides(space.baseline))
