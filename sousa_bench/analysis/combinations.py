@@ -92,7 +92,8 @@ def spread_words(row: Any) -> str:
         deviation = f"± {row['acc_std']:.4f} over " if row["folds"] > 1 else ""
         parts.append(f"{deviation}{row['folds']}{of_all} fold{'s' if row['folds'] > 1 or of_all else ''}")
     if row["seed_std"] == row["seed_std"]:
-        parts.append(f"± {row['seed_std']:.4f} over {row['seeds']} seed{'s' if row['seeds'] > 1 else ''}")
+        known = row["folds"] or row["seeds"] == row["runs"]
+        parts.append(f"± {row['seed_std']:.4f} over " + (f"{row['seeds']} seeds" if known else f"{row['runs']} runs"))
     return ", ".join(parts)
 
 

@@ -274,6 +274,8 @@ def _promoted(study: Study, top: int) -> list[tuple[Cell, str]]:
 def _longer(study: Study) -> list[tuple[Cell, str]]:
     """The first combination on the same data with three times the epochs, once."""
     cell = _cell(study, study.combinations.iloc[0])
+    if FOLD in cell:
+        cell[FOLD] = cell[FOLD].split(",")[0]
     cell["trainer.max_epochs"] = str(max(20, 3 * int(float(cell.get("trainer.max_epochs", 10)))))
     return [(cell, "")]
 

@@ -22,9 +22,9 @@ def ranking(study: Study, top: int | None = None) -> pd.DataFrame:
         top: Number of combinations; None for all.
     """
     frame = study.combinations if top is None else study.combinations.head(top)
-    keys = [key for key in ("combination", "cohort", "runs", "seeds", "clips", "players") if key in frame]
+    keys = [key for key in ("combination", "cohort", "runs", "seeds", "folds", "clips", "players") if key in frame]
     if (frame["folds"] > 0).any():
-        keys += ["folds", "of_folds", "missing", "pooled_acc"]
+        keys += ["of_folds", "missing", "pooled_acc"]
     spreads = ("acc_low", "acc_high", "acc_std", "seed_std")
     numbers = dict.fromkeys((study.metric, "test_acc", *spreads, "test_f1_macro"))
     rest = ("trainable_params", "training_time_seconds", "peak_memory_bytes", "p_best", "best_set", "note")
@@ -95,7 +95,7 @@ def _cells(study: Study, row: Mapping[Any, Any], markdown: bool) -> dict[str, st
     cells["95 % interval"] = f"{low:.3f} to {high:.3f}" if low == low else "-"
     if (study.combinations["folds"] > 0).any():
         cells["± folds (n)"] = fold_spread(row)
-    if (study.combinations["seeds"] > 1).any():
+    if study.combinations["seed_std"].notna().any():
         cells["± seeds (n)"] = seed_spread(row)
     cells["macro F1"] = f"{row['test_f1_macro']:.4f}"
     cells["trainable"] = (
@@ -117,8 +117,9 @@ def fold_spread(row: Mapping[Any, Any] | pd.Series) -> str:
 
 
 def seed_spread(row: Mapping[Any, Any] | pd.Series) -> str:
-    """Standard deviation over seeds (pooled within folds), with their number."""
-    return f"{row['seed_std']:.4f} ({row['seeds']})" if row["seed_std"] == row["seed_std"] else f"- ({row['seeds']})"
+    """Standard deviation over seeds (pooled within folds), with their number, or that of runs where no seed differs."""
+    count = row["seeds"] if row["folds"] else row["runs"]
+    return f"{row['seed_std']:.4f} ({count})" if row["seed_std"] == row["seed_std"] else f"- ({count})"
 
 
 def minutes(seconds: float) -> str:

@@ -18,6 +18,7 @@ from sousa_bench.result import CONFIG_KEYS, EFFICIENCY_KEYS, METRIC_KEYS
 BASE_FACTORS = ("model", "strategy", "augmentation")
 SETTING_FACTORS = ("data", "max_epochs")
 NO_COHORT = "–"
+OF_EVALUATIONS = frozenset({"trained_on", "evaluated_split"})  # keys of a config that runs don't have
 NOT_FACTORS = frozenset({"seed", FOLD, "experiment_id"})
 RECORDED = frozenset({*CONFIG_KEYS, *METRIC_KEYS, *EFFICIENCY_KEYS, *TOP_FIELDS, "seed"})
 COHORT_KEYS = {
@@ -51,7 +52,8 @@ def find_factors(
         Column names; those that came from ``resolved`` alone have been added to ``table``.
     """
     base = [key for key in (*BASE_FACTORS, *SETTING_FACTORS) if key in table]
-    groups = table.groupby(base, dropna=False, sort=False).ngroup()
+    kinds = [table[EVALUATED].notna()] if EVALUATED in table else []  # evaluations name keys that no run has
+    groups = table.groupby([*base, *kinds], dropna=False, sort=False).ngroup()
     counted = counted_rows(table)
     judged = [row if counts else {} for row, counts in zip(resolved, counted, strict=True)]
     named = list(config_keys)
@@ -222,7 +224,7 @@ def _place(identity: str, order: Sequence[str]) -> int:
 def combination_label(row: Mapping[Any, Any], extra: Sequence[str]) -> str:
     """A combination in words: ``ast + lora (with aug), peft.r=8``."""
     parts = [f"{row['model']} + {row['strategy']} ({augmentation_words(row['augmentation'])})"]
-    parts += [f"{key}={shown(row[key])}" for key in extra]
+    parts += [f"{key}={shown(row[key])}" for key in extra if key not in OF_EVALUATIONS or row[key] is not None]
     return ", ".join(parts)
 
 

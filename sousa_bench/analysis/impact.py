@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -17,7 +18,7 @@ from sousa_bench.analysis.study import Study
 
 MAX_NAMED = 6
 
-Repeat = tuple[str, str]  # fold and seed
+Repeat = tuple[str, str, int]  # fold, seed, and the how-manieth run of both
 
 
 @dataclass
@@ -116,13 +117,14 @@ def _couples(study: Study) -> tuple[list[Couple], list[str]]:
 
 
 def _by_repeat(study: Study, rows: Sequence[int]) -> dict[Repeat, int]:
-    """Runs of one combination by fold and seed; where no seed was recorded, by their number."""
+    """Runs of one combination by fold and seed, and by number where several have the same."""
     table = study.table.loc[list(rows)]
     folds = table[FOLD].map(str) if FOLD in table else [""] * len(rows)
     seeds = table["seed"].map(shown) if "seed" in table else ["none"] * len(rows)
     made: dict[Repeat, int] = {}
-    for number, (row, fold, seed) in enumerate(zip(rows, folds, seeds, strict=True)):
-        made.setdefault((fold, f"run {number}" if seed == "none" else seed), row)
+    for row, fold, seed in zip(rows, folds, seeds, strict=True):
+        number = next(number for number in itertools.count() if (fold, seed, number) not in made)
+        made[fold, seed, number] = row
     return made
 
 
@@ -135,7 +137,7 @@ def _row(study: Study, couple: Couple) -> dict[str, object]:
     first, second = study.combinations.iloc[couple.on], study.combinations.iloc[couple.off]
     gained = study.table.loc[list(couple.with_rows.values()), "test_acc"].to_numpy()
     gained = gained - study.table.loc[list(couple.without_rows.values()), "test_acc"].to_numpy()
-    folds = pd.Series(gained).groupby([fold for fold, _ in couple.with_rows]).mean()
+    folds = pd.Series(gained).groupby([fold for fold, *_ in couple.with_rows]).mean()
     used = len(couple.with_rows)
     left = [
         f"{len(item['rows']) - used} {word}"

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
+from sousa_bench.analysis.flatten import EVALUATED
 from sousa_bench.analysis.pairs import ALPHA, smallest_p
 
 if TYPE_CHECKING:
@@ -66,7 +68,9 @@ def _say_folds(made: Study) -> None:
         "and ± are over folds; intervals and comparisons pool the folds' test predictions, in which each player was "
         "heard once, by a model that had not learnt from that player, and are clustered by player."
     )
-    lacking = frame[frame["missing"] != ""]
+    trained = made.table[EVALUATED].isna() if EVALUATED in made.table else pd.Series(True, made.table.index)
+    was_trained = np.array([bool(trained[rows].all()) for rows in frame["rows"]])
+    lacking = frame[(frame["missing"] != "").to_numpy() & was_trained]
     for row in lacking.head(MAX_NAMED).to_dict("records"):
         parts = row["missing"].split(", ")
         more = f" and {len(parts) - MAX_NAMED} more" if len(parts) > MAX_NAMED else ""

@@ -30,6 +30,7 @@ def study(tmp_path: Path) -> Study:
     for name, when in (("old", "01"), ("new", "02")):
         evaluated = promoted | {"evaluated_run": promoted["experiment_id"], "timestamp": f"2026-03-{when}T10:00:00"}
         evaluated["experiment_id"] = f"evaluation_{name}"
+        evaluated["config"] = promoted["config"] | {"trained_on": "small", "evaluated_split": "test"}
         write_result(tmp_path / name, {key: value for key, value in evaluated.items() if key != "lineage"})
     return compare(collect([tmp_path]))
 
@@ -37,6 +38,7 @@ def study(tmp_path: Path) -> Study:
 def test_an_evaluation_is_no_repeat_of_its_run_nor_a_seed_of_its_combination(study: Study):
     trained, evaluated = study.combinations.sort_values("runs", ascending=False).to_dict("records")
     assert trained["combination"] == evaluated["combination"]
+    assert study.results.factors == []
     assert (trained["runs"], evaluated["runs"]) == (2, 1)
     assert trained["test_acc"] == pytest.approx(0.8)
     assert study.cohorts == {"A": "kind of result training", "B": "kind of result evaluation"}
