@@ -408,7 +408,7 @@ def test_a_rank_that_cannot_start_leaves_no_other_behind(tmp_path: Path) -> None
             await ranks.follow(Starter(), order, tmp_path / "run.log", None, None)
         [first, _] = ranks._watches
         assert first._exit.pid
-        assert not running.alive(first._exit.pid)
+        running.until(lambda: not running.alive(first._exit.pid))
 
     asyncio.run(asyncio.wait_for(follow(), 10))
 

@@ -1,0 +1,105 @@
+"""The benchmark measures what it says: real runs, the same function on both sides, figures that can be read again."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from sousa_bench.benchmarking.compute import bare
+from sousa_bench.benchmarking.naive import NaiveLoader, clip_files, logits_difference, naive_epoch
+from sousa_bench.benchmarking.overhead import watched_run
+from sousa_bench.benchmarking.setup import Setup, composed
+from sousa_bench.errors import ConfigError
+
+FEW = [
+    "data.synthetic.clips=40",
+    "data.synthetic.split_players=[20,10,20]",
+    "trainer.batch_size=4",
+    "trainer.progress=false",
+    "trainer.max_epochs=2",
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOUSA_BENCH_CACHE", str(folder))
+        yield folder
+
+
+def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "sousa_bench.benchmark", *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_the_command_writes_what_it_prints(tmp_path: Path) -> None:
+    words = ["--models", "efficientat", "--repeats", "1", "--epochs", "2"]
+    done = command(tmp_path, "--parts", "overhead", "cache", "inference", *words, *FEW[:4])
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "benchmark.json").read_text())
+    [overhead], [cache], [inference] = (figures[part] for part in ("overhead", "cache", "inference"))
+    assert overhead["run_seconds"] > 0
+    assert overhead["share"] == pytest.approx(overhead["run_seconds"] / overhead["compute_seconds"] - 1)
+    assert set(overhead["causes"]) == {"inputs", "metrics", "checkpoint", "log", "record", "other"}
+    assert all(seconds > 0 for cause, seconds in overhead["causes"].items() if cause != "other")
+    assert cache["clips"] == 40
+    assert inference["clips_per_second"] > 0
+    assert f"{inference['latency_ms']:.1f} ms" in done.stdout
+    assert figures["machine"]["cores"] >= 1
+
+
+def test_a_mistake_is_one_message(tmp_path: Path) -> None:
+    done = command(tmp_path, "--parts", "inference", "--models", "ast", "data=nonsense")
+    assert done.returncode == 2
+    assert "nonsense" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("model", ["ast", "htsat", "beats", "efficientat"])
+def test_the_naive_side_computes_the_same_function(model: str) -> None:
+    setup = Setup.of(composed([f"model={model}", "augmentation=off", *FEW]))
+    assert logits_difference(setup, NaiveLoader(setup)) < 1e-4
+
+
+def test_the_naive_side_trains_on_every_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = Setup.of(composed(["model=efficientat", "augmentation=off", *FEW]))
+    loader, files = NaiveLoader(setup), {split: clip_files(setup, split) for split in ("train", "val")}
+    read: list[object] = []
+    original = NaiveLoader.features
+    monkeypatch.setattr(NaiveLoader, "features", lambda self, path: (read.append(path), original(self, path))[1])
+    naive_epoch(setup, loader, files, setup.optimizer(), 0)
+    assert len(read) == len(set(map(str, read))) == sum(len(part) for part in files.values())
+    assert setup.module.steps_done == len(setup.batches(0))
+
+
+@pytest.mark.parametrize("augmentation", ["on", "off"])
+def test_the_arithmetic_is_that_of_the_run(augmentation: str) -> None:
+    """As many optimizer steps as the run, over as many epochs."""
+    words = ["model=efficientat", f"augmentation={augmentation}", "logger=none", *FEW]
+    watch = watched_run(composed(words))
+    assert len(watch.epochs) == 2
+    setup = Setup.of(composed(words))
+    measured = bare(setup)
+    assert len(measured.epochs) == 2
+    assert setup.module.steps_done == 2 * len(setup.batches(0))
+
+
+def test_both_sides_train_on_the_same_clips() -> None:
+    from sousa_bench.benchmarking.naive import naive
+
+    with pytest.raises(ConfigError, match="augmentation=off"):
+        naive(["augmentation=on", *FEW], repeats=1)
