@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import tempfile
 from pathlib import Path
 
@@ -71,6 +72,8 @@ def serve(
                 max_file_size=page.MAX_FILE_SIZE,
                 theme=page.theme(),
             )
+            if share and not public:
+                print("no public address could be had from Gradio's servers: the page is here alone", file=sys.stderr)
             print(f"model: {predictor.name}\npage: {public or address}  (Ctrl-C ends it)", flush=True)
             signal.pause()
         except OSError as error:

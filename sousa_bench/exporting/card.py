@@ -98,8 +98,14 @@ def _usage(facts: Mapping[str, Any]) -> str:
         f"The graph itself cuts a clip to its first {preparation['max_duration']:g} s, rounds it to 16 bits as in "
         f"training, pads it to a multiple of {preparation['quantum']:g} s and computes the features. All clips of a "
         f"batch have the same length. At export {check['runtime']} was compared with the PyTorch model at "
-        f"{len(check['seconds'])} lengths: the logits differed by {check['onnx_error']:.1e} at most.\n"
+        f"{len(check['seconds'])} lengths: the logits differed by {check['onnx_error']:.1e} at most."
+        f"{_precision(facts)}\n"
     )
+
+
+def _precision(facts: Mapping[str, Any]) -> str:
+    precision = facts["environment"].get("precision", "32-true")
+    return "" if precision == "32-true" else f" The run itself was trained and tested in {precision}, this is float32."
 
 
 def _origin(facts: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from onnx.compose import merge_models
 
 import sousa_bench
 from sousa_bench.augmentation import FULL_SCALE
+from sousa_bench.errors import UserError
 from sousa_bench.exporting.network import PaddedClips
 from sousa_bench.models.base import AudioModel
 
@@ -117,22 +118,30 @@ def preparation(grid: Grid, ir_version: int) -> onnx.ModelProto:
 
 
 def padded_graph(model: AudioModel, grid: Grid) -> onnx.ModelProto:
-    """What PyTorch writes of :class:`PaddedClips`: ``padded`` and ``length`` → ``logits``."""
+    """What PyTorch writes of :class:`PaddedClips`: ``padded`` and ``length`` → ``logits``.
+
+    Raises:
+        UserError: The model does what no graph can.
+    """
     clips = PaddedClips(model, grid.longest)
     samples = min(2 * grid.step, grid.longest)
     example = (torch.zeros(2, samples), torch.tensor([samples - 1]))
     free = torch.export.Dim.DYNAMIC
-    with torch.no_grad(), _quiet():
-        program = torch.onnx.export(
-            clips,
-            example,
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["padded", "length"],
-            output_names=[OUTPUT],
-            dynamic_shapes=({0: free, 1: free}, None),
-            verbose=False,
-        )
+    try:
+        with torch.no_grad(), _quiet():
+            program = torch.onnx.export(
+                clips,
+                example,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=["padded", "length"],
+                output_names=[OUTPUT],
+                dynamic_shapes=({0: free, 1: free}, None),
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise UserError(f"model={model.name} can't be written as an ONNX graph: {reason}") from error
     assert program is not None
     return program.model_proto
 

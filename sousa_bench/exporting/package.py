@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import onnx
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from sousa_bench.errors import UserError
@@ -56,6 +57,7 @@ def export(
     Raises:
         UserError: No such run, a method that doesn't merge, a failed check, a destination that is in the way.
     """
+    destination = destination.absolute()
     refuse(destination, force)
     if is_package(place):
         raise ExportError(f"{place}: is a package already; give a run's folder or a sweep")
@@ -63,11 +65,17 @@ def export(
     assert predictor.run is not None
     say(f"run {predictor.run.name}")
     model = merged_model(predictor)
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
+    except OSError as error:
+        raise ExportError(f"{destination}: can't be written: {error}") from error
     try:
         _fill(draft, predictor, model, command, say)
         _publish(draft, destination)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise ExportError(f"{destination}: can't be written: {error}") from error
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +19,6 @@ from sousa_bench.export import main
 from sousa_bench.paths import conf_folder
 from sousa_bench.result import write_result
 from sousa_bench.run import SAMPLE_RATES, run
-
-# Torch traces every symbol of an export for whoever listens; pytest's log handler would, and takes as long again.
-logging.getLogger("torch.__trace").propagate = False
 
 SMALL = [
     "data.synthetic.clips=60",

@@ -64,6 +64,7 @@ VARIANTS = [
     ("ast", {}, 5.0),
     ("ast", {}, 13.3),
     ("htsat", {}, 5.0),
+    ("htsat", {}, 12.0),
     ("htsat", {"length_mode": "repeat"}, 5.0),
     ("htsat", {"variant": "clap"}, 5.0),
     ("beats", {}, 5.0),

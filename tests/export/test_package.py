@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import soundfile as sf
+import torch
 from safetensors.numpy import load_file
 
 from sousa_bench import export as command
@@ -134,6 +135,23 @@ def test_force_replaces_a_package_and_a_failure_keeps_the_old_one(finished, pack
         "model.safetensors",
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_place_that_cannot_be_written_is_one_message(finished, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert command.main([str(finished.folder), str(tmp_path / "file" / "package")]) == 1
+    assert "can't be written" in capsys.readouterr().err
+
+
+def test_a_model_that_no_graph_can_hold_is_one_message(finished, tmp_path, monkeypatch, capsys):
+    def fail(*args, **kwargs):
+        raise torch.onnx.OnnxExporterError("a size depends on the data\nand more")
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    assert command.main([str(finished.folder), str(tmp_path / "new")]) == 1
+    said = capsys.readouterr().err
+    assert said == "error: model=efficientat can't be written as an ONNX graph: a size depends on the data\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_never_replaces_what_is_no_package(finished, tmp_path, capsys):
