@@ -160,7 +160,7 @@ class _Search:
                 self.trials.prune(asked)  # the kill came after its end, and before that was told
                 self.progress.end(Outcome(job, "pruned", record.read(job.folder).get("error")))
                 pairs.remove((asked, job))
-        sweep.jobs = [job for _, job in pairs]
+        sweep.jobs = [job for _, job in pairs if job.decision != "duplicate"]
         if not pairs:
             return
         watcher = None
@@ -175,7 +175,10 @@ class _Search:
                 watcher.end()
         outcomes = {outcome.job.fingerprint: outcome for outcome in session.current.outcomes}
         for asked, job in pairs:
-            self._tell(asked, job, outcomes.get(job.fingerprint))
+            outcome = outcomes.get(job.fingerprint)
+            if outcome is not None and job.decision == "duplicate":  # two trials of a batch drew the same values
+                self.progress.outcomes[job.index] = Outcome(job, outcome.status, reused=True)
+            self._tell(asked, job, outcome)
 
     def _number(self, batch: Sequence[Asked], jobs: Sequence[Job]) -> None:
         """Let the jobs of a batch have their places in the whole search."""
@@ -233,7 +236,8 @@ class _Search:
         beside = (
             "the baseline" if best.number == 0 else f"baseline {base.value:.4f}" if base else "baseline not completed"
         )
-        command = rerun_command([*session.hydra_words(), *self.space.overrides(best.params)], None, session.flags())
+        here = [word for word in session.hydra_words() if not word.startswith(("hydra/launcher", "hydra.launcher"))]
+        command = rerun_command([*here, *self.space.overrides(best.params)], None, session.flags())
         return [
             f"Best: trial {best.number}, {metric}={best.value:.4f} ({beside}): {' '.join(self.space.own(best.params))}",
             f"Run it: {command}",

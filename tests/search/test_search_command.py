@@ -155,3 +155,13 @@ def test_another_space_or_config_under_the_same_name_is_refused(command: Command
     assert "another space" in command(*words, "peft.r=choice(4,8)", code=2)
     assert "another config" in command(*words, "trainer.max_epochs=5", code=2)
     assert states(command) == ["COMPLETE"]
+
+
+def test_trials_that_draw_the_same_values_are_run_once(command: Command) -> None:
+    words = ("-m", "hydra/sweeper=optuna", "sweep=s", "peft.r=8,16", "hydra.sweeper.n_trials=6", "n_jobs=3", UNPRUNED)
+    output = command(*words)
+    assert states(command) == ["COMPLETE"] * 6
+    assert len(results(command)) == output.count("Experiment ") == 2
+    assert "Progress: 6/6 (100.0%)" in output or "Completed already 6/6" in output
+    values = {(trial.params["peft.r"], trial.value) for trial in trials(command)}
+    assert len(values) == 2

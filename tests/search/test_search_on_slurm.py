@@ -1,0 +1,74 @@
+"""A search whose batches are Slurm job arrays: pruned from afar, left alone, and watched again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from tests.search.test_search_command import results, states
+from tests.slurm.cluster import Cluster, lacking
+from tests.sweep.running import ROOT, Command, until
+
+pytestmark = pytest.mark.slurm
+APP = [sys.executable, str(ROOT / "tests" / "search" / "app.py")]
+SMALL = ("hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=0.5")
+SLURM = (
+    "hydra/launcher=slurm",
+    "hydra.launcher.poll=1",
+    "hydra.launcher.gpus_per_node=null",
+    *SMALL,
+)
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    if reason := lacking(accounting=False):
+        pytest.skip(reason)
+    started = Cluster(tmp_path_factory.mktemp("slurm") / "s", accounting=False)
+    try:
+        started.start()
+        yield started
+    finally:
+        started.stop()
+
+
+@pytest.fixture
+def command(tmp_path: Path, cluster: Cluster) -> Iterator[Command]:
+    yield Command(tmp_path, APP, OMP_NUM_THREADS="1", **cluster.environment)
+    cluster.command("scancel", "--user=root")
+
+
+def test_a_search_prunes_on_slurm_and_is_taken_up(command: Any) -> None:
+    words = (
+        "-m",
+        "hydra/sweeper=optuna",
+        "peft.learning_rate=tag(log,interval(1e-6,1e-4))",
+        "sweep=s",
+        "hydra.sweeper.n_trials=4",
+        "hydra/sweeper/pruner=threshold",
+        "trainer.max_epochs=12",
+        "task.seconds=0.4",
+        *SLURM,
+        "hydra.launcher.array_parallelism=2",
+    )
+    process = command.start(*words)
+    until(lambda: process.poll() is not None or list(command.folder.glob("multirun/s/*/history.json")), timeout=120)
+    assert process.poll() is None, process.communicate()[0]
+    os.kill(process.pid, signal.SIGKILL)  # the jobs go on
+    process.communicate()
+    output = command(*words, timeout=300)
+    assert set(states(command)) == {"COMPLETE", "PRUNED"}, output
+    assert len(states(command)) == 4
+    assert "4 trials" in output
+    given_up = [result for result in results(command) if result["status"] == "interrupted"]
+    assert given_up
+    assert {result["failure"]["cause"] for result in given_up} == {"pruned"}
