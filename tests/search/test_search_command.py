@@ -84,6 +84,7 @@ def test_a_killed_search_goes_on_and_loses_nothing(command: Command) -> None:
     assert states(command) == ["COMPLETE"] * 22
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_trial_for_the_next_time(command: Command) -> None:
     words = (*SEARCH, "hydra.sweeper.n_trials=3", UNPRUNED, "task.seconds=0.2")
     process = command.start(*words)
@@ -100,13 +101,13 @@ def test_ctrl_c_leaves_a_trial_for_the_next_time(command: Command) -> None:
 
 
 def test_a_run_that_lags_behind_is_given_up_and_says_so(command: Command) -> None:
-    space = "peft.learning_rate=choice(1e-3,1e-2,1e-5)"
-    words = ("-m", "hydra/sweeper=optuna", space, "sweep=s", "hydra.sweeper.n_trials=6", "trainer.max_epochs=12")
+    space = "peft.learning_rate=tag(log,interval(1e-6,1e-4))"
+    words = ("-m", "hydra/sweeper=optuna", space, "sweep=s", "hydra.sweeper.n_trials=3", "trainer.max_epochs=12")
     words = (*words, "hydra/sweeper/pruner=threshold", "hydra.sweeper.poll=0.05", "task.seconds=0.15")
     output = command(*words)  # exit code 0
     given_up = [trial for trial in trials(command) if trial.state.name == "PRUNED"]
     assert given_up
-    assert {trial.params["peft.learning_rate"] for trial in given_up} == {"1e-05"}
+    assert [trial.number for trial in given_up] == [1, 2]  # the baseline, though it lies outside, is not
     records = [result for result in results(command) if result["status"] != "completed"]
     assert records
     for record in records:
@@ -116,11 +117,10 @@ def test_a_run_that_lags_behind_is_given_up_and_says_so(command: Command) -> Non
         assert record["metrics"] == {}
         assert 3 <= len(record["history"]) < 12
     assert "PRUNED: " in output
-    assert re.search(r"Search ended: 6 of 6 trials: .* pruned", output)
+    assert re.search(r"Search ended: 3 of 3 trials: 1 completed, 2 pruned", output)
     assert "Experiment" not in command(*words)
-    [own] = {record["command"] for record in records}
-    command(*shlex.split(own)[3:])  # it goes on to its end when somebody asks for it
-    assert {result["status"] for result in results(command)} == {"completed"}
+    command(*shlex.split(records[0]["command"])[3:])  # it goes on to its end when somebody asks for it
+    assert [result["status"] for result in results(command)].count("completed") == 2
 
 
 def test_a_failed_trial_is_told_and_stops_nothing(command: Command) -> None:
@@ -147,14 +147,6 @@ def test_what_can_not_be_searched_is_refused_before_anything_starts(
     assert output.startswith("Error: ")
     assert says in output
     assert not (command.folder / "multirun").exists()
-
-
-def test_another_space_or_config_under_the_same_name_is_refused(command: Command) -> None:
-    words = (*SEARCH, "hydra.sweeper.n_trials=1", UNPRUNED)
-    command(*words)
-    assert "another space" in command(*words, "peft.r=choice(4,8)", code=2)
-    assert "another config" in command(*words, "trainer.max_epochs=5", code=2)
-    assert states(command) == ["COMPLETE"]
 
 
 def test_trials_that_draw_the_same_values_are_run_once(command: Command) -> None:

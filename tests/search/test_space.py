@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def test_there_is_a_space_for_every_method() -> None:
     assert [path.stem for path in sorted((conf_folder() / "peft").glob("*.yaml"))] == SPACES
 
 
-OFTEN = ("lora", "adalora", "ia3", "full", "head")
+OFTEN = ("lora", "adalora", "full")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in OFTEN else pytest.mark.slow) for n in SPACES])
@@ -171,6 +172,20 @@ def test_a_trial_that_was_half_drawn_is_taken_up(tmp_path: Path) -> None:
     assert asked.params["b"] in ("x", "y")
     assert [each.number for each in trials.next(5)] == [2]
     assert trials.next(5) == []
+
+
+def test_another_space_metric_or_config_under_the_same_name_is_refused(tmp_path: Path) -> None:
+    Trials(tmp_path, SMALL, settings())
+    Trials(tmp_path, SMALL, settings(n_trials=9, pruner={"_target_": "optuna.pruners.MedianPruner"}))
+    wider = replace(SMALL, distributions={**SMALL.distributions, "a": FloatDistribution(0, 2)})
+    for space_, changed, says in (
+        (wider, {}, "another space"),
+        (SMALL, {"metric": "val_f1_macro"}, "another metric"),
+        (SMALL, {"direction": "minimize"}, "another direction"),
+        (replace(SMALL, identity="1" * 64), {}, "another config"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            Trials(tmp_path, space_, settings(**changed))
 
 
 def test_draws_go_on_where_they_were(tmp_path: Path) -> None:
