@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,43 @@ class RunLogger:
         """Close this run's log; ``exit_code`` 1 marks it as failed at Weights & Biases."""
         if isinstance(self.logger, WandbLogger):
             self.logger.experiment.finish(exit_code=exit_code)
+
+
+class Pending(Logger):
+    """Stands for a logger that another thread is opening: training begins meanwhile, what is logged waits.
+
+    Args:
+        opening: What will give it.
+    """
+
+    def __init__(self, opening: Future[RunLogger]) -> None:
+        super().__init__()
+        if opening.done():
+            opening.result()  # an impossible setting shows at once, and before training
+        self._opening = opening
+
+    @property
+    def name(self) -> str | None:
+        """None: Lightning would make a folder of it."""
+        return None
+
+    @property
+    def version(self) -> int | str | None:
+        """See ``name``."""
+        return None
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log once the logger is there."""
+        if (logger := self._opening.result().logger) is not None:
+            logger.log_metrics(dict(metrics), step)
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """The whole config is logged when the logger is opened."""
+
+    def finalize(self, status: str) -> None:
+        """Let the logger write what it holds."""
+        if (logger := self._opening.result().logger) is not None:
+            logger.finalize(status)
 
 
 def none(folder: Path, **_: Any) -> RunLogger:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from sousa_bench.build import build
 from sousa_bench.checkpoint import Checkpoints, KeepState, LoadOptimizer, Stop, best_epoch, restore
 from sousa_bench.classifier import Classifier, Optimization
 from sousa_bench.data.datamodule import FeatureMemory, SousaDataModule
-from sousa_bench.loggers import RunLogger
+from sousa_bench.loggers import Pending, RunLogger
 from sousa_bench.metrics import per_class
 from sousa_bench.peft import inject
 from sousa_bench.peft.warm import warm_start
@@ -67,6 +68,7 @@ class _Run:
     module: Classifier
     trainer: pl.Trainer
     state: dict[str, Any] | None
+    _opening: Future[RunLogger]
     fit_seconds: float
     fit_peak: int
 
@@ -87,23 +89,30 @@ class _Run:
         _quiet_libraries()
         hardware.set_up(self.accelerator)
         self.recorder.add(environment=hardware.environment(self.accelerator, self.precision))
-        with self.recorder.phase("data"):
-            self._prepare_data()
-        logger = self._logger()
-        exit_code = 1
-        try:
-            self._fit_with_memory_left(logger)
-            with self.recorder.phase("test"):
-                self._test(logger)
-            exit_code = 0
-        finally:
-            self._close(logger, exit_code)
+        with ThreadPoolExecutor(1, "logger") as pool:  # W&B takes half a second, most of it waiting
+            self._opening = pool.submit(self._open_logger)
+            exit_code = 1
+            try:
+                with self.recorder.phase("data"):
+                    self._prepare_data()
+                self._fit_with_memory_left()
+                with self.recorder.phase("test"):
+                    self._test()
+                exit_code = 0
+            finally:
+                self._close(exit_code)
 
-    def _close(self, logger: RunLogger, exit_code: int) -> None:
+    @property
+    def logger(self) -> RunLogger:
+        """The run's logger, waited for where it is not open yet."""
+        return self._opening.result()
+
+    def _close(self, exit_code: int) -> None:
         try:
-            logger.finish(exit_code)
+            self.logger.finish(exit_code)
         except Exception as error:  # the result is complete: what its log lacks is a warning
-            self._warn(f"the run's log could not be closed: {type(error).__name__}: {error}")
+            if exit_code == 0:
+                self._warn(f"the run's log could not be closed: {type(error).__name__}: {error}")
 
     def _prepare_data(self) -> None:
         self.data = build(self.cfg.data)
@@ -116,7 +125,7 @@ class _Run:
         self.recorder.warn(message)
         log.warning(message)
 
-    def _logger(self) -> RunLogger:
+    def _open_logger(self) -> RunLogger:
         cfg = self.cfg
         if distributed.rank() > 0:
             return RunLogger(None)
@@ -129,7 +138,7 @@ class _Run:
             resolved=OmegaConf.to_container(cfg, resolve=True),
         )
 
-    def _fit_with_memory_left(self, logger: RunLogger) -> None:
+    def _fit_with_memory_left(self) -> None:
         """Fit; when memory runs out, go on from the last checkpoint with half the micro-batch."""
         micro = self.settings.micro_batch_size or self.settings.batch_size
         evaluation = self.settings.eval_batch_size
@@ -137,7 +146,7 @@ class _Run:
             try:
                 self._build(micro, evaluation)
                 with self.recorder.phase("fit"):
-                    self._fit(logger)
+                    self._fit()
                 return
             except Exception as error:
                 if not hardware.out_of_memory(error) or micro == evaluation == 1:
@@ -245,7 +254,7 @@ class _Run:
             FeatureMemory(settings.feature_memory_mb * 2**20),
         )
 
-    def _fit(self, logger: RunLogger) -> None:
+    def _fit(self) -> None:
         state, settings = self.state, self.settings
         callbacks: list[pl.Callback] = [EpochBar()] if settings.progress else []
         keep = KeepState(
@@ -262,7 +271,7 @@ class _Run:
             restore(self.module, state)
             callbacks.append(LoadOptimizer(state["optimizer"], state["epoch"]))
             log.info("going on from epoch %d, step %d", state["epoch"] + 1, state["step"])
-        self.trainer = self._trainer(logger, callbacks)
+        self.trainer = self._trainer(callbacks)
         if not (state and state["finished"]):
             self.stop.training = True
             try:
@@ -272,7 +281,7 @@ class _Run:
         self.fit_seconds = keep.fit_seconds
         self.fit_peak = max(self.peak, hardware.peak_memory(self.accelerator))
 
-    def _trainer(self, logger: RunLogger, callbacks: list[pl.Callback]) -> pl.Trainer:
+    def _trainer(self, callbacks: list[pl.Callback]) -> pl.Trainer:
         return pl.Trainer(
             accelerator=self.accelerator,
             devices=self.settings.devices,
@@ -286,13 +295,13 @@ class _Run:
             enable_progress_bar=False,
             enable_model_summary=False,
             log_every_n_steps=1,
-            logger=logger.logger or False,
+            logger=Pending(self._opening),
             callbacks=callbacks,
             plugins=[distributed.cluster_environment()],
             default_root_dir=self.folder,
         )
 
-    def _test(self, logger: RunLogger) -> None:
+    def _test(self) -> None:
         state = self.checkpoints.last()
         assert state is not None, "the fit's end always writes a checkpoint"
         self.injection.load_trainable_state(self.checkpoints.best(state))
@@ -304,7 +313,7 @@ class _Run:
         index, logits = self.module.outputs["test"]
         labels = self.module.clips["test"].labels[index]
         table = self.module.clips["test"].table.iloc[index.numpy()]
-        self._report(logger)
+        self._report()
         self.recorder.add(per_class=per_class(logits, labels, RUDIMENTS))
         noted = outcome_warnings(
             logits,
@@ -319,7 +328,7 @@ class _Run:
             write_predictions(self.folder / PREDICTIONS_FILE, table, logits)
             self.injection.save(self.folder / ADAPTER_FOLDER, self.cfg)
 
-    def _report(self, logger: RunLogger) -> None:
+    def _report(self) -> None:
         history = self.module.history
         best = history[best_epoch(history) - 1]
         parameters = self.injection.parameters
@@ -351,7 +360,7 @@ class _Run:
             },
             peft=self.injection.facts(),
             files={"predictions": PREDICTIONS_FILE, "adapter": ADAPTER_FOLDER},
-            **logger.facts,
+            **self.logger.facts,
         )
 
 
