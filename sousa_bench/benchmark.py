@@ -31,7 +31,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--augmentation", nargs="+", choices=("on", "off"), default=["off"], help="for overhead (off)")
     made.add_argument("--epochs", type=_count, default=3, help="of each measured run (3); the first one doesn't count")
     made.add_argument("--repeats", type=_count, default=3, help="turns of both sides (3)")
-    made.add_argument("--with-naive-sweep", action="store_true", help="the sweep as naive processes too; takes long")
+    made.add_argument(
+        "--naive-runs", type=int, default=4, metavar="N", help="of the sweep, as naive processes, spread over it (4)"
+    )
     made.add_argument(
         "--json", type=Path, help="where to write the figures (benchmark.json)", default=Path("benchmark.json")
     )

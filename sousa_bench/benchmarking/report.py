@@ -90,7 +90,7 @@ def _cache(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def _sweep(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     variant = [] if options.variant == "tiny" else [f"model.variant={options.variant}"]
     words = [f"model={','.join(options.models)}", *variant, *options.overrides]
-    yield sweep(words, with_naive=options.with_naive_sweep).as_dict()
+    yield sweep(words, naive_runs=options.naive_runs).as_dict()
 
 
 def _inference(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -124,12 +124,14 @@ def _cache_line(row: dict[str, Any]) -> str:
 
 
 def _sweep_line(row: dict[str, Any]) -> str:
-    slow = "" if row["ratio"] is None else f"; naive {row['naive_seconds']:.0f} s, {row['ratio']:.2f} times as fast"
-    return (
+    line = (
         f"{row['runs']} runs, {row['n_jobs']} at a time: {row['wall_seconds']:.1f} s, arithmetic "
-        f"{row['compute_seconds']:.1f} s, overhead {100 * row['share']:.1f} % "
-        f"({row['seconds_per_run']:.2f} s a run){slow}"
+        f"{row['compute_seconds']:.1f} s, overhead {100 * row['share']:.1f} % ({row['seconds_per_run']:.2f} s a run)"
     )
+    if row["ratio"] is None:
+        return line
+    naive = f"naive {row['naive_seconds']:.0f} s, from {row['naive_runs']} of the runs"
+    return f"{line}; {naive}: {row['ratio']:.2f} times as fast"
 
 
 def _inference_line(row: dict[str, Any]) -> str:

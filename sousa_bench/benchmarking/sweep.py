@@ -33,7 +33,9 @@ class SweepFigures:
         n_jobs: Runs at the same time.
         wall_seconds: From the command's start to its end.
         compute_seconds: The arithmetic of all runs, divided by the runs at the same time.
-        naive_seconds: The same runs as one naive process after another; None where that was not measured.
+        naive_seconds: The same runs as one naive process after another, scaled up from ``naive_runs`` of them; None
+            where that was not measured.
+        naive_runs: How many of the runs the naive side was measured on, spread over the sweep.
     """
 
     setup: str
@@ -42,6 +44,7 @@ class SweepFigures:
     wall_seconds: float
     compute_seconds: float
     naive_seconds: float | None
+    naive_runs: int
 
     @property
     def share(self) -> float:
@@ -63,12 +66,12 @@ class SweepFigures:
         return {**asdict(self), "share": self.share, "seconds_per_run": self.seconds_per_run, "ratio": self.ratio}
 
 
-def sweep(overrides: Sequence[str], *, with_naive: bool) -> SweepFigures:
+def sweep(overrides: Sequence[str], *, naive_runs: int) -> SweepFigures:
     """Do a sweep, then the arithmetic of its runs side by side as the sweep did them, then the naive processes.
 
     Args:
         overrides: Of the sweep; what they leave open is the comparison's.
-        with_naive: Whether to measure those too: it takes several times as long as the sweep.
+        naive_runs: How many of the runs to do as naive processes, evenly spread; all take many times the sweep's time.
     """
     given = dict(word.partition("=")[::2] for word in overrides)
     matrix = {**MATRIX, **{key: value for key, value in given.items() if key in MATRIX}}
@@ -86,13 +89,13 @@ def sweep(overrides: Sequence[str], *, with_naive: bool) -> SweepFigures:
             pool.map(lambda item: ask("compute", item[1], places[item[0] % n_jobs]), enumerate(combinations))
         )
     arithmetic = sum(sum(each["epochs"]) + each["test"] for each in compute) / n_jobs
-    slow = None
-    if with_naive:
+    slow, naive_runs = None, min(naive_runs, len(combinations))
+    if naive_runs:
         started = time.perf_counter()
-        for combination in combinations:
-            ask("naive_run", combination)
-        slow = time.perf_counter() - started
-    return SweepFigures(" ".join(overrides), len(combinations), n_jobs, wall, arithmetic, slow)
+        for number in range(naive_runs):
+            ask("naive_run", combinations[number * len(combinations) // naive_runs + number % 2])
+        slow = (time.perf_counter() - started) * len(combinations) / naive_runs
+    return SweepFigures(" ".join(overrides), len(combinations), n_jobs, wall, arithmetic, slow, naive_runs)
 
 
 def _whole_sweep(words: Sequence[str]) -> float:
