@@ -62,8 +62,8 @@ class Progress:
         outcomes = self.outcomes.values()
         skipped = sum(outcome.reused or outcome.status == "skipped" for outcome in outcomes)
         completed = sum(outcome.status == "completed" and not outcome.reused for outcome in outcomes)
-        pruned = sum(outcome.status == "pruned" for outcome in outcomes)
-        interrupted = sum(outcome.status == "interrupted" for outcome in outcomes)
+        pruned = sum(outcome.status == "pruned" and not outcome.reused for outcome in outcomes)
+        interrupted = sum(outcome.status == "interrupted" and not outcome.reused for outcome in outcomes)
         return {
             "completed": completed,
             "failed": len(self.outcomes) - completed - skipped - pruned - interrupted,

@@ -388,6 +388,16 @@ def test_interrupted_runs_are_no_failed_ones(tmp_path: Path) -> None:
     assert "Completed: 1, Failed: 1, Skipped: 0, Interrupted: 1" in progress.lines()
 
 
+@pytest.mark.parametrize("status", ["completed", "pruned", "interrupted", "failed"])
+def test_the_counts_of_a_duplicate_add_up(tmp_path: Path, status: str) -> None:
+    """A trial that drew the values of another shares its end, whatever that was, and counts once: as skipped."""
+    progress = Progress(2, 1)
+    progress.end(Outcome(job(tmp_path, 1), status, seconds=1.0))
+    progress.end(Outcome(job(tmp_path, 2), status, reused=True))
+    others = dict.fromkeys(("completed", "pruned", "interrupted", "failed"), 0)
+    assert progress.counts() == others | {status: 1, "skipped": 1}
+
+
 def test_a_rank_that_cannot_start_leaves_no_other_behind(tmp_path: Path) -> None:
     ended: list[int] = []
 
@@ -414,11 +424,14 @@ def test_a_rank_that_cannot_start_leaves_no_other_behind(tmp_path: Path) -> None
 
 
 def test_a_refused_sweep_leaves_nothing_but_what_was_there(tmp_path: Path) -> None:
-    fresh, used = tmp_path / "day" / "fresh", tmp_path / "day2" / "used"
-    for folder in (fresh, used / "run"):
+    fresh, used, queued = (tmp_path / day / "sweep" for day in ("day", "day2", "day3"))
+    for folder in (fresh, used / "run", queued):
         folder.mkdir(parents=True)
+    entry = {"fingerprint": "f", "slurm_job_id": "12_0"}
+    (queued / "sweep.json").write_text(json.dumps({"jobs": [entry]}))
     (fresh / "sweep.json").write_text("{}")
     (used / "run" / "result.json").write_text("{}")
-    withdraw(fresh), withdraw(used)
+    withdraw(fresh), withdraw(used), withdraw(queued)
     assert not fresh.parent.exists()
     assert (used / "run" / "result.json").exists()
+    assert (queued / "sweep.json").exists()
