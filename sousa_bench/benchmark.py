@@ -32,12 +32,20 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--epochs", type=_count, default=3, help="of each measured run (3); the first one doesn't count")
     made.add_argument("--repeats", type=_count, default=3, help="turns of both sides (3)")
     made.add_argument(
-        "--naive-runs", type=int, default=4, metavar="N", help="of the sweep, as naive processes, spread over it (4)"
+        "--naive-runs",
+        type=_none_or_more,
+        default=4,
+        metavar="N",
+        help="of the sweep, as naive processes, spread over it (4)",
     )
     made.add_argument(
         "--json", type=Path, help="where to write the figures (benchmark.json)", default=Path("benchmark.json")
     )
     return made
+
+
+def _none_or_more(text: str) -> int:
+    return 0 if text == "0" else _count(text)
 
 
 def _count(text: str) -> int:

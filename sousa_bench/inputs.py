@@ -67,7 +67,7 @@ class ClipInputs:
         self.memory = memory
         self._frames_of: dict[int, int] = {}
         self.prefix: FrozenPrefix | None = frozen_prefix(
-            injection, clips, self._features_of, self.frames, memory.limit_bytes
+            injection, clips, self._unremembered, self.frames, memory.limit_bytes
         )
 
     @property
@@ -132,11 +132,17 @@ class ClipInputs:
     def _whole(self, parts: State) -> Tensor:
         return self.model.backbone(*parts)
 
-    def _features_of(self, split: str, index: np.ndarray, frames: int) -> tuple[Tensor, Tensor | None]:
+    def _unremembered(self, split: str, index: np.ndarray, frames: int) -> tuple[Tensor, Tensor | None]:
+        """For a frozen part, whose output is remembered instead."""
+        return self._features_of(split, index, frames, keep=False)
+
+    def _features_of(
+        self, split: str, index: np.ndarray, frames: int, *, keep: bool = True
+    ) -> tuple[Tensor, Tensor | None]:
         """The same, padded to at least so many frames."""
         rows = self.memory.get(split, index)
         if rows is None:
-            rows = self._computed_rows(split, index)
+            rows = self._computed_rows(split, index, keep)
         frames = max(frames, *(len(features) for features, _ in rows))
         value = self.model.frontend.pad_value
         features = torch.stack([pad(row, (0, 0, 0, frames - len(row)), value=value) for row, _ in rows])
@@ -145,7 +151,7 @@ class ClipInputs:
         masks = [pad(mask, (0, frames - len(mask)), value=True) for _, mask in rows if mask is not None]
         return features.to(self.device), torch.stack(masks).to(self.device)
 
-    def _computed_rows(self, split: str, index: np.ndarray) -> list[tuple[Tensor, Tensor | None]]:
+    def _computed_rows(self, split: str, index: np.ndarray, keep: bool) -> list[tuple[Tensor, Tensor | None]]:
         clips = self.clips[split]
         rows: dict[int, tuple[Tensor, Tensor | None]] = {}
         for samples in np.unique(clips.padded[index]):
@@ -153,7 +159,8 @@ class ClipInputs:
             same = index[places]
             waveform = self._floats(clips.waveform(same, int(samples)))
             features, mask = self.model.features(waveform, torch.from_numpy(clips.lengths[same]).to(self.device))
-            self.memory.put(split, same, features, mask)
+            if keep:
+                self.memory.put(split, same, features, mask)
             rows |= {int(p): (features[r], None if mask is None else mask[r]) for r, p in enumerate(places)}
         return [rows[place] for place in range(len(index))]
 

@@ -43,8 +43,6 @@ class Pending(Logger):
 
     def __init__(self, opening: Future[RunLogger]) -> None:
         super().__init__()
-        if opening.done():
-            opening.result()  # an impossible setting shows at once, and before training
         self._opening = opening
 
     @property
@@ -82,6 +80,16 @@ def csv(folder: Path, **_: Any) -> RunLogger:
     return RunLogger(logger, {"csv": str(Path(logger.log_dir, "metrics.csv").relative_to(folder))})
 
 
+def check_mode(mode: str | None) -> None:
+    """Refuse what W&B's mode can't be; None is another logger's.
+
+    Raises:
+        ConfigError: The mode is neither offline nor online.
+    """
+    if mode not in (None, "offline", "online"):
+        raise ConfigError(f"logger.mode={mode!r} can't be: it must be offline or online (or take logger=none)")
+
+
 def weights_and_biases(
     folder: Path,
     *,
@@ -110,8 +118,7 @@ def weights_and_biases(
     """
     import wandb
 
-    if mode not in ("offline", "online"):
-        raise ConfigError(f"logger.mode={mode!r} can't be: it must be offline or online (or take logger=none)")
+    check_mode(mode)
     os.environ["WANDB_SILENT"] = "true"
     logging.getLogger("wandb").setLevel(logging.ERROR)
     run = wandb.init(

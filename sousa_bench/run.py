@@ -17,7 +17,7 @@ from sousa_bench.build import build
 from sousa_bench.checkpoint import Checkpoints, KeepState, LoadOptimizer, Stop, best_epoch, restore
 from sousa_bench.classifier import Classifier, Optimization
 from sousa_bench.data.datamodule import FeatureMemory, SousaDataModule
-from sousa_bench.loggers import Pending, RunLogger
+from sousa_bench.loggers import Pending, RunLogger, check_mode
 from sousa_bench.metrics import per_class
 from sousa_bench.peft import inject
 from sousa_bench.peft.warm import warm_start
@@ -89,18 +89,22 @@ class _Run:
         _quiet_libraries()
         hardware.set_up(self.accelerator)
         self.recorder.add(environment=hardware.environment(self.accelerator, self.precision))
-        with ThreadPoolExecutor(1, "logger") as pool:  # W&B takes half a second, most of it waiting
-            self._opening = pool.submit(self._open_logger)
-            exit_code = 1
-            try:
-                with self.recorder.phase("data"):
-                    self._prepare_data()
-                self._fit_with_memory_left()
-                with self.recorder.phase("test"):
-                    self._test()
-                exit_code = 0
-            finally:
-                self._close(exit_code)
+        check_mode(self.cfg.logger.get("mode"))
+        pool = ThreadPoolExecutor(1, "logger")  # W&B takes half a second, most of it waiting
+        self._opening = pool.submit(self._open_logger)
+        exit_code = 1
+        try:
+            with self.recorder.phase("data"):
+                self._prepare_data()
+            if self.cfg.logger.get("mode") == "online":  # a wrong key or a dead network shows before training
+                self._opening.result()
+            self._fit_with_memory_left()
+            with self.recorder.phase("test"):
+                self._test()
+            exit_code = 0
+        finally:
+            pool.shutdown(wait=False)
+            self._close(exit_code)
 
     @property
     def logger(self) -> RunLogger:
@@ -108,6 +112,8 @@ class _Run:
         return self._opening.result()
 
     def _close(self, exit_code: int) -> None:
+        if exit_code and not self._opening.done():
+            return  # a run that is to end does not wait for its log to begin
         try:
             self.logger.finish(exit_code)
         except Exception as error:  # the result is complete: what its log lacks is a warning

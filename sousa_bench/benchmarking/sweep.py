@@ -92,10 +92,17 @@ def sweep(overrides: Sequence[str], *, naive_runs: int) -> SweepFigures:
     slow, naive_runs = None, min(naive_runs, len(combinations))
     if naive_runs:
         started = time.perf_counter()
-        for number in range(naive_runs):
-            ask("naive_run", combinations[number * len(combinations) // naive_runs + number % 2])
+        for place in spread(len(combinations), naive_runs):
+            ask("naive_run", combinations[place])
         slow = (time.perf_counter() - started) * len(combinations) / naive_runs
     return SweepFigures(" ".join(overrides), len(combinations), n_jobs, wall, arithmetic, slow, naive_runs)
+
+
+def spread(count: int, chosen: int) -> list[int]:
+    """Positions of so many of ``count`` runs, evenly spread, by turns at even and odd places."""
+    places = [number * count // chosen for number in range(chosen)]
+    room = count // chosen > 1
+    return [place + number % 2 if room else place for number, place in enumerate(places)]
 
 
 def _whole_sweep(words: Sequence[str]) -> float:

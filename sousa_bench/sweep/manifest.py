@@ -112,9 +112,10 @@ def write_manifest(
 
 
 def withdraw(folder: Path) -> None:
-    """Remove the folder of a sweep of which nothing was started, unless an earlier command left results there."""
+    """Remove the folder of a sweep of which nothing was started, unless there is a result, or a run that Slurm has."""
     with suppress(OSError):
-        if not any(folder.rglob(RESULT_FILE)):
+        on_slurm = any(entry.get("slurm_job_id") for entry in read_manifest(folder).get("jobs", []))
+        if not on_slurm and not any(folder.rglob(RESULT_FILE)):
             shutil.rmtree(folder)
             folder.parent.rmdir()  # the day's folder, when this was its first
 

@@ -443,7 +443,8 @@ def do_sweep_on_slurm(sweep: Sweep, preset: Preset, progress: Progress | None = 
     try:
         return _do(sweep, progress, preset.array_parallelism, run)
     except SubmissionError:
-        withdraw(sweep.folder)
+        if sweep.settings.name is None and not sweep.numbered:  # a folder of its own time, which nobody else uses
+            withdraw(sweep.folder)
         raise
 
 

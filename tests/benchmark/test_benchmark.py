@@ -15,6 +15,7 @@ from sousa_bench.benchmarking.compute import bare
 from sousa_bench.benchmarking.naive import NaiveLoader, clip_files, logits_difference, naive_epoch
 from sousa_bench.benchmarking.overhead import watched_run
 from sousa_bench.benchmarking.setup import Setup, composed
+from sousa_bench.benchmarking.sweep import spread
 from sousa_bench.errors import ConfigError
 
 FEW = [
@@ -96,6 +97,13 @@ def test_the_arithmetic_is_that_of_the_run(augmentation: str) -> None:
     measured = bare(setup)
     assert len(measured.epochs) == 2
     assert setup.module.steps_done == 2 * len(setup.batches(0))
+
+
+def test_the_naive_runs_are_spread_over_the_sweep() -> None:
+    assert spread(24, 4) == [0, 7, 12, 19]
+    for count in range(1, 25):
+        for chosen in range(1, count + 1):
+            assert len({*spread(count, chosen)} & {*range(count)}) == chosen
 
 
 def test_both_sides_train_on_the_same_clips() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
+from sousa_bench.benchmarking.setup import Setup
 from sousa_bench.models.base import Divisible
 from sousa_bench.prefix import GROUP, groups
 from sousa_bench.run import run
@@ -88,3 +89,10 @@ def test_nothing_is_remembered_where_dropout_or_training_comes_first(config, tmp
     calls = count_prefixes(monkeypatch)
     run(config("model=ast", "peft=lora", "augmentation=off", "trainer.max_epochs=1"), tmp_path / "all_layers")
     assert not calls
+
+
+def test_the_look_at_its_size_keeps_no_features(config):
+    """They would be on the device on which the model was built, not on that on which it trains."""
+    setup = Setup.of(config("model=efficientat", "peft=head", "augmentation=off"))
+    assert setup.module.inputs.prefix is not None
+    assert setup.module.inputs.memory.held_bytes == 0
