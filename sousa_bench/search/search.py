@@ -188,7 +188,7 @@ class _Search:
                 job.sweep |= {"index": job.index, "total": job.total, "trial": asked.number}
 
     def _tell(self, asked: Asked, job: Job, outcome: Outcome | None) -> None:
-        """Tell what became of a trial; one that was interrupted or never started is begun still."""
+        """Tell what became of a trial; one that was interrupted, never started or can't be read now is begun still."""
         if outcome is None:
             if job.decision == "refused":
                 self.trials.fail(asked, str(job.reason))
@@ -196,7 +196,10 @@ class _Search:
             return
         folder = outcome.job.result or outcome.job.folder
         if outcome.status == "completed":
-            self.trials.complete(asked, record.read(folder))
+            if result := record.read(folder):
+                self.trials.complete(asked, result)
+            else:  # to call it failed would be for good; left as begun, the next command takes its result
+                say(f"Warning: trial {asked.number} is completed, but {shown(folder)} can't be read now")
         elif outcome.status == "pruned":
             self.trials.prune(asked)
         elif outcome.status in ("failed", "timeout"):

@@ -57,6 +57,7 @@ def test_the_baseline_comes_first_and_the_best_is_named_with_its_command(command
     assert "Completed already" in command(*shlex.split(again))
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on_and_loses_nothing(command: Command) -> None:
     words = (*SEARCH, "n_jobs=2", "hydra.sweeper.n_trials=20", UNPRUNED, "task.seconds=0.05")
     process = command.start(*words)
@@ -100,6 +101,7 @@ def test_ctrl_c_leaves_a_trial_for_the_next_time(command: Command) -> None:
     assert results(command)[1]["attempts"] == 2
 
 
+@pytest.mark.slow
 def test_a_run_that_lags_behind_is_given_up_and_says_so(command: Command) -> None:
     space = "peft.learning_rate=tag(log,interval(1e-6,1e-4))"
     words = ("-m", "hydra/sweeper=optuna", space, "sweep=s", "hydra.sweeper.n_trials=3", "trainer.max_epochs=12")
@@ -131,6 +133,40 @@ def test_a_failed_trial_is_told_and_stops_nothing(command: Command) -> None:
     assert all(trial.params["peft.learning_rate"] >= 5e-3 for trial in failed)
     assert len(trials(command)) == 4
     assert len(re.findall(r"^FAIL: trial \d+ \(peft.learning_rate=.*RuntimeError", output, re.MULTILINE)) == len(failed)
+
+
+UNREADABLE = """
+import runpy
+from sousa_bench.search import search
+
+tell = search._Search._tell
+
+def blind(self, asked, job, outcome):
+    read = search.record.read
+    search.record.read = (lambda folder: {}) if asked.number == 1 else read
+    tell(self, asked, job, outcome)
+    search.record.read = read
+
+search._Search._tell = blind
+"""
+
+
+def test_a_completed_trial_whose_result_can_not_be_read_is_no_failed_one(command: Command) -> None:
+    """As when descriptors run out: the trial is left for the next command, which takes the result as it stands."""
+    real = command.program
+    blind = command.folder / "blind.py"
+    blind.write_text(f'{UNREADABLE}runpy.run_path({real[-1]!r}, run_name="__main__")\n')
+    command.program = [real[0], str(blind)]
+    words = (*SEARCH, "hydra.sweeper.n_trials=2", UNPRUNED)
+    output = command(*words)
+    assert "Warning: trial 1 is completed, but" in output
+    assert states(command) == ["COMPLETE", "RUNNING"]
+    kept = command.bytes_of()
+    command.program = real
+    command(*words)
+    assert states(command) == ["COMPLETE"] * 2
+    assert trials(command)[1].value == results(command)[1]["metrics"]["val_acc"]
+    assert command.bytes_of() == kept
 
 
 @pytest.mark.parametrize(
