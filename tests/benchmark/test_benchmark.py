@@ -47,6 +47,7 @@ def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_it_prints(tmp_path: Path) -> None:
     words = ["--models", "efficientat", "--repeats", "1", "--epochs", "2"]
     done = command(tmp_path, "--parts", "overhead", "cache", "inference", *words, *FEW[:4])

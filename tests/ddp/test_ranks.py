@@ -66,6 +66,7 @@ def test_a_rank_that_dies_takes_the_others_down(command: Command, fault: str, wo
     assert command.processes() == []
 
 
+@pytest.mark.slow
 def test_the_other_runs_of_the_sweep_go_on(command: Command) -> None:
     healed = command.folder / "healed"
     words = ["task.fault=kill", "+task.rank=1", f"task.healed={healed}", "task.steps=80", "task.seconds=0.1"]

@@ -25,6 +25,7 @@ from tests.export.conftest import Finished
 
 playwright_api = pytest.importorskip("playwright.sync_api")
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.browser,
     pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="needs gradio"),
 ]
