@@ -51,7 +51,7 @@ class Chosen:
         label: Its name in words.
         score: Mean of the metric over its runs.
         rows: Its runs in the study's table, best first.
-        overrides: Those of its best run.
+        overrides: Key → override as it was written for its best run, with Hydra's ``+`` or ``~``.
     """
 
     label: str
@@ -94,12 +94,13 @@ def promotion(
         made, dropped = _chosen(study, row, metric, new)
         chosen.append(made)
         left_out |= dict.fromkeys(dropped)
-    shared = {key: value for key, value in chosen[0].overrides.items() if all(_has(c, key, value) for c in chosen)}
+    shared = {key: word for key, word in chosen[0].overrides.items() if all(_has(c, key, word) for c in chosen)}
     rows = []
     for each in chosen:
-        own = [f"{key}={value}" for key, value in each.overrides.items() if key not in shared]
+        own = [word for key, word in each.overrides.items() if key not in shared]
+        _check_removals(own, len(chosen))
         rows.append([*own, *_origin(study, each, warm, new, seeds)])
-    words = [*(f"{key}={value}" for key, value in shared.items()), *overrides]
+    words = [*shared.values(), *overrides]
     if "seed" not in new and not any(word.startswith("seed=") for row in rows for word in row):
         words.append("seed=" + ",".join(map(str, range(1, (seeds or SEEDS) + 1))))
     words += [f"lineage.command={_literal(command)}", *(rows[0] if len(rows) == 1 else [listed(rows)])]
@@ -151,25 +152,31 @@ def _chosen(study: Study, row: Any, metric: str, new: dict[str, str]) -> tuple[C
     kept: dict[str, str] = {}
     dropped = []
     for override in study.results.overrides[best]:
-        key, value = split(override)
-        if key in new or key in NOT_TAKEN or key.startswith(("hydra", "lineage")) or "_target_" in override:
+        key = split(override)[0]
+        if key in new or key in NOT_TAKEN or key.startswith(("hydra", "lineage")):
             continue
-        limit = key in LIMITS or override == "trainer=smoke"
+        limit = key in LIMITS or override == "trainer=smoke" or "_target_" in override
         of_old_data = key.startswith("data.") and "data" in new and key not in PLACES
         if limit or of_old_data:
             dropped.append(override)
         else:
-            kept[key] = value
+            kept[key] = override
     for column, group in GROUPS.items():
         if group not in kept and group not in new:
             value = row[column]
-            kept[group] = ("on" if value else "off") if column == "augmentation" else str(value)
+            value = ("on" if value else "off") if column == "augmentation" else str(value)
+            kept[group] = f"{group}={value}"
     kept = {key: kept[key] for key in sorted(kept, key=lambda key: (key not in GROUPS.values(), "." in key))}
     return Chosen(str(row["combination"]), float(row[metric]), [int(number) for number in order], kept), dropped
 
 
-def _has(chosen: Chosen, key: str, value: str) -> bool:
-    return chosen.overrides.get(key) == value
+def _has(chosen: Chosen, key: str, word: str) -> bool:
+    return chosen.overrides.get(key) == word
+
+
+def _check_removals(own: Sequence[str], count: int) -> None:
+    if count > 1 and (word := next((word for word in own if "=" not in word), None)):
+        raise UserError(f"{word}: not all of these combinations remove it; promote them one by one, with --filter")
 
 
 def _origin(study: Study, chosen: Chosen, warm: bool, new: dict[str, str], seeds: int | None) -> list[str]:
@@ -217,5 +224,7 @@ def _text(study: Study, chosen: Sequence[Chosen], metric: str, left_out: Sequenc
     lines = [f"Promoted: {len(chosen)} of {len(study.combinations)} combinations, by {metric}"]
     lines += [f"  {each.score:.4f}  {each.label} ({len(each.rows)} run{'s'[: len(each.rows) > 1]})" for each in chosen]
     if left_out:
-        lines.append(f"Left out, since it limits or belongs to the earlier sweep's data: {', '.join(left_out)}")
+        lines.append(
+            f"Left out, since it limits, names code or belongs to the earlier sweep's data: {', '.join(left_out)}"
+        )
     return "\n".join(lines)

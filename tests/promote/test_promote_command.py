@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,48 @@ def test_runs_that_are_not_comparable_are_not_ranked(
     assert main(["multirun", "--print"]) == 1
     assert "--filter max_epochs=5" in capsys.readouterr().err
     assert main(["multirun", "--print", "--filter", "max_epochs=20"]) == 0
+
+
+def edited(seeded: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """A copy of the sweep below ``tmp_path``, each result changed."""
+    shutil.copytree(seeded / "multirun", tmp_path / "multirun")
+    for file in tmp_path.glob("multirun/**/result.json"):
+        result = json.loads(file.read_text())
+        change(result)
+        file.write_text(json.dumps(result))
+
+
+@pytest.fixture
+def changed(
+    seeded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[list[str], str]]:
+    """What is asked for from a copy of the sweep whose results are changed."""
+    monkeypatch.chdir(tmp_path)
+
+    def ask(change: Callable[[dict[str, Any]], None], *words: str, code: int = 0) -> tuple[list[str], str]:
+        edited(seeded, tmp_path, change)
+        assert main(["multirun", "--print", *words]) == code
+        said = capsys.readouterr()
+        return shlex.split(said.out), said.err
+
+    return ask
+
+
+def test_overrides_go_on_as_they_were_written(changed: Any) -> None:
+    def change(result: dict[str, Any]) -> None:
+        result["overrides"] += ["+peft.extra=1", "~logger", "++trainer.other='a b'", "peft._target_=mine.Config"]
+
+    words, said = changed(change, "--top", "2")
+    assert {"+peft.extra=1", "~logger", "++trainer.other='a b'"} <= set(words)
+    assert not any("_target_" in word for word in words)
+    assert "peft._target_=mine.Config" in said
+
+
+def test_what_only_some_remove_is_refused(changed: Any) -> None:
+    def change(result: dict[str, Any]) -> None:
+        result["overrides"] += ["~logger"] if result["config"]["strategy"] == "lora" else []
+
+    assert "~logger: not all of these" in changed(change, "--top", "4", code=1)[1]
 
 
 def test_a_list_of_combinations_is_a_sweep(command: Command) -> None:
