@@ -79,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             seeds=options.seeds,
             warm=options.warm,
             command=shlex.join(["python", "-m", "sousa_bench.promote", *(word for word in given if word != "--print")]),
+            config_folder=Path(options.config_dir) if options.config_dir else None,
         )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

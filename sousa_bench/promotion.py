@@ -70,6 +70,7 @@ def promotion(
     seeds: int | None,
     warm: bool,
     command: str,
+    config_folder: Path | None = None,
 ) -> Promotion:
     """Choose combinations and make the command of the next sweep.
 
@@ -82,6 +83,7 @@ def promotion(
         seeds: Number of seeds.
         warm: Whether each goes on from its best run's weights.
         command: The command that asks for this, for the record.
+        config_folder: Another folder with choices, as the training's ``--config-dir``.
 
     Raises:
         UserError: Nothing is there, it isn't comparable, or the weights can't be gone on from.
@@ -91,7 +93,7 @@ def promotion(
     study = compare(collect(places, [_filter(text) for text in filters]), metric)
     chosen, left_out = [], dict[str, None]()
     for _, row in _picked(study, top, metric).iterrows():
-        made, dropped = _chosen(study, row, metric, new)
+        made, dropped = _chosen(study, row, metric, new, config_folder)
         chosen.append(made)
         left_out |= dict.fromkeys(dropped)
     shared = {key: word for key, word in chosen[0].overrides.items() if all(_has(c, key, word) for c in chosen)}
@@ -143,7 +145,9 @@ def _picked(study: Study, top: int | None, metric: str) -> pd.DataFrame:
     return frame[frame["best_set"]] if top is None else frame.head(top)
 
 
-def _chosen(study: Study, row: Any, metric: str, new: dict[str, str]) -> tuple[Chosen, list[str]]:
+def _chosen(
+    study: Study, row: Any, metric: str, new: dict[str, str], config_folder: Path | None
+) -> tuple[Chosen, list[str]]:
     """A combination with the overrides that its next run keeps, and those that were left out."""
     rows = list(row["rows"])
     scores = study.table[metric].iloc[rows]
@@ -151,7 +155,8 @@ def _chosen(study: Study, row: Any, metric: str, new: dict[str, str]) -> tuple[C
     best = int(order[0])
     kept: dict[str, str] = {}
     dropped = []
-    for override in study.results.overrides[best]:
+    resolved = study.results.resolved[best]
+    for override in _written(study.results.overrides[best], resolved, config_folder):
         key = split(override)[0]
         if key in new or key in NOT_TAKEN or key.startswith(("hydra", "lineage")):
             continue
@@ -166,8 +171,20 @@ def _chosen(study: Study, row: Any, metric: str, new: dict[str, str]) -> tuple[C
             value = row[column]
             value = ("on" if value else "off") if column == "augmentation" else str(value)
             kept[group] = f"{group}={value}"
+    for key in LIMITS:  # those that a choice of trainer brings along
+        if "trainer" in kept and key not in new and resolved.get(key) is not None:
+            dropped.append(f"{key}={resolved[key]}")
+            kept[key] = f"{key}=null"
     kept = {key: kept[key] for key in sorted(kept, key=lambda key: (key not in GROUPS.values(), "." in key))}
     return Chosen(str(row["combination"]), float(row[metric]), [int(number) for number in order], kept), dropped
+
+
+def _written(overrides: Sequence[str], resolved: dict[str, Any], config_folder: Path | None) -> list[str]:
+    if not any(split(word)[0] == "experiment" for word in overrides):
+        return list(overrides)
+    from sousa_bench.experiment_words import spelled_out  # composes
+
+    return spelled_out(overrides, resolved, config_folder)
 
 
 def _has(chosen: Chosen, key: str, word: str) -> bool:

@@ -145,6 +145,34 @@ def test_overrides_go_on_as_they_were_written(changed: Any) -> None:
     assert "peft._target_=mine.Config" in said
 
 
+def test_an_experiments_limits_stay_behind_and_its_choices_go_on(changed: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "own" / "experiment"
+    folder.mkdir(parents=True)
+    (folder / "trial.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /trainer: smoke\n  - override /logger: csv\n"
+        "gradient_checkpointing: true\n"
+    )
+
+    def change(result: dict[str, Any]) -> None:
+        result["overrides"] = ["experiment=trial", *result["overrides"]]
+        result["resolved_config"]["trainer"] |= {"train_batches": 3, "eval_batches": 2}
+
+    words, said = changed(change, "--top", "1", "--config-dir", str(folder.parent))
+    assert not any(word.startswith(("experiment", "trainer=", "trainer.train_batches")) for word in words)
+    assert {"logger=csv", "gradient_checkpointing=true"} <= set(words)
+    assert "trainer=smoke" in said
+
+
+def test_limits_of_another_trainer_are_lifted(changed: Any) -> None:
+    def change(result: dict[str, Any]) -> None:
+        result["overrides"] += ["trainer=mine"]
+        result["resolved_config"]["trainer"]["eval_batches"] = 2
+
+    words, said = changed(change, "--top", "1")
+    assert {"trainer=mine", "trainer.eval_batches=null"} <= set(words)
+    assert "trainer.eval_batches=2" in said
+
+
 def test_what_only_some_remove_is_refused(changed: Any) -> None:
     def change(result: dict[str, Any]) -> None:
         result["overrides"] += ["~logger"] if result["config"]["strategy"] == "lora" else []
