@@ -102,11 +102,12 @@ def promotion(
         own = [word for key, word in each.overrides.items() if key not in shared]
         _check_removals(own, len(chosen))
         rows.append([*own, *_origin(study, each, warm, new, seeds)])
+    said = _pin_all(study, chosen, rows)
     words = [*shared.values(), *overrides]
     if "seed" not in new and not any(word.startswith("seed=") for row in rows for word in row):
         words.append("seed=" + ",".join(map(str, range(1, (seeds or SEEDS) + 1))))
     words += [f"lineage.command={_literal(command)}", *(rows[0] if len(rows) == 1 else [listed(rows)])]
-    return Promotion(words, _text(study, chosen, metric, list(left_out)))
+    return Promotion(words, "\n".join([_text(study, chosen, metric, list(left_out)), *said]))
 
 
 def _check(metric: str, filters: Sequence[str], seeds: int | None, new: dict[str, str], warm: bool) -> None:
@@ -215,6 +216,20 @@ def _origin(study: Study, chosen: Chosen, warm: bool, new: dict[str, str], seeds
     if fields.get("weights.kind") == "random" and not trains_all(peft) and "seed" not in new and seeds is None:
         words.append(f"seed={int(fields['seed'])}")  # other seeds have other base weights
     return [f"init_from={quoted(_shown(best))}", *words]
+
+
+def _pin_all(study: Study, chosen: Sequence[Chosen], rows: Sequence[list[str]]) -> list[str]:
+    """Give each row a seed of its own where one has; a sentence about it for the reader."""
+    pinned = [any(word.startswith("seed=") for word in row) for row in rows]
+    if not any(pinned):
+        return []
+    for row, each, has in zip(rows, chosen, pinned, strict=True):
+        if not has:
+            row.append(f"seed={int(study.table['seed'].iloc[each.rows[0]])}")
+    return [
+        "One seed each, that of its best run, since random base weights follow from the seed; --seeds or seed= where "
+        "every method trains all weights"
+    ]
 
 
 def _folder(study: Study, row: int) -> Path:

@@ -112,7 +112,7 @@ def test_runs_that_are_not_comparable_are_not_ranked(
 
 def edited(seeded: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     """A copy of the sweep below ``tmp_path``, each result changed."""
-    shutil.copytree(seeded / "multirun", tmp_path / "multirun")
+    shutil.copytree(seeded / "multirun", tmp_path / "multirun", dirs_exist_ok=True)
     for file in tmp_path.glob("multirun/**/result.json"):
         result = json.loads(file.read_text())
         change(result)
@@ -171,6 +171,22 @@ def test_limits_of_another_trainer_are_lifted(changed: Any) -> None:
     words, said = changed(change, "--top", "1")
     assert {"trainer=mine", "trainer.eval_batches=null"} <= set(words)
     assert "trainer.eval_batches=2" in said
+
+
+def test_where_one_seed_is_pinned_all_are(changed: Any, seeded: Path, tmp_path: Path) -> None:
+    def change(result: dict[str, Any]) -> None:
+        result["weights"] = {"kind": "random"}
+        if result["config"]["strategy"] == "lora":
+            result["resolved_config"]["peft"]["trains"] = "all"
+
+    for file in seeded.glob("multirun/**/result.json"):
+        (tmp_path / file.parent.relative_to(seeded) / "adapter").mkdir(parents=True)
+    words, said = changed(change, "--top", "8", "--warm")
+    assert not any(word.startswith("seed=") for word in words)
+    rows = combinations(words)
+    assert len(rows) == 8
+    assert all(row["init_from"].split("_s")[-1].startswith(f"{row['seed']}_") for row in rows)
+    assert "One seed each" in said
 
 
 def test_what_only_some_remove_is_refused(changed: Any) -> None:
