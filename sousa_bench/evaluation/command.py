@@ -86,8 +86,9 @@ def _hear(evaluation: Evaluation, options: argparse.Namespace, device: str) -> H
     predictor.precision = evaluation.precision
     predictor.batch_size = int((evaluation.run.config.get("trainer") or {}).get("eval_batch_size") or 16)
     data = evaluation.data
+    predictor.quantum, predictor.max_duration = float(data.quantum), float(data.max_duration)
     data.prepare((predictor.sample_rate,))
-    return hear(predictor, Clips(data, data.split, predictor.sample_rate, float(data.quantum)))
+    return hear(predictor, Clips(data, data.split, predictor.sample_rate, predictor.quantum))
 
 
 def _result(evaluation: Evaluation, heard: Heard, arguments: Sequence[str]) -> dict[str, Any]:
@@ -110,9 +111,10 @@ def _numeric_warnings(evaluation: Evaluation, compared: Mapping[str, Any]) -> li
     now = (evaluation.accelerator, evaluation.precision)
     if not compared["same_clips"] or then == now or None in then:
         return []
+    changed = compared["changed"]
+    differ = "how many predictions differ can't be told" if changed is None else f"{changed} predictions differ"
     return [
-        f"the run's own test was computed in {then[1]} on the {then[0]}, this in {now[1]} on the {now[0]}: "
-        f"{compared['changed']} predictions differ"
+        f"the run's own test was computed in {then[1]} on the {then[0]}, this in {now[1]} on the {now[0]}: {differ}"
     ]
 
 
@@ -172,9 +174,11 @@ def _interval_words(found: Mapping[str, Any]) -> str:
 
 
 def _own_words(compared: Mapping[str, Any], accuracy: float) -> str:
+    if compared["same_clips"] is None:
+        return f"The run's own test gave {accuracy:.4f}; whether on these clips can't be told from what is left of it."
     if not compared["same_clips"]:
         return f"The run's own test, on other clips, gave {accuracy:.4f}."
-    changed = (
-        "each with the same prediction" if not compared["changed"] else f"{compared['changed']} predicted otherwise"
-    )
+    changed = f"{compared['changed']} predicted otherwise" if compared["changed"] else "each with the same prediction"
+    if compared["changed"] is None:
+        changed = f"its {PREDICTIONS_FILE} is gone, so single predictions can't be compared"
     return f"These are the clips of the run's own test, which gave {accuracy:.4f}: {changed}."

@@ -198,11 +198,12 @@ def own_test(evaluation: Evaluation, table: pd.DataFrame, predicted: np.ndarray)
     """How this compares with the run's own test, where the clips are the same.
 
     Returns:
-        ``same_clips``, and where they are ``test_acc`` of the run and ``changed``: clips with another prediction.
+        ``same_clips``, None where it can't be told; and where they are ``test_acc`` of the run and ``changed``: clips
+        with another prediction, None where the run's predictions are gone.
     """
     file = evaluation.run.folder / PREDICTIONS_FILE
     if not file.is_file():
-        return {"same_clips": None}
+        return _own_test_by_fingerprint(evaluation)
     theirs = pd.read_parquet(file, columns=["sample_id", "label", "predicted"])
     mine = table[["sample_id", "label"]].assign(now=predicted)
     both = theirs.merge(mine, on=["sample_id", "label"])
@@ -213,3 +214,13 @@ def own_test(evaluation: Evaluation, table: pd.DataFrame, predicted: np.ndarray)
         "test_acc": evaluation.run.result["metrics"]["test_acc"],
         "changed": int((both["predicted"] != both["now"]).sum()),
     }
+
+
+def _own_test_by_fingerprint(evaluation: Evaluation) -> dict[str, Any]:
+    own = evaluation.run.result
+    known = (own.get("data") or {}).get("test_fingerprint")
+    if known is None:
+        return {"same_clips": None}
+    if known != evaluation.data.test_fingerprint:
+        return {"same_clips": False}
+    return {"same_clips": True, "test_acc": own["metrics"]["test_acc"], "changed": None}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +152,37 @@ def test_the_runs_own_clips_of_other_splits_are_named_as_met_before(finished: Tr
     # The same clips by another path are recognised too.
     copy = evaluate(finished, "data=tiny", f"data.root={dataset(finished)}", "--split", "train", folder=tmp_path / "c")
     assert copy["evaluation"]["met_before"] == train["evaluation"]["met_before"]
+
+
+def test_the_length_grid_is_the_one_that_was_asked_for(finished: Trained, evaluate, tmp_path: Path):
+    short = "data.max_duration=3.2"  # the clips are longer, and each is padded: to 3.5 s, or to 6
+    own = evaluate(finished, short, folder=tmp_path / "own")
+    other = evaluate(finished, short, "data.quantum=3.0", folder=tmp_path / "other")
+    assert other["resolved_config"]["data"]["quantum"] == 3.0
+    one, two = (pd.read_parquet(tmp_path / name / "predictions.parquet") for name in ("own", "other"))
+    assert one["sample_id"].tolist() == two["sample_id"].tolist()
+    assert not np.array_equal(np.stack(one["logits"].to_list()), np.stack(two["logits"].to_list()))
+    assert other["metrics"]["test_loss"] != own["metrics"]["test_loss"]
+
+
+def test_the_runs_own_test_without_its_predictions(finished: Trained, evaluate, capsys, tmp_path: Path):
+    copy = tmp_path / "copy" / finished.folder.name
+    shutil.copytree(finished.folder, copy)
+    (copy / "predictions.parquet").unlink()
+    run = replace(finished, folder=copy)
+    accuracy = finished.result["metrics"]["test_acc"]
+    same = evaluate(run)["evaluation"]["own_test"]
+    assert same == {"same_clips": True, "test_acc": accuracy, "changed": None}
+    assert "are the clips of the run's own test" in (told := capsys.readouterr().out)
+    assert "can't be compared" in told
+    assert evaluate(run, "--split", "val")["evaluation"]["own_test"] == {"same_clips": False}
+    assert "on other clips" in capsys.readouterr().out
+    result = finished.result
+    del result["data"]["test_fingerprint"]
+    (copy / "result.json").write_text(json.dumps(result))
+    assert evaluate(run)["evaluation"]["own_test"] == {"same_clips": None}
+    assert "can't be told" in (told := capsys.readouterr().out)
+    assert "on other clips" not in told
 
 
 def test_what_is_written(finished: Trained, evaluate, tmp_path: Path):
