@@ -123,9 +123,18 @@ class _Run:
     def _prepare_data(self) -> None:
         self.data = build(self.cfg.data)
         self.data.prepare(SAMPLE_RATES)
-        for message in self.data.warnings:
+        for message in [*self.data.warnings, *self._inherited()]:
             self._warn(message)
         self.recorder.add(data=self.data.describe())
+
+    def _inherited(self) -> list[str]:
+        if not self.cfg.get("init_from"):
+            return []
+        from sousa_bench.evaluation.overlap import inherited
+
+        plain = OmegaConf.to_container(self.cfg, resolve=True)
+        assert isinstance(plain, dict)
+        return inherited({str(key): value for key, value in plain.items()})
 
     def _warn(self, message: str) -> None:
         self.recorder.warn(message)
