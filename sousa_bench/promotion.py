@@ -22,7 +22,7 @@ from sousa_bench.sweep.plan import split
 
 SEEDS = 3
 # What belongs to the earlier sweep alone.
-NOT_TAKEN = ("sweep", "resume", "force", "on_error", "n_jobs", "seed", "init_from", "search", "data.fold")
+NOT_TAKEN = ("sweep", "resume", "force", "on_error", "n_jobs", "seed", "init_from", "search")
 # A trial's limits, which would make the next sweep a trial too.
 LIMITS = ("trainer.train_batches", "trainer.eval_batches")
 # Where data lie: the same for a subset and the whole.
@@ -163,7 +163,7 @@ def _chosen(
             continue
         limit = key in LIMITS or override == "trainer=smoke" or "_target_" in override
         of_old_data = key.startswith("data.") and "data" in new and key not in PLACES
-        if limit or of_old_data:
+        if limit or of_old_data or key == "data.fold":  # a fold is a repeat, as a seed is
             dropped.append(override)
         else:
             kept[key] = override
