@@ -11,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sousa_bench.arguments import exit_code, positive
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line; importing it costs nothing but argparse."""
@@ -35,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     judge = made.add_argument_group("how they are judged")
     judge.add_argument("--metric", default="test_acc", help="column that ranks (test_acc)")
     judge.add_argument("--min-accuracy", type=_share, default=0.5, help="floor for 'most parameter-efficient' (0.5)")
-    judge.add_argument("--top", type=_positive, default=5, help="length of the best lists (5)")
+    judge.add_argument("--top", type=positive, default=5, help="length of the best lists (5)")
     write = made.add_argument_group("what is written")
     write.add_argument("--output-dir", type=Path, help="where to write (DIR/analysis)")
     write.add_argument("--no-plots", action="store_true", help="neither PNG files nor report.html")
@@ -57,13 +59,6 @@ def _share(text: str) -> float:
     return value
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is below 1")
-    return value
-
-
 def _seconds(text: str) -> float:
     value = float(text)
     if not 0.1 <= value <= 86_400:
@@ -76,17 +71,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     # Read when numpy is imported: the products here are small, and a second thread would only spin on them.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from sousa_bench.analysis.app import analyze, watch
-    from sousa_bench.errors import UserError
 
-    try:
+    def work() -> None:
+        from sousa_bench.analysis.app import analyze, watch
+
         (watch if options.watch else analyze)(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+    return exit_code(work)
 
 
 if __name__ == "__main__":

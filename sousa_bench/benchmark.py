@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sousa_bench.arguments import exit_code, positive
+
 PARTS = ("overhead", "naive", "cache", "sweep", "inference")
 MODELS = ("ast", "htsat", "beats", "efficientat")
 
@@ -29,8 +31,10 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--variant", default="tiny", help="of the models (tiny); official ones get random weights")
     made.add_argument("--augmentation", nargs="+", choices=("on", "off"), default=["off"], help="for overhead (off)")
-    made.add_argument("--epochs", type=_count, default=3, help="of each measured run (3); the first one doesn't count")
-    made.add_argument("--repeats", type=_count, default=3, help="turns of both sides (3)")
+    made.add_argument(
+        "--epochs", type=positive, default=3, help="of each measured run (3); the first one doesn't count"
+    )
+    made.add_argument("--repeats", type=positive, default=3, help="turns of both sides (3)")
     made.add_argument(
         "--naive-runs",
         type=_none_or_more,
@@ -45,30 +49,19 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _none_or_more(text: str) -> int:
-    return 0 if text == "0" else _count(text)
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is below 1")
-    return value
+    return 0 if text == "0" else positive(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit code is 0, or 2 with one message where a measurement can't be made."""
     options = parser().parse_args(arguments)
-    from sousa_bench.benchmarking.report import measure
-    from sousa_bench.errors import UserError
 
-    try:
+    def work() -> None:
+        from sousa_bench.benchmarking.report import measure
+
         measure(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+    return exit_code(work, refused=lambda _: 2)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sousa_bench.arguments import INTERRUPTED, add_run_choice, exit_code
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line; importing it costs nothing but argparse."""
@@ -25,8 +27,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--share", action="store_true", help="a public address through Gradio's servers: what is played goes there"
     )
-    made.add_argument("--metric", default="val_acc", help="what chooses the run of a sweep (val_acc)")
-    made.add_argument("--checkpoint", metavar="FILE", help="the base weights, where they have moved since the run")
+    add_run_choice(made)
     return made
 
 
@@ -43,20 +44,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if importlib.util.find_spec("gradio") is None:
         print("error: the demo needs gradio: pip install 'sousa-bench[demo]'", file=sys.stderr)
         return 1
-    from sousa_bench.demonstration.server import serve
-    from sousa_bench.errors import UserError
 
-    try:
+    def work() -> None:
+        from sousa_bench.demonstration.server import serve
+
         serve(
             options.place, port=options.port, share=options.share, browser=not options.no_browser,
             metric=options.metric, checkpoint=options.checkpoint,
         )  # fmt: skip
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        pass
-    return 0
+
+    code = exit_code(work)
+    return 0 if code == INTERRUPTED else code  # Ctrl-C is how it ends
 
 
 if __name__ == "__main__":

@@ -10,6 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sousa_bench.arguments import add_machine, add_run_choice, exit_code
+from sousa_bench.errors import ConfigError
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line; importing it costs nothing but argparse."""
@@ -22,20 +25,15 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("run", type=Path, metavar="RUN", help="a run's folder, or a sweep (its best run)")
     made.add_argument("overrides", nargs="*", metavar="data…=…", help="other data, such as data=small data.root=FOLDER")
-    made.add_argument("--metric", default="val_acc", help="what chooses a sweep's best run (val_acc)")
+    add_run_choice(made)
     made.add_argument(
         "--split", choices=("train", "val", "test", "all"), default="test", help="which clips (test); all: every clip"
     )
     made.add_argument("--config-dir", type=Path, metavar="DIR", help="folder with data choices of your own (DIR/data/)")
-    made.add_argument("--checkpoint", metavar="FILE", help="the base weights, where they have moved since the training")
     write = made.add_argument_group("what is written")
     write.add_argument("--output-dir", type=Path, metavar="DIR", help="where to write (outputs/evaluate/…)")
     write.add_argument("--no-images", action="store_true", help="no PNG file, which needs Chromium")
-    machine = made.add_argument_group("the machine")
-    machine.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs (auto)"
-    )
-    machine.add_argument("--threads", type=_count, metavar="N", help="CPU threads (as many as there are cores)")
+    machine = add_machine(made)
     machine.add_argument(
         "--precision",
         choices=("auto", "32-true", "bf16-mixed"),
@@ -45,28 +43,17 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is below 1")
-    return value
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0, 1 with one message, or 2 for a config that can't be."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = parser().parse_intermixed_args(words)
-    from sousa_bench.errors import ConfigError, UserError
-    from sousa_bench.evaluation.command import evaluate
 
-    try:
+    def work() -> None:
+        from sousa_bench.evaluation.command import evaluate
+
         evaluate(options, words)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+    return exit_code(work, refused=lambda error: 2 if isinstance(error, ConfigError) else 1)
 
 
 if __name__ == "__main__":

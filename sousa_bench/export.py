@@ -12,6 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sousa_bench.arguments import add_run_choice, exit_code
+
 EXTRA = ("onnx", "onnxscript", "onnxruntime")
 
 
@@ -24,8 +26,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("run", type=Path, metavar="RUN", help="a run's folder, or a sweep: its best run by --metric")
     made.add_argument("destination", type=Path, metavar="DEST", help="the package's folder, which must not exist")
-    made.add_argument("--metric", default="val_acc", help="what chooses the run of a sweep (val_acc)")
-    made.add_argument("--checkpoint", metavar="FILE", help="the base weights, where they have moved since the run")
+    add_run_choice(made)
     made.add_argument("--force", action="store_true", help="replace an older package in DEST")
     hub = made.add_argument_group("publish")
     hub.add_argument("--push-to-hub", metavar="OWNER/NAME", help="upload the package to this repository of the hub")
@@ -41,16 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if missing:
         print(f"error: export needs {', '.join(missing)}: pip install 'sousa-bench[export]'", file=sys.stderr)
         return 1
-    from sousa_bench.errors import UserError
-
-    try:
-        _export(options, shlex.join(["python", "-m", "sousa_bench.export", *given]))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    command = shlex.join(["python", "-m", "sousa_bench.export", *given])
+    return exit_code(lambda: _export(options, command))
 
 
 def _export(options: argparse.Namespace, command: str) -> None:

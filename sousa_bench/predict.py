@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sousa_bench.arguments import add_machine, add_run_choice, exit_code, positive
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line; importing it costs nothing but argparse."""
@@ -23,10 +25,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("run", type=Path, metavar="RUN", help="a run's folder, a sweep (its best run), or a package")
     made.add_argument("files", nargs="+", metavar="FILE", help="audio files, folders, or quoted patterns ('**/*.wav')")
-    made.add_argument("--metric", default="val_acc", help="what chooses a sweep's best run (val_acc)")
-    made.add_argument("--checkpoint", metavar="FILE", help="the base weights, where they have moved since the training")
+    add_run_choice(made)
     answer = made.add_argument_group("the answer")
-    answer.add_argument("--top", type=_count, default=5, help="rudiments of each answer (5)")
+    answer.add_argument("--top", type=positive, default=5, help="rudiments of each answer (5)")
     answer.add_argument("--json", action="store_true", help="print one JSON document in place of the table")
     cut = made.add_argument_group("long recordings")
     cut.add_argument("--window", type=float, metavar="SECONDS", help="length of a window (the training's clip length)")
@@ -34,37 +35,24 @@ def parser() -> argparse.ArgumentParser:
     cut.add_argument(
         "--beginning", action="store_true", help="hear the first window only, as the run's own test heard its clips"
     )
-    machine = made.add_argument_group("the machine")
-    machine.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs (auto)"
-    )
-    machine.add_argument("--threads", type=_count, metavar="N", help="CPU threads (as many as there are cores)")
+    add_machine(made)
     return made
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is below 1")
-    return value
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     options = parser().parse_args(arguments)
-    from sousa_bench.errors import UserError
-    from sousa_bench.recordings.command import predict
+
+    def work() -> int:
+        from sousa_bench.recordings.command import predict
+
+        return predict(options)
 
     try:
-        return predict(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return exit_code(work)
     except BrokenPipeError:  # whoever reads has enough
         sys.stderr.close()
         return 0
-    except KeyboardInterrupt:
-        return 130
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sousa_bench.arguments import positive
+
 EXAMPLES = """examples
   python -m sousa_bench.promote multirun/first --top 3 data=full trainer.max_epochs=50
   python -m sousa_bench.promote multirun/first --undecided --seeds 5
@@ -30,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("words", nargs="+", metavar="DIR | key=value", help="sweeps to choose from, and overrides")
     which = made.add_mutually_exclusive_group()
-    which.add_argument("--top", type=_positive, default=3, metavar="K", help="the best K combinations (3)")
+    which.add_argument("--top", type=positive, default=3, metavar="K", help="the best K combinations (3)")
     which.add_argument(
         "--undecided", action="store_true", help="the best one and all that the paired tests can't tell from it"
     )
@@ -39,18 +41,11 @@ def parser() -> argparse.ArgumentParser:
         "--filter", action="append", default=[], metavar="KEY=VALUE",
         help="choose among runs whose config key has this value, or one of VALUE,VALUE; repeatable",
     )  # fmt: skip
-    made.add_argument("--seeds", type=_positive, metavar="N", help="seeds 1 to N for each (3); or seed=7,8,9")
+    made.add_argument("--seeds", type=positive, metavar="N", help="seeds 1 to N for each (3); or seed=7,8,9")
     made.add_argument("--warm", action="store_true", help="go on from each combination's best trained weights")
     made.add_argument("--config-dir", metavar="DIR", help="a folder with choices of your own, as for sousa_bench.train")
     made.add_argument("--print", action="store_true", dest="only_print", help="print the command and start nothing")
     return made
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is below 1")
-    return value
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

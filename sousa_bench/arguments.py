@@ -1,0 +1,54 @@
+"""What the command lines have in common. Costs argparse alone."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from sousa_bench.errors import UserError
+
+INTERRUPTED = 130
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return value
+
+
+def add_run_choice(parser: argparse.ArgumentParser, chosen: str = "a sweep's best run") -> None:
+    """Add ``--metric`` and ``--checkpoint``: which run, and where its base weights are."""
+    parser.add_argument("--metric", default="val_acc", help=f"what chooses {chosen} (val_acc)")
+    parser.add_argument(
+        "--checkpoint", metavar="FILE", help="the base weights, where they have moved since the training"
+    )
+
+
+def add_machine(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Add ``--device`` and ``--threads``; the group, for more of the kind."""
+    machine = parser.add_argument_group("the machine")
+    machine.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs (auto)"
+    )
+    machine.add_argument("--threads", type=positive, metavar="N", help="CPU threads (as many as there are cores)")
+    return machine
+
+
+def exit_code(work: Callable[[], object], refused: Callable[[UserError], int] = lambda _: 1) -> int:
+    """Do a command's work; a mistake of the user's is one message.
+
+    Args:
+        work: Returns the exit code, or anything else for 0.
+        refused: The exit code of an error.
+    """
+    try:
+        code = work()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return refused(error)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return code if isinstance(code, int) else 0
