@@ -23,3 +23,11 @@ class PeftError(UserError):
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the run was asked to stop and saved its state
     """The run was asked to stop (SIGTERM, SIGINT), wrote its last checkpoint and can go on from there."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out, on the host or on a device. Told without torch, by its name."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    words = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)

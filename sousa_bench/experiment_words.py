@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from sousa_bench.analysis.flatten import leaves
-from sousa_bench.errors import UserError
-from sousa_bench.paths import conf_folder
-from sousa_bench.search.space import _text
-from sousa_bench.sweep.config_errors import explain, is_config_error
+from sousa_bench.composing import composed
+from sousa_bench.errors import ConfigError, UserError
+from sousa_bench.sweep.combinations import literal
 from sousa_bench.sweep.plan import split
 
 
@@ -33,13 +31,13 @@ def spelled_out(overrides: Sequence[str], resolved: Mapping[str, Any], config_fo
         return list(overrides)
     (theirs, whole), (ours, _) = _composed(overrides, config_folder), _composed(rest, config_folder)
     groups = [
-        f"{group}={_text(choice)}"
+        f"{group}={literal(choice)}"
         for group, choice in theirs.items()
         if ours.get(group) != choice and group != "experiment" and not group.startswith("hydra/")
     ]
     there = _composed([*groups, *rest], config_folder)[1]
     values = [
-        f"{'' if key in there else '++'}{key}={_text(resolved.get(key, value))}"
+        f"{'' if key in there else '++'}{key}={literal(resolved.get(key, value))}"
         for key, value in whole.items()
         if key not in there or there[key] != value
     ]
@@ -48,14 +46,10 @@ def spelled_out(overrides: Sequence[str], resolved: Mapping[str, Any], config_fo
 
 def _composed(overrides: Sequence[str], config_folder: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """The choice of each group, and the config's leaves with interpolations as they are written."""
-    search = [] if config_folder is None else [f"hydra.searchpath=[file://{config_folder.absolute()}]"]
     try:
-        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-            cfg = compose("config", overrides=[*overrides, *search], return_hydra_config=True)
-    except Exception as error:
-        if not is_config_error(error):
-            raise
-        raise UserError(f"what the runs' experiment set can't be told: {explain(error)}") from error
+        cfg = composed(overrides, config_folder, with_hydra=True)
+    except ConfigError as error:
+        raise UserError(f"what the runs' experiment set can't be told: {error}") from error
     choices = OmegaConf.to_container(cfg.hydra.runtime.choices)
     assert isinstance(choices, dict)
     return {str(group): choice for group, choice in choices.items()}, _leaves(cfg)

@@ -61,14 +61,16 @@ class Predictor:
     precision: str = "32-true"
 
     @classmethod
-    def open(cls, place: Path, *, metric: str = SELECTION, device: str = "cpu", **overrides: Any) -> Predictor:
+    def open(
+        cls, place: Path, *, metric: str = SELECTION, device: str = "cpu", checkpoint: str | None = None
+    ) -> Predictor:
         """Load a run's folder, a sweep's best run, or a package.
 
         Args:
             place: See :func:`sousa_bench.finished.finished_run`, or a folder that ``sousa_bench.export`` wrote.
             metric: What chooses the run of a sweep.
             device: Where the model goes.
-            overrides: Keys of the model's config to replace, such as ``checkpoint`` where the base weights have moved.
+            checkpoint: Where a run's base weights are now, if they have moved since its training.
 
         Raises:
             UserError: No completed run, no or damaged weights.
@@ -79,7 +81,7 @@ class Predictor:
         description = read_description(run.adapter)
         data = run.config.get("data") or {}
         return cls(
-            model=load_run_model(run.adapter, **overrides).to(device),
+            model=load_run_model(run.adapter, **({"checkpoint": checkpoint} if checkpoint else {})).to(device),
             labels=list(description["labels"]),
             quantum=float(data.get("quantum", QUANTUM)),
             max_duration=float(data.get("max_duration", MAX_DURATION)),

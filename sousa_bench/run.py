@@ -15,14 +15,16 @@ from omegaconf import DictConfig, OmegaConf
 from sousa_bench import distributed, hardware
 from sousa_bench.build import build
 from sousa_bench.checkpoint import Checkpoints, KeepState, LoadOptimizer, Stop, best_epoch, restore
-from sousa_bench.classifier import Classifier, Optimization
-from sousa_bench.data.datamodule import FeatureMemory, SousaDataModule
+from sousa_bench.classifier import Classifier
+from sousa_bench.data.datamodule import SousaDataModule
+from sousa_bench.errors import out_of_memory
 from sousa_bench.loggers import Pending, RunLogger, check_mode
 from sousa_bench.metrics import per_class
 from sousa_bench.peft import inject
 from sousa_bench.peft.warm import warm_start
 from sousa_bench.predictions import outcome_warnings, write_predictions
 from sousa_bench.progress_bar import EpochBar
+from sousa_bench.recipe import build_batches, build_model, build_module, total_steps
 from sousa_bench.result import ADAPTER_FOLDER, PREDICTIONS_FILE, Recorder
 from sousa_bench.rudiments import RUDIMENTS
 from sousa_bench.settings import TrainerSettings
@@ -164,7 +166,7 @@ class _Run:
                     self._fit()
                 return
             except Exception as error:
-                if not hardware.out_of_memory(error) or micro == evaluation == 1:
+                if not out_of_memory(error) or micro == evaluation == 1:
                     raise
                 if self.settings.devices > 1:  # the other processes wait for this one: all end
                     error.add_note(
@@ -217,9 +219,7 @@ class _Run:
         cfg, settings = self.cfg, self.settings
         pl.seed_everything(cfg.seed, workers=False, verbose=False)
         with self.recorder.phase("weights"):
-            self.model = build(cfg.model, num_classes=len(RUDIMENTS))
-            if cfg.gradient_checkpointing:
-                self.model.enable_gradient_checkpointing()
+            self.model = build_model(cfg)
             self.recorder.add(weights=self.model.weights.as_dict())
         if self.model.sample_rate not in SAMPLE_RATES:
             with self.recorder.phase("data"):
@@ -230,44 +230,19 @@ class _Run:
             self._recall(self.state["told"])
             micro_batch_size = min(micro_batch_size, self.state["micro_batch_size"])
         self.told_before = True
-        self.datamodule = SousaDataModule(
-            self.data,
-            sample_rate=self.model.sample_rate,
-            quantum=cfg.data.quantum,
-            batch_size=settings.batch_size,
-            eval_batch_size=eval_batch_size,
-            seed=cfg.seed,
-            train_batches=settings.train_batches,
-            eval_batches=settings.eval_batches,
-            start=(self.state["epoch"], self.state["step"]) if self.state else (0, 0),
+        start = (self.state["epoch"], self.state["step"]) if self.state else (0, 0)
+        self.datamodule = build_batches(
+            cfg, settings, self.data, self.model.sample_rate, eval_batch_size=eval_batch_size, start=start
         )
-        total_steps = settings.max_epochs * self.datamodule.steps_per_epoch
         with self.recorder.phase("peft"):
-            self.injection = inject(self.model, cfg.peft, total_steps)
+            self.injection = inject(self.model, cfg.peft, total_steps(settings, self.datamodule))
             for message in self.injection.warnings:
                 self._warn(message)
             self.recorder.add(parameters=self.injection.parameters)
             if cfg.get("init_from") and self.state is None:
                 warm_start(self.injection, Path(cfg.init_from))
                 log.info("starting from the weights of %s", cfg.init_from)
-        optimization = Optimization(
-            learning_rate=settings.learning_rate or cfg.peft.learning_rate,
-            weight_decay=settings.weight_decay,
-            warmup_fraction=settings.warmup_fraction,
-            label_smoothing=settings.label_smoothing,
-            gradient_clip=settings.gradient_clip,
-            total_steps=total_steps,
-            seed=cfg.seed,
-        )
-        self.module = Classifier(
-            self.model,
-            self.injection,
-            self.datamodule,
-            build(cfg.augmentation),
-            optimization,
-            min(micro_batch_size, settings.batch_size),
-            FeatureMemory(settings.feature_memory_mb * 2**20),
-        )
+        self.module = build_module(cfg, settings, self.injection, self.datamodule, micro_batch_size)
 
     def _fit(self) -> None:
         state, settings = self.state, self.settings

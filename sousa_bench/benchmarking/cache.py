@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sousa_bench.benchmarking.setup import composed
 from sousa_bench.build import build
+from sousa_bench.composing import composed
 from sousa_bench.data.cache_benchmark import benchmark_cache
 from sousa_bench.run import SAMPLE_RATES
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from sousa_bench.benchmarking.setup import Setup, composed
+from sousa_bench.benchmarking.setup import Setup
+from sousa_bench.composing import composed
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sousa_bench.benchmarking.compute import evaluate, train_step
-from sousa_bench.benchmarking.setup import Setup, composed
+from sousa_bench.benchmarking.setup import Setup
+from sousa_bench.composing import composed
 from sousa_bench.errors import ConfigError
 from sousa_bench.inputs import Inputs
 from sousa_bench.rudiments import RUDIMENTS
@@ -67,14 +68,14 @@ class NaiveLoader:
     """
 
     def __init__(self, setup: Setup) -> None:
-        data = setup.datamodule.clips["train"].store  # only to see that the data are there
-        assert len(data)
         self.setup = setup
         self.model = setup.module.model
         self.samples = round(SECONDS * self.model.sample_rate)
 
     def features(self, path: Any) -> Tensor:
         """(1, frames, bins) of one file."""
+        if hasattr(path, "seek"):
+            path.seek(0)
         samples, rate = sf.read(path, dtype="float32", always_2d=True)
         waveform = torch.from_numpy(samples).mean(dim=1)
         waveform = torchaudio.transforms.Resample(rate, self.model.sample_rate)(waveform)
@@ -85,12 +86,9 @@ class NaiveLoader:
         waveform = F.pad(waveform, (0, self.samples - len(waveform)))
         return self.model.features(waveform[None].to(self.setup.device))[0]
 
-    def batch(self, paths: Sequence[Any]) -> Tensor:
-        """(clips, frames, bins)."""
-        return torch.cat([self.features(path) for path in paths])
-
-    def inputs(self, features: Tensor) -> Inputs:
-        """Features as the network takes them."""
+    def inputs(self, paths: Sequence[Any]) -> Inputs:
+        """A batch as the network takes it."""
+        features = torch.cat([self.features(path) for path in paths])
         return Inputs((features, None), lambda parts: self.model.backbone(*parts))
 
 
@@ -144,11 +142,16 @@ def naive_epoch(
     labels = setup.datamodule.clips["train"].labels
     setup.module.injection.train_mode()
     for batch in setup.batches(epoch):
-        features = loader.batch([_again(files["train"][i]) for i in batch.index])
-        train_step(setup, optimizer, (loader.inputs(features), _targets(setup, labels[batch.index])))
+        inputs = loader.inputs([files["train"][i] for i in batch.index])
+        train_step(setup, optimizer, (inputs, _targets(setup, labels[batch.index])))
+    naive_evaluation(setup, loader, files["val"])
+
+
+def naive_evaluation(setup: Setup, loader: NaiveLoader, files: Sequence[Any]) -> None:
+    """The forward passes of a split, every clip from its file."""
     size = setup.settings.eval_batch_size
-    for start in range(0, len(files["val"]), size):
-        evaluate(setup, [loader.inputs(loader.batch([_again(file) for file in files["val"][start : start + size]]))])
+    for start in range(0, len(files), size):
+        evaluate(setup, [loader.inputs(files[start : start + size])])
 
 
 def ours_epoch(setup: Setup, optimizer: torch.optim.Optimizer, epoch: int) -> None:
@@ -181,12 +184,6 @@ def _targets(setup: Setup, labels: Tensor) -> Tensor:
     return F.one_hot(labels, classes).float().to(setup.device) * (1 - smoothing) + smoothing / classes
 
 
-def _again(file: Any) -> Any:
-    if hasattr(file, "seek"):
-        file.seek(0)
-    return file
-
-
 def _seconds(setup: Setup, work: Any) -> float:
     setup.synchronize()
     started = time.perf_counter()
@@ -200,13 +197,10 @@ def naive_run(overrides: Sequence[str]) -> None:
 
     With augmentation, features are masked as ours are and waveforms left alone, which is less work than ours.
     """
-    cfg = composed(overrides)
-    setup = Setup.of(cfg, feature_memory=False)
+    setup = Setup.of(composed(overrides))
     loader = NaiveLoader(setup)
     files = {split: clip_files(setup, split) for split in ("train", "val", "test")}
     optimizer = setup.optimizer()
     for epoch in range(setup.settings.max_epochs):
         naive_epoch(setup, loader, files, optimizer, epoch)
-    size = setup.settings.eval_batch_size
-    for start in range(0, len(files["test"]), size):
-        evaluate(setup, [loader.inputs(loader.batch([_again(file) for file in files["test"][start : start + size]]))])
+    naive_evaluation(setup, loader, files["test"])

@@ -17,7 +17,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from sousa_bench.benchmarking.compute import bare
-from sousa_bench.benchmarking.setup import Setup, composed
+from sousa_bench.benchmarking.setup import Setup
+from sousa_bench.composing import composed
 
 CAUSES = ("inputs", "metrics", "checkpoint", "log", "record")
 
@@ -85,7 +86,7 @@ class Watch:
 
 def watched_run(cfg: DictConfig) -> Watch:
     """Do a real run in this process, with its logger, checkpoints and result file."""
-    from sousa_bench import checkpoint, classifier, inputs, result
+    from sousa_bench import checkpoint, classifier, inputs, loggers, result
     from sousa_bench.run import run
 
     ends: list[float] = []
@@ -103,7 +104,7 @@ def watched_run(cfg: DictConfig) -> Watch:
             (inputs.ClipInputs, "plain", "inputs"),
             (classifier.Classifier, "_split_outputs", "metrics"),
             (checkpoint.KeepState, "_save", "checkpoint"),
-            (_logger_class(cfg), "log_metrics", "log"),
+            (loggers.Pending, "log_metrics", "log"),
             (result.Recorder, "show", "record"),
         ):
             stack.enter_context(_timed(owner, name, cause, spent))
@@ -111,14 +112,6 @@ def watched_run(cfg: DictConfig) -> Watch:
         stack.enter_context(_after(checkpoint.KeepState, "on_train_start", lambda: ends.append(time.perf_counter())))
         run(cfg, Path(folder) / "run")
     return Watch([end - start for start, end in itertools.pairwise(ends)], per_epoch)
-
-
-def _logger_class(cfg: DictConfig) -> type:
-    from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
-
-    return {"wandb": WandbLogger, "csv": CSVLogger}.get(
-        str(cfg.logger.get("_target_", "")).rpartition(".")[2].replace("weights_and_biases", "wandb"), Logger
-    )
 
 
 @contextmanager

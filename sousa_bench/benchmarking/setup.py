@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,34 +10,11 @@ from omegaconf import DictConfig
 
 from sousa_bench import hardware
 from sousa_bench.build import build
-from sousa_bench.classifier import Classifier, Optimization
-from sousa_bench.data.datamodule import Batch, EpochBatches, FeatureMemory, SousaDataModule
+from sousa_bench.classifier import Classifier
+from sousa_bench.data.datamodule import Batch, EpochBatches, SousaDataModule
 from sousa_bench.peft import inject
-from sousa_bench.rudiments import RUDIMENTS
+from sousa_bench.recipe import build_batches, build_model, build_module, total_steps
 from sousa_bench.settings import TrainerSettings
-
-
-def composed(overrides: Sequence[str]) -> DictConfig:
-    """The config of one run.
-
-    Raises:
-        ConfigError: It can't be composed.
-    """
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-
-    from sousa_bench.errors import ConfigError
-    from sousa_bench.paths import conf_folder
-    from sousa_bench.sweep.config_errors import explain, is_config_error
-
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-            return compose("config", list(overrides))
-    except Exception as error:
-        if is_config_error(error):
-            raise ConfigError(explain(error)) from error
-        raise
 
 
 @dataclass
@@ -60,41 +36,19 @@ class Setup:
     device: torch.device
 
     @classmethod
-    def of(cls, cfg: DictConfig, *, feature_memory: bool = True) -> Setup:
+    def of(cls, cfg: DictConfig) -> Setup:
         """Build the parts as a run does."""
         torch.manual_seed(cfg.seed)
         settings: TrainerSettings = build(cfg.trainer)
         accelerator = hardware.choose_accelerator(settings.accelerator)
         device = torch.device("cuda" if accelerator == "gpu" else "cpu")
-        model = build(cfg.model, num_classes=len(RUDIMENTS))
+        model = build_model(cfg)
         data = build(cfg.data)
         data.prepare((model.sample_rate,))
-        datamodule = SousaDataModule(
-            data,
-            sample_rate=model.sample_rate,
-            quantum=cfg.data.quantum,
-            batch_size=settings.batch_size,
-            eval_batch_size=settings.eval_batch_size,
-            seed=cfg.seed,
-            train_batches=settings.train_batches,
-            eval_batches=settings.eval_batches,
-        )
-        total = settings.max_epochs * datamodule.steps_per_epoch
-        injection = inject(model, cfg.peft, total)
-        optimization = Optimization(
-            learning_rate=settings.learning_rate or cfg.peft.learning_rate,
-            weight_decay=settings.weight_decay,
-            warmup_fraction=settings.warmup_fraction,
-            label_smoothing=settings.label_smoothing,
-            gradient_clip=settings.gradient_clip,
-            total_steps=total,
-            seed=cfg.seed,
-        )
-        memory = FeatureMemory(settings.feature_memory_mb * 2**20 if feature_memory else 0)
-        module = Classifier(
-            model, injection, datamodule, build(cfg.augmentation), optimization, settings.batch_size, memory
-        )
-        return cls(cfg, settings, module.to(device), datamodule, device)
+        batches = build_batches(cfg, settings, data, model.sample_rate)
+        injection = inject(model, cfg.peft, total_steps(settings, batches))
+        module = build_module(cfg, settings, injection, batches)
+        return cls(cfg, settings, module.to(device), batches, device)
 
     @property
     def autocast(self) -> Any:

@@ -30,12 +30,10 @@ def ask(kind: str, overrides: Sequence[str], slot: Slot | None = None, **options
         UserError: It failed; with its last lines.
     """
     slot = slot or slots(1)[0]
-    root = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, "-m", "sousa_bench.benchmarking.worker"],
         input=json.dumps({"kind": kind, "overrides": list(overrides), "options": options, "cpus": slot.cpus}),
-        env={**os.environ, **ENVIRONMENT, **slot.environment, "PYTHONPATH": path},
+        env={**os.environ, **ENVIRONMENT, **slot.environment, **package_path()},
         capture_output=True,
         text=True,
     )
@@ -44,6 +42,12 @@ def ask(kind: str, overrides: Sequence[str], slot: Slot | None = None, **options
         told = (done.stderr or done.stdout).strip().splitlines()
         raise UserError(f"benchmark {kind} of {' '.join(overrides)} failed: " + "\n".join(told[-5:]))
     return json.loads(lines[-1].removeprefix(MARK))
+
+
+def package_path() -> dict[str, str]:
+    """The variable by which a new Python finds this package, wherever it starts."""
+    root = str(Path(__file__).resolve().parents[2])
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
 
 
 def answer(kind: str, overrides: Sequence[str], **options: Any) -> dict[str, Any]:
@@ -75,19 +79,19 @@ def answer(kind: str, overrides: Sequence[str], **options: Any) -> dict[str, Any
         from sousa_bench.benchmarking.cache import cache
 
         return cache(overrides, **options)
-    from sousa_bench.benchmarking.setup import Setup, composed
+    from sousa_bench.composing import composed
 
-    setup = Setup.of(composed(overrides))
+    cfg = composed(overrides)
     if kind == "warm":
-        setup.datamodule.clips["train"].store.read(0)
         from sousa_bench.build import build
         from sousa_bench.run import SAMPLE_RATES
 
-        build(setup.cfg.data).prepare(SAMPLE_RATES)
+        build(cfg.data).prepare(SAMPLE_RATES)
         return {}
     from sousa_bench.benchmarking.compute import bare
+    from sousa_bench.benchmarking.setup import Setup
 
-    measured = bare(setup)
+    measured = bare(Setup.of(cfg))
     return {"epochs": measured.epochs, "test": measured.test}
 
 

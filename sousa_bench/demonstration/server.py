@@ -50,7 +50,7 @@ def serve(
     from sousa_bench.inference import Predictor
     from sousa_bench.recordings.listen import Listener, Windows
 
-    predictor = Predictor.open(place, metric=metric, **({"checkpoint": checkpoint} if checkpoint else {}))
+    predictor = Predictor.open(place, metric=metric, checkpoint=checkpoint)
     listener = Listener(predictor, Windows.of(predictor, None, None), progress=False)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="sousa_bench_demo_") as folder:

@@ -79,8 +79,7 @@ def _precision(wanted: str, run: FinishedRun) -> str:
 
 
 def _hear(evaluation: Evaluation, options: argparse.Namespace, device: str) -> Heard:
-    replaced = {"checkpoint": options.checkpoint} if options.checkpoint else {}
-    predictor = Predictor.open(evaluation.run.folder, device=device, **replaced)
+    predictor = Predictor.open(evaluation.run.folder, device=device, checkpoint=options.checkpoint)
     if predictor.labels != list(RUDIMENTS):
         raise UserError(f"{evaluation.run.folder}: its classes are not the {len(RUDIMENTS)} rudiments of this version")
     predictor.precision = evaluation.precision

@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
+from sousa_bench.composing import composed
 from sousa_bench.data import SousaData
 from sousa_bench.data.caveats import absent_classes
 from sousa_bench.data.sources.base import SPLITS
 from sousa_bench.errors import ConfigError, DataError
 from sousa_bench.finished import FinishedRun
-from sousa_bench.paths import conf_folder
 from sousa_bench.sweep.config_errors import explain, is_config_error
 
 ALL = "all"
@@ -123,7 +122,7 @@ def data_node(run: FinishedRun, overrides: Sequence[str], config_folder: Path | 
             _check(item)
         if not any(item.key_or_group == "data" for item in items):
             return _changed(own, items)
-        node = _composed(overrides, config_folder)
+        node = _plain(composed(overrides, config_folder))
     except Exception as error:
         if not is_config_error(error):
             raise
@@ -148,12 +147,6 @@ def _changed(own: Mapping[str, Any], items: Sequence[Override]) -> dict[str, Any
     for item in items:
         OmegaConf.update(cfg, item.key_or_group, item.value(), merge=True, force_add=item.is_add())
     return _plain(cfg)
-
-
-def _composed(overrides: Sequence[str], config_folder: Path | None) -> dict[str, Any]:
-    search = [] if config_folder is None else [f"hydra.searchpath=[file://{config_folder.absolute()}]"]
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        return _plain(compose("config", overrides=[*overrides, *search]))
 
 
 def _plain(cfg: DictConfig) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def export(
     refuse(destination, force)
     if is_package(place):
         raise ExportError(f"{place}: is a package already; give a run's folder or a sweep")
-    predictor = Predictor.open(place, metric=metric, **({"checkpoint": checkpoint} if checkpoint else {}))
+    predictor = Predictor.open(place, metric=metric, checkpoint=checkpoint)
     assert predictor.run is not None
     say(f"run {predictor.run.name}")
     model = merged_model(predictor)

@@ -47,8 +47,7 @@ def _listener(options: argparse.Namespace) -> Listener:
     from sousa_bench.recordings.listen import Listener, Windows
 
     device = device_named(options.device, options.threads)
-    replaced = {"checkpoint": options.checkpoint} if options.checkpoint else {}
-    predictor = Predictor.open(options.run, metric=options.metric, device=device, **replaced)
+    predictor = Predictor.open(options.run, metric=options.metric, device=device, checkpoint=options.checkpoint)
     return Listener(predictor, Windows.of(predictor, options.window, options.hop, options.beginning))
 
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sousa_bench.errors import ConfigError
 from sousa_bench.settings import check_values
-from sousa_bench.sweep.combinations import quoted
+from sousa_bench.sweep.combinations import literal
 from sousa_bench.sweep.compose import compose
 from sousa_bench.sweep.fingerprint import fingerprint, outcome_config
 from sousa_bench.sweep.plan import split
@@ -184,7 +184,7 @@ def _add(space: Space, name: str, item: Override, default: Any) -> None:
         texts = list(dict.fromkeys(item.sweep_string_iterator()))
         natives = [_native(text) for text in texts]
         if default not in natives:
-            texts.insert(0, _text(default))
+            texts.insert(0, literal(default))
             natives.insert(0, default)
             space.notes.append(f"{name}: the default, {texts[0]}, is added to the choices")
         space.distributions[name] = CategoricalDistribution(texts)
@@ -192,7 +192,7 @@ def _add(space: Space, name: str, item: Override, default: Any) -> None:
         return
     if not isinstance(default, (int, float)) or isinstance(default, bool):
         raise ConfigError(
-            f"{name}: its default is {_text(default)}, no number, so that the search has no baseline; "
+            f"{name}: its default is {literal(default)}, no number, so that the search has no baseline; "
             f"give it one in a config, or name choices: '{name}=choice(…)'"
         )
     log = "log" in getattr(value, "tags", ())
@@ -229,14 +229,3 @@ def _ends(key: str, value: Any) -> list[Any]:
 def _native(text: str) -> Any:
     value = OverridesParser.create().parse_override(f"key={text}").value()
     return value.text if isinstance(value, QuotedString) else value
-
-
-def _text(value: Any) -> str:
-    """A value as Hydra reads it back."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, (list, tuple)):
-        return f"[{','.join(map(_text, value))}]"
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{_text(item)}" for key, item in value.items()) + "}"
-    return quoted(value) if isinstance(value, str) else repr(value)

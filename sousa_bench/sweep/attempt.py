@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from sousa_bench import pruning
-from sousa_bench.errors import Interrupted, UserError
+from sousa_bench.errors import Interrupted, UserError, out_of_memory
 from sousa_bench.result import CHECKPOINT_FOLDER, ERROR_FILE, Recorder
 from sousa_bench.sweep import record
 from sousa_bench.sweep.job import Job
@@ -166,11 +166,3 @@ def cause(error: BaseException) -> str:
             return "disk full"
         link = link.__cause__ or link.__context__
     return "oom" if out_of_memory(error) else "exception"
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that memory ran out, on the host or on a device."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)

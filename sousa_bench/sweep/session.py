@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from sousa_bench.errors import ConfigError, UserError
 from sousa_bench.result import RESULT_FILE
 from sousa_bench.sweep import attempt, record
+from sousa_bench.sweep.combinations import quoted
 from sousa_bench.sweep.config_errors import explain, is_config_error
 from sousa_bench.sweep.fingerprint import fingerprint, run_name
 from sousa_bench.sweep.job import Job, Outcome
@@ -474,11 +475,11 @@ def elsewhere(sweep: Sweep, launcher: Launcher) -> Sequence[JobReturn]:
     say(f"Sweep {shown(sweep.folder)}: {len(sweep.jobs)} runs")
     by_job = announce(sweep, Progress(len(sweep.jobs), 1))
     pending = [job for job in sweep.jobs if job.decision == "pending"]
-    places = [f"hydra.sweep.dir={_quoted(sweep.folder)}"]
+    places = [f"hydra.sweep.dir={quoted(str(sweep.folder))}"]
     with noted_end(sweep):
         returned = launcher.launch(
             [
-                [*job.overrides, *places, f"hydra.sweep.subdir={_quoted(relative(sweep.folder, job.folder))}"]
+                [*job.overrides, *places, f"hydra.sweep.subdir={quoted(relative(sweep.folder, job.folder))}"]
                 for job in pending
             ],
             initial_job_idx=0,
@@ -532,10 +533,6 @@ def sweeps_root(master: DictConfig) -> Path:
 def _score(folder: Path) -> float:
     value = (record.read(folder).get("metrics") or {}).get("val_acc")
     return math.nan if value is None else float(value)
-
-
-def _quoted(value: object) -> str:
-    return "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def hydra_words() -> list[str]:

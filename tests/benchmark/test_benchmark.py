@@ -14,8 +14,9 @@ import torch
 from sousa_bench.benchmarking.compute import bare
 from sousa_bench.benchmarking.naive import NaiveLoader, clip_files, logits_difference, naive_epoch
 from sousa_bench.benchmarking.overhead import watched_run
-from sousa_bench.benchmarking.setup import Setup, composed
+from sousa_bench.benchmarking.setup import Setup
 from sousa_bench.benchmarking.sweep import spread
+from sousa_bench.composing import composed
 from sousa_bench.errors import ConfigError
 
 FEW = [

@@ -1,0 +1,81 @@
+"""What a config says of a run's parts, built: model, batches, optimization, module."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from sousa_bench.build import build
+from sousa_bench.classifier import Classifier, Optimization
+from sousa_bench.data.datamodule import FeatureMemory, SousaDataModule
+from sousa_bench.rudiments import RUDIMENTS
+from sousa_bench.settings import TrainerSettings
+
+if TYPE_CHECKING:
+    from sousa_bench.data import SousaData
+    from sousa_bench.models.base import AudioModel
+    from sousa_bench.peft import Injection
+
+
+def build_model(cfg: DictConfig) -> AudioModel:
+    """The model with its weights, before any adapter."""
+    model: AudioModel = build(cfg.model, num_classes=len(RUDIMENTS))
+    if cfg.gradient_checkpointing:
+        model.enable_gradient_checkpointing()
+    return model
+
+
+def build_batches(
+    cfg: DictConfig,
+    settings: TrainerSettings,
+    data: SousaData,
+    sample_rate: int,
+    eval_batch_size: int | None = None,
+    start: tuple[int, int] = (0, 0),
+) -> SousaDataModule:
+    """The batches of prepared data; see :class:`SousaDataModule`."""
+    return SousaDataModule(
+        data,
+        sample_rate=sample_rate,
+        quantum=cfg.data.quantum,
+        batch_size=settings.batch_size,
+        eval_batch_size=eval_batch_size or settings.eval_batch_size,
+        seed=cfg.seed,
+        train_batches=settings.train_batches,
+        eval_batches=settings.eval_batches,
+        start=start,
+    )
+
+
+def total_steps(settings: TrainerSettings, batches: SousaDataModule) -> int:
+    """Optimizer steps of the whole run."""
+    return settings.max_epochs * batches.steps_per_epoch
+
+
+def build_module(
+    cfg: DictConfig,
+    settings: TrainerSettings,
+    injection: Injection,
+    batches: SousaDataModule,
+    micro_batch_size: int | None = None,
+) -> Classifier:
+    """The Lightning module of a prepared model."""
+    optimization = Optimization(
+        learning_rate=settings.learning_rate or cfg.peft.learning_rate,
+        weight_decay=settings.weight_decay,
+        warmup_fraction=settings.warmup_fraction,
+        label_smoothing=settings.label_smoothing,
+        gradient_clip=settings.gradient_clip,
+        total_steps=total_steps(settings, batches),
+        seed=cfg.seed,
+    )
+    return Classifier(
+        injection.model,
+        injection,
+        batches,
+        build(cfg.augmentation),
+        optimization,
+        min(micro_batch_size or settings.batch_size, settings.batch_size),
+        FeatureMemory(settings.feature_memory_mb * 2**20),
+    )
