@@ -26,7 +26,7 @@ class SousaSweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Do the product of the overrides' values; see :mod:`sousa_bench.sweep`."""
-        from sousa_bench.sweep.session import elsewhere, plan_sweep
+        from sousa_bench.sweep.whole import elsewhere, plan_sweep
 
         from .local_launcher import LocalLauncher
 

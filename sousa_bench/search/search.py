@@ -15,7 +15,7 @@ from sousa_bench.search.settings import SearchSettings, built, import_optuna
 from sousa_bench.search.space import Space, make_space
 from sousa_bench.search.study import ERROR, STUDY_NAME, Asked, Trials
 from sousa_bench.search.watcher import Watcher
-from sousa_bench.sweep import record, session
+from sousa_bench.sweep import record, session, whole
 from sousa_bench.sweep.compose import compose, remember_files
 from sousa_bench.sweep.job import Job, Outcome
 from sousa_bench.sweep.lock import FolderLock
@@ -24,6 +24,7 @@ from sousa_bench.sweep.output import say
 from sousa_bench.sweep.plan import Candidate, check_possible, rerun_command
 from sousa_bench.sweep.progress import Progress, shown
 from sousa_bench.sweep.settings import SweepSettings
+from sousa_bench.sweep.words import flags, hydra_words
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -34,7 +35,7 @@ LOCK_FOLDER = ".search"
 class BatchLauncher(Protocol):
     """What a search needs of a launcher."""
 
-    def launch_sweep(self, sweep: session.Sweep, progress: Progress | None = None) -> Any:
+    def launch_sweep(self, sweep: whole.Sweep, progress: Progress | None = None) -> Any:
         """Do a planned batch."""
 
     def width(self, settings: SweepSettings) -> int:
@@ -77,7 +78,7 @@ def search(
     if switches.resume == "failed":
         raise ConfigError("resume=failed: a search tells a failed trial once; run it by its own command")
     check_possible([Candidate.of(first, space.overrides(space.baseline))])
-    folder = claim_folder(session.sweeps_root(master), switches.name).resolve()
+    folder = claim_folder(whole.sweeps_root(master), switches.name).resolve()
     lock = FolderLock(folder / LOCK_FOLDER)
     if not lock.acquire():
         raise UserError(f"{shown(folder)}: another process does this search; python -m sousa_bench.status shows it")
@@ -146,7 +147,7 @@ class _Search:
 
     def _do(self, batch: Sequence[Asked]) -> None:
         """One batch, from its plan to what Optuna is told."""
-        sweep = session.plan_sweep(
+        sweep = whole.plan_sweep(
             self._loader,
             self._master,
             [self.space.overrides(asked.params) for asked in batch],
@@ -239,8 +240,8 @@ class _Search:
         beside = (
             "the baseline" if best.number == 0 else f"baseline {base.value:.4f}" if base else "baseline not completed"
         )
-        here = [word for word in session.hydra_words() if not word.startswith(("hydra/launcher", "hydra.launcher"))]
-        command = rerun_command([*here, *self.space.overrides(best.params)], None, session.flags())
+        here = [word for word in hydra_words() if not word.startswith(("hydra/launcher", "hydra.launcher"))]
+        command = rerun_command([*here, *self.space.overrides(best.params)], None, flags())
         return [
             f"Best: trial {best.number}, {metric}={best.value:.4f} ({beside}): {' '.join(self.space.own(best.params))}",
             f"Run it: {command}",

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,27 +17,23 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from sousa_bench.errors import ConfigError, UserError
 from sousa_bench.result import RESULT_FILE
 from sousa_bench.sweep import attempt, record
-from sousa_bench.sweep.combinations import quoted
+from sousa_bench.sweep.conclude import score
 from sousa_bench.sweep.config_errors import explain, is_config_error
 from sousa_bench.sweep.fingerprint import fingerprint, run_name
 from sousa_bench.sweep.job import Job, Outcome
 from sousa_bench.sweep.known import ROOTS, Results
-from sousa_bench.sweep.manifest import claim_folder, read_manifest, relative, withdraw, write_manifest
+from sousa_bench.sweep.manifest import read_manifest
 from sousa_bench.sweep.output import say
 from sousa_bench.sweep.plan import Candidate, check_possible, plan
 from sousa_bench.sweep.progress import Progress, shown, summary
 from sousa_bench.sweep.server import PRELOAD
 from sousa_bench.sweep.settings import SweepSettings
-from sousa_bench.sweep.slurm.adopt import waiting
 from sousa_bench.sweep.starter import ForkServer, Spawner, can_fork
 from sousa_bench.sweep.supervisor import Rules, Supervisor
+from sousa_bench.sweep.words import flags, hydra_words, spell_augmentation, spell_search
 
 if TYPE_CHECKING:
-    from hydra.core.config_loader import ConfigLoader
-    from hydra.core.utils import JobReturn
-    from hydra.plugins.launcher import Launcher
-
-    from sousa_bench.sweep.slurm.submit import Preset
+    pass
 
 TARGET = "sousa_bench.run.run"
 ASKING = ("-h", "--help", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
@@ -140,25 +135,6 @@ def _refuse(error: Exception) -> int:
     return 1 if current.outcomes else 2
 
 
-def spell_augmentation(argv: list[str]) -> None:
-    """Let ``augmentation=true|false``, the older runner's spelling, mean ``on|off``."""
-    for place, word in enumerate(argv):
-        key, equals, value = word.partition("=")
-        if key == "augmentation" and equals:
-            argv[place] = f"{key}=" + ",".join(
-                {"true": "on", "false": "off"}.get(choice.strip().lower(), choice) for choice in value.split(",")
-            )
-
-
-def spell_search(argv: list[str]) -> None:
-    """Let ``search=lora``, or ``+search=lora``, be enough: a space of a search goes to the sweeper that searches."""
-    asked = [place for place, word in enumerate(argv) if word.lstrip("+").startswith("search=")]
-    for place in asked:
-        argv[place] = argv[place].lstrip("+")
-    if any(argv[place] != "search=null" for place in asked) and not any(w.startswith("hydra/sweeper=") for w in argv):
-        argv.append("hydra/sweeper=optuna")
-
-
 def register_resolvers() -> None:
     """Teach OmegaConf the names of runs' folders, which ``conf/hydra/output/sousa.yaml`` uses."""
     OmegaConf.register_new_resolver("sousa_run", lambda root, *, _root_: str(single_folder(root, _root_)), replace=True)
@@ -231,7 +207,7 @@ def execute(cfg: DictConfig) -> float | None:
     if job.decision == "reused":
         result = job.result or job.folder
         say(f"Completed already: {shown(result)} (force=true runs it again)")
-        outcome = Outcome(job, "completed", score=_score(result), reused=True)
+        outcome = Outcome(job, "completed", score=score(record.read(result)), reused=True)
         current.outcomes.append(outcome)
         return outcome.score
     settings = SweepSettings.of(job.config)
@@ -305,259 +281,3 @@ def _job_of(cfg: DictConfig) -> Job:
         say(f"Warning: {job.name}: {words}")
         job.warnings.append(words)
     return job
-
-
-@dataclass
-class Sweep:
-    """A sweep that is planned.
-
-    Attributes:
-        folder: Its folder, which holds ``sweep.json``.
-        name: The folder below the results root.
-        jobs: Its jobs, in order.
-        settings: Its switches.
-        command: The command that goes on with it.
-        numbered: Whether its jobs are one batch of several, numbered through.
-    """
-
-    folder: Path
-    name: str
-    jobs: list[Job]
-    settings: SweepSettings
-    command: str
-    numbered: bool = False
-
-    def record(self, *, ended: bool = False) -> None:
-        """Write the manifest.
-
-        Args:
-            ended: Whether this command is done with the sweep.
-        """
-        first = {job.fingerprint: job for job in reversed(self.jobs) if job.decision != "duplicate"}
-        for job in self.jobs:
-            if job.decision == "duplicate":
-                job.result = first[job.fingerprint].result or first[job.fingerprint].folder
-        facts = {
-            "resume": self.settings.resume,
-            "force": self.settings.force,
-            "on_error": self.settings.on_error,
-            "n_jobs": self.settings.n_jobs,
-            "total": len(self.jobs),
-        }
-        write_manifest(
-            self.folder,
-            self.jobs,
-            name=self.name,
-            command=self.command,
-            facts=facts,
-            ended=ended,
-            numbered=self.numbered,
-        )
-
-
-def plan_sweep(
-    loader: ConfigLoader,
-    master: DictConfig,
-    overrides: Sequence[Sequence[str]],
-    folder: Path | None = None,
-    prepare: Callable[[list[Job]], None] | None = None,
-) -> Sweep:
-    """Compose, check and plan every job of a sweep, before anything starts, and write its manifest.
-
-    Args:
-        loader: Hydra's.
-        master: The config that the sweep was started with.
-        overrides: Of each job.
-        folder: The sweep's folder when it has one already (a sweeper that launches several batches).
-        prepare: Called with the jobs before they are written down.
-
-    Raises:
-        UserError: A config can't be composed, or no run is possible. Nothing was written.
-    """
-    from sousa_bench.sweep.compose import compose, remember_files  # it imports Hydra, which status does without
-
-    remember_files(loader)
-    configs = [compose(loader, master, job) for job in overrides]
-    given = [SweepSettings.of(config) for config in configs]
-    if all(config.get("n_jobs") == "auto" for config in configs):  # it follows free memory and the runs' devices
-        given = [replace(each, n_jobs=min(some.n_jobs for some in given)) for each in given]
-    settings = given[0]
-    if any(each != settings for each in given):
-        raise ConfigError("n_jobs, sweep, resume, force and on_error belong to the sweep: they can't vary in it")
-    candidates = [Candidate.of(config, job) for config, job in zip(configs, overrides, strict=True)]
-    if folder is None:  # a later batch may hold but such runs
-        check_possible(candidates)
-    root = sweeps_root(master)
-    claimed = folder or claim_folder(root, settings.name)
-    name = relative(root, claimed)
-    folder = claimed.resolve()  # so that paths relative to it lead where they say
-    on_slurm = waiting(root)  # before the results are read: it closes the records of Slurm jobs that are gone
-    jobs = plan(
-        candidates,
-        folder=folder,
-        name=name,
-        results=known_results(root),
-        settings=settings,
-        flags=flags(),
-        hydra_words=hydra_words(),
-    )
-    for job in jobs:
-        if job.decision == "pending" and not settings.afresh and (there := on_slurm.get(job.fingerprint)):
-            job.slurm_job_id, job.folder = there.job_id, there.folder
-    if prepare is not None:
-        prepare(jobs)
-    sweep = Sweep(folder, name, jobs, settings, _resume_command(name), numbered=prepare is not None)
-    sweep.record()
-    return sweep
-
-
-def do_sweep(sweep: Sweep, progress: Progress | None = None) -> list[Outcome]:
-    """Do a planned sweep on this machine: say what is skipped, run the rest, sum up.
-
-    Args:
-        sweep: The plan.
-        progress: That of the larger whole, which sums up itself, where this is one of its batches.
-    """
-    for job in sweep.jobs:
-        if job.decision == "pending" and job.slurm_job_id is not None:
-            job.decision, job.reason = "skipped", f"Slurm has it (job {job.slurm_job_id}); hydra/launcher=slurm waits"
-    return _do(sweep, progress, sweep.settings.n_jobs, supervise)
-
-
-def do_sweep_on_slurm(sweep: Sweep, preset: Preset, progress: Progress | None = None) -> list[Outcome]:
-    """Do a planned sweep as a Slurm job array; otherwise the same as :func:`do_sweep`.
-
-    Raises:
-        SubmissionError: Slurm does not take it.
-    """
-    from sousa_bench.sweep.slurm.engine import SlurmEngine
-    from sousa_bench.sweep.slurm.submit import SubmissionError
-
-    engine = SlurmEngine(sweep, preset, current.target)
-
-    def run(jobs: Sequence[Job], settings: SweepSettings, progress: Progress) -> list[Outcome]:
-        outcomes = engine.run(jobs, progress)
-        current.outcomes += outcomes
-        current.signal = engine.signal
-        return outcomes
-
-    try:
-        return _do(sweep, progress, preset.array_parallelism, run)
-    except SubmissionError:
-        if sweep.settings.name is None and not sweep.numbered:  # a folder of its own time, which nobody else uses
-            withdraw(sweep.folder)
-        raise
-
-
-def _do(
-    sweep: Sweep,
-    whole: Progress | None,
-    width: int,
-    engine: Callable[[list[Job], SweepSettings, Progress], list[Outcome]],
-) -> list[Outcome]:
-    started = time.monotonic()
-    progress = whole or Progress(len(sweep.jobs), width)
-    if whole is None:
-        say(f"Sweep {shown(sweep.folder)}: {len(sweep.jobs)} runs")
-    by_job = announce(sweep, progress)
-    with noted_end(sweep):
-        for outcome in engine(sweep.jobs, sweep.settings, progress):
-            by_job[id(outcome.job)] = outcome
-    outcomes = [by_job[id(job)] for job in sweep.jobs if id(job) in by_job]
-    if whole is None:
-        say(summary(outcomes, place=sweep.folder, command=sweep.command, seconds=time.monotonic() - started))
-    return outcomes
-
-
-def elsewhere(sweep: Sweep, launcher: Launcher) -> Sequence[JobReturn]:
-    """Hand a planned sweep to another launcher of Hydra's; the results tell what became of it."""
-    started = time.monotonic()
-    say(f"Sweep {shown(sweep.folder)}: {len(sweep.jobs)} runs")
-    by_job = announce(sweep, Progress(len(sweep.jobs), 1))
-    pending = [job for job in sweep.jobs if job.decision == "pending"]
-    places = [f"hydra.sweep.dir={quoted(str(sweep.folder))}"]
-    with noted_end(sweep):
-        returned = launcher.launch(
-            [
-                [*job.overrides, *places, f"hydra.sweep.subdir={quoted(relative(sweep.folder, job.folder))}"]
-                for job in pending
-            ],
-            initial_job_idx=0,
-        )
-    for job in pending:
-        result = record.read(job.folder)
-        status = str(result.get("status", "pending"))
-        by_job[id(job)] = Outcome(job, status, result.get("error"), score=_score(job.folder))
-    current.outcomes = [by_job[id(job)] for job in sweep.jobs if id(job) in by_job]
-    text = summary(current.outcomes, place=sweep.folder, command=sweep.command, seconds=time.monotonic() - started)
-    say(text)
-    return returned
-
-
-@contextmanager
-def noted_end(sweep: Sweep) -> Iterator[None]:
-    """Note in the manifest that this command has ended, and what it found done by others meanwhile."""
-    try:
-        yield
-    finally:
-        with suppress(OSError):  # the disk may be full by now
-            sweep.record(ended=True)
-
-
-def announce(sweep: Sweep, progress: Progress) -> dict[int, Outcome]:
-    """Say what a sweep won't run, and count it."""
-    known: dict[int, Outcome] = {}
-    for job in sweep.jobs:
-        if job.decision == "reused":
-            result = job.result or job.folder
-            known[id(job)] = Outcome(job, "completed", score=_score(result), reused=True)
-            say(f"Completed already {job.index}/{job.total}: {shown(result)}")
-        elif job.decision == "skipped":
-            known[id(job)] = Outcome(job, "skipped", job.reason)
-            say(f"Skipped {job.index}/{job.total}: {job.name}: {job.reason}")
-        elif job.decision in ("refused", "duplicate"):
-            say(f"Left out {job.index}/{job.total}: {job.name}: {job.reason}")
-            progress.leave_out(job)
-    for outcome in known.values():
-        progress.end(outcome)
-    current.outcomes += known.values()
-    return known
-
-
-def sweeps_root(master: DictConfig) -> Path:
-    """The results root of sweeps: the part of ``hydra.sweep.dir`` that is the same for every sweep."""
-    node = OmegaConf.select(master, "hydra.sweep.dir", default=ROOTS[0])
-    return Path(str(node)).resolve()
-
-
-def _score(folder: Path) -> float:
-    value = (record.read(folder).get("metrics") or {}).get("val_acc")
-    return math.nan if value is None else float(value)
-
-
-def hydra_words() -> list[str]:
-    """Overrides of the present command that tell Hydra where runs go and how they are launched.
-
-    What belongs to the sweeper is left out: it says which runs there are, and a run's own command names one.
-    """
-    words = [word for word in sys.argv[1:] if word.startswith(("hydra.", "hydra/"))]
-    return [word for word in words if not word.startswith(("hydra.sweeper", "hydra/sweeper"))]
-
-
-def flags() -> list[str]:
-    """Flags of the present command that choose where configs come from."""
-    found, words = [], iter(sys.argv[1:])
-    for word in words:
-        name = word.partition("=")[0]
-        if name in ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"):
-            found.append(word)
-            if "=" not in word:
-                found.append(next(words, ""))
-    return found
-
-
-def _resume_command(name: str) -> str:
-    words = [word for word in sys.argv[1:] if word.partition("=")[0] not in ("sweep", "resume", "force")]
-    if "-m" not in words and "--multirun" not in words:
-        words.insert(0, "-m")
-    return shlex.join(["python", "-m", "sousa_bench.train", *words, f"sweep={name}"])

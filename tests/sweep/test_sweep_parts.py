@@ -37,10 +37,10 @@ from sousa_bench.sweep.progress import Progress
 from sousa_bench.sweep.ranks import Ranks
 from sousa_bench.sweep.resources import slots
 from sousa_bench.sweep.server import serve
-from sousa_bench.sweep.session import spell_augmentation
 from sousa_bench.sweep.starter import ForkServer, ServerError, StartError
 from sousa_bench.sweep.supervisor import Rules, Supervisor
 from sousa_bench.sweep.watch import Exit
+from sousa_bench.sweep.words import spell_augmentation
 from tests.sweep import running
 
 CONFIG = OmegaConf.create(

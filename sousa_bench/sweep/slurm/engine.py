@@ -13,7 +13,7 @@ from sousa_bench.sweep.slurm.follow import Follower
 from sousa_bench.sweep.slurm.submit import Preset, submit
 
 if TYPE_CHECKING:
-    from sousa_bench.sweep.session import Sweep
+    from sousa_bench.sweep.whole import Sweep
 
 
 class SlurmEngine:
