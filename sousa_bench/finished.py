@@ -7,17 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sousa_bench.analysis.flatten import EVALUATED
+from sousa_bench.analysis.scan import scan
 from sousa_bench.errors import UserError
 from sousa_bench.result import ADAPTER_FOLDER, RESULT_FILE, ResultError, read_result
-from sousa_bench.sweep.known import result_folders
-from sousa_bench.sweep.manifest import MANIFEST_FILE, read_manifest
 
 SELECTION = "val_acc"
 """What chooses among runs: a choice by test accuracy would make the winner's test accuracy too good."""
-
-
-EVALUATED = "evaluated_run"
-"""In a result: the run that it evaluates again; such a result is no run."""
 
 
 class RunError(UserError):
@@ -86,9 +82,9 @@ def finished_run(place: Path, metric: str = SELECTION) -> FinishedRun:
 
 
 def finished_runs(places: Sequence[Path]) -> list[FinishedRun]:
-    """Every completed run of some sweeps or folders, those that a manifest points to elsewhere included.
+    """Every completed run of some sweeps or folders, as the analysis finds them.
 
-    Of several completed runs of one fingerprint the newest counts; evaluations are no runs.
+    That includes those that a manifest points to elsewhere below the same results roots. Of several completed runs of one fingerprint the newest counts; evaluations are no runs.
 
     Raises:
         RunError: There is none.
@@ -99,7 +95,7 @@ def finished_runs(places: Sequence[Path]) -> list[FinishedRun]:
             raise RunError(
                 f"{place}: there is no such folder; give a run's folder or a sweep's, below multirun/ or outputs/"
             )
-        for folder in {*result_folders(place), *_pointed_to(place)}:
+        for folder in {path.parent for path in scan([place]).files if path.name == RESULT_FILE}:
             try:
                 result = read_result(folder)
             except ResultError:
@@ -130,15 +126,3 @@ def ranked(runs: Sequence[FinishedRun], metric: str = SELECTION) -> list[Finishe
         return float(value)
 
     return sorted(runs, key=score, reverse=not metric.endswith("loss"))
-
-
-def _pointed_to(place: Path) -> list[Path]:
-    """Folders of results that the manifests at or below ``place`` reuse from elsewhere, below the same root."""
-    manifests = [place] if (place / MANIFEST_FILE).is_file() else [path.parent for path in place.rglob(MANIFEST_FILE)]
-    folders = []
-    for folder in manifests:
-        for entry in read_manifest(folder)["jobs"] if (folder / MANIFEST_FILE).is_file() else []:
-            path = folder / str(entry.get("result") or "")
-            if entry.get("result") and path.name == RESULT_FILE and path.is_file():
-                folders.append(path.parent)
-    return folders

@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from sousa_bench.analysis.flatten import EVALUATED
 from sousa_bench.analysis.intervals import LEVEL, accuracy_interval, why_no_interval
 from sousa_bench.errors import UserError
 from sousa_bench.evaluation.data import SplitData
-from sousa_bench.finished import EVALUATED, FinishedRun
+from sousa_bench.finished import FinishedRun
 from sousa_bench.hardware import environment
 from sousa_bench.identity import IRRELEVANT
 from sousa_bench.metrics import per_class, split_metrics

@@ -277,17 +277,21 @@ def test_watch_refreshes_until_every_run_has_ended(tmp_path: Path):
                 break
         assert "2 completed, 1 running, 3 not started" in line
         assert '<meta http-equiv="refresh" content="0.3">' in (out / "report.html").read_text()
-        jobs = json.loads((folder / "sweep.json").read_text())["jobs"]
-        for job in jobs[2:]:
-            chosen = dict(item.split("=") for item in job["overrides"])
-            config = {"model": "ast", "strategy": chosen["peft"], "augmentation": chosen["augmentation"] == "on"}
-            write_result(folder / job["folder"], result(config))
+        complete_from(folder, 2, "ast")
         output, _ = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 0, output
     assert "6 total, 6 completed" in output
     assert 'http-equiv="refresh"' not in (out / "report.html").read_text()
+
+
+def complete_from(folder: Path, first: int, model: str) -> None:
+    """Let the sweep's runs from a place on arrive."""
+    for job in json.loads((folder / "sweep.json").read_text())["jobs"][first:]:
+        chosen = dict(item.split("=") for item in job["overrides"])
+        config = {"model": model, "strategy": chosen["peft"], "augmentation": chosen["augmentation"] == "on"}
+        write_result(folder / job["folder"], result(config))
 
 
 def watching(folder: Path, out: Path, *more: str) -> subprocess.Popen[str]:
@@ -361,10 +365,7 @@ def test_watch_waits_for_what_its_filter_wants(tmp_path: Path):
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line.startswith("waiting: nothing left")
-        for job in json.loads((folder / "sweep.json").read_text())["jobs"][6:]:
-            chosen = dict(item.split("=") for item in job["overrides"])
-            config = {"model": "beats", "strategy": chosen["peft"], "augmentation": chosen["augmentation"] == "on"}
-            write_result(folder / job["folder"], result(config))
+        complete_from(folder, 6, "beats")
         output, _ = process.communicate(timeout=60)
     finally:
         process.kill()

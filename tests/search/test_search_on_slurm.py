@@ -13,7 +13,7 @@ import optuna
 import pytest
 
 from tests.search.test_search_command import results, states
-from tests.slurm.cluster import Cluster, lacking
+from tests.slurm.cluster import Cluster, a_cluster
 from tests.sweep.running import ROOT, Command, until
 
 pytestmark = pytest.mark.slurm
@@ -31,14 +31,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    if reason := lacking(accounting=False):
-        pytest.skip(reason)
-    started = Cluster(tmp_path_factory.mktemp("slurm") / "s", accounting=False)
-    try:
-        started.start()
-        yield started
-    finally:
-        started.stop()
+    yield from a_cluster(tmp_path_factory, accounting=False)
 
 
 @pytest.fixture

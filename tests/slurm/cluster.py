@@ -7,9 +7,11 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+
+import pytest
 
 CONFIG = """\
 ClusterName=sousa
@@ -213,3 +215,15 @@ def free_ports(count: int) -> list[int]:
     finally:
         for each in sockets:
             each.close()
+
+
+def a_cluster(factory: pytest.TempPathFactory, *, accounting: bool) -> Iterator[Cluster]:
+    """What a fixture yields from: a running cluster, stopped at its end; a skip where Slurm is lacking."""
+    if reason := lacking(accounting=accounting):
+        pytest.skip(reason)
+    started = Cluster(factory.mktemp("slurm") / "s", accounting=accounting)
+    try:
+        started.start()
+        yield started
+    finally:
+        started.stop()

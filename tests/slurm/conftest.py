@@ -5,21 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.cluster import Cluster, lacking
+from tests.slurm.cluster import Cluster, a_cluster
 from tests.sweep.running import Command
 
 
 @pytest.fixture(scope="session", params=[False, True], ids=["no-accounting", "accounting"])
 def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A Slurm of the tests' own: once without an accounting database, once with one."""
-    if reason := lacking(accounting=request.param):
-        pytest.skip(reason)
-    started = Cluster(tmp_path_factory.mktemp("slurm") / "s", accounting=request.param)
-    try:
-        started.start()
-        yield started
-    finally:
-        started.stop()
+    yield from a_cluster(tmp_path_factory, accounting=request.param)
 
 
 @pytest.fixture
