@@ -84,7 +84,8 @@ def finished_run(place: Path, metric: str = SELECTION) -> FinishedRun:
 def finished_runs(places: Sequence[Path]) -> list[FinishedRun]:
     """Every completed run of some sweeps or folders, as the analysis finds them.
 
-    That includes those that a manifest points to elsewhere below the same results roots. Of several completed runs of one fingerprint the newest counts; evaluations are no runs.
+    That includes those that a manifest points to elsewhere below the same results roots. Of several completed runs of
+    one fingerprint the newest counts; evaluations are no runs.
 
     Raises:
         RunError: There is none.
