@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 
 import pytest
 
 
-@pytest.fixture(autouse=True)
-def signals_arrive() -> Iterator[None]:
-    """Start each test with Ctrl-C and hang-up at their defaults, so that the commands which it starts get them.
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Start each test, before its fixtures, with signals at their defaults, so that what it starts gets them.
 
-    ``nohup`` and a shell without job control start commands with these ignored, a run that was asked to stop leaves it
-    so in its process, and every process that is started inherits that.
+    ``nohup`` and a shell without job control start commands with Ctrl-C and hang-up ignored, a run that was asked to
+    stop leaves its signals so in its process, and every process that is started inherits that.
     """
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
