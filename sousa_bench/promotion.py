@@ -17,7 +17,7 @@ from sousa_bench.analysis.table import collect
 from sousa_bench.errors import UserError
 from sousa_bench.init_from import is_adalora, trains_all
 from sousa_bench.result import ADAPTER_FOLDER
-from sousa_bench.sweep.combinations import listed, quoted
+from sousa_bench.sweep.combinations import in_quotes, listed, quoted
 from sousa_bench.sweep.plan import split
 
 SEEDS = 3
@@ -106,7 +106,7 @@ def promotion(
     words = [*shared.values(), *overrides]
     if "seed" not in new and not any(word.startswith("seed=") for row in rows for word in row):
         words.append("seed=" + ",".join(map(str, range(1, (seeds or SEEDS) + 1))))
-    words += [f"lineage.command={_literal(command)}", *(rows[0] if len(rows) == 1 else [listed(rows)])]
+    words += [f"lineage.command={in_quotes(command)}", *(rows[0] if len(rows) == 1 else [listed(rows)])]
     return Promotion(words, "\n".join([_text(study, chosen, metric, list(left_out)), *said]))
 
 
@@ -245,11 +245,6 @@ def _shown(path: Path) -> str:
     """A path as short as it can be typed from here."""
     near = os.path.relpath(path.resolve(), Path.cwd())
     return str(path.resolve()) if near.startswith("..") else Path(near).as_posix()
-
-
-def _literal(text: str) -> str:
-    """A text in double quotes, as Hydra's grammar reads it back."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _text(study: Study, chosen: Sequence[Chosen], metric: str, left_out: Sequence[str]) -> str:

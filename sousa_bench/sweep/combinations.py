@@ -76,10 +76,10 @@ def literal(value: Any) -> str:
 
 def listed(combinations: Sequence[Sequence[str]]) -> str:
     """The override that asks for these combinations."""
-    rows = ("[" + ",".join(_in_quotes(word) for word in combination) + "]" for combination in combinations)
+    rows = ("[" + ",".join(in_quotes(word) for word in combination) + "]" for combination in combinations)
     return f"{KEY}=[{','.join(rows)}]"
 
 
-def _in_quotes(text: str) -> str:
-    """In double quotes, since a shell's single quotes stand around the whole."""
+def in_quotes(text: str) -> str:
+    """A text in double quotes, since a shell's single quotes stand around the whole."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
