@@ -8,3 +8,20 @@ def conf_folder() -> Path:
     package = Path(__file__).resolve().parent
     inside = package / "conf"
     return inside if inside.is_dir() else package.parent / "conf"
+
+
+def embedded_folder() -> Path:
+    """The pretrained weights that the package ships."""
+    return Path(__file__).resolve().parent / "embedded"
+
+
+def embedded_file(model: str, checkpoint: str | None = None) -> Path:
+    """The file that ``weights=embedded`` reads.
+
+    Args:
+        model: The model's name.
+        checkpoint: A file of the same kind, or a folder of such files, as :mod:`sousa_bench.pretrain` writes them;
+            None: what the package ships.
+    """
+    place = embedded_folder() if checkpoint is None else Path(checkpoint).expanduser()
+    return place if place.is_file() else place / f"{model}.safetensors"

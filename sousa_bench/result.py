@@ -49,6 +49,11 @@ EFFICIENCY_KEYS = (
     "training_time_seconds",
     "avg_epoch_time",
 )
+DEMONSTRATION = (
+    "This is the embedded demonstration (small variants, pretrained on synthetic clips). The published models on real "
+    "clips: weights=official data=tiny"
+)
+"""What the screen, a result and the report say of ``weights=embedded``."""
 MAX_RESULT_BYTES = 64 * 1024 * 1024
 MAX_PROGRESS_BYTES = 1024 * 1024
 

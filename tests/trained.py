@@ -30,6 +30,7 @@ SMALL = [
     "trainer.precision=32-true,bf16-mixed",
     "trainer.accelerator=cpu",
     "logger=none",
+    "weights=random",
 ]
 
 

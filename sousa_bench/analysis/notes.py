@@ -10,6 +10,7 @@ import pandas as pd
 
 from sousa_bench.analysis.flatten import EVALUATED
 from sousa_bench.analysis.pairs import ALPHA, smallest_p
+from sousa_bench.result import DEMONSTRATION
 
 if TYPE_CHECKING:
     from sousa_bench.analysis.study import Study
@@ -30,6 +31,7 @@ def say(made: Study) -> None:
     for word in made.combinations.loc[made.combinations["note"] != "", "note"].unique():
         count = int((made.combinations["note"] == word).sum())
         made.notes.append(f"{count} of {len(made.combinations)} combinations: {word}.")
+    _say_demonstration(made)
     _say_weights(made)
     _say_warnings(made)
     _say_config_folder(made)
@@ -122,6 +124,14 @@ def warned_runs(made: Study) -> pd.DataFrame:
     if "warnings" not in made.table:
         return made.table.iloc[:0].assign(warnings="")
     return made.table[made.table["warnings"].map(lambda value: isinstance(value, str) and value != "")]
+
+
+def _say_demonstration(made: Study) -> None:
+    """Runs from the package's small pretrained weights say nothing about the published models."""
+    if "weights.kind" in made.table:
+        count = int(((made.table["weights.kind"] == "embedded") & (made.table["status"] == "completed")).sum())
+        if count:
+            made.notes.append(f"{count} of {len(made.table)} runs: {DEMONSTRATION}")
 
 
 def _say_weights(made: Study) -> None:

@@ -52,7 +52,9 @@ class Overhead:
 
 
 def overhead(overrides: Sequence[str], *, repeats: int) -> Overhead:
-    """Take turns: a run, the arithmetic of the same run, and again.
+    """Take turns: a run, the arithmetic of the same run, then the other way round, and so on.
+
+    A pass that doesn't count comes first, since a process that has just begun is slower.
 
     Args:
         overrides: What to run, with at least two epochs.
@@ -62,12 +64,20 @@ def overhead(overrides: Sequence[str], *, repeats: int) -> Overhead:
     runs: list[float] = []
     computes: list[float] = []
     by_cause: dict[str, list[float]] = defaultdict(list)
-    for _ in range(repeats):
+
+    def one_run() -> None:
         watch = watched_run(cfg)
-        runs += watch.epochs[1:]
+        runs.extend(watch.epochs[1:])
         for cause in CAUSES:
             by_cause[cause] += watch.causes[cause][1:]
-        computes += bare(Setup.of(cfg)).epochs[1:]
+
+    def one_compute() -> None:
+        computes.extend(bare(Setup.of(cfg)).epochs[1:])
+
+    bare(Setup.of(cfg))
+    for turn in range(repeats):
+        for side in (one_run, one_compute) if turn % 2 == 0 else (one_compute, one_run):
+            side()
     run, compute = statistics.median(runs), statistics.median(computes)
     causes = {cause: statistics.median(by_cause[cause]) for cause in CAUSES}
     if cfg.augmentation.name != "off":  # there the inputs are arithmetic too

@@ -14,12 +14,11 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,6 +26,7 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
 
+from sousa_bench.cores import usable_cores
 from sousa_bench.data.chunks import ENTRY, TEMPORARY, ChunkIndex, ChunkWriter, read_index
 from sousa_bench.data.decode import BadClip, decode
 from sousa_bench.data.folders import folder_bytes
@@ -219,13 +219,16 @@ class _Build:
         self.done = 0
         self._stop = threading.Event()
         self._count = threading.Lock()
+        self._sealers = ThreadPoolExecutor(2 * cache.workers, thread_name_prefix="seal")
+        self._own = threading.local()
+        self._sealing: list[Future[None]] = []
 
     def run(self, todo: np.ndarray) -> dict[int, str]:
         workers = min(self.cache.workers, len(todo))
         size = max(1, min(CHUNK_CLIPS, -(-len(todo) // (4 * workers))))
         groups = [todo[part] for part in self.cache.source.groups(self.table.iloc[todo], size)]
         begin = time.monotonic()
-        with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+        with self._sealers, ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
             pending = {pool.submit(self._chunk, group) for group in groups}
             try:
                 while pending:
@@ -237,6 +240,8 @@ class _Build:
                 self._stop.set()
                 for future in pending:
                     future.cancel()
+        for sealing in self._sealing:
+            sealing.result()
         return self.bad
 
     def _report(self, total: int, seconds: float) -> None:
@@ -269,18 +274,28 @@ class _Build:
                         writers[rate].add(self.keys[position], samples, whole)
                 with self._count:
                     self.done += 1
-            for writer in writers.values():
-                writer.seal()
+            self._seal(writers.values())
         except BaseException:
             self._stop.set()
             for writer in writers.values():
                 writer.discard()
             raise
 
+    def _seal(self, writers: Iterable[ChunkWriter]) -> None:
+        """Let the disk take a chunk while this thread decodes its next one; of each thread one chunk at most waits."""
+        for earlier in getattr(self._own, "sealing", ()):
+            earlier.result()
+        self._own.sealing = [self._sealers.submit(self._sealed, writer) for writer in writers]
+        with self._count:
+            self._sealing += self._own.sealing
 
-def usable_cores() -> int:
-    """Cores that this process may use; under Slurm or taskset those are fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    def _sealed(self, writer: ChunkWriter) -> None:
+        try:
+            writer.seal()
+        except BaseException:
+            self._stop.set()
+            writer.discard()
+            raise
 
 
 def size_text(size: float) -> str:

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sousa_bench.data.cache import ClipCache, usable_cores
+from sousa_bench.cores import usable_cores
+from sousa_bench.data.cache import ClipCache
 from sousa_bench.data.decode import read_mono, resample
 from sousa_bench.data.sources.base import Source
 from sousa_bench.errors import DataError

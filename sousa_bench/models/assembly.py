@@ -24,6 +24,7 @@ def assemble(
     weights: str,
     seed: int,
     official: Callable[[], tuple[dict[str, Tensor], WeightsInfo]],
+    checkpoint: str | None = None,
     fresh: Sequence[str] = (),
 ) -> AudioModel:
     """Give a backbone its weights, and a model what its config says of the head and of PEFT's targets.
@@ -38,6 +39,7 @@ def assemble(
         weights: See :func:`sousa_bench.models.weights.initialise`, as for the rest.
         seed: The seed of the backbone.
         official: Returns the official tensors under the backbone's own keys.
+        checkpoint: ``model.checkpoint``.
         fresh: Key prefixes that keep their random values.
 
     Raises:
@@ -53,7 +55,9 @@ def assemble(
     except TypeError as error:
         known = ", ".join(field.name for field in fields(Targets))
         raise ConfigError(f"model.targets of model={name}: {error}; its keys are {known}.") from error
-    info = initialise(backbone, name=name, weights=weights, seed=seed, official=official, fresh=fresh)
+    info = initialise(
+        backbone, name=name, weights=weights, seed=seed, official=official, checkpoint=checkpoint, fresh=fresh
+    )
     return AudioModel(
         name=name,
         variant=variant,
@@ -62,4 +66,5 @@ def assemble(
         head_name=head,
         targets=places,
         weights=info,
+        fresh=tuple(fresh),
     )

@@ -256,6 +256,7 @@ def build(
         weights=weights,
         seed=seed,
         official=official,
+        checkpoint=checkpoint,
         fresh=() if num_classes is None else (f"{head}.dense",),
     )
 

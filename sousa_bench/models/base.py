@@ -9,6 +9,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from sousa_bench.result import DEMONSTRATION
+
 
 @dataclass(frozen=True)
 class WeightsInfo:
@@ -27,8 +29,8 @@ class WeightsInfo:
     license: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain fields for the result file."""
-        return asdict(self)
+        """Plain fields for the result file; embedded weights say what they are."""
+        return {**asdict(self), **({"note": DEMONSTRATION} if self.kind == "embedded" else {})}
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,7 @@ class AudioModel(nn.Module):
         head_name: Dotted name, inside ``backbone``, of the module that makes the logits.
         targets: Where PEFT may reach.
         weights: What the model started from.
+        fresh: Key prefixes, inside ``backbone``, of what no published weights fill: the new head's last layer.
     """
 
     def __init__(
@@ -127,6 +130,7 @@ class AudioModel(nn.Module):
         head_name: str,
         targets: Targets,
         weights: WeightsInfo,
+        fresh: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
         self.name = name
@@ -136,6 +140,7 @@ class AudioModel(nn.Module):
         self.head_name = head_name
         self.targets = targets
         self.weights = weights
+        self.fresh = fresh
 
     @property
     def sample_rate(self) -> int:

@@ -235,6 +235,7 @@ def build(
         weights=weights,
         seed=seed,
         official=official,
+        checkpoint=checkpoint,
         fresh=() if num_classes is None else (head,),
     )
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sousa_bench import paths
 from sousa_bench.errors import ConfigError, WeightsError
 from sousa_bench.models.base import WeightsInfo
 from sousa_bench.models.containers import read, sha256
@@ -20,7 +21,6 @@ from sousa_bench.models.download import from_hub, from_url
 from sousa_bench.settings import WEIGHTS
 
 FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
-EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
 _HUB_ID = re.compile(r"(?:hf://)?(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<file>[^@]+))?(?:@(?P<revision>[\w./-]+))?")
 
 
@@ -71,9 +71,9 @@ def check_kind(weights: str, checkpoint: str | None) -> None:
     """
     if weights not in WEIGHTS:
         raise ConfigError(f"weights={weights} is unknown; choose one of: {', '.join(WEIGHTS)}.")
-    if checkpoint is not None and weights != "official":
+    if checkpoint is not None and weights == "random":
         raise ConfigError(
-            f"model.checkpoint={checkpoint} would not be read with weights={weights}: "
+            f"model.checkpoint={checkpoint} would not be read with weights=random: "
             "add weights=official, or leave model.checkpoint out."
         )
 
@@ -120,23 +120,34 @@ def load_official(source: CheckpointSource, checkpoint: str | None = None) -> Lo
     return Loaded(state, WeightsInfo("official", origin, sha256(path), license_), extra, path)
 
 
-def load_embedded(name: str) -> Loaded:
-    """Read the weights that the package ships for a model's tiny variant.
+def load_embedded(name: str, checkpoint: str | None = None) -> Loaded:
+    """Read the pretrained weights of a model's tiny variant.
 
-    The file is ``sousa_bench/embedded/<name>.safetensors``: the backbone's own state dict, in which the head's tensors
-    may be left out (of AST's head ``classifier.dense`` alone), and in its metadata, optionally, ``license``.
+    The file holds the backbone's own state dict without the head's last layer, in half precision, and in its metadata
+    ``model`` and ``license``; :mod:`sousa_bench.pretrain` writes it.
+
+    Args:
+        name: The model's name.
+        checkpoint: Such a file, or a folder of them; None: what the package ships.
 
     Raises:
-        WeightsError: None is shipped for this model.
+        WeightsError: There is none, or it belongs to another model.
     """
-    path = EMBEDDED / f"{name}.safetensors"
+    path = paths.embedded_file(name, checkpoint)
     if not path.is_file():
-        shipped = ", ".join(sorted(p.stem for p in EMBEDDED.glob("*.safetensors"))) or "none"
+        if checkpoint is not None:
+            raise WeightsError(
+                f"model.checkpoint={checkpoint}: there is no file {path}. With weights=embedded it is what "
+                f"python -m sousa_bench.pretrain wrote; without model.checkpoint, what the package ships."
+            )
+        shipped = ", ".join(sorted(p.stem for p in paths.embedded_folder().glob("*.safetensors"))) or "none"
         raise WeightsError(
             f"weights=embedded: this version ships no embedded weights for {name} (shipped: {shipped}). "
             "Use weights=random, or weights=official with model.checkpoint=FILE or the hub."
         )
     state, extra = read(path)
+    if (other := extra.get("model", name)) != name:
+        raise WeightsError(f"model.checkpoint={checkpoint}: {path} holds weights of {other}, not of {name}.")
     return Loaded(state, WeightsInfo("embedded", path.name, sha256(path), extra.get("license", "MIT")), extra, path)
 
 
@@ -156,6 +167,7 @@ def initialise(
     weights: str,
     seed: int,
     official: Callable[[], tuple[dict[str, Tensor], WeightsInfo]],
+    checkpoint: str | None = None,
     fresh: Sequence[str] = (),
 ) -> WeightsInfo:
     """Give a freshly built backbone the weights that were asked for.
@@ -166,6 +178,7 @@ def initialise(
         weights: ``official``, ``random`` or ``embedded``.
         seed: The seed it was built with.
         official: Returns the official tensors under the backbone's own keys; called for ``official`` only.
+        checkpoint: ``model.checkpoint``, for ``embedded``.
         fresh: Key prefixes that keep their random values (the new head).
 
     Returns:
@@ -177,7 +190,7 @@ def initialise(
     if weights == "random":
         return random_info(seed, backbone)
     if weights == "embedded":
-        loaded = load_embedded(name)
+        loaded = load_embedded(name, checkpoint)
         state, info = loaded.state, loaded.info
     else:
         state, info = official()

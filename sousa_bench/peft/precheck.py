@@ -38,6 +38,8 @@ def precheck(model_cfg: Mapping[str, Any], peft_cfg: Mapping[str, Any]) -> str |
     except ConfigError as error:
         return str(error)
     places = model.get("targets") or {}
+    if reason := _against_weights(model):
+        return reason
     return _against_layers(model, options) or ("targets" in node and _against_targets(model, places, options)) or None
 
 
@@ -51,6 +53,16 @@ def block_count(model: Mapping[str, Any]) -> int | None:
     if isinstance(depth, Sequence):
         depth = sum(depth)
     return depth
+
+
+def _against_weights(model: Mapping[str, Any]) -> str | None:
+    variant = model.get("variant") or "tiny"
+    if model.get("weights") != "embedded" or variant == "tiny":
+        return None
+    return (
+        f"weights=embedded are for model.variant=tiny alone: with model.variant={variant} give weights=official "
+        "(the published checkpoint) or weights=random"
+    )
 
 
 def _against_layers(model: Mapping[str, Any], options: Options) -> str | None:

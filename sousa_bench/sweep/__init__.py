@@ -5,6 +5,6 @@ Nothing here imports torch: the front end of a sweep starts in a fraction of a s
 """
 
 from sousa_bench.sweep.config_errors import explain
-from sousa_bench.sweep.session import command, command_line, execute, exit_code
+from sousa_bench.sweep.session import command, command_line, completed_folders, execute, exit_code
 
-__all__ = ["command", "command_line", "execute", "exit_code", "explain"]
+__all__ = ["command", "command_line", "completed_folders", "execute", "exit_code", "explain"]

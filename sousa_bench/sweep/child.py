@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 from omegaconf import DictConfig, open_dict
 
+from sousa_bench.cores import keep_to
 from sousa_bench.errors import Interrupted
 from sousa_bench.sweep import attempt as attempts
 from sousa_bench.sweep.attempt import Attempt
@@ -88,9 +89,8 @@ def settle(order: Order, output: int, lifeline: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     os.environ.update(order.environment)
-    if order.cpus and hasattr(os, "sched_setaffinity"):
-        with suppress(OSError):
-            os.sched_setaffinity(0, order.cpus)
+    if order.cpus:
+        keep_to(order.cpus)
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(order.threads)
     sys.argv = list(order.argv)

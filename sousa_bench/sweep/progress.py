@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sousa_bench.result import ERROR_FILE
+from sousa_bench.result import DEMONSTRATION, ERROR_FILE
 from sousa_bench.sweep import record
 from sousa_bench.sweep.job import Job, Outcome
 from sousa_bench.sweep.manifest import relative
@@ -112,6 +112,8 @@ def summary(outcomes: Sequence[Outcome], *, place: Path | None, command: str, se
     lines += wandb_hint([outcome.job.result or outcome.job.folder for outcome in done if not outcome.reused], place)
     if place is not None and done:
         lines.append(f"Compare the results: python -m sousa_bench.analyze {shlex.quote(shown(place))}")
+    if any(outcome.job.config.get("weights") == "embedded" for outcome in done):
+        lines.append(DEMONSTRATION)
     return "\n".join(lines)
 
 

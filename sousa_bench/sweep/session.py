@@ -129,6 +129,11 @@ def exit_code() -> int:
     return 0 if all(outcome.well for outcome in current.outcomes) else 1
 
 
+def completed_folders() -> list[Path]:
+    """Folders of the runs that this command asked for and that are completed, in order."""
+    return [outcome.job.result or outcome.job.folder for outcome in current.outcomes if outcome.status == "completed"]
+
+
 def _refuse(error: Exception) -> int:
     with suppress(OSError):
         print(f"Error: {explain(error)}", file=sys.stderr, flush=True)

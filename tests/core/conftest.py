@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from sousa_bench.paths import conf_folder
 
 SMALL = [
+    "weights=random",
     "data.synthetic.clips=40",
     "data.synthetic.split_players=[20,10,20]",
     "trainer.max_epochs=3",

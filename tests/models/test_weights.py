@@ -16,8 +16,9 @@ from building import build
 from safetensors.torch import save_file
 from torch import nn
 
+from sousa_bench import paths
 from sousa_bench.errors import ConfigError, WeightsError
-from sousa_bench.models import download, weights
+from sousa_bench.models import download
 from sousa_bench.models.weights import CheckpointSource, apply_state, load_official, random_info, seeded
 
 SOURCE = CheckpointSource(hub="owner/name", license="MIT")
@@ -146,7 +147,7 @@ def test_random_weights_follow_from_the_seed_alone() -> None:
 
 @pytest.mark.parametrize("name", ["ast", "htsat"])
 def test_embedded_weights(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "EMBEDDED", tmp_path)
+    monkeypatch.setattr(paths, "embedded_folder", lambda: tmp_path)
     with pytest.raises(WeightsError, match=rf"no embedded weights for {name}.*weights=random"):
         build(name, weights="embedded")
     source = build(name, seed=5)

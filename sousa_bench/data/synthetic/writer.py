@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import sousa_bench
+from sousa_bench.cores import usable_cores
 from sousa_bench.data.synthetic.generator import SPLITS, Clip, Generator
 from sousa_bench.data.synthetic.labels import audio_path, sample_row, samples_schema, strokes_schema, strokes_table
 from sousa_bench.data.synthetic.version import SAMPLE_RATE, SPLIT_PLAYERS
@@ -60,7 +61,7 @@ def write_dataset(
     done_marker = folder / "labels" / "samples.parquet"
     done_marker.unlink(missing_ok=True)
     blocks = -(-clips // BLOCK)
-    count = min(workers if workers is not None else _cores(), blocks)
+    count = min(workers if workers is not None else usable_cores(), blocks)
     if workers is not None and workers < 1:
         raise DataError(f"workers={workers}: at least 1 process writes the clips.")
     report = progress or (lambda done, total: None)
@@ -73,10 +74,6 @@ def write_dataset(
     _write_json(folder / "splits.json", _splits(generator))
     (folder / "labels" / "samples.parquet.part").replace(done_marker)
     shutil.rmtree(parts)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def write_blocks(generator: Generator, folder: Path, blocks: Iterable[int]) -> Iterable[int]:

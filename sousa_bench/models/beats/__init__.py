@@ -74,5 +74,6 @@ def build(
         weights=weights,
         seed=seed,
         official=lambda: (state, loaded.info),  # type: ignore[union-attr]
+        checkpoint=checkpoint,
         fresh=fresh,
     )

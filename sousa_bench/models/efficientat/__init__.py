@@ -79,6 +79,7 @@ def build(
         weights=weights,
         seed=seed,
         official=lambda: (own_keys(backbone, loaded.state), loaded.info),  # type: ignore[union-attr]
+        checkpoint=checkpoint,
         fresh=fresh,
     )
 

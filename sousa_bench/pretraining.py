@@ -1,0 +1,141 @@
+"""Pretrained weights as the package ships them: no head, half precision, and a card that tells how they were made."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+import sousa_bench
+from sousa_bench.errors import UserError
+from sousa_bench.finished import FinishedRun
+from sousa_bench.models.base import AudioModel
+from sousa_bench.models.containers import sha256
+from sousa_bench.peft import load_run_model
+
+LICENSE = "MIT"
+
+
+def pack(run: FinishedRun, folder: Path, command: str) -> Path:
+    """Write ``<model>.safetensors`` and ``<model>.md`` of a finished pretraining run.
+
+    Args:
+        run: A completed run with ``peft=full``.
+        folder: Where to; older files of the model are replaced.
+        command: The command line, for the card.
+
+    Returns:
+        The weights' file.
+
+    Raises:
+        UserError: The run trained adapters only, or a weight has no place in half precision.
+    """
+    trained = run.config["peft"]["name"]
+    if trained != "full":
+        raise UserError(
+            f"{run.folder}: pretrained weights are those of a run with peft=full, and this one has {trained}"
+        )
+    model = load_run_model(run.adapter)
+    state = halves(model)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{model.name}.safetensors"
+    facts = {
+        "format": "pt",
+        "license": LICENSE,
+        "model": model.name,
+        "variant": model.variant,
+        "sousa_bench": sousa_bench.__version__,
+        "command": command,
+    }
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(state, draft, metadata=facts)
+        draft.chmod(0o644)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    path.with_suffix(".md").write_text(card(run, path, state, command), encoding="utf-8")
+    return path
+
+
+def halves(model: AudioModel) -> dict[str, Tensor]:
+    """The backbone's tensors without what a new head replaces; floats as float16.
+
+    Raises:
+        UserError: A value is too large for float16.
+    """
+    state: dict[str, Tensor] = {}
+    for key, tensor in model.backbone.state_dict().items():
+        if any(key == prefix or key.startswith(f"{prefix}.") for prefix in model.fresh):
+            continue
+        half = tensor.half() if tensor.is_floating_point() else tensor
+        if half.is_floating_point() and not torch.isfinite(half).all():
+            raise UserError(f"{model.name}: {key} holds values that float16 can't ({float(tensor.abs().max()):g})")
+        state[key] = half.contiguous()
+    return state
+
+
+def card(run: FinishedRun, path: Path, state: Mapping[str, Tensor], command: str) -> str:
+    """Markdown: what was trained on what, for how long, and how well it did."""
+    result, config = run.result, run.config
+    metrics, efficiency, data = result["metrics"], result["efficiency"], result["data"]
+    recipe, counts, trainer = config["data"]["synthetic"], data["counts"], config["trainer"]
+    numbers = sum(tensor.numel() for tensor in state.values())
+    rows: list[tuple[str, Any]] = [
+        ("model", f"{config['model']['name']}, variant {_variant(config)}: {_shape(config)}"),
+        (
+            "file",
+            f"`{path.name}`, {path.stat().st_size / 1e6:.2f} MB, {numbers:,} numbers in float16, without the head",
+        ),
+        ("SHA-256", f"`{sha256(path)}`"),
+        (
+            "data",
+            f"synthetic {recipe['domain']} domain, seed {recipe['seed']}: {counts['train']:,} clips of "
+            f"{data['players']['train']} players to train on, at most {config['data']['max_duration']:g} s of each",
+        ),
+        ("augmentation", config["augmentation"]["name"]),
+        (
+            "training",
+            f"all weights from random ones (seed {config['seed']}), {efficiency['epochs']} epochs of batches of "
+            f"{trainer['batch_size']}: {efficiency['steps']:,} steps, "
+            f"{efficiency['epochs'] * counts['train']:,} clips; peak learning rate {_rate(config):g}",
+        ),
+        ("time", f"{efficiency['training_time_seconds'] / 60:.0f} min on {_machine(result)}"),
+        (
+            "score",
+            f"best epoch {metrics['best_epoch']}; accuracy {metrics['val_acc']:.3f} on {counts['val']} validation and "
+            f"{metrics['test_acc']:.3f} on {counts['test']} test clips of other players of the same domain "
+            f"(top 5: {metrics['test_top5_acc']:.3f}; chance 0.025)",
+        ),
+        ("made by", f"sousa_bench {sousa_bench.__version__}, commit {str(result['git_commit'])[:12]}"),
+        ("licence", LICENSE),
+    ]
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    return (
+        f"# Embedded weights of {config['model']['name']}\n\n"
+        "For demonstrations without a network; no substitute for the published checkpoint (`weights=official`).\n\n"
+        f"| | |\n| --- | --- |\n{table}\n\n```bash\n{command}\n```\n"
+    )
+
+
+def _variant(config: Mapping[str, Any]) -> str:
+    return str(config["model"].get("variant") or "tiny")
+
+
+def _shape(config: Mapping[str, Any]) -> str:
+    return f"`{json.dumps(config['model']['variants'][_variant(config)])}`"
+
+
+def _rate(config: Mapping[str, Any]) -> float:
+    return float(config["trainer"]["learning_rate"] or config["peft"]["learning_rate"])
+
+
+def _machine(result: Mapping[str, Any]) -> str:
+    environment = result["environment"]
+    return f"{environment['device']}, {environment['threads']} threads"

@@ -1,0 +1,58 @@
+"""What makes a run fast changes no number: each shortcut beside the plain path. (Frozen parts: test_prefix.py;
+micro-batches: test_run.py; the cache's samples: tests/data/test_sources.py; attention kernels: tests/parity.)"""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from sousa_bench.data.datamodule import FeatureMemory
+from sousa_bench.recipe import build_model
+from sousa_bench.run import run
+
+
+def outcome(folder):
+    return np.stack(pd.read_parquet(folder / "predictions.parquet").sort_values("sample_id")["logits"])
+
+
+@pytest.mark.parametrize("model", ["ast", "htsat", "beats", "efficientat"])
+def test_remembered_features_are_the_computed_ones(config, tmp_path, model, monkeypatch):
+    words = [f"model={model}", "peft=lora", "augmentation=off", "trainer.max_epochs=2"]
+    asked = []
+    get = FeatureMemory.get
+    monkeypatch.setattr(FeatureMemory, "get", lambda self, *key: (asked.append(get(self, *key)), asked[-1])[1])
+    remembered = run(config(*words), tmp_path / "remembered")["history"]
+    assert any(rows is not None for rows in asked)
+    asked.clear()
+    computed = run(config(*words, "trainer.feature_memory_mb=0"), tmp_path / "computed")["history"]
+    assert all(rows is None for rows in asked)
+    for one, other in zip(remembered, computed, strict=True):
+        assert {key: value for key, value in one.items() if "seconds" not in key} == {
+            key: value for key, value in other.items() if "seconds" not in key
+        }
+    np.testing.assert_array_equal(outcome(tmp_path / "remembered"), outcome(tmp_path / "computed"))
+
+
+@pytest.mark.parametrize("model", ["ast", "htsat", "beats", "efficientat"])
+def test_a_test_clip_does_not_see_its_neighbours(config, tmp_path, model):
+    """Clips of one length share a batch; alone they get the same logits."""
+    words = [f"model={model}", "peft=ia3", "augmentation=off", "trainer.max_epochs=1", "trainer.train_batches=1"]
+    run(config(*words), tmp_path / "together")
+    run(config(*words, "trainer.eval_batch_size=1"), tmp_path / "alone")
+    np.testing.assert_allclose(outcome(tmp_path / "together"), outcome(tmp_path / "alone"), atol=1e-4)
+
+
+def test_channels_last_is_a_matter_of_memory(config):
+    model = build_model(config("model=efficientat")).eval()
+    plain = copy.deepcopy(model.backbone).to(memory_format=torch.contiguous_format)
+    convolutions = [m for m in model.backbone.modules() if isinstance(m, nn.Conv2d) and m.kernel_size != (1, 1)]
+    assert convolutions
+    assert all(m.weight.is_contiguous(memory_format=torch.channels_last) for m in convolutions)
+    with torch.no_grad():
+        features, _ = model.features(0.1 * torch.randn(2, 64_000, generator=torch.Generator().manual_seed(0)))
+        torch.testing.assert_close(plain(features), model.backbone(features), rtol=1e-4, atol=1e-5)

@@ -1,0 +1,163 @@
+"""Pretraining: the command trains and packs, what it packs is what a run starts from, and nothing else passes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from sousa_bench.errors import ConfigError, UserError, WeightsError
+from sousa_bench.finished import finished_run
+from sousa_bench.models.base import AudioModel
+from sousa_bench.peft import load_run_model, precheck
+from sousa_bench.pretraining import halves, pack
+from sousa_bench.recipe import build_model
+from sousa_bench.sweep.fingerprint import fingerprint
+from tests.trained import ROOT
+
+MODELS = ("ast", "htsat", "beats", "efficientat")
+FEW = [
+    "data.synthetic.clips=40",
+    "data.synthetic.split_players=[20,10,10]",
+    "data.max_duration=1",
+    "trainer.batch_size=10",
+    "trainer.progress=false",
+    "logger=none",
+    "n_jobs=1",
+]
+
+
+def call(home: Path, module: str, *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", f"sousa_bench.{module}", *words],
+        cwd=home,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "SOUSA_BENCH_CACHE": str(home / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout + done.stderr
+
+
+def results(place: Path) -> list[dict]:
+    return [json.loads(path.read_text()) for path in sorted(place.rglob("result.json"))]
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Sequence[str], str]:
+    """Two models pretrained by the command for two epochs: the folder, the command's words, what it said."""
+    home = tmp_path_factory.mktemp("pretrained")
+    words = ["--output", "mine", "-m", "model=efficientat,ast", "trainer.max_epochs=2", "sweep=source", *FEW]
+    return home, words, call(home, "pretrain", *words)
+
+
+def test_the_command_packs_what_it_trained(pretrained: tuple[Path, Sequence[str], str]) -> None:
+    home, _, said = pretrained
+    for name in ("ast", "efficientat"):
+        file = home / "mine" / f"{name}.safetensors"
+        assert f"Packed: mine/{name}.safetensors" in said
+        [folder] = (home / "multirun" / "source").glob(f"{name}_full_aug_pretraining_*")
+        own = load_run_model(folder / "adapter")
+        packed = load_file(file)
+        state = own.backbone.state_dict()
+        missing = {key for key in state if key not in packed}
+        assert missing == {key for key in state if key.startswith(own.fresh)}
+        assert len(missing) == 2  # the last layer's weight and bias
+        for key, tensor in packed.items():
+            assert tensor.dtype == (torch.float16 if state[key].is_floating_point() else torch.int64)
+            torch.testing.assert_close(tensor.to(state[key]), state[key], rtol=1e-3, atol=1e-6)
+        with safe_open(file, framework="pt") as opened:
+            assert opened.metadata()["model"] == name
+            assert opened.metadata()["license"] == "MIT"
+        card = (home / "mine" / f"{name}.md").read_text()
+        assert "source domain, seed 0: 20 clips of 20 players" in card
+        assert "2 epochs of batches of 10: 4 steps, 40 clips" in card
+        assert "python -m sousa_bench.pretrain --output mine -m" in card
+
+
+def test_the_same_command_again_trains_nothing(pretrained: tuple[Path, Sequence[str], str]) -> None:
+    home, words, _ = pretrained
+    before = (home / "mine" / "ast.safetensors").read_bytes()
+    (home / "mine" / "ast.safetensors").unlink()
+    said = call(home, "pretrain", *words)
+    assert said.count("Completed already") == 2
+    assert (home / "mine" / "ast.safetensors").read_bytes() == before
+
+
+def test_a_run_starts_from_it(pretrained: tuple[Path, Sequence[str], str]) -> None:
+    home, _, _ = pretrained
+    words = ["model=ast", "peft=lora", "weights=embedded", "model.checkpoint=mine", "trainer.max_epochs=1", *FEW]
+    call(home, "train", "-m", "sweep=tuned", "augmentation=off", *words)
+    [result] = results(home / "multirun" / "tuned")
+    assert result["status"] == "completed"
+    assert result["weights"]["kind"] == "embedded"
+    folder = Path(finished_run(home / "multirun" / "tuned").folder)
+    tuned = load_run_model(folder / "adapter", checkpoint=str(home / "mine"))
+    packed = load_file(home / "mine" / "ast.safetensors")
+    frozen = tuned.backbone.state_dict()["base_model.model.trunk.embeddings.patch_embeddings.projection.weight"]
+    torch.testing.assert_close(frozen, packed["trunk.embeddings.patch_embeddings.projection.weight"].float())
+
+
+def test_only_whole_models_are_packed(pretrained: tuple[Path, Sequence[str], str], tmp_path: Path) -> None:
+    run = finished_run(next((pretrained[0] / "multirun" / "source").glob("ast_*")))
+    run.result["resolved_config"]["peft"]["name"] = "lora"
+    with pytest.raises(UserError, match="with peft=full, and this one has lora"):
+        pack(run, tmp_path, "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_float16_cannot_hold_is_refused(config) -> None:
+    model: AudioModel = build_model(config("model=efficientat", "weights=random"))
+    norm = next(key for key in model.backbone.state_dict() if key.endswith("running_var"))
+    model.backbone.state_dict()[norm].fill_(1e6)
+    with pytest.raises(UserError, match=rf"{norm} holds values that float16 can't \(1e\+06\)"):
+        halves(model)
+
+
+def test_weights_of_another_model_or_none_are_refused(config, tmp_path: Path) -> None:
+    model = build_model(config("model=ast", "weights=random"))
+    save_file(halves(model), tmp_path / "ast.safetensors", metadata={"model": "ast"})
+    words = ("weights=embedded", f"model.checkpoint={tmp_path / 'ast.safetensors'}")
+    assert build_model(config("model=ast", *words)).weights.kind == "embedded"
+    with pytest.raises(WeightsError, match="holds weights of ast, not of beats"):
+        build_model(config("model=beats", *words))
+    with pytest.raises(WeightsError, match=r"there is no file .*beats\.safetensors"):
+        build_model(config("model=beats", "weights=embedded", f"model.checkpoint={tmp_path}"))
+    with pytest.raises(ConfigError, match="would not be read with weights=random"):
+        build_model(config("model=ast", "weights=random", f"model.checkpoint={tmp_path}"))
+
+
+def test_a_run_is_known_by_the_weights_content(config, tmp_path: Path) -> None:
+    def digest(*words: str) -> str:
+        return fingerprint(config("model=ast", "weights=embedded", *words))
+
+    for name, seed in (("one", 1), ("same", 1), ("other", 2)):
+        (tmp_path / name).mkdir()
+        state = halves(build_model(config("model=ast", "weights=random", f"seed={seed}")))
+        save_file(state, tmp_path / name / "ast.safetensors")
+    found = {name: digest(f"model.checkpoint={tmp_path / name}") for name in ("one", "same", "other")}
+    assert found["one"] == found["same"] != found["other"]
+    assert found["one"] == digest(f"model.checkpoint={tmp_path / 'one' / 'ast.safetensors'}")
+
+
+def test_they_are_for_the_tiny_variants(config) -> None:
+    def said(*words: str) -> str | None:
+        cfg: DictConfig = config("model=ast", *words)
+        return precheck(cfg.model, cfg.peft)
+
+    assert said("weights=embedded", "model.variant=tiny") is None
+    assert said("weights=random", "model.variant=official") is None
+    reason = said("weights=embedded", "model.variant=official")
+    assert reason is not None
+    assert "weights=embedded are for model.variant=tiny alone" in reason
+    assert "weights=official" in reason
