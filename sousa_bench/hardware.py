@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import shutil
 import sys
 from functools import cache
 from importlib.metadata import version
@@ -46,6 +47,17 @@ def set_up(accelerator: str) -> None:
     if accelerator == "gpu":
         torch.set_float32_matmul_precision("high")
         torch.cuda.reset_peak_memory_stats()
+
+
+def check_compiler(accelerator: str) -> None:
+    """See that torch.compile has what it needs.
+
+    Raises:
+        ConfigError: On the CPU, which needs a C++ compiler, there is none.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # processes of its own could outlive the run
+    if accelerator == "cpu" and not any(map(shutil.which, filter(None, (os.environ.get("CXX"), "g++", "clang++")))):
+        raise ConfigError("trainer.compile=true needs a C++ compiler on the CPU: install g++, or leave it false")
 
 
 def peak_memory(accelerator: str) -> int:

@@ -66,6 +66,7 @@ class ClipInputs:
         self.augmentation = augmentation
         self.memory = memory
         self._frames_of: dict[int, int] = {}
+        self._compiled: Callable[..., Tensor] | None = None
         self.prefix: FrozenPrefix | None = frozen_prefix(
             injection, clips, self._unremembered, self.frames, memory.limit_bytes
         )
@@ -129,8 +130,13 @@ class ClipInputs:
             self._frames_of[samples] = features.shape[1]
         return self._frames_of[samples]
 
+    def compile(self, wanted: bool) -> None:
+        """Let the network's passes be compiled ones from now on, or plain ones again."""
+        self._compiled = torch.compile(self.model.backbone) if wanted else None
+
     def _whole(self, parts: State) -> Tensor:
-        return self.model.backbone(*parts)
+        network = self.model.backbone if self._compiled is None else self._compiled  # a module may have a length
+        return network(*parts)
 
     def _unremembered(self, split: str, index: np.ndarray, frames: int) -> tuple[Tensor, Tensor | None]:
         """For a frozen part, whose output is remembered instead."""

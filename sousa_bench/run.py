@@ -243,6 +243,9 @@ class _Run:
                 warm_start(self.injection, Path(cfg.init_from))
                 log.info("starting from the weights of %s", cfg.init_from)
         self.module = build_module(cfg, settings, self.injection, self.datamodule, micro_batch_size)
+        if settings.compile:
+            hardware.check_compiler(self.accelerator)
+            self.module.inputs.compile(True)
 
     def _fit(self) -> None:
         state, settings = self.state, self.settings
@@ -295,6 +298,7 @@ class _Run:
         state = self.checkpoints.last()
         assert state is not None, "the fit's end always writes a checkpoint"
         self.injection.load_trainable_state(self.checkpoints.best(state))
+        self.module.inputs.compile(False)  # one pass, of a network that may have changed its shape
         self.injection.finish()
         self.injection.check_merge()
         for message in self.injection.final_warnings():

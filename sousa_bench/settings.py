@@ -40,6 +40,7 @@ class TrainerSettings:
     train_batches: int | None
     eval_batches: int | None
     progress: bool
+    compile: bool = False  # results of earlier versions don't name it
 
     def __post_init__(self) -> None:
         for key in ("max_epochs", "batch_size", "eval_batch_size", "devices"):
@@ -59,7 +60,8 @@ class TrainerSettings:
         )
         self._need("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
         self._need("accelerator", self.accelerator in ACCELERATORS, f"one of {', '.join(ACCELERATORS)}")
-        self._need("progress", isinstance(self.progress, bool), "true or false")
+        for key in ("compile", "progress"):
+            self._need(key, isinstance(getattr(self, key), bool), "true or false")
 
     def _whole(self, key: str) -> bool:
         return isinstance(getattr(self, key), int) and not isinstance(getattr(self, key), bool)

@@ -17,6 +17,7 @@ from sousa_bench.settings import check_values
         ("trainer.learning_rate=-1", r"trainer\.learning_rate=-1"),
         ("trainer.early_stopping=0", r"trainer\.early_stopping=0"),
         ("trainer.progress=maybe", r"trainer\.progress='maybe'"),
+        ("trainer.compile=1", r"trainer\.compile=1 can't be: it must be true or false"),
         ("seed=abc", r"seed='abc'"),
         ("seed=-1", r"seed=-1"),
         ("weights=oficial", r"Did you mean weights=official\?"),

@@ -11,7 +11,9 @@ import pytest
 import torch
 from torch import nn
 
+from sousa_bench import hardware
 from sousa_bench.data.datamodule import FeatureMemory
+from sousa_bench.errors import ConfigError
 from sousa_bench.recipe import build_model
 from sousa_bench.run import run
 
@@ -56,3 +58,28 @@ def test_channels_last_is_a_matter_of_memory(config):
     with torch.no_grad():
         features, _ = model.features(0.1 * torch.randn(2, 64_000, generator=torch.Generator().manual_seed(0)))
         torch.testing.assert_close(plain(features), model.backbone(features), rtol=1e-4, atol=1e-5)
+
+
+def test_compiling_needs_a_compiler(config, folder, monkeypatch):
+    monkeypatch.setattr(hardware.shutil, "which", lambda name: None)
+    with pytest.raises(ConfigError, match=r"needs a C\+\+ compiler.*install g"):
+        run(config("trainer.compile=true", "trainer.accelerator=cpu"), folder)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_gives_the_same_numbers(config, tmp_path, monkeypatch):
+    try:
+        torch.compile(lambda x: torch.sin(x) + x.sum())(torch.ones(8))
+    except Exception as error:  # no compiler, or no headers of Python for it
+        pytest.skip(f"torch.compile doesn't work here: {error}")
+    words = ["model=ast", "peft=lora", "augmentation=off", "trainer.max_epochs=2"]
+    plain = run(config(*words), tmp_path / "plain")
+    compiled = []
+    original = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda network: compiled.append(network) or original(network))
+    fast = run(config(*words, "trainer.compile=true"), tmp_path / "fast")
+    assert len(compiled) == 1
+    for one, other in zip(plain["history"], fast["history"], strict=True):
+        assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-3)
+        assert one["val_loss"] == pytest.approx(other["val_loss"], rel=1e-3)
+    np.testing.assert_allclose(outcome(tmp_path / "plain"), outcome(tmp_path / "fast"), atol=1e-2)

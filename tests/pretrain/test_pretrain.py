@@ -24,7 +24,6 @@ from sousa_bench.recipe import build_model
 from sousa_bench.sweep.fingerprint import fingerprint
 from tests.trained import ROOT
 
-MODELS = ("ast", "htsat", "beats", "efficientat")
 FEW = [
     "data.synthetic.clips=40",
     "data.synthetic.split_players=[20,10,10]",
@@ -51,6 +50,15 @@ def call(home: Path, module: str, *words: str) -> str:
 
 def results(place: Path) -> list[dict]:
     return [json.loads(path.read_text()) for path in sorted(place.rglob("result.json"))]
+
+
+def test_they_say_what_they_are(config, tmp_path: Path) -> None:
+    save_file(halves(build_model(config("model=ast"))), tmp_path / "ast.safetensors")
+    words = ("model=ast", "weights=embedded", f"model.checkpoint={tmp_path}")
+    note = build_model(config(*words)).weights.as_dict()["note"]
+    assert "demonstration" in note
+    assert "weights=official data=tiny" in note
+    assert "note" not in build_model(config("model=ast")).weights.as_dict()
 
 
 @pytest.fixture(scope="module")

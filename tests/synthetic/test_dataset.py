@@ -130,7 +130,7 @@ def test_every_player_plays_many_rudiments() -> None:
 
 def test_domains_share_no_player_drum_or_room() -> None:
     target, source = Generator(40, 0, "target"), Generator(40, 0, "source")
-    players = [{g.player(number).player_id for number in range(200)} for g in (target, source)]
+    players = [{g.player(number).player_id for number in range(800)} for g in (target, source)]
     assert not players[0] & players[1]
     assert not {drum.name for drum in DRUMS["target"]} & {drum.name for drum in DRUMS["source"]}
     assert not {room.preset for room in ROOMS["target"]} & {room.preset for room in ROOMS["source"]}
