@@ -17,6 +17,7 @@ from sousa_bench.errors import UserError
 from sousa_bench.finished import FinishedRun
 from sousa_bench.models.base import AudioModel
 from sousa_bench.models.containers import sha256
+from sousa_bench.models.weights import HEADER
 from sousa_bench.peft import load_run_model
 
 LICENSE = "MIT"
@@ -46,7 +47,6 @@ def pack(run: FinishedRun, folder: Path, command: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{model.name}.safetensors"
     facts = {
-        "format": "pt",
         "license": LICENSE,
         "model": model.name,
         "variant": model.variant,
@@ -55,13 +55,18 @@ def pack(run: FinishedRun, folder: Path, command: str) -> Path:
     }
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(state, draft, metadata=facts)
+        save_file(state, draft, metadata=header(facts))
         draft.chmod(0o644)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
     path.with_suffix(".md").write_text(card(run, path, state, command), encoding="utf-8")
     return path
+
+
+def header(facts: Mapping[str, str]) -> dict[str, str]:
+    """Metadata of a weights file: one entry, since safetensors writes several in no fixed order."""
+    return {HEADER: json.dumps(facts)}
 
 
 def halves(model: AudioModel) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from sousa_bench.models.download import from_hub, from_url
 from sousa_bench.settings import WEIGHTS
 
 FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
+HEADER = "sousa_bench"
+"""The entry of an embedded file's metadata."""
 _HUB_ID = re.compile(r"(?:hf://)?(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<file>[^@]+))?(?:@(?P<revision>[\w./-]+))?")
 
 
@@ -123,8 +126,8 @@ def load_official(source: CheckpointSource, checkpoint: str | None = None) -> Lo
 def load_embedded(name: str, checkpoint: str | None = None) -> Loaded:
     """Read the pretrained weights of a model's tiny variant.
 
-    The file holds the backbone's own state dict without the head's last layer, in half precision, and in its metadata
-    ``model`` and ``license``; :mod:`sousa_bench.pretrain` writes it.
+    The file holds the backbone's own state dict without the head's last layer, in half precision, and in its metadata,
+    as JSON under :data:`HEADER`, among others ``model`` and ``license``; :mod:`sousa_bench.pretrain` writes it.
 
     Args:
         name: The model's name.
@@ -146,9 +149,10 @@ def load_embedded(name: str, checkpoint: str | None = None) -> Loaded:
             "Use weights=random, or weights=official with model.checkpoint=FILE or the hub."
         )
     state, extra = read(path)
-    if (other := extra.get("model", name)) != name:
+    facts = json.loads(extra.get(HEADER, "{}"))
+    if (other := facts.get("model", name)) != name:
         raise WeightsError(f"model.checkpoint={checkpoint}: {path} holds weights of {other}, not of {name}.")
-    return Loaded(state, WeightsInfo("embedded", path.name, sha256(path), extra.get("license", "MIT")), extra, path)
+    return Loaded(state, WeightsInfo("embedded", path.name, sha256(path), facts.get("license")), facts, path)
 
 
 def random_info(seed: int, module: nn.Module) -> WeightsInfo:

@@ -19,7 +19,7 @@ from sousa_bench.errors import ConfigError, UserError, WeightsError
 from sousa_bench.finished import finished_run
 from sousa_bench.models.base import AudioModel
 from sousa_bench.peft import load_run_model, precheck
-from sousa_bench.pretraining import halves, pack
+from sousa_bench.pretraining import halves, header, pack
 from sousa_bench.recipe import build_model
 from sousa_bench.sweep.fingerprint import fingerprint
 from tests.trained import ROOT
@@ -85,8 +85,8 @@ def test_the_command_packs_what_it_trained(pretrained: tuple[Path, Sequence[str]
             assert tensor.dtype == (torch.float16 if state[key].is_floating_point() else torch.int64)
             torch.testing.assert_close(tensor.to(state[key]), state[key], rtol=1e-3, atol=1e-6)
         with safe_open(file, framework="pt") as opened:
-            assert opened.metadata()["model"] == name
-            assert opened.metadata()["license"] == "MIT"
+            facts = json.loads(opened.metadata()["sousa_bench"])
+        assert (facts["model"], facts["variant"], facts["license"]) == (name, "tiny", "MIT")
         card = (home / "mine" / f"{name}.md").read_text()
         assert "source domain, seed 0: 20 clips of 20 players" in card
         assert "2 epochs of batches of 10: 4 steps, 40 clips" in card
@@ -134,7 +134,7 @@ def test_what_float16_cannot_hold_is_refused(config) -> None:
 
 def test_weights_of_another_model_or_none_are_refused(config, tmp_path: Path) -> None:
     model = build_model(config("model=ast", "weights=random"))
-    save_file(halves(model), tmp_path / "ast.safetensors", metadata={"model": "ast"})
+    save_file(halves(model), tmp_path / "ast.safetensors", metadata=header({"model": "ast"}))
     words = ("weights=embedded", f"model.checkpoint={tmp_path / 'ast.safetensors'}")
     assert build_model(config("model=ast", *words)).weights.kind == "embedded"
     with pytest.raises(WeightsError, match="holds weights of ast, not of beats"):
