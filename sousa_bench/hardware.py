@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import resource
-import shutil
 import sys
 from functools import cache
 from importlib.metadata import version
@@ -50,14 +49,20 @@ def set_up(accelerator: str) -> None:
 
 
 def check_compiler(accelerator: str) -> None:
-    """See that torch.compile has what it needs.
+    """See that torch.compile works, on a function of one line.
 
     Raises:
-        ConfigError: On the CPU, which needs a C++ compiler, there is none.
+        ConfigError: It doesn't, for want of a compiler or of Python's headers.
     """
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # processes of its own could outlive the run
-    if accelerator == "cpu" and not any(map(shutil.which, filter(None, (os.environ.get("CXX"), "g++", "clang++")))):
-        raise ConfigError("trainer.compile=true needs a C++ compiler on the CPU: install g++, or leave it false")
+    device = "cuda" if accelerator == "gpu" else "cpu"
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=device))
+    except Exception as error:  # whatever the toolchain lacks
+        reason = next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
+        raise ConfigError(
+            f"trainer.compile=true: torch.compile doesn't work here ({reason}). On the CPU it needs g++ (or CXX=…) and "
+            "Python's headers; or leave it false"
+        ) from error
 
 
 def peak_memory(accelerator: str) -> int:

@@ -8,12 +8,20 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+import tempfile
 from pathlib import Path
 
 from sousa_bench.arguments import exit_code
+from sousa_bench.errors import UserError
 
 EXPERIMENT = "experiment=pretraining"
-HELP = ("-h", "--help")
+FIXED = {
+    "experiment": "pretraining is an experiment itself",
+    "peft": "all weights train",
+    "weights": "it begins at random ones",
+    "init_from": "it begins at random weights",
+    "model.variant": "embedded weights are those of the tiny variants",
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,25 +44,55 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Entry point: the training command's exit codes, or 1 where the packing fails."""
+    """Entry point: the training command's exit codes, 2 for what can't be, or 1 where the packing fails."""
     options, words = parser().parse_known_args()
     given = shlex.join(["python", "-m", "sousa_bench.pretrain", *sys.argv[1:]])
+    if refused := exit_code(lambda: check(options.output, words), refused=lambda _: 2):
+        sys.exit(refused)
     sys.argv[1:] = [*words, EXPERIMENT]
     from sousa_bench.train import train
 
     code, folders = train()
-    packed = exit_code(lambda: _pack(folders, options.output, given))
+    packed = exit_code(lambda: _pack(folders, options.output, words))
+    if code == 1 or code >= 128:
+        print(f"What is not completed yet is gone on with, and packed, by: {given}", file=sys.stderr)
     sys.exit(code or packed)
 
 
-def _pack(folders: list[Path], output: Path, command: str) -> None:
+def check(output: Path, words: list[str]) -> None:
+    """Find out before hours of training what would spoil their end.
+
+    Raises:
+        UserError: The weights' folder can't be written, or a word asks for what pretraining has no choice in.
+    """
+    for word in words:
+        key = word.lstrip("+").partition("=")[0]
+        if key in FIXED:
+            raise UserError(f"{word}: leave it out: {FIXED[key]}")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output):
+            pass
+    except OSError as error:
+        raise UserError(f"--output {output}: can't be written ({error.strerror}); give another folder") from error
+
+
+def _pack(folders: list[Path], output: Path, words: list[str]) -> None:
     if not folders:
         return
     from sousa_bench.finished import finished_run
-    from sousa_bench.pretraining import pack  # it imports torch
+    from sousa_bench.pretraining import pack, told_apart  # they import torch
 
-    for folder in folders:
-        print(f"Packed: {pack(finished_run(folder), output, command)}", flush=True)
+    runs = told_apart([finished_run(folder) for folder in folders])
+    command = shlex.join(["python", "-m", "sousa_bench.pretrain", *filter(_speaks_of_training, words)])
+    for run in runs:
+        print(f"Packed: {pack(run, output, command)}", flush=True)
+
+
+def _speaks_of_training(word: str) -> bool:
+    """Whether a word belongs on a card: not where things lie, nor how they are launched."""
+    key, _, value = word.partition("=")
+    return not key.startswith(("hydra", "sweep", "--", "logger", "n_jobs")) and not value.startswith(("/", "~"))
 
 
 if __name__ == "__main__":

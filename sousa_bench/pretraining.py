@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-import sousa_bench
 from sousa_bench.errors import UserError
 from sousa_bench.finished import FinishedRun
 from sousa_bench.models.base import AudioModel
@@ -21,6 +20,24 @@ from sousa_bench.models.weights import HEADER
 from sousa_bench.peft import load_run_model
 
 LICENSE = "MIT"
+
+
+def told_apart(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
+    """The runs, of which each model has one.
+
+    Raises:
+        UserError: A model has several, whose files would have the same name.
+    """
+    by_model: dict[str, FinishedRun] = {}
+    for run in runs:
+        model = str(run.config["model"]["name"])
+        if model in by_model and by_model[model].folder != run.folder:
+            raise UserError(
+                f"{model} was trained twice ({by_model[model].folder} and {run.folder}), and a folder has one "
+                "file for a model: give the command again with one value for each key but model, and it packs that run"
+            )
+        by_model[model] = run
+    return list(by_model.values())
 
 
 def pack(run: FinishedRun, folder: Path, command: str) -> Path:
@@ -50,7 +67,7 @@ def pack(run: FinishedRun, folder: Path, command: str) -> Path:
         "license": LICENSE,
         "model": model.name,
         "variant": model.variant,
-        "sousa_bench": sousa_bench.__version__,
+        "sousa_bench": run.result["environment"]["sousa_bench"],
         "command": command,
     }
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -90,7 +107,7 @@ def card(run: FinishedRun, path: Path, state: Mapping[str, Tensor], command: str
     """Markdown: what was trained on what, for how long, and how well it did."""
     result, config = run.result, run.config
     metrics, efficiency, data = result["metrics"], result["efficiency"], result["data"]
-    recipe, counts, trainer = config["data"]["synthetic"], data["counts"], config["trainer"]
+    counts, trainer = data["counts"], config["trainer"]
     numbers = sum(tensor.numel() for tensor in state.values())
     rows: list[tuple[str, Any]] = [
         ("model", f"{config['model']['name']}, variant {_variant(config)}: {_shape(config)}"),
@@ -101,7 +118,7 @@ def card(run: FinishedRun, path: Path, state: Mapping[str, Tensor], command: str
         ("SHA-256", f"`{sha256(path)}`"),
         (
             "data",
-            f"synthetic {recipe['domain']} domain, seed {recipe['seed']}: {counts['train']:,} clips of "
+            f"{_clips(config['data'])}: {counts['train']:,} clips of "
             f"{data['players']['train']} players to train on, at most {config['data']['max_duration']:g} s of each",
         ),
         ("augmentation", config["augmentation"]["name"]),
@@ -115,10 +132,10 @@ def card(run: FinishedRun, path: Path, state: Mapping[str, Tensor], command: str
         (
             "score",
             f"best epoch {metrics['best_epoch']}; accuracy {metrics['val_acc']:.3f} on {counts['val']} validation and "
-            f"{metrics['test_acc']:.3f} on {counts['test']} test clips of other players of the same domain "
+            f"{metrics['test_acc']:.3f} on {counts['test']} test clips of other players of the same data "
             f"(top 5: {metrics['test_top5_acc']:.3f}; chance 0.025)",
         ),
-        ("made by", f"sousa_bench {sousa_bench.__version__}, commit {str(result['git_commit'])[:12]}"),
+        ("made by", f"sousa_bench {result['environment']['sousa_bench']}, commit {str(result['git_commit'])[:12]}"),
         ("licence", LICENSE),
     ]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
@@ -127,6 +144,11 @@ def card(run: FinishedRun, path: Path, state: Mapping[str, Tensor], command: str
         "For demonstrations without a network; no substitute for the published checkpoint (`weights=official`).\n\n"
         f"| | |\n| --- | --- |\n{table}\n\n```bash\n{command}\n```\n"
     )
+
+
+def _clips(data: Mapping[str, Any]) -> str:
+    recipe = data.get("synthetic")
+    return f"synthetic {recipe['domain']} domain, seed {recipe['seed']}" if recipe else f"data={data['name']}"
 
 
 def _variant(config: Mapping[str, Any]) -> str:

@@ -92,6 +92,8 @@ class _Run:
         hardware.set_up(self.accelerator)
         self.recorder.add(environment=hardware.environment(self.accelerator, self.precision))
         check_mode(self.cfg.logger.get("mode"))
+        if self.settings.compile:
+            hardware.check_compiler(self.accelerator)
         pool = ThreadPoolExecutor(1, "logger")  # W&B takes half a second, most of it waiting
         self._opening = pool.submit(self._open_logger)
         exit_code = 1
@@ -244,8 +246,12 @@ class _Run:
                 log.info("starting from the weights of %s", cfg.init_from)
         self.module = build_module(cfg, settings, self.injection, self.datamodule, micro_batch_size)
         if settings.compile:
-            hardware.check_compiler(self.accelerator)
             self.module.inputs.compile(True)
+            if self.module.inputs.prefix is not None:
+                self._warn(
+                    "trainer.compile=true: the frozen part of this network is computed once a clip, and what is left "
+                    "of it is not compiled"
+                )
 
     def _fit(self) -> None:
         state, settings = self.state, self.settings

@@ -6,7 +6,7 @@
                             32000/*.s16
 
 Subsets share it: a clip that `data=tiny` decoded is there for `data=full`. Another sample rate adds a folder. A kill
-loses what its threads had in hand, at most one chunk each.
+loses what its threads had in hand: of each, the chunk that it decodes and the one before, which the disk takes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from sousa_bench.cores import usable_cores
+from sousa_bench.cores import all_cores, usable_cores
 from sousa_bench.data.chunks import ENTRY, TEMPORARY, ChunkIndex, ChunkWriter, read_index
 from sousa_bench.data.decode import BadClip, decode
 from sousa_bench.data.folders import folder_bytes
@@ -71,7 +71,7 @@ class ClipCache:
         self.max_duration = max_duration
         self.stored = max(STORED_SECONDS, max_duration)
         self.limit_gb = limit_gb
-        self.workers = workers or usable_cores()
+        self.workers = workers
         self._indices: dict[int, ChunkIndex] = {}
 
     def _index(self, rate: int, fresh: bool = False) -> ChunkIndex:
@@ -115,7 +115,8 @@ class ClipCache:
                 self._check_room(table.iloc[todo], sum(int(rate * mask.sum()) for rate, mask in absent.items()))
                 self._describe()
                 self.source.fetch(table.iloc[todo])
-                return _Build(self, table, keys, absent, progress).run(todo)
+                with all_cores():  # the other runs of a sweep wait for this one
+                    return _Build(self, table, keys, absent, progress).run(todo)
         except OSError as error:
             raise self._disk_error(error) from error
         finally:
@@ -219,12 +220,13 @@ class _Build:
         self.done = 0
         self._stop = threading.Event()
         self._count = threading.Lock()
-        self._sealers = ThreadPoolExecutor(2 * cache.workers, thread_name_prefix="seal")
+        self.workers = cache.workers or usable_cores()
+        self._sealers = ThreadPoolExecutor(2 * self.workers, thread_name_prefix="seal")
         self._own = threading.local()
         self._sealing: list[Future[None]] = []
 
     def run(self, todo: np.ndarray) -> dict[int, str]:
-        workers = min(self.cache.workers, len(todo))
+        workers = min(self.workers, len(todo))
         size = max(1, min(CHUNK_CLIPS, -(-len(todo) // (4 * workers))))
         groups = [todo[part] for part in self.cache.source.groups(self.table.iloc[todo], size)]
         begin = time.monotonic()
@@ -235,22 +237,23 @@ class _Build:
                     finished, pending = wait(pending, timeout=10.0, return_when=FIRST_EXCEPTION)
                     for future in finished:
                         future.result()
-                    self._report(len(todo), time.monotonic() - begin)
+                    self._report(len(todo), time.monotonic() - begin, ended=False)
             finally:  # on Ctrl-C or an error the threads seal what they have and end
                 self._stop.set()
                 for future in pending:
                     future.cancel()
         for sealing in self._sealing:
             sealing.result()
+        self._report(len(todo), time.monotonic() - begin, ended=True)
         return self.bad
 
-    def _report(self, total: int, seconds: float) -> None:
+    def _report(self, total: int, seconds: float, *, ended: bool) -> None:
         if self.progress is not None:
             self.progress(self.done, total)
         rate = self.done / max(seconds, 1e-9)
-        if self.done == total:
+        if ended:
             log.info("Decoded %s clips in %.1f s (%.0f clips/s)", f"{total:,}", seconds, rate)
-        elif self.done:
+        elif 0 < self.done < total:
             left = (total - self.done) / rate
             log.info("Decoded %s/%s clips, %.0f s left", f"{self.done:,}", f"{total:,}", left)
 

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sousa_bench.cores import all_cores
 from sousa_bench.data.cache import ClipCache, Progress
 from sousa_bench.data.caveats import absent_classes, shared_players, without_split
 from sousa_bench.data.folders import cache_root
@@ -228,10 +227,6 @@ class SousaData:
             DataError: The data can't be had, are malformed, or don't fit the disk.
             ConfigError: A value of the config can't be.
         """
-        with all_cores():
-            self._prepare(sample_rates, progress)
-
-    def _prepare(self, sample_rates: Sequence[int], progress: Progress | None) -> None:
         self._progress = progress
         rates = sorted({int(rate) for rate in sample_rates})
         self._tell_shortfall()

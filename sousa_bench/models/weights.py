@@ -149,7 +149,10 @@ def load_embedded(name: str, checkpoint: str | None = None) -> Loaded:
             "Use weights=random, or weights=official with model.checkpoint=FILE or the hub."
         )
     state, extra = read(path)
-    facts = json.loads(extra.get(HEADER, "{}"))
+    try:
+        facts = dict(json.loads(extra.get(HEADER, "{}")))
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"{path}: its metadata are not those of sousa_bench.pretrain ({error})") from error
     if (other := facts.get("model", name)) != name:
         raise WeightsError(f"model.checkpoint={checkpoint}: {path} holds weights of {other}, not of {name}.")
     return Loaded(state, WeightsInfo("embedded", path.name, sha256(path), facts.get("license")), facts, path)

@@ -47,6 +47,8 @@ def outcome_config(config: DictConfig) -> dict[str, Any]:
         group, _, key = dotted.partition(".")
         if key and isinstance(plain.get(group), dict):
             plain[group].pop(key, None)
+    if isinstance(trainer := plain.get("trainer"), dict) and trainer.get("compile") is False:
+        trainer.pop("compile")  # results from before there was such a key
     if isinstance(config.get("data"), DictConfig) and "_target_" in config.data:
         plain["data_content"] = _data_content(config.data)
     if (file := _checkpoint_file(config)) is not None and file.is_file():

@@ -56,6 +56,7 @@ ENVIRONMENT = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(16 * 2**30),
     "MALLOC_TOP_PAD_": str(64 * 2**20),
+    "TORCHINDUCTOR_COMPILE_THREADS": "1",  # torch.compile's own processes could outlive a run that is killed
 }
 
 

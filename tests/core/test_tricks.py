@@ -9,13 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from omegaconf import open_dict
 from torch import nn
 
 from sousa_bench import hardware
+from sousa_bench.classifier import Classifier
 from sousa_bench.data.datamodule import FeatureMemory
 from sousa_bench.errors import ConfigError
 from sousa_bench.recipe import build_model
 from sousa_bench.run import run
+from sousa_bench.sweep.fingerprint import fingerprint
 
 
 def outcome(folder):
@@ -60,25 +63,58 @@ def test_channels_last_is_a_matter_of_memory(config):
         torch.testing.assert_close(plain(features), model.backbone(features), rtol=1e-4, atol=1e-5)
 
 
-def test_compiling_needs_a_compiler(config, folder, monkeypatch):
-    monkeypatch.setattr(hardware.shutil, "which", lambda name: None)
-    with pytest.raises(ConfigError, match=r"needs a C\+\+ compiler.*install g"):
+def test_compiling_needs_what_it_needs(config, folder, monkeypatch):
+    def broken(_):
+        raise RuntimeError("InvalidCxxCompiler: no g++\nand much more")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(ConfigError, match=r"doesn't work here \(InvalidCxxCompiler: no g\+\+\).*leave it false"):
         run(config("trainer.compile=true", "trainer.accelerator=cpu"), folder)
+    assert not (folder / "checkpoints").exists()
+
+
+def test_training_and_validation_are_compiled_and_the_test_is_not(config, folder, monkeypatch):
+    modes, compiled = [], []
+
+    def compile_(network):
+        compiled.append(network)
+        return lambda *parts: (modes.append(getattr(network, "training", None)), network(*parts))[1]
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    evaluated = []
+    original = Classifier.test_step
+    monkeypatch.setattr(
+        Classifier, "test_step", lambda self, *words: (evaluated.append(len(modes)), original(self, *words))[1]
+    )
+    run(config("model=ast", "augmentation=off", "trainer.compile=true", "trainer.max_epochs=1"), folder)
+    assert len(compiled) == 2  # the look whether it works, and the network
+    assert {True, False} <= set(modes[1:])
+    assert evaluated
+    assert set(evaluated) == {len(modes)}
+
+
+def test_a_frozen_part_is_not_compiled_and_says_so(config, folder, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda network: network)
+    words = ("model=ast", "peft=head", "augmentation=off", "trainer.max_epochs=1")
+    assert "not compiled" in " ".join(run(config(*words, "trainer.compile=true"), folder)["warnings"])
+
+
+def test_a_run_that_is_not_compiled_is_the_one_from_before_there_was_the_key(config):
+    cfg = config()
+    with open_dict(cfg):
+        del cfg.trainer.compile
+    assert fingerprint(cfg) == fingerprint(config()) != fingerprint(config("trainer.compile=true"))
 
 
 @pytest.mark.slow
-def test_a_compiled_network_gives_the_same_numbers(config, tmp_path, monkeypatch):
+def test_a_compiled_network_gives_the_same_numbers(config, tmp_path):
     try:
-        torch.compile(lambda x: torch.sin(x) + x.sum())(torch.ones(8))
-    except Exception as error:  # no compiler, or no headers of Python for it
-        pytest.skip(f"torch.compile doesn't work here: {error}")
+        hardware.check_compiler("cpu")
+    except ConfigError as error:
+        pytest.skip(str(error))
     words = ["model=ast", "peft=lora", "augmentation=off", "trainer.max_epochs=2"]
     plain = run(config(*words), tmp_path / "plain")
-    compiled = []
-    original = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda network: compiled.append(network) or original(network))
     fast = run(config(*words, "trainer.compile=true"), tmp_path / "fast")
-    assert len(compiled) == 1
     for one, other in zip(plain["history"], fast["history"], strict=True):
         assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-3)
         assert one["val_loss"] == pytest.approx(other["val_loss"], rel=1e-3)

@@ -15,11 +15,12 @@ from omegaconf import DictConfig
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from sousa_bench.build import build
 from sousa_bench.errors import ConfigError, UserError, WeightsError
-from sousa_bench.finished import finished_run
+from sousa_bench.finished import FinishedRun, finished_run
 from sousa_bench.models.base import AudioModel
 from sousa_bench.peft import load_run_model, precheck
-from sousa_bench.pretraining import halves, header, pack
+from sousa_bench.pretraining import halves, header, pack, told_apart
 from sousa_bench.recipe import build_model
 from sousa_bench.sweep.fingerprint import fingerprint
 from tests.trained import ROOT
@@ -90,7 +91,9 @@ def test_the_command_packs_what_it_trained(pretrained: tuple[Path, Sequence[str]
         card = (home / "mine" / f"{name}.md").read_text()
         assert "source domain, seed 0: 20 clips of 20 players" in card
         assert "2 epochs of batches of 10: 4 steps, 40 clips" in card
-        assert "python -m sousa_bench.pretrain --output mine -m" in card
+        assert "python -m sousa_bench.pretrain -m model=efficientat,ast trainer.max_epochs=2 data." in card
+        assert "sweep=" not in card
+        assert "mine" not in card
 
 
 def test_the_same_command_again_trains_nothing(pretrained: tuple[Path, Sequence[str], str]) -> None:
@@ -124,6 +127,48 @@ def test_only_whole_models_are_packed(pretrained: tuple[Path, Sequence[str], str
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["peft=lora"], "peft=lora: leave it out: all weights train"),
+        (["model.variant=official"], "model.variant=official: leave it out"),
+        (["experiment=smoke"], "experiment=smoke: leave it out"),
+        (["--output", "taken"], "--output taken: can't be written"),
+    ],
+)
+def test_what_would_spoil_the_end_is_refused_at_the_start(tmp_path: Path, words: list[str], says: str) -> None:
+    (tmp_path / "taken").write_text("a file")
+    done = subprocess.run(
+        [sys.executable, "-m", "sousa_bench.pretrain", *words],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {says}")
+    assert not (tmp_path / "multirun").exists()
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_two_runs_of_a_model_are_not_one_file(pretrained: tuple[Path, Sequence[str], str], tmp_path: Path) -> None:
+    run = finished_run(next((pretrained[0] / "multirun" / "source").glob("ast_*")))
+    assert told_apart([run, run]) == [run]
+    with pytest.raises(UserError, match="ast was trained twice"):
+        told_apart([run, FinishedRun(tmp_path, run.result)])
+
+
+def test_real_clips_have_a_card_too(pretrained: tuple[Path, Sequence[str], str], tmp_path: Path) -> None:
+    run = finished_run(next((pretrained[0] / "multirun" / "source").glob("ast_*")))
+    run.result["resolved_config"]["data"] |= {"synthetic": None, "name": "full"}
+    pack(run, tmp_path, "")
+    assert "| data | data=full: 20 clips of 20 players" in (tmp_path / "ast.md").read_text()
+
+
+def test_every_augmentation_can_be_asked_for(config) -> None:
+    for words, name in (([], "on"), (["augmentation=off"], "off"), (["augmentation=on"], "on")):
+        assert build(config("experiment=pretraining", *words).augmentation).name == name
+    asked = config("experiment=pretraining").augmentation
+    assert (asked.mixup.enabled, asked.spec_augment.time_masks, asked.gain.enabled) == (False, 0, True)
+
+
 def test_what_float16_cannot_hold_is_refused(config) -> None:
     model: AudioModel = build_model(config("model=efficientat", "weights=random"))
     norm = next(key for key in model.backbone.state_dict() if key.endswith("running_var"))
@@ -137,6 +182,9 @@ def test_weights_of_another_model_or_none_are_refused(config, tmp_path: Path) ->
     save_file(halves(model), tmp_path / "ast.safetensors", metadata=header({"model": "ast"}))
     words = ("weights=embedded", f"model.checkpoint={tmp_path / 'ast.safetensors'}")
     assert build_model(config("model=ast", *words)).weights.kind == "embedded"
+    save_file(halves(model), tmp_path / "odd.safetensors", metadata={"sousa_bench": "no JSON"})
+    with pytest.raises(WeightsError, match="metadata are not those"):
+        build_model(config("model=ast", "weights=embedded", f"model.checkpoint={tmp_path / 'odd.safetensors'}"))
     with pytest.raises(WeightsError, match="holds weights of ast, not of beats"):
         build_model(config("model=beats", *words))
     with pytest.raises(WeightsError, match=r"there is no file .*beats\.safetensors"):

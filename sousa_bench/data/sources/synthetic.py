@@ -10,6 +10,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from sousa_bench.cores import all_cores
 from sousa_bench.data.sources.base import digest
 from sousa_bench.data.sources.generator import LABELS, GeneratorFolder
 from sousa_bench.data.synthetic.version import describe
@@ -100,7 +101,9 @@ def synthetic_source(
             with _alone(folder.with_suffix(".lock")):
                 if not (folder / LABELS).is_file():
                     log.info("Writing %s synthetic clips, once, to %s", f"{content['clips']:,}", folder)
-                    write_dataset(folder, **{key: content[key] for key in _KEYS}, progress=progress, workers=workers)
+                    parts = {key: content[key] for key in _KEYS}
+                    with all_cores():
+                        write_dataset(folder, **parts, progress=progress, workers=workers)
         except OSError as error:
             raise DataError(
                 f"The synthetic data can't be written to {folder} ({error.strerror or error}): free some space, or "
