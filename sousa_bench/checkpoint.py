@@ -51,6 +51,10 @@ class Stop:
         if not self.training:
             raise Interrupted(f"stopped by {signal.Signals(number).name}")
 
+    def hear_alone(self) -> None:
+        """Take SIGTERM back from Lightning, which would end the run inside a validation, and lose that epoch."""
+        signal.signal(signal.SIGTERM, self._ask)
+
     @contextmanager
     def listening(self) -> Iterator[Stop]:
         """Handle the signals inside the block; the former handlers come back after it."""
@@ -140,7 +144,8 @@ class KeepState(pl.Callback):
         self._shown = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The clock of the fit starts."""
+        """The clock of the fit starts, and requests to stop come here."""
+        self.stop.hear_alone()
         self._mark = self._saved = time.monotonic()
 
     def on_train_batch_end(

@@ -82,6 +82,28 @@ def test_interruptions_change_no_number(config, tmp_path, monkeypatch, model, pe
     assert numbers(resumed, tmp_path / "parts") == whole
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_inside_a_validation_it_keeps_the_epoch(config, tmp_path, monkeypatch, number):
+    cfg = config("model=efficientat", "peft=lora", "augmentation=off", "trainer.eval_batch_size=2")
+    whole = numbers(run(cfg, tmp_path / "whole"), tmp_path / "whole")
+    original, seen = Classifier.validation_step, []
+
+    def step(self, batch, batch_idx):
+        original(self, batch, batch_idx)
+        seen.append(1)
+        if len(seen) == 1:
+            os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "validation_step", step)
+        with pytest.raises(Interrupted, match="the checkpoint is written"):
+            run(cfg, tmp_path / "parts")
+    assert len(seen) > 1
+    state = torch.load(tmp_path / "parts" / "checkpoints" / "last.pt", weights_only=True)
+    assert (state["epoch"], state["step"], len(state["history"])) == (1, 0, 1)
+    assert numbers(run(cfg, tmp_path / "parts"), tmp_path / "parts") == whole
+
+
 def test_seeds_repeat_and_differ(config, tmp_path):
     first, second, other = (
         numbers(run(config("model=efficientat", f"seed={seed}", "trainer.max_epochs=1"), path), path)

@@ -21,13 +21,14 @@ SIZES = {"tiny": 1_000, "mini": 3_000, "small": 10_000, "medium": 25_000}
 
 
 def test_the_choices() -> None:
-    assert FILES == ["full", "medium", "mini", "small", "synthetic", "tiny"]
+    assert FILES == ["full", "medium", "mini", "pretraining", "small", "synthetic", "tiny"]
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_each_file_opens_with_its_command_and_sets_every_key(name: str) -> None:
     text = (CONF / f"{name}.yaml").read_text()
-    assert text.startswith(f"# python -m sousa_bench.train data={name}")
+    own = "pretrain" if name == "pretraining" else f"train data={name}"
+    assert text.startswith(f"# python -m sousa_bench.{own}")
     node = yaml.safe_load(text)
     assert node.pop("_target_") == "sousa_bench.data.SousaData"
     assert node["name"] == name

@@ -359,6 +359,7 @@
 
   function markAll() {
     plots.forEach((_, name) => dirty.add(name));
+    document.body.dataset.idle = "";
     if (!pumping) {
       pumping = true;
       setTimeout(pump, 0);
