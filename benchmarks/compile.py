@@ -13,8 +13,6 @@ import statistics
 import sys
 import time
 
-import torch
-
 from sousa_bench.benchmarking.compute import train_step
 from sousa_bench.benchmarking.setup import Setup
 from sousa_bench.composing import composed
@@ -39,7 +37,7 @@ def main() -> None:
 
     epoch()
     eager = statistics.median(epoch() for _ in range(EPOCHS))
-    module.model.backbone = torch.compile(module.model.backbone)
+    module.inputs.compile(True)
     first = epoch()
     compiled = statistics.median(epoch() for _ in range(EPOCHS))
     gain = eager - compiled

@@ -10,16 +10,23 @@ WHOLE = "SOUSA_BENCH_CORES"
 """Variable that a sweep sets for a run that is kept to some cores: the numbers of all that the sweep has."""
 
 
+def visible_cores() -> list[int]:
+    """Numbers of the cores that this process may use; under Slurm or taskset those are fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
 def usable_cores() -> int:
-    """Cores that this process may use; under Slurm or taskset those are fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many they are."""
+    return len(visible_cores())
 
 
 def keep_to(cores: list[int]) -> None:
     """Keep this process to some of its cores, and remember the others for :func:`all_cores`."""
     if not hasattr(os, "sched_setaffinity"):
         return
-    whole = sorted(os.sched_getaffinity(0))
+    whole = visible_cores()
     with suppress(OSError):  # a core that was taken away meanwhile
         os.sched_setaffinity(0, cores)
         os.environ[WHOLE] = ",".join(map(str, whole))

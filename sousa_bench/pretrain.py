@@ -50,10 +50,11 @@ def main() -> None:
     if refused := exit_code(lambda: check(options.output, words), refused=lambda _: 2):
         sys.exit(refused)
     sys.argv[1:] = [*words, EXPERIMENT]
+    from sousa_bench.sweep import completed_folders
     from sousa_bench.train import train
 
-    code, folders = train()
-    packed = exit_code(lambda: _pack(folders, options.output, words))
+    code = train()
+    packed = exit_code(lambda: _pack(completed_folders(), options.output, words))
     if code == 1 or code >= 128:
         print(f"What is not completed yet is gone on with, and packed, by: {given}", file=sys.stderr)
     sys.exit(code or packed)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sousa_bench.errors import UserError
 from sousa_bench.finished import FinishedRun
-from sousa_bench.models.base import AudioModel
+from sousa_bench.models.base import AudioModel, inside
 from sousa_bench.models.containers import sha256
 from sousa_bench.models.weights import HEADER
 from sousa_bench.peft import load_run_model
@@ -77,7 +77,7 @@ def pack(run: FinishedRun, folder: Path, command: str) -> Path:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
-    path.with_suffix(".md").write_text(card(run, path, state, command), encoding="utf-8")
+    path.with_suffix(".md").write_text(card(run, model.variant, path, state, command), encoding="utf-8")
     return path
 
 
@@ -94,7 +94,7 @@ def halves(model: AudioModel) -> dict[str, Tensor]:
     """
     state: dict[str, Tensor] = {}
     for key, tensor in model.backbone.state_dict().items():
-        if any(key == prefix or key.startswith(f"{prefix}.") for prefix in model.fresh):
+        if inside(key, model.fresh):
             continue
         half = tensor.half() if tensor.is_floating_point() else tensor
         if half.is_floating_point() and not torch.isfinite(half).all():
@@ -103,14 +103,17 @@ def halves(model: AudioModel) -> dict[str, Tensor]:
     return state
 
 
-def card(run: FinishedRun, path: Path, state: Mapping[str, Tensor], command: str) -> str:
+def card(run: FinishedRun, variant: str, path: Path, state: Mapping[str, Tensor], command: str) -> str:
     """Markdown: what was trained on what, for how long, and how well it did."""
     result, config = run.result, run.config
     metrics, efficiency, data = result["metrics"], result["efficiency"], result["data"]
     counts, trainer = data["counts"], config["trainer"]
     numbers = sum(tensor.numel() for tensor in state.values())
     rows: list[tuple[str, Any]] = [
-        ("model", f"{config['model']['name']}, variant {_variant(config)}: {_shape(config)}"),
+        (
+            "model",
+            f"{config['model']['name']}, variant {variant}: `{json.dumps(config['model']['variants'][variant])}`",
+        ),
         (
             "file",
             f"`{path.name}`, {path.stat().st_size / 1e6:.2f} MB, {numbers:,} numbers in float16, without the head",
@@ -149,14 +152,6 @@ def card(run: FinishedRun, path: Path, state: Mapping[str, Tensor], command: str
 def _clips(data: Mapping[str, Any]) -> str:
     recipe = data.get("synthetic")
     return f"synthetic {recipe['domain']} domain, seed {recipe['seed']}" if recipe else f"data={data['name']}"
-
-
-def _variant(config: Mapping[str, Any]) -> str:
-    return str(config["model"].get("variant") or "tiny")
-
-
-def _shape(config: Mapping[str, Any]) -> str:
-    return f"`{json.dumps(config['model']['variants'][_variant(config)])}`"
 
 
 def _rate(config: Mapping[str, Any]) -> float:

@@ -70,7 +70,7 @@ def build_module(
         total_steps=total_steps(settings, batches),
         seed=cfg.seed,
     )
-    return Classifier(
+    module = Classifier(
         injection.model,
         injection,
         batches,
@@ -79,3 +79,5 @@ def build_module(
         min(micro_batch_size or settings.batch_size, settings.batch_size),
         FeatureMemory(settings.feature_memory_mb * 2**20),
     )
+    module.inputs.compile(settings.compile)
+    return module

@@ -245,13 +245,11 @@ class _Run:
                 warm_start(self.injection, Path(cfg.init_from))
                 log.info("starting from the weights of %s", cfg.init_from)
         self.module = build_module(cfg, settings, self.injection, self.datamodule, micro_batch_size)
-        if settings.compile:
-            self.module.inputs.compile(True)
-            if self.module.inputs.prefix is not None:
-                self._warn(
-                    "trainer.compile=true: the frozen part of this network is computed once a clip, and what is left "
-                    "of it is not compiled"
-                )
+        if settings.compile and self.module.inputs.prefix is not None:
+            self._warn(
+                "trainer.compile=true: the frozen part of this network is computed once a clip, and what is left of it "
+                "is not compiled"
+            )
 
     def _fit(self) -> None:
         state, settings = self.state, self.settings

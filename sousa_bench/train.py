@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
-from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
 
 from sousa_bench.paths import conf_folder
-from sousa_bench.sweep import command, completed_folders, execute
+from sousa_bench.sweep import command, execute
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")
@@ -20,21 +19,15 @@ def _job(cfg: DictConfig) -> float | None:
 
 def main() -> None:
     """Entry point: Hydra composes, the sweep package supervises, the exit code tells the outcome."""
-    code, _ = train()
-    sys.exit(code)
+    sys.exit(train())
 
 
-def train() -> tuple[int, list[Path]]:
-    """Do what ``sys.argv`` asks for.
-
-    Returns:
-        The exit code of the command, and the folders of its completed runs, of those too that an earlier one completed.
-    """
+def train() -> int:
+    """Do what ``sys.argv`` asks for; the exit code, see :func:`sousa_bench.sweep.command`."""
     for name in ("httpx", "httpx2"):  # the hub's client would tell of each request
         logging.getLogger(name).setLevel(logging.WARNING)
     sys.argv[1:] = in_order(sys.argv[1:])
-    code = command(_job)
-    return code, completed_folders()
+    return command(_job)
 
 
 def in_order(words: list[str]) -> list[str]:

@@ -15,9 +15,10 @@ import psutil
 import sousa_bench
 from sousa_bench.benchmarking.sweep import sweep
 from sousa_bench.benchmarking.worker import ask
+from sousa_bench.cores import visible_cores
 from sousa_bench.errors import ConfigError
 from sousa_bench.result import write_json
-from sousa_bench.sweep.resources import visible_cores, visible_gpus
+from sousa_bench.sweep.resources import visible_gpus
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:

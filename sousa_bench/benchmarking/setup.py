@@ -48,7 +48,6 @@ class Setup:
         batches = build_batches(cfg, settings, data, model.sample_rate)
         injection = inject(model, cfg.peft, total_steps(settings, batches))
         module = build_module(cfg, settings, injection, batches)
-        module.inputs.compile(settings.compile)
         return cls(cfg, settings, module.to(device), batches, device)
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -104,6 +104,11 @@ class Divisible(nn.Module):
 def place_number(place: str) -> int:
     """The last number of a block's name: ``trunk.layers.3`` → 3."""
     return int(place.rpartition(".")[2])
+
+
+def inside(name: str, prefixes: Iterable[str]) -> bool:
+    """Whether a dotted name is one of the modules ``prefixes`` or lies within one."""
+    return any(name == prefix or name.startswith(prefix + ".") for prefix in prefixes)
 
 
 class AudioModel(nn.Module):

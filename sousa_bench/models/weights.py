@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sousa_bench import paths
 from sousa_bench.errors import ConfigError, WeightsError
-from sousa_bench.models.base import WeightsInfo
+from sousa_bench.models.base import WeightsInfo, inside
 from sousa_bench.models.containers import read, sha256
 from sousa_bench.models.download import from_hub, from_url
 from sousa_bench.settings import WEIGHTS
@@ -227,9 +227,9 @@ def apply_state(
         WeightsError: Lists every missing key, unexpected key and differing shape.
     """
     own = module.state_dict()
-    wanted = {key for key in own if not _under(key, fresh)}
+    wanted = {key for key in own if not inside(key, fresh)}
     given = {
-        key for key in state if not _under(key, fresh) and not any(re.fullmatch(pattern, key) for pattern in ignore)
+        key for key in state if not inside(key, fresh) and not any(re.fullmatch(pattern, key) for pattern in ignore)
     }
     shapes = [
         f"{key}: {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the model"
@@ -246,10 +246,6 @@ def apply_state(
     with torch.no_grad():
         for key in wanted:
             own[key].copy_(state[key])
-
-
-def _under(key: str, prefixes: Sequence[str]) -> bool:
-    return any(key == prefix or key.startswith(prefix + ".") for prefix in prefixes)
 
 
 def _mismatch(origin: str, problems: Mapping[str, Sequence[str]]) -> str:

@@ -48,15 +48,18 @@ def block_count(model: Mapping[str, Any]) -> int | None:
     depth = (model.get("targets") or {}).get("depth")
     if isinstance(depth, str):
         variants = model.get("variants") or {}
-        variant = model.get("variant") or ("official" if model.get("weights") == "official" else "tiny")
-        depth = (variants.get(variant) or {}).get(depth)
+        depth = (variants.get(_variant(model)) or {}).get(depth)
     if isinstance(depth, Sequence):
         depth = sum(depth)
     return depth
 
 
+def _variant(model: Mapping[str, Any]) -> str:
+    return model.get("variant") or ("official" if model.get("weights") == "official" else "tiny")
+
+
 def _against_weights(model: Mapping[str, Any]) -> str | None:
-    variant = model.get("variant") or "tiny"
+    variant = _variant(model)
     if model.get("weights") != "embedded" or variant == "tiny":
         return None
     return (

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sousa_bench.errors import ConfigError, PeftError
-from sousa_bench.models.base import AudioModel
+from sousa_bench.models.base import AudioModel, inside
 from sousa_bench.peft.options import WELL_KNOWN, Options
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, _BatchNorm)
@@ -92,11 +92,6 @@ def batch_norms(backbone: nn.Module) -> list[str]:
 def module_names(backbone: nn.Module) -> list[str]:
     """All module names but the root's."""
     return [name for name, _ in backbone.named_modules() if name]
-
-
-def inside(name: str, prefixes: Iterable[str]) -> bool:
-    """Whether a dotted name is one of the modules ``prefixes`` or lies within one."""
-    return any(name == prefix or name.startswith(prefix + ".") for prefix in prefixes)
 
 
 def _entry(entry: str, model: AudioModel, names: Sequence[str]) -> list[str]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 import psutil
 
+from sousa_bench.cores import visible_cores
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -65,13 +67,6 @@ def fitting_jobs(devices: int) -> int:
         return max(1, len(gpus) // devices)
     room = psutil.virtual_memory().available // (4 * 2**30)
     return max(1, min(len(visible_cores()), room, 8) // devices)
-
-
-def visible_cores() -> list[int]:
-    """Numbers of the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
 
 
 def visible_gpus() -> list[str]:
