@@ -65,6 +65,14 @@ def check_compiler(accelerator: str) -> None:
         ) from error
 
 
+def compiler_refusal(error: Exception) -> ConfigError | None:
+    """What to say of a network that torch.compile gave up on; None for any other error."""
+    if not type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
+        return None
+    reason = next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
+    return ConfigError(f"trainer.compile=true: torch.compile can't compile this network ({reason}); leave it false")
+
+
 def peak_memory(accelerator: str) -> int:
     """Bytes: the most that the GPU's allocator held, or that this process had resident."""
     if accelerator == "gpu":

@@ -168,6 +168,8 @@ class _Run:
                     self._fit()
                 return
             except Exception as error:
+                if refusal := hardware.compiler_refusal(error):
+                    raise refusal from error
                 if not out_of_memory(error) or micro == evaluation == 1:
                     raise
                 if self.settings.devices > 1:  # the other processes wait for this one: all end

@@ -4,6 +4,7 @@ micro-batches: test_run.py; the cache's samples: tests/data/test_sources.py; att
 from __future__ import annotations
 
 import copy
+from inspect import currentframe
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ import pytest
 import torch
 from omegaconf import open_dict
 from torch import nn
+from torch._inductor.exc import InductorError
 
 from sousa_bench import hardware
 from sousa_bench.classifier import Classifier
@@ -91,6 +93,20 @@ def test_training_and_validation_are_compiled_and_the_test_is_not(config, folder
     assert {True, False} <= set(modes[1:])
     assert evaluated
     assert set(evaluated) == {len(modes)}
+
+
+def test_a_network_that_cannot_be_compiled_is_one_clear_error(config, folder, monkeypatch):
+    """PyTorch 2.11 gives up on EfficientAT with BatchNorm in training and clips of several lengths."""
+
+    def compile_(network):
+        def refuse(*parts):
+            raise InductorError(TypeError("cannot determine truth value of Relational: 1 < s65"), currentframe())
+
+        return refuse if isinstance(network, torch.nn.Module) else network
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    with pytest.raises(ConfigError, match=r"can't compile this network \(TypeError: cannot determine.*leave it false"):
+        run(config("model=efficientat", "peft=full", "trainer.compile=true"), folder)
 
 
 def test_a_frozen_part_is_not_compiled_and_says_so(config, folder, monkeypatch):
