@@ -141,7 +141,7 @@ def load_embedded(name: str, checkpoint: str | None = None) -> Loaded:
         if checkpoint is not None:
             raise WeightsError(
                 f"model.checkpoint={checkpoint}: there is no file {path}. With weights=embedded it is what "
-                f"python -m sousa_bench.pretrain wrote; without model.checkpoint, what the package ships."
+                f"python -m sousa_bench.pretrain wrote; a published checkpoint is read with weights=official."
             )
         shipped = ", ".join(sorted(p.stem for p in paths.embedded_folder().glob("*.safetensors"))) or "none"
         raise WeightsError(
@@ -149,8 +149,13 @@ def load_embedded(name: str, checkpoint: str | None = None) -> Loaded:
             "Use weights=random, or weights=official with model.checkpoint=FILE or the hub."
         )
     state, extra = read(path)
+    if HEADER not in extra:
+        raise WeightsError(
+            f"model.checkpoint={checkpoint}: {path} is no file of sousa_bench.pretrain, which weights=embedded reads; "
+            "add weights=official for a published checkpoint."
+        )
     try:
-        facts = dict(json.loads(extra.get(HEADER, "{}")))
+        facts = dict(json.loads(extra[HEADER]))
     except (TypeError, ValueError) as error:
         raise WeightsError(f"{path}: its metadata are not those of sousa_bench.pretrain ({error})") from error
     if (other := facts.get("model", name)) != name:

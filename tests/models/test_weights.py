@@ -20,6 +20,7 @@ from sousa_bench import paths
 from sousa_bench.errors import ConfigError, WeightsError
 from sousa_bench.models import download
 from sousa_bench.models.weights import CheckpointSource, apply_state, load_official, random_info, seeded
+from sousa_bench.pretraining import header
 
 SOURCE = CheckpointSource(hub="owner/name", license="MIT")
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
@@ -155,7 +156,8 @@ def test_embedded_weights(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     trained = {k: v for k, v in source.backbone.state_dict().items() if not k.startswith(head)}
     if name == "ast":  # Its head's LayerNorm belongs to the trunk's weights.
         trained |= {k: v for k, v in source.backbone.state_dict().items() if "classifier.layernorm" in k}
-    save_file({k: v.contiguous() for k, v in trained.items()}, tmp_path / f"{name}.safetensors")
+    packed = {k: v.contiguous() for k, v in trained.items()}
+    save_file(packed, tmp_path / f"{name}.safetensors", metadata=header({"model": name}))
     loaded = build(name, weights="embedded", seed=6)
     assert (loaded.weights.kind, loaded.variant) == ("embedded", "tiny")
     assert all(torch.equal(loaded.backbone.state_dict()[key], value) for key, value in trained.items())

@@ -54,7 +54,8 @@ def results(place: Path) -> list[dict]:
 
 
 def test_they_say_what_they_are(config, tmp_path: Path) -> None:
-    save_file(halves(build_model(config("model=ast"))), tmp_path / "ast.safetensors")
+    packed = halves(build_model(config("model=ast")))
+    save_file(packed, tmp_path / "ast.safetensors", metadata=header({"model": "ast"}))
     words = ("model=ast", "weights=embedded", f"model.checkpoint={tmp_path}")
     note = build_model(config(*words)).weights.as_dict()["note"]
     assert "demonstration" in note
@@ -183,6 +184,13 @@ def test_weights_of_another_model_or_none_are_refused(config, tmp_path: Path) ->
     words = ("weights=embedded", f"model.checkpoint={tmp_path / 'ast.safetensors'}")
     assert build_model(config("model=ast", *words)).weights.kind == "embedded"
     save_file(halves(model), tmp_path / "odd.safetensors", metadata={"sousa_bench": "no JSON"})
+    save_file(halves(model), tmp_path / "published.safetensors", metadata={"format": "pt"})
+    with pytest.raises(WeightsError, match=r"no file of sousa_bench\.pretrain.*add weights=official"):
+        build_model(config("model=ast", "weights=embedded", f"model.checkpoint={tmp_path / 'published.safetensors'}"))
+    with pytest.raises(
+        WeightsError, match=r"there is no file MIT/x.*is read with weights=official"
+    ):
+        build_model(config("model=ast", "weights=embedded", "model.checkpoint=MIT/x"))
     with pytest.raises(WeightsError, match="metadata are not those"):
         build_model(config("model=ast", "weights=embedded", f"model.checkpoint={tmp_path / 'odd.safetensors'}"))
     with pytest.raises(WeightsError, match="holds weights of ast, not of beats"):
@@ -200,7 +208,7 @@ def test_a_run_is_known_by_the_weights_content(config, tmp_path: Path) -> None:
     for name, seed in (("one", 1), ("same", 1), ("other", 2)):
         (tmp_path / name).mkdir()
         state = halves(build_model(config("model=ast", "weights=random", f"seed={seed}")))
-        save_file(state, tmp_path / name / "ast.safetensors")
+        save_file(state, tmp_path / name / "ast.safetensors", metadata=header({"model": "ast"}))
     found = {name: digest(f"model.checkpoint={tmp_path / name}") for name in ("one", "same", "other")}
     assert found["one"] == found["same"] != found["other"]
     assert found["one"] == digest(f"model.checkpoint={tmp_path / 'one' / 'ast.safetensors'}")
