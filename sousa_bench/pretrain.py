@@ -18,10 +18,10 @@ EXPERIMENT = "experiment=pretraining"
 FIXED = {
     "experiment": "pretraining is an experiment itself",
     "peft": "all weights train",
-    "weights": "it begins at random ones",
-    "init_from": "it begins at random weights",
+    "init_from": "it begins at random weights, or at a file's with weights=embedded",
     "model.variant": "embedded weights are those of the tiny variants",
 }
+BEGINNINGS = ("random", "embedded")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -67,9 +67,11 @@ def check(output: Path, words: list[str]) -> None:
         UserError: The weights' folder can't be written, or a word asks for what pretraining has no choice in.
     """
     for word in words:
-        key = word.lstrip("+").partition("=")[0]
+        key, _, value = word.lstrip("+").partition("=")
         if key in FIXED:
             raise UserError(f"{word}: leave it out: {FIXED[key]}")
+        if key == "weights" and value not in BEGINNINGS:
+            raise UserError(f"{word}: pretraining begins at weights=random or goes on from weights=embedded")
     try:
         output.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=output):

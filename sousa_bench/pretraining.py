@@ -15,8 +15,9 @@ from torch import Tensor
 from sousa_bench.errors import UserError
 from sousa_bench.finished import FinishedRun
 from sousa_bench.models.base import AudioModel, inside
-from sousa_bench.models.containers import sha256
+from sousa_bench.models.containers import read, sha256
 from sousa_bench.models.weights import HEADER
+from sousa_bench.paths import embedded_file
 from sousa_bench.peft import load_run_model
 
 LICENSE = "MIT"
@@ -70,6 +71,8 @@ def pack(run: FinishedRun, folder: Path, command: str) -> Path:
         "sousa_bench": run.result["environment"]["sousa_bench"],
         "command": command,
     }
+    if before := _before(run):
+        facts["before"] = before
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         save_file(state, draft, metadata=header(facts))
@@ -124,10 +127,10 @@ def card(run: FinishedRun, variant: str, path: Path, state: Mapping[str, Tensor]
             f"{_clips(config['data'])}: {counts['train']:,} clips of "
             f"{data['players']['train']} players to train on, at most {config['data']['max_duration']:g} s of each",
         ),
-        ("augmentation", config["augmentation"]["name"]),
+        ("augmentation", _augmented(config["augmentation"])),
         (
             "training",
-            f"all weights from random ones (seed {config['seed']}), {efficiency['epochs']} epochs of batches of "
+            f"all weights from {_beginning(run)} (seed {config['seed']}), {efficiency['epochs']} epochs of batches of "
             f"{trainer['batch_size']}: {efficiency['steps']:,} steps, "
             f"{efficiency['epochs'] * counts['train']:,} clips; peak learning rate {_rate(config):g}",
         ),
@@ -149,9 +152,35 @@ def card(run: FinishedRun, variant: str, path: Path, state: Mapping[str, Tensor]
     )
 
 
+def _beginning(run: FinishedRun) -> str:
+    weights = run.result["weights"]
+    if weights["kind"] == "random":
+        return "random ones"
+    made = f", made by `{before}`" if (before := _before(run)) else ""
+    return f"those of `{weights['origin']}`, SHA-256 `{weights['sha256']}`{made}"
+
+
+def _before(run: FinishedRun) -> str:
+    """The commands that made the weights that the run went on from, as far as their file still tells."""
+    weights, model = run.result["weights"], run.config["model"]
+    path = embedded_file(model["name"], model["checkpoint"])
+    if weights["kind"] != "embedded" or not path.is_file() or sha256(path) != weights["sha256"]:
+        return ""
+    facts = json.loads(read(path)[1][HEADER])
+    return " && ".join(filter(None, (facts.get("before"), facts.get("command"))))
+
+
 def _clips(data: Mapping[str, Any]) -> str:
     recipe = data.get("synthetic")
     return f"synthetic {recipe['domain']} domain, seed {recipe['seed']}" if recipe else f"data={data['name']}"
+
+
+def _augmented(config: Mapping[str, Any]) -> str:
+    used = [name for name, part in config.items() if isinstance(part, Mapping) and part["enabled"]]
+    if "spec_augment" in used:
+        masks = config["spec_augment"]
+        used[used.index("spec_augment")] = f"{masks['frequency_masks']} frequency and {masks['time_masks']} time masks"
+    return ", ".join(used).replace("_", " ") or "none"
 
 
 def _rate(config: Mapping[str, Any]) -> float:
@@ -160,4 +189,5 @@ def _rate(config: Mapping[str, Any]) -> float:
 
 def _machine(result: Mapping[str, Any]) -> str:
     environment = result["environment"]
-    return f"{environment['device']}, {environment['threads']} threads"
+    threads = environment["threads"]
+    return f"{environment['device']}, {threads} thread{'' if threads == 1 else 's'}"

@@ -19,6 +19,7 @@ from sousa_bench.build import build
 from sousa_bench.errors import ConfigError, UserError, WeightsError
 from sousa_bench.finished import FinishedRun, finished_run
 from sousa_bench.models.base import AudioModel
+from sousa_bench.models.containers import sha256
 from sousa_bench.peft import load_run_model, precheck
 from sousa_bench.pretraining import halves, header, pack, told_apart
 from sousa_bench.recipe import build_model
@@ -93,6 +94,7 @@ def test_the_command_packs_what_it_trained(pretrained: tuple[Path, Sequence[str]
         assert "source domain, seed 0: 20 clips of 20 players" in card
         assert "2 epochs of batches of 10: 4 steps, 40 clips" in card
         assert "python -m sousa_bench.pretrain -m model=efficientat,ast trainer.max_epochs=2 data." in card
+        assert "| augmentation | gain, noise, time stretch, 2 frequency and 0 time masks |" in card
         assert "sweep=" not in card
         assert "mine" not in card
 
@@ -120,6 +122,23 @@ def test_a_run_starts_from_it(pretrained: tuple[Path, Sequence[str], str]) -> No
     torch.testing.assert_close(frozen, packed["trunk.embeddings.patch_embeddings.projection.weight"].float())
 
 
+def test_it_goes_on_from_weights(pretrained: tuple[Path, Sequence[str], str]) -> None:
+    home, _, _ = pretrained
+    words = ["model=ast", "weights=embedded", "model.checkpoint=mine", "trainer.max_epochs=1", "seed=3", *FEW]
+    call(home, "pretrain", "--output", "further", *words)
+    first, further = (home / folder / "ast.safetensors" for folder in ("mine", "further"))
+    one, two = load_file(first), load_file(further)
+    assert one.keys() == two.keys()
+    moved = [float((two[key].float() - one[key].float()).abs().max()) for key in one]
+    assert 0 < max(moved) < 0.1
+    card = further.with_suffix(".md").read_text()
+    assert f"all weights from those of `ast.safetensors`, SHA-256 `{sha256(first)}`, made by `python -m" in card
+    with safe_open(first, framework="pt") as old, safe_open(further, framework="pt") as new:
+        before, after = (json.loads(opened.metadata()["sousa_bench"]) for opened in (old, new))
+    assert after["before"] == before["command"] != after["command"]
+    assert "before" not in before
+
+
 def test_only_whole_models_are_packed(pretrained: tuple[Path, Sequence[str], str], tmp_path: Path) -> None:
     run = finished_run(next((pretrained[0] / "multirun" / "source").glob("ast_*")))
     run.result["resolved_config"]["peft"]["name"] = "lora"
@@ -132,6 +151,10 @@ def test_only_whole_models_are_packed(pretrained: tuple[Path, Sequence[str], str
     ("words", "says"),
     [
         (["peft=lora"], "peft=lora: leave it out: all weights train"),
+        (
+            ["weights=official"],
+            "weights=official: pretraining begins at weights=random or goes on from weights=embedded",
+        ),
         (["model.variant=official"], "model.variant=official: leave it out"),
         (["experiment=smoke"], "experiment=smoke: leave it out"),
         (["--output", "taken"], "--output taken: can't be written"),
@@ -159,8 +182,11 @@ def test_two_runs_of_a_model_are_not_one_file(pretrained: tuple[Path, Sequence[s
 def test_real_clips_have_a_card_too(pretrained: tuple[Path, Sequence[str], str], tmp_path: Path) -> None:
     run = finished_run(next((pretrained[0] / "multirun" / "source").glob("ast_*")))
     run.result["resolved_config"]["data"] |= {"synthetic": None, "name": "full"}
+    run.result["resolved_config"]["augmentation"] = {"name": "off"}
     pack(run, tmp_path, "")
-    assert "| data | data=full: 20 clips of 20 players" in (tmp_path / "ast.md").read_text()
+    card = (tmp_path / "ast.md").read_text()
+    assert "| data | data=full: 20 clips of 20 players" in card
+    assert "| augmentation | none |" in card
 
 
 def test_every_augmentation_can_be_asked_for(config) -> None:
@@ -187,9 +213,7 @@ def test_weights_of_another_model_or_none_are_refused(config, tmp_path: Path) ->
     save_file(halves(model), tmp_path / "published.safetensors", metadata={"format": "pt"})
     with pytest.raises(WeightsError, match=r"no file of sousa_bench\.pretrain.*add weights=official"):
         build_model(config("model=ast", "weights=embedded", f"model.checkpoint={tmp_path / 'published.safetensors'}"))
-    with pytest.raises(
-        WeightsError, match=r"there is no file MIT/x.*is read with weights=official"
-    ):
+    with pytest.raises(WeightsError, match=r"there is no file MIT/x.*is read with weights=official"):
         build_model(config("model=ast", "weights=embedded", "model.checkpoint=MIT/x"))
     with pytest.raises(WeightsError, match="metadata are not those"):
         build_model(config("model=ast", "weights=embedded", f"model.checkpoint={tmp_path / 'odd.safetensors'}"))
