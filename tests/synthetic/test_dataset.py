@@ -138,6 +138,18 @@ def test_domains_share_no_player_drum_or_room() -> None:
     assert not np.allclose(banks[0], banks[1])
 
 
+def test_source_drums_are_many_and_none_is_as_extreme_as_the_targets() -> None:
+    source, target = DRUMS["source"], DRUMS["target"]
+    assert len({drum.name for drum in source}) == len(source) == 24
+    assert len({room.preset for room in ROOMS["source"]}) == 12
+    for key in ("fundamental_hz", "attack", "tone"):
+        assert max(getattr(drum, key) for drum in source) < max(getattr(drum, key) for drum in target)
+    for index, drum in enumerate(source):
+        shots = make_bank("source", index).shots
+        assert np.isfinite(shots).all(), drum.name
+        assert 1 <= np.abs(shots).max() < 1.5, drum.name
+
+
 def test_harder_strokes_are_brighter() -> None:
     for index in range(len(DRUMS["target"])):
         power = np.abs(np.fft.rfft(make_bank("target", index).shots[:, 0, 0])) ** 2

@@ -76,6 +76,45 @@ class Drum:
         return self.name.lower().replace("_", "")
 
 
+DRAWN = 18
+"""Drums of the source domain beside those with a name."""
+
+
+def _drawn(number: int) -> Drum:
+    """A drum at random, so that what is learnt on the source domain doesn't hang on a few sounds.
+
+    The ranges of fundamental, stick and tone end where the most extreme drums of the target begin.
+    """
+    rng = np.random.default_rng([0xD5, number])
+
+    def log(low: float, high: float) -> float:
+        return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+    def linear(low: float, high: float) -> float:
+        return float(rng.uniform(low, high))
+
+    tone = linear(0.1, 1.1) if number % 2 else 0.0
+    return Drum(
+        name=f"Drawn_{number:02d}",
+        fundamental_hz=log(105, 300),
+        stretch=linear(0.9, 1.06),
+        body=linear(0.3, 1.0),
+        body_s=linear(0.03, 0.11),
+        damping=linear(0.4, 1.2),
+        wires=linear(0.08, 1.1),
+        wires_hz=(log(450, 2100), log(2400, 10000)),
+        wires_s=linear(0.045, 0.12),
+        attack=linear(0.15, 1.2),
+        attack_hz=log(1400, 5000),
+        cutoff_hz=log(2400, 12000),
+        softness=linear(0.4, 1.5),
+        tone=tone,
+        tone_hz=log(65, 130 if tone > 0.5 else 900) if tone else 0.0,
+        tone_s=linear(0.1, 0.16) if tone else 0.0,
+        bloom_s=linear(0.025, 0.05) if number % 4 == 1 else 0.0,
+    )
+
+
 # fmt: off
 DRUMS: dict[str, tuple[Drum, ...]] = {
     "target": (
@@ -96,6 +135,7 @@ DRUMS: dict[str, tuple[Drum, ...]] = {
         Drum("Warm_14x7", 131, .93, .9, .085, .6, .9, (550, 2300), .1, .4, 1700, 2600, 1.0, .3, 201, .13, 0),
         Drum("Field_12x8", 240, .98, 1.0, .055, 1.0, .65, (900, 6000), .06, .9, 3300, 6500, 1.2, 0, 0, 0, 0),
         Drum("Tom_Tuned_A2", 110, 1.0, .6, .12, .6, .2, (500, 2800), .08, .3, 1400, 2800, .6, .9, 110, .16, .03),
+        *map(_drawn, range(1, DRAWN + 1)),
     ),
 }
 # fmt: on

@@ -47,6 +47,29 @@ class Room:
     band_hz: tuple[float, float]
 
 
+DRAWN = 7
+"""Rooms of the source domain beside those with a name."""
+
+
+def _drawn(number: int) -> Room:
+    """A room and a microphone at random."""
+    rng = np.random.default_rng([0x25, number])
+    size = float(np.exp(rng.uniform(np.log(1.2), np.log(20))))
+    return Room(
+        preset=f"drawn_{number}",
+        room_type="drawn",
+        wet=float(rng.uniform(0.04, 0.4)),
+        mic_distance_m=float(rng.uniform(0.3, 5.0)),
+        mic_type=str(rng.choice(["dynamic", "condenser"])),
+        compression=float(rng.uniform(1.0, 3.0)),
+        noise_db=float(rng.uniform(-48, -32)),
+        rt60_s=float(rng.uniform(0.15, 1.6)),
+        bright=float(rng.uniform(0.3, 0.65)),
+        size_m=size,
+        band_hz=(float(rng.uniform(45, 110)), float(rng.uniform(6000, 15500))),
+    )
+
+
 # fmt: off
 ROOMS: dict[str, tuple[Room, ...]] = {
     "target": (
@@ -63,6 +86,7 @@ ROOMS: dict[str, tuple[Room, ...]] = {
         Room("rehearsal_hall", "hall", 0.32, 2.5, "dynamic", 2.0, -38.0, 1.10, 0.6, 9.0, (80, 10000)),
         Room("basement", "basement", 0.30, 0.8, "dynamic", 3.0, -33.0, 0.55, 0.3, 2.4, (100, 7000)),
         Room("parking_deck", "outdoor", 0.22, 3.0, "dynamic", 2.0, -36.0, 1.70, 0.3, 18.0, (90, 6000)),
+        *map(_drawn, range(1, DRAWN + 1)),
     ),
 }
 # fmt: on

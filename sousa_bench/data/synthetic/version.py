@@ -2,7 +2,7 @@
 
 from sousa_bench.errors import DataError
 
-GENERATOR_VERSION = "1"
+GENERATOR_VERSION = "2"
 """Raised by every change that changes a clip's samples or labels: caches of older versions are then not reused."""
 
 SAMPLE_RATE = 32_000
