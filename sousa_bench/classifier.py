@@ -39,6 +39,7 @@ class Optimization:
 
     Attributes:
         learning_rate: Peak, per optimizer step.
+        head_learning_rate: Peak for the head.
         weight_decay: Of matrices and kernels; biases and norms have none.
         warmup_fraction: Share of all steps over which the rate rises.
         label_smoothing: Share of a label spread over all classes, the same with and without augmentation.
@@ -48,6 +49,7 @@ class Optimization:
     """
 
     learning_rate: float
+    head_learning_rate: float
     weight_decay: float
     warmup_fraction: float
     label_smoothing: float
@@ -118,15 +120,17 @@ class Classifier(pl.LightningModule):
         """AdamW over the trainable parameters, without decay for vectors.
 
         Vectors are also those that a method stores with a second dimension of one, such as IA3's factors, whose
-        neutral value is 1 and not 0.
+        neutral value is 1 and not 0. The head has a peak rate of its own.
         """
         trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        vectors = [p for p in trainable if p.numel() == max(p.shape, default=1)]
-        matrices = [p for p in trainable if p.numel() > max(p.shape, default=1)]
-        groups = [
-            {"params": matrices, "weight_decay": self.optimization.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
+        head = {id(p) for p in self.model.backbone.get_submodule(self.injection.head_name).parameters()}
+        groups: list[dict[str, Any]] = []
+        for peak, is_head in ((self.optimization.learning_rate, False), (self.optimization.head_learning_rate, True)):
+            members = [p for p in trainable if (id(p) in head) == is_head]
+            vectors = [p for p in members if p.numel() == max(p.shape, default=1)]
+            matrices = [p for p in members if p.numel() > max(p.shape, default=1)]
+            groups.append({"params": matrices, "weight_decay": self.optimization.weight_decay, "peak": peak})
+            groups.append({"params": vectors, "weight_decay": 0.0, "peak": peak})
         return torch.optim.AdamW(
             [group for group in groups if group["params"]],
             lr=self.optimization.learning_rate,
@@ -144,7 +148,7 @@ class Classifier(pl.LightningModule):
         optimizer = self.optimizers(use_pl_optimizer=True)
         assert not isinstance(optimizer, list)
         for group in optimizer.param_groups:
-            group["lr"] = self.optimization.learning_rate * self.optimization.factor(self.steps_done)
+            group["lr"] = group["peak"] * self.optimization.factor(self.steps_done)
         total = self._backward(*self._training_inputs(batch), len(batch.members)) if len(batch.index) else NO_LOSS
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         if self.trainer.world_size > 1:

@@ -61,8 +61,10 @@ def build_module(
     micro_batch_size: int | None = None,
 ) -> Classifier:
     """The Lightning module of a prepared model."""
+    learning_rate = settings.learning_rate or cfg.peft.learning_rate
     optimization = Optimization(
-        learning_rate=settings.learning_rate or cfg.peft.learning_rate,
+        learning_rate=learning_rate,
+        head_learning_rate=settings.head_learning_rate or learning_rate,
         weight_decay=settings.weight_decay,
         warmup_fraction=settings.warmup_fraction,
         label_smoothing=settings.label_smoothing,

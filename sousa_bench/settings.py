@@ -40,7 +40,8 @@ class TrainerSettings:
     train_batches: int | None
     eval_batches: int | None
     progress: bool
-    compile: bool = False  # results of earlier versions don't name it
+    compile: bool = False  # results of earlier versions name neither it
+    head_learning_rate: float | None = None  # nor this
 
     def __post_init__(self) -> None:
         for key in ("max_epochs", "batch_size", "eval_batch_size", "devices"):
@@ -50,7 +51,7 @@ class TrainerSettings:
             self._need(key, good, "a whole number, at least 1, or null")
         for key in ("warmup_fraction", "label_smoothing"):
             self._need(key, self._number(key) and 0 <= getattr(self, key) < 1, "from 0 up to, not including, 1")
-        for key in ("learning_rate", "gradient_clip"):
+        for key in ("learning_rate", "head_learning_rate", "gradient_clip"):
             good = getattr(self, key) is None or (self._number(key) and getattr(self, key) > 0)
             self._need(key, good, "a number above 0, or null")
         for key in ("weight_decay", "feature_memory_mb"):

@@ -16,6 +16,7 @@ from sousa_bench.run import run
 def optimization(**changes):
     plain = {
         "learning_rate": 1e-3,
+        "head_learning_rate": 1e-3,
         "weight_decay": 0.1,
         "warmup_fraction": 0.1,
         "label_smoothing": 0.1,
@@ -32,6 +33,38 @@ def test_the_rate_rises_and_falls_as_a_cosine():
     assert factor(10) == pytest.approx(1.0)
     assert factor(55) == pytest.approx(0.5)
     assert factor(99) == pytest.approx(0.5 * (1 + math.cos(math.pi * 89 / 90)))
+
+
+@pytest.mark.parametrize(
+    ("model", "peft"), [("efficientat", "lora"), ("ast", "ia3"), ("beats", "full"), ("htsat", "head")]
+)
+def test_the_head_has_a_rate_of_its_own(model, peft, first_step):
+    module, _ = first_step(f"model={model}", f"peft={peft}", "trainer.head_learning_rate=0.02")
+    peaks = {id(p): group["peak"] for group in module.configure_optimizers().param_groups for p in group["params"]}
+    trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    assert peaks.keys() == {id(p) for p in trained.values()}
+    head = f"{module.injection.head_name}."
+    own = {name: peaks[id(p)] for name, p in trained.items() if head in name}
+    others = {name: peaks[id(p)] for name, p in trained.items() if head not in name}
+    assert own
+    assert set(own.values()) == {0.02}
+    assert set(others.values()) == (set() if peft == "head" else {module.optimization.learning_rate})
+
+
+def test_the_rate_of_a_step_is_that_share_of_its_peak(config, folder, monkeypatch):
+    rates = []
+    original = torch.optim.AdamW.step
+
+    def step(self, *words, **named):
+        rates.append({group["peak"]: group["lr"] for group in self.param_groups})
+        return original(self, *words, **named)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    run(config("model=ast", "augmentation=off", "trainer.head_learning_rate=0.02", "trainer.max_epochs=1"), folder)
+    assert len(rates) > 2
+    for number, found in enumerate(rates):
+        share = optimization(total_steps=len(rates)).factor(number)
+        assert found == pytest.approx({peak: peak * share for peak in (0.001, 0.02)})
 
 
 class SeenError(Exception):
