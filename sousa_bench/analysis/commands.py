@@ -31,7 +31,7 @@ NEXT_DATA = {
 OVERRIDE_NAMES = {"strategy": "peft", "max_epochs": "trainer.max_epochs"}
 KEY_ORDER = ("model", "peft", "augmentation", "data", "trainer.max_epochs")
 SMOKE = ("trainer.train_batches", "trainer.eval_batches", "trainer=smoke")  # a trial's leftovers
-DEFAULT_WEIGHTS = "random"
+DEFAULT_WEIGHTS = "embedded"
 WANTED_SEEDS = 3
 MAX_COMMANDS = 20
 PLAIN_KEY = re.compile(r"[+~]{0,2}[A-Za-z0-9_][\w./@]*", re.ASCII)

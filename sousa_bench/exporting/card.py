@@ -120,8 +120,9 @@ def _origin(facts: Mapping[str, Any]) -> str:
 
 def _limits(facts: Mapping[str, Any]) -> str:
     preparation, data = facts["preprocessing"], facts["data"].get("name")
+    note = f"- {said}.\n" if (said := facts["base_weights"].get("note")) else ""
     return (
-        f"## Limits\n\n- Trained and tested on `{data}` data. SOUSA's performances are synthetic: expect less on "
+        f"## Limits\n\n{note}- Trained and tested on `{data}` data. SOUSA's performances are synthetic: expect less on "
         "recordings of people in rooms.\n"
         "- It always names one of its rudiments, also for a clip that holds another figure, another instrument or "
         f"none.\n- A clip of less than {preparation['min_duration']:g} s holds too little; of a longer one than "

@@ -81,7 +81,7 @@ def test_the_config_says_what_a_user_must_know(package, finished):
     assert facts["metrics"]["test_acc_interval"] == pytest.approx([found.low[0], found.high[0]], abs=1e-6)
     assert facts["onnx"]["opset"] == 18
     assert 0 < facts["onnx"]["check"]["onnx_error"] < 1e-4
-    assert facts["base_weights"]["kind"] == "random"
+    assert facts["base_weights"]["kind"] == "embedded"
     assert facts["command"].startswith("python -m sousa_bench.export ")
     assert facts["model"]["variant"] == "tiny"
     assert list(facts["model"]["variants"]) == ["tiny"]
@@ -90,7 +90,13 @@ def test_the_config_says_what_a_user_must_know(package, finished):
 def test_the_cards_example_runs_as_it_stands(package, tmp_path):
     card = (package / "README.md").read_text()
     facts = json.loads((package / "config.json").read_text())
-    for part in (facts["command"], "of 10 players", "Licence of the base weights: none", "## Limits"):
+    for part in (
+        facts["command"],
+        "of 10 players",
+        "Licence of the base weights: MIT",
+        "This is the embedded demonstration",
+        "## Limits",
+    ):
         assert part in card
     low, high = facts["metrics"]["test_acc_interval"]
     assert f"| Accuracy | {facts['metrics']['test_acc']:.4f} | {low:.4f} to {high:.4f} |" in card

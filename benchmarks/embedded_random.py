@@ -1,0 +1,60 @@
+"""What the embedded weights are worth: a sweep over both kinds of weights, model by model.
+
+    python -m sousa_bench.train -m model=ast,htsat,beats,efficientat weights=embedded,random sweep=both
+    python benchmarks/embedded_random.py multirun/both
+
+Prints each model's mean test accuracy by weights, and the paired difference with its 95 % interval over players. Runs
+are paired that differ in their weights alone.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from sousa_bench.analysis.intervals import difference_interval
+from sousa_bench.finished import FinishedRun, finished_runs
+
+APART = ("model", "peft", "augmentation", "seed")
+
+
+def setting(run: FinishedRun) -> tuple[object, ...]:
+    """What two runs share that differ in their weights alone."""
+    return tuple(value["name"] if isinstance(value := run.config[key], dict) else value for key in APART)
+
+
+def pairs(runs: list[FinishedRun]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Model, and each test clip's player and whether either run was right."""
+    kinds: dict[str, dict[tuple[object, ...], FinishedRun]] = {"embedded": {}, "random": {}}
+    for run in runs:
+        kinds[run.config["weights"]][setting(run)] = run
+    for key in sorted(kinds["embedded"].keys() & kinds["random"].keys(), key=str):
+        clips = {}
+        for kind, found in kinds.items():
+            frame = pd.read_parquet(found[key].folder / "predictions.parquet").set_index("sample_id")
+            clips |= {"player": frame["player"], kind: frame["predicted"] == frame["label"]}
+        yield str(key[0]), pd.DataFrame(clips)
+
+
+def main() -> None:
+    """Entry point."""
+    by_model: dict[str, list[pd.DataFrame]] = {}
+    for model, clips in pairs(finished_runs([Path(sys.argv[1])])):
+        by_model.setdefault(model, []).append(clips)
+    print(f"{'model':12} {'pairs':>5} {'embedded':>9} {'random':>7}  difference")
+    for model, parts in by_model.items():
+        clips = pd.concat(parts)
+        right = clips.groupby("player")[["embedded", "random"]].sum()
+        sizes = clips.groupby("player").size().to_numpy(float)
+        found = difference_interval((right["embedded"] - right["random"]).to_numpy(float), sizes)
+        print(
+            f"{model:12} {len(parts):5} {clips['embedded'].mean():9.3f} {clips['random'].mean():7.3f}  "
+            f"{found.estimate[0]:+.3f} ({found.low[0]:+.3f} to {found.high[0]:+.3f})"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""The weights that the package ships: what their cards say, small, headless, and what a run starts from by default."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from sousa_bench.models.containers import sha256
+from sousa_bench.paths import conf_folder, embedded_folder
+from sousa_bench.recipe import build_model
+from tests.pretrain.test_pretrain import call, results
+
+MODELS = ("ast", "beats", "efficientat", "htsat")
+
+
+def shipped(name: str) -> Path:
+    return embedded_folder() / f"{name}.safetensors"
+
+
+def test_four_models_in_six_megabytes() -> None:
+    assert sorted(path.name for path in embedded_folder().iterdir() if path.suffix != ".md") == [
+        f"{name}.safetensors" for name in MODELS
+    ]
+    assert sum(path.stat().st_size for path in embedded_folder().iterdir()) <= 6_000_000
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_card_is_that_of_the_file(name: str) -> None:
+    card = shipped(name).with_suffix(".md").read_text(encoding="utf-8")
+    with safe_open(shipped(name), framework="pt") as opened:
+        facts = json.loads(opened.metadata()["sousa_bench"])
+    assert (facts["model"], facts["variant"], facts["license"]) == (name, "tiny", "MIT")
+    assert sha256(shipped(name)) in card
+    assert f"```bash\n{facts['command']}\n```" in card
+    assert facts["command"].startswith("python -m sousa_bench.pretrain ")
+    assert f"model={name}" in facts["command"]
+    assert re.search(r"source domain, seed 0: [\d,]+ clips of \d+ players", card)
+    found = re.search(r"([\d.]+) on 480 test clips of other players", card)
+    assert found
+    assert float(found[1]) > 0.1  # four times chance
+    assert {tensor.dtype for tensor in load_file(shipped(name)).values()} <= {torch.float16, torch.int64}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_run_has_a_head_of_its_own_seed_on_them(name: str, config) -> None:
+    one, two = (
+        build_model(config(f"model={name}", "weights=embedded", f"seed={seed}")).backbone.state_dict()
+        for seed in (1, 2)
+    )
+    packed = load_file(shipped(name))
+    head = one.keys() - packed.keys()
+    assert len(head) == 2
+    for key in one:
+        assert torch.isfinite(one[key]).all()
+        if key in head:
+            assert one[key].abs().max() == 0 or not torch.equal(one[key], two[key])
+        else:
+            assert torch.equal(one[key], two[key])
+            assert torch.equal(one[key], packed[key].to(one[key]))
+
+
+@pytest.mark.parametrize("words", [[], ["data=tiny"]])
+def test_they_are_the_default_on_whatever_data(words: list[str], config) -> None:
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        cfg = compose("config", overrides=words)
+    assert cfg.weights == cfg.model.weights == "embedded"
+
+
+@pytest.mark.slow
+def test_they_are_worth_their_bytes(tmp_path: Path) -> None:
+    """The shortest form of what docs/embedded.md reports: same budget, other weights, the default data."""
+    words = [
+        "model=efficientat",
+        "peft=lora",
+        "augmentation=off",
+        "weights=embedded,random",
+        "logger=none",
+        "sweep=both",
+    ]
+    said = call(tmp_path, "train", "-m", *words)
+    assert "This is the embedded demonstration" in said
+    accuracy = {
+        result["weights"]["kind"]: result["metrics"]["test_acc"] for result in results(tmp_path / "multirun" / "both")
+    }
+    assert accuracy["embedded"] - accuracy["random"] >= 0.15
+    assert accuracy["embedded"] < 1
