@@ -46,6 +46,16 @@ def test_the_config_travels_inside_the_package(installed):
 
 
 @pytest.mark.slow
+def test_the_embedded_weights_travel_inside_the_package(installed):
+    own, found = (
+        {path.name: path.read_bytes() for path in (place / "sousa_bench" / "embedded").iterdir()}
+        for place in (ROOT, installed)
+    )
+    assert found == own
+    assert len(own) == 8
+
+
+@pytest.mark.slow
 def test_a_users_own_experiment_runs_from_the_wheel(installed, tmp_path):
     own = tmp_path / "mine" / "experiment"
     own.mkdir(parents=True)
