@@ -9,6 +9,7 @@ are paired that differ in their weights alone.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,26 +18,27 @@ import pandas as pd
 
 from sousa_bench.analysis.intervals import difference_interval
 from sousa_bench.finished import FinishedRun, finished_runs
+from sousa_bench.identity import IRRELEVANT
 
-APART = ("model", "peft", "augmentation", "seed")
 
-
-def setting(run: FinishedRun) -> tuple[object, ...]:
-    """What two runs share that differ in their weights alone."""
-    return tuple(value["name"] if isinstance(value := run.config[key], dict) else value for key in APART)
+def setting(run: FinishedRun) -> tuple[str, str]:
+    """Model, and all that two runs share that differ in their weights alone."""
+    config = {key: value for key, value in run.config.items() if key != "weights" and key not in IRRELEVANT}
+    config["model"] = {**config["model"], "weights": None}
+    return config["model"]["name"], json.dumps(config, sort_keys=True)
 
 
 def pairs(runs: list[FinishedRun]) -> Iterator[tuple[str, pd.DataFrame]]:
     """Model, and each test clip's player and whether either run was right."""
-    kinds: dict[str, dict[tuple[object, ...], FinishedRun]] = {"embedded": {}, "random": {}}
+    kinds: dict[str, dict[tuple[str, str], FinishedRun]] = {"embedded": {}, "random": {}}
     for run in runs:
         kinds[run.config["weights"]][setting(run)] = run
-    for key in sorted(kinds["embedded"].keys() & kinds["random"].keys(), key=str):
+    for key in sorted(kinds["embedded"].keys() & kinds["random"].keys()):
         clips = {}
         for kind, found in kinds.items():
             frame = pd.read_parquet(found[key].folder / "predictions.parquet").set_index("sample_id")
             clips |= {"player": frame["player"], kind: frame["predicted"] == frame["label"]}
-        yield str(key[0]), pd.DataFrame(clips)
+        yield key[0], pd.DataFrame(clips)
 
 
 def main() -> None:

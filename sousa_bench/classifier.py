@@ -124,15 +124,19 @@ class Classifier(pl.LightningModule):
         """
         trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
         head = {id(p) for p in self.model.backbone.get_submodule(self.injection.head_name).parameters()}
-        groups: list[dict[str, Any]] = []
-        for peak, is_head in ((self.optimization.learning_rate, False), (self.optimization.head_learning_rate, True)):
-            members = [p for p in trainable if (id(p) in head) == is_head]
-            vectors = [p for p in members if p.numel() == max(p.shape, default=1)]
-            matrices = [p for p in members if p.numel() > max(p.shape, default=1)]
-            groups.append({"params": matrices, "weight_decay": self.optimization.weight_decay, "peak": peak})
-            groups.append({"params": vectors, "weight_decay": 0.0, "peak": peak})
+        groups: dict[tuple[float, bool], list[torch.nn.Parameter]] = {}
+        for p in trainable:
+            peak = self.optimization.head_learning_rate if id(p) in head else self.optimization.learning_rate
+            groups.setdefault((peak, p.numel() == max(p.shape, default=1)), []).append(p)
         return torch.optim.AdamW(
-            [group for group in groups if group["params"]],
+            [
+                {
+                    "params": groups[key],
+                    "weight_decay": 0.0 if key[1] else self.optimization.weight_decay,
+                    "peak": key[0],
+                }
+                for key in sorted(groups)
+            ],
             lr=self.optimization.learning_rate,
             fused=all(p.device.type in ("cpu", "cuda") for p in trainable),
         )
@@ -148,7 +152,8 @@ class Classifier(pl.LightningModule):
         optimizer = self.optimizers(use_pl_optimizer=True)
         assert not isinstance(optimizer, list)
         for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * self.optimization.factor(self.steps_done)
+            peak = group.get("peak", self.optimization.learning_rate)  # checkpoints of earlier versions name none
+            group["lr"] = peak * self.optimization.factor(self.steps_done)
         total = self._backward(*self._training_inputs(batch), len(batch.members)) if len(batch.index) else NO_LOSS
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         if self.trainer.world_size > 1:

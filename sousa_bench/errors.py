@@ -25,6 +25,11 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the run was asked to
     """The run was asked to stop (SIGTERM, SIGINT), wrote its last checkpoint and can go on from there."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error that says something, or the name of its class."""
+    return next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether an exception means that memory ran out, on the host or on a device. Told without torch, by its name."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from sousa_bench import __version__
-from sousa_bench.errors import ConfigError
+from sousa_bench.errors import ConfigError, first_line
 
 PACKAGES = ("torch", "torchaudio", "transformers", "peft", "pytorch-lightning", "hydra-core", "numpy")
 
@@ -58,10 +58,9 @@ def check_compiler(accelerator: str) -> None:
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=device))
     except Exception as error:  # whatever the toolchain lacks
-        reason = next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
         raise ConfigError(
-            f"trainer.compile=true: torch.compile doesn't work here ({reason}). On the CPU it needs g++ (or CXX=…) and "
-            "Python's headers; or leave it false"
+            f"trainer.compile=true: torch.compile doesn't work here ({first_line(error)}). On the CPU it "
+            "needs g++ (or CXX=…) and Python's headers; or leave it false"
         ) from error
 
 
@@ -69,8 +68,9 @@ def compiler_refusal(error: Exception) -> ConfigError | None:
     """What to say of a network that torch.compile gave up on; None for any other error."""
     if not type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
         return None
-    reason = next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
-    return ConfigError(f"trainer.compile=true: torch.compile can't compile this network ({reason}); leave it false")
+    return ConfigError(
+        f"trainer.compile=true: torch.compile can't compile this network ({first_line(error)}); leave it false"
+    )
 
 
 def peak_memory(accelerator: str) -> int:

@@ -71,7 +71,8 @@ def pack(run: FinishedRun, folder: Path, command: str) -> Path:
         "sousa_bench": run.result["environment"]["sousa_bench"],
         "command": command,
     }
-    if before := _before(run):
+    before = _before(run)  # now: the new file may take the place of the one that the run went on from
+    if before:
         facts["before"] = before
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -80,7 +81,7 @@ def pack(run: FinishedRun, folder: Path, command: str) -> Path:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
-    path.with_suffix(".md").write_text(card(run, model.variant, path, state, command), encoding="utf-8")
+    path.with_suffix(".md").write_text(card(run, facts, path, state), encoding="utf-8")
     return path
 
 
@@ -106,11 +107,12 @@ def halves(model: AudioModel) -> dict[str, Tensor]:
     return state
 
 
-def card(run: FinishedRun, variant: str, path: Path, state: Mapping[str, Tensor], command: str) -> str:
+def card(run: FinishedRun, facts: Mapping[str, str], path: Path, state: Mapping[str, Tensor]) -> str:
     """Markdown: what was trained on what, for how long, and how well it did."""
     result, config = run.result, run.config
     metrics, efficiency, data = result["metrics"], result["efficiency"], result["data"]
     counts, trainer = data["counts"], config["trainer"]
+    variant = facts["variant"]
     numbers = sum(tensor.numel() for tensor in state.values())
     rows: list[tuple[str, Any]] = [
         (
@@ -130,8 +132,8 @@ def card(run: FinishedRun, variant: str, path: Path, state: Mapping[str, Tensor]
         ("augmentation", _augmented(config["augmentation"])),
         (
             "training",
-            f"all weights from {_beginning(run)} (seed {config['seed']}), {efficiency['epochs']} epochs of batches of "
-            f"{trainer['batch_size']}: {efficiency['steps']:,} steps, "
+            f"all weights from {_beginning(result['weights'], facts.get('before'))} (seed {config['seed']}), "
+            f"{efficiency['epochs']} epochs of batches of {trainer['batch_size']}: {efficiency['steps']:,} steps, "
             f"{efficiency['epochs'] * counts['train']:,} clips; peak learning rate {_rate(config):g}",
         ),
         ("time", f"{efficiency['training_time_seconds'] / 60:.0f} min on {_machine(result)}"),
@@ -148,15 +150,14 @@ def card(run: FinishedRun, variant: str, path: Path, state: Mapping[str, Tensor]
     return (
         f"# Embedded weights of {config['model']['name']}\n\n"
         "For demonstrations without a network; no substitute for the published checkpoint (`weights=official`).\n\n"
-        f"| | |\n| --- | --- |\n{table}\n\n```bash\n{command}\n```\n"
+        f"| | |\n| --- | --- |\n{table}\n\n```bash\n{facts['command']}\n```\n"
     )
 
 
-def _beginning(run: FinishedRun) -> str:
-    weights = run.result["weights"]
+def _beginning(weights: Mapping[str, Any], before: str | None) -> str:
     if weights["kind"] == "random":
         return "random ones"
-    made = f", made by `{before}`" if (before := _before(run)) else ""
+    made = f", made by `{before}`" if before else ""
     return f"those of `{weights['origin']}`, SHA-256 `{weights['sha256']}`{made}"
 
 

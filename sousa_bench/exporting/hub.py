@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from sousa_bench.deadline import within
-from sousa_bench.errors import UserError
+from sousa_bench.errors import UserError, first_line
 from sousa_bench.models.download import CONNECT_SECONDS
 
 _NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -31,7 +31,7 @@ def check_access(repo: str) -> None:
     try:
         within(CONNECT_SECONDS, lambda: HfApi().whoami())
     except Exception as error:  # the hub's client raises errors of its own and of whichever HTTP library it uses
-        raise HubError(f"--push-to-hub {repo}: the hub doesn't let us in: {_reason(error)}") from error
+        raise HubError(f"--push-to-hub {repo}: the hub doesn't let us in: {first_line(error)}") from error
 
 
 def push(folder: Path, repo: str, *, private: bool = False) -> str:
@@ -51,12 +51,7 @@ def push(folder: Path, repo: str, *, private: bool = False) -> str:
         commit = api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Upload a sousa_bench package")
     except Exception as error:  # as above
         raise HubError(
-            f"--push-to-hub {repo}: {_reason(error)}; the package stands in {folder}: upload it again with "
+            f"--push-to-hub {repo}: {first_line(error)}; the package stands in {folder}: upload it again with "
             f"hf upload {repo} {folder}"
         ) from error
     return str(commit.commit_url)
-
-
-def _reason(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

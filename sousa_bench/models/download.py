@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 from sousa_bench.deadline import within
-from sousa_bench.errors import WeightsError
+from sousa_bench.errors import WeightsError, first_line
 
 CONNECT_SECONDS = 8.0
 """Time that a first answer may take. Name look-ups block beyond any socket timeout, hence a deadline of our own."""
@@ -123,5 +123,4 @@ def _verified(path: Path, expected: str | None, what: str) -> Path:
 def _reason(error: BaseException) -> str:
     if isinstance(error, urllib.error.URLError) and error.reason:
         return str(error.reason)
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    return first_line(error)

@@ -10,7 +10,7 @@ from typing import Any
 
 from hydra.utils import get_class
 
-from sousa_bench.errors import ConfigError, UserError
+from sousa_bench.errors import ConfigError, UserError, first_line
 
 METRICS = ("val_acc", "val_f1_macro", "val_balanced_acc", "val_top5_acc", "val_loss")
 DIRECTIONS = ("maximize", "minimize")
@@ -93,5 +93,4 @@ def built(key: str, node: Mapping[str, Any], seed: int | None = None) -> Any:
             arguments.setdefault("seed", seed)
         return kind(**arguments)
     except Exception as error:  # what a class of any package raises for arguments that it doesn't take
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(f"{key}={node.get('_target_')}: {first}") from error
+        raise ConfigError(f"{key}={node.get('_target_')}: {first_line(error)}") from error

@@ -51,6 +51,17 @@ def test_the_head_has_a_rate_of_its_own(model, peft, first_step):
     assert set(others.values()) == (set() if peft == "head" else {module.optimization.learning_rate})
 
 
+def test_a_checkpoint_from_before_heads_had_a_rate_still_loads(first_step):
+    module, _ = first_step("model=ast", "peft=lora")
+    optimizer = module.configure_optimizers()
+    older = optimizer.state_dict()
+    assert len(older["param_groups"]) == 2
+    for group in older["param_groups"]:
+        del group["peak"]
+    optimizer.load_state_dict(older)
+    assert "peak" not in optimizer.param_groups[0]
+
+
 def test_the_rate_of_a_step_is_that_share_of_its_peak(config, folder, monkeypatch):
     rates = []
     original = torch.optim.AdamW.step

@@ -16,7 +16,7 @@ import pandas as pd
 
 from sousa_bench.data.sources.hub import Shard, Shards, choose_shards, read_rows
 from sousa_bench.deadline import within
-from sousa_bench.errors import DataError
+from sousa_bench.errors import DataError, first_line
 
 log = logging.getLogger("sousa_bench.data")
 
@@ -83,7 +83,7 @@ class HubRepository(Shards):
         return str(info.sha), files
 
     def _unreachable(self, error: BaseException) -> str:
-        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        reason = first_line(error)[:160]
         return (
             f"{self.place} can't be reached ({reason}). Ways out: data.root=FOLDER or the variable SOUSA_ROOT for a "
             "copy on this machine, data=synthetic for data that need no download, or a working network."
