@@ -152,8 +152,7 @@ class Classifier(pl.LightningModule):
         optimizer = self.optimizers(use_pl_optimizer=True)
         assert not isinstance(optimizer, list)
         for group in optimizer.param_groups:
-            peak = group.get("peak", self.optimization.learning_rate)  # checkpoints of earlier versions name none
-            group["lr"] = peak * self.optimization.factor(self.steps_done)
+            group["lr"] = group["peak"] * self.optimization.factor(self.steps_done)
         total = self._backward(*self._training_inputs(batch), len(batch.members)) if len(batch.index) else NO_LOSS
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         if self.trainer.world_size > 1:
@@ -193,7 +192,8 @@ class Classifier(pl.LightningModule):
         if not torch.isfinite(self.sums.loss):
             raise NonFiniteLossError(
                 f"the training loss became {self.sums.loss.item()} in epoch {epoch + 1}, step {self.steps_done}; "
-                f"lower the learning rate (now {self.optimization.learning_rate:g}, peft.learning_rate=…)"
+                f"lower the learning rate (now {self.optimization.learning_rate:g}, peft.learning_rate=…; of the head "
+                f"{self.optimization.head_learning_rate:g}, trainer.head_learning_rate=…)"
             )
 
     def _evaluate(self, batch: Batch) -> None:

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
+from sousa_bench import init_from
 from sousa_bench.build import build
 from sousa_bench.classifier import Classifier, Optimization
 from sousa_bench.data.datamodule import FeatureMemory, SousaDataModule
+from sousa_bench.peft.local import is_linear_probe
 from sousa_bench.rudiments import RUDIMENTS
 from sousa_bench.settings import TrainerSettings
 
@@ -53,6 +55,25 @@ def total_steps(settings: TrainerSettings, batches: SousaDataModule) -> int:
     return settings.max_epochs * batches.steps_per_epoch
 
 
+def head_rate(injection: Injection, learning_rate: float, begins_anew: bool) -> float:
+    """Peak learning rate of the head where nobody gave one.
+
+    A new head's is 1 / its number of input features (channels of a convolution): an Adam step moves every weight by
+    about the rate, and so the logits by about rate times features (arXiv:2203.03466, table 3). A linear probe, whose
+    method has nothing but the head to train, and a head that has been trained before have the method's rate.
+
+    Args:
+        injection: The model with its method.
+        learning_rate: The method's peak rate.
+        begins_anew: Whether the head's weights are random.
+    """
+    if not begins_anew or is_linear_probe(injection.config):
+        return learning_rate
+    head = injection.model.backbone.get_submodule(injection.head_name)
+    matrices = [parameter for parameter in head.parameters() if parameter.requires_grad and parameter.ndim > 1]
+    return 1 / matrices[0].shape[1] if matrices else learning_rate
+
+
 def build_module(
     cfg: DictConfig,
     settings: TrainerSettings,
@@ -62,9 +83,10 @@ def build_module(
 ) -> Classifier:
     """The Lightning module of a prepared model."""
     learning_rate = settings.learning_rate or cfg.peft.learning_rate
+    begins_anew = cfg.get(init_from.KEY) is None and bool(injection.model.fresh)
     optimization = Optimization(
         learning_rate=learning_rate,
-        head_learning_rate=settings.head_learning_rate or learning_rate,
+        head_learning_rate=settings.head_learning_rate or head_rate(injection, learning_rate, begins_anew),
         weight_decay=settings.weight_decay,
         warmup_fraction=settings.warmup_fraction,
         label_smoothing=settings.label_smoothing,

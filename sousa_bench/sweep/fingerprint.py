@@ -18,7 +18,7 @@ from sousa_bench.identity import IRRELEVANT
 from sousa_bench.paths import embedded_file
 
 CHECKPOINT = "model.checkpoint"
-YOUNGER = {"compile": False, "head_learning_rate": None}
+YOUNGER = {"compile": False}
 """Trainer's keys that earlier versions didn't have, and the value that stands for what they did."""
 
 

@@ -51,15 +51,36 @@ def test_the_head_has_a_rate_of_its_own(model, peft, first_step):
     assert set(others.values()) == (set() if peft == "head" else {module.optimization.learning_rate})
 
 
-def test_a_checkpoint_from_before_heads_had_a_rate_still_loads(first_step):
-    module, _ = first_step("model=ast", "peft=lora")
-    optimizer = module.configure_optimizers()
-    older = optimizer.state_dict()
-    assert len(older["param_groups"]) == 2
-    for group in older["param_groups"]:
-        del group["peak"]
-    optimizer.load_state_dict(older)
-    assert "peak" not in optimizer.param_groups[0]
+@pytest.mark.parametrize(
+    ("model", "peft", "expected"),
+    [
+        ("ast", "lora", 1 / 96),
+        ("beats", "ia3", 1 / 96),
+        ("htsat", "adalora", 1 / 128),
+        ("efficientat", "full", 1 / 320),
+        ("efficientat", "head", 5e-3),
+    ],
+)
+def test_without_a_rate_of_its_own_a_new_head_has_that_of_its_width(model, peft, expected, first_step):
+    module, _ = first_step(f"model={model}", f"peft={peft}")
+    assert module.optimization.head_learning_rate == pytest.approx(expected)
+
+
+def test_a_rate_given_to_all_leaves_the_new_head_its_own(first_step):
+    module, _ = first_step("model=ast", "peft=lora", "trainer.learning_rate=0.5")
+    assert (module.optimization.learning_rate, module.optimization.head_learning_rate) == (0.5, pytest.approx(1 / 96))
+
+
+def test_a_linear_probe_takes_the_rate_given_to_all(first_step):
+    module, _ = first_step("model=ast", "peft=head", "trainer.learning_rate=0.25")
+    assert module.optimization.head_learning_rate == 0.25
+
+
+def test_a_head_that_was_trained_before_has_the_rate_of_the_method(config, tmp_path, first_step):
+    earlier = tmp_path / "earlier"
+    run(config("model=ast", "peft=lora", "augmentation=off", "trainer.max_epochs=1"), earlier)
+    module, _ = first_step("model=ast", "peft=lora", f"init_from={earlier}")
+    assert module.optimization.head_learning_rate == module.optimization.learning_rate == 1e-3
 
 
 def test_the_rate_of_a_step_is_that_share_of_its_peak(config, folder, monkeypatch):
@@ -151,7 +172,7 @@ def test_gradients_are_clipped_and_the_rate_follows_the_schedule(config, folder,
 
     monkeypatch.setattr(torch.optim.AdamW, "step", step)
     overrides = ["trainer.gradient_clip=0.01", "trainer.max_epochs=2", "trainer.learning_rate=0.5"]
-    run(config("model=efficientat", *overrides), folder)
+    run(config("model=efficientat", "peft=head", *overrides), folder)
     assert max(norms) == pytest.approx(0.01, rel=1e-3)
     expected = optimization(total_steps=len(rates)).factor
     assert rates == pytest.approx([0.5 * expected(step) for step in range(len(rates))])
