@@ -39,7 +39,7 @@ class Optimization:
 
     Attributes:
         learning_rate: Peak, per optimizer step.
-        head_learning_rate: Peak for the head.
+        head_learning_rate: Peak for the head's last layer.
         weight_decay: Of matrices and kernels; biases and norms have none.
         warmup_fraction: Share of all steps over which the rate rises.
         label_smoothing: Share of a label spread over all classes, the same with and without augmentation.
@@ -56,6 +56,13 @@ class Optimization:
     gradient_clip: float | None
     total_steps: int
     seed: int
+
+    def way_out(self) -> str:
+        """What may help where the loss is no number."""
+        return (
+            f"lower the learning rate (now {self.learning_rate:g}, peft.learning_rate=…; the head's "
+            f"{self.head_learning_rate:g}, trainer.head_learning_rate=…)"
+        )
 
     def factor(self, step: int) -> float:
         """Share of the peak rate at ``step`` (from 0)."""
@@ -120,10 +127,10 @@ class Classifier(pl.LightningModule):
         """AdamW over the trainable parameters, without decay for vectors.
 
         Vectors are also those that a method stores with a second dimension of one, such as IA3's factors, whose
-        neutral value is 1 and not 0. The head has a peak rate of its own.
+        neutral value is 1 and not 0. The head's last layer has a peak rate of its own.
         """
         trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        head = {id(p) for p in self.model.backbone.get_submodule(self.injection.head_name).parameters()}
+        head = {id(p) for p in self.injection.head_parameters()}
         groups: dict[tuple[float, bool], list[torch.nn.Parameter]] = {}
         for p in trainable:
             peak = self.optimization.head_learning_rate if id(p) in head else self.optimization.learning_rate
@@ -192,8 +199,7 @@ class Classifier(pl.LightningModule):
         if not torch.isfinite(self.sums.loss):
             raise NonFiniteLossError(
                 f"the training loss became {self.sums.loss.item()} in epoch {epoch + 1}, step {self.steps_done}; "
-                f"lower the learning rate (now {self.optimization.learning_rate:g}, peft.learning_rate=…; of the head "
-                f"{self.optimization.head_learning_rate:g}, trainer.head_learning_rate=…)"
+                f"{self.optimization.way_out()}"
             )
 
     def _evaluate(self, batch: Batch) -> None:
@@ -221,8 +227,8 @@ class Classifier(pl.LightningModule):
         self._check_finite(self.current_epoch)
         if not math.isfinite(metrics["val_loss"]):
             raise NonFiniteLossError(
-                f"the validation loss became {metrics['val_loss']} after epoch {self.current_epoch + 1}; lower the "
-                f"learning rate (now {self.optimization.learning_rate:g}, peft.learning_rate=…)"
+                f"the validation loss became {metrics['val_loss']} after epoch {self.current_epoch + 1}; "
+                f"{self.optimization.way_out()}"
             )
         loss, clips = self.over_processes()
         self.history.append(

@@ -10,6 +10,7 @@ from sousa_bench import init_from
 from sousa_bench.build import build
 from sousa_bench.classifier import Classifier, Optimization
 from sousa_bench.data.datamodule import FeatureMemory, SousaDataModule
+from sousa_bench.errors import ConfigError
 from sousa_bench.peft.local import is_linear_probe
 from sousa_bench.rudiments import RUDIMENTS
 from sousa_bench.settings import TrainerSettings
@@ -55,23 +56,30 @@ def total_steps(settings: TrainerSettings, batches: SousaDataModule) -> int:
     return settings.max_epochs * batches.steps_per_epoch
 
 
-def head_rate(injection: Injection, learning_rate: float, begins_anew: bool) -> float:
-    """Peak learning rate of the head where nobody gave one.
+def learning_rates(cfg: DictConfig, settings: TrainerSettings, injection: Injection) -> tuple[float, float]:
+    """Peak learning rates of a run, and of its head's last layer.
 
-    A new head's is 1 / its number of input features (channels of a convolution): an Adam step moves every weight by
-    about the rate, and so the logits by about rate times features (arXiv:2203.03466, table 3). A linear probe, whose
-    method has nothing but the head to train, and a head that has been trained before have the method's rate.
+    Where none is given, a new layer's is 1 / its number of input features (channels of a convolution): a step of Adam
+    moves every weight by about the rate, and so the logits by about rate times features (arXiv:2203.03466, table 3).
+    A layer that was trained before has the run's. A linear probe has one rate, whichever key gives it.
 
-    Args:
-        injection: The model with its method.
-        learning_rate: The method's peak rate.
-        begins_anew: Whether the head's weights are random.
+    Raises:
+        ConfigError: The head has not one matrix, and no rate was given for it.
     """
-    if not begins_anew or is_linear_probe(injection.config):
-        return learning_rate
-    head = injection.model.backbone.get_submodule(injection.head_name)
-    matrices = [parameter for parameter in head.parameters() if parameter.requires_grad and parameter.ndim > 1]
-    return 1 / matrices[0].shape[1] if matrices else learning_rate
+    rate, given = settings.learning_rate or cfg.peft.learning_rate, settings.head_learning_rate
+    if is_linear_probe(injection.config):
+        return given or rate, given or rate
+    if given is not None:
+        return rate, given
+    if cfg.get(init_from.KEY) is not None or not injection.model.fresh:
+        return rate, rate
+    matrices = [parameter for parameter in injection.head_parameters() if parameter.ndim > 1]
+    if len(matrices) != 1:
+        raise ConfigError(
+            f"model={injection.model.name}: {', '.join(injection.model.fresh)} holds {len(matrices)} matrices, so that "
+            "its width gives no learning rate; give trainer.head_learning_rate"
+        )
+    return rate, 1 / matrices[0].shape[1]
 
 
 def build_module(
@@ -82,11 +90,10 @@ def build_module(
     micro_batch_size: int | None = None,
 ) -> Classifier:
     """The Lightning module of a prepared model."""
-    learning_rate = settings.learning_rate or cfg.peft.learning_rate
-    begins_anew = cfg.get(init_from.KEY) is None and bool(injection.model.fresh)
+    learning_rate, head_learning_rate = learning_rates(cfg, settings, injection)
     optimization = Optimization(
         learning_rate=learning_rate,
-        head_learning_rate=settings.head_learning_rate or head_rate(injection, learning_rate, begins_anew),
+        head_learning_rate=head_learning_rate,
         weight_decay=settings.weight_decay,
         warmup_fraction=settings.warmup_fraction,
         label_smoothing=settings.label_smoothing,

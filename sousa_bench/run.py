@@ -358,7 +358,11 @@ class _Run:
                 "steps": self.module.steps_done,
                 "micro_batch_size": self.module.micro_batch_size,
             },
-            peft=self.injection.facts(),
+            peft={
+                **self.injection.facts(),
+                "learning_rate": self.module.optimization.learning_rate,
+                "head_learning_rate": self.module.optimization.head_learning_rate,
+            },
             files={"predictions": PREDICTIONS_FILE, "adapter": ADAPTER_FOLDER},
             **self.logger.facts,
         )

@@ -40,8 +40,9 @@ class TrainerSettings:
     train_batches: int | None
     eval_batches: int | None
     progress: bool
-    compile: bool = False  # results of earlier versions name neither it
-    head_learning_rate: float | None = None  # nor this
+    # Configs of results by earlier versions don't have these keys.
+    compile: bool = False
+    head_learning_rate: float | None = None
 
     def __post_init__(self) -> None:
         for key in ("max_epochs", "batch_size", "eval_batch_size", "devices"):

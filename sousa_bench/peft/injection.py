@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sousa_bench.errors import PeftError
-from sousa_bench.models.base import AudioModel
+from sousa_bench.models.base import AudioModel, inside
 from sousa_bench.peft.adalora import BudgetKeeper
 from sousa_bench.peft.local import LocalConfig, is_linear_probe
 from sousa_bench.peft.merge import merged
@@ -20,6 +21,8 @@ from sousa_bench.peft.options import Options
 from sousa_bench.rudiments import RUDIMENTS
 
 WRAPPED = "base_model.model."
+COPY = re.compile(r"\.modules_to_save\.[^.]+")
+"""How PEFT names the trained copy of a module, behind the module's own name."""
 _PATTERN_KEY = "rank_pattern/"
 MERGE_TOLERANCE = 1e-3
 """Of the difference between merged and unmerged logits, relative to the largest logit, in float32 on a CPU."""
@@ -86,6 +89,15 @@ class Injection:
     def head_name(self) -> str:
         """Dotted name, inside the present (maybe wrapped) backbone, of the module that makes the logits."""
         return (WRAPPED if self.is_peft else "") + self.model.head_name
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """What has the head's learning rate: the last layer that no published weights fill, or a whole kept head."""
+        places = self.model.fresh or (self.model.head_name,)
+        return [
+            parameter
+            for name, parameter in self.model.backbone.named_parameters()
+            if parameter.requires_grad and inside(COPY.sub("", name.removeprefix(WRAPPED)), places)
+        ]
 
     @property
     def block_names(self) -> list[str] | None:

@@ -18,8 +18,6 @@ from sousa_bench.identity import IRRELEVANT
 from sousa_bench.paths import embedded_file
 
 CHECKPOINT = "model.checkpoint"
-YOUNGER = {"compile": False}
-"""Trainer's keys that earlier versions didn't have, and the value that stands for what they did."""
 
 
 def fingerprint(config: DictConfig) -> str:
@@ -49,10 +47,8 @@ def outcome_config(config: DictConfig) -> dict[str, Any]:
         group, _, key = dotted.partition(".")
         if key and isinstance(plain.get(group), dict):
             plain[group].pop(key, None)
-    if isinstance(trainer := plain.get("trainer"), dict):
-        for key, neutral in YOUNGER.items():
-            if key in trainer and trainer[key] is neutral:
-                trainer.pop(key)
+    if isinstance(trainer := plain.get("trainer"), dict) and trainer.get("compile") is False:
+        trainer.pop("compile")  # the runs of before there was such a key
     if isinstance(config.get("data"), DictConfig) and "_target_" in config.data:
         plain["data_content"] = _data_content(config.data)
     if (file := _checkpoint_file(config)) is not None and file.is_file():
