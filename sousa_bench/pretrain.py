@@ -13,13 +13,15 @@ from pathlib import Path
 
 from sousa_bench.arguments import exit_code
 from sousa_bench.errors import UserError
+from sousa_bench.paths import embedded_folder
 
 EXPERIMENT = "experiment=pretraining"
 FIXED = {
     "experiment": "pretraining is an experiment itself",
     "peft": "all weights train",
-    "init_from": "it begins at random weights, or at a file's with weights=embedded",
+    "init_from": "it begins at random weights, or goes on from those of weights=embedded",
     "model.variant": "embedded weights are those of the tiny variants",
+    "model.weights": "weights=random or weights=embedded says it for every model",
 }
 BEGINNINGS = ("random", "embedded")
 
@@ -32,7 +34,8 @@ def parser() -> argparse.ArgumentParser:
         description="Train all weights of the models' tiny variants on the synthetic source domain, as runs of "
         "sousa_bench.train with experiment=pretraining: resumable, supervised, with a result file each. What comes out "
         "is packed for weights=embedded: without the head, in half precision, with a card.",
-        epilog="Then: python -m sousa_bench.train weights=embedded model.checkpoint=DIR",
+        epilog="In place of random weights, weights=embedded goes on from the package's, or from those of "
+        "model.checkpoint=DIR. Then: python -m sousa_bench.train weights=embedded model.checkpoint=DIR",
         add_help=False,
         allow_abbrev=False,
     )
@@ -64,20 +67,33 @@ def check(output: Path, words: list[str]) -> None:
     """Find out before hours of training what would spoil their end.
 
     Raises:
-        UserError: The weights' folder can't be written, or a word asks for what pretraining has no choice in.
+        UserError: The weights' folder can't be written or holds what the run starts from, or a word asks for what
+            pretraining has no choice in.
     """
+    begins, places = "", [str(embedded_folder())]
     for word in words:
         key, _, value = word.lstrip("+").partition("=")
         if key in FIXED:
             raise UserError(f"{word}: leave it out: {FIXED[key]}")
         if key == "weights" and value not in BEGINNINGS:
             raise UserError(f"{word}: pretraining begins at weights=random or goes on from weights=embedded")
+        if key == "weights":
+            begins = value
+        if key == "model.checkpoint":
+            places = value.split(",")
     try:
         output.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=output):
             pass
     except OSError as error:
         raise UserError(f"--output {output}: can't be written ({error.strerror}); give another folder") from error
+    for place in places if begins == "embedded" else []:
+        path = Path(place).expanduser()
+        if output.resolve() in (path.resolve(), path.resolve().parent):
+            raise UserError(
+                f"--output {output}: holds the weights that the run goes on from ({place}), which the new ones would "
+                "replace; give another folder"
+            )
 
 
 def _pack(folders: list[Path], output: Path, words: list[str]) -> None:

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sousa_bench.data.synthetic.version import GENERATOR_VERSION
 from sousa_bench.errors import UserError
 from sousa_bench.finished import FinishedRun
 from sousa_bench.models.base import AudioModel, inside
@@ -65,12 +66,13 @@ def pack(run: FinishedRun, folder: Path, command: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{model.name}.safetensors"
     facts = {
-        "license": LICENSE,
         "model": model.name,
         "variant": model.variant,
         "sousa_bench": run.result["environment"]["sousa_bench"],
         "command": command,
     }
+    if run.config["data"].get("synthetic"):
+        facts["license"] = LICENSE  # of other data's weights, whoever trained them decides
     before = _before(run)  # now: the new file may take the place of the one that the run went on from
     if before:
         facts["before"] = before
@@ -134,7 +136,7 @@ def card(run: FinishedRun, facts: Mapping[str, str], path: Path, state: Mapping[
             "training",
             f"all weights from {_beginning(result['weights'], facts.get('before'))} (seed {config['seed']}), "
             f"{efficiency['epochs']} epochs of batches of {trainer['batch_size']}: {efficiency['steps']:,} steps, "
-            f"{efficiency['epochs'] * counts['train']:,} clips; peak learning rate {_rate(config):g}",
+            f"{efficiency['epochs'] * counts['train']:,} clips; {_rates(result)}",
         ),
         ("time", f"{efficiency['training_time_seconds'] / 60:.0f} min on {_machine(result)}"),
         (
@@ -143,9 +145,10 @@ def card(run: FinishedRun, facts: Mapping[str, str], path: Path, state: Mapping[
             f"{metrics['test_acc']:.3f} on {counts['test']} test clips of other players of the same data "
             f"(top 5: {metrics['test_top5_acc']:.3f}; chance 0.025)",
         ),
-        ("made by", f"sousa_bench {result['environment']['sousa_bench']}, commit {str(result['git_commit'])[:12]}"),
-        ("licence", LICENSE),
+        ("made by", f"sousa_bench {result['environment']['sousa_bench']}, {_commit(result)}"),
     ]
+    if license_ := facts.get("license"):
+        rows.append(("licence", license_))
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     return (
         f"# Embedded weights of {config['model']['name']}\n\n"
@@ -173,7 +176,10 @@ def _before(run: FinishedRun) -> str:
 
 def _clips(data: Mapping[str, Any]) -> str:
     recipe = data.get("synthetic")
-    return f"synthetic {recipe['domain']} domain, seed {recipe['seed']}" if recipe else f"data={data['name']}"
+    if not recipe:
+        return f"data={data['name']}"
+    # The run's own version: one of another version would not count as completed, and be trained anew.
+    return f"synthetic {recipe['domain']} domain, seed {recipe['seed']}, generator version {GENERATOR_VERSION}"
 
 
 def _augmented(config: Mapping[str, Any]) -> str:
@@ -184,8 +190,16 @@ def _augmented(config: Mapping[str, Any]) -> str:
     return ", ".join(used).replace("_", " ") or "none"
 
 
-def _rate(config: Mapping[str, Any]) -> float:
-    return float(config["trainer"]["learning_rate"] or config["peft"]["learning_rate"])
+def _rates(result: Mapping[str, Any]) -> str:
+    peaks = result["peft"]
+    return f"peak learning rate {peaks['learning_rate']:g}, of the head's last layer {peaks['head_learning_rate']:g}"
+
+
+def _commit(result: Mapping[str, Any]) -> str:
+    commit, _, changed = str(result["git_commit"] or "").partition("-")
+    if not commit:
+        return "commit unknown"
+    return f"commit {commit[:12]}" + (" and changes that are in no commit" if changed else "")
 
 
 def _machine(result: Mapping[str, Any]) -> str:

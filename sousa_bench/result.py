@@ -50,8 +50,8 @@ EFFICIENCY_KEYS = (
     "avg_epoch_time",
 )
 DEMONSTRATION = (
-    "This is the embedded demonstration (small variants, pretrained on synthetic clips). The published models on real "
-    "clips: weights=official data=tiny"
+    "This is the embedded demonstration (small variants of the models, pretrained to have something to show). The "
+    "published models on real clips: weights=official data=tiny trainer.max_epochs=10"
 )
 """What the screen, a result and the report say of ``weights=embedded``."""
 MAX_RESULT_BYTES = 64 * 1024 * 1024

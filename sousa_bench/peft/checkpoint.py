@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 
 import sousa_bench
 from sousa_bench.errors import PeftError
+from sousa_bench.init_from import trains_all
 from sousa_bench.models.base import AudioModel
 from sousa_bench.peft.build import inject
 
@@ -149,7 +150,8 @@ def load(model: AudioModel, folder: Path) -> AudioModel:
     """
     description = read_description(folder)
     folder = checkpoint_folder(folder)
-    assert_same_base(model, description, folder)
+    if not trains_all(description["peft"]):
+        assert_same_base(model, description, folder)
     if (folder / CONFIG_NAME).is_file():
         _load_peft(model, folder)
     else:
@@ -164,8 +166,22 @@ def assert_same_base(model: AudioModel, description: Mapping[str, Any], folder: 
         raise PeftError(
             f"{folder}: was trained on {trained_on['kind']} weights from {trained_on['origin']} "
             f"(sha256 {trained_on['sha256'][:12]}…), but the model holds {got['kind']} weights from {got['origin']} "
-            f"(sha256 {got['sha256'][:12]}…); load it onto the weights that it was trained on"
+            f"(sha256 {got['sha256'][:12]}…); load it onto the weights that it was trained on: "
+            f"{_way_to_base(description)}"
         )
+
+
+def _way_to_base(description: Mapping[str, Any]) -> str:
+    """Where the base weights of a checkpoint can be had, when those at hand are others."""
+    kind, file = description["weights"]["kind"], "(on the command line: --checkpoint FILE, or model.checkpoint=FILE)"
+    if kind == "random":
+        return f"random ones are drawn from the run's seed ({description['model'].get('seed')})"
+    if kind == "embedded":
+        return (
+            f"sousa_bench {description['sousa_bench']} wrote it, and a copy of its package has that file, unless it "
+            f"was made by sousa_bench.pretrain: give it {file}"
+        )
+    return f"give their file {file}"
 
 
 def _save_peft(injection: Injection, folder: Path) -> None:

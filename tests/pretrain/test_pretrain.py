@@ -16,6 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from sousa_bench.build import build
+from sousa_bench.data.synthetic import GENERATOR_VERSION
 from sousa_bench.errors import ConfigError, UserError, WeightsError
 from sousa_bench.finished import FinishedRun, finished_run
 from sousa_bench.models.base import AudioModel
@@ -91,7 +92,8 @@ def test_the_command_packs_what_it_trained(pretrained: tuple[Path, Sequence[str]
             facts = json.loads(opened.metadata()["sousa_bench"])
         assert (facts["model"], facts["variant"], facts["license"]) == (name, "tiny", "MIT")
         card = (home / "mine" / f"{name}.md").read_text()
-        assert "source domain, seed 0: 20 clips of 20 players" in card
+        assert f"source domain, seed 0, generator version {GENERATOR_VERSION}: 20 clips of 20 players" in card
+        assert "peak learning rate 0.001, of the head's last layer 0.001" in card
         assert "2 epochs of batches of 10: 4 steps, 40 clips" in card
         assert "python -m sousa_bench.pretrain -m model=efficientat,ast trainer.max_epochs=2 data." in card
         assert "| augmentation | gain, noise, time stretch, 2 frequency and 0 time masks |" in card
@@ -139,6 +141,26 @@ def test_it_goes_on_from_weights(pretrained: tuple[Path, Sequence[str], str]) ->
     assert "before" not in before
 
 
+def test_a_wholly_trained_model_needs_no_base(pretrained: tuple[Path, Sequence[str], str], config, tmp_path) -> None:
+    run = finished_run(next((pretrained[0] / "multirun" / "source").glob("ast_*")))
+    whole = load_run_model(run.adapter, seed=7).backbone.state_dict()  # other random weights to begin with
+    for key, tensor in load_run_model(run.adapter).backbone.state_dict().items():
+        torch.testing.assert_close(whole[key], tensor)
+
+
+def test_the_card_tells_a_changed_tree(pretrained: tuple[Path, Sequence[str], str], tmp_path: Path) -> None:
+    run = finished_run(next((pretrained[0] / "multirun" / "source").glob("ast_*")))
+    said = {}
+    for commit in ("a" * 40, "a" * 40 + "-dirty", None):
+        run.result["git_commit"] = commit
+        pack(run, tmp_path, "")
+        said[commit] = next(line for line in (tmp_path / "ast.md").read_text().splitlines() if "made by" in line)
+    clean, changed, unknown = (line.split(", ", 1)[1] for line in said.values())
+    assert clean == f"commit {'a' * 12} |"
+    assert changed == f"commit {'a' * 12} and changes that are in no commit |"
+    assert unknown == "commit unknown |"
+
+
 def test_only_whole_models_are_packed(pretrained: tuple[Path, Sequence[str], str], tmp_path: Path) -> None:
     run = finished_run(next((pretrained[0] / "multirun" / "source").glob("ast_*")))
     run.result["resolved_config"]["peft"]["name"] = "lora"
@@ -158,6 +180,15 @@ def test_only_whole_models_are_packed(pretrained: tuple[Path, Sequence[str], str
         (["model.variant=official"], "model.variant=official: leave it out"),
         (["experiment=smoke"], "experiment=smoke: leave it out"),
         (["--output", "taken"], "--output taken: can't be written"),
+        (["model.weights=official"], "model.weights=official: leave it out: weights=random or weights=embedded"),
+        (
+            ["weights=embedded", "model.checkpoint=pretrained"],
+            "--output pretrained: holds the weights that the run goes on from (pretrained)",
+        ),
+        (
+            ["weights=embedded", "model.checkpoint=./pretrained/ast.safetensors", "model=ast"],
+            "--output pretrained: holds the weights that the run goes on from (./pretrained/ast.safetensors)",
+        ),
     ],
 )
 def test_what_would_spoil_the_end_is_refused_at_the_start(tmp_path: Path, words: list[str], says: str) -> None:
@@ -186,6 +217,7 @@ def test_real_clips_have_a_card_too(pretrained: tuple[Path, Sequence[str], str],
     pack(run, tmp_path, "")
     card = (tmp_path / "ast.md").read_text()
     assert "| data | data=full: 20 clips of 20 players" in card
+    assert "licence" not in card
     assert "| augmentation | none |" in card
 
 

@@ -41,7 +41,7 @@ def test_the_card_is_that_of_the_file(name: str) -> None:
     assert f"```bash\n{facts['command']}\n```" in card
     assert facts["command"].startswith("python -m sousa_bench.pretrain ")
     assert f"model={name}" in facts["command"]
-    assert re.search(r"source domain, seed 0: [\d,]+ clips of \d+ players", card)
+    assert re.search(r"source domain, seed 0, generator version 2: [\d,]+ clips of \d+ players", card)
     found = re.search(r"([\d.]+) on 480 test clips of other players", card)
     assert found
     assert float(found[1]) > 0.1  # four times chance
@@ -67,7 +67,7 @@ def test_a_run_has_a_head_of_its_own_seed_on_them(name: str, config) -> None:
 
 
 @pytest.mark.parametrize("words", [[], ["data=tiny"]])
-def test_they_are_the_default_on_whatever_data(words: list[str], config) -> None:
+def test_they_are_the_default_on_whatever_data(words: list[str]) -> None:
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         cfg = compose("config", overrides=words)
     assert cfg.weights == cfg.model.weights == "embedded"

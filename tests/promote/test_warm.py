@@ -21,7 +21,8 @@ from sousa_bench.rudiments import RUDIMENTS
 from sousa_bench.run import run
 from sousa_bench.sweep.fingerprint import fingerprint
 
-STILL = "trainer.learning_rate=1e-12"  # nothing moves: what a run ends with is what it began with
+# Nothing moves: what a run ends with is what it began with.
+STILL = ("trainer.learning_rate=1e-12", "trainer.head_learning_rate=1e-12")
 
 Config = Callable[..., DictConfig]
 
@@ -36,11 +37,11 @@ def test_a_warm_run_begins_where_the_earlier_one_ended(config: Config, tmp_path:
     words = ("model=efficientat", f"peft={method}", "peft.batch_norm=frozen", "augmentation=off")
     first = trained(config(*words, "trainer.max_epochs=1"), tmp_path / "first")
     second = trained(
-        config(*words, f"init_from={tmp_path / 'first'}", STILL, "trainer.max_epochs=1"), tmp_path / "second"
+        config(*words, f"init_from={tmp_path / 'first'}", *STILL, "trainer.max_epochs=1"), tmp_path / "second"
     )
     for key in ("val_acc", "val_loss", "test_acc"):
         assert second["metrics"][key] == pytest.approx(first["metrics"][key], abs=1e-5)
-    cold = trained(config(*words, STILL, "trainer.max_epochs=1"), tmp_path / "cold")
+    cold = trained(config(*words, *STILL, "trainer.max_epochs=1"), tmp_path / "cold")
     assert cold["metrics"]["val_loss"] != pytest.approx(first["metrics"]["val_loss"], abs=1e-3)
 
 
