@@ -15,24 +15,28 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+from omegaconf import OmegaConf
 
 from sousa_bench.analysis.intervals import difference_interval
+from sousa_bench.errors import UserError
 from sousa_bench.finished import FinishedRun, finished_runs
 from sousa_bench.identity import IRRELEVANT
 
 
 def setting(run: FinishedRun) -> tuple[str, str]:
     """Model, and all that two runs share that differ in their weights alone."""
-    config = {key: value for key, value in run.config.items() if key != "weights" and key not in IRRELEVANT}
-    config["model"] = {**config["model"], "weights": None}
-    return config["model"]["name"], json.dumps(config, sort_keys=True)
+    config = OmegaConf.create(dict(run.config))
+    for key in ("weights", "model.weights", *IRRELEVANT):
+        OmegaConf.update(config, key, None, force_add=True)
+    return run.config["model"]["name"], json.dumps(OmegaConf.to_container(config), sort_keys=True)
 
 
 def pairs(runs: list[FinishedRun]) -> Iterator[tuple[str, pd.DataFrame]]:
     """Model, and each test clip's player and whether either run was right."""
     kinds: dict[str, dict[tuple[str, str], FinishedRun]] = {"embedded": {}, "random": {}}
     for run in runs:
-        kinds[run.config["weights"]][setting(run)] = run
+        if run.config["weights"] in kinds:
+            kinds[run.config["weights"]][setting(run)] = run
     for key in sorted(kinds["embedded"].keys() & kinds["random"].keys()):
         clips = {}
         for kind, found in kinds.items():
@@ -43,9 +47,17 @@ def pairs(runs: list[FinishedRun]) -> Iterator[tuple[str, pd.DataFrame]]:
 
 def main() -> None:
     """Entry point."""
+    if len(sys.argv) != 2:
+        sys.exit("usage: python benchmarks/embedded_random.py SWEEP")
     by_model: dict[str, list[pd.DataFrame]] = {}
-    for model, clips in pairs(finished_runs([Path(sys.argv[1])])):
+    try:
+        runs = finished_runs([Path(sys.argv[1])])
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    for model, clips in pairs(runs):
         by_model.setdefault(model, []).append(clips)
+    if not by_model:
+        sys.exit(f"error: {sys.argv[1]}: no two runs differ in their weights alone; sweep over weights=embedded,random")
     print(f"{'model':12} {'pairs':>5} {'embedded':>9} {'random':>7}  difference")
     for model, parts in by_model.items():
         clips = pd.concat(parts)

@@ -51,7 +51,7 @@ EFFICIENCY_KEYS = (
 )
 DEMONSTRATION = (
     "This is the embedded demonstration (small variants of the models, pretrained to have something to show). The "
-    "published models on real clips: weights=official data=tiny trainer.max_epochs=10"
+    "published models on real clips: weights=official data=tiny trainer.max_epochs=5"
 )
 """What the screen, a result and the report say of ``weights=embedded``."""
 MAX_RESULT_BYTES = 64 * 1024 * 1024

@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from sousa_bench.build import build
 from sousa_bench.classifier import Classifier, Optimization
 from sousa_bench.data.datamodule import Batch, EpochBatches, EvalBatches
+from sousa_bench.errors import ConfigError
+from sousa_bench.peft import inject
+from sousa_bench.recipe import build_model, learning_rates
 from sousa_bench.run import run
 
 
@@ -73,9 +77,28 @@ def test_a_rate_given_to_all_leaves_the_new_head_its_own(first_step):
     assert (module.optimization.learning_rate, module.optimization.head_learning_rate) == (0.5, pytest.approx(1 / 96))
 
 
-def test_a_linear_probe_takes_the_rate_given_to_all(first_step):
-    module, _ = first_step("model=ast", "peft=head", "trainer.learning_rate=0.25")
-    assert module.optimization.head_learning_rate == 0.25
+@pytest.mark.parametrize("key", ["learning_rate", "head_learning_rate"])
+def test_a_linear_probe_has_one_rate_whichever_key_gives_it(key, first_step):
+    module, _ = first_step("model=ast", "peft=head", f"trainer.{key}=0.25")
+    assert (module.optimization.learning_rate, module.optimization.head_learning_rate) == (0.25, 0.25)
+
+
+def test_a_head_that_the_weights_fill_has_the_rate_of_the_method(config):
+    cfg = config("model=ast", "peft=lora")
+    injection = inject(build_model(cfg), cfg.peft, 10)
+    settings = build(cfg.trainer)
+    assert learning_rates(cfg, settings, injection) == (1e-3, pytest.approx(1 / 96))
+    injection.model.fresh = ()
+    assert learning_rates(cfg, settings, injection) == (1e-3, 1e-3)
+    assert sum(p.numel() for p in injection.head_parameters()) == 40 * 96 + 40 + 2 * 96  # and the norm before it
+
+
+def test_a_head_without_a_width_wants_a_rate(config):
+    cfg = config("model=ast", "peft=lora")
+    injection = inject(build_model(cfg), cfg.peft, 10)
+    injection.model.fresh = (f"{injection.model.head_name}.layernorm",)
+    with pytest.raises(ConfigError, match=r"holds 0 matrices.*give trainer\.head_learning_rate"):
+        learning_rates(cfg, build(cfg.trainer), injection)
 
 
 def test_a_head_that_was_trained_before_has_the_rate_of_the_method(config, tmp_path, first_step):

@@ -198,6 +198,8 @@ def test_the_saved_adapter_gives_the_tested_logits(config, folder):
     cfg = config("model=ast", "peft=adalora", "augmentation=off")
     blocks = run(cfg, folder)
     assert 0 <= blocks["peft"]["merged_max_error"] < 1e-4
+    assert blocks["peft"]["learning_rate"] == cfg.peft.learning_rate
+    assert blocks["peft"]["head_learning_rate"] == pytest.approx(1 / 96)
     model = load_run_model(folder)
     data = instantiate(cfg.data)
     data.prepare((model.sample_rate,))

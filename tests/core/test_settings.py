@@ -15,6 +15,7 @@ from sousa_bench.settings import check_values
         ("trainer.max_epochs=true", r"trainer\.max_epochs=True"),
         ("trainer.precision=fp16", r"trainer\.precision='fp16'.*32-true"),
         ("trainer.learning_rate=-1", r"trainer\.learning_rate=-1"),
+        ("trainer.head_learning_rate=-1", r"trainer\.head_learning_rate=-1"),
         ("trainer.early_stopping=0", r"trainer\.early_stopping=0"),
         ("trainer.progress=maybe", r"trainer\.progress='maybe'"),
         ("trainer.compile=1", r"trainer\.compile=1 can't be: it must be true or false"),

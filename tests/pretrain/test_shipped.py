@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from sousa_bench.models.containers import sha256
 from sousa_bench.paths import conf_folder, embedded_folder
 from sousa_bench.recipe import build_model
 from tests.pretrain.test_pretrain import call, results
+from tests.trained import ROOT, trained
 
 MODELS = ("ast", "beats", "efficientat", "htsat")
 
@@ -41,7 +45,7 @@ def test_the_card_is_that_of_the_file(name: str) -> None:
     assert f"```bash\n{facts['command']}\n```" in card
     assert facts["command"].startswith("python -m sousa_bench.pretrain ")
     assert f"model={name}" in facts["command"]
-    assert re.search(r"source domain, seed 0, generator version 2: [\d,]+ clips of \d+ players", card)
+    assert re.search(r"source domain, seed 0(, generator version 2)?: [\d,]+ clips of \d+ players", card)
     found = re.search(r"([\d.]+) on 480 test clips of other players", card)
     assert found
     assert float(found[1]) > 0.1  # four times chance
@@ -73,21 +77,37 @@ def test_they_are_the_default_on_whatever_data(words: list[str]) -> None:
     assert cfg.weights == cfg.model.weights == "embedded"
 
 
+def compared(*words: str) -> subprocess.CompletedProcess[str]:
+    script = ROOT / "benchmarks" / "embedded_random.py"
+    return subprocess.run(
+        [sys.executable, script, *words], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_they_are_worth_their_bytes(tmp_path: Path) -> None:
-    """The shortest form of what docs/embedded.md reports: same budget, other weights, the default data."""
-    words = [
-        "model=efficientat",
-        "peft=lora",
-        "augmentation=off",
-        "weights=embedded,random",
-        "logger=none",
-        "sweep=both",
-    ]
-    said = call(tmp_path, "train", "-m", *words)
+    """What docs/embedded.md reports: same budget, other weights, the default data."""
+    words = ["augmentation=off", "weights=embedded,random", "logger=none", "sweep=both"]
+    said = call(tmp_path, "train", "-m", f"model={','.join(MODELS)}", *words)
     assert "This is the embedded demonstration" in said
     accuracy = {
-        result["weights"]["kind"]: result["metrics"]["test_acc"] for result in results(tmp_path / "multirun" / "both")
+        (result["config"]["model"], result["weights"]["kind"]): result["metrics"]["test_acc"]
+        for result in results(tmp_path / "multirun" / "both")
     }
-    assert accuracy["embedded"] - accuracy["random"] >= 0.15
-    assert accuracy["embedded"] < 1
+    table = compared(str(tmp_path / "multirun" / "both")).stdout
+    for model in MODELS:
+        embedded, random = (accuracy[model, kind] for kind in ("embedded", "random"))
+        assert embedded - random >= 0.15
+        assert embedded < 1
+        assert re.search(rf"^{model} +1 +{embedded:.3f} +{random:.3f}  \{embedded - random:+.3f} \(", table, re.M)
+
+
+def test_nothing_to_compare_is_one_line(tmp_path: Path) -> None:
+    alone = trained()
+    for place, says in ((tmp_path / "none", "there is no such folder"), (alone.folder, "sweep over weights=")):
+        done = compared(str(place))
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"error: {place}: ")
+        assert says in done.stderr
+        assert done.stderr.count("\n") == 1

@@ -82,13 +82,18 @@ def test_the_fingerprint_changes_with_the_outcome_only() -> None:
         "hydra": {"run": 1},
         "peft__r": 8.0,
         "model__refuses": {"x": "y"},
+        "trainer__compile": False,
     }.items():
         assert changed(**{key: value}) == same, key
-    others = [
-        changed(**{key: value})
-        for key, value in {"seed": 2, "peft__r": 4, "trainer__max_epochs": 3, "augmentation__name": "off"}.items()
-    ]
-    assert len({same, *others}) == 5
+    others = {
+        "seed": 2,
+        "peft__r": 4,
+        "trainer__max_epochs": 3,
+        "trainer__head_learning_rate": 1e-2,
+        "trainer__compile": True,
+        "augmentation__name": "off",
+    }
+    assert len({same, *(changed(**{key: value}) for key, value in others.items())}) == 1 + len(others)
 
 
 def test_a_checkpoint_counts_by_its_bytes(tmp_path: Path) -> None:

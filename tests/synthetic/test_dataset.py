@@ -16,8 +16,8 @@ import soundfile
 
 from sousa_bench.data.synthetic import GENERATOR_VERSION, Generator, describe, write_dataset
 from sousa_bench.data.synthetic.__main__ import main
-from sousa_bench.data.synthetic.drums import DRUMS, make_bank
-from sousa_bench.data.synthetic.rooms import ROOMS
+from sousa_bench.data.synthetic.drums import DRUMS, Drum, make_bank
+from sousa_bench.data.synthetic.rooms import ROOMS, Room
 from sousa_bench.errors import UserError
 from sousa_bench.rudiments import RUDIMENTS
 
@@ -128,12 +128,19 @@ def test_every_player_plays_many_rudiments() -> None:
     assert min(map(len, played.values())) >= 20
 
 
+def sound(thing: Drum | Room) -> tuple[object, ...]:
+    """All that is heard of it, whatever it is called."""
+    return tuple(value for key, value in vars(thing).items() if key not in ("name", "preset", "room_type"))
+
+
 def test_domains_share_no_player_drum_or_room() -> None:
     target, source = Generator(40, 0, "target"), Generator(40, 0, "source")
     players = [{g.player(number).player_id for number in range(800)} for g in (target, source)]
     assert not players[0] & players[1]
     assert not {drum.name for drum in DRUMS["target"]} & {drum.name for drum in DRUMS["source"]}
     assert not {room.preset for room in ROOMS["target"]} & {room.preset for room in ROOMS["source"]}
+    assert not set(map(sound, DRUMS["target"])) & set(map(sound, DRUMS["source"]))
+    assert not set(map(sound, ROOMS["target"])) & set(map(sound, ROOMS["source"]))
     banks = [make_bank(domain, 0).shots for domain in ("target", "source")]
     assert not np.allclose(banks[0], banks[1])
 

@@ -83,7 +83,7 @@ DRAWN = 18
 def _drawn(number: int) -> Drum:
     """A drum at random, so that what is learnt on the source domain doesn't hang on a few sounds.
 
-    The ranges of fundamental, stick and tone end where the most extreme drums of the target begin.
+    Fundamental, stick and tone stay below those of the target's most extreme drum.
     """
     rng = np.random.default_rng([0xD5, number])
 
