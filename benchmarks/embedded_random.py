@@ -26,17 +26,21 @@ from sousa_bench.identity import IRRELEVANT
 def setting(run: FinishedRun) -> tuple[str, str]:
     """Model, and all that two runs share that differ in their weights alone."""
     config = OmegaConf.create(dict(run.config))
-    for key in ("weights", "model.weights", *IRRELEVANT):
+    for key in ("weights", "model.weights", "model.checkpoint", *IRRELEVANT):
         OmegaConf.update(config, key, None, force_add=True)
-    return run.config["model"]["name"], json.dumps(OmegaConf.to_container(config), sort_keys=True)
+    shared = [OmegaConf.to_container(config), run.result["data"]["fingerprint"]]
+    return run.config["model"]["name"], json.dumps(shared, sort_keys=True)
 
 
 def pairs(runs: list[FinishedRun]) -> Iterator[tuple[str, pd.DataFrame]]:
     """Model, and each test clip's player and whether either run was right."""
     kinds: dict[str, dict[tuple[str, str], FinishedRun]] = {"embedded": {}, "random": {}}
     for run in runs:
-        if run.config["weights"] in kinds:
-            kinds[run.config["weights"]][setting(run)] = run
+        found = kinds.get(run.config["weights"], {})
+        if (other := found.setdefault(setting(run), run)) is not run:
+            sys.exit(
+                f"error: {other.folder} and {run.folder} differ in their {run.config['weights']} weights' file alone"
+            )
     for key in sorted(kinds["embedded"].keys() & kinds["random"].keys()):
         clips = {}
         for kind, found in kinds.items():

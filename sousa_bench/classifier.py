@@ -60,8 +60,8 @@ class Optimization:
     def way_out(self) -> str:
         """What may help where the loss is no number."""
         return (
-            f"lower the learning rate (now {self.learning_rate:g}, peft.learning_rate=…; the head's "
-            f"{self.head_learning_rate:g}, trainer.head_learning_rate=…)"
+            f"lower the learning rate (trainer.learning_rate=…, now {self.learning_rate:g}; the head's "
+            f"trainer.head_learning_rate=…, now {self.head_learning_rate:g})"
         )
 
     def factor(self, step: int) -> float:

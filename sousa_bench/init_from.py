@@ -62,8 +62,9 @@ def check(config: DictConfig) -> None:
 
 
 def trains_all(peft: Mapping[str, Any]) -> bool:
-    """Whether a method's node trains every weight, so that the base weights don't matter."""
-    return peft.get("trains") == "all" and peft.get("layers", "all") == "all"
+    """Whether a method's node trains all of a network, statistics too, so that the base weights don't matter."""
+    everything = peft.get("trains") == "all" and peft.get("layers", "all") == "all"
+    return everything and peft.get("batch_norm") == "train"
 
 
 def is_adalora(peft: Mapping[str, Any]) -> bool:

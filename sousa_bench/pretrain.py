@@ -13,12 +13,12 @@ from pathlib import Path
 
 from sousa_bench.arguments import exit_code
 from sousa_bench.errors import UserError
-from sousa_bench.paths import embedded_folder
+from sousa_bench.paths import conf_folder, embedded_folder
 
 EXPERIMENT = "experiment=pretraining"
 FIXED = {
     "experiment": "pretraining is an experiment itself",
-    "peft": "all weights train",
+    "peft": "all weights train, at trainer.learning_rate",
     "init_from": "it begins at random weights, or goes on from those of weights=embedded",
     "model.variant": "embedded weights are those of the tiny variants",
     "model.weights": "weights=random or weights=embedded says it for every model",
@@ -73,8 +73,8 @@ def check(output: Path, words: list[str]) -> None:
     begins, places = "", [str(embedded_folder())]
     for word in words:
         key, _, value = word.lstrip("+").partition("=")
-        if key in FIXED:
-            raise UserError(f"{word}: leave it out: {FIXED[key]}")
+        if (fixed := "peft" if key.startswith("peft.") else key) in FIXED:
+            raise UserError(f"{word}: leave it out: {FIXED[fixed]}")
         if key == "weights" and value not in BEGINNINGS:
             raise UserError(f"{word}: pretraining begins at weights=random or goes on from weights=embedded")
         if key == "weights":
@@ -88,8 +88,9 @@ def check(output: Path, words: list[str]) -> None:
     except OSError as error:
         raise UserError(f"--output {output}: can't be written ({error.strerror}); give another folder") from error
     for place in places if begins == "embedded" else []:
-        path = Path(place).expanduser()
-        if output.resolve() in (path.resolve(), path.resolve().parent):
+        path = Path(place).expanduser().resolve()
+        names = {file.stem for file in (conf_folder() / "model").glob("*.yaml")}
+        if output.resolve() == path or (output.resolve() == path.parent and path.is_file() and path.stem in names):
             raise UserError(
                 f"--output {output}: holds the weights that the run goes on from ({place}), which the new ones would "
                 "replace; give another folder"

@@ -15,6 +15,7 @@ from torch import Tensor
 from sousa_bench.data.synthetic.version import GENERATOR_VERSION
 from sousa_bench.errors import UserError
 from sousa_bench.finished import FinishedRun
+from sousa_bench.init_from import trains_all
 from sousa_bench.models.base import AudioModel, inside
 from sousa_bench.models.containers import read, sha256
 from sousa_bench.models.weights import HEADER
@@ -56,23 +57,26 @@ def pack(run: FinishedRun, folder: Path, command: str) -> Path:
     Raises:
         UserError: The run trained adapters only, or a weight has no place in half precision.
     """
-    trained = run.config["peft"]["name"]
-    if trained != "full":
+    if not trains_all(run.config["peft"]):
         raise UserError(
-            f"{run.folder}: pretrained weights are those of a run with peft=full, and this one has {trained}"
+            f"{run.folder}: pretrained weights are those of a run with peft=full, and this one has "
+            f"{run.config['peft']['name']}, layers={run.config['peft'].get('layers', 'all')}"
         )
     model = load_run_model(run.adapter)
     state = halves(model)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{model.name}.safetensors"
+    weights = run.result["weights"]
+    if weights["kind"] == "embedded" and " model.checkpoint=" not in command:
+        command += f" model.checkpoint={weights['origin']}"
     facts = {
         "model": model.name,
         "variant": model.variant,
         "sousa_bench": run.result["environment"]["sousa_bench"],
         "command": command,
     }
-    if run.config["data"].get("synthetic"):
-        facts["license"] = LICENSE  # of other data's weights, whoever trained them decides
+    if run.config["data"].get("synthetic") and (weights["kind"] == "random" or weights["license"] == LICENSE):
+        facts["license"] = LICENSE  # of weights that come from other data, whoever trained them decides
     before = _before(run)  # now: the new file may take the place of the one that the run went on from
     if before:
         facts["before"] = before
@@ -142,7 +146,7 @@ def card(run: FinishedRun, facts: Mapping[str, str], path: Path, state: Mapping[
         (
             "score",
             f"best epoch {metrics['best_epoch']}; accuracy {metrics['val_acc']:.3f} on {counts['val']} validation and "
-            f"{metrics['test_acc']:.3f} on {counts['test']} test clips of other players of the same data "
+            f"{metrics['test_acc']:.3f} on {counts['test']} test clips of {_players(result['weights'])} "
             f"(top 5: {metrics['test_top5_acc']:.3f}; chance 0.025)",
         ),
         ("made by", f"sousa_bench {result['environment']['sousa_bench']}, {_commit(result)}"),
@@ -162,6 +166,12 @@ def _beginning(weights: Mapping[str, Any], before: str | None) -> str:
         return "random ones"
     made = f", made by `{before}`" if before else ""
     return f"those of `{weights['origin']}`, SHA-256 `{weights['sha256']}`{made}"
+
+
+def _players(weights: Mapping[str, Any]) -> str:
+    if weights["kind"] == "random":
+        return "other players of the same data"
+    return "players that this stage didn't train on, and those before it may have"
 
 
 def _before(run: FinishedRun) -> str:

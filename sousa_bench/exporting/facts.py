@@ -39,7 +39,7 @@ def package_facts(predictor: Predictor, run: FinishedRun, command: str) -> dict[
         "onnx": {"file": GRAPH_FILE, "opset": OPSET, "input": INPUT, "output": OUTPUT},
         "metrics": {**result["metrics"], **intervals(run)},
         "data": {key: value for key, value in (result.get("data") or {}).items() if key in DATA_KEYS},
-        "base_weights": predictor.model.weights.as_dict(),
+        "base_weights": predictor.facts["weights"],
         "training": {**result["config"], "parameters": result.get("parameters")},
         "run": {key: result[key] for key in RUN_KEYS if result.get(key) is not None},
         "environment": {key: value for key, value in (result.get("environment") or {}).items() if key != "hostname"},

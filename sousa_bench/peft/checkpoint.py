@@ -126,7 +126,7 @@ def load_run_model(folder: Path, **overrides: Any) -> AudioModel:
         overrides: Keys of the model's config to replace, such as ``checkpoint`` where the base weights have moved.
 
     Raises:
-        PeftError: No or a damaged checkpoint, or other base weights than it was trained on.
+        PeftError: No or a damaged checkpoint, or other base weights than it was trained on, unless all of them were.
         WeightsError: The base weights can't be had.
     """
     description = read_description(folder)
@@ -146,7 +146,7 @@ def load(model: AudioModel, folder: Path) -> AudioModel:
         ``model``, in evaluation mode.
 
     Raises:
-        PeftError: No or a damaged checkpoint, another model, or other base weights.
+        PeftError: No or a damaged checkpoint, another model, or other base weights where any of them are still in use.
     """
     description = read_description(folder)
     folder = checkpoint_folder(folder)
@@ -178,8 +178,8 @@ def _way_to_base(description: Mapping[str, Any]) -> str:
         return f"random ones are drawn from the run's seed ({description['model'].get('seed')})"
     if kind == "embedded":
         return (
-            f"sousa_bench {description['sousa_bench']} wrote it, and a copy of its package has that file, unless it "
-            f"was made by sousa_bench.pretrain: give it {file}"
+            f"the copy of sousa_bench that wrote it ({description['sousa_bench']}) has that file in its package, or "
+            f"sousa_bench.pretrain made it: give it {file}"
         )
     return f"give their file {file}"
 

@@ -146,7 +146,6 @@ class Injection:
             "layers": self.options.layers,
             "blocks": self.blocks,
             "batch_norm": self.options.batch_norm,
-            "learning_rate": self.options.learning_rate,
             "merged_max_error": self.merged_max_error,
             "merged_relative_error": self.merged_relative_error,
             "notes": self.notes,

@@ -17,11 +17,12 @@ from safetensors.torch import load_file, save_file
 
 from sousa_bench.build import build
 from sousa_bench.data.synthetic import GENERATOR_VERSION
-from sousa_bench.errors import ConfigError, UserError, WeightsError
+from sousa_bench.errors import ConfigError, PeftError, UserError, WeightsError
 from sousa_bench.finished import FinishedRun, finished_run
 from sousa_bench.models.base import AudioModel
 from sousa_bench.models.containers import sha256
-from sousa_bench.peft import load_run_model, precheck
+from sousa_bench.peft import inject, load_run_model, precheck
+from sousa_bench.pretrain import check
 from sousa_bench.pretraining import halves, header, pack, told_apart
 from sousa_bench.recipe import build_model
 from sousa_bench.sweep.fingerprint import fingerprint
@@ -138,14 +139,37 @@ def test_it_goes_on_from_weights(pretrained: tuple[Path, Sequence[str], str]) ->
     with safe_open(first, framework="pt") as old, safe_open(further, framework="pt") as new:
         before, after = (json.loads(opened.metadata()["sousa_bench"]) for opened in (old, new))
     assert after["before"] == before["command"] != after["command"]
+    assert " weights=embedded model.checkpoint=mine " in after["command"]
+    assert "test clips of players that this stage didn't train on, and those before it may have" in card
+    assert after["license"] == "MIT"
     assert "before" not in before
 
 
-def test_a_wholly_trained_model_needs_no_base(pretrained: tuple[Path, Sequence[str], str], config, tmp_path) -> None:
-    run = finished_run(next((pretrained[0] / "multirun" / "source").glob("ast_*")))
+def test_a_wholly_trained_model_needs_no_base(pretrained: tuple[Path, Sequence[str], str]) -> None:
+    run = finished_run(next((pretrained[0] / "multirun" / "source").glob("efficientat_*")))
     whole = load_run_model(run.adapter, seed=7).backbone.state_dict()  # other random weights to begin with
     for key, tensor in load_run_model(run.adapter).backbone.state_dict().items():
         torch.testing.assert_close(whole[key], tensor)
+
+
+def test_what_keeps_statistics_needs_its_base(config, tmp_path: Path) -> None:
+    cfg = config("model=efficientat", "peft=full", "peft.batch_norm=frozen", "weights=random")
+    saved = inject(build_model(cfg), cfg.peft, 1).save(tmp_path / "adapter", cfg)
+    with pytest.raises(PeftError, match="load it onto the weights that it was trained on"):
+        load_run_model(saved, seed=7)
+
+
+@pytest.mark.parametrize(
+    ("output", "checkpoint"), [("pretrained", "pretrained/base"), (".", "base"), ("base", "base/first_ast.safetensors")]
+)
+def test_weights_that_nothing_replaces_may_lie_beside(
+    tmp_path: Path, monkeypatch, output: str, checkpoint: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("pretrained/base", "base"):
+        Path(folder).mkdir(parents=True)
+    Path("base/first_ast.safetensors").touch()
+    check(Path(output), ["model=ast", "weights=embedded", f"model.checkpoint={checkpoint}"])
 
 
 def test_the_card_tells_a_changed_tree(pretrained: tuple[Path, Sequence[str], str], tmp_path: Path) -> None:
@@ -163,10 +187,19 @@ def test_the_card_tells_a_changed_tree(pretrained: tuple[Path, Sequence[str], st
 
 def test_only_whole_models_are_packed(pretrained: tuple[Path, Sequence[str], str], tmp_path: Path) -> None:
     run = finished_run(next((pretrained[0] / "multirun" / "source").glob("ast_*")))
-    run.result["resolved_config"]["peft"]["name"] = "lora"
-    with pytest.raises(UserError, match="with peft=full, and this one has lora"):
+    run.result["resolved_config"]["peft"]["layers"] = "last_1"
+    with pytest.raises(UserError, match="with peft=full, and this one has full, layers=last_1"):
         pack(run, tmp_path, "")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_command_without_a_file_names_it(pretrained: tuple[Path, Sequence[str], str], tmp_path: Path) -> None:
+    run = finished_run(next((pretrained[0] / "multirun" / "source").glob("ast_*")))
+    run.result["weights"] |= {"kind": "embedded", "origin": "ast.safetensors", "license": None}
+    pack(run, tmp_path, "python -m sousa_bench.pretrain model=ast weights=embedded")
+    card = (tmp_path / "ast.md").read_text()
+    assert "model=ast weights=embedded model.checkpoint=ast.safetensors\n" in card
+    assert "licence" not in card  # nobody knows whose clips the earlier weights came from
 
 
 @pytest.mark.parametrize(
@@ -177,6 +210,10 @@ def test_only_whole_models_are_packed(pretrained: tuple[Path, Sequence[str], str
             ["weights=official"],
             "weights=official: pretraining begins at weights=random or goes on from weights=embedded",
         ),
+        (
+            ["peft.learning_rate=1e-5"],
+            "peft.learning_rate=1e-5: leave it out: all weights train, at trainer.learning_rate",
+        ),
         (["model.variant=official"], "model.variant=official: leave it out"),
         (["experiment=smoke"], "experiment=smoke: leave it out"),
         (["--output", "taken"], "--output taken: can't be written"),
@@ -186,13 +223,15 @@ def test_only_whole_models_are_packed(pretrained: tuple[Path, Sequence[str], str
             "--output pretrained: holds the weights that the run goes on from (pretrained)",
         ),
         (
-            ["weights=embedded", "model.checkpoint=./pretrained/ast.safetensors", "model=ast"],
-            "--output pretrained: holds the weights that the run goes on from (./pretrained/ast.safetensors)",
+            ["--output", "mine", "weights=embedded", "model.checkpoint=./mine/ast.safetensors", "model=ast"],
+            "--output mine: holds the weights that the run goes on from (./mine/ast.safetensors)",
         ),
     ],
 )
 def test_what_would_spoil_the_end_is_refused_at_the_start(tmp_path: Path, words: list[str], says: str) -> None:
     (tmp_path / "taken").write_text("a file")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "ast.safetensors").touch()
     done = subprocess.run(
         [sys.executable, "-m", "sousa_bench.pretrain", *words],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60,

@@ -45,8 +45,8 @@ def test_the_card_is_that_of_the_file(name: str) -> None:
     assert f"```bash\n{facts['command']}\n```" in card
     assert facts["command"].startswith("python -m sousa_bench.pretrain ")
     assert f"model={name}" in facts["command"]
-    assert re.search(r"source domain, seed 0(, generator version 2)?: [\d,]+ clips of \d+ players", card)
-    found = re.search(r"([\d.]+) on 480 test clips of other players", card)
+    assert re.search(r"source domain, seed 0, generator version 2: [\d,]+ clips of \d+ players", card)
+    found = re.search(r"([\d.]+) on 480 test clips of players that this stage didn't train on", card)
     assert found
     assert float(found[1]) > 0.1  # four times chance
     assert {tensor.dtype for tensor in load_file(shipped(name)).values()} <= {torch.float16, torch.int64}
