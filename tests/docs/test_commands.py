@@ -21,7 +21,7 @@ FENCE = re.compile(r"```bash\n(.*?)```", re.S)
 def printed_commands() -> list[tuple[str, str]]:
     """(page, command) of every `python -m sousa_bench.…` line in a bash block."""
     found = []
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]:
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         for block in FENCE.findall(page.read_text()):
             for line in block.replace("\\\n", " ").splitlines():
                 position = line.find("python -m sousa_bench.")
