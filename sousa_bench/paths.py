@@ -25,3 +25,11 @@ def embedded_file(model: str, checkpoint: str | None = None) -> Path:
     """
     place = embedded_folder() if checkpoint is None else Path(checkpoint).expanduser()
     return place if place.is_file() else place / f"{model}.safetensors"
+
+
+def embedded_missing(checkpoint: str, file: Path) -> str:
+    """What to say where ``model.checkpoint`` leads ``weights=embedded`` to no file."""
+    return (
+        f"model.checkpoint={checkpoint}: there is no file {file}. With weights=embedded it is what "
+        "python -m sousa_bench.pretrain wrote; a published checkpoint is read with weights=official."
+    )

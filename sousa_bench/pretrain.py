@@ -75,6 +75,10 @@ def check(output: Path, words: list[str]) -> None:
         key, _, value = word.lstrip("+").partition("=")
         if (fixed := "peft" if key.startswith("peft.") else key) in FIXED:
             raise UserError(f"{word}: leave it out: {FIXED[fixed]}")
+        if key != "model" and "," in value and _has_several_values(word):
+            raise UserError(
+                f"{word}: one value only: a model's runs would have one file ({output}/<model>.safetensors)"
+            )
         if key == "weights" and value not in BEGINNINGS:
             raise UserError(f"{word}: pretraining begins at weights=random or goes on from weights=embedded")
         if key == "weights":
@@ -95,6 +99,16 @@ def check(output: Path, words: list[str]) -> None:
                 f"--output {output}: holds the weights that the run goes on from ({place}), which the new ones would "
                 "replace; give another folder"
             )
+
+
+def _has_several_values(word: str) -> bool:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
+    try:
+        return OverridesParser.create().parse_override(word).is_sweep_override()
+    except OverrideParseException:
+        return False  # which Hydra says itself
 
 
 def _pack(folders: list[Path], output: Path, words: list[str]) -> None:

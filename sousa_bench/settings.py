@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from omegaconf import DictConfig, OmegaConf
 
 from sousa_bench.errors import ConfigError
+from sousa_bench.paths import embedded_file, embedded_missing
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 ACCELERATORS = ("auto", "cpu", "gpu")
@@ -99,6 +100,11 @@ def check_values(config: DictConfig) -> None:
         near = get_close_matches(weights, WEIGHTS, n=1)
         hint = f" Did you mean weights={near[0]}?" if near else ""
         raise ConfigError(f"weights={weights}: there is no such choice.{hint} Choices: {', '.join(WEIGHTS)}")
+    checkpoint = OmegaConf.select(config, "model.checkpoint", default=None)
+    if weights == "embedded" and checkpoint is not None:
+        file = embedded_file(str(config.model.get("name")), str(checkpoint))
+        if not file.is_file():
+            raise ConfigError(embedded_missing(str(checkpoint), file))
     trainer = config.get("trainer")
     if isinstance(trainer, DictConfig) and trainer.get("_target_") == f"{__name__}.{TrainerSettings.__name__}":
         values = OmegaConf.to_container(trainer, resolve=True)

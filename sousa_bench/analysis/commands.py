@@ -144,6 +144,8 @@ def _cell(study: Study, row: Mapping[Any, Any] | pd.Series) -> Cell:
 
 
 def _spelled(value: Any) -> str:
+    if value == "none":  # how a table says that there was nothing
+        return "null"
     return str(int(value)) if isinstance(value, float) and value.is_integer() else shown(value)
 
 
@@ -220,11 +222,14 @@ def _holes(study: Study) -> list[tuple[Cell, str]]:
 
 
 def _trained(study: Study) -> pd.DataFrame:
-    """The combinations that were trained, best first, without the evaluations of finished runs."""
-    if EVALUATED not in study.table:
-        return study.combinations
-    evaluated = study.table[EVALUATED].notna()
-    return study.combinations[[not evaluated[rows].any() for rows in study.combinations["rows"]]]
+    """The combinations that were trained, best first, without evaluations of finished runs and without pretraining."""
+    other = pd.Series(
+        ["experiment=pretraining" in (overrides or ()) for overrides in study.results.overrides], study.table.index
+    )
+    if EVALUATED in study.table:
+        other |= study.table[EVALUATED].notna()
+    wanted = [not other[rows].any() for rows in study.combinations["rows"]]
+    return study.combinations[np.array(wanted, dtype=bool)]
 
 
 def _missing_folds(study: Study) -> list[tuple[Cell, str]]:
@@ -260,13 +265,19 @@ def _more_seeds(study: Study) -> list[tuple[Cell, str]]:
 
 
 def _promoted(study: Study, top: int) -> list[tuple[Cell, str]]:
-    """The best combinations on the next larger data with half as many epochs again, three seeds."""
+    """The best combinations on the next larger data with half as many epochs again, three seeds.
+
+    Those from the package's own small weights go on from the published ones, which they demonstrate.
+    """
     wanted = []
     for _, row in _trained(study).head(top).iterrows():
         cell = _cell(study, row)
         epochs = int(float(cell.get("trainer.max_epochs", 10)))
         cell["data"] = NEXT_DATA.get(cell.get("data", ""), "full")
         cell["trainer.max_epochs"] = str(max(20, -(-epochs * 3 // 2)))
+        resolved = [study.results.resolved[number] for number in row["rows"]]
+        if all(one.get("weights") == "embedded" and one.get("model.checkpoint") is None for one in resolved):
+            cell["weights"] = "official"
         wanted.append((cell, "1,2,3"))
     return wanted
 

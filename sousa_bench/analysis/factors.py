@@ -171,6 +171,8 @@ def combination_columns(table: pd.DataFrame, factors: Iterable[str]) -> list[str
 def add_combinations(table: pd.DataFrame, factors: Sequence[str]) -> None:
     """Add the columns ``combination`` (a label; runs that differ in seed or fold alone share it) and ``cohort``.
 
+    Where the runs of a label started from several files of weights, each file has a combination of its own.
+
     Cohorts are lettered in order of size: only runs of one cohort saw the same data, the same test clips (or are folds
     of one cross-validation), the same kind of weights and the same number of epochs, so only these are compared; nor
     does an evaluation of a finished run share one with runs that were trained. An unfinished run that belongs to no
@@ -180,6 +182,7 @@ def add_combinations(table: pd.DataFrame, factors: Sequence[str]) -> None:
     table["combination"] = [
         combination_label(row, extra) for row in table[[*BASE_FACTORS, *extra]].to_dict(orient="records")
     ]
+    _tell_files_apart(table)
     identity = pd.Series(_joined(cohort_identity(table)), table.index, dtype=object)
     done = identity[counted_rows(table)].value_counts()
     order = sorted(done.index, key=lambda value: (-int(done[value]), value))
@@ -187,6 +190,14 @@ def add_combinations(table: pd.DataFrame, factors: Sequence[str]) -> None:
         order = order[:1]
     places = {value: _place(value, order) for value in identity.unique()}
     table["cohort"] = identity.map({v: letters(n) if n < len(order) else NO_COHORT for v, n in places.items()})
+
+
+def _tell_files_apart(table: pd.DataFrame) -> None:
+    if "weights.sha256" not in table or "weights.kind" not in table:
+        return
+    files = table["weights.sha256"].where(table["weights.kind"] != "random")
+    several = files.notna() & (files.groupby([table["combination"], table["weights.kind"]]).transform("nunique") > 1)
+    table.loc[several, "combination"] += ", weights " + files[several].astype(str).str[:8]
 
 
 def cohort_identity(table: pd.DataFrame) -> pd.DataFrame:

@@ -140,6 +140,7 @@ def _say_weights(made: Study) -> None:
     if "weights.sha256" not in table:
         return
     done = table[(table["status"] == "completed") & table["weights.sha256"].notna()]
+    done = done[done["weights.kind"] != "random"] if "weights.kind" in done else done
     for (cohort, model), rows in done.groupby(["cohort", "model"]):
         if rows["weights.sha256"].nunique() > 1:
             made.notes.append(f"Cohort {cohort}: runs of {model} started from different weights files; mind that.")

@@ -77,7 +77,8 @@ def check_kind(weights: str, checkpoint: str | None) -> None:
     if checkpoint is not None and weights == "random":
         raise ConfigError(
             f"model.checkpoint={checkpoint} would not be read with weights=random: "
-            "add weights=official, or leave model.checkpoint out."
+            "add weights=official for a published checkpoint, weights=embedded for what sousa_bench.pretrain wrote, "
+            "or leave model.checkpoint out."
         )
 
 
@@ -139,10 +140,7 @@ def load_embedded(name: str, checkpoint: str | None = None) -> Loaded:
     path = paths.embedded_file(name, checkpoint)
     if not path.is_file():
         if checkpoint is not None:
-            raise WeightsError(
-                f"model.checkpoint={checkpoint}: there is no file {path}. With weights=embedded it is what "
-                f"python -m sousa_bench.pretrain wrote; a published checkpoint is read with weights=official."
-            )
+            raise WeightsError(paths.embedded_missing(checkpoint, path))
         shipped = ", ".join(sorted(p.stem for p in paths.embedded_folder().glob("*.safetensors"))) or "none"
         raise WeightsError(
             f"weights=embedded: this version ships no embedded weights for {name} (shipped: {shipped}). "

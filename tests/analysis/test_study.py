@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 
 from sousa_bench.analysis import Study, collect, compare
 from sousa_bench.analysis.answer import _who, answer
+from sousa_bench.analysis.commands import next_steps
 from sousa_bench.analysis.comparisons import (
     COLUMNS,
     Measured,
@@ -236,6 +238,54 @@ def two_weights(tmp_path: Path) -> Study:
             content["fingerprint"] += kind
             path.write_text(json.dumps(content))
     return compare(collect([tmp_path]))
+
+
+def changed(folder: Path, change: Callable[[dict], None]) -> Path:
+    for path in folder.glob("*/result.json"):
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+    return folder
+
+
+def test_runs_from_two_files_of_weights_are_no_seeds_of_one_combination(tmp_path: Path):
+    for name, seed in (("first", 1), ("second", 5)):
+        folder = write_sweep(tmp_path / name, models=("ast",), strategies=("lora",), per_player=20, seed=seed)
+
+        def other_file(content: dict, name: str = name) -> None:
+            content["weights"] |= {"kind": "embedded", "sha256": name.ljust(64, "0")}
+            content["fingerprint"] += name
+
+        changed(folder, other_file)
+    study = compare(collect([tmp_path]))
+    assert sorted(study.combinations["combination"]) == [
+        f"ast + lora ({aug} aug), weights {name}" for aug in ("no", "with") for name in ("first000", "second00")
+    ]
+    assert set(study.combinations["runs"]) == {1}
+    assert any("different weights files" in note for note in study.notes)
+    for path in tmp_path.rglob("result.json"):
+        changed(path.parents[1], lambda content: content["weights"].update(kind="random"))
+    study = compare(collect([tmp_path]))  # each seed has its own random weights
+    assert set(study.combinations["runs"]) == {2}
+    assert not any("different weights files" in note for note in study.notes)
+
+
+def test_what_the_demonstration_found_goes_on_from_the_published_weights(tmp_path: Path):
+    def commands(**config: object) -> str:
+        folder = write_sweep(tmp_path / str(len(config)), models=("ast",), strategies=("lora",), per_player=20)
+        changed(folder, lambda content: content["resolved_config"].update(weights="embedded", **config))
+        [step] = [step for step in next_steps(compare(collect([folder])), 3) if "more data" in step.title]
+        return " ".join(step.commands)
+
+    assert "weights=official" in commands()
+    assert "weights=official" not in commands(model={"name": "ast", "checkpoint": "mine"})
+
+
+def test_pretraining_is_no_candidate_for_more(tmp_path: Path):
+    folder = write_sweep(tmp_path, models=("ast", "beats"), strategies=("full",), augmentations=(True,), per_player=20)
+    changed(folder, lambda content: content.update(overrides=[*content["overrides"], "experiment=pretraining"]))
+    titles = [step.title for step in next_steps(compare(collect([folder])), 3)]
+    assert not [title for title in titles if "more data" in title or "seeds" in title]
 
 
 def test_each_cohort_says_its_own_lead(two_weights: Study):

@@ -21,12 +21,16 @@ from sousa_bench.settings import check_values
         ("trainer.compile=1", r"trainer\.compile=1 can't be: it must be true or false"),
         ("seed=abc", r"seed='abc'"),
         ("seed=-1", r"seed=-1"),
+        (
+            "weights=embedded model.checkpoint=nowhere",
+            r"model\.checkpoint=nowhere: there is no file nowhere/\w+\.safetensors",
+        ),
         ("weights=oficial", r"Did you mean weights=official\?"),
     ],
 )
 def test_refused(config, override, says):
     with pytest.raises(ConfigError, match=says):
-        check_values(config(override))
+        check_values(config(*override.split()))
 
 
 def test_the_defaults_pass(config):

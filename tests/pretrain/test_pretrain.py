@@ -169,7 +169,16 @@ def test_weights_that_nothing_replaces_may_lie_beside(
     for folder in ("pretrained/base", "base"):
         Path(folder).mkdir(parents=True)
     Path("base/first_ast.safetensors").touch()
-    check(Path(output), ["model=ast", "weights=embedded", f"model.checkpoint={checkpoint}"])
+    check(
+        Path(output),
+        [
+            "-m",
+            "model=ast,beats",
+            "data.synthetic.split_players=[20,10,10]",
+            "weights=embedded",
+            f"model.checkpoint={checkpoint}",
+        ],
+    )
 
 
 def test_the_card_tells_a_changed_tree(pretrained: tuple[Path, Sequence[str], str], tmp_path: Path) -> None:
@@ -214,6 +223,7 @@ def test_a_command_without_a_file_names_it(pretrained: tuple[Path, Sequence[str]
             ["peft.learning_rate=1e-5"],
             "peft.learning_rate=1e-5: leave it out: all weights train, at trainer.learning_rate",
         ),
+        (["-m", "model=ast,beats", "seed=1,2"], "seed=1,2: one value only: a model's runs would have one file"),
         (["model.variant=official"], "model.variant=official: leave it out"),
         (["experiment=smoke"], "experiment=smoke: leave it out"),
         (["--output", "taken"], "--output taken: can't be written"),
