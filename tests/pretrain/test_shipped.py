@@ -100,7 +100,11 @@ def test_they_are_worth_their_bytes(tmp_path: Path) -> None:
         embedded, random = (accuracy[model, kind] for kind in ("embedded", "random"))
         assert embedded - random >= 0.15
         assert embedded < 1
-        assert re.search(rf"^{model} +1 +{embedded:.3f} +{random:.3f}  \{embedded - random:+.3f} \(", table, re.M)
+        row = re.search(rf"^{model} +1 +([\d.]+) +([\d.]+)  ([+-][\d.]+) \(", table, re.M)
+        assert row
+        assert [float(number) for number in row.groups()] == pytest.approx(
+            [embedded, random, embedded - random], abs=6e-4
+        )
 
 
 def test_nothing_to_compare_is_one_line(tmp_path: Path) -> None:
