@@ -91,10 +91,13 @@ def check(output: Path, words: list[str]) -> None:
             pass
     except OSError as error:
         raise UserError(f"--output {output}: can't be written ({error.strerror}); give another folder") from error
-    for place in places if begins == "embedded" else []:
+    if begins != "embedded":
+        return
+    target = output.resolve()
+    written = {target / f"{file.stem}.safetensors" for file in (conf_folder() / "model").glob("*.yaml")}
+    for place in places:
         path = Path(place).expanduser().resolve()
-        names = {file.stem for file in (conf_folder() / "model").glob("*.yaml")}
-        if output.resolve() == path or (output.resolve() == path.parent and path.is_file() and path.stem in names):
+        if path == target or (path in written and path.is_file()):
             raise UserError(
                 f"--output {output}: holds the weights that the run goes on from ({place}), which the new ones would "
                 "replace; give another folder"

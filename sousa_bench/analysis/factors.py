@@ -193,6 +193,7 @@ def add_combinations(table: pd.DataFrame, factors: Sequence[str]) -> None:
 
 
 def _tell_files_apart(table: pd.DataFrame) -> None:
+    """Add the file's hash to labels whose runs started from several files. Random weights follow from the seed."""
     if "weights.sha256" not in table or "weights.kind" not in table:
         return
     files = table["weights.sha256"].where(table["weights.kind"] != "random")
