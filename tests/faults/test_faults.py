@@ -259,8 +259,9 @@ def test_a_fork_server_that_cannot_start_again_costs_no_run_that_goes_on(command
 
 
 def test_a_screen_that_nobody_reads_stops_no_timeout(command: Command) -> None:
-    words, healed = with_fault(command, "hang", "timeout=6", "hydra.launcher.grace=0.5", phase="fit")
-    process = command.start(*words, "n_jobs=1", "task.noise=200000")
+    settings = ("timeout=6", "hydra.launcher.grace=0.5", "task.noise=200000")
+    words, healed = with_fault(command, "hang", *settings, phase="fit")
+    process = command.start(*words, "n_jobs=1")
     until(lambda: command.statuses() == {1: "completed", 2: "timeout", 3: "completed"}, 40)
     assert process.poll() is None  # it waits for its reader, with everything done
     output, _ = process.communicate(timeout=20)

@@ -58,9 +58,11 @@ class Command:
         return found
 
     def results(self) -> dict[int, dict[str, Any]]:
-        """Results below the folder by seed."""
+        """Results below the folder by seed, of which each has one: a resume that began another run fails here."""
         found = [json.loads(path.read_text()) for path in self.folder.glob("multirun/**/result.json")]
-        return {result["config"]["seed"]: result for result in found}
+        by_seed = {result["config"]["seed"]: result for result in found}
+        assert len(by_seed) == len(found), "a seed has two results"
+        return by_seed
 
     def statuses(self) -> dict[int, str]:
         return {seed: result["status"] for seed, result in sorted(self.results().items())}
