@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from sousa_bench.errors import ConfigError
-from sousa_bench.paths import embedded_file
+from sousa_bench.paths import weights_file
 from sousa_bench.result import ADAPTER_FOLDER
 
 KEY = "init_from"
@@ -105,20 +105,16 @@ def _against_base(then: Mapping[str, dict[str, Any]], model: Mapping[str, Any]) 
             f"was trained on random weights of seed={seed}, this run has seed={now}: other base weights; "
             f"give seed={seed}, or use weights=official"
         )
-    checkpoint = model.get("checkpoint")
-    file = Path(str(checkpoint)).expanduser()
-    if kind == "embedded":
-        file = embedded_file(str(model.get("name")), checkpoint)
-    if kind == "embedded" or (kind == "official" and checkpoint):
-        if not file.is_file():
-            return None  # the run names it
-        from sousa_bench.sweep.fingerprint import file_hash
+    file = weights_file(model)
+    if file is None or not file.is_file():
+        return None  # the run names what is wrong with it
+    from sousa_bench.sweep.fingerprint import file_hash
 
-        if file_hash(file) != then["weights"].get("sha256"):
-            return (
-                f"was trained on other base weights than those of {file} (their SHA-256 differ); give "
-                "model.checkpoint=FILE, the one that it was trained on"
-            )
+    if file_hash(file) != then["weights"].get("sha256"):
+        return (
+            f"was trained on other base weights than those of {file} (their SHA-256 differ); give "
+            "model.checkpoint=FILE, the one that it was trained on"
+        )
     return None
 
 

@@ -1,6 +1,8 @@
 """Where the project's own files lie, in a clone and in a wheel."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 def conf_folder() -> Path:
@@ -25,6 +27,19 @@ def embedded_file(model: str, checkpoint: str | None = None) -> Path:
     """
     place = embedded_folder() if checkpoint is None else Path(checkpoint).expanduser()
     return place if place.is_file() else place / f"{model}.safetensors"
+
+
+def weights_file(model: Mapping[str, Any]) -> Path | None:
+    """Where the weights lie that a model's node names; None: random ones, or those of the model's own address.
+
+    Args:
+        model: The node, with ``name``, ``weights`` and ``checkpoint``. A published checkpoint may be an address (a hub
+            id, a URL), of which there is no such file.
+    """
+    checkpoint = model.get("checkpoint")
+    if model.get("weights") == "embedded":
+        return embedded_file(str(model.get("name")), checkpoint)
+    return Path(str(checkpoint)).expanduser() if checkpoint else None
 
 
 def embedded_missing(checkpoint: str, file: Path) -> str:

@@ -15,9 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from sousa_bench import init_from
 from sousa_bench.errors import ConfigError
 from sousa_bench.identity import IRRELEVANT
-from sousa_bench.paths import embedded_file
-
-CHECKPOINT = "model.checkpoint"
+from sousa_bench.paths import weights_file
 
 
 def fingerprint(config: DictConfig) -> str:
@@ -51,18 +49,12 @@ def outcome_config(config: DictConfig) -> dict[str, Any]:
         trainer.pop("compile")  # the runs of before there was such a key
     if isinstance(config.get("data"), DictConfig) and "_target_" in config.data:
         plain["data_content"] = _data_content(config.data)
-    if (file := _checkpoint_file(config)) is not None and file.is_file():
-        plain["model"]["checkpoint"] = file_hash(file)
+    model = plain.get("model")
+    if isinstance(model, dict) and (file := weights_file(model)) is not None and file.is_file():
+        model["checkpoint"] = file_hash(file)
     if (start := plain.pop(init_from.KEY, None)) is not None:
         plain[init_from.KEY] = init_from.content(start)
     return plain
-
-
-def _checkpoint_file(config: DictConfig) -> Path | None:
-    checkpoint = OmegaConf.select(config, CHECKPOINT, default=None)
-    if OmegaConf.select(config, "model.weights", default=None) == "embedded":
-        return embedded_file(str(config.model.name), checkpoint)
-    return None if checkpoint is None else Path(str(checkpoint)).expanduser()
 
 
 def _plain(config: DictConfig, key: str) -> Any:
