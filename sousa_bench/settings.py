@@ -77,6 +77,24 @@ class TrainerSettings:
             raise ConfigError(f"trainer.{key}={getattr(self, key)!r} can't be: it must be {what}")
 
 
+def check_weights(weights: str, checkpoint: str | None) -> None:
+    """Refuse an unknown ``weights`` and a ``model.checkpoint`` that nothing would read.
+
+    Raises:
+        ConfigError: With the choices, or with the switch that is missing.
+    """
+    if weights not in WEIGHTS:
+        near = get_close_matches(weights, WEIGHTS, n=1)
+        hint = f" Did you mean weights={near[0]}?" if near else ""
+        raise ConfigError(f"weights={weights}: there is no such choice.{hint} Choices: {', '.join(WEIGHTS)}")
+    if checkpoint is not None and weights == "random":
+        raise ConfigError(
+            f"model.checkpoint={checkpoint} would not be read with weights=random: "
+            "add weights=official for a published checkpoint, weights=embedded for what sousa_bench.pretrain wrote, "
+            "or leave model.checkpoint out."
+        )
+
+
 def check_values(config: DictConfig) -> None:
     """Look at the values that can be checked before anything heavy is loaded, so that a sweep is refused whole.
 
@@ -95,14 +113,12 @@ def check_values(config: DictConfig) -> None:
     seed = config.get("seed")
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
         raise ConfigError(f"seed={seed!r} can't be: it must be a whole number from 0 to 4294967295")
-    weights = str(config.get("weights", WEIGHTS[0]))
-    if weights not in WEIGHTS:
-        near = get_close_matches(weights, WEIGHTS, n=1)
-        hint = f" Did you mean weights={near[0]}?" if near else ""
-        raise ConfigError(f"weights={weights}: there is no such choice.{hint} Choices: {', '.join(WEIGHTS)}")
+    model = config.get("model")
+    weights = str(OmegaConf.select(config, "model.weights", default=None) or config.get("weights", WEIGHTS[0]))
     checkpoint = OmegaConf.select(config, "model.checkpoint", default=None)
+    check_weights(weights, checkpoint)
     if weights == "embedded" and checkpoint is not None:
-        file = embedded_file(str(config.model.get("name")), str(checkpoint))
+        file = embedded_file(str(model.get("name")), str(checkpoint))
         if not file.is_file():
             raise ConfigError(embedded_missing(str(checkpoint), file))
     trainer = config.get("trainer")

@@ -25,11 +25,11 @@ from sousa_bench.models.fbank import KaldiFbank
 from sousa_bench.models.initialisation import classifier_, encoder_, sinusoid_grid
 from sousa_bench.models.weights import (
     CheckpointSource,
-    check_kind,
     load_official,
     pick_variant,
     seeded,
 )
+from sousa_bench.settings import check_weights
 
 SOURCE = CheckpointSource(hub="MIT/ast-finetuned-audioset-10-10-0.4593", license="BSD-3-Clause")
 AUDIOSET_CLASSES = 527
@@ -236,7 +236,7 @@ def build(
         WeightsError: The weights can't be had or don't fit.
         ConfigError: Unknown variant or kind of weights.
     """
-    check_kind(weights, checkpoint)
+    check_weights(weights, checkpoint)
     variant, numbers = pick_variant(weights, variant, variants)
     shape = Shape(**numbers)
     with seeded(seed):

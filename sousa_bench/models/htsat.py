@@ -24,11 +24,11 @@ from sousa_bench.models.swin import Swin, SwinShape
 from sousa_bench.models.weights import (
     CheckpointSource,
     Loaded,
-    check_kind,
     load_official,
     pick_variant,
     seeded,
 )
+from sousa_bench.settings import check_weights
 
 SOURCE = CheckpointSource(hub="laion/clap-htsat-unfused", license="Apache-2.0")
 """The AudioSet files lie on a drive that no program can fetch from; CLAP's are on the hub."""
@@ -202,7 +202,7 @@ def build(
         WeightsError: The weights can't be had or don't fit.
         ConfigError: Unknown variant, kind of weights or length mode.
     """
-    check_kind(weights, checkpoint)
+    check_weights(weights, checkpoint)
     loaded = load_official(SOURCE, checkpoint) if weights == "official" else None
     if loaded is not None and variant is None and is_clap(loaded.state):
         variant = "clap"

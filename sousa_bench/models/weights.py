@@ -19,7 +19,6 @@ from sousa_bench.errors import ConfigError, WeightsError
 from sousa_bench.models.base import WeightsInfo, inside
 from sousa_bench.models.containers import read, sha256
 from sousa_bench.models.download import from_hub, from_url
-from sousa_bench.settings import WEIGHTS
 
 FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 HEADER = "sousa_bench"
@@ -64,22 +63,6 @@ class Loaded:
     info: WeightsInfo
     extra: dict[str, Any] = field(default_factory=dict)
     path: Path = Path()
-
-
-def check_kind(weights: str, checkpoint: str | None) -> None:
-    """Refuse an unknown ``weights`` and a ``model.checkpoint`` that nothing would read.
-
-    Raises:
-        ConfigError: With the choices, or with the switch that is missing.
-    """
-    if weights not in WEIGHTS:
-        raise ConfigError(f"weights={weights} is unknown; choose one of: {', '.join(WEIGHTS)}.")
-    if checkpoint is not None and weights == "random":
-        raise ConfigError(
-            f"model.checkpoint={checkpoint} would not be read with weights=random: "
-            "add weights=official for a published checkpoint, weights=embedded for what sousa_bench.pretrain wrote, "
-            "or leave model.checkpoint out."
-        )
 
 
 def pick_variant(weights: str, variant: str | None, variants: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:

@@ -25,6 +25,8 @@ from sousa_bench.settings import check_values
             "weights=embedded model.checkpoint=nowhere",
             r"model\.checkpoint=nowhere: there is no file nowhere/\w+\.safetensors",
         ),
+        ("weights=random model.checkpoint=MIT/x", r"model\.checkpoint=MIT/x would not be read with weights=random"),
+        ("weights=embedded model.weights=random model.checkpoint=x", "would not be read with weights=random"),
         ("weights=oficial", r"Did you mean weights=official\?"),
     ],
 )

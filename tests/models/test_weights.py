@@ -164,7 +164,7 @@ def test_embedded_weights(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_weights_policy_is_explicit(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"weights=pretrained is unknown.*official, random, embedded"):
+    with pytest.raises(ConfigError, match=r"weights=pretrained: there is no such choice.*official, random, embedded"):
         build("ast", weights="pretrained")
     with pytest.raises(ConfigError, match=r"model\.checkpoint=x\.pth would not be read.*weights=official"):
         build("ast", checkpoint="x.pth")

@@ -13,7 +13,8 @@ from sousa_bench.models.beats.checkpoint import SOURCE, config_from, config_of, 
 from sousa_bench.models.beats.frontend import BeatsFrontend
 from sousa_bench.models.beats.network import BeatsBackbone, BeatsConfig
 from sousa_bench.models.heads import head_of
-from sousa_bench.models.weights import check_kind, load_official, pick_variant, seeded
+from sousa_bench.models.weights import load_official, pick_variant, seeded
+from sousa_bench.settings import check_weights
 
 __all__ = ["BeatsBackbone", "BeatsConfig", "BeatsFrontend", "build"]
 
@@ -53,7 +54,7 @@ def build(
         ConfigError: An unknown variant or kind of weights.
         WeightsError: The weights can't be had or don't fit.
     """
-    check_kind(weights, checkpoint)
+    check_weights(weights, checkpoint)
     variant, numbers = pick_variant(weights, variant, variants)
     config = config_from(numbers)
     loaded = load_official(SOURCE, checkpoint) if weights == "official" else None

@@ -17,11 +17,11 @@ from sousa_bench.models.heads import head_of
 from sousa_bench.models.weights import (
     CheckpointSource,
     Loaded,
-    check_kind,
     load_official,
     pick_variant,
     seeded,
 )
+from sousa_bench.settings import check_weights
 
 __all__ = ["EfficientATBackbone", "EfficientATFrontend", "build"]
 
@@ -61,7 +61,7 @@ def build(
         ConfigError: An unknown variant or kind of weights.
         WeightsError: The weights can't be had or don't fit.
     """
-    check_kind(weights, checkpoint)
+    check_weights(weights, checkpoint)
     variant, numbers = pick_variant(weights, variant, variants)
     loaded = _load(variant, numbers, checkpoint) if weights == "official" else None
     num_classes, fresh = head_of({} if loaded is None else loaded.state, head, num_classes)
