@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sousa_bench.arguments import exit_code
 from sousa_bench.errors import UserError
-from sousa_bench.paths import conf_folder, embedded_folder
+from sousa_bench.paths import conf_folder, embedded_file, embedded_folder
 
 EXPERIMENT = "experiment=pretraining"
 FIXED = {
@@ -118,12 +118,17 @@ def _pack(folders: list[Path], output: Path, words: list[str]) -> None:
     if not folders:
         return
     from sousa_bench.finished import finished_run
+    from sousa_bench.models.containers import sha256
     from sousa_bench.pretraining import pack, told_apart  # they import torch
 
     runs = told_apart([finished_run(folder) for folder in folders])
     command = shlex.join(["python", "-m", "sousa_bench.pretrain", *filter(_speaks_of_training, words)])
     for run in runs:
-        print(f"Packed: {pack(run, output, command)}", flush=True)
+        file = embedded_file(str(run.config["model"]["name"]), str(output))
+        old = sha256(file) if file.is_file() else None
+        packed = pack(run, output, command)
+        replaced = f", in place of another file (SHA-256 {old[:12]}…)" if old and old != sha256(packed) else ""
+        print(f"Packed: {packed}{replaced}", flush=True)
 
 
 def _speaks_of_training(word: str) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -106,9 +108,15 @@ def test_the_same_command_again_trains_nothing(pretrained: tuple[Path, Sequence[
     home, words, _ = pretrained
     before = (home / "mine" / "ast.safetensors").read_bytes()
     (home / "mine" / "ast.safetensors").unlink()
+    shutil.copy(home / "mine" / "efficientat.safetensors", home / "kept.safetensors")
+    (home / "mine" / "efficientat.safetensors").write_bytes(b"an older one")
     said = call(home, "pretrain", *words)
     assert said.count("Completed already") == 2
     assert (home / "mine" / "ast.safetensors").read_bytes() == before
+    assert "Packed: mine/ast.safetensors\n" in said
+    digest = hashlib.sha256(b"an older one").hexdigest()[:12]
+    assert f"Packed: mine/efficientat.safetensors, in place of another file (SHA-256 {digest}…)\n" in said
+    assert (home / "mine" / "efficientat.safetensors").read_bytes() == (home / "kept.safetensors").read_bytes()
 
 
 def test_a_run_starts_from_it(pretrained: tuple[Path, Sequence[str], str]) -> None:
