@@ -194,11 +194,18 @@ def add_combinations(table: pd.DataFrame, factors: Sequence[str]) -> None:
 
 def _tell_files_apart(table: pd.DataFrame) -> None:
     """Add the file's hash to labels whose runs started from several files. Random weights follow from the seed."""
-    if "weights.sha256" not in table or "weights.kind" not in table:
+    if (files := weights_files(table)) is None:
         return
-    files = table["weights.sha256"].where(table["weights.kind"] != "random")
     several = files.notna() & (files.groupby([table["combination"], table["weights.kind"]]).transform("nunique") > 1)
     table.loc[several, "combination"] += ", weights " + files[several].astype(str).str[:8]
+
+
+def weights_files(table: pd.DataFrame) -> pd.Series | None:
+    """The hash of the file of weights that each run started from, none for random ones; None: no run says it."""
+    if "weights.sha256" not in table or "weights.kind" not in table:
+        return None
+    files: pd.Series = table["weights.sha256"].where(table["weights.kind"] != "random")
+    return files
 
 
 def cohort_identity(table: pd.DataFrame) -> pd.DataFrame:

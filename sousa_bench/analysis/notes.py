@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from sousa_bench.analysis.factors import weights_files
 from sousa_bench.analysis.flatten import EVALUATED
 from sousa_bench.analysis.pairs import ALPHA, smallest_p
 from sousa_bench.result import DEMONSTRATION
@@ -136,11 +137,9 @@ def _say_demonstration(made: Study) -> None:
 
 def _say_weights(made: Study) -> None:
     """Name models whose runs started from different files of weights."""
-    table = made.table
-    if "weights.sha256" not in table:
+    if (files := weights_files(made.table)) is None:
         return
-    done = table[(table["status"] == "completed") & table["weights.sha256"].notna()]
-    done = done[done["weights.kind"] != "random"] if "weights.kind" in done else done
+    done = made.table[(made.table["status"] == "completed") & files.notna()]
     for (cohort, model), rows in done.groupby(["cohort", "model"]):
-        if rows["weights.sha256"].nunique() > 1:
+        if files[rows.index].nunique() > 1:
             made.notes.append(f"Cohort {cohort}: runs of {model} started from different weights files; mind that.")

@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 
 from sousa_bench.analysis.answer import answer
-from sousa_bench.analysis.commands import next_steps, retry_command
+from sousa_bench.analysis.commands import retry_command
 from sousa_bench.analysis.comparisons import pair_of
 from sousa_bench.analysis.console import fold_spread, p_value, seed_spread
 from sousa_bench.analysis.flatten import NOT_COMPLETED
 from sousa_bench.analysis.impact import augmentation_impact
 from sousa_bench.analysis.lineage import origins
+from sousa_bench.analysis.next_steps import next_steps
 from sousa_bench.analysis.notes import warned_runs
 from sousa_bench.analysis.pairs import ALPHA
 from sousa_bench.analysis.study import Study

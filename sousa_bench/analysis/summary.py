@@ -10,7 +10,7 @@ import pandas as pd
 
 from sousa_bench.analysis.answer import answer
 from sousa_bench.analysis.combinations import interval_words, spread_words
-from sousa_bench.analysis.commands import next_steps, retry_command
+from sousa_bench.analysis.commands import retry_command
 from sousa_bench.analysis.comparisons import pair_of
 from sousa_bench.analysis.console import escape, minutes, p_value, render
 from sousa_bench.analysis.effects import Effects
@@ -18,6 +18,7 @@ from sousa_bench.analysis.factors import augmentation_words, counted_rows, shown
 from sousa_bench.analysis.flatten import DEAD, NOT_COMPLETED
 from sousa_bench.analysis.impact import Impact, augmentation_impact, tested_on
 from sousa_bench.analysis.lineage import origins
+from sousa_bench.analysis.next_steps import next_steps
 from sousa_bench.analysis.notes import warned_runs
 from sousa_bench.analysis.pairs import ALPHA
 from sousa_bench.analysis.study import Study

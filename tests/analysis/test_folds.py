@@ -12,10 +12,10 @@ import pytest
 from numpy.polynomial.hermite_e import hermegauss
 
 from sousa_bench.analysis import Study, collect, compare
-from sousa_bench.analysis.commands import next_steps
 from sousa_bench.analysis.folds import fold_order, missing_folds, parse_fold
 from sousa_bench.analysis.impact import augmentation_impact
 from sousa_bench.analysis.intervals import accuracy_interval, difference_interval
+from sousa_bench.analysis.next_steps import next_steps
 from sousa_bench.analysis.pairs import sign_flip
 from sousa_bench.analysis.summary import summary
 from sousa_bench.analyze import main

@@ -15,10 +15,12 @@ import pandas as pd
 import pytest
 
 from sousa_bench.analysis import Study, collect, compare
-from sousa_bench.analysis.commands import TRAIN, merge_cells, next_steps, retry_command
+from sousa_bench.analysis.commands import TRAIN, merge_cells, retry_command
+from sousa_bench.analysis.next_steps import next_steps
 from sousa_bench.analysis.summary import summary
 from sousa_bench.analysis.table import FIXED_COLUMNS
 from sousa_bench.analyze import main
+from sousa_bench.result import write_json
 from tests.analysis.synthetic import result, write_result, write_sweep
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -188,6 +190,61 @@ def test_a_hole_in_the_matrix_without_a_manifest(tmp_path: Path):
     assert step.commands == (
         "python -m sousa_bench.train -m model=ast peft=ia3 augmentation=off data=small trainer.max_epochs=20 seed=42",
     )
+
+
+def test_a_hole_is_sought_in_a_cohort_and_keeps_what_its_runs_were_given(tmp_path: Path):
+    """Beside a whole matrix on other data and a pretraining, whose method no comparison lacks."""
+    cells = list(product(("ast", "beats"), ("lora", "ia3")))
+    runs = [({"data": "small"}, cell, ["data.max_duration=4"]) for cell in cells]
+    runs += [({"data": "medium"}, cell, ["data.root=/m", "~note"]) for cell in cells[:3]]
+    runs += [
+        ({"data": "small", "max_epochs": 5}, (model, "full"), ["experiment=pretraining"]) for model in ("ast", "beats")
+    ]
+    for number, (config, (model, strategy), words) in enumerate(runs):
+        made = result({"model": model, "strategy": strategy, **config}, accuracy=0.4 + number / 50)
+        made["overrides"] += words
+        write_result(tmp_path / "multirun" / "s" / str(number), made)
+    steps = steps_of(tmp_path)
+    assert steps["Fill the holes in the matrix"] == (
+        "python -m sousa_bench.train -m model=beats peft=ia3 augmentation=on data=medium trainer.max_epochs=20 "
+        "seed=42 data.root=/m '~note'",
+    )
+    promoted = steps["The best 5 on more data, with more epochs"]
+    assert all(("/m" in line) == ("data=full" in line) for line in promoted)
+    assert all(("data.max_duration=4" in line) == ("data=medium" in line) for line in promoted)
+
+
+def test_what_only_synthetic_clips_and_small_weights_have_is_not_taken_to_real_ones(tmp_path: Path):
+    for number, strategy in enumerate(("lora", "ia3")):
+        made = result({"strategy": strategy, "data": "synthetic"}, accuracy=0.5 + number / 10)
+        made["overrides"] += ["data.synthetic.clips=100", "model.variant=tiny", "data.max_duration=4"]
+        made["resolved_config"] |= {"weights": "embedded"}
+        write_result(tmp_path / str(number), made)
+    (command,) = steps_of(tmp_path)["The best 2 on more data, with more epochs"]
+    assert shlex.split(command)[4:] == [
+        "model=ast",
+        "peft=ia3,lora",
+        "augmentation=on",
+        "data=small",
+        "trainer.max_epochs=30",
+        "weights=official",
+        "seed=1,2,3",
+        "data.max_duration=4",
+    ]
+
+
+def test_what_was_planned_is_commanded_with_its_own_words_alone(tmp_path: Path):
+    folder = write_sweep(tmp_path / "multirun", missing=(5,))
+    for path in folder.glob("**/result.json"):
+        made = json.loads(path.read_text())
+        write_json(path, made | {"overrides": [*made["overrides"], "data.root=/d"]})
+    manifest = json.loads((folder / "sweep.json").read_text())
+    for job in manifest["jobs"]:
+        job["overrides"].append("~note")
+    write_json(folder / "sweep.json", manifest)
+    (command,) = steps_of(folder)["Finish what the sweep planned and never started"]
+    assert "'~note'" in command
+    assert "data.root" not in command
 
 
 def test_next_commands_are_accepted_by_the_real_config(unfinished: Path, seeded: Path):

@@ -107,7 +107,8 @@ def test_commands_of_the_report_are_one_quoted_command(folder: Path):
     """What a file says can't become a second command, nor an option of the first."""
     import shlex
 
-    from sousa_bench.analysis.commands import next_steps, retry_command
+    from sousa_bench.analysis.commands import retry_command
+    from sousa_bench.analysis.next_steps import next_steps
 
     study = compare(collect([folder]))
     failed = int(study.table.index[study.table["status"] == "failed"][0])

@@ -16,7 +16,6 @@ import pytest
 
 from sousa_bench.analysis import Study, collect, compare
 from sousa_bench.analysis.answer import _who, answer
-from sousa_bench.analysis.commands import next_steps
 from sousa_bench.analysis.comparisons import (
     COLUMNS,
     Measured,
@@ -27,6 +26,7 @@ from sousa_bench.analysis.comparisons import (
     pair_table,
 )
 from sousa_bench.analysis.effects import flip_sums_of_squares
+from sousa_bench.analysis.next_steps import next_steps
 from sousa_bench.analysis.predictions import ClipSet
 from sousa_bench.analysis.sections import answer_section
 from sousa_bench.analysis.summary import summary

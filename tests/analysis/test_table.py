@@ -349,7 +349,7 @@ def test_a_failed_run_whose_seed_is_no_number_is_written(tmp_path: Path):
 def test_failed_runs_do_not_shape_the_comparison(tmp_path: Path):
     """After a sweep with ``weights=oficial`` and five epochs the good runs are labelled as before."""
     from sousa_bench.analysis import compare
-    from sousa_bench.analysis.commands import next_steps
+    from sousa_bench.analysis.next_steps import next_steps
 
     for number, (strategy, kind) in enumerate([("lora", "random"), ("ia3", "random"), ("lora", "oficial")]):
         failed = kind == "oficial"
