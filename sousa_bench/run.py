@@ -14,12 +14,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from sousa_bench import distributed, hardware
 from sousa_bench.build import build
-from sousa_bench.checkpoint import Checkpoints, KeepState, LoadOptimizer, Stop, best_epoch, restore
+from sousa_bench.checkpoint import Checkpoints, KeepState, LoadOptimizer, Stop, restore
 from sousa_bench.classifier import Classifier
 from sousa_bench.data.datamodule import SousaDataModule
 from sousa_bench.errors import out_of_memory
 from sousa_bench.loggers import Pending, RunLogger, check_mode
 from sousa_bench.metrics import per_class
+from sousa_bench.outcome import outcome
 from sousa_bench.peft import inject
 from sousa_bench.peft.warm import warm_start
 from sousa_bench.predictions import outcome_warnings, write_predictions
@@ -313,8 +314,14 @@ class _Run:
         index, logits = self.module.outputs["test"]
         labels = self.module.clips["test"].labels[index]
         table = self.module.clips["test"].table.iloc[index.numpy()]
-        self._report()
-        self.recorder.add(per_class=per_class(logits, labels, RUDIMENTS))
+        peak = max(self.fit_peak, hardware.peak_memory(self.accelerator))
+        self.recorder.result["phases"]["fit"] = self.fit_seconds
+        self.recorder.add(
+            **outcome(self.module, self.injection, self.settings, self.fit_seconds, peak),
+            **self.logger.facts,
+            files={"predictions": PREDICTIONS_FILE, "adapter": ADAPTER_FOLDER},
+            per_class=per_class(logits, labels, RUDIMENTS),
+        )
         noted = outcome_warnings(
             logits,
             labels,
@@ -327,45 +334,6 @@ class _Run:
         if self.trainer.is_global_zero:
             write_predictions(self.folder / PREDICTIONS_FILE, table, logits)
             self.injection.save(self.folder / ADAPTER_FOLDER, self.cfg)
-
-    def _report(self) -> None:
-        history = self.module.history
-        best = history[best_epoch(history) - 1]
-        parameters = self.injection.parameters
-        clips = len(self.module.clips["train"])
-        if self.settings.train_batches is not None:
-            clips = min(clips, self.settings.train_batches * self.settings.batch_size)
-        train_seconds = sum(entry["train_seconds"] for entry in history)
-        self.recorder.result["phases"]["fit"] = self.fit_seconds
-        self.recorder.add(
-            history=history,
-            metrics={
-                **{key: value for key, value in best.items() if key.startswith("val_")},
-                **self.module.test_metrics,
-                "best_epoch": best["epoch"],
-                "final_train_loss": history[-1]["train_loss"],
-                "final_val_loss": history[-1]["val_loss"],
-            },
-            efficiency={
-                "total_params": parameters["total"],
-                "trainable_params": parameters["trainable"],
-                "param_efficiency": parameters["trainable"] / parameters["total"],
-                "training_time_seconds": self.fit_seconds,
-                "avg_epoch_time": self.fit_seconds / len(history),
-                "peak_memory_bytes": max(self.fit_peak, hardware.peak_memory(self.accelerator)),
-                "samples_per_second": clips * len(history) / max(train_seconds, 1e-9),
-                "epochs": len(history),
-                "steps": self.module.steps_done,
-                "micro_batch_size": self.module.micro_batch_size,
-            },
-            peft={
-                **self.injection.facts(),
-                "learning_rate": self.module.optimization.learning_rate,
-                "head_learning_rate": self.module.optimization.head_learning_rate,
-            },
-            files={"predictions": PREDICTIONS_FILE, "adapter": ADAPTER_FOLDER},
-            **self.logger.facts,
-        )
 
 
 def _quiet_libraries() -> None:
