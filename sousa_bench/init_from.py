@@ -107,7 +107,7 @@ def _against_base(then: Mapping[str, dict[str, Any]], model: Mapping[str, Any]) 
         )
     file = weights_file(model)
     if file is None or not file.is_file():
-        return None  # the run names what is wrong with it
+        return None  # random, or at an address; a file that is gone is named by the run
     from sousa_bench.sweep.fingerprint import file_hash
 
     if file_hash(file) != then["weights"].get("sha256"):

@@ -36,10 +36,10 @@ def weights_file(model: Mapping[str, Any]) -> Path | None:
         model: The node, with ``name``, ``weights`` and ``checkpoint``. A published checkpoint may be an address (a hub
             id, a URL), of which there is no such file.
     """
-    checkpoint = model.get("checkpoint")
-    if model.get("weights") == "embedded":
+    weights, checkpoint = model.get("weights"), model.get("checkpoint")
+    if weights == "embedded":
         return embedded_file(str(model.get("name")), checkpoint)
-    return Path(str(checkpoint)).expanduser() if checkpoint else None
+    return Path(str(checkpoint)).expanduser() if checkpoint and weights != "random" else None
 
 
 def embedded_missing(checkpoint: str, file: Path) -> str:

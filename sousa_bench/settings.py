@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from sousa_bench.errors import ConfigError
 from sousa_bench.paths import embedded_file, embedded_missing
@@ -95,6 +96,21 @@ def check_weights(weights: str, checkpoint: str | None) -> None:
         )
 
 
+def _check_model_weights(model: DictConfig | None) -> None:
+    """Look at what a model's node says of weights; one without the key reads its checkpoint as it likes."""
+    if not isinstance(model, DictConfig) or "weights" not in model:
+        return
+    try:
+        weights, checkpoint = str(model.weights), model.get("checkpoint")
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"the config can't be resolved: {str(error).splitlines()[0]}") from error
+    check_weights(weights, checkpoint)
+    if weights == "embedded" and checkpoint is not None:
+        file = embedded_file(str(model.get("name")), str(checkpoint))
+        if not file.is_file():
+            raise ConfigError(embedded_missing(str(checkpoint), file))
+
+
 def check_values(config: DictConfig) -> None:
     """Look at the values that can be checked before anything heavy is loaded, so that a sweep is refused whole.
 
@@ -113,14 +129,8 @@ def check_values(config: DictConfig) -> None:
     seed = config.get("seed")
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
         raise ConfigError(f"seed={seed!r} can't be: it must be a whole number from 0 to 4294967295")
-    model = config.get("model")
-    weights = str(OmegaConf.select(config, "model.weights", default=None) or config.get("weights", WEIGHTS[0]))
-    checkpoint = OmegaConf.select(config, "model.checkpoint", default=None)
-    check_weights(weights, checkpoint)
-    if weights == "embedded" and checkpoint is not None:
-        file = embedded_file(str(model.get("name")), str(checkpoint))
-        if not file.is_file():
-            raise ConfigError(embedded_missing(str(checkpoint), file))
+    check_weights(str(config.get("weights", WEIGHTS[0])), None)
+    _check_model_weights(config.get("model"))
     trainer = config.get("trainer")
     if isinstance(trainer, DictConfig) and trainer.get("_target_") == f"{__name__}.{TrainerSettings.__name__}":
         values = OmegaConf.to_container(trainer, resolve=True)

@@ -20,6 +20,7 @@ OVERRIDE_NAMES = {"strategy": "peft", "max_epochs": "trainer.max_epochs"}
 KEY_ORDER = ("model", "peft", "augmentation", "data", "trainer.max_epochs")
 SMOKE = ("trainer.train_batches", "trainer.eval_batches", "trainer=smoke")  # a trial's leftovers
 DEFAULT_WEIGHTS = "embedded"
+BRACKETS = frozenset("[](){}'\"")
 PLAIN_KEY = re.compile(r"[+~]{0,2}[A-Za-z0-9_][\w./@]*", re.ASCII)
 SWEEP_NAME = re.compile(r"[\w,=+@][\w.,=+@-]*(/[\w,=+@][\w.,=+@-]*)*", re.ASCII)
 
@@ -74,14 +75,18 @@ def cell_of(study: Study, row: Mapping[Any, Any] | pd.Series) -> Cell:
 
 
 def merge_cells(cells: Sequence[Cell]) -> list[Cell]:
-    """Join cells that differ in one key into one with a comma list, as long as the product is exactly the cells."""
+    """Join cells that differ in one key into one with a comma list, as long as the product is exactly the cells.
+
+    Values with brackets or quotes, whose commas are their own, stay apart.
+    """
     merged = list({tuple(sorted(cell.items())): cell for cell in cells}.values())
     keys = list(dict.fromkeys(key for cell in merged for key in cell))
     for key in keys:
         groups: dict[tuple[tuple[str, str], ...], list[Cell]] = {}
         for cell in merged:
             rest = tuple(sorted((name, value) for name, value in cell.items() if name != key))
-            groups.setdefault(rest if key in cell else (*rest, (key, "")), []).append(cell)
+            plain = key in cell and not BRACKETS & set(cell[key])
+            groups.setdefault(rest if plain else (*rest, (key, cell.get(key, ""))), []).append(cell)
         merged = [_joined(group, key) for group in groups.values()]
     return merged
 

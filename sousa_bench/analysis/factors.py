@@ -196,16 +196,17 @@ def _tell_files_apart(table: pd.DataFrame) -> None:
     """Add the file's hash to labels whose runs started from several files. Random weights follow from the seed."""
     if (files := weights_files(table)) is None:
         return
-    several = files.notna() & (files.groupby([table["combination"], table["weights.kind"]]).transform("nunique") > 1)
+    alike = [table[key] for key in ("combination", "weights.kind") if key in table]
+    several = files.notna() & (files.groupby(alike, dropna=False).transform("nunique") > 1)
     table.loc[several, "combination"] += ", weights " + files[several].astype(str).str[:8]
 
 
 def weights_files(table: pd.DataFrame) -> pd.Series | None:
     """The hash of the file of weights that each run started from, none for random ones; None: no run says it."""
-    if "weights.sha256" not in table or "weights.kind" not in table:
+    if "weights.sha256" not in table:
         return None
-    files: pd.Series = table["weights.sha256"].where(table["weights.kind"] != "random")
-    return files
+    files: pd.Series = table["weights.sha256"]
+    return files.where(table["weights.kind"] != "random") if "weights.kind" in table else files
 
 
 def cohort_identity(table: pd.DataFrame) -> pd.DataFrame:

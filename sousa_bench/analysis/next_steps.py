@@ -14,6 +14,7 @@ from sousa_bench.analysis.commands import KEY_ORDER, SMOKE, Cell, cell_of, merge
 from sousa_bench.analysis.factors import BASE_FACTORS, NO_COHORT, counted_rows, no_outcome, shown
 from sousa_bench.analysis.flatten import EVALUATED
 from sousa_bench.analysis.folds import FOLD, fold_counts
+from sousa_bench.analysis.scan import Planned
 from sousa_bench.analysis.study import Study
 
 NEXT_DATA = {
@@ -80,11 +81,16 @@ def next_steps(study: Study, top: int) -> list[Step]:
 
 
 def _commands(study: Study, wanted: Sequence[Wanted]) -> tuple[str, ...]:
-    """As few sweeps as run exactly these cells."""
-    alike: dict[tuple[str, ...], list[Cell]] = {}
+    """As few sweeps as run exactly these cells, each once: where the data lie makes no other run."""
+    once: dict[Any, tuple[Cell, tuple[str, ...]]] = {}
     for item in wanted:
-        cell = item.cell | ({"seed": item.seeds} if item.seeds else {})
-        alike.setdefault(_shared(study, item), []).append(cell)
+        cell, shared = item.cell | ({"seed": item.seeds} if item.seeds else {}), _shared(study, item)
+        run = tuple(sorted(cell.items())), frozenset(one for one in shared if not no_outcome(override_key(one)))
+        if run not in once or len(shared) > len(once[run][1]):
+            once[run] = cell, shared
+    alike: dict[tuple[str, ...], list[Cell]] = {}
+    for cell, shared in once.values():
+        alike.setdefault(shared, []).append(cell)
     lines = [sweep_command(cell, shared) for shared, cells in alike.items() for cell in merge_cells(cells)]
     more = len(lines) - MAX_COMMANDS
     return (*lines[:MAX_COMMANDS], f"# … and {more} more sweeps") if more > 0 else tuple(lines)
@@ -102,14 +108,17 @@ def _shared(study: Study, wanted: Wanted) -> tuple[str, ...]:
 
 
 def _kept(key: str, without: Sequence[str]) -> bool:
-    if any(key == name or key.startswith(f"{name}.") for name in without):
-        return False
-    return key in ("data.root", "data.cache_dir") or not no_outcome(key)
+    return not _inside(key, without) and (key in ("data.root", "data.cache_dir") or not no_outcome(key))
+
+
+def _inside(key: str, names: Sequence[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def _counted(study: Study, cohort: str | None) -> list[int]:
-    """Rows of the runs that say what varied in a cohort."""
-    rows = study.table[counted_rows(study.table)]
+    """Rows of the runs that say what a cohort's were given."""
+    rows = study.table[_own_training(study)]
+    rows = rows[counted_rows(rows)]
     return list(rows.index[rows["cohort"] == cohort])
 
 
@@ -133,29 +142,48 @@ def _not_started(study: Study) -> list[Wanted]:
 def _holes(study: Study) -> list[Wanted]:
     """Cells of the completed runs' crossed levels that have no run at all, for matrices at least half full.
 
-    A cohort is a matrix of its own: no method of a pretraining is missing among those of a comparison beside it.
+    A cohort is a matrix of its own. A trial of the machinery (``experiment=smoke``) is none.
     """
     table = study.table[_own_training(study)]
     done = table[counted_rows(table)]
-    cohorts = [name for name in dict.fromkeys(done["cohort"]) if name != NO_COHORT]
+    rows = {str(name): part for name, part in done.groupby("cohort", sort=False) if name != NO_COHORT}
+    others = table.drop(done.index)
     return [
-        hole for name in cohorts for hole in _cohort_holes(study, name, table[table["cohort"] == name], done["cohort"])
+        hole
+        for name, part in rows.items()
+        if not any(_is_trial(study, row) for row in part.index)
+        for hole in _cohort_holes(study, name, part, others)
     ]
 
 
-def _cohort_holes(study: Study, cohort: str, table: pd.DataFrame, counted: pd.Series) -> Iterator[Wanted]:
+def _is_trial(study: Study, row: int) -> bool:
+    words = study.results.overrides[row] or ()
+    limited = any(study.results.resolved[row].get(key) is not None for key in SMOKE)
+    return limited or any(item == "experiment=smoke" or {item, override_key(item)} & {*SMOKE} for item in words)
+
+
+def _cohort_holes(study: Study, cohort: str, done: pd.DataFrame, others: pd.DataFrame) -> Iterator[Wanted]:
+    """Missing cells of the matrix that the completed runs of a cohort span.
+
+    Args:
+        study: The study.
+        cohort: Its letter.
+        done: Its completed runs.
+        others: Runs of any cohort that have not completed: one that ended early may not say which it belongs to.
+    """
     keys = [*BASE_FACTORS, *study.results.factors]
-    done = table[table.index.isin(counted.index)]
     cells = done[keys].drop_duplicates()
     names = cells.map(shown)
     levels = [list(dict.fromkeys(names[key])) for key in keys]
-    there = set(table[keys].drop_duplicates().map(shown).itertuples(index=False, name=None))
+    settings = {_setting(study, row) for row in done.index}
+    begun = [row for row in others.index if _setting(study, row) in settings]
+    known = pd.concat([cells, others.loc[begun, keys]]).map(shown).drop_duplicates()
+    there = set(known.itertuples(index=False, name=None))
     there = {cell for cell in there if all(value in level for value, level in zip(cell, levels, strict=True))}
     size = int(np.prod([len(values) for values in levels]))
     if size > 2 * len(there) or size == len(there):
         return
     first = {key: dict(zip(names[key], cells[key], strict=True)) for key in keys}
-    planned = [set(job.overrides) for job in study.results.planned]
     seeds = ",".join(str(seed) for seed in _seeds(study, list(done.index)))
     common = {key: done[key].mode(dropna=False).iloc[0] for key in ("data", "max_epochs")}
     common["rows"] = list(done.index)
@@ -166,8 +194,31 @@ def _cohort_holes(study: Study, cohort: str, table: pd.DataFrame, counted: pd.Se
             continue
         row = {key: first[key][value] for key, value in zip(keys, values, strict=True)} | common
         cell = cell_of(study, row)
-        if not any(_choice(cell) <= overrides for overrides in planned):
+        if not any(_stands_for(job, cell) for job in study.results.planned):
             yield Wanted(cell, seeds, cohort)
+
+
+def _setting(study: Study, row: int) -> tuple[str, str, str]:
+    """What a run that ended before it could say its cohort was asked for: data, epochs, weights."""
+    fields = study.table.loc[row]
+    return shown(fields["data"]), shown(fields["max_epochs"]), str(study.results.resolved[row].get("weights"))
+
+
+def _stands_for(job: Planned, cell: Cell) -> bool:
+    """Whether a planned job is a cell's: it asks for the same, or was refused for what the cell asks for, too."""
+    asked = {key: value for key, _, value in (item.partition("=") for item in job.overrides)}
+    if any(asked.get(key) != cell[key] for key in ("model", "peft", "augmentation") if key in cell):
+        return False
+    return job.decision == "refused" or all(_same(asked[key], cell[key]) for key in asked.keys() & cell.keys())
+
+
+def _same(asked: str, values: str) -> bool:
+    """Whether a job's value is the cell's, or one of its comma list: as texts, or as numbers (``1e-3`` is 0.001)."""
+    wanted = (values, *values.split(","))
+    try:
+        return asked in wanted or float(asked) in {float(value) for value in wanted}
+    except ValueError:
+        return False
 
 
 def _choice(cell: Cell) -> set[str]:
@@ -228,18 +279,22 @@ def _promoted(study: Study, top: int) -> list[Wanted]:
     for _, row in _trained(study).head(top).iterrows():
         cell = cell_of(study, row)
         epochs = int(float(cell.get("trainer.max_epochs", 10)))
-        cell["data"] = NEXT_DATA.get(cell.get("data", ""), "full")
-        cell["trainer.max_epochs"] = str(max(20, -(-epochs * 3 // 2)))
-        without = ["data.synthetic"]
+        more = {
+            "data": NEXT_DATA.get(cell.get("data", ""), "full"),
+            "trainer.max_epochs": str(max(20, -(-epochs * 3 // 2))),
+        }
+        without = ["data.synthetic", "data.clips"]
         if all(_from_shipped_weights(study.results.resolved[number]) for number in row["rows"]):
-            cell["weights"] = "official"
-            without.append("model.variant")
-        wanted.append(Wanted(cell, "1,2,3", row["cohort"], tuple(without)))
+            more["weights"] = "official"
+            without += ["model.variant", "model.weights", "init_from"]
+        kept = {key: value for key, value in cell.items() if not _inside(key, without)}
+        wanted.append(Wanted(kept | more, "1,2,3", row["cohort"], tuple(without)))
     return wanted
 
 
 def _from_shipped_weights(resolved: Mapping[str, Any]) -> bool:
-    return resolved.get("weights") == "embedded" and resolved.get("model.checkpoint") is None
+    weights = resolved.get("model.weights", resolved.get("weights"))
+    return weights == "embedded" and resolved.get("model.checkpoint") is None
 
 
 def _longer(study: Study) -> list[Wanted]:

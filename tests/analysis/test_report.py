@@ -175,6 +175,15 @@ def test_merged_cells_are_exactly_the_cells():
     assert sorted(map(str, back)) == sorted(map(str, cells))
 
 
+def test_values_with_commas_of_their_own_are_not_merged():
+    cells = [
+        {"model": "ast", "data.synthetic.split_players": value, "seed": seed}
+        for value in ("[50,10,50]", "[60,10,50]")
+        for seed in ("1", "2")
+    ]
+    assert merge_cells(cells) == [cells[0] | {"seed": "1,2"}, cells[2] | {"seed": "1,2"}]
+
+
 def test_missing_cells_become_commands_that_run_exactly_them(unfinished: Path):
     study = compare(collect([unfinished]))
     step = next(step for step in next_steps(study, 3) if step.title.startswith("Finish"))
@@ -192,35 +201,117 @@ def test_a_hole_in_the_matrix_without_a_manifest(tmp_path: Path):
     )
 
 
+CELLS = tuple(product(("ast", "beats"), ("lora", "ia3")))
+FILL = "Fill the holes in the matrix"
+
+
+class Runs:
+    """A folder of results, written one by one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.count = 0
+
+    def add(self, model: str, strategy: str, *words: str, lack=(), weights="", status="completed", **config) -> None:
+        """Write the next run: ``words`` are more overrides, ``lack`` blocks that it didn't come to."""
+        made = result({"model": model, "strategy": strategy, **config}, accuracy=0.4 + self.count / 50, status=status)
+        made |= {"overrides": [*made["overrides"], *words], "fingerprint": f"run {self.count}"}
+        made["resolved_config"] |= {"weights": weights} if weights else {}
+        made["weights"] |= {"kind": weights} if weights else {}
+        write_result(self.folder / str(self.count), {key: value for key, value in made.items() if key not in lack})
+        self.count += 1
+
+    def plan(self, name: str, *jobs: tuple[str, ...], decision: str = "pending") -> None:
+        """Write a sweep's manifest."""
+        listed = [
+            {"index": number, "fingerprint": f"{name}{number}", "overrides": list(words), "status": decision}
+            | {"folder": f"run{number}", "result": None, "reason": "why"}
+            for number, words in enumerate(jobs, start=1)
+        ]
+        manifest = {"schema_version": 1, "name": name, "total": len(jobs), "process": {}, "processes": []}
+        folder = self.folder / name
+        folder.mkdir(parents=True)
+        write_json(folder / "sweep.json", manifest | {"folder": str(folder), "jobs": listed})
+
+    def steps(self) -> dict[str, tuple[str, ...]]:
+        return steps_of(self.folder)
+
+
 def test_a_hole_is_sought_in_a_cohort_and_keeps_what_its_runs_were_given(tmp_path: Path):
-    """Beside a whole matrix on other data and a pretraining, whose method no comparison lacks."""
-    cells = list(product(("ast", "beats"), ("lora", "ia3")))
-    runs = [({"data": "small"}, cell, ["data.max_duration=4"]) for cell in cells]
-    runs += [({"data": "medium"}, cell, ["data.root=/m", "~note"]) for cell in cells[:3]]
-    runs += [
-        ({"data": "small", "max_epochs": 5}, (model, "full"), ["experiment=pretraining"]) for model in ("ast", "beats")
-    ]
-    for number, (config, (model, strategy), words) in enumerate(runs):
-        made = result({"model": model, "strategy": strategy, **config}, accuracy=0.4 + number / 50)
-        made["overrides"] += words
-        write_result(tmp_path / "multirun" / "s" / str(number), made)
-    steps = steps_of(tmp_path)
-    assert steps["Fill the holes in the matrix"] == (
+    """Beside a whole matrix on other data; a pretraining's method is none that a comparison lacks."""
+    runs = Runs(tmp_path / "multirun" / "s")
+    for cell in CELLS:
+        runs.add(*cell, "data.max_duration=4")
+    for cell in CELLS[:3]:
+        runs.add(*cell, "data.root=/m", "~note", data="medium", seed=7, weights="random")
+    runs.add("ast", "full", "experiment=pretraining", data="medium", seed=7, weights="random")
+    steps = runs.steps()
+    assert steps[FILL] == (
         "python -m sousa_bench.train -m model=beats peft=ia3 augmentation=on data=medium trainer.max_epochs=20 "
-        "seed=42 data.root=/m '~note'",
+        "weights=random seed=7 data.root=/m '~note'",
     )
     promoted = steps["The best 5 on more data, with more epochs"]
     assert all(("/m" in line) == ("data=full" in line) for line in promoted)
     assert all(("data.max_duration=4" in line) == ("data=medium" in line) for line in promoted)
 
 
+@pytest.mark.parametrize("status", ["failed", "running"])
+def test_a_run_that_ended_before_it_said_where_it_belongs_is_no_hole(tmp_path: Path, status: str):
+    runs = Runs(tmp_path)
+    for cell in CELLS:
+        runs.add(*cell, weights="embedded")
+    for cell in CELLS[:3]:
+        runs.add(*cell, weights="official")
+    hole = runs.steps()[FILL]
+    runs.add(*CELLS[3], weights="official", lack=("weights", "data"), status=status)
+    assert FILL not in runs.steps()
+    assert "model=beats peft=ia3" in hole[0]
+    assert "weights=official" in hole[0]
+
+
+def test_a_trial_of_the_machinery_has_no_holes(tmp_path: Path):
+    runs = Runs(tmp_path)
+    for cell in CELLS[:3]:
+        runs.add(*cell, "experiment=smoke", max_epochs=1)
+    assert FILL not in runs.steps()
+
+
+def test_a_job_stands_for_the_hole_that_it_would_fill_and_for_no_other(tmp_path: Path):
+    runs = Runs(tmp_path)
+    for data in ("small", "medium"):
+        for cell in CELLS[: 4 if data == "small" else 3]:
+            runs.add(*cell, data=data)
+    asked = ("model=beats", "peft=ia3", "augmentation=on", "trainer.max_epochs=20", "seed=42")
+    runs.plan("small", (*asked, "data=small"))
+    assert "data=medium" in runs.steps()[FILL][0]
+    runs.plan("medium", (*asked[:3], "trainer.max_epochs=2e1", "seed=42", "data=medium"))
+    assert FILL not in runs.steps()
+
+
+def test_a_pair_that_was_refused_is_no_hole_on_any_data(tmp_path: Path):
+    runs = Runs(tmp_path)
+    for cell in CELLS[:3]:
+        runs.add(*cell, data="medium")
+    runs.plan("small", ("model=beats", "peft=ia3", "augmentation=on", "data=small"), decision="refused")
+    assert FILL not in runs.steps()
+
+
+def test_one_run_is_advised_once_wherever_its_data_lie(tmp_path: Path):
+    runs = Runs(tmp_path)
+    runs.add("ast", "lora", data="mini")
+    runs.add("ast", "lora", "data.root=/d", data="tiny")
+    (command,) = runs.steps()["The best 2 on more data, with more epochs"]
+    assert "data=small" in command
+    assert "data.root=/d" in command
+
+
 def test_what_only_synthetic_clips_and_small_weights_have_is_not_taken_to_real_ones(tmp_path: Path):
-    for number, strategy in enumerate(("lora", "ia3")):
-        made = result({"strategy": strategy, "data": "synthetic"}, accuracy=0.5 + number / 10)
-        made["overrides"] += ["data.synthetic.clips=100", "model.variant=tiny", "data.max_duration=4"]
-        made["resolved_config"] |= {"weights": "embedded"}
-        write_result(tmp_path / str(number), made)
-    (command,) = steps_of(tmp_path)["The best 2 on more data, with more epochs"]
+    runs = Runs(tmp_path)
+    left = ("data.clips.train=40", "model.variant=tiny", "init_from=/run", "model.weights=embedded")
+    for strategy, clips in product(("lora", "ia3"), (100, 200)):
+        words = (f"data.synthetic.clips={clips}", *left, "data.max_duration=4")
+        runs.add("ast", strategy, *words, data="synthetic", weights="embedded", **{"data.synthetic.clips": clips})
+    (command,) = runs.steps()["The best 4 on more data, with more epochs"]
     assert shlex.split(command)[4:] == [
         "model=ast",
         "peft=ia3,lora",
@@ -231,6 +322,19 @@ def test_what_only_synthetic_clips_and_small_weights_have_is_not_taken_to_real_o
         "seed=1,2,3",
         "data.max_duration=4",
     ]
+
+
+def test_the_models_own_kind_of_weights_counts(tmp_path: Path):
+    runs = Runs(tmp_path)
+    for strategy in ("lora", "ia3"):
+        runs.add("ast", strategy, "model.weights=random", weights="embedded")
+    for path in tmp_path.glob("*/result.json"):
+        made = json.loads(path.read_text())
+        made["resolved_config"]["model"]["weights"] = "random"
+        write_json(path, made)
+    (command,) = runs.steps()["The best 2 on more data, with more epochs"]
+    assert "model.weights=random" in command
+    assert "weights=official" not in command
 
 
 def test_what_was_planned_is_commanded_with_its_own_words_alone(tmp_path: Path):

@@ -27,6 +27,9 @@ from sousa_bench.settings import check_values
         ),
         ("weights=random model.checkpoint=MIT/x", r"model\.checkpoint=MIT/x would not be read with weights=random"),
         ("weights=embedded model.weights=random model.checkpoint=x", "would not be read with weights=random"),
+        ("weights=random model.weights=null", "weights=None: there is no such choice"),
+        ("weights=oficial model.weights=random", r"Did you mean weights=official\?"),
+        ("~weights", "can't be resolved: Interpolation key 'weights' not found"),
         ("weights=oficial", r"Did you mean weights=official\?"),
     ],
 )
@@ -37,6 +40,13 @@ def test_refused(config, override, says):
 
 def test_the_defaults_pass(config):
     check_values(config())
+
+
+def test_a_model_of_the_users_own_reads_its_checkpoint_as_it_likes(config):
+    cfg = config("weights=random")
+    with open_dict(cfg):
+        cfg.model = {"_target_": "mine.build", "name": "mine", "checkpoint": "/f.pt"}
+    check_values(cfg)
 
 
 def test_an_experiment_without_its_package_line_is_refused(config):
