@@ -15,14 +15,14 @@ from sousa_bench.analysis.flatten import EVALUATED
 from sousa_bench.analysis.study import Study, compare, lower_is_better
 from sousa_bench.analysis.table import collect
 from sousa_bench.errors import UserError
-from sousa_bench.init_from import is_adalora, trains_all
+from sousa_bench.init_from import KEY, is_adalora, trains_all
 from sousa_bench.result import ADAPTER_FOLDER
 from sousa_bench.sweep.combinations import in_quotes, listed, quoted
 from sousa_bench.sweep.plan import split
 
 SEEDS = 3
 # What belongs to the earlier sweep alone.
-NOT_TAKEN = ("sweep", "resume", "force", "on_error", "n_jobs", "seed", "init_from", "search")
+NOT_TAKEN = ("sweep", "resume", "force", "on_error", "n_jobs", "seed", "search")
 # A trial's limits, which would make the next sweep a trial too.
 LIMITS = ("trainer.train_batches", "trainer.eval_batches")
 # Where data lie: the same for a subset and the whole.
@@ -163,7 +163,7 @@ def _chosen(
             continue
         limit = key in LIMITS or override == "trainer=smoke" or "_target_" in override
         of_old_data = key.startswith("data.") and "data" in new and key not in PLACES
-        if limit or of_old_data or key == "data.fold":  # a fold is a repeat, as a seed is
+        if limit or of_old_data or key in ("data.fold", KEY):  # a fold is a repeat, as a seed is
             dropped.append(override)
         else:
             kept[key] = override
@@ -252,6 +252,6 @@ def _text(study: Study, chosen: Sequence[Chosen], metric: str, left_out: Sequenc
     lines += [f"  {each.score:.4f}  {each.label} ({len(each.rows)} run{'s'[: len(each.rows) > 1]})" for each in chosen]
     if left_out:
         lines.append(
-            f"Left out, since it limits, names code or belongs to the earlier sweep's data: {', '.join(left_out)}"
+            f"Left out, since it limits, names code or belongs to the earlier runs alone: {', '.join(left_out)}"
         )
     return "\n".join(lines)

@@ -135,6 +135,16 @@ def changed(
     return ask
 
 
+def test_what_a_run_began_with_is_left_out_and_said(changed: Any) -> None:
+    def change(result: dict[str, Any]) -> None:
+        result["overrides"] += ["init_from=multirun/zero/run", "n_jobs=2"]
+
+    words, said = changed(change, "--top", "1")
+    assert not any("init_from" in word or "n_jobs" in word for word in words)
+    assert "Left out" in said
+    assert "init_from=multirun/zero/run" in said
+
+
 def test_overrides_go_on_as_they_were_written(changed: Any) -> None:
     def change(result: dict[str, Any]) -> None:
         result["overrides"] += ["+peft.extra=1", "~logger", "++trainer.other='a b'", "peft._target_=mine.Config"]
