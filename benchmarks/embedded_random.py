@@ -1,6 +1,7 @@
 """What the embedded weights are worth: a sweep over both kinds of weights, model by model.
 
-    python -m sousa_bench.train -m model=ast,htsat,beats,efficientat weights=embedded,random sweep=both
+    python -m sousa_bench.train -m model=ast,htsat,beats,efficientat augmentation=off weights=embedded,random \
+        sweep=both
     python benchmarks/embedded_random.py multirun/both
 
 Prints each model's mean test accuracy by weights, and the paired difference with its 95 % interval over players. Runs

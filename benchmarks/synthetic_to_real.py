@@ -1,6 +1,6 @@
 """Train on synthetic clips alone, test on real ones.
 
-    python benchmarks/synthetic_to_real.py ../shared/sousa_sample/generator --clips 3000 --epochs 8
+    python benchmarks/synthetic_to_real.py /data/rudiments --clips 3000 --epochs 8
 
 Prints top-1 and top-5 accuracy on every clip of the real folder (any layout that `data.root` takes), beside chance and
 with one-sided binomial p-values.

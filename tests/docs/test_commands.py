@@ -10,6 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = Path(os.environ.get("SOUSA_SAMPLE", ROOT.parent / "shared" / "sousa_sample"))
@@ -50,6 +53,53 @@ def shortened(command: str) -> list[str]:
         if "weights=official" in words:  # no hub here: the small variant with random weights stands in
             words[words.index("weights=official")] = "weights=random"
     return [sys.executable, *words]
+
+
+ANY_COMMAND = re.compile(r"python -m sousa_bench\.(?:train|pretrain) +[^`\n]+")
+BLANK = re.compile(r"…|<\w+>")  # whatever the reader puts there
+NO_CONFIG = re.compile(r"KEY=|\[-m\]|--config-dir")  # a pattern of a command; configs elsewhere
+LAUNCHED = ("hydra", "search")  # what the front end adds groups for
+
+
+def overrides_in_text() -> list[tuple[str, str]]:
+    """(page, words) of every training command on any page, in whatever block, and in the heads of the configs."""
+    found = []
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "conf").rglob("*.yaml"))]
+    for page in pages:
+        for command in ANY_COMMAND.findall(page.read_text().replace("\\\n", " ")):
+            found.append((str(page.relative_to(ROOT)), command.split("  ")[0].split(" #")[0].strip()))
+    return list(dict.fromkeys(found))
+
+
+def first_value(override: Override) -> str | None:
+    """The override with the first of its values; None for a search over an interval."""
+    if not override.is_sweep_override():
+        return override.input_line
+    if not (override.is_choice_sweep() or override.is_range_sweep()):
+        return None
+    return f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
+
+
+def test_every_override_in_the_text_is_one_that_hydra_takes():
+    parser, composed, problems = OverridesParser.create(), set(), []
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        for page, command in overrides_in_text():
+            if NO_CONFIG.search(command):
+                continue
+            words = [
+                w
+                for w in shlex.split(BLANK.sub("x", command))[3:]
+                if ("=" in w or w[0] == "~") and not w.startswith(LAUNCHED)
+            ]
+            try:
+                first = frozenset(filter(None, map(first_value, parser.parse_overrides(words))))
+                if first not in composed:
+                    compose("config", sorted(first))
+                    composed.add(first)
+            except Exception as error:
+                problems.append(f"{page}: {command}\n    {error}")
+    assert len(composed) > 80
+    assert not problems, "\n".join(problems)
 
 
 @pytest.mark.slow

@@ -6,8 +6,8 @@ GENERATOR_VERSION = "2"
 """Raised by every change that changes a clip's samples or labels: caches of older versions are then not reused."""
 
 SAMPLE_RATE = 32_000
-"""Native rate in Hz. The highest rate that any of the four models takes (HTS-AT and EfficientAT; AST and BEATs take
-16 kHz, an exact half), so no clip is ever upsampled and none carries samples that nobody reads."""
+"""Native rate in Hz. What HTS-AT and EfficientAT take; AST and BEATs take 16 kHz, an exact half. Only CLAP's HTS-AT, at
+48 kHz, has its clips upsampled."""
 
 TARGET_SECONDS = 4.0
 """Clips hold the whole number of cycles that comes nearest to this length (SOUSA's fixed duration)."""
