@@ -116,7 +116,7 @@ def test_a_run_that_hangs_is_timed_out(command: Command, fault: str, phase: str)
     words, healed = with_fault(command, fault, "timeout=1.5", "hydra.launcher.grace=0.5", phase=phase)
     started = time.monotonic()
     command(*words, code=1)
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
     assert command.statuses() == {1: "completed", 2: "timeout", 3: "completed"}
     failed = command.results()[2]
     assert failed["error"] == "exceeded timeout of 1.5 seconds"
@@ -165,7 +165,7 @@ def test_sigkill_of_the_supervisor(command: Command) -> None:
     run = running(command, 2)
     process.kill()
     process.wait()
-    until(lambda: not command.processes(), 5)
+    until(lambda: not command.processes())
     assert not alive(run)
     assert command.statuses()[1] == "completed"
     assert command.statuses()[2] == "running"  # by a process that is gone
@@ -179,7 +179,7 @@ def test_sigkill_of_the_supervisor_while_a_run_hangs_in_c(command: Command) -> N
     until(lambda: 2 in command.statuses() and "fault" in (command.of(2) / "run.log").read_text())
     process.kill()
     process.wait()
-    until(lambda: not command.processes(), 5)
+    until(lambda: not command.processes())
     check_one_resume_completes(command, words, healed)
 
 
@@ -191,7 +191,7 @@ def test_sigkill_of_supervisor_and_server_at_once(command: Command) -> None:
         if pid != run:
             os.kill(pid, signal.SIGKILL)
     process.wait()
-    until(lambda: not command.processes(), 5)
+    until(lambda: not command.processes())
     check_one_resume_completes(command, words)
 
 
@@ -264,7 +264,7 @@ def test_a_screen_that_nobody_reads_stops_no_timeout(command: Command) -> None:
     process = command.start(*words, "n_jobs=1")
     until(lambda: command.statuses() == {1: "completed", 2: "timeout", 3: "completed"}, 40)
     assert process.poll() is None  # it waits for its reader, with everything done
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "2 of 3 runs completed" in output
     check_one_resume_completes(command, words, healed)
@@ -309,7 +309,7 @@ def test_a_sweep_keeps_the_checkpoint_of_another_that_was_interrupted_meanwhile(
     early = command.start(*words[:2], "seed=2", *words[3:])
     running(command, 2, step=20)
     interrupt(early)
-    early.communicate(timeout=20)
+    early.communicate(timeout=60)
     output, _ = late.communicate(timeout=60)
     assert late.returncode == 0, output
     assert output.count("from step 0") == 1, output
@@ -335,7 +335,7 @@ def test_sigkill_of_the_whole_process_group(command: Command) -> None:
     running(command, 3)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    until(lambda: not command.processes(), 5)
+    until(lambda: not command.processes())
     check_one_resume_completes(command, words)
 
 
@@ -344,7 +344,7 @@ def test_ctrl_c_saves_and_says_so(command: Command) -> None:
     process = command.start(*words)
     running(command, 2, step=5)
     interrupt(process)
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert command.statuses() == {1: "completed", 2: "interrupted"}
     assert "1 of 3 runs completed" in output
@@ -364,7 +364,7 @@ def test_ctrl_c_twice_ends_at_once(command: Command) -> None:
     assert process.poll() is None  # it waits for a run that can't hear
     started = time.monotonic()
     interrupt(process)
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=60)
     assert time.monotonic() - started < 5
     assert process.returncode == 130, output
     assert command.statuses() == {1: "completed", 2: "interrupted"}
@@ -377,9 +377,9 @@ def test_ctrl_c_before_anything_runs(command: Command) -> None:
     process = command.start("-m", "sweep=a", "seed=1,2,3")
     until(lambda: servers(command, process))  # from here on the command is in charge of its signals
     interrupt(process)
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
-    until(lambda: not command.processes(), 5)
+    until(lambda: not command.processes())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -388,7 +388,7 @@ def test_other_signals_to_the_supervisor(command: Command, number: signal.Signal
     process = command.start(*words)
     running(command, 1)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + number, output
     assert command.statuses() == {1: "interrupted"}
     check_one_resume_completes(command, words)
@@ -398,7 +398,7 @@ def test_ctrl_c_of_a_single_run(command: Command) -> None:
     process = command.start("seed=1", *SLOW)
     until(lambda: list(command.folder.glob("outputs/*/checkpoints/last.json")))
     interrupt(process)
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     [path] = command.folder.glob("outputs/*/result.json")
     assert json.loads(path.read_text())["status"] == "interrupted"
