@@ -39,6 +39,9 @@ def check_one_resume_completes(command: Command, words: list[str], healed: Path 
         healed.touch()
     output = command(*words)
     assert set(command.statuses().values()) == {"completed"}
+    assert len(command.bytes_of()) == len(
+        list(command.folder.glob("multirun/**/result.json"))
+    )  # of several models, too
     assert {path: path.read_bytes() for path in before} == before
     assert command.processes() == []
     return output

@@ -58,11 +58,11 @@ class Command:
         return found
 
     def results(self) -> dict[int, dict[str, Any]]:
-        """Results below the folder by seed, of which each has one: a resume that began another run fails here."""
-        found = [json.loads(path.read_text()) for path in self.folder.glob("multirun/**/result.json")]
-        by_seed = {result["config"]["seed"]: result for result in found}
-        assert len(by_seed) == len(found), "a seed has two results"
-        return by_seed
+        """Results below the folder by seed; a resume that began another run of the same choices fails here."""
+        paths = list(self.folder.glob("multirun/**/result.json"))
+        choices = {path.parent.with_name(path.parent.name.rpartition("_")[0]) for path in paths}  # all but the hash
+        assert len(choices) == len(paths), f"one run has two results: {sorted(map(str, paths))}"
+        return {result["config"]["seed"]: result for result in map(json.loads, map(Path.read_text, paths))}
 
     def statuses(self) -> dict[int, str]:
         return {seed: result["status"] for seed, result in sorted(self.results().items())}
