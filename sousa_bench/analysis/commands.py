@@ -45,10 +45,10 @@ def retry_command(study: Study, row: int) -> str:
 
 
 def sweep_command(cell: Cell, shared: Sequence[str] = ()) -> str:
-    """The sweep that runs a cell, with further overrides whose keys the cell doesn't have."""
+    """The sweep that runs a cell, with further overrides."""
     order = sorted(cell, key=lambda key: (KEY_ORDER.index(key) if key in KEY_ORDER else 50 + (key == "seed"), key))
     own = [f"{key}={cell[key]}" if cell[key] or not key.startswith("~") else key for key in order]
-    return _command([*own, *(item for item in shared if override_key(item) not in cell)], ["-m"])
+    return _command([*own, *shared], ["-m"])
 
 
 def override_key(override: str) -> str:
@@ -64,7 +64,8 @@ def cell_of(study: Study, row: Mapping[Any, Any] | pd.Series) -> Cell:
         if value is None or value != value or key in SMOKE:
             continue
         name = OVERRIDE_NAMES.get(key, key)
-        cell[name] = ("on" if value else "off") if key == "augmentation" else _spelled(value)
+        given = _given(study, row, key) if key in study.results.factors else None
+        cell[name] = ("on" if value else "off") if key == "augmentation" else given or _spelled(value)
     if row.get("of_folds"):
         cell[FOLD] = ",".join(f"{number}/{row['of_folds']}" for number in range(1, row["of_folds"] + 1))
     if "weights" not in cell and "rows" in row:
@@ -72,6 +73,15 @@ def cell_of(study: Study, row: Mapping[Any, Any] | pd.Series) -> Cell:
         if len(named) == 1 and isinstance(weights := named.pop(), str) and weights != DEFAULT_WEIGHTS:
             cell["weights"] = _quoted(weights)
     return cell
+
+
+def _given(study: Study, row: Mapping[Any, Any] | pd.Series, key: str) -> str | None:
+    """A key's value as all runs of a combination were given it, which for a list says more than the table's text."""
+    if "rows" not in row:
+        return None
+    words = [dict(item.partition("=")[::2] for item in study.results.overrides[number] or ()) for number in row["rows"]]
+    values = {each.get(key) for each in words}
+    return values.pop() if len(values) == 1 else None
 
 
 def merge_cells(cells: Sequence[Cell]) -> list[Cell]:

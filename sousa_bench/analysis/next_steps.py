@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from sousa_bench.analysis.commands import KEY_ORDER, SMOKE, Cell, cell_of, merge_cells, override_key, sweep_command
-from sousa_bench.analysis.factors import BASE_FACTORS, NO_COHORT, counted_rows, no_outcome, shown
+from sousa_bench.analysis.factors import BASE_FACTORS, NO_COHORT, cohort_identity, counted_rows, no_outcome, shown
 from sousa_bench.analysis.flatten import EVALUATED
 from sousa_bench.analysis.folds import FOLD, fold_counts
 from sousa_bench.analysis.scan import Planned
@@ -25,6 +25,7 @@ NEXT_DATA = {
     "medium": "full",
     "full": "full",
 }
+PLACES = ("data.root", "data.cache_dir")
 WANTED_SEEDS = 3
 MAX_COMMANDS = 20
 
@@ -66,34 +67,42 @@ def next_steps(study: Study, top: int) -> list[Step]:
     if study.at_chance:
         title = "No run is above chance: before more runs, make one learn, such as by more epochs or official weights"
         return [step for step in (planned, Step(title, _commands(study, _longer(study)))) if step.commands]
-    best = min(top, len(_trained(study)))
+    promoted = _promoted(study, top)
+    best = len({tuple(sorted(item.cell.items())) for item in promoted})
     steps = [
         planned,
         Step("Finish the cross-validations", _commands(study, _missing_folds(study))),
         Step("Fill the holes in the matrix", _commands(study, _holes(study))),
         Step("More seeds for what is undecided", _commands(study, _more_seeds(study))),
-        Step(
-            f"The best {best if best > 1 else 'one'} on more data, with more epochs",
-            _commands(study, _promoted(study, top)),
-        ),
+        Step(f"The best {best if best > 1 else 'one'} on more data, with more epochs", _commands(study, promoted)),
     ]
     return [step for step in steps if step.commands]
 
 
 def _commands(study: Study, wanted: Sequence[Wanted]) -> tuple[str, ...]:
-    """As few sweeps as run exactly these cells, each once: where the data lie makes no other run."""
-    once: dict[Any, tuple[Cell, tuple[str, ...]]] = {}
-    for item in wanted:
-        cell, shared = item.cell | ({"seed": item.seeds} if item.seeds else {}), _shared(study, item)
-        run = tuple(sorted(cell.items())), frozenset(one for one in shared if not no_outcome(override_key(one)))
-        if run not in once or len(shared) > len(once[run][1]):
-            once[run] = cell, shared
+    """As few sweeps as run exactly these cells, each once."""
     alike: dict[tuple[str, ...], list[Cell]] = {}
-    for cell, shared in once.values():
+    for cell, shared in _once(study, wanted):
         alike.setdefault(shared, []).append(cell)
     lines = [sweep_command(cell, shared) for shared, cells in alike.items() for cell in merge_cells(cells)]
     more = len(lines) - MAX_COMMANDS
     return (*lines[:MAX_COMMANDS], f"# … and {more} more sweeps") if more > 0 else tuple(lines)
+
+
+def _once(study: Study, wanted: Sequence[Wanted]) -> list[tuple[Cell, tuple[str, ...]]]:
+    """Cells with what else they are given; of those that differ in saying where the data lie, the one that says it."""
+    found: dict[Any, list[tuple[Cell, tuple[str, ...]]]] = {}
+    given = {(item.like, item.without): _shared(study, item) for item in wanted}
+    for item in wanted:
+        cell = item.cell | ({"seed": item.seeds} if item.seeds else {})
+        shared = tuple(one for one in given[item.like, item.without] if override_key(one) not in cell)
+        places = {one for one in shared if override_key(one) in PLACES}
+        same = found.setdefault((tuple(sorted(cell.items())), frozenset(shared) - places), [])
+        others = [{one for one in there if override_key(one) in PLACES} for _, there in same]
+        if not any(places <= there for there in others):
+            same[:] = [one for one, there in zip(same, others, strict=True) if not there <= places]
+            same.append((cell, shared))
+    return [one for group in found.values() for one in group]
 
 
 def _shared(study: Study, wanted: Wanted) -> tuple[str, ...]:
@@ -108,7 +117,7 @@ def _shared(study: Study, wanted: Wanted) -> tuple[str, ...]:
 
 
 def _kept(key: str, without: Sequence[str]) -> bool:
-    return not _inside(key, without) and (key in ("data.root", "data.cache_dir") or not no_outcome(key))
+    return not _inside(key, without) and (key in PLACES or not no_outcome(key))
 
 
 def _inside(key: str, names: Sequence[str]) -> bool:
@@ -116,10 +125,13 @@ def _inside(key: str, names: Sequence[str]) -> bool:
 
 
 def _counted(study: Study, cohort: str | None) -> list[int]:
-    """Rows of the runs that say what a cohort's were given."""
-    rows = study.table[_own_training(study)]
-    rows = rows[counted_rows(rows)]
-    return list(rows.index[rows["cohort"] == cohort])
+    """Rows of the runs that say what a cohort's were given: those that were trained to be compared, or all."""
+    own = study.table[_own_training(study)]
+    for rows in (own, study.table):
+        rows = rows[counted_rows(rows)]
+        if (rows["cohort"] == cohort).any():
+            return list(rows.index[rows["cohort"] == cohort])
+    return []
 
 
 def _seeds(study: Study, rows: Sequence[int]) -> list[int]:
@@ -142,42 +154,50 @@ def _not_started(study: Study) -> list[Wanted]:
 def _holes(study: Study) -> list[Wanted]:
     """Cells of the completed runs' crossed levels that have no run at all, for matrices at least half full.
 
-    A cohort is a matrix of its own. A trial of the machinery (``experiment=smoke``) is none.
+    A cohort is a matrix of its own. Trials of the machinery (``experiment=smoke``) have no part in one.
     """
     table = study.table[_own_training(study)]
+    table = table[np.array([not _is_trial(study, row) for row in table.index], dtype=bool)]
     done = table[counted_rows(table)]
-    rows = {str(name): part for name, part in done.groupby("cohort", sort=False) if name != NO_COHORT}
-    others = table.drop(done.index)
-    return [
-        hole
-        for name, part in rows.items()
-        if not any(_is_trial(study, row) for row in part.index)
-        for hole in _cohort_holes(study, name, part, others)
-    ]
+    begun = table.drop(done.index)
+    unsure = set(begun.index[(cohort_identity(study.table).loc[begun.index] == "").any(axis=1)])
+    settings = _settings(study)
+    holes: list[Wanted] = []
+    for name, part in done.groupby("cohort", sort=False):
+        if name == NO_COHORT:
+            continue
+        asked = {settings[row] for row in part.index}
+        mine = [
+            row
+            for row in begun.index
+            if begun.loc[row, "cohort"] == name or (row in unsure and any(_agree(settings[row], one) for one in asked))
+        ]
+        holes += _cohort_holes(study, str(name), part, begun.loc[mine])
+    return holes
 
 
 def _is_trial(study: Study, row: int) -> bool:
-    words = study.results.overrides[row] or ()
-    limited = any(study.results.resolved[row].get(key) is not None for key in SMOKE)
-    return limited or any(item == "experiment=smoke" or {item, override_key(item)} & {*SMOKE} for item in words)
+    resolved, words = study.results.resolved[row], study.results.overrides[row] or ()
+    if any(key in resolved for key in SMOKE):
+        return any(resolved.get(key) is not None for key in SMOKE)
+    given = {override_key(item): item for item in words if item[:1] != "~" and not item.endswith("=null")}
+    return any(item in (*SMOKE, "experiment=smoke") or key in SMOKE for key, item in given.items())
 
 
-def _cohort_holes(study: Study, cohort: str, done: pd.DataFrame, others: pd.DataFrame) -> Iterator[Wanted]:
+def _cohort_holes(study: Study, cohort: str, done: pd.DataFrame, begun: pd.DataFrame) -> Iterator[Wanted]:
     """Missing cells of the matrix that the completed runs of a cohort span.
 
     Args:
         study: The study.
         cohort: Its letter.
         done: Its completed runs.
-        others: Runs of any cohort that have not completed: one that ended early may not say which it belongs to.
+        begun: Runs that have not completed and are, or may be, of this cohort.
     """
     keys = [*BASE_FACTORS, *study.results.factors]
     cells = done[keys].drop_duplicates()
     names = cells.map(shown)
     levels = [list(dict.fromkeys(names[key])) for key in keys]
-    settings = {_setting(study, row) for row in done.index}
-    begun = [row for row in others.index if _setting(study, row) in settings]
-    known = pd.concat([cells, others.loc[begun, keys]]).map(shown).drop_duplicates()
+    known = pd.concat([names, begun[keys].map(shown)]).drop_duplicates()
     there = set(known.itertuples(index=False, name=None))
     there = {cell for cell in there if all(value in level for value, level in zip(cell, levels, strict=True))}
     size = int(np.prod([len(values) for values in levels]))
@@ -185,6 +205,7 @@ def _cohort_holes(study: Study, cohort: str, done: pd.DataFrame, others: pd.Data
         return
     first = {key: dict(zip(names[key], cells[key], strict=True)) for key in keys}
     seeds = ",".join(str(seed) for seed in _seeds(study, list(done.index)))
+    jobs = [*study.results.waiting(), *(job for job in study.results.planned if job.decision == "refused")]
     common = {key: done[key].mode(dropna=False).iloc[0] for key in ("data", "max_epochs")}
     common["rows"] = list(done.index)
     counts = fold_counts(done)
@@ -194,31 +215,45 @@ def _cohort_holes(study: Study, cohort: str, done: pd.DataFrame, others: pd.Data
             continue
         row = {key: first[key][value] for key, value in zip(keys, values, strict=True)} | common
         cell = cell_of(study, row)
-        if not any(_stands_for(job, cell) for job in study.results.planned):
+        if not any(_stands_for(job, cell) for job in jobs):
             yield Wanted(cell, seeds, cohort)
 
 
-def _setting(study: Study, row: int) -> tuple[str, str, str]:
-    """What a run that ended before it could say its cohort was asked for: data, epochs, weights."""
-    fields = study.table.loc[row]
-    return shown(fields["data"]), shown(fields["max_epochs"]), str(study.results.resolved[row].get("weights"))
+def _settings(study: Study) -> list[tuple[str | None, ...]]:
+    """What each run was asked for, if it ended before it could say its cohort: data, epochs, folds, weights."""
+    table = study.table
+    weights = [None if (named := each.get("weights")) is None else str(named) for each in study.results.resolved]
+    columns = (table["data"].map(shown), table["max_epochs"].map(shown), fold_counts(table).map(str), weights)
+    return list(zip(*columns, strict=True))
+
+
+def _agree(one: tuple[str | None, ...], other: tuple[str | None, ...]) -> bool:
+    return all(mine is None or theirs is None or mine == theirs for mine, theirs in zip(one, other, strict=True))
 
 
 def _stands_for(job: Planned, cell: Cell) -> bool:
-    """Whether a planned job is a cell's: it asks for the same, or was refused for what the cell asks for, too."""
-    asked = {key: value for key, _, value in (item.partition("=") for item in job.overrides)}
-    if any(asked.get(key) != cell[key] for key in ("model", "peft", "augmentation") if key in cell):
-        return False
-    return job.decision == "refused" or all(_same(asked[key], cell[key]) for key in asked.keys() & cell.keys())
+    """Whether a job that has no result is a cell's: a key that it doesn't name may have the cell's value.
+
+    One that was refused stands for the cell on any data, unless it was refused for words that the cell doesn't have.
+    """
+    asked = {override_key(item): item.partition("=")[2] for item in job.overrides}
+    if job.decision == "refused":
+        asked = {key: value for key, value in asked.items() if key.split(".")[0] in ("model", "peft", "weights")}
+        return bool(asked) and all(key in cell and _same(value, cell[key]) for key, value in asked.items())
+    return all(_same(asked[key], cell[key]) for key in asked.keys() & cell.keys())
 
 
 def _same(asked: str, values: str) -> bool:
     """Whether a job's value is the cell's, or one of its comma list: as texts, or as numbers (``1e-3`` is 0.001)."""
     wanted = (values, *values.split(","))
+    return asked in wanted or (_number(asked) is not None and _number(asked) in map(_number, wanted))
+
+
+def _number(text: str) -> float | None:
     try:
-        return asked in wanted or float(asked) in {float(value) for value in wanted}
+        return float(text)
     except ValueError:
-        return False
+        return None
 
 
 def _choice(cell: Cell) -> set[str]:
@@ -299,7 +334,8 @@ def _from_shipped_weights(resolved: Mapping[str, Any]) -> bool:
 
 def _longer(study: Study) -> list[Wanted]:
     """The first combination on the same data with three times the epochs, once."""
-    row = study.combinations.iloc[0]
+    trained = _trained(study)
+    row = (trained if len(trained) else study.combinations).iloc[0]
     cell = cell_of(study, row)
     if FOLD in cell:
         cell[FOLD] = cell[FOLD].split(",")[0]

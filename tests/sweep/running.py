@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 APP = [sys.executable, str(ROOT / "tests" / "sweep" / "app.py")]
+
+
+HASH = re.compile(r"_[0-9a-f]{8}(_\d+)?$")  # the end of a run folder's name, and of another one for the same run
 
 
 class Command:
@@ -60,7 +64,7 @@ class Command:
     def results(self) -> dict[int, dict[str, Any]]:
         """Results below the folder by seed; a resume that began another run of the same choices fails here."""
         paths = list(self.folder.glob("multirun/**/result.json"))
-        choices = {path.parent.with_name(path.parent.name.rpartition("_")[0]) for path in paths}  # all but the hash
+        choices = {path.parent.with_name(HASH.sub("", path.parent.name)) for path in paths}
         assert len(choices) == len(paths), f"one run has two results: {sorted(map(str, paths))}"
         return {result["config"]["seed"]: result for result in map(json.loads, map(Path.read_text, paths))}
 
