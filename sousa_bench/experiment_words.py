@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from sousa_bench.analysis.flatten import leaves
 from sousa_bench.composing import composed
 from sousa_bench.errors import ConfigError, UserError
+from sousa_bench.overrides import split
 from sousa_bench.sweep.combinations import literal
-from sousa_bench.sweep.plan import split
 
 
 def spelled_out(overrides: Sequence[str], resolved: Mapping[str, Any], config_folder: Path | None) -> list[str]:

@@ -16,9 +16,9 @@ from sousa_bench.analysis.study import Study, compare, lower_is_better
 from sousa_bench.analysis.table import collect
 from sousa_bench.errors import UserError
 from sousa_bench.init_from import KEY, is_adalora, trains_all
+from sousa_bench.overrides import quoted, split
 from sousa_bench.result import ADAPTER_FOLDER
-from sousa_bench.sweep.combinations import in_quotes, listed, quoted
-from sousa_bench.sweep.plan import split
+from sousa_bench.sweep.combinations import in_quotes, listed
 
 SEEDS = 3
 # What belongs to the earlier sweep alone.

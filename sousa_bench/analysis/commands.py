@@ -14,6 +14,7 @@ from sousa_bench.analysis.factors import BASE_FACTORS, shown
 from sousa_bench.analysis.folds import FOLD
 from sousa_bench.analysis.scan import ROOT_NAMES
 from sousa_bench.analysis.study import Study
+from sousa_bench.overrides import quoted
 
 TRAIN = "python -m sousa_bench.train"
 OVERRIDE_NAMES = {"strategy": "peft", "max_epochs": "trainer.max_epochs"}
@@ -51,11 +52,6 @@ def sweep_command(cell: Cell, shared: Sequence[str] = ()) -> str:
     return _command([*own, *shared], ["-m"])
 
 
-def override_key(override: str) -> str:
-    """The key of an override, without ``+`` or ``~``."""
-    return override.lstrip("+~").partition("=")[0]
-
-
 def cell_of(study: Study, row: Mapping[Any, Any] | pd.Series) -> Cell:
     """A combination's Hydra overrides, settings included."""
     cell: Cell = {}
@@ -71,7 +67,7 @@ def cell_of(study: Study, row: Mapping[Any, Any] | pd.Series) -> Cell:
     if "weights" not in cell and "rows" in row:
         named = {study.results.resolved[number].get("weights") for number in row["rows"]}
         if len(named) == 1 and isinstance(weights := named.pop(), str) and weights != DEFAULT_WEIGHTS:
-            cell["weights"] = _quoted(weights)
+            cell["weights"] = quoted(weights)
     return cell
 
 
@@ -121,7 +117,7 @@ def _home(fields: pd.Series) -> list[str]:
     if sweep.parts[-len(parts) :] != parts:
         return []
     root = sweep.parents[len(parts) - 1]
-    where = [] if root.name == ROOT_NAMES[0] else [f"hydra.sweep.dir={_quoted(str(root))}"]
+    where = [] if root.name == ROOT_NAMES[0] else [f"hydra.sweep.dir={quoted(str(root))}"]
     return ["-m", f"sweep={name}", *where]
 
 
@@ -135,13 +131,6 @@ def _is_safe(override: str) -> bool:
     if not PLAIN_KEY.fullmatch(key) or not (sign or key.startswith("~")) or "_target_" in override:
         return False
     return not key.lstrip("+~").startswith("hydra.")
-
-
-def _quoted(text: str) -> str:
-    """A text as Hydra's grammar reads it back."""
-    if re.fullmatch(r"[\w./@+-]+", text, re.ASCII):
-        return text
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _spelled(value: Any) -> str:

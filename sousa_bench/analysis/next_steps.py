@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sousa_bench.analysis.commands import KEY_ORDER, SMOKE, Cell, cell_of, merge_cells, override_key, sweep_command
+from sousa_bench.analysis.commands import KEY_ORDER, SMOKE, Cell, cell_of, merge_cells, sweep_command
 from sousa_bench.analysis.factors import BASE_FACTORS, NO_COHORT, cohort_identity, counted_rows, no_outcome, shown
 from sousa_bench.analysis.flatten import EVALUATED
 from sousa_bench.analysis.folds import FOLD, fold_counts
 from sousa_bench.analysis.scan import Planned
 from sousa_bench.analysis.study import Study
+from sousa_bench.overrides import split
 
 NEXT_DATA = {
     "tiny": "small",
@@ -95,10 +96,10 @@ def _once(study: Study, wanted: Sequence[Wanted]) -> list[tuple[Cell, tuple[str,
     given = {(item.like, item.without): _shared(study, item) for item in wanted}
     for item in wanted:
         cell = item.cell | ({"seed": item.seeds} if item.seeds else {})
-        shared = tuple(one for one in given[item.like, item.without] if override_key(one) not in cell)
-        places = {one for one in shared if override_key(one) in PLACES}
+        shared = tuple(one for one in given[item.like, item.without] if split(one)[0] not in cell)
+        places = {one for one in shared if split(one)[0] in PLACES}
         same = found.setdefault((tuple(sorted(cell.items())), frozenset(shared) - places), [])
-        others = [{one for one in there if override_key(one) in PLACES} for _, there in same]
+        others = [{one for one in there if split(one)[0] in PLACES} for _, there in same]
         if not any(places <= there for there in others):
             same[:] = [one for one, there in zip(same, others, strict=True) if not there <= places]
             same.append((cell, shared))
@@ -113,7 +114,7 @@ def _shared(study: Study, wanted: Wanted) -> tuple[str, ...]:
         return ()
     own = {*KEY_ORDER, "seed", FOLD, "sweep", *study.results.factors, "experiment", *SMOKE}
     common = [item for item in lists[0] if item not in SMOKE and all(item in other for other in lists)]
-    return tuple(item for item in common if (key := override_key(item)) not in own and _kept(key, wanted.without))
+    return tuple(item for item in common if (key := split(item)[0]) not in own and _kept(key, wanted.without))
 
 
 def _kept(key: str, without: Sequence[str]) -> bool:
@@ -180,7 +181,7 @@ def _is_trial(study: Study, row: int) -> bool:
     resolved, words = study.results.resolved[row], study.results.overrides[row] or ()
     if any(key in resolved for key in SMOKE):
         return any(resolved.get(key) is not None for key in SMOKE)
-    given = {override_key(item): item for item in words if item[:1] != "~" and not item.endswith("=null")}
+    given = {split(item)[0]: item for item in words if item[:1] != "~" and not item.endswith("=null")}
     return any(item in (*SMOKE, "experiment=smoke") or key in SMOKE for key, item in given.items())
 
 
@@ -236,7 +237,7 @@ def _stands_for(job: Planned, cell: Cell) -> bool:
 
     One that was refused stands for the cell on any data, unless it was refused for words that the cell doesn't have.
     """
-    asked = {override_key(item): item.partition("=")[2] for item in job.overrides}
+    asked = dict(map(split, job.overrides))
     if job.decision == "refused":
         asked = {key: value for key, value in asked.items() if key.split(".")[0] in ("model", "peft", "weights")}
         return bool(asked) and all(key in cell and _same(value, cell[key]) for key, value in asked.items())
@@ -262,7 +263,7 @@ def _choice(cell: Cell) -> set[str]:
 
 def _own_training(study: Study) -> pd.Series:
     """Which rows were trained to be compared: no evaluations of finished runs, no pretraining."""
-    own = [not {"experiment=pretraining"} & set(overrides or ()) for overrides in study.results.overrides]
+    own = ["experiment=pretraining" not in (overrides or ()) for overrides in study.results.overrides]
     trained = pd.Series(own, study.table.index, dtype=bool)
     return trained & study.table[EVALUATED].isna() if EVALUATED in study.table else trained
 

@@ -12,11 +12,11 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Overrid
 from omegaconf import DictConfig, OmegaConf
 
 from sousa_bench.errors import ConfigError
+from sousa_bench.overrides import split
 from sousa_bench.settings import check_values
 from sousa_bench.sweep.combinations import literal
 from sousa_bench.sweep.compose import compose
 from sousa_bench.sweep.fingerprint import fingerprint, outcome_config
-from sousa_bench.sweep.plan import split
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sousa_bench.errors import ConfigError
-from sousa_bench.sweep.plan import split
+from sousa_bench.overrides import quoted, split
 
 KEY = "hydra.sweeper.combinations"
 
@@ -54,13 +53,6 @@ def check_apart(combinations: Sequence[Sequence[str]], words: Sequence[str]) -> 
     own = keys_of(combinations)
     if both := next((split(word)[0] for word in words if split(word)[0] in own), None):
         raise ConfigError(f"{both}: set both in {KEY} and on the command line; leave out one")
-
-
-def quoted(text: str) -> str:
-    """A text as Hydra's grammar reads it back."""
-    if re.fullmatch(r"[\w./@+-]+", text, re.ASCII):
-        return text
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def literal(value: Any) -> str:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 import sousa_bench
 from sousa_bench import init_from
 from sousa_bench.errors import ConfigError
+from sousa_bench.overrides import split
 from sousa_bench.settings import check_values
 from sousa_bench.sweep import record
 from sousa_bench.sweep.fingerprint import fingerprint, run_name
@@ -168,12 +169,6 @@ def varied_keys(overrides: Sequence[Sequence[str]]) -> list[str]:
     return [
         key for key, seen in values.items() if len(seen) > 1 and key not in fixed and not key.startswith("lineage.")
     ]
-
-
-def split(override: str) -> tuple[str, str]:
-    """Key, without Hydra's ``+`` and ``~``, and value of an override."""
-    key, _, value = override.partition("=")
-    return key.lstrip("+~"), value
 
 
 def _value(config: DictConfig, key: str, overrides: Sequence[str]) -> Any:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, OmegaConf
 
 from sousa_bench.errors import ConfigError
+from sousa_bench.overrides import quoted
 from sousa_bench.sweep import record
-from sousa_bench.sweep.combinations import quoted
 from sousa_bench.sweep.conclude import score
 from sousa_bench.sweep.job import Job, Outcome
 from sousa_bench.sweep.known import ROOTS
