@@ -1,0 +1,124 @@
+"""Cells of a matrix that no run stands for: what a sweep meant to cross and didn't."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from sousa_bench.analysis.commands import SMOKE, Cell, cell_of
+from sousa_bench.analysis.factors import BASE_FACTORS, NO_COHORT, cohort_identity, counted_rows, shown
+from sousa_bench.analysis.folds import fold_counts
+from sousa_bench.analysis.scan import Planned
+from sousa_bench.analysis.study import Study
+from sousa_bench.overrides import split
+
+
+def holes(study: Study, own: pd.Series) -> Iterator[tuple[str, list[int], list[Cell]]]:
+    """Cells of the completed runs' crossed levels that have no run at all, for matrices at least half full.
+
+    A cohort is a matrix of its own. Trials of the machinery (``experiment=smoke``) have no part in one.
+
+    Args:
+        study: The study.
+        own: Which rows of its table were trained to be compared.
+
+    Yields:
+        A cohort's letter, the rows of its completed runs, and its missing cells.
+    """
+    table = study.table[own]
+    table = table[np.array([not _is_trial(study, row) for row in table.index], dtype=bool)]
+    done = table[counted_rows(table)]
+    begun = table.drop(done.index)
+    unsure = set(begun.index[(cohort_identity(study.table).loc[begun.index] == "").any(axis=1)])
+    settings = _settings(study)
+    for name, part in done.groupby("cohort", sort=False):
+        if name == NO_COHORT:
+            continue
+        asked = {settings[row] for row in part.index}
+        mine = [
+            row
+            for row in begun.index
+            if begun.loc[row, "cohort"] == name or (row in unsure and any(_agree(settings[row], one) for one in asked))
+        ]
+        yield str(name), list(part.index), list(_missing(study, part, begun.loc[mine]))
+
+
+def _is_trial(study: Study, row: int) -> bool:
+    resolved, words = study.results.resolved[row], study.results.overrides[row] or ()
+    if any(key in resolved for key in SMOKE):
+        return any(resolved.get(key) is not None for key in SMOKE)
+    given = {split(item)[0]: item for item in words if item[:1] != "~" and not item.endswith("=null")}
+    return any(item in (*SMOKE, "experiment=smoke") or key in SMOKE for key, item in given.items())
+
+
+def _missing(study: Study, done: pd.DataFrame, begun: pd.DataFrame) -> Iterator[Cell]:
+    """Missing cells of the matrix that the completed runs of a cohort span.
+
+    Args:
+        study: The study.
+        done: Its completed runs.
+        begun: Runs that have not completed and are, or may be, of this cohort.
+    """
+    keys = [*BASE_FACTORS, *study.results.factors]
+    cells = done[keys].drop_duplicates()
+    names = cells.map(shown)
+    levels = [list(dict.fromkeys(names[key])) for key in keys]
+    known = pd.concat([names, begun[keys].map(shown)]).drop_duplicates()
+    there = set(known.itertuples(index=False, name=None))
+    there = {cell for cell in there if all(value in level for value, level in zip(cell, levels, strict=True))}
+    size = int(np.prod([len(values) for values in levels]))
+    if size > 2 * len(there) or size == len(there):
+        return
+    first = {key: dict(zip(names[key], cells[key], strict=True)) for key in keys}
+    jobs = [*study.results.waiting(), *(job for job in study.results.planned if job.decision == "refused")]
+    common = {key: done[key].mode(dropna=False).iloc[0] for key in ("data", "max_epochs")}
+    common["rows"] = list(done.index)
+    counts = fold_counts(done)
+    common["of_folds"] = int(counts.iloc[0]) if counts.nunique() == 1 else 0
+    for values in itertools.product(*levels):
+        if values in there:
+            continue
+        row = {key: first[key][value] for key, value in zip(keys, values, strict=True)} | common
+        cell = cell_of(study, row)
+        if not any(_stands_for(job, cell) for job in jobs):
+            yield cell
+
+
+def _settings(study: Study) -> list[tuple[str | None, ...]]:
+    """What each run was asked for, if it ended before it could say its cohort: data, epochs, folds, weights."""
+    table = study.table
+    weights = [None if (named := each.get("weights")) is None else str(named) for each in study.results.resolved]
+    columns = (table["data"].map(shown), table["max_epochs"].map(shown), fold_counts(table).map(str), weights)
+    return list(zip(*columns, strict=True))
+
+
+def _agree(one: tuple[str | None, ...], other: tuple[str | None, ...]) -> bool:
+    return all(mine is None or theirs is None or mine == theirs for mine, theirs in zip(one, other, strict=True))
+
+
+def _stands_for(job: Planned, cell: Cell) -> bool:
+    """Whether a job that has no result is a cell's: a key that it doesn't name may have the cell's value.
+
+    One that was refused stands for the cell on any data, unless it was refused for words that the cell doesn't have.
+    """
+    asked = dict(map(split, job.overrides))
+    if job.decision == "refused":
+        asked = {key: value for key, value in asked.items() if key.split(".")[0] in ("model", "peft", "weights")}
+        return bool(asked) and all(key in cell and _same(value, cell[key]) for key, value in asked.items())
+    return all(_same(asked[key], cell[key]) for key in asked.keys() & cell.keys())
+
+
+def _same(asked: str, values: str) -> bool:
+    """Whether a job's value is the cell's, or one of its comma list: as texts, or as numbers (``1e-3`` is 0.001)."""
+    wanted = (values, *values.split(","))
+    return asked in wanted or (_number(asked) is not None and _number(asked) in map(_number, wanted))
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
