@@ -13,9 +13,9 @@ import statistics
 import sys
 import time
 
-from sousa_bench.benchmarking.compute import train_step
-from sousa_bench.benchmarking.setup import Setup
-from sousa_bench.composing import composed
+from sousa_bench.benchmark.compute import train_step
+from sousa_bench.benchmark.setup import Setup
+from sousa_bench.config.composing import composed
 
 EPOCHS = 3
 

@@ -18,10 +18,10 @@ from pathlib import Path
 import pandas as pd
 from omegaconf import OmegaConf
 
-from sousa_bench.analysis.intervals import difference_interval
+from sousa_bench.analysis.stats.intervals import difference_interval
+from sousa_bench.config.identity import IRRELEVANT
 from sousa_bench.errors import UserError
-from sousa_bench.finished import FinishedRun, finished_runs
-from sousa_bench.identity import IRRELEVANT
+from sousa_bench.results.finished import FinishedRun, finished_runs
 
 
 def setting(run: FinishedRun) -> tuple[str, str]:

@@ -13,10 +13,10 @@ import re
 import sys
 from pathlib import Path
 
-from sousa_bench.build import build
-from sousa_bench.composing import composed
+from sousa_bench.config.composing import composed
+from sousa_bench.config.instantiate import build
 from sousa_bench.data.datamodule import EpochBatches
-from sousa_bench.recipe import build_batches
+from sousa_bench.training.recipe import build_batches
 
 RATE = 16_000
 

@@ -20,7 +20,7 @@ import pandas as pd
 from scipy.special import log_softmax
 from scipy.stats import binomtest
 
-from sousa_bench.finished import finished_runs
+from sousa_bench.results.finished import finished_runs
 
 WAYS = {
     "own length": ["data.max_duration=10", "data.quantum=0.5"],

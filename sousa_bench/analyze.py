@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sousa_bench.arguments import exit_code, positive
+from sousa_bench.system.arguments import exit_code, positive
 
 
 def parser() -> argparse.ArgumentParser:

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sousa_bench.result import RESULT_FILE, ResultError, read_progress, read_result
-from sousa_bench.sweep.known import result_folders, true_status
-from sousa_bench.sweep.manifest import MANIFEST_FILE, read_manifest
-from sousa_bench.sweep.process import alive
+from sousa_bench.results.known import result_folders, true_status
+from sousa_bench.results.manifest import MANIFEST_FILE, read_manifest
+from sousa_bench.results.process import alive
+from sousa_bench.results.result import RESULT_FILE, ResultError, read_progress, read_result
 from sousa_bench.sweep.slurm.adopt import settle
 
 COLUMNS = ("#", "run", "status", "phase", "epoch", "val_acc", "time", "left")

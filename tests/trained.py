@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sousa_bench.result import read_result
+from sousa_bench.results.result import read_result
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [

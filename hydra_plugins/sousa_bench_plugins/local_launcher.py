@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 if TYPE_CHECKING:
     from sousa_bench.sweep.job import Outcome
     from sousa_bench.sweep.progress import Progress
-    from sousa_bench.sweep.settings import SweepSettings
+    from sousa_bench.sweep.switches import SweepSettings
     from sousa_bench.sweep.whole import Sweep
 
 
@@ -43,7 +43,7 @@ class LocalLauncher(Launcher):
             UserError: A run of an earlier batch failed, under ``on_error=stop``.
         """
         from sousa_bench.sweep.session import check_going_on
-        from sousa_bench.sweep.settings import SweepSettings
+        from sousa_bench.sweep.switches import SweepSettings
         from sousa_bench.sweep.whole import plan_sweep
 
         assert self.config is not None

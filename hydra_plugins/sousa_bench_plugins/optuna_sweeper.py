@@ -30,7 +30,7 @@ class OptunaSweeper(BasicSweeper):
         """Search; see :mod:`sousa_bench.search`."""
         from sousa_bench.errors import ConfigError
         from sousa_bench.search.search import search
-        from sousa_bench.search.settings import SearchSettings
+        from sousa_bench.search.search_settings import SearchSettings
 
         from .local_launcher import LocalLauncher
 

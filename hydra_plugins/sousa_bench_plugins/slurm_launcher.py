@@ -12,7 +12,7 @@ from .local_launcher import LocalLauncher, job_return
 
 if TYPE_CHECKING:
     from sousa_bench.sweep.progress import Progress
-    from sousa_bench.sweep.settings import SweepSettings
+    from sousa_bench.sweep.switches import SweepSettings
     from sousa_bench.sweep.whole import Sweep
 
 

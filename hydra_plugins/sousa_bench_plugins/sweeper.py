@@ -45,7 +45,7 @@ class SousaSweeper(BasicSweeper):
     def _jobs(self, arguments: list[str]) -> list[list[str]]:
         """The overrides of each job."""
         from sousa_bench.errors import ConfigError
-        from sousa_bench.sweep.combinations import check_apart, checked, crossed, keys_of
+        from sousa_bench.sweep.combination_list import check_apart, checked, crossed, keys_of
 
         assert self.hydra_context is not None
         given = self._combinations

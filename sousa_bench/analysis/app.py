@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from sousa_bench.analysis.console import combination_rows, render
 from sousa_bench.analysis.files import write_frame, write_tables, write_text
 from sousa_bench.analysis.flatten import DEAD, read_row
-from sousa_bench.analysis.scan import NothingYetError, scan, snapshot
+from sousa_bench.analysis.report.console import combination_rows, render
+from sousa_bench.analysis.report.summary import counts, summary
 from sousa_bench.analysis.study import Study, compare
-from sousa_bench.analysis.summary import counts, summary
 from sousa_bench.analysis.table import Filter, collect
 from sousa_bench.errors import UserError
-from sousa_bench.result import ResultError
+from sousa_bench.results.result import ResultError
+from sousa_bench.results.scan import NothingYetError, scan, snapshot
 
 MAX_SAID = 10
 
@@ -118,8 +118,8 @@ def _once(options: argparse.Namespace, refresh: float = 0) -> Study:
     write_frame(combination_rows(study), output / "combinations.csv")
     write_text(output / "summary_report.md", summary(study, options.top, options.min_accuracy))
     if not options.no_plots:
-        from sousa_bench.analysis.page import page
         from sousa_bench.analysis.plots import all_plots
+        from sousa_bench.analysis.report.page import page
 
         title = f"{folders[0].resolve().name} · sousa_bench report"
         text = page(study, list(all_plots(study, page=True)), options.top, title, refresh)
@@ -130,8 +130,8 @@ def _once(options: argparse.Namespace, refresh: float = 0) -> Study:
 
 
 def _images(study: Study, output: Path) -> None:
-    from sousa_bench.analysis.images import write_images
     from sousa_bench.analysis.plots import all_plots
+    from sousa_bench.analysis.report.images import write_images
 
     if word := write_images(list(all_plots(study, page=False)), output / "plots"):
         print(word, file=sys.stderr)

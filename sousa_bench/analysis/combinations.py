@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from sousa_bench.analysis.factors import SETTING_FACTORS, combination_columns
-from sousa_bench.analysis.folds import FOLD, fold_counts, missing_folds
+from sousa_bench.analysis.stats.folds import FOLD, fold_counts, missing_folds
 from sousa_bench.analysis.table import Results
 
 LOWER_IS_BETTER = ("loss", "time", "seconds", "memory", "params", "param_efficiency")

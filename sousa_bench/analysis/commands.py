@@ -11,10 +11,10 @@ from typing import Any
 import pandas as pd
 
 from sousa_bench.analysis.factors import BASE_FACTORS, shown
-from sousa_bench.analysis.folds import FOLD
-from sousa_bench.analysis.scan import ROOT_NAMES
+from sousa_bench.analysis.stats.folds import FOLD
 from sousa_bench.analysis.study import Study
-from sousa_bench.overrides import quoted
+from sousa_bench.config.overrides import quoted
+from sousa_bench.results.scan import ROOT_NAMES
 
 TRAIN = "python -m sousa_bench.train"
 OVERRIDE_NAMES = {"strategy": "peft", "max_epochs": "trainer.max_epochs"}

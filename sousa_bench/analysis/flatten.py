@@ -8,7 +8,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sousa_bench.result import (
+from sousa_bench.results.result import (
     CONFIG_KEYS,
     EFFICIENCY_KEYS,
     METRIC_KEYS,
@@ -47,7 +47,7 @@ def read_row(path: Path) -> Row:
     """Read the result at ``path`` and flatten it.
 
     Raises:
-        ResultError: As ``sousa_bench.result.read_result``, or its status is unknown.
+        ResultError: As ``sousa_bench.results.result.read_result``, or its status is unknown.
     """
     result = read_result(path)
     if not isinstance(result["status"], str) or result["status"] not in STATUSES:
@@ -72,7 +72,7 @@ def read_row(path: Path) -> Row:
 def lives(process: Any, folder: Path) -> bool:
     """Whether the process that a file names still does its run; False where the file names none in earnest."""
     # Imported here: most folders hold no run that goes on.
-    from sousa_bench.sweep.process import alive
+    from sousa_bench.results.process import alive
 
     try:
         return isinstance(process, dict) and alive(process, folder)

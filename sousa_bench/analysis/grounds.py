@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sousa_bench.analysis.comparisons import Measured
-from sousa_bench.analysis.folds import FOLD
-from sousa_bench.analysis.predictions import ClipSet
+from sousa_bench.analysis.clip_sets import ClipSet
+from sousa_bench.analysis.stats.comparisons import Measured
+from sousa_bench.analysis.stats.folds import FOLD
 
 MAX_SCALE = 2**31  # counts stay whole numbers in double precision
 

@@ -10,10 +10,10 @@ import pandas as pd
 
 from sousa_bench.analysis.commands import SMOKE, Cell, cell_of
 from sousa_bench.analysis.factors import BASE_FACTORS, NO_COHORT, cohort_identity, counted_rows, shown
-from sousa_bench.analysis.folds import fold_counts
-from sousa_bench.analysis.scan import Planned
+from sousa_bench.analysis.stats.folds import fold_counts
 from sousa_bench.analysis.study import Study
-from sousa_bench.overrides import split
+from sousa_bench.config.overrides import split
+from sousa_bench.results.scan import Planned
 
 
 def holes(study: Study, own: pd.Series) -> Iterator[tuple[str, list[int], list[Cell]]]:

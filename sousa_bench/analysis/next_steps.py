@@ -12,10 +12,10 @@ import pandas as pd
 from sousa_bench.analysis.commands import KEY_ORDER, SMOKE, Cell, cell_of, merge_cells, sweep_command
 from sousa_bench.analysis.factors import counted_rows, no_outcome
 from sousa_bench.analysis.flatten import EVALUATED
-from sousa_bench.analysis.folds import FOLD
 from sousa_bench.analysis.holes import holes
+from sousa_bench.analysis.stats.folds import FOLD
 from sousa_bench.analysis.study import Study
-from sousa_bench.overrides import split
+from sousa_bench.config.overrides import split
 
 NEXT_DATA = {
     "tiny": "small",

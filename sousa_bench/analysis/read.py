@@ -19,7 +19,7 @@ from typing import Any
 
 import sousa_bench
 from sousa_bench.analysis.flatten import Row, read_row
-from sousa_bench.result import ResultError
+from sousa_bench.results.result import ResultError
 
 PARALLEL_FROM = 1500
 ROWS_AT_ONCE = 200  # a row as a dictionary takes some 20 KB

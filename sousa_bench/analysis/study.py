@@ -13,22 +13,22 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sousa_bench.analysis.clip_sets import ClipSet, read_predictions
 from sousa_bench.analysis.combinations import combinations, lower_is_better
-from sousa_bench.analysis.comparisons import Measured, against_best, correct, mean_totals, pair_table
-from sousa_bench.analysis.effects import Effects, effects
 from sousa_bench.analysis.factors import BASE_FACTORS, augmentation_words, cohort_words, combination_columns, shown
-from sousa_bench.analysis.folds import FOLD
 from sousa_bench.analysis.grounds import Ground, Measurer, Own, grounds, own_rows, shared_grounds
-from sousa_bench.analysis.intervals import accuracy_interval, why_no_interval
-from sousa_bench.analysis.notes import say
-from sousa_bench.analysis.pairs import ALPHA
-from sousa_bench.analysis.predictions import ClipSet, read_predictions
+from sousa_bench.analysis.report.notes import say
+from sousa_bench.analysis.stats.comparisons import Measured, against_best, correct, mean_totals, pair_table
+from sousa_bench.analysis.stats.effects import Effects, effects
+from sousa_bench.analysis.stats.folds import FOLD
+from sousa_bench.analysis.stats.intervals import accuracy_interval, why_no_interval
+from sousa_bench.analysis.stats.pairs import ALPHA
 from sousa_bench.analysis.table import Results
 from sousa_bench.errors import UserError
 
 FAMILY_LIMIT = 40
 PREDICTIONS_LIMIT = 1000
-AT_CHANCE = "is not above chance"  # in a run's warnings, see ``sousa_bench.predictions.outcome_warnings``
+AT_CHANCE = "is not above chance"  # in a run's warnings, see ``sousa_bench.results.predictions.outcome_warnings``
 
 
 @dataclass(eq=False)

@@ -12,9 +12,9 @@ import pandas as pd
 
 from sousa_bench.analysis.factors import BASE_FACTORS, add_combinations, fill_resolved, find_factors, shown, typed
 from sousa_bench.analysis.flatten import BOOLEANS, EVALUATED, clean
-from sousa_bench.analysis.folds import FOLD, fill_folds
 from sousa_bench.analysis.read import read_files
-from sousa_bench.analysis.scan import NothingYetError, Planned, scan
+from sousa_bench.analysis.stats.folds import FOLD, fill_folds
+from sousa_bench.results.scan import NothingYetError, Planned, scan
 
 FIXED_COLUMNS = (
     "experiment_id",

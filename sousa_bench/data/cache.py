@@ -26,13 +26,13 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from sousa_bench.cores import all_cores, usable_cores
 from sousa_bench.data.chunks import ENTRY, TEMPORARY, ChunkIndex, ChunkWriter, read_index
 from sousa_bench.data.decode import BadClip, decode
 from sousa_bench.data.folders import folder_bytes
-from sousa_bench.data.sources.base import Source
+from sousa_bench.data.sources.source import Source
 from sousa_bench.data.waveforms import WaveformStore
 from sousa_bench.errors import DataError
+from sousa_bench.system.cores import all_cores, usable_cores
 
 log = logging.getLogger("sousa_bench.data")
 

@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 
 from sousa_bench.data.cache import ClipCache, Progress
-from sousa_bench.data.caveats import absent_classes, shared_players, without_split
+from sousa_bench.data.data_warnings import absent_classes, shared_players, without_split
 from sousa_bench.data.folders import cache_root
-from sousa_bench.data.sources.base import COLUMNS, SPLITS, Source
-from sousa_bench.data.sources.find import find_source
+from sousa_bench.data.sources.find_source import find_source
+from sousa_bench.data.sources.source import COLUMNS, SPLITS, Source
 from sousa_bench.data.subset import Filters, choose, fold_splits, parse_fold, refuse_empty, resplit
 from sousa_bench.data.values import check_values, plain, several
 from sousa_bench.data.waveforms import WaveformStore
@@ -131,7 +131,7 @@ class SousaData:
         """The dataset."""
         self.check()
         if self.synthetic is not None:
-            from sousa_bench.data.sources.synthetic import synthetic_source
+            from sousa_bench.data.sources.synthetic_source import synthetic_source
 
             return synthetic_source(self.synthetic, self.cache_root, self._progress, self.workers)
         return find_source(self.root, self.hub_id, self.revision, self.cache_root)
@@ -198,7 +198,7 @@ class SousaData:
         )
 
     def _synthetic_fingerprint(self) -> str:
-        from sousa_bench.data.sources.synthetic import recipe
+        from sousa_bench.data.sources.synthetic_source import recipe
 
         self.check()
         content = {**recipe(self.synthetic or {}), **{f"choice {key}": str(getattr(self, key)) for key in _CHOICE}}

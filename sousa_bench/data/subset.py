@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from sousa_bench.data.sources.base import SPLITS, UNKNOWN
+from sousa_bench.data.sources.source import SPLITS, UNKNOWN
 from sousa_bench.errors import ConfigError, DataError
 
 SHARES = {"train": 0.68, "val": 0.13, "test": 0.19}

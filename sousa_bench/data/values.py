@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sousa_bench.data.decode import SHORTEST
-from sousa_bench.data.sources.base import SPLITS
+from sousa_bench.data.sources.source import SPLITS
 from sousa_bench.data.subset import parse_fold
 from sousa_bench.errors import ConfigError
 

@@ -23,13 +23,8 @@ from sousa_bench.models.assembly import assemble
 from sousa_bench.models.base import AudioModel, Divisible, Frontend, State, WeightsInfo, place_number
 from sousa_bench.models.fbank import KaldiFbank
 from sousa_bench.models.initialisation import classifier_, encoder_, sinusoid_grid
-from sousa_bench.models.weights import (
-    CheckpointSource,
-    load_official,
-    pick_variant,
-    seeded,
-)
-from sousa_bench.settings import check_weights
+from sousa_bench.models.weight_files import check_weights
+from sousa_bench.models.weights import CheckpointSource, load_official, pick_variant, seeded
 
 SOURCE = CheckpointSource(hub="MIT/ast-finetuned-audioset-10-10-0.4593", license="BSD-3-Clause")
 AUDIOSET_CLASSES = 527

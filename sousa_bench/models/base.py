@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from sousa_bench.result import DEMONSTRATION
+from sousa_bench.models.weight_files import DEMONSTRATION
 
 
 @dataclass(frozen=True)

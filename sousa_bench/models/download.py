@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-from sousa_bench.deadline import within
 from sousa_bench.errors import WeightsError, first_line
+from sousa_bench.system.deadline import within
 
 CONNECT_SECONDS = 8.0
 """Time that a first answer may take. Name look-ups block beyond any socket timeout, hence a deadline of our own."""

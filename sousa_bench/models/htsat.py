@@ -21,14 +21,8 @@ from sousa_bench.models.base import AudioModel, Divisible, State, WeightsInfo
 from sousa_bench.models.htsat_frontend import HtsatFrontend
 from sousa_bench.models.initialisation import classifier_, encoder_
 from sousa_bench.models.swin import Swin, SwinShape
-from sousa_bench.models.weights import (
-    CheckpointSource,
-    Loaded,
-    load_official,
-    pick_variant,
-    seeded,
-)
-from sousa_bench.settings import check_weights
+from sousa_bench.models.weight_files import check_weights
+from sousa_bench.models.weights import CheckpointSource, Loaded, load_official, pick_variant, seeded
 
 SOURCE = CheckpointSource(hub="laion/clap-htsat-unfused", license="Apache-2.0")
 """The AudioSet files lie on a drive that no program can fetch from; CLAP's are on the hub."""

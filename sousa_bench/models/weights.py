@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sousa_bench import paths
 from sousa_bench.errors import ConfigError, WeightsError
+from sousa_bench.models import weight_files
 from sousa_bench.models.base import WeightsInfo, inside
 from sousa_bench.models.containers import read, sha256
 from sousa_bench.models.download import from_hub, from_url
@@ -120,11 +120,11 @@ def load_embedded(name: str, checkpoint: str | None = None) -> Loaded:
     Raises:
         WeightsError: There is none, or it belongs to another model.
     """
-    path = paths.embedded_file(name, checkpoint)
+    path = weight_files.embedded_file(name, checkpoint)
     if not path.is_file():
         if checkpoint is not None:
-            raise WeightsError(paths.embedded_missing(checkpoint, path))
-        shipped = ", ".join(sorted(p.stem for p in paths.embedded_folder().glob("*.safetensors"))) or "none"
+            raise WeightsError(weight_files.embedded_missing(checkpoint, path))
+        shipped = ", ".join(sorted(p.stem for p in weight_files.embedded_folder().glob("*.safetensors"))) or "none"
         raise WeightsError(
             f"weights=embedded: this version ships no embedded weights for {name} (shipped: {shipped}). "
             "Use weights=random, or weights=official with model.checkpoint=FILE or the hub."

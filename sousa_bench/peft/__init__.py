@@ -13,8 +13,8 @@ from sousa_bench.peft.precheck import precheck
 from sousa_bench.peft.refusals import refusal
 
 if TYPE_CHECKING:
+    from sousa_bench.peft.adapter import load, load_run_model, read_description
     from sousa_bench.peft.build import inject
-    from sousa_bench.peft.checkpoint import load, load_run_model, read_description
     from sousa_bench.peft.injection import Injection
     from sousa_bench.peft.local import LocalConfig
     from sousa_bench.peft.options import Options, check_config
@@ -38,9 +38,9 @@ _HOMES = {
     "Options": "options",
     "check_config": "options",
     "inject": "build",
-    "load": "checkpoint",
-    "load_run_model": "checkpoint",
-    "read_description": "checkpoint",
+    "load": "adapter",
+    "load_run_model": "adapter",
+    "read_description": "adapter",
 }
 
 

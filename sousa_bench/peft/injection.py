@@ -259,8 +259,8 @@ class Injection:
         return self.merged_max_error
 
     def save(self, folder: Path, cfg: Mapping[str, Any], labels: Sequence[str] = RUDIMENTS) -> Path:
-        """Save what was trained and what rebuilds the model; see :func:`sousa_bench.peft.checkpoint.save`."""
-        from sousa_bench.peft.checkpoint import save
+        """Save what was trained and what rebuilds the model; see :func:`sousa_bench.peft.adapter.save`."""
+        from sousa_bench.peft.adapter import save
 
         return save(self, folder, cfg, labels)
 

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sousa_bench.errors import ConfigError
 
+DESCRIPTION_FILE = "sousa.json"  # beside the saved weights: what rebuilds the model
 OWN_FIELDS = ("target_modules", "exclude_modules", "modules_to_save", "task_type", "peft_type", "inference_mode")
 # A well-known group that a model lacks is passed over, so that one choice serves transformers and CNNs.
 WELL_KNOWN = ("attention", "mlp", "pointwise", "squeeze_excitation", "depthwise", "norm")
@@ -168,3 +169,14 @@ def _config_class(target: str) -> type:
         known = sorted(f"peft.{name}" for name in dir(peft) if name.endswith("Config"))
         near = get_close_matches(target, known, 4, 0.5)
         raise ConfigError(f"peft._target_={target}: no such class; near it: {', '.join(near) or 'none'}") from error
+
+
+def trains_all(peft: Mapping[str, Any]) -> bool:
+    """Whether a method's node trains all of a network, statistics too, so that the base weights don't matter."""
+    everything = peft.get("trains") == "all" and peft.get("layers", "all") == "all"
+    return everything and peft.get("batch_norm") == "train"
+
+
+def is_adalora(peft: Mapping[str, Any]) -> bool:
+    """Whether a method's node is AdaLoRA's."""
+    return str(peft.get("_target_", "")).endswith("AdaLoraConfig")

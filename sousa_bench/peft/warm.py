@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sousa_bench.errors import PeftError
-from sousa_bench.init_from import is_adalora, trains_all
-from sousa_bench.peft.checkpoint import WEIGHTS_FILE, assert_same_base, checkpoint_folder, read_description
+from sousa_bench.peft.adapter import WEIGHTS_FILE, assert_same_base, checkpoint_folder, read_description
 from sousa_bench.peft.injection import Injection
+from sousa_bench.peft.options import is_adalora, trains_all
 
 
 def warm_start(injection: Injection, place: Path) -> None:

@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from sousa_bench import pruning
+from sousa_bench.config.compose import compose, remember_files
 from sousa_bench.errors import ConfigError, UserError
-from sousa_bench.search.settings import SearchSettings, built, import_optuna
+from sousa_bench.results import pruning
+from sousa_bench.results.locks import FolderLock
+from sousa_bench.results.manifest import claim_folder
+from sousa_bench.search.optuna_study import ERROR, STUDY_NAME, Asked, Trials
+from sousa_bench.search.search_settings import SearchSettings, built, import_optuna
 from sousa_bench.search.space import Space, make_space
-from sousa_bench.search.study import ERROR, STUDY_NAME, Asked, Trials
 from sousa_bench.search.watcher import Watcher
 from sousa_bench.sweep import record, session, whole
-from sousa_bench.sweep.compose import compose, remember_files
+from sousa_bench.sweep.command_line import flags, hydra_words
 from sousa_bench.sweep.job import Job, Outcome
-from sousa_bench.sweep.lock import FolderLock
-from sousa_bench.sweep.manifest import claim_folder
 from sousa_bench.sweep.output import say
 from sousa_bench.sweep.plan import Candidate, check_possible, rerun_command
 from sousa_bench.sweep.progress import Progress, shown
-from sousa_bench.sweep.settings import SweepSettings
-from sousa_bench.sweep.words import flags, hydra_words
+from sousa_bench.sweep.switches import SweepSettings
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader

@@ -11,12 +11,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, QuotedString, RangeSweep
 from omegaconf import DictConfig, OmegaConf
 
+from sousa_bench.config.compose import compose
+from sousa_bench.config.fingerprint import fingerprint, outcome_config
+from sousa_bench.config.overrides import split
+from sousa_bench.config.settings import check_values
 from sousa_bench.errors import ConfigError
-from sousa_bench.overrides import split
-from sousa_bench.settings import check_values
-from sousa_bench.sweep.combinations import literal
-from sousa_bench.sweep.compose import compose
-from sousa_bench.sweep.fingerprint import fingerprint, outcome_config
+from sousa_bench.sweep.combination_list import literal
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader

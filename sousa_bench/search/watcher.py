@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from sousa_bench import pruning
-from sousa_bench.search.study import PRUNED, Asked, report
+from sousa_bench.results import pruning
+from sousa_bench.search.optuna_study import PRUNED, Asked, report
 from sousa_bench.sweep.job import Job
 from sousa_bench.sweep.output import say
 

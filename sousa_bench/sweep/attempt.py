@@ -13,9 +13,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from sousa_bench import pruning
 from sousa_bench.errors import Interrupted, UserError, out_of_memory
-from sousa_bench.result import CHECKPOINT_FOLDER, ERROR_FILE, Recorder
+from sousa_bench.results import pruning
+from sousa_bench.results.result import CHECKPOINT_FOLDER, ERROR_FILE, Recorder
 from sousa_bench.sweep import record
 from sousa_bench.sweep.job import Job
 

@@ -22,12 +22,12 @@ from typing import Any, NoReturn
 
 from omegaconf import DictConfig, open_dict
 
-from sousa_bench.cores import keep_to
 from sousa_bench.errors import Interrupted
 from sousa_bench.sweep import attempt as attempts
 from sousa_bench.sweep.attempt import Attempt
 from sousa_bench.sweep.job import Job
 from sousa_bench.sweep.wire import send_line
+from sousa_bench.system.cores import keep_to
 
 PR_SET_PDEATHSIG = 1
 CONTROL = signal.SIGQUIT  # asks for the stacks of all threads, from C code too, before a run that hangs is killed

@@ -7,9 +7,9 @@ import signal
 import traceback
 from typing import Any
 
-from sousa_bench import pruning
 from sousa_bench.errors import UserError
-from sousa_bench.result import ERROR_FILE, RESULT_FILE
+from sousa_bench.results import pruning
+from sousa_bench.results.result import ERROR_FILE, RESULT_FILE
 from sousa_bench.sweep import attempt, record
 from sousa_bench.sweep.job import Job, Outcome
 from sousa_bench.sweep.watch import Exit

@@ -10,7 +10,7 @@ def main() -> None:
     """Be the fork server on the socket FD, or do the run whose order stands on stdin."""
     kind, *numbers = sys.argv[1:]
     if kind == "serve":
-        from sousa_bench.sweep.server import main as serve
+        from sousa_bench.sweep.forkserver import main as serve
 
         serve(int(numbers[0]))
     else:

@@ -14,15 +14,15 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 import sousa_bench
-from sousa_bench import init_from
+from sousa_bench.config import init_from
+from sousa_bench.config.fingerprint import fingerprint, run_name
+from sousa_bench.config.overrides import split
+from sousa_bench.config.settings import check_values
 from sousa_bench.errors import ConfigError
-from sousa_bench.overrides import split
-from sousa_bench.settings import check_values
+from sousa_bench.results.known import Results
 from sousa_bench.sweep import record
-from sousa_bench.sweep.fingerprint import fingerprint, run_name
 from sousa_bench.sweep.job import Job
-from sousa_bench.sweep.known import Results
-from sousa_bench.sweep.settings import SweepSettings
+from sousa_bench.sweep.switches import SweepSettings
 
 NOT_AGAIN = ("sweep", "force", "resume", "hydra.sweep.subdir")  # overrides that a run's own command leaves out
 

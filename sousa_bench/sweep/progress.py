@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sousa_bench.result import DEMONSTRATION, ERROR_FILE
+from sousa_bench.models.weight_files import DEMONSTRATION
+from sousa_bench.results.manifest import relative
+from sousa_bench.results.result import ERROR_FILE
 from sousa_bench.sweep import record
 from sousa_bench.sweep.job import Job, Outcome
-from sousa_bench.sweep.manifest import relative
 from sousa_bench.sweep.output import say
 
 

@@ -16,8 +16,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from sousa_bench import pruning
-from sousa_bench.result import (
+from sousa_bench.results import pruning
+from sousa_bench.results.lineage import lineage
+from sousa_bench.results.process import identity
+from sousa_bench.results.result import (
     CHECKPOINT_FOLDER,
     ERROR_FILE,
     PROGRESS_FILE,
@@ -26,8 +28,6 @@ from sousa_bench.result import (
     write_result,
 )
 from sousa_bench.sweep.job import Job
-from sousa_bench.sweep.lineage import lineage
-from sousa_bench.sweep.process import identity
 
 RESERVE_FILE = ".reserve"
 RESERVE_BYTES = 512 * 1024

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from sousa_bench.cores import visible_cores
+from sousa_bench.system.cores import visible_cores
 
 
 @dataclass(frozen=True)

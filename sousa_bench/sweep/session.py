@@ -14,28 +14,28 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from sousa_bench.config.config_errors import explain, is_config_error
+from sousa_bench.config.fingerprint import fingerprint, run_name
 from sousa_bench.errors import ConfigError, UserError
-from sousa_bench.result import RESULT_FILE
+from sousa_bench.results.known import ROOTS, Results
+from sousa_bench.results.manifest import read_manifest
+from sousa_bench.results.result import RESULT_FILE
 from sousa_bench.sweep import attempt, record
+from sousa_bench.sweep.command_line import flags, hydra_words, spell_augmentation, spell_search
 from sousa_bench.sweep.conclude import score
-from sousa_bench.sweep.config_errors import explain, is_config_error
-from sousa_bench.sweep.fingerprint import fingerprint, run_name
+from sousa_bench.sweep.forkserver import PRELOAD
 from sousa_bench.sweep.job import Job, Outcome
-from sousa_bench.sweep.known import ROOTS, Results
-from sousa_bench.sweep.manifest import read_manifest
 from sousa_bench.sweep.output import say
 from sousa_bench.sweep.plan import Candidate, check_possible, plan
 from sousa_bench.sweep.progress import Progress, shown, summary
-from sousa_bench.sweep.server import PRELOAD
-from sousa_bench.sweep.settings import SweepSettings
 from sousa_bench.sweep.starter import ForkServer, Spawner, can_fork
 from sousa_bench.sweep.supervisor import Rules, Supervisor
-from sousa_bench.sweep.words import flags, hydra_words, spell_augmentation, spell_search
+from sousa_bench.sweep.switches import SweepSettings
 
 if TYPE_CHECKING:
     pass
 
-TARGET = "sousa_bench.run.run"
+TARGET = "sousa_bench.training.run.run"
 ASKING = ("-h", "--help", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
 INTERRUPTED = 130
 

@@ -22,7 +22,7 @@ import sousa_bench
 from sousa_bench.errors import UserError
 from sousa_bench.sweep import wire
 from sousa_bench.sweep.child import Order
-from sousa_bench.sweep.server import ENVIRONMENT, PRELOAD
+from sousa_bench.sweep.forkserver import ENVIRONMENT, PRELOAD
 
 PR_SET_CHILD_SUBREAPER = 36
 RESTARTS = 3
@@ -64,7 +64,7 @@ class Starter(Protocol):
 
 
 class ForkServer:
-    """A client of :mod:`sousa_bench.sweep.server`, which it starts, and starts again when something kills it."""
+    """A client of :mod:`sousa_bench.sweep.forkserver`, which it starts, and starts again when something kills it."""
 
     def __init__(self, modules: Sequence[str] = PRELOAD) -> None:
         _become_subreaper()

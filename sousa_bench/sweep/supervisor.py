@@ -15,18 +15,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from sousa_bench.result import LOG_FILE
+from sousa_bench.results.known import Known, Results
+from sousa_bench.results.locks import RunLock
+from sousa_bench.results.result import LOG_FILE
 from sousa_bench.sweep import record
 from sousa_bench.sweep.child import Order
 from sousa_bench.sweep.conclude import conclude, not_started, score
+from sousa_bench.sweep.forkserver import code_digest
 from sousa_bench.sweep.job import Job, Outcome
-from sousa_bench.sweep.known import Known, Results
-from sousa_bench.sweep.lock import RunLock
 from sousa_bench.sweep.output import say, screen_that_never_blocks, show_bytes
 from sousa_bench.sweep.progress import Progress
 from sousa_bench.sweep.ranks import Ranks
 from sousa_bench.sweep.resources import Slot, slots
-from sousa_bench.sweep.server import code_digest
 from sousa_bench.sweep.starter import ServerError, Starter
 from sousa_bench.sweep.watch import Exit, Watch
 
@@ -52,7 +52,7 @@ class Rules:
     n_jobs: int = 1
     on_error: str = "continue"
     grace: float = 30.0
-    target: str = "sousa_bench.run.run"
+    target: str = "sousa_bench.training.run.run"
     signals: tuple[signal.Signals, ...] = STOP_SIGNALS
     roots: tuple[Path, ...] = ()
     patient: bool = False

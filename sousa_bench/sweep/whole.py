@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
+from sousa_bench.config.overrides import quoted
 from sousa_bench.errors import ConfigError
-from sousa_bench.overrides import quoted
+from sousa_bench.results.known import ROOTS
+from sousa_bench.results.manifest import claim_folder, relative, withdraw, write_manifest
 from sousa_bench.sweep import record
+from sousa_bench.sweep.command_line import flags, hydra_words, resume_command
 from sousa_bench.sweep.conclude import score
 from sousa_bench.sweep.job import Job, Outcome
-from sousa_bench.sweep.known import ROOTS
-from sousa_bench.sweep.manifest import claim_folder, relative, withdraw, write_manifest
 from sousa_bench.sweep.output import say
 from sousa_bench.sweep.plan import Candidate, check_possible, plan
 from sousa_bench.sweep.progress import Progress, shown, summary
 from sousa_bench.sweep.session import current, known_results, supervise
-from sousa_bench.sweep.settings import SweepSettings
 from sousa_bench.sweep.slurm.adopt import waiting
-from sousa_bench.sweep.words import flags, hydra_words, resume_command
+from sousa_bench.sweep.switches import SweepSettings
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -101,7 +101,7 @@ def plan_sweep(
     Raises:
         UserError: A config can't be composed, or no run is possible. Nothing was written.
     """
-    from sousa_bench.sweep.compose import compose, remember_files  # it imports Hydra, which status does without
+    from sousa_bench.config.compose import compose, remember_files  # it imports Hydra, which status does without
 
     remember_files(loader)
     configs = [compose(loader, master, job) for job in overrides]

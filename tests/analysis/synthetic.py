@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sousa_bench.result import PREDICTIONS_FILE, write_json, write_result
+from sousa_bench.results.result import PREDICTIONS_FILE, write_json, write_result
 from sousa_bench.rudiments import FAMILIES, RUDIMENTS
 
 MODELS = ("ast", "htsat", "beats", "efficientat")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sousa_bench.analyze import main
-from sousa_bench.result import write_json
+from sousa_bench.results.result import write_json
 from tests.analysis.synthetic import MODELS, STRATEGIES, result, write_folds, write_result, write_sweep
 from tests.analysis.test_safety import hostile
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from statsmodels.stats.anova import AnovaRM
 
-from sousa_bench.analysis.effects import _component, effects, flip_sums_of_squares
+from sousa_bench.analysis.stats.effects import _component, effects, flip_sums_of_squares
 
 FACTORS = ("model", "strategy", "augmentation")
 
@@ -75,7 +75,7 @@ def test_one_level_each_is_no_factor():
 )
 def test_false_alarms_of_the_family_of_effects(players: int):
     """1,000 null matrices of 2 × 2 × 2 with players that differ and models that differ by player."""
-    from sousa_bench.analysis.pairs import holm
+    from sousa_bench.analysis.stats.pairs import holm
 
     rng = np.random.default_rng([4, players])
     subsets = [s for order in (1, 2, 3) for s in itertools.combinations(range(3), order)]

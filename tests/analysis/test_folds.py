@@ -12,12 +12,12 @@ import pytest
 from numpy.polynomial.hermite_e import hermegauss
 
 from sousa_bench.analysis import Study, collect, compare
-from sousa_bench.analysis.folds import fold_order, missing_folds, parse_fold
-from sousa_bench.analysis.impact import augmentation_impact
-from sousa_bench.analysis.intervals import accuracy_interval, difference_interval
 from sousa_bench.analysis.next_steps import next_steps
-from sousa_bench.analysis.pairs import sign_flip
-from sousa_bench.analysis.summary import summary
+from sousa_bench.analysis.report.summary import summary
+from sousa_bench.analysis.stats.augmentation_effect import augmentation_impact
+from sousa_bench.analysis.stats.folds import fold_order, missing_folds, parse_fold
+from sousa_bench.analysis.stats.intervals import accuracy_interval, difference_interval
+from sousa_bench.analysis.stats.pairs import sign_flip
 from sousa_bench.analyze import main
 from tests.analysis.synthetic import write_folds
 

@@ -7,7 +7,7 @@ import pytest
 from numpy.polynomial.hermite_e import hermegauss
 from scipy import stats
 
-from sousa_bench.analysis.intervals import accuracy_interval, difference_interval, why_no_interval
+from sousa_bench.analysis.stats.intervals import accuracy_interval, difference_interval, why_no_interval
 
 SIMULATIONS = 1000
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from sousa_bench.analysis import Study, collect, compare
-from sousa_bench.analysis.lineage import origins
 from sousa_bench.analysis.next_steps import next_steps
+from sousa_bench.analysis.origins import origins
 from sousa_bench.analyze import main
 from tests.analysis.synthetic import result, write_result
 

@@ -8,7 +8,7 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from sousa_bench.analysis.pairs import holm, mcnemar, sign_flip, smallest_p
+from sousa_bench.analysis.stats.pairs import holm, mcnemar, sign_flip, smallest_p
 
 ONE_PAIR = np.array([[0, 1]])
 # Darwin's cross- and self-fertilised maize, in eighths of an inch: Fisher (1935), The Design of Experiments.

@@ -10,11 +10,11 @@ import plotly.graph_objects as go
 import pytest
 
 from sousa_bench.analysis import Study, collect, compare, plots
-from sousa_bench.analysis.images import NO_BROWSER, write_images
-from sousa_bench.analysis.page import page
 from sousa_bench.analysis.plots.details import f1_by_class, tempo_bands
 from sousa_bench.analysis.plots.runs import pareto_front
 from sousa_bench.analysis.plots.style import accuracy_scale, log_axis, safe
+from sousa_bench.analysis.report.images import NO_BROWSER, write_images
+from sousa_bench.analysis.report.page import page
 from sousa_bench.rudiments import FAMILY_NAMES
 from tests.analysis.synthetic import result, write_folds, write_result
 

@@ -17,10 +17,10 @@ import pytest
 from sousa_bench.analysis import Study, collect, compare
 from sousa_bench.analysis.commands import TRAIN, merge_cells, retry_command
 from sousa_bench.analysis.next_steps import next_steps
-from sousa_bench.analysis.summary import summary
+from sousa_bench.analysis.report.summary import summary
 from sousa_bench.analysis.table import FIXED_COLUMNS
 from sousa_bench.analyze import main
-from sousa_bench.result import write_json
+from sousa_bench.results.result import write_json
 from tests.analysis.synthetic import result, write_result, write_sweep
 
 CONF = Path(__file__).resolve().parents[2] / "conf"

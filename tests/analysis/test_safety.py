@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from sousa_bench.analysis import collect, compare, load
-from sousa_bench.analysis.page import script_json
+from sousa_bench.analysis.report.page import script_json
 from sousa_bench.analyze import main
-from sousa_bench.result import ResultError, read_progress, read_result, write_json, write_result
+from sousa_bench.results.result import ResultError, read_progress, read_result, write_json, write_result
 from tests.analysis.synthetic import Clips, predict, result, write_predictions, write_sweep
 
 EVIL = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>\u2028\u2029\x1b[2J|`$(id)`=cmd"

@@ -15,8 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from sousa_bench.analysis import Study, collect, compare
-from sousa_bench.analysis.answer import _who, answer
-from sousa_bench.analysis.comparisons import (
+from sousa_bench.analysis.clip_sets import ClipSet
+from sousa_bench.analysis.next_steps import next_steps
+from sousa_bench.analysis.report.answer import _who, answer
+from sousa_bench.analysis.report.sections import answer_section
+from sousa_bench.analysis.report.summary import summary
+from sousa_bench.analysis.stats.comparisons import (
     COLUMNS,
     Measured,
     against_best,
@@ -25,11 +29,7 @@ from sousa_bench.analysis.comparisons import (
     pair_of,
     pair_table,
 )
-from sousa_bench.analysis.effects import flip_sums_of_squares
-from sousa_bench.analysis.next_steps import next_steps
-from sousa_bench.analysis.predictions import ClipSet
-from sousa_bench.analysis.sections import answer_section
-from sousa_bench.analysis.summary import summary
+from sousa_bench.analysis.stats.effects import flip_sums_of_squares
 from sousa_bench.errors import UserError
 from tests.analysis.synthetic import Truth, result, write_result, write_sweep
 
@@ -183,7 +183,7 @@ def test_warnings_of_runs_are_said(tmp_path: Path):
 def chance_runs(folder: Path, *warned: bool) -> Study:
     """One completed run for each of ``warned``, with the warnings that the trainer itself gives."""
     torch = pytest.importorskip("torch")
-    from sousa_bench.predictions import outcome_warnings
+    from sousa_bench.results.predictions import outcome_warnings
 
     words = outcome_warnings(
         torch.eye(40).repeat(2, 1), (torch.arange(80) + 1) % 40, list("x" * 40), partial=False, random_weights=True

@@ -16,7 +16,7 @@ from sousa_bench.analysis.read import PARALLEL_FROM
 from sousa_bench.analysis.table import FIXED_COLUMNS
 from sousa_bench.analyze import main
 from sousa_bench.errors import UserError
-from sousa_bench.result import write_json, write_result
+from sousa_bench.results.result import write_json, write_result
 from tests.analysis.synthetic import result, write_sweep
 
 
@@ -233,7 +233,7 @@ def test_what_follows_from_another_choice_or_has_no_outcome_is_no_factor(tmp_pat
 
 
 def test_keys_that_the_fingerprint_leaves_out_are_no_factors(tmp_path: Path):
-    from sousa_bench.sweep.fingerprint import IRRELEVANT
+    from sousa_bench.config.fingerprint import IRRELEVANT
 
     for number in range(2):
         made = result({"seed": 1}, fingerprint=str(number))

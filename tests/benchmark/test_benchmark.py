@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from sousa_bench.benchmarking.compute import bare
-from sousa_bench.benchmarking.naive import NaiveLoader, clip_files, logits_difference, naive_epoch
-from sousa_bench.benchmarking.overhead import watched_run
-from sousa_bench.benchmarking.setup import Setup
-from sousa_bench.benchmarking.sweep import spread
-from sousa_bench.composing import composed
+from sousa_bench.benchmark.compute import bare
+from sousa_bench.benchmark.naive import NaiveLoader, clip_files, logits_difference, naive_epoch
+from sousa_bench.benchmark.overhead import watched_run
+from sousa_bench.benchmark.setup import Setup
+from sousa_bench.benchmark.whole_sweep import spread
+from sousa_bench.config.composing import composed
 from sousa_bench.errors import ConfigError
 
 FEW = [
@@ -109,7 +109,7 @@ def test_the_naive_runs_are_spread_over_the_sweep() -> None:
 
 
 def test_both_sides_train_on_the_same_clips() -> None:
-    from sousa_bench.benchmarking.naive import naive
+    from sousa_bench.benchmark.naive import naive
 
     with pytest.raises(ConfigError, match="augmentation=off"):
         naive(["augmentation=on", *FEW], repeats=1)

@@ -6,15 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sousa_bench.augmentation import (
-    Augmentation,
-    Gain,
-    Mixup,
-    NoAugmentation,
-    Noise,
-    SpecAugment,
-    TimeStretch,
-)
+from sousa_bench.data.augmentation import Augmentation, Gain, Mixup, NoAugmentation, Noise, SpecAugment, TimeStretch
 from sousa_bench.errors import ConfigError
 
 KEYS = np.array([11, 22, 33, 44, 55, 66])

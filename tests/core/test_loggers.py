@@ -8,8 +8,8 @@ import time
 import pytest
 from wandb.proto import wandb_internal_pb2
 
-from sousa_bench.classifier import NonFiniteLossError
-from sousa_bench.run import run
+from sousa_bench.training.classifier import NonFiniteLossError
+from sousa_bench.training.run import run
 
 BLOCK = 32 * 1024
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from sousa_bench.predictions import outcome_warnings
+from sousa_bench.results.predictions import outcome_warnings
 
 NAMES = [f"class {i}" for i in range(10)]
 LABELS = torch.arange(10).repeat(10)

@@ -11,10 +11,10 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from sousa_bench.benchmarking.setup import Setup
+from sousa_bench.benchmark.setup import Setup
 from sousa_bench.models.base import Divisible
-from sousa_bench.prefix import GROUP, groups
-from sousa_bench.run import run
+from sousa_bench.training.prefix import GROUP, groups
+from sousa_bench.training.run import run
 
 MODELS = ("ast", "htsat", "beats", "efficientat")
 LAST = {"ast": "last_2", "htsat": "last_2", "beats": "last_1", "efficientat": "last_3"}

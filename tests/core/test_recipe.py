@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from sousa_bench.build import build
-from sousa_bench.classifier import Classifier, Optimization
+from sousa_bench.config.instantiate import build
 from sousa_bench.data.datamodule import Batch, EpochBatches, EvalBatches
 from sousa_bench.errors import ConfigError
 from sousa_bench.peft import inject
-from sousa_bench.recipe import build_model, learning_rates
-from sousa_bench.run import run
+from sousa_bench.training.classifier import Classifier, Optimization
+from sousa_bench.training.recipe import build_model, learning_rates
+from sousa_bench.training.run import run
 
 
 def optimization(**changes):

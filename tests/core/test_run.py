@@ -11,11 +11,11 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from sousa_bench import result
-from sousa_bench.classifier import Classifier, NonFiniteLossError
 from sousa_bench.errors import ConfigError, Interrupted
 from sousa_bench.peft import load_run_model
-from sousa_bench.run import run
+from sousa_bench.results import result
+from sousa_bench.training.classifier import Classifier, NonFiniteLossError
+from sousa_bench.training.run import run
 
 
 def numbers(blocks, folder):
@@ -238,7 +238,7 @@ def test_a_log_that_cannot_be_closed_is_a_warning(config, folder, monkeypatch):
     def fail(self, exit_code):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("sousa_bench.loggers.RunLogger.finish", fail)
+    monkeypatch.setattr("sousa_bench.training.loggers.RunLogger.finish", fail)
     blocks = run(config("model=efficientat", "trainer.max_epochs=1", "trainer.train_batches=1"), folder)
     assert blocks["metrics"]["test_acc"] is not None
     assert any("could not be closed" in message for message in blocks["warnings"])

@@ -3,8 +3,8 @@
 import pytest
 from omegaconf import open_dict
 
+from sousa_bench.config.settings import check_values
 from sousa_bench.errors import ConfigError
-from sousa_bench.settings import check_values
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,13 @@ from omegaconf import open_dict
 from torch import nn
 from torch._inductor.exc import InductorError
 
-from sousa_bench import hardware
-from sousa_bench.classifier import Classifier
+from sousa_bench.config.fingerprint import fingerprint
 from sousa_bench.data.datamodule import FeatureMemory
 from sousa_bench.errors import ConfigError
-from sousa_bench.recipe import build_model
-from sousa_bench.run import run
-from sousa_bench.sweep.fingerprint import fingerprint
+from sousa_bench.training import hardware
+from sousa_bench.training.classifier import Classifier
+from sousa_bench.training.recipe import build_model
+from sousa_bench.training.run import run
 
 
 def outcome(folder):

@@ -159,7 +159,7 @@ def test_an_unknown_name_of_the_package() -> None:
 
 
 def test_workers_are_no_part_of_a_runs_identity(generator: Path) -> None:
-    from sousa_bench.sweep.fingerprint import fingerprint as identity
+    from sousa_bench.config.fingerprint import fingerprint as identity
 
     node = {"name": "tiny", "root": str(generator), "_target_": "sousa_bench.data.SousaData"}
     one, two, other = (

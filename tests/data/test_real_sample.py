@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from noise_data import data
 
-from sousa_bench.data.cache_benchmark import benchmark_cache
-from sousa_bench.data.sources.generator import GeneratorFolder
+from sousa_bench.benchmark.cache_benchmark import benchmark_cache
+from sousa_bench.data.sources.generator_folder import GeneratorFolder
 
 
 def test_tiny_of_a_small_dataset_is_a_plain_fact(sample: Path, caplog: pytest.LogCaptureFixture) -> None:

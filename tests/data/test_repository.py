@@ -220,7 +220,7 @@ def test_a_dead_network_is_told_within_10_seconds(tmp_path: Path, kind: str) -> 
 
 
 def test_patience_ends_what_has_no_time_limit() -> None:
-    from sousa_bench.data.sources.repository import PATIENCE, within
+    from sousa_bench.data.sources.hub import PATIENCE, within
 
     assert PATIENCE < 10
     begin = time.monotonic()

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from noise_data import data, rows
 
-from sousa_bench.data.sources.base import SPLITS, standard_table
+from sousa_bench.data.sources.source import SPLITS, standard_table
 from sousa_bench.data.subset import choose, fold_splits, order, parse_fold, resplit
 from sousa_bench.errors import ConfigError, DataError
 

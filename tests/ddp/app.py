@@ -9,7 +9,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from sousa_bench.paths import conf_folder
+from sousa_bench.config.paths import conf_folder
 from sousa_bench.sweep import command_line, execute
 from tests.sweep import standin
 

@@ -93,7 +93,7 @@ def test_an_interrupted_run_over_two_processes_goes_on(tmp_path: Path) -> None:
 
 def test_without_a_process_for_each_device_it_refuses(tmp_path: Path) -> None:
     """Lightning would start the whole command again for each device."""
-    code = "from sousa_bench.distributed import strategy; strategy(2, 'cpu')"
+    code = "from sousa_bench.training.distributed import strategy; strategy(2, 'cpu')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert done.returncode == 1
     assert "trainer.devices=2 needs a process each" in done.stderr

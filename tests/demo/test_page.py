@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from sousa_bench import demo
-from sousa_bench.predict import main as predict
+from sousa_bench.demo import __main__ as demo
+from sousa_bench.predict.__main__ import main as predict
 from tests.export.conftest import Finished
 
 playwright_api = pytest.importorskip("playwright.sync_api")

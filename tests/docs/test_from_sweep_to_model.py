@@ -94,7 +94,7 @@ def agrees_with_the_run(package: Path, run: Path, environment: dict[str, str]) -
     """The exported graph on every test clip of the run: the same label, probabilities within 1e-4."""
     code = (
         "import sys, json, numpy as np, onnxruntime as ort\n"
-        "from sousa_bench.build import build\nfrom omegaconf import OmegaConf\n"
+        "from sousa_bench.config.instantiate import build\nfrom omegaconf import OmegaConf\n"
         "cfg = OmegaConf.create(json.load(open(sys.argv[2] + '/result.json'))['resolved_config'])\n"
         "facts = json.load(open(sys.argv[1] + '/config.json'))\n"
         "rate = facts['preprocessing']['sample_rate']\n"

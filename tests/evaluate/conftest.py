@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sousa_bench.evaluate import main
+from sousa_bench.evaluate.__main__ import main
 from tests.trained import Trained, home, trained
 
 

@@ -17,9 +17,9 @@ import pytest
 
 from sousa_bench.analysis import collect, compare
 from sousa_bench.errors import UserError
-from sousa_bench.evaluate import main
-from sousa_bench.finished import finished_run, finished_runs
-from sousa_bench.result import missing_fields
+from sousa_bench.evaluate.__main__ import main
+from sousa_bench.results.finished import finished_run, finished_runs
+from sousa_bench.results.result import missing_fields
 from sousa_bench.rudiments import RUDIMENTS
 from tests.trained import ROOT, Trained, home, trained
 

@@ -13,12 +13,12 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from sousa_bench.build import build
+from sousa_bench.config.instantiate import build
+from sousa_bench.config.paths import conf_folder
 from sousa_bench.data.datamodule import Clips
-from sousa_bench.export import main
-from sousa_bench.paths import conf_folder
-from sousa_bench.result import write_result
-from sousa_bench.run import SAMPLE_RATES, run
+from sousa_bench.export.__main__ import main
+from sousa_bench.results.result import write_result
+from sousa_bench.training.run import SAMPLE_RATES, run
 
 SMALL = [
     "data.synthetic.clips=60",

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from sousa_bench import export
+from sousa_bench.export import __main__ as export
 from tests.export.test_package import assert_same_predictions
 
 pytestmark = pytest.mark.slow

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from sousa_bench.augmentation import FULL_SCALE
-from sousa_bench.exporting import check
-from sousa_bench.exporting.graph import Grid, waveform_graph
-from sousa_bench.exporting.network import FixedPositionBias, PaddedClips, convolved
-from sousa_bench.models.beats.network import BeatsBackbone
+from sousa_bench.data.augmentation import FULL_SCALE
+from sousa_bench.export import verification as check
+from sousa_bench.export.onnx_graph import Grid, waveform_graph
+from sousa_bench.export.onnx_network import FixedPositionBias, PaddedClips, convolved
+from sousa_bench.models.beats_network import BeatsBackbone
 from tests.models.building import build
 
 MODELS = ("ast", "htsat", "beats", "efficientat")

@@ -16,12 +16,12 @@ import soundfile as sf
 import torch
 from safetensors.numpy import load_file
 
-from sousa_bench import export as command
-from sousa_bench.analysis.intervals import accuracy_interval
+from sousa_bench.analysis.stats.intervals import accuracy_interval
 from sousa_bench.errors import UserError
-from sousa_bench.exporting import check
-from sousa_bench.exporting.card import EXAMPLE
-from sousa_bench.inference import Predictor
+from sousa_bench.export import __main__ as command
+from sousa_bench.export import verification as check
+from sousa_bench.export.model_card import EXAMPLE
+from sousa_bench.inference.predictor import Predictor
 from tests.export.conftest import Finished
 
 
@@ -115,7 +115,7 @@ def test_the_cards_example_runs_as_it_stands(package, tmp_path):
 
 
 def test_a_failed_check_leaves_nothing(finished, package, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("sousa_bench.exporting.package.waveform_graph", lambda *_: onnx.load(package / "model.onnx"))
+    monkeypatch.setattr("sousa_bench.export.package.waveform_graph", lambda *_: onnx.load(package / "model.onnx"))
     monkeypatch.setattr(check, "logits", lambda session, clips: np.full((len(clips), 40), np.nan))
     assert command.main([str(finished.folder), str(tmp_path / "new")]) == 1
     assert "no package was written" in capsys.readouterr().err
@@ -123,13 +123,13 @@ def test_a_failed_check_leaves_nothing(finished, package, tmp_path, monkeypatch,
 
 
 def test_force_replaces_a_package_and_a_failure_keeps_the_old_one(finished, package, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("sousa_bench.exporting.package.waveform_graph", lambda *_: onnx.load(package / "model.onnx"))
+    monkeypatch.setattr("sousa_bench.export.package.waveform_graph", lambda *_: onnx.load(package / "model.onnx"))
     old = shutil.copytree(package, tmp_path / "old")
     (old / "mine.txt").write_text("mine")
     assert command.main([str(finished.folder), str(old)]) == 1
     assert "--force" in capsys.readouterr().err
     with monkeypatch.context() as broken:
-        broken.setattr("sousa_bench.exporting.package.model_card", lambda facts: 1 / 0)
+        broken.setattr("sousa_bench.export.package.model_card", lambda facts: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             command.main([str(finished.folder), str(old), "--force"])
     assert (old / "mine.txt").exists()

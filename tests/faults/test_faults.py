@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from sousa_bench.result import PHASES
+from sousa_bench.results.result import PHASES
 from tests.sweep.running import Command, alive, interrupt, running, until
 
 pytestmark = pytest.mark.faults

@@ -17,7 +17,7 @@ from torchaudio.compliance import kaldi
 from sousa_bench.errors import ConfigError, DataError, WeightsError
 from sousa_bench.models.base import AudioModel
 from sousa_bench.models.beats import BeatsFrontend
-from sousa_bench.models.beats.network import RelativePositionBias, SelfAttention, split_mask
+from sousa_bench.models.beats_network import RelativePositionBias, SelfAttention, split_mask
 
 SMALL = {
     "encoder_layers": 2,

@@ -14,7 +14,7 @@ from torchaudio.compliance import kaldi
 from sousa_bench.errors import DataError, WeightsError
 from sousa_bench.models.base import AudioModel
 from sousa_bench.models.efficientat import EfficientATFrontend, official_key
-from sousa_bench.models.efficientat.network import EfficientATBackbone, SqueezeExcitation, round_channels
+from sousa_bench.models.efficientat_network import EfficientATBackbone, SqueezeExcitation, round_channels
 
 VARIANTS = {
     "tiny": {"width": 0.1, "checkpoint": None},

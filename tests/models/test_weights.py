@@ -16,11 +16,10 @@ from building import build
 from safetensors.torch import save_file
 from torch import nn
 
-from sousa_bench import paths
 from sousa_bench.errors import ConfigError, WeightsError
-from sousa_bench.models import download
+from sousa_bench.models import download, weight_files
 from sousa_bench.models.weights import CheckpointSource, apply_state, load_official, random_info, seeded
-from sousa_bench.pretraining import header
+from sousa_bench.pretrain.packing import header
 
 SOURCE = CheckpointSource(hub="owner/name", license="MIT")
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
@@ -148,7 +147,7 @@ def test_random_weights_follow_from_the_seed_alone() -> None:
 
 @pytest.mark.parametrize("name", ["ast", "htsat"])
 def test_embedded_weights(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paths, "embedded_folder", lambda: tmp_path)
+    monkeypatch.setattr(weight_files, "embedded_folder", lambda: tmp_path)
     with pytest.raises(WeightsError, match=rf"no embedded weights for {name}.*weights=random"):
         build(name, weights="embedded")
     source = build(name, seed=5)

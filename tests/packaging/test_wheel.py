@@ -48,7 +48,7 @@ def test_the_config_travels_inside_the_package(installed):
 @pytest.mark.slow
 def test_the_embedded_weights_travel_inside_the_package(installed):
     own, found = (
-        {path.name: path.read_bytes() for path in (place / "sousa_bench" / "embedded").iterdir()}
+        {path.name: path.read_bytes() for path in (place / "sousa_bench" / "models" / "embedded").iterdir()}
         for place in (ROOT, installed)
     )
     assert found == own

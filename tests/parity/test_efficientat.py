@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
-from sousa_bench.models.efficientat import frontend
-from sousa_bench.models.efficientat.network import InvertedResidual, SqueezeExcitation
+from sousa_bench.models import efficientat_frontend as frontend
+from sousa_bench.models.efficientat_network import InvertedResidual, SqueezeExcitation
 from sousa_bench.models.fbank import mel_bank
 
 from . import reference

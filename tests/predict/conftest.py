@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from sousa_bench.predict import main
+from sousa_bench.predict.__main__ import main
 from tests.trained import Trained, trained
 
 RATE = 44_100

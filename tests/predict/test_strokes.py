@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from sousa_bench.data.decode import decode, to_int16
-from sousa_bench.recordings.strokes import CONTRAST, contrast, has_strokes, is_silent
+from sousa_bench.inference.strokes import CONTRAST, contrast, has_strokes, is_silent
 from tests.trained import ROOT, Trained
 
 RATE = 16_000

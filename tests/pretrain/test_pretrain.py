@@ -17,17 +17,17 @@ from omegaconf import DictConfig
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from sousa_bench.build import build
+from sousa_bench.config.fingerprint import fingerprint
+from sousa_bench.config.instantiate import build
 from sousa_bench.data.synthetic import GENERATOR_VERSION
 from sousa_bench.errors import ConfigError, PeftError, UserError, WeightsError
-from sousa_bench.finished import FinishedRun, finished_run
 from sousa_bench.models.base import AudioModel
 from sousa_bench.models.containers import sha256
 from sousa_bench.peft import inject, load_run_model, precheck
-from sousa_bench.pretrain import check
-from sousa_bench.pretraining import halves, header, pack, told_apart
-from sousa_bench.recipe import build_model
-from sousa_bench.sweep.fingerprint import fingerprint
+from sousa_bench.pretrain.__main__ import check
+from sousa_bench.pretrain.packing import halves, header, pack, told_apart
+from sousa_bench.results.finished import FinishedRun, finished_run
+from sousa_bench.training.recipe import build_model
 from tests.trained import ROOT
 
 FEW = [

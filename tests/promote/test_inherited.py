@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from sousa_bench.evaluation.data import SplitData
-from sousa_bench.evaluation.overlap import inherited, met_before
-from sousa_bench.finished import FinishedRun
-from sousa_bench.result import read_result
+from sousa_bench.results.finished import FinishedRun
+from sousa_bench.results.result import read_result
+from sousa_bench.training.overlap import inherited, met_before
+from sousa_bench.training.split_data import SplitData
 
 FEW = "data.synthetic.split_players=[6,3,3]"  # several clips a player
 

@@ -14,7 +14,7 @@ import pytest
 
 from sousa_bench.analysis.study import compare
 from sousa_bench.analysis.table import collect
-from sousa_bench.promote import main
+from sousa_bench.promote.__main__ import main
 from tests.sweep.running import Command
 
 SWEEP = "multirun/2026-02-01/10-30-00"

@@ -12,14 +12,14 @@ import torch
 from omegaconf import DictConfig
 from safetensors.torch import load_file, save_file
 
-from sousa_bench import init_from
-from sousa_bench.build import build
+from sousa_bench.config import init_from
+from sousa_bench.config.fingerprint import fingerprint
+from sousa_bench.config.instantiate import build
 from sousa_bench.errors import ConfigError, PeftError
 from sousa_bench.peft import inject
 from sousa_bench.peft.warm import warm_start
 from sousa_bench.rudiments import RUDIMENTS
-from sousa_bench.run import run
-from sousa_bench.sweep.fingerprint import fingerprint
+from sousa_bench.training.run import run
 
 # Nothing moves: what a run ends with is what it began with.
 STILL = ("trainer.learning_rate=1e-12", "trainer.head_learning_rate=1e-12")

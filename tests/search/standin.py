@@ -10,9 +10,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from sousa_bench import pruning
 from sousa_bench.errors import Interrupted
-from sousa_bench.result import PHASES, Recorder, write_json
+from sousa_bench.results import pruning
+from sousa_bench.results.result import PHASES, Recorder, write_json
 from tests.sweep.standin import Stop
 
 

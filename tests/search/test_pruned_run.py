@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from sousa_bench import pruning
-from sousa_bench.result import Recorder
-from sousa_bench.run import run
+from sousa_bench.results import pruning
+from sousa_bench.results.result import Recorder
+from sousa_bench.training.run import run
 from tests.core.conftest import cache, config, folder  # noqa: F401 - real runs on a few clips
 
 

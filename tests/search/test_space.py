@@ -15,14 +15,14 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from sousa_bench.config.compose import compose, remember_files
+from sousa_bench.config.config_errors import is_config_error
+from sousa_bench.config.fingerprint import fingerprint
+from sousa_bench.config.paths import conf_folder
 from sousa_bench.errors import ConfigError, UserError
-from sousa_bench.paths import conf_folder
-from sousa_bench.search.settings import SearchSettings, built
+from sousa_bench.search.optuna_study import STUDY_NAME, Trials
+from sousa_bench.search.search_settings import SearchSettings, built
 from sousa_bench.search.space import Space, make_space
-from sousa_bench.search.study import STUDY_NAME, Trials
-from sousa_bench.sweep.compose import compose, remember_files
-from sousa_bench.sweep.config_errors import is_config_error
-from sousa_bench.sweep.fingerprint import fingerprint
 from sousa_bench.sweep.session import register_resolvers
 
 SPACES = sorted(path.stem for path in (conf_folder() / "search").glob("*.yaml"))

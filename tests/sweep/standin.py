@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from sousa_bench.errors import Interrupted
-from sousa_bench.result import PHASES, Recorder, write_json
+from sousa_bench.results.result import PHASES, Recorder, write_json
 
 
 class Stop:

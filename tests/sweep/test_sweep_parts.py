@@ -19,28 +19,28 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from sousa_bench.config.config_errors import explain
+from sousa_bench.config.fingerprint import fingerprint, run_name
 from sousa_bench.errors import ConfigError
-from sousa_bench.result import ResultError
+from sousa_bench.results.known import Results
+from sousa_bench.results.locks import FolderLock, RunLock
+from sousa_bench.results.manifest import claim_folder, read_manifest, withdraw, write_manifest
+from sousa_bench.results.process import alive, identity
+from sousa_bench.results.result import ResultError
 from sousa_bench.sweep import record, wire
 from sousa_bench.sweep.child import Order
+from sousa_bench.sweep.command_line import spell_augmentation
 from sousa_bench.sweep.conclude import conclude
-from sousa_bench.sweep.config_errors import explain
-from sousa_bench.sweep.fingerprint import fingerprint, run_name
+from sousa_bench.sweep.forkserver import serve
 from sousa_bench.sweep.job import Job, Outcome
-from sousa_bench.sweep.known import Results
-from sousa_bench.sweep.lock import FolderLock, RunLock
-from sousa_bench.sweep.manifest import claim_folder, read_manifest, withdraw, write_manifest
 from sousa_bench.sweep.output import MOST_WAITING, RunLog, Screen
 from sousa_bench.sweep.plan import rerun_command, varied_keys
-from sousa_bench.sweep.process import alive, identity
 from sousa_bench.sweep.progress import Progress
 from sousa_bench.sweep.ranks import Ranks
 from sousa_bench.sweep.resources import slots
-from sousa_bench.sweep.server import serve
 from sousa_bench.sweep.starter import ForkServer, ServerError, StartError
 from sousa_bench.sweep.supervisor import Rules, Supervisor
 from sousa_bench.sweep.watch import Exit
-from sousa_bench.sweep.words import spell_augmentation
 from tests.sweep import running
 
 CONFIG = OmegaConf.create(

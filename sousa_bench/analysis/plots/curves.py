@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from sousa_bench.analysis.flatten import number
 from sousa_bench.analysis.plots.style import PALETTE, figure, safe
 from sousa_bench.analysis.study import Study
-from sousa_bench.result import ResultError, read_result
+from sousa_bench.results.result import ResultError, read_result
 
 IMAGE_LIMIT = 8
 PAGE_LIMIT = 600

@@ -8,9 +8,9 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from sousa_bench.analysis.intervals import MIN_PLAYERS, accuracy_interval
+from sousa_bench.analysis.clip_sets import ClipSet
 from sousa_bench.analysis.plots.style import PALETTE, RARE, SYMBOLS, figure, legend_below, rounded, safe
-from sousa_bench.analysis.predictions import ClipSet
+from sousa_bench.analysis.stats.intervals import MIN_PLAYERS, accuracy_interval
 from sousa_bench.analysis.study import Study
 from sousa_bench.rudiments import DISPLAY, FAMILIES, FAMILY_NAMES, INDEX, NUM_CLASSES
 

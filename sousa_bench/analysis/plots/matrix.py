@@ -8,10 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from sousa_bench.analysis.console import p_value
 from sousa_bench.analysis.factors import BASE_FACTORS, shown
-from sousa_bench.analysis.impact import augmentation_impact
-from sousa_bench.analysis.pairs import ALPHA
 from sousa_bench.analysis.plots.style import (
     DIVERGING,
     PALETTE,
@@ -26,6 +23,9 @@ from sousa_bench.analysis.plots.style import (
     rounded,
     safe,
 )
+from sousa_bench.analysis.report.console import p_value
+from sousa_bench.analysis.stats.augmentation_effect import augmentation_impact
+from sousa_bench.analysis.stats.pairs import ALPHA
 from sousa_bench.analysis.study import Study
 
 LEAST_BOUND = 5.0  # percentage points that get the full colour, so that a few clips' difference doesn't

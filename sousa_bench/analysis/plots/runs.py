@@ -12,7 +12,6 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from sousa_bench.analysis.factors import shown
-from sousa_bench.analysis.folds import FOLD
 from sousa_bench.analysis.plots.style import (
     ROW_HEIGHT,
     colours,
@@ -24,6 +23,7 @@ from sousa_bench.analysis.plots.style import (
     safe,
     symbols,
 )
+from sousa_bench.analysis.stats.folds import FOLD
 from sousa_bench.analysis.study import Study
 
 IMAGE_LIMIT = 40

@@ -1,244 +1,157 @@
-"""The hub's Parquet layout in a local folder: shards `train-00000-of-00012.parquet` with the audio in their rows."""
+"""The hub's Parquet layout on the Hugging Face hub itself."""
 
 from __future__ import annotations
 
+import json
+import logging
 import os
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from sousa_bench.data.sources.base import Audio, Source, digest, split_name, standard_table, texts
-from sousa_bench.errors import DataError
+from sousa_bench.data.sources.parquet_shards import Shard, Shards, choose_shards, read_rows
+from sousa_bench.errors import DataError, first_line
+from sousa_bench.system.deadline import within
 
-_SHARD = re.compile(r"^(train|training|val|valid|validation|dev|test)(-(\d+)-of-(\d+))?(-[0-9a-f]+)?\.parquet$")
-_FOLDERS = ("audio", "data", "")
-_WANTED = (
-    "sample_id",
-    "profile_id",
-    "player",
-    "rudiment_slug",
-    "skill_tier",
-    "tempo_bpm",
-    "soundfont",
-    "augmentation_preset",
-    "duration_sec",
-)
-_AT_ONCE = 16
-"""Clips read from a row group at a time: about 16 MB."""
+log = logging.getLogger("sousa_bench.data")
+
+PATIENCE = 8.0
+"""Seconds after which a hub that hasn't answered counts as out of reach."""
+
+Answer = TypeVar("Answer")
 
 
-@dataclass(frozen=True)
-class Shard:
-    """One Parquet file.
+class HubRepository(Shards):
+    """A dataset on the hub: lists of clips come over the network, audio only for the shards that are needed.
 
-    Attributes:
-        name: Path below the dataset's top folder, with slashes.
-        size: Bytes.
-    """
-
-    name: str
-    size: int
-
-    @property
-    def split(self) -> str:
-        """The split that its name says."""
-        match = _SHARD.match(self.name.rpartition("/")[2])
-        assert match is not None
-        return split_name(match[1], self.name)
-
-
-def choose_shards(files: Sequence[Shard]) -> list[Shard]:
-    """The shards among a dataset's files: those of `audio/`, else of `data/`, else of the top folder, else any."""
-    shards = [file for file in files if _SHARD.match(file.name.rpartition("/")[2])]
-    folders = {shard.name.rpartition("/")[0] for shard in shards}
-    folder = next((name for name in _FOLDERS if name in folders), min(folders, default=""))
-    return sorted((s for s in shards if s.name.rpartition("/")[0] == folder), key=lambda s: s.name)
-
-
-def read_rows(file: Any, name: str, split: str) -> pd.DataFrame:
-    """One shard's metadata: `_WANTED` as far as it is there, `shard`, `row`, `row_group`, `split`; no audio is read.
-
-    Raises:
-        DataError: No Parquet file, or one without audio.
-    """
-    try:
-        with pq.ParquetFile(file, pre_buffer=False) as parquet:
-            names = parquet.schema_arrow.names
-            if "audio" not in names:
-                raise DataError(f"{name} has no column 'audio'; it has: {', '.join(names)}.")
-            frame = parquet.read(columns=[column for column in _WANTED if column in names]).to_pandas()
-            rows = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{name} can't be read as Parquet ({error}): download it again.") from error
-    frame["shard"] = name
-    frame["row"] = np.arange(len(frame))
-    frame["row_group"] = np.repeat(np.arange(len(rows)), rows)
-    frame["split"] = split
-    return frame
-
-
-class Shards(Source):
-    """What the hub's layout is, wherever its shards lie.
+    What was once fetched is used again without a network: the shards from the hub's own cache folder (`HF_HOME`), the
+    list of clips from ours.
 
     Args:
-        cache: Folder that keeps the list of all rows between runs.
-    """
-
-    layout = "hub Parquet"
-
-    def __init__(self, cache: Path) -> None:
-        super().__init__()
-        self.cache = cache
-
-    @cached_property
-    def shards(self) -> list[Shard]:
-        """The dataset's shards in the order of their names."""
-        raise NotImplementedError
-
-    def _all_rows(self) -> pd.DataFrame:
-        raise NotImplementedError
-
-    def path(self, shard: str) -> Path:
-        """Where a shard lies on this machine; after `fetch`."""
-        raise NotImplementedError
-
-    @cached_property
-    def identity(self) -> str:
-        """Hash of the shards' names and sizes."""
-        return digest(*(f"{shard.name}:{shard.size}" for shard in self.shards)).hex()
-
-    def table(self) -> pd.DataFrame:
-        """See `Source.table`; the list of rows is kept, so that the shards are opened once."""
-        kept = self.cache / "hub" / f"{self.identity}.parquet"
-        try:
-            frame = pd.read_parquet(kept)
-        except (OSError, ValueError):
-            frame = self._all_rows()
-            _write(frame, kept)
-        self._note_gaps()
-        players = texts(frame, "profile_id", "player")
-        table = standard_table(
-            frame, self.place, player=players, split=frame["split"].tolist(), where="", shard=frame["shard"].tolist()
-        )
-        table["row"] = frame["row"].to_numpy()
-        table["row_group"] = frame["row_group"].to_numpy()
-        return table
-
-    def _note_gaps(self) -> None:
-        for split in dict.fromkeys(shard.split for shard in self.shards):
-            names = [_SHARD.match(s.name.rpartition("/")[2]) for s in self.shards if s.split == split]
-            totals = {int(name[4]) for name in names if name and name[4]}
-            if len(totals) == 1 and len(names) < (total := totals.pop()):
-                self.warnings.append(f"{self.place} holds {len(names)} of the {total} {split} shards")
-
-    def sizes(self, table: pd.DataFrame) -> np.ndarray:
-        """Bytes of the shard that holds each clip."""
-        size = {shard.name: shard.size for shard in self.shards}
-        return np.array([size[name] for name in table["shard"]], np.int64)
-
-    def keys(self, table: pd.DataFrame) -> list[bytes]:
-        """Hash of sample_id, shard, its size, and the row in it."""
-        size = {shard.name: shard.size for shard in self.shards}
-        rows = zip(table["sample_id"], table["shard"], table["row"], strict=True)
-        return [digest(sample_id, shard, size[shard], row) for sample_id, shard, row in rows]
-
-    def names(self, table: pd.DataFrame) -> list[str]:
-        """Shard, row and sample_id."""
-        rows = zip(table["sample_id"], table["shard"], table["row"], strict=True)
-        return [f"{shard} row {row} ({sample_id})" for sample_id, shard, row in rows]
-
-    def groups(self, table: pd.DataFrame, size: int) -> list[np.ndarray]:
-        """Cut between row groups only, so that none is read twice."""
-        order = np.lexsort((table["row"].to_numpy(), table["shard"].to_numpy().astype(str)))
-        shard, group = table["shard"].to_numpy()[order], table["row_group"].to_numpy()[order]
-        starts = np.flatnonzero(np.r_[True, (shard[1:] != shard[:-1]) | (group[1:] != group[:-1])])
-        cuts = [0]
-        for start in starts[1:]:
-            if start - cuts[-1] >= size:
-                cuts.append(int(start))
-        return np.split(order, cuts[1:])
-
-    def audio(self, table: pd.DataFrame, positions: np.ndarray) -> Iterator[tuple[int, Audio]]:
-        """Bytes, or the path of a file beside the shard where a row holds only that."""
-        part = table.iloc[positions]
-        wanted = pd.DataFrame({"position": positions, "row": part["row"].to_numpy()})
-        shards, groups = part["shard"].tolist(), part["row_group"].tolist()
-        for shard, group in dict.fromkeys(zip(shards, groups, strict=True)):
-            rows = wanted[(part["shard"] == shard).to_numpy() & (part["row_group"] == group).to_numpy()]
-            yield from self._row_group(shard, group, dict(zip(rows["row"], rows["position"], strict=True)))
-
-    def _row_group(self, shard: str, group: int, position: dict[int, int]) -> Iterator[tuple[int, Audio]]:
-        path = self.path(shard)
-        try:
-            with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as parquet:
-                row = sum(parquet.metadata.row_group(i).num_rows for i in range(group))
-                for batch in parquet.iter_batches(_AT_ONCE, row_groups=[group], columns=["audio"], use_threads=False):
-                    column = batch.column(0)
-                    for i in range(len(batch)):
-                        if row + i in position:
-                            yield int(position[row + i]), _audio(column[i].as_py(), path.parent)
-                    row += len(batch)
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path} can't be read ({error}): download it again.") from error
-
-
-def _audio(cell: Any, folder: Path) -> Audio:
-    if isinstance(cell, bytes):
-        return BytesIO(cell)
-    if cell and cell.get("bytes") is not None:
-        return BytesIO(cell["bytes"])
-    name = (cell or {}).get("path")
-    return str(folder / name) if name else ""
-
-
-def _write(frame: pd.DataFrame, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    frame.to_parquet(temporary)
-    temporary.replace(path)
-
-
-class HubFolder(Shards):
-    """The hub's layout in a local folder.
-
-    Args:
-        root: The dataset's top folder, or the one that holds the shards.
+        hub_id: `owner/name`.
+        revision: Branch, tag or commit.
         cache: See `Shards`.
     """
 
-    def __init__(self, root: Path, cache: Path) -> None:
+    def __init__(self, hub_id: str, revision: str, cache: Path) -> None:
         super().__init__(cache)
-        self.root = root
-        self.place = str(root)
+        self.hub_id = hub_id
+        self.revision = revision
+        self.place = f"hub dataset {hub_id}"
+        self._snapshot: Path | None = None
 
-    @staticmethod
-    def files(root: Path) -> list[Shard]:
-        """Parquet files at most two folders down."""
-        found = [*root.glob("*.parquet"), *root.glob("[!.]*/*.parquet"), *root.glob("[!.]*/[!.]*/*.parquet")]
-        return [Shard(path.relative_to(root).as_posix(), path.stat().st_size) for path in found]
+    @cached_property
+    def _listing(self) -> tuple[str, list[Shard]]:
+        """Commit and files; the last known ones where the hub can't be reached."""
+        kept = self.cache / "hub" / f"{self.hub_id.replace('/', '--')}@{self.revision.replace('/', '--')}.json"
+        try:
+            commit, files = within(PATIENCE, self._ask)
+        except DataError:
+            raise
+        except Exception as error:
+            if not kept.is_file():
+                raise DataError(self._unreachable(error)) from error
+            content = json.loads(kept.read_text(encoding="utf-8"))
+            log.info("The hub can't be reached; using what is known of %s at %s", self.hub_id, content["commit"][:8])
+            return content["commit"], [Shard(name, size) for name, size in content["files"]]
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        temporary = kept.with_name(f".{kept.name}.{os.getpid()}")
+        temporary.write_text(json.dumps({"commit": commit, "files": [[f.name, f.size] for f in files]}), "utf-8")
+        temporary.replace(kept)
+        return commit, files
 
-    @staticmethod
-    def fits(root: Path) -> bool:
-        """Whether `root` is in this layout."""
-        return bool(choose_shards(HubFolder.files(root)))
+    def _ask(self) -> tuple[str, list[Shard]]:
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+        try:
+            info = HfApi().dataset_info(self.hub_id, revision=self.revision, files_metadata=True, timeout=PATIENCE)
+        except GatedRepoError as error:
+            raise DataError(f"{self.place} is gated: accept its terms on the hub, then run `hf auth login`.") from error
+        except RevisionNotFoundError as error:
+            raise DataError(f"{self.place} has no revision {self.revision!r} (data.revision).") from error
+        except RepositoryNotFoundError as error:
+            raise DataError(
+                f"{self.place} doesn't exist, or isn't open to you (data.hub_id; `hf auth login` for a private one)."
+            ) from error
+        files = [Shard(file.rfilename, int(file.size or 0)) for file in info.siblings or []]
+        return str(info.sha), files
+
+    def _unreachable(self, error: BaseException) -> str:
+        reason = first_line(error)[:160]
+        return (
+            f"{self.place} can't be reached ({reason}). Ways out: data.root=FOLDER or the variable SOUSA_ROOT for a "
+            "copy on this machine, data=synthetic for data that need no download, or a working network."
+        )
 
     @cached_property
     def shards(self) -> list[Shard]:
         """See `Shards.shards`."""
-        return choose_shards(self.files(self.root))
+        shards = choose_shards(self._listing[1])
+        if not shards:
+            names = ", ".join(file.name for file in self._listing[1][:8])
+            raise DataError(f"{self.place} holds no train-*.parquet shards; it holds: {names}.")
+        return shards
+
+    def _all_rows(self) -> pd.DataFrame:
+        from huggingface_hub import HfFileSystem
+
+        commit = self._listing[0]
+        system = HfFileSystem()
+        log.info("Reading the list of clips of %s from %d shards, without their audio", self.place, len(self.shards))
+
+        def rows(shard: Shard) -> pd.DataFrame:
+            with system.open(f"datasets/{self.hub_id}@{commit}/{shard.name}", block_size=1 << 16) as file:
+                return read_rows(file, shard.name, shard.split)
+
+        with ThreadPoolExecutor(16) as pool:
+            frames = self._guarded(lambda: list(pool.map(rows, self.shards)))
+        return pd.concat(frames, ignore_index=True)
+
+    def fetch(self, table: pd.DataFrame) -> None:
+        """Download the shards that hold the clips of `table`, those that aren't here yet."""
+        from huggingface_hub import snapshot_download, try_to_load_from_cache
+
+        commit = self._listing[0]
+        names = sorted(set(table["shard"]))
+        size = {shard.name: shard.size for shard in self.shards}
+        absent = [
+            name
+            for name in names
+            if not isinstance(try_to_load_from_cache(self.hub_id, name, revision=commit, repo_type="dataset"), str)
+        ]
+        options: dict[str, Any] = {"repo_type": "dataset", "revision": commit, "allow_patterns": names}
+        if absent:
+            self._check_disk(sum(size[name] for name in absent), len(absent))
+        options["local_files_only"] = not absent
+        self._snapshot = Path(self._guarded(lambda: snapshot_download(self.hub_id, **options)))
+
+    def _check_disk(self, needed: int, count: int) -> None:
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        folder = next(path for path in (Path(HF_HUB_CACHE), *Path(HF_HUB_CACHE).parents) if path.is_dir())
+        free = shutil.disk_usage(folder).free
+        log.info("Downloading %d of %d shards, %.1f GB, to %s", count, len(self.shards), needed / 1e9, HF_HUB_CACHE)
+        if needed > free:
+            raise DataError(
+                f"The {count} shards needed of {self.place} take {needed / 1e9:.1f} GB; {folder} has "
+                f"{free / 1e9:.1f} GB free. Take a smaller data=tiny|mini|small, or point HF_HOME to a larger disk."
+            )
+
+    def _guarded(self, work: Callable[[], Answer]) -> Answer:
+        try:
+            return work()
+        except DataError:
+            raise
+        except Exception as error:
+            raise DataError(self._unreachable(error)) from error
 
     def path(self, shard: str) -> Path:
         """See `Shards.path`."""
-        return self.root / shard
-
-    def _all_rows(self) -> pd.DataFrame:
-        return pd.concat([read_rows(self.path(s.name), s.name, s.split) for s in self.shards], ignore_index=True)
+        assert self._snapshot is not None, "fetch() comes first"
+        return self._snapshot / shard

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sousa_bench.data.sources.base import FolderSource, column, file_digest, split_name, standard_table
+from sousa_bench.data.sources.source import FolderSource, column, file_digest, split_name, standard_table
 from sousa_bench.errors import DataError
 
 NAME = "metadata.csv"

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import sousa_bench
-from sousa_bench.cores import usable_cores
 from sousa_bench.data.synthetic.generator import SPLITS, Clip, Generator
 from sousa_bench.data.synthetic.labels import audio_path, sample_row, samples_schema, strokes_schema, strokes_table
 from sousa_bench.data.synthetic.version import SAMPLE_RATE, SPLIT_PLAYERS
 from sousa_bench.errors import DataError
+from sousa_bench.system.cores import usable_cores
 
 BLOCK = 50
 """Clips per block: the unit that a worker takes, and that leaves one part of the label tables."""

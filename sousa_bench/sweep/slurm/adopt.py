@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sousa_bench.result import read_progress
+from sousa_bench.results.manifest import MANIFEST_FILE, read_manifest
+from sousa_bench.results.result import read_progress
 from sousa_bench.sweep import record
 from sousa_bench.sweep.job import Job
-from sousa_bench.sweep.manifest import MANIFEST_FILE, read_manifest
 from sousa_bench.sweep.slurm import queue
 from sousa_bench.sweep.slurm.reason import SUBMITIT_FOLDER, Reason, why
 

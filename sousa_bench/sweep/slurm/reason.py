@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sousa_bench.result import ERROR_FILE
+from sousa_bench.results.result import ERROR_FILE
 from sousa_bench.sweep.slurm import queue
 
 SUBMITIT_FOLDER = ".submitit"

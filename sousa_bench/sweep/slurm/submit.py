@@ -12,8 +12,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from sousa_bench.errors import ConfigError, UserError
+from sousa_bench.sweep.forkserver import code_digest
 from sousa_bench.sweep.job import Job
-from sousa_bench.sweep.server import code_digest
 from sousa_bench.sweep.slurm import task
 from sousa_bench.sweep.slurm.reason import SUBMITIT_FOLDER
 from sousa_bench.sweep.starter import python_path

@@ -8,12 +8,12 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
-from sousa_bench.result import ERROR_FILE, LOG_FILE
+from sousa_bench.results.process import slurm_job_id
+from sousa_bench.results.result import ERROR_FILE, LOG_FILE
 from sousa_bench.sweep import record
+from sousa_bench.sweep.forkserver import code_digest
 from sousa_bench.sweep.job import Job, Outcome
-from sousa_bench.sweep.process import slurm_job_id
 from sousa_bench.sweep.progress import Progress, describe
-from sousa_bench.sweep.server import code_digest
 from sousa_bench.sweep.slurm import queue
 from sousa_bench.sweep.starter import Spawner
 from sousa_bench.sweep.supervisor import STOP_SIGNALS, Rules, Supervisor

@@ -1,0 +1,1 @@
+"""What the analysis writes and prints: answer, summary, page, terminal."""

@@ -1,0 +1,1 @@
+"""Intervals, paired tests, effects and folds: what numbers say and how sure."""

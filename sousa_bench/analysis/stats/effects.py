@@ -1,0 +1,191 @@
+"""Main effects and interactions over a balanced matrix, with players as blocks.
+
+The analysis of variance of a full factorial, each player measured in every cell, tested by flipping the signs of whole
+players' contrasts (as ``pairs.sign_flip``; with one degree of freedom and normal differences it agrees with the
+repeated measures F test). A matrix with holes has no such decomposition, and is named rather than patched.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sousa_bench.analysis.factors import augmentation_words, shown
+from sousa_bench.analysis.stats.intervals import difference_interval
+from sousa_bench.analysis.stats.pairs import ALPHA, DRAWS, EXACT_PLAYERS, holm, sign_patterns
+
+MAX_ORDER = 3
+MAX_CELLS = 400
+
+Array = NDArray[np.float64]
+
+
+@dataclass
+class Effects:
+    """What the factors of one cohort do.
+
+    Attributes:
+        table: A row an effect: ``effect``, ``levels``, ``share`` (of the variation between cells), ``largest``
+            (greatest difference between two levels, percentage points, main effects only), ``p``, ``p_holm``,
+            ``clear``, ``players``, ``clips``.
+        levels: A row a level of each factor: ``factor``, ``level``, ``accuracy``, ``deviation`` from the grand mean
+            with ``low`` and ``high``, ``cells``, ``players``, ``clips``.
+        word: Why there is no decomposition, in a plain sentence; empty where there is one.
+    """
+
+    table: pd.DataFrame = field(default_factory=pd.DataFrame)
+    levels: pd.DataFrame = field(default_factory=pd.DataFrame)
+    word: str = ""
+
+
+def effects(cells: pd.DataFrame, factors: Sequence[str], totals: Array, sizes: Array) -> Effects:
+    """Decompose the accuracies of a balanced matrix.
+
+    Args:
+        cells: A row a combination; the columns ``factors`` name its cell.
+        factors: Columns to decompose by; those with one level are left out.
+        totals: Right clips by combination and player (seeds averaged), shape (combinations, players).
+        sizes: Clips of each player, shape (players,).
+    """
+    varied = [key for key in factors if cells[key].map(shown).nunique() > 1]
+    if not varied:
+        return Effects(word="No factor varies, so there is no effect to separate.")
+    levels = {key: list(dict.fromkeys(cells[key].map(level_words, na_action=None))) for key in varied}
+    if word := _unbalanced(cells, levels):
+        return Effects(word=word)
+    if totals.shape[1] < 2:
+        return Effects(word="Effects can't be tested: the predictions name fewer than two players.")
+    shape = [len(levels[key]) for key in varied]
+    place = np.ravel_multi_index(
+        [cells[key].map(level_words, na_action=None).map(levels[key].index).to_numpy() for key in varied], shape
+    )
+    array = np.empty((len(place), totals.shape[1]))
+    array[place] = totals / sizes.sum()
+    array = array.reshape([*shape, totals.shape[1]])
+    table = _table(array, varied, shape)
+    table["players"], table["clips"] = len(sizes), int(sizes.sum())
+    return Effects(table, _levels(array, levels, sizes))
+
+
+def level_words(value: object) -> str:
+    """A level's name: ``with aug`` for a boolean."""
+    return augmentation_words(value) if isinstance(value, bool) else shown(value)
+
+
+def _unbalanced(cells: pd.DataFrame, levels: dict[str, list[str]]) -> str:
+    names = cells[list(levels)].map(level_words)
+    wanted = int(np.prod([len(values) for values in levels.values()]))
+    there = set(names.itertuples(index=False, name=None))
+    if len(there) == wanted == len(names) and wanted <= MAX_CELLS:
+        return ""
+    if wanted > MAX_CELLS:
+        return f"The matrix has {wanted} cells, too many to decompose ({MAX_CELLS} at most); filter it."
+    if len(there) < len(names):
+        return "Some cells of the matrix hold several combinations, so effects can't be separated."
+    missing = [cell for cell in itertools.product(*levels.values()) if cell not in there]
+    examples = "; ".join(" + ".join(cell) for cell in missing[:3])
+    return (
+        f"The matrix is not balanced: {len(missing)} of {wanted} cells have no completed run on these clips "
+        f"({examples}{'; …' if len(missing) > 3 else ''}), so main effects and interactions can't be separated."
+    )
+
+
+def _table(array: Array, factors: Sequence[str], shape: Sequence[int]) -> pd.DataFrame:
+    """Sum of squares and sign-flip p value of each effect up to ``MAX_ORDER`` factors."""
+    axes = range(len(shape))
+    subsets = [s for order in range(1, min(len(shape), MAX_ORDER) + 1) for s in itertools.combinations(axes, order)]
+    contrasts = [_component(array, subset) for subset in subsets]
+    means = array.sum(axis=-1)
+    total = float(((means - means.mean()) ** 2).sum()) or 1.0
+    p_values = flip_sums_of_squares(contrasts)
+    rows = []
+    for subset, contrast, p_value in zip(subsets, contrasts, p_values, strict=True):
+        size = int(np.prod([shape[axis] for axis in subset]))
+        square = float((contrast.sum(axis=1) ** 2).sum()) * np.prod(shape) / size
+        largest = float(np.ptp(contrast.sum(axis=1))) * 100 if len(subset) == 1 else np.nan
+        rows.append(
+            {
+                "effect": " × ".join(factors[axis] for axis in subset),
+                "levels": " × ".join(str(shape[axis]) for axis in subset),
+                "share": square / total,
+                "largest": largest,
+                "p": float(p_value),
+            }
+        )
+    table = pd.DataFrame(rows)
+    table["p_holm"] = holm(table["p"].to_numpy())
+    table["clear"] = table["p_holm"] <= ALPHA
+    return table
+
+
+def _component(array: Array, subset: Sequence[int]) -> Array:
+    """The effect's component of each player, shape (levels of the effect, players)."""
+    others = tuple(axis for axis in range(array.ndim - 1) if axis not in subset)
+    part = array.mean(axis=others) if others else array
+    for axis in range(len(subset)):
+        part = part - part.mean(axis=axis, keepdims=True)
+    result: Array = part.reshape(-1, array.shape[-1])
+    return result
+
+
+def flip_sums_of_squares(contrasts: Sequence[Array], seed: int = 0, draws: int = DRAWS) -> Array:
+    """P values of sums of squares of summed contrasts under sign flips of whole players.
+
+    Args:
+        contrasts: For each effect the contrasts by player, shape (contrasts, players).
+        seed: As ``pairs.sign_flip``, and so ``draws``.
+        draws: Number of drawn patterns.
+    """
+    observed = np.array([(contrast.sum(axis=1) ** 2).sum() for contrast in contrasts])
+    hits, count = np.zeros(len(contrasts), dtype=np.int64), 0
+    players = contrasts[0].shape[1]
+    reduced = [_reduced(contrast) for contrast in contrasts]
+    stacked = np.concatenate(reduced).T
+    starts = np.cumsum([0, *(len(part) for part in reduced[:-1])])
+    least = observed * (1 - 1e-9) - 1e-18
+    for signs in sign_patterns(players, seed, draws):
+        sums = signs @ stacked
+        np.square(sums, out=sums)
+        hits += np.count_nonzero(np.add.reduceat(sums, starts, axis=1) >= least, axis=0)
+        count += len(signs)
+    drawn = players > EXACT_PLAYERS
+    result: Array = (hits + drawn) / (count + drawn)
+    return result
+
+
+def _reduced(contrast: Array) -> Array:
+    """As many rows as the effect has degrees of freedom, whose sums have the same sum of squares."""
+    _, values, rows = np.linalg.svd(contrast, full_matrices=False)
+    rank = max(int((values > 1e-12 * values.max(initial=0.0)).sum()), 1)
+    result: Array = values[:rank, None] * rows[:rank]
+    return result
+
+
+def _levels(array: Array, levels: dict[str, list[str]], sizes: Array) -> pd.DataFrame:
+    """Mean of each level and its deviation from the grand mean, with an interval over players."""
+    rows = []
+    grand = array.mean(axis=tuple(range(array.ndim - 1)))
+    for axis, (factor, names) in enumerate(levels.items()):
+        others = tuple(other for other in range(array.ndim - 1) if other != axis)
+        means = array.mean(axis=others) if others else array
+        interval = difference_interval((means - grand) * sizes.sum(), sizes)
+        for number, name in enumerate(names):
+            rows.append(
+                {
+                    "factor": factor,
+                    "level": name,
+                    "accuracy": float(means[number].sum()),
+                    "deviation": float(interval.estimate[number]),
+                    "low": float(interval.low[number]),
+                    "high": float(interval.high[number]),
+                    "cells": int(np.prod(array.shape[:-1]) // len(names)),
+                    "players": len(sizes),
+                    "clips": int(sizes.sum()),
+                }
+            )
+    return pd.DataFrame(rows)

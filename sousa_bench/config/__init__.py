@@ -1,0 +1,1 @@
+"""What a config says: composed, checked, overridden, fingerprinted. Imports no torch."""

@@ -1,0 +1,110 @@
+"""A run's identity: a hash over what decides its outcome, and the name of its folder."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sousa_bench.config import init_from
+from sousa_bench.config.identity import IRRELEVANT, lasting_target
+from sousa_bench.errors import ConfigError
+from sousa_bench.models.weight_files import weights_file
+
+
+def fingerprint(config: DictConfig) -> str:
+    """Hash of everything in ``config`` that decides the run's outcome.
+
+    Data count by content (:func:`sousa_bench.data.fingerprint`) and a checkpoint file by its bytes, neither by its
+    path. The code's version is not part of it: results say their commit, and ``force=true`` runs anew.
+
+    Returns:
+        64 hex digits (SHA-256).
+
+    Raises:
+        ConfigError: A mandatory value is missing or an interpolation leads nowhere.
+        DataError: The data can't be identified.
+    """
+    text = json.dumps(_canonical(outcome_config(config)), sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def outcome_config(config: DictConfig) -> dict[str, Any]:
+    """The resolved part of ``config`` that decides the outcome, with contents in place of paths."""
+    try:
+        plain = {str(key): _plain(config, str(key)) for key in config if key not in IRRELEVANT}
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"the config can't be resolved: {str(error).splitlines()[0]}") from error
+    for dotted in IRRELEVANT:
+        group, _, key = dotted.partition(".")
+        if key and isinstance(plain.get(group), dict):
+            plain[group].pop(key, None)
+    if isinstance(trainer := plain.get("trainer"), dict) and trainer.get("compile") is False:
+        trainer.pop("compile")  # the runs of before there was such a key
+    if isinstance(config.get("data"), DictConfig) and "_target_" in config.data:
+        plain["data_content"] = _data_content(config.data)
+    model = plain.get("model")
+    if isinstance(model, dict) and (file := weights_file(model)) is not None and file.is_file():
+        model["checkpoint"] = file_hash(file)
+    if (start := plain.pop(init_from.KEY, None)) is not None:
+        plain[init_from.KEY] = init_from.content(start)
+    return plain
+
+
+def _plain(config: DictConfig, key: str) -> Any:
+    value = config[key]
+    if OmegaConf.is_config(value):
+        return OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
+    return value
+
+
+def run_name(config: DictConfig, digest: str) -> str:
+    """``<model>_<peft>_<aug|noaug>_<data>_s<seed>_<fingerprint>``, the name of a run's folder."""
+    names = [str(OmegaConf.select(config, f"{group}.name", default="none")) for group in ("model", "peft", "data")]
+    augmented = "aug" if OmegaConf.select(config, "augmentation.name", default="off") in ("on", True) else "noaug"
+    return f"{names[0]}_{names[1]}_{augmented}_{names[2]}_s{config.get('seed')}_{digest[:8]}"
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, remembered while neither its time nor its size changes."""
+    facts = path.stat()
+    return _file_hash(str(path.resolve()), facts.st_mtime_ns, facts.st_size)
+
+
+@functools.cache
+def _file_hash(path: str, _mtime: int, _size: int) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _data_content(node: DictConfig) -> str:
+    return _known_data(json.dumps(OmegaConf.to_container(node, resolve=True), sort_keys=True, default=str))
+
+
+@functools.cache
+def _known_data(text: str) -> str:
+    # Imported here: a sweep whose config is wrong should say so before it loads the data code.
+    from sousa_bench import data
+
+    identify: Callable[[DictConfig], str] = data.fingerprint
+    return identify(OmegaConf.create(json.loads(text)))
+
+
+def _canonical(value: Any) -> Any:
+    """Spell equal values alike: ``r=8`` and ``r=8.0`` are one run, and so is a class before and after it moved."""
+    if isinstance(value, dict):
+        return {
+            str(key): lasting_target(item) if key == "_target_" and isinstance(item, str) else _canonical(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [_canonical(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value

@@ -1,0 +1,111 @@
+"""``init_from``: the adapter of an earlier run that a run starts from. Looked at without importing torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from sousa_bench.errors import ConfigError
+from sousa_bench.models.weight_files import weights_file
+from sousa_bench.peft.options import DESCRIPTION_FILE, is_adalora, trains_all
+from sousa_bench.results.result import ADAPTER_FOLDER
+
+KEY = "init_from"
+BASE_KEYS = ("weights", "checkpoint", "seed", "refuses")  # of a model's node: not its architecture
+
+
+def adapter_folder(place: str | Path) -> Path:
+    """The folder of trained weights at ``place``: that folder, or the run's that holds it.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    for folder in (Path(place).expanduser(), Path(place).expanduser() / ADAPTER_FOLDER):
+        if (folder / DESCRIPTION_FILE).is_file():
+            return folder
+    raise ConfigError(f"{KEY}={place}: no trained weights here (no {DESCRIPTION_FILE}); give a completed run's folder")
+
+
+def content(place: str | Path) -> str:
+    """Hash of the weights that a run starts from: their bytes, wherever they lie."""
+    from sousa_bench.config.fingerprint import file_hash
+
+    files = sorted(adapter_folder(place).glob("*.safetensors"))
+    if not files:
+        raise ConfigError(f"{KEY}={place}: the weights are gone (no *.safetensors beside {DESCRIPTION_FILE})")
+    return hashlib.sha256("".join(f"{file.name}:{file_hash(file)};" for file in files).encode()).hexdigest()
+
+
+def check(config: DictConfig) -> None:
+    """Hold a composed config against the run that it starts from, as far as the two tell; the run checks each tensor.
+
+    Raises:
+        ConfigError: Another model or method, other base weights, AdaLoRA, or nothing to start from.
+    """
+    place = config.get(KEY)
+    if place is None:
+        return
+    folder = adapter_folder(str(place))
+    try:
+        description = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+        then = {group: dict(description[group]) for group in ("model", "peft", "weights")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{KEY}={place}: {DESCRIPTION_FILE} can't be read ({error!r})") from error
+    now = {group: _plain(config, group) for group in ("model", "peft")}
+    if problem := _against(then, now):
+        raise ConfigError(f"{KEY}={place}: {problem}")
+
+
+def _plain(config: DictConfig, group: str) -> dict[str, Any]:
+    node = OmegaConf.to_container(config[group], resolve=True)
+    assert isinstance(node, dict)
+    return {str(key): value for key, value in node.items()}
+
+
+def _against(then: Mapping[str, dict[str, Any]], now: Mapping[str, dict[str, Any]]) -> str | None:
+    if is_adalora(then["peft"]) or is_adalora(now["peft"]):
+        return (
+            "AdaLoRA can't go on from trained weights: its ranks are pruned, and a new run prunes anew from full ones; "
+            "start it without init_from (promote without --warm)"
+        )
+    for group, free in (("model", set(BASE_KEYS)), ("peft", {"learning_rate"})):
+        keys = [key for key in {**then[group], **now[group]} if key not in free and not key.endswith("dropout")]
+        for key in keys:
+            if then[group].get(key) != now[group].get(key):
+                return (
+                    f"was trained with {group}.{key}={_shown(then[group].get(key))}, "
+                    f"this run has {_shown(now[group].get(key))}; it can't start from those weights"
+                )
+    return None if trains_all(now["peft"]) else _against_base(then, now["model"])
+
+
+def _against_base(then: Mapping[str, dict[str, Any]], model: Mapping[str, Any]) -> str | None:
+    kind, given = then["weights"].get("kind"), model.get("weights")
+    if kind != given:
+        return f"was trained on weights={kind}, this run has weights={given}; its adapter fits the former alone"
+    seed, now = then["model"].get("seed"), model.get("seed")
+    if kind == "random" and seed != now:
+        return (
+            f"was trained on random weights of seed={seed}, this run has seed={now}: other base weights; "
+            f"give seed={seed}, or use weights=official"
+        )
+    file = weights_file(model)
+    if file is None or not file.is_file():
+        return None  # random, or at an address; a file that is gone is named by the run
+    from sousa_bench.config.fingerprint import file_hash
+
+    if file_hash(file) != then["weights"].get("sha256"):
+        return (
+            f"was trained on other base weights than those of {file} (their SHA-256 differ); give "
+            "model.checkpoint=FILE, the one that it was trained on"
+        )
+    return None
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value)

@@ -1,0 +1,10 @@
+"""Where the config groups lie, in a clone and in a wheel."""
+
+from pathlib import Path
+
+
+def conf_folder() -> Path:
+    """The config groups: inside the package in a wheel, beside it in a clone."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"

@@ -1,0 +1,93 @@
+"""The page: record or upload, and see waveform, spectrogram, rudiment and probabilities."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.themes.utils.fonts import Font
+
+from sousa_bench.data.decode import BadClip
+from sousa_bench.demo.picture import Sound, drawing
+from sousa_bench.inference.answer import WORDS, Answer
+from sousa_bench.inference.listen import Listener
+from sousa_bench.predict.show import clock, share
+
+TOP = 5
+MAX_FILE_SIZE = "500mb"
+KEPT_SECONDS = 600
+"""Uploads older than this are deleted while the page runs; all of them when it ends."""
+
+
+def theme() -> gr.themes.Base:
+    """Gradio's plain theme in the fonts of the user's machine: nothing is fetched for it."""
+    sans = [Font("system-ui"), Font("sans-serif")]
+    return gr.themes.Base(font=sans, font_mono=[Font("ui-monospace"), Font("monospace")])
+
+
+def build(listener: Listener, shared: bool = False) -> gr.Blocks:
+    """The page for a model.
+
+    Args:
+        listener: The model, and how recordings are cut.
+        shared: Whether it has a public address.
+    """
+    place = "What is played goes through Gradio's servers." if shared else "Nothing leaves this machine."
+    predictor = listener.predictor
+    with gr.Blocks(title="Drum rudiments", analytics_enabled=False, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as page:
+        gr.Markdown(
+            f"# Which rudiment is this?\nModel `{predictor.name}`: {len(predictor.labels)} drum rudiments, clips of up "
+            f"to {predictor.max_duration:g} s; a longer recording is heard in windows. {place}"
+        )
+        with gr.Row():
+            with gr.Column():
+                audio = gr.Audio(
+                    sources=["upload", "microphone"],
+                    type="filepath",
+                    label="Record or upload",
+                    elem_id="audio",
+                    buttons=["download"],
+                )
+                word = gr.HTML(elem_id="word")
+            label = gr.Label(num_top_classes=TOP, label="Rudiment", elem_id="rudiment")
+        picture = gr.HTML(elem_id="picture")
+
+        def hear(path: str | None) -> tuple[str, Any, str]:
+            return answer(listener, path)
+
+        audio.change(hear, audio, [word, label, picture], api_visibility="private")
+    return page
+
+
+def answer(listener: Listener, path: str | None) -> tuple[str, dict[str, float] | None, str]:
+    """Words, probabilities of the best rudiments, picture; all empty without a recording."""
+    if path is None:
+        return "", None, ""
+    found = listener.answer(Path(path))
+    chances = {str(item["name"]): float(item["probability"]) for item in found.best(TOP)}
+    return _words(found), chances or None, _picture(listener, Path(path))
+
+
+def _words(found: Answer) -> str:
+    record = found.record(TOP)
+    if found.status == "ok":
+        text = f"<strong>{html.escape(record['name'])}</strong>, {share(record['probability'])}"
+    else:
+        text = f"<strong>{WORDS[found.status].capitalize()}</strong>: {html.escape(found.reason or '')}"
+    lines = [f'<p data-status="{found.status}">{text}</p>']
+    lines += [
+        f"<div>{clock(part['start'])} – {clock(part['end'])}: "
+        + (WORDS["no_drum"] if part["probability"] is None else f"{part['name']}, {share(part['probability'])}")
+        + "</div>"
+        for part in record["timeline"]
+    ]
+    return "".join(lines + [f"<div>({html.escape(note)})</div>" for note in found.notes])
+
+
+def _picture(listener: Listener, path: Path) -> str:
+    try:
+        return drawing(listener.predictor, Sound.read(path, listener.predictor))
+    except BadClip:  # the words say what is wrong
+        return ""

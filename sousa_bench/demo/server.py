@@ -1,0 +1,87 @@
+"""Serves the page on this machine until it is told to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import tempfile
+from pathlib import Path
+
+from sousa_bench.errors import UserError
+from sousa_bench.results.finished import SELECTION
+
+HOST = "127.0.0.1"
+
+
+def quiet_environment(folder: str) -> None:
+    """What Gradio reads from the environment when it is imported: no word to its makers, uploads in ``folder``."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_TEMP_DIR"] = folder
+    for name in ("NO_PROXY", "no_proxy"):  # it asks its own address whether it is up
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), HOST, "localhost"]))
+
+
+def serve(
+    place: Path,
+    *,
+    port: int | None = None,
+    share: bool = False,
+    browser: bool = True,
+    metric: str = SELECTION,
+    checkpoint: str | None = None,
+) -> None:
+    """Show a model's page and block until Ctrl-C or SIGTERM.
+
+    Args:
+        place: A package, a run's folder or a sweep.
+        port: Of this machine; None is the first free one from 7860 on.
+        share: Let Gradio's servers hand out a public address for it.
+        browser: Open it in the browser.
+        metric: What chooses the run of a sweep.
+        checkpoint: Where the base weights are now, if they have moved.
+
+    Raises:
+        UserError: No such model, or the port is taken.
+    """
+    if port is not None and _taken(port):
+        raise UserError(f"--port {port}: another program listens there; choose another, or leave it out")
+    from sousa_bench.inference.listen import Listener, Windows
+    from sousa_bench.inference.predictor import Predictor
+
+    predictor = Predictor.open(place, metric=metric, checkpoint=checkpoint)
+    listener = Listener(predictor, Windows.of(predictor, None, None), progress=False)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with tempfile.TemporaryDirectory(prefix="sousa_bench_demo_") as folder:
+        quiet_environment(folder)
+        from sousa_bench.demo import page
+
+        shown = page.build(listener, share)
+        try:
+            _, address, public = shown.launch(
+                server_name=HOST,
+                server_port=port,
+                share=share,
+                inbrowser=browser,
+                prevent_thread_lock=True,
+                quiet=True,
+                ssr_mode=False,
+                footer_links=[],
+                enable_monitoring=False,
+                max_file_size=page.MAX_FILE_SIZE,
+                theme=page.theme(),
+            )
+            if share and not public:
+                print("no public address could be had from Gradio's servers: the page is here alone", file=sys.stderr)
+            print(f"model: {predictor.name}\npage: {public or address}  (Ctrl-C ends it)", flush=True)
+            signal.pause()
+        except OSError as error:
+            raise UserError(f"the page can't be served: {error}") from error
+        finally:
+            shown.close(verbose=False)
+
+
+def _taken(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0

@@ -1,1 +1,0 @@
-"""A local web page on which a trained model listens to what one plays."""

@@ -1,0 +1,1 @@
+"""A trained run as one folder that needs no sousa_bench."""

@@ -1,0 +1,106 @@
+"""What ``config.json`` says of a package: model, labels, preprocessing, metrics, where all of it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import sousa_bench
+from sousa_bench.analysis.stats.intervals import LEVEL, accuracy_interval, why_no_interval
+from sousa_bench.data.decode import SHORTEST
+from sousa_bench.export.onnx_graph import INPUT, OPSET, OUTPUT
+from sousa_bench.inference.predictor import PACKAGE_FORMAT, PACKAGE_KEY, Predictor
+from sousa_bench.results.finished import FinishedRun
+from sousa_bench.results.result import PREDICTIONS_FILE
+
+GRAPH_FILE = "model.onnx"
+DATA_KEYS = ("name", "source", "fingerprint", "test_fingerprint", "counts", "players", "classes", "fold", "filters")
+RUN_KEYS = ("experiment_id", "fingerprint", "git_commit", "timestamp", "command", "warnings", "lineage")
+
+
+def package_facts(predictor: Predictor, run: FinishedRun, command: str) -> dict[str, Any]:
+    """All of ``config.json`` but the check.
+
+    Args:
+        predictor: The run's.
+        run: The run.
+        command: The command line of the export.
+    """
+    result = run.result
+    return {
+        PACKAGE_KEY: PACKAGE_FORMAT,
+        "sousa_bench": sousa_bench.__version__,
+        "model": model_node(predictor),
+        "labels": predictor.labels,
+        "preprocessing": preprocessing(predictor),
+        "onnx": {"file": GRAPH_FILE, "opset": OPSET, "input": INPUT, "output": OUTPUT},
+        "metrics": {**result["metrics"], **intervals(run)},
+        "data": {key: value for key, value in (result.get("data") or {}).items() if key in DATA_KEYS},
+        "base_weights": predictor.facts["weights"],
+        "training": {**result["config"], "parameters": result.get("parameters")},
+        "run": {key: result[key] for key in RUN_KEYS if result.get(key) is not None},
+        "environment": {key: value for key, value in (result.get("environment") or {}).items() if key != "hostname"},
+        "command": command,
+    }
+
+
+def model_node(predictor: Predictor) -> dict[str, Any]:
+    """The model's config, from which an empty model of the same shape is built: its variant said, no base weights."""
+    node = dict(predictor.facts["model"])
+    variant = predictor.model.variant
+    numbers = {variant: dict(node["variants"][variant])}
+    return {**node, "variant": variant, "variants": numbers, "weights": "random", "checkpoint": None}
+
+
+def preprocessing(predictor: Predictor) -> dict[str, Any]:
+    """What a waveform must be, and what the graph does with it by itself."""
+    return {
+        "sample_rate": predictor.sample_rate,
+        "channels": 1,
+        "mix": "mean over channels",
+        "resampling": "to sample_rate before the graph; training used soxr HQ",
+        "scaling": "float32, full scale is -1 to 1 (16-bit samples divided by 32768)",
+        "min_duration": SHORTEST,
+        "max_duration": predictor.max_duration,
+        "quantum": predictor.quantum,
+        "in_the_graph": "cut to max_duration, rounded to 16 bits, padded with zeros to a multiple of quantum, features",
+        "batches": "clips of one length",
+    }
+
+
+def intervals(run: FinishedRun) -> dict[str, Any]:
+    """95 % intervals of the test accuracies by player, with clips and players; without predictions: nothing."""
+    file = run.folder / PREDICTIONS_FILE
+    if not file.is_file():
+        return {}
+    table = pd.read_parquet(file)
+    known = "player" in table and bool(table["player"].notna().all())
+    facts: dict[str, Any] = {"test_clips": len(table)}
+    if not known:
+        return {**facts, "no_interval": why_no_interval(0, known=False)}
+    players = table.groupby("player").size().to_numpy().astype(np.float64)
+    facts["test_players"] = len(players)
+    if reason := why_no_interval(len(players)):
+        return {**facts, "no_interval": reason}
+    for name, right in {"test_acc": 1, "test_top5_acc": 5}.items():
+        totals = _right(table, right).groupby(table["player"]).sum().to_numpy(np.float64)
+        found = accuracy_interval(totals[None], players)
+        facts[f"{name}_interval"] = [round(float(found.low[0]), 6), round(float(found.high[0]), 6)]
+    return {**facts, "interval_level": LEVEL}
+
+
+def _right(table: pd.DataFrame, top: int) -> pd.Series:
+    logits = np.stack(table["logits"].tolist())
+    best = np.argsort(-logits, axis=1, kind="stable")[:, :top]
+    return pd.Series((best == table["label"].to_numpy()[:, None]).any(axis=1), index=table.index)
+
+
+def licence(facts: Mapping[str, Any]) -> str:
+    """The base weights' licence in words."""
+    weights = facts["base_weights"]
+    if weights["kind"] == "random":
+        return "none: the base weights were random"
+    return weights["license"] or f"not known: ask whoever gave the file {weights['origin']}"

@@ -1,0 +1,149 @@
+"""Writes a run as a package: whole, checked, or not at all."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from sousa_bench.errors import UserError
+from sousa_bench.export.description import GRAPH_FILE, package_facts
+from sousa_bench.export.model_card import model_card
+from sousa_bench.export.onnx_graph import Grid, waveform_graph
+from sousa_bench.export.verification import check
+from sousa_bench.inference.predictor import PACKAGE_FILE, PACKAGE_WEIGHTS, Predictor, is_package
+from sousa_bench.models.base import AudioModel
+from sousa_bench.peft.merge import merged
+from sousa_bench.results.finished import SELECTION
+from sousa_bench.results.result import write_json
+
+CARD_FILE = "README.md"
+
+
+class ExportError(UserError):
+    """A run that can't be exported, or a destination that can't be written."""
+
+
+def export(
+    place: Path,
+    destination: Path,
+    *,
+    command: str,
+    metric: str = SELECTION,
+    checkpoint: str | None = None,
+    force: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> Path:
+    """Write a run, or the best one of a sweep, as a package.
+
+    Args:
+        place: A run's folder or a sweep.
+        destination: The package's folder.
+        command: The command line, for the card.
+        metric: What chooses the run of a sweep.
+        checkpoint: Where the base weights are now, if they have moved.
+        force: Replace an older package.
+        say: Told what goes on.
+
+    Returns:
+        ``destination``.
+
+    Raises:
+        UserError: No such run, a method that doesn't merge, a failed check, a destination that is in the way.
+    """
+    destination = destination.absolute()
+    refuse(destination, force)
+    if is_package(place):
+        raise ExportError(f"{place}: is a package already; give a run's folder or a sweep")
+    predictor = Predictor.open(place, metric=metric, checkpoint=checkpoint)
+    assert predictor.run is not None
+    say(f"run {predictor.run.name}")
+    model = merged_model(predictor)
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
+    except OSError as error:
+        raise ExportError(f"{destination}: can't be written: {error}") from error
+    try:
+        _fill(draft, predictor, model, command, say)
+        _publish(draft, destination)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise ExportError(f"{destination}: can't be written: {error}") from error
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    return destination
+
+
+def refuse(destination: Path, force: bool) -> None:
+    """Raise unless the destination is free, or an older package that may be replaced."""
+    if not destination.exists() or (destination.is_dir() and not any(destination.iterdir())):
+        return
+    if not is_package(destination):
+        raise ExportError(f"{destination}: exists and is no package; choose another folder")
+    if not force:
+        raise ExportError(f"{destination}: exists; add --force to replace this package, or choose another folder")
+
+
+def merged_model(predictor: Predictor) -> AudioModel:
+    """A copy of the run's model whose adapter is merged into the weights.
+
+    Raises:
+        ExportError: The method doesn't merge.
+    """
+    try:
+        backbone = merged(predictor.model.backbone)
+    except NotImplementedError as error:
+        method = predictor.facts["peft"]["name"]
+        raise ExportError(
+            f"{predictor.place}: peft={method} can't be merged into the weights; export a run of another method"
+        ) from error
+    own = copy.copy(predictor.model)
+    own._modules = {"frontend": copy.deepcopy(predictor.model.frontend), "backbone": backbone}
+    return own.eval()
+
+
+def _fill(draft: Path, predictor: Predictor, model: AudioModel, command: str, say: Callable[[str], None]) -> None:
+    assert predictor.run is not None
+    facts = package_facts(predictor, predictor.run, command)
+    state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(state, draft / PACKAGE_WEIGHTS, metadata={"format": "pt"})
+    say("writing the ONNX graph …")
+    rate = predictor.sample_rate
+    grid = Grid(round(predictor.quantum * rate), round(predictor.max_duration * rate))
+    said = {
+        "labels": "\n".join(predictor.labels),
+        "sample_rate": str(rate),
+        "max_duration": str(predictor.max_duration),
+    }
+    onnx.save(waveform_graph(model, grid, said), draft / GRAPH_FILE)
+    write_json(draft / PACKAGE_FILE, facts)
+    say("checking it against PyTorch …")
+    facts["onnx"]["check"] = check(draft, draft / GRAPH_FILE, predictor)
+    write_json(draft / PACKAGE_FILE, facts)
+    (draft / CARD_FILE).write_text(model_card(facts), encoding="utf-8")
+    draft.chmod(0o755)
+    for file in draft.iterdir():
+        file.chmod(0o644)  # safetensors writes for the owner alone
+
+
+def _publish(draft: Path, destination: Path) -> None:
+    """Rename; an older package is put aside first, and taken back should that fail."""
+    if not destination.exists():
+        draft.replace(destination)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
+    destination.replace(aside)
+    try:
+        draft.replace(destination)
+    except BaseException:
+        aside.replace(destination)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)

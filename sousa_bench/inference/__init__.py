@@ -1,0 +1,1 @@
+"""A trained model that listens: waveforms and recordings in, answers out."""

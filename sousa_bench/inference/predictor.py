@@ -1,0 +1,234 @@
+"""A trained model, ready for waveforms: a run's, the best of a sweep's, or an exported package's."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from safetensors.torch import load_file
+from torch import Tensor
+
+from sousa_bench.data.augmentation import FULL_SCALE
+from sousa_bench.data.cache import STORED_SECONDS
+from sousa_bench.data.decode import decode
+from sousa_bench.errors import UserError
+from sousa_bench.models.base import AudioModel
+from sousa_bench.peft.adapter import load_run_model, read_description
+from sousa_bench.results.finished import SELECTION, FinishedRun, finished_run
+
+PACKAGE_FILE = "config.json"
+PACKAGE_WEIGHTS = "model.safetensors"
+PACKAGE_KEY = "sousa_bench_package"
+PACKAGE_FORMAT = 1
+MODEL_TARGET = re.compile(r"sousa_bench\.models\.[a-z_]+\.build")
+QUANTUM = 0.5
+MAX_DURATION = 5.0
+
+
+@dataclass
+class Predictor:
+    """Waveforms → logits, with the numbers of the run's own test.
+
+    Attributes:
+        model: In evaluation mode.
+        labels: Class names in the order of the logits.
+        quantum: Seconds; a clip is padded to a whole number of these, as in training.
+        max_duration: Seconds of a clip that the model was trained on.
+        place: The run's or the package's folder.
+        run: The run, unless this is a package.
+        facts: What a package's file says, or the checkpoint's description.
+        batch_size: Most clips of one forward pass.
+        precision: ``32-true``, or ``bf16-mixed`` for the numbers of a run that was tested so.
+    """
+
+    model: AudioModel
+    labels: list[str]
+    quantum: float
+    max_duration: float
+    place: Path
+    run: FinishedRun | None
+    facts: Mapping[str, Any]
+    batch_size: int = 16
+    precision: str = "32-true"
+
+    @classmethod
+    def open(
+        cls, place: Path, *, metric: str = SELECTION, device: str = "cpu", checkpoint: str | None = None
+    ) -> Predictor:
+        """Load a run's folder, a sweep's best run, or a package.
+
+        Args:
+            place: See :func:`sousa_bench.results.finished.finished_run`, or a folder that ``sousa_bench.export`` wrote.
+            metric: What chooses the run of a sweep.
+            device: Where the model goes.
+            checkpoint: Where a run's base weights are now, if they have moved since its training.
+
+        Raises:
+            UserError: No completed run, no or damaged weights.
+        """
+        if is_package(place):
+            return cls._open_package(place, device)
+        run = finished_run(place, metric)
+        description = read_description(run.adapter)
+        data = run.config.get("data") or {}
+        return cls(
+            model=load_run_model(run.adapter, **({"checkpoint": checkpoint} if checkpoint else {})).to(device),
+            labels=list(description["labels"]),
+            quantum=float(data.get("quantum", QUANTUM)),
+            max_duration=float(data.get("max_duration", MAX_DURATION)),
+            place=run.folder,
+            run=run,
+            facts=description,
+        )
+
+    @classmethod
+    def _open_package(cls, place: Path, device: str) -> Predictor:
+        facts = read_package(place)
+        node = {**facts["model"], "weights": "random", "checkpoint": None}
+        model = instantiate(OmegaConf.create(node), num_classes=len(facts["labels"]), _convert_="all")
+        try:
+            state = load_file(place / PACKAGE_WEIGHTS)
+            model.load_state_dict(state)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise UserError(f"{place / PACKAGE_WEIGHTS}: doesn't fit {PACKAGE_FILE}, or is damaged: {error}") from error
+        return cls(
+            model=model.eval().to(device),
+            labels=list(facts["labels"]),
+            quantum=float(facts["preprocessing"]["quantum"]),
+            max_duration=float(facts["preprocessing"]["max_duration"]),
+            place=place.resolve(),
+            run=None,
+            facts=facts,
+        )
+
+    @property
+    def name(self) -> str:
+        """The run's id, or the package's folder name."""
+        return self.run.name if self.run is not None else self.place.name
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the waveforms."""
+        return self.model.sample_rate
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def read(self, audio: str | BytesIO, seconds: float | None = None) -> np.ndarray:
+        """(samples,) int16: the beginning of an audio file as the run's cache would hold it.
+
+        Args:
+            audio: A path, or a file's bytes.
+            seconds: Read at most this much; None: ``max_duration``.
+
+        Raises:
+            BadClip: The file holds no usable audio.
+        """
+        seconds = seconds or self.max_duration
+        # More is resampled than used: as in the cache, the end is a cut and not the end of the sound.
+        waveforms, _ = decode(audio, (self.sample_rate,), max(seconds, STORED_SECONDS))
+        return waveforms[self.sample_rate][: round(seconds * self.sample_rate)]
+
+    def logits(self, clips: Sequence[np.ndarray]) -> np.ndarray:
+        """(clips, classes) float32.
+
+        Clips of one place on the length grid go through together; what a clip gets does not depend on the others.
+
+        Args:
+            clips: (samples,) int16 each, at ``sample_rate``.
+        """
+        step = round(self.quantum * self.sample_rate)
+        lengths = np.array([len(clip) for clip in clips], dtype=np.int64)
+        padded = np.maximum(-(-lengths // step), 1) * step
+        result = np.zeros((len(clips), len(self.labels)), dtype=np.float32)
+        for size in np.unique(padded):
+            same = np.flatnonzero(padded == size)
+            for start in range(0, len(same), self.batch_size):
+                rows = same[start : start + self.batch_size]
+                result[rows] = self._forward([clips[row] for row in rows], int(size)).numpy()
+        return result
+
+    def probabilities(self, clips: Sequence[np.ndarray]) -> np.ndarray:
+        """(clips, classes) float32, each row of sum 1; see :meth:`logits`."""
+        return torch.from_numpy(self.logits(clips)).softmax(dim=1).numpy()
+
+    @torch.inference_mode()
+    def _forward(self, clips: Sequence[np.ndarray], size: int) -> Tensor:
+        block = np.zeros((len(clips), size), dtype=np.int16)
+        for row, clip in enumerate(clips):
+            block[row, : len(clip)] = clip
+        waveform = torch.from_numpy(block).to(self.device).float() / FULL_SCALE
+        lengths = torch.tensor([len(clip) for clip in clips], device=self.device)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16-mixed"):
+            return self.model(waveform, lengths).float().cpu()
+
+
+def device_named(name: str, threads: int | None = None) -> str:
+    """``cpu`` or ``cuda``; ``auto`` is the GPU where there is one.
+
+    Args:
+        name: ``auto``, ``cpu`` or ``cuda``.
+        threads: CPU threads of this process; None leaves them as they are.
+
+    Raises:
+        UserError: ``cuda`` without such a device.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch sees no CUDA device; use --device cpu")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+def is_package(place: Path) -> bool:
+    """Whether a folder was written by ``sousa_bench.export``."""
+    try:
+        return PACKAGE_KEY in json.loads((place / PACKAGE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def read_package(place: Path) -> dict[str, Any]:
+    """What a package says of itself.
+
+    Raises:
+        UserError: Written by a newer version, a key is missing, or it names anything but a model of ours to be built.
+    """
+    file = place / PACKAGE_FILE
+    facts = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(facts[PACKAGE_KEY], int) or facts[PACKAGE_KEY] > PACKAGE_FORMAT:
+        raise UserError(f"{file}: written by a newer sousa_bench ({facts.get('sousa_bench')}); update this one")
+    missing = [key for key in ("model", "labels", "preprocessing") if key not in facts]
+    if missing:
+        raise UserError(f"{file}: lacks {', '.join(missing)}; export the run again")
+    _assert_harmless(file, facts["model"])
+    return dict(facts)
+
+
+def _assert_harmless(file: Path, node: Any) -> None:
+    """A package may come from anyone, and whatever its model's ``_target_`` names would be called."""
+    outer = node.get("_target_") if isinstance(node, dict) else None
+    found = [target for target in _targets(node) if target != outer]
+    if not (isinstance(outer, str) and MODEL_TARGET.fullmatch(outer)) or found:
+        raise UserError(
+            f"{file}: model._target_ must name a model of sousa_bench, and nothing else may have one; "
+            f"it says {', '.join(map(str, [outer, *found]))}: export the run again"
+        )
+
+
+def _targets(node: Any) -> list[Any]:
+    if isinstance(node, dict):
+        own = [node["_target_"]] if "_target_" in node else []
+        return own + [target for value in node.values() for target in _targets(value)]
+    return [target for value in node for target in _targets(value)] if isinstance(node, list) else []

@@ -1,0 +1,71 @@
+"""Which file a model's weights come from, and what is said of those that the package ships. Imports no torch."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from sousa_bench.errors import ConfigError
+
+WEIGHTS = ("official", "random", "embedded")
+DEMONSTRATION = (
+    "This is the embedded demonstration (small variants of the models, pretrained to have something to show). The "
+    "published models on real clips: weights=official data=tiny trainer.max_epochs=5"
+)
+"""What the screen, a result and the report say of ``weights=embedded``."""
+
+
+def embedded_folder() -> Path:
+    """The pretrained weights that the package ships."""
+    return Path(__file__).resolve().parent / "embedded"
+
+
+def embedded_file(model: str, checkpoint: str | None = None) -> Path:
+    """The file that ``weights=embedded`` reads.
+
+    Args:
+        model: The model's name.
+        checkpoint: A file of the same kind, or a folder of such files, as :mod:`sousa_bench.pretrain` writes them;
+            None: what the package ships.
+    """
+    place = embedded_folder() if checkpoint is None else Path(checkpoint).expanduser()
+    return place if place.is_file() else place / f"{model}.safetensors"
+
+
+def weights_file(model: Mapping[str, Any]) -> Path | None:
+    """Where the weights lie that a model's node names; None: random ones, or those of the model's own address.
+
+    Args:
+        model: The node, with ``name``, ``weights`` and ``checkpoint``. A published checkpoint may be an address (a hub
+            id, a URL), of which there is no such file.
+    """
+    weights, checkpoint = model.get("weights"), model.get("checkpoint")
+    if weights == "embedded":
+        return embedded_file(str(model.get("name")), checkpoint)
+    return Path(str(checkpoint)).expanduser() if checkpoint and weights != "random" else None
+
+
+def embedded_missing(checkpoint: str, file: Path) -> str:
+    """What to say where ``model.checkpoint`` leads ``weights=embedded`` to no file."""
+    return (
+        f"model.checkpoint={checkpoint}: there is no file {file}. With weights=embedded it is what "
+        "python -m sousa_bench.pretrain wrote; a published checkpoint is read with weights=official."
+    )
+
+
+def check_weights(weights: str, checkpoint: str | None) -> None:
+    """Refuse an unknown ``weights`` and a ``model.checkpoint`` that nothing would read.
+
+    Raises:
+        ConfigError: With the choices, or with the switch that is missing.
+    """
+    if weights not in WEIGHTS:
+        near = get_close_matches(weights, WEIGHTS, n=1)
+        hint = f" Did you mean weights={near[0]}?" if near else ""
+        raise ConfigError(f"weights={weights}: there is no such choice.{hint} Choices: {', '.join(WEIGHTS)}")
+    if checkpoint is not None and weights == "random":
+        raise ConfigError(
+            f"model.checkpoint={checkpoint} would not be read with weights=random: "
+            "add weights=official for a published checkpoint, weights=embedded for what sousa_bench.pretrain wrote, "
+            "or leave model.checkpoint out."
+        )

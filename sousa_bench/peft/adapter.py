@@ -1,0 +1,249 @@
+"""Checkpoints: what was trained, in PEFT's own format or as safetensors (no pickle), and what rebuilds the model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import peft
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from peft.utils.other import CONFIG_NAME
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+import sousa_bench
+from sousa_bench.errors import PeftError
+from sousa_bench.models.base import AudioModel
+from sousa_bench.peft.build import inject
+from sousa_bench.peft.options import DESCRIPTION_FILE, trains_all
+
+if TYPE_CHECKING:
+    from sousa_bench.peft.injection import Injection
+
+WEIGHTS_FILE = "model.safetensors"
+FORMAT = 1
+
+
+def save(injection: Injection, folder: Path, cfg: Mapping[str, Any], labels: Sequence[str]) -> Path:
+    """Write a checkpoint folder as a whole or not at all, replacing an older one.
+
+    It holds ``adapter_config.json`` and ``adapter_model.safetensors`` (PEFT's methods;
+    ``peft.PeftModel.from_pretrained`` loads them onto the same backbone) or ``model.safetensors`` (full, head, bitfit),
+    and ``sousa.json``.
+
+    Args:
+        injection: What was trained.
+        folder: Where to.
+        cfg: The run's config, whose ``model`` node built the model.
+        labels: Class names in the order of the logits.
+
+    Returns:
+        ``folder``.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        draft.chmod(0o755)
+        if injection.is_peft:
+            _save_peft(injection, draft)
+        else:
+            state = {name: tensor.contiguous() for name, tensor in injection.trainable_state().items()}
+            save_file(state, draft / WEIGHTS_FILE, metadata={"format": "pt"})
+        description = describe(injection, cfg, labels)
+        (draft / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        for file in draft.iterdir():
+            file.chmod(0o644)  # safetensors writes for the owner alone
+        if folder.exists():
+            shutil.rmtree(folder)
+        draft.replace(folder)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    return folder
+
+
+def describe(injection: Injection, cfg: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
+    """What ``sousa.json`` holds."""
+    node = cfg["model"]
+    return {
+        "format": FORMAT,
+        "sousa_bench": sousa_bench.__version__,
+        "model": OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node),
+        "peft": injection.node,
+        "weights": injection.model.weights.as_dict(),
+        "num_classes": len(labels),
+        "labels": list(labels),
+        "parameters": injection.parameters,
+        "facts": injection.facts(),
+    }
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Read ``sousa.json`` of a checkpoint folder, or of a run's folder that holds one in ``adapter``.
+
+    Raises:
+        PeftError: There is none, or it is not readable.
+    """
+    file = checkpoint_folder(folder) / DESCRIPTION_FILE
+    try:
+        description = json.loads(file.read_text(encoding="utf-8"))
+        if description["format"] > FORMAT:
+            raise PeftError(f"{file}: written by a newer sousa_bench ({description['sousa_bench']}); update this one")
+        for key in ("model", "peft", "weights", "labels", "num_classes"):
+            description[key]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PeftError(f"{file}: can't be read as the description of a checkpoint ({error!r})") from error
+    return description
+
+
+def checkpoint_folder(folder: Path) -> Path:
+    """``folder``, or its ``adapter``.
+
+    Raises:
+        PeftError: Neither holds a checkpoint.
+    """
+    for candidate in (folder, folder / "adapter"):
+        if (candidate / DESCRIPTION_FILE).is_file():
+            return candidate
+    raise PeftError(f"{folder}: no checkpoint here (no {DESCRIPTION_FILE}); give the folder of a completed run")
+
+
+def load_run_model(folder: Path, **overrides: Any) -> AudioModel:
+    """Rebuild a trained model, in evaluation mode on the CPU, from its checkpoint.
+
+    Args:
+        folder: A run's folder or its ``adapter``.
+        overrides: Keys of the model's config to replace, such as ``checkpoint`` where the base weights have moved.
+
+    Raises:
+        PeftError: No or a damaged checkpoint, or other base weights than it was trained on, unless all of them were.
+        WeightsError: The base weights can't be had.
+    """
+    description = read_description(folder)
+    config = {**description["model"], **overrides}
+    model = instantiate(OmegaConf.create(config), num_classes=description["num_classes"], _convert_="all")
+    return load(model, folder)
+
+
+def load(model: AudioModel, folder: Path) -> AudioModel:
+    """Load a checkpoint onto a fresh model with the base weights that it was trained on.
+
+    Args:
+        model: Built from the same config; its backbone is replaced where the method is PEFT's.
+        folder: A run's folder or its ``adapter``.
+
+    Returns:
+        ``model``, in evaluation mode.
+
+    Raises:
+        PeftError: No or a damaged checkpoint, another model, or other base weights where any of them are still in use.
+    """
+    description = read_description(folder)
+    folder = checkpoint_folder(folder)
+    if not trains_all(description["peft"]):
+        assert_same_base(model, description, folder)
+    if (folder / CONFIG_NAME).is_file():
+        _load_peft(model, folder)
+    else:
+        _load_plain(model, folder, description["peft"])
+    return model.eval()
+
+
+def assert_same_base(model: AudioModel, description: Mapping[str, Any], folder: Path) -> None:
+    """Raise PeftError unless a model holds the base weights that a checkpoint was trained on."""
+    trained_on, got = description["weights"], model.weights.as_dict()
+    if trained_on["sha256"] != got["sha256"]:
+        raise PeftError(
+            f"{folder}: was trained on {trained_on['kind']} weights from {trained_on['origin']} "
+            f"(sha256 {trained_on['sha256'][:12]}…), but the model holds {got['kind']} weights from {got['origin']} "
+            f"(sha256 {got['sha256'][:12]}…); load it onto the weights that it was trained on: "
+            f"{_way_to_base(description)}"
+        )
+
+
+def _way_to_base(description: Mapping[str, Any]) -> str:
+    """Where the base weights of a checkpoint can be had, when those at hand are others."""
+    kind, file = description["weights"]["kind"], "(on the command line: --checkpoint FILE, or model.checkpoint=FILE)"
+    if kind == "random":
+        return f"random ones are drawn from the run's seed ({description['model'].get('seed')})"
+    if kind == "embedded":
+        return (
+            f"the copy of sousa_bench that wrote it ({description['sousa_bench']}) has that file in its package, or "
+            f"sousa_bench.pretrain made it: give it {file}"
+        )
+    return f"give their file {file}"
+
+
+def _save_peft(injection: Injection, folder: Path) -> None:
+    with _empty_matrices_allowed():
+        pattern = getattr(injection.config, "rank_pattern", None)
+        # Embedding layers don't exist here, and to look for resized ones PEFT would ask the hub.
+        injection.model.backbone.save_pretrained(folder, save_embedding_layers=False)  # type: ignore[operator]
+        if pattern:
+            injection.config.rank_pattern = pattern  # type: ignore[union-attr]
+    (folder / "README.md").unlink(missing_ok=True)  # a model card of empty headings
+    file = folder / CONFIG_NAME
+    config = json.loads(file.read_text(encoding="utf-8"))
+    for key in ("target_modules", "feedforward_modules", "modules_to_save"):
+        if isinstance(config.get(key), list):
+            config[key] = sorted(config[key])  # PEFT writes a set in the order of a hash
+    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _empty_matrices_allowed() -> Iterator[None]:
+    """AdaLoRA prunes whole modules on purpose; PEFT takes their empty matrices for lost shards."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*LoRA tensor.*invalid shape")
+        yield
+
+
+def _load_peft(model: AudioModel, folder: Path) -> None:
+    device = next(model.backbone.parameters()).device
+    expected = _tensor_names(folder / SAFETENSORS_WEIGHTS_NAME)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model.backbone = peft.PeftModel.from_pretrained(model.backbone, str(folder), torch_device=str(device))
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise PeftError(f"{folder}: doesn't fit model={model.name} ({model.variant}): {error}") from error
+    with _empty_matrices_allowed():
+        loaded = set(peft.get_peft_model_state_dict(model.backbone, save_embedding_layers=False))
+    if loaded != expected:
+        different = sorted(loaded ^ expected)
+        raise PeftError(
+            f"{folder}: doesn't fit model={model.name} ({model.variant}): {different[0]} is missing or unexpected"
+        )
+
+
+def _load_plain(model: AudioModel, folder: Path, node: Mapping[str, Any]) -> None:
+    file = folder / WEIGHTS_FILE
+    _tensor_names(file)
+    state = load_file(file)
+    own = inject(model, node, 1).changing()
+    problem = next((f"{name} is missing or unexpected" for name in sorted(own.keys() ^ state.keys())), None)
+    problem = problem or next(
+        (f"{name} has another shape" for name in own if own[name].shape != state[name].shape), None
+    )
+    if problem:
+        raise PeftError(f"{file}: doesn't fit model={model.name} ({model.variant}): {problem}")
+    with torch.no_grad():
+        for name, tensor in state.items():
+            own[name].copy_(tensor)
+
+
+def _tensor_names(file: Path) -> set[str]:
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            return set(tensors.keys())
+    except (OSError, SafetensorError) as error:
+        raise PeftError(f"{file}: can't be read as safetensors ({error})") from error

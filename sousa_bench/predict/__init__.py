@@ -1,0 +1,1 @@
+"""Say what is heard in audio files."""

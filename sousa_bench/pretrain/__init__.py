@@ -1,0 +1,1 @@
+"""Pretrain the small variants on synthetic clips, and pack the weights."""

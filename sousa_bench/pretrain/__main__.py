@@ -1,0 +1,142 @@
+"""Pretrain the tiny variants on synthetic clips, and pack what comes out: the weights behind ``weights=embedded``.
+
+python -m sousa_bench.pretrain -m model=ast,htsat,beats,efficientat
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+
+from sousa_bench.config.paths import conf_folder
+from sousa_bench.errors import UserError
+from sousa_bench.models.weight_files import embedded_file, embedded_folder
+from sousa_bench.system.arguments import exit_code
+
+EXPERIMENT = "experiment=pretraining"
+FIXED = {
+    "experiment": "pretraining is an experiment itself",
+    "peft": "all weights train, at trainer.learning_rate",
+    "init_from": "it begins at random weights, or goes on from those of weights=embedded",
+    "model.variant": "embedded weights are those of the tiny variants",
+    "model.weights": "weights=random or weights=embedded says it for every model",
+}
+BEGINNINGS = ("random", "embedded")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's own options; what it doesn't know goes to the training command."""
+    made = argparse.ArgumentParser(
+        prog="python -m sousa_bench.pretrain",
+        usage="%(prog)s [--output DIR] [-m] [key=value …]",
+        description="Train all weights of the models' tiny variants on the synthetic source domain, as runs of "
+        "sousa_bench.train with experiment=pretraining: resumable, supervised, with a result file each. What comes out "
+        "is packed for weights=embedded: without the head, in half precision, with a card.",
+        epilog="In place of random weights, weights=embedded goes on from the package's, or from those of "
+        "model.checkpoint=DIR. Then: python -m sousa_bench.train weights=embedded model.checkpoint=DIR",
+        add_help=False,
+        allow_abbrev=False,
+    )
+    made.add_argument("-h", "--help", action="help", help="show this help and end")
+    made.add_argument(
+        "--output", type=Path, default=Path("pretrained"), metavar="DIR", help="where the weights go (pretrained)"
+    )
+    return made
+
+
+def main() -> None:
+    """Entry point: the training command's exit codes, 2 for what can't be, or 1 where the packing fails."""
+    options, words = parser().parse_known_args()
+    given = shlex.join(["python", "-m", "sousa_bench.pretrain", *sys.argv[1:]])
+    if refused := exit_code(lambda: check(options.output, words), refused=lambda _: 2):
+        sys.exit(refused)
+    sys.argv[1:] = [*words, EXPERIMENT]
+    from sousa_bench.sweep import completed_folders
+    from sousa_bench.train import train
+
+    code = train()
+    packed = exit_code(lambda: _pack(completed_folders(), options.output, words))
+    if code == 1 or code >= 128:
+        print(f"What is not completed yet is gone on with, and packed, by: {given}", file=sys.stderr)
+    sys.exit(code or packed)
+
+
+def check(output: Path, words: list[str]) -> None:
+    """Find out before hours of training what would spoil their end.
+
+    Raises:
+        UserError: The weights' folder can't be written or holds what the run starts from, or a word asks for what
+            pretraining has no choice in.
+    """
+    begins, places = "", [str(embedded_folder())]
+    for word in words:
+        key, _, value = word.lstrip("+").partition("=")
+        if (fixed := "peft" if key.startswith("peft.") else key) in FIXED:
+            raise UserError(f"{word}: leave it out: {FIXED[fixed]}")
+        if key != "model" and "," in value and _has_several_values(word):
+            raise UserError(
+                f"{word}: one value only: a model's runs would have one file ({output}/<model>.safetensors)"
+            )
+        if key == "weights" and value not in BEGINNINGS:
+            raise UserError(f"{word}: pretraining begins at weights=random or goes on from weights=embedded")
+        if key == "weights":
+            begins = value
+        if key == "model.checkpoint":
+            places = value.split(",")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output):
+            pass
+    except OSError as error:
+        raise UserError(f"--output {output}: can't be written ({error.strerror}); give another folder") from error
+    if begins != "embedded":
+        return
+    target = output.resolve()
+    written = {target / f"{file.stem}.safetensors" for file in (conf_folder() / "model").glob("*.yaml")}
+    for place in places:
+        path = Path(place).expanduser().resolve()
+        if path == target or (path in written and path.is_file()):
+            raise UserError(
+                f"--output {output}: holds the weights that the run goes on from ({place}), which the new ones would "
+                "replace; give another folder"
+            )
+
+
+def _has_several_values(word: str) -> bool:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
+    try:
+        return OverridesParser.create().parse_override(word).is_sweep_override()
+    except OverrideParseException:
+        return False  # which Hydra says itself
+
+
+def _pack(folders: list[Path], output: Path, words: list[str]) -> None:
+    if not folders:
+        return
+    from sousa_bench.models.containers import sha256
+    from sousa_bench.pretrain.packing import pack, told_apart  # they import torch
+    from sousa_bench.results.finished import finished_run
+
+    runs = told_apart([finished_run(folder) for folder in folders])
+    command = shlex.join(["python", "-m", "sousa_bench.pretrain", *filter(_speaks_of_training, words)])
+    for run in runs:
+        file = embedded_file(str(run.config["model"]["name"]), str(output))
+        old = sha256(file) if file.is_file() else None
+        packed = pack(run, output, command)
+        replaced = f", in place of another file (SHA-256 {old[:12]}…)" if old and old != sha256(packed) else ""
+        print(f"Packed: {packed}{replaced}", flush=True)
+
+
+def _speaks_of_training(word: str) -> bool:
+    """Whether a word belongs on a card: not where things lie, nor how they are launched."""
+    key, _, value = word.partition("=")
+    return not key.startswith(("hydra", "sweep", "--", "logger", "n_jobs")) and not value.startswith(("/", "~"))
+
+
+if __name__ == "__main__":
+    main()

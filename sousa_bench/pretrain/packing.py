@@ -1,0 +1,218 @@
+"""Pretrained weights as the package ships them: no head, half precision, and a card that tells how they were made."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sousa_bench.data.synthetic.version import GENERATOR_VERSION
+from sousa_bench.errors import UserError
+from sousa_bench.models.base import AudioModel, inside
+from sousa_bench.models.containers import read, sha256
+from sousa_bench.models.weight_files import embedded_file
+from sousa_bench.models.weights import HEADER
+from sousa_bench.peft import load_run_model
+from sousa_bench.peft.options import trains_all
+from sousa_bench.results.finished import FinishedRun
+
+LICENSE = "MIT"
+
+
+def told_apart(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
+    """The runs, of which each model has one.
+
+    Raises:
+        UserError: A model has several, whose files would have the same name.
+    """
+    by_model: dict[str, FinishedRun] = {}
+    for run in runs:
+        model = str(run.config["model"]["name"])
+        if model in by_model and by_model[model].folder != run.folder:
+            raise UserError(
+                f"{model} was trained twice ({by_model[model].folder} and {run.folder}), and a folder has one "
+                "file for a model: give the command again with one value for each key but model, and it packs that run"
+            )
+        by_model[model] = run
+    return list(by_model.values())
+
+
+def pack(run: FinishedRun, folder: Path, command: str) -> Path:
+    """Write ``<model>.safetensors`` and ``<model>.md`` of a finished pretraining run.
+
+    Args:
+        run: A completed run with ``peft=full``.
+        folder: Where to; older files of the model are replaced.
+        command: The command line, for the card.
+
+    Returns:
+        The weights' file.
+
+    Raises:
+        UserError: The run trained adapters only, or a weight has no place in half precision.
+    """
+    if not trains_all(run.config["peft"]):
+        raise UserError(
+            f"{run.folder}: pretrained weights are those of a run with peft=full, and this one has "
+            f"{run.config['peft']['name']}, layers={run.config['peft'].get('layers', 'all')}"
+        )
+    model = load_run_model(run.adapter)
+    state = halves(model)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{model.name}.safetensors"
+    weights = run.result["weights"]
+    if weights["kind"] == "embedded" and " model.checkpoint=" not in command:
+        command += f" model.checkpoint={weights['origin']}"
+    facts = {
+        "model": model.name,
+        "variant": model.variant,
+        "sousa_bench": run.result["environment"]["sousa_bench"],
+        "command": command,
+    }
+    if run.config["data"].get("synthetic") and (weights["kind"] == "random" or weights["license"] == LICENSE):
+        facts["license"] = LICENSE  # of weights that come from other data, whoever trained them decides
+    before = _before(run)  # now: the new file may take the place of the one that the run went on from
+    if before:
+        facts["before"] = before
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(state, draft, metadata=header(facts))
+        draft.chmod(0o644)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    path.with_suffix(".md").write_text(card(run, facts, path, state), encoding="utf-8")
+    return path
+
+
+def header(facts: Mapping[str, str]) -> dict[str, str]:
+    """Metadata of a weights file: one entry, since safetensors writes several in no fixed order."""
+    return {HEADER: json.dumps(facts)}
+
+
+def halves(model: AudioModel) -> dict[str, Tensor]:
+    """The backbone's tensors without what a new head replaces; floats as float16.
+
+    Raises:
+        UserError: A value is too large for float16.
+    """
+    state: dict[str, Tensor] = {}
+    for key, tensor in model.backbone.state_dict().items():
+        if inside(key, model.fresh):
+            continue
+        half = tensor.half() if tensor.is_floating_point() else tensor
+        if half.is_floating_point() and not torch.isfinite(half).all():
+            raise UserError(f"{model.name}: {key} holds values that float16 can't ({float(tensor.abs().max()):g})")
+        state[key] = half.contiguous()
+    return state
+
+
+def card(run: FinishedRun, facts: Mapping[str, str], path: Path, state: Mapping[str, Tensor]) -> str:
+    """Markdown: what was trained on what, for how long, and how well it did."""
+    result, config = run.result, run.config
+    metrics, efficiency, data = result["metrics"], result["efficiency"], result["data"]
+    counts, trainer = data["counts"], config["trainer"]
+    variant = facts["variant"]
+    numbers = sum(tensor.numel() for tensor in state.values())
+    rows: list[tuple[str, Any]] = [
+        (
+            "model",
+            f"{config['model']['name']}, variant {variant}: `{json.dumps(config['model']['variants'][variant])}`",
+        ),
+        (
+            "file",
+            f"`{path.name}`, {path.stat().st_size / 1e6:.2f} MB, {numbers:,} numbers in float16, without the head",
+        ),
+        ("SHA-256", f"`{sha256(path)}`"),
+        (
+            "data",
+            f"{_clips(config['data'])}: {counts['train']:,} clips of "
+            f"{data['players']['train']} players to train on, at most {config['data']['max_duration']:g} s of each",
+        ),
+        ("augmentation", _augmented(config["augmentation"])),
+        (
+            "training",
+            f"all weights from {_beginning(result['weights'], facts.get('before'))} (seed {config['seed']}), "
+            f"{efficiency['epochs']} epochs of batches of {trainer['batch_size']}: {efficiency['steps']:,} steps, "
+            f"{efficiency['epochs'] * counts['train']:,} clips; {_rates(result)}",
+        ),
+        ("time", f"{efficiency['training_time_seconds'] / 60:.0f} min on {_machine(result)}"),
+        (
+            "score",
+            f"best epoch {metrics['best_epoch']}; accuracy {metrics['val_acc']:.3f} on {counts['val']} validation and "
+            f"{metrics['test_acc']:.3f} on {counts['test']} test clips of {_players(result['weights'])} "
+            f"(top 5: {metrics['test_top5_acc']:.3f}; chance 0.025)",
+        ),
+        ("made by", f"sousa_bench {result['environment']['sousa_bench']}, {_commit(result)}"),
+    ]
+    if license_ := facts.get("license"):
+        rows.append(("licence", license_))
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    return (
+        f"# Embedded weights of {config['model']['name']}\n\n"
+        "For demonstrations without a network; no substitute for the published checkpoint (`weights=official`).\n\n"
+        f"| | |\n| --- | --- |\n{table}\n\n```bash\n{facts['command']}\n```\n"
+    )
+
+
+def _beginning(weights: Mapping[str, Any], before: str | None) -> str:
+    if weights["kind"] == "random":
+        return "random ones"
+    made = f", made by `{before}`" if before else ""
+    return f"those of `{weights['origin']}`, SHA-256 `{weights['sha256']}`{made}"
+
+
+def _players(weights: Mapping[str, Any]) -> str:
+    if weights["kind"] == "random":
+        return "other players of the same data"
+    return "players that this stage didn't train on, and those before it may have"
+
+
+def _before(run: FinishedRun) -> str:
+    """The commands that made the weights that the run went on from, as far as their file still tells."""
+    weights, model = run.result["weights"], run.config["model"]
+    path = embedded_file(model["name"], model["checkpoint"])
+    if weights["kind"] != "embedded" or not path.is_file() or sha256(path) != weights["sha256"]:
+        return ""
+    facts = json.loads(read(path)[1][HEADER])
+    return " && ".join(filter(None, (facts.get("before"), facts.get("command"))))
+
+
+def _clips(data: Mapping[str, Any]) -> str:
+    recipe = data.get("synthetic")
+    if not recipe:
+        return f"data={data['name']}"
+    # The run's own version: one of another version would not count as completed, and be trained anew.
+    return f"synthetic {recipe['domain']} domain, seed {recipe['seed']}, generator version {GENERATOR_VERSION}"
+
+
+def _augmented(config: Mapping[str, Any]) -> str:
+    used = [name for name, part in config.items() if isinstance(part, Mapping) and part["enabled"]]
+    if "spec_augment" in used:
+        masks = config["spec_augment"]
+        used[used.index("spec_augment")] = f"{masks['frequency_masks']} frequency and {masks['time_masks']} time masks"
+    return ", ".join(used).replace("_", " ") or "none"
+
+
+def _rates(result: Mapping[str, Any]) -> str:
+    peaks = result["peft"]
+    return f"peak learning rate {peaks['learning_rate']:g}, of the head's last layer {peaks['head_learning_rate']:g}"
+
+
+def _commit(result: Mapping[str, Any]) -> str:
+    commit, _, changed = str(result["git_commit"] or "").partition("-")
+    if not commit:
+        return "commit unknown"
+    return f"commit {commit[:12]}" + (" and changes that are in no commit" if changed else "")
+
+
+def _machine(result: Mapping[str, Any]) -> str:
+    environment = result["environment"]
+    threads = environment["threads"]
+    return f"{environment['device']}, {threads} thread{'' if threads == 1 else 's'}"

@@ -1,0 +1,1 @@
+"""A sweep's best combinations as the next sweep."""

@@ -1,0 +1,61 @@
+"""What an ``experiment`` sets, spelled out as overrides, so that they may go on without it. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from sousa_bench.analysis.flatten import leaves
+from sousa_bench.config.composing import composed
+from sousa_bench.config.overrides import split
+from sousa_bench.errors import ConfigError, UserError
+from sousa_bench.sweep.combination_list import literal
+
+
+def spelled_out(overrides: Sequence[str], resolved: Mapping[str, Any], config_folder: Path | None) -> list[str]:
+    """The overrides of a run without ``experiment``, what that chose and set spelled out before them.
+
+    Args:
+        overrides: The run's.
+        resolved: Its resolved config as dotted leaves, whose values count.
+        config_folder: Another folder with choices, as the training's ``--config-dir``.
+
+    Raises:
+        UserError: The experiment can't be composed here.
+    """
+    rest = [word for word in overrides if split(word)[0] != "experiment"]
+    if len(rest) == len(overrides):
+        return list(overrides)
+    (theirs, whole), (ours, _) = _composed(overrides, config_folder), _composed(rest, config_folder)
+    groups = [
+        f"{group}={literal(choice)}"
+        for group, choice in theirs.items()
+        if ours.get(group) != choice and group != "experiment" and not group.startswith("hydra/")
+    ]
+    there = _composed([*groups, *rest], config_folder)[1]
+    values = [
+        f"{'' if key in there else '++'}{key}={literal(resolved.get(key, value))}"
+        for key, value in whole.items()
+        if key not in there or there[key] != value
+    ]
+    return [*groups, *values, *rest]
+
+
+def _composed(overrides: Sequence[str], config_folder: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The choice of each group, and the config's leaves with interpolations as they are written."""
+    try:
+        cfg = composed(overrides, config_folder, with_hydra=True)
+    except ConfigError as error:
+        raise UserError(f"what the runs' experiment set can't be told: {error}") from error
+    choices = OmegaConf.to_container(cfg.hydra.runtime.choices)
+    assert isinstance(choices, dict)
+    return {str(group): choice for group, choice in choices.items()}, _leaves(cfg)
+
+
+def _leaves(cfg: DictConfig) -> dict[str, Any]:
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(plain, dict)
+    return leaves({str(key): value for key, value in plain.items() if key != "hydra"})

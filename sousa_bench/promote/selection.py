@@ -1,0 +1,258 @@
+"""From finished runs to the next sweep: which combinations go on, and the overrides that ask for it. No torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sousa_bench.analysis.factors import cohort_words
+from sousa_bench.analysis.flatten import EVALUATED
+from sousa_bench.analysis.study import Study, compare, lower_is_better
+from sousa_bench.analysis.table import collect
+from sousa_bench.config.init_from import KEY
+from sousa_bench.config.overrides import quoted, split
+from sousa_bench.errors import UserError
+from sousa_bench.peft.options import is_adalora, trains_all
+from sousa_bench.results.result import ADAPTER_FOLDER
+from sousa_bench.sweep.combination_list import in_quotes, listed
+
+SEEDS = 3
+# What belongs to the earlier sweep alone.
+NOT_TAKEN = ("sweep", "resume", "force", "on_error", "n_jobs", "seed", "search")
+# A trial's limits, which would make the next sweep a trial too.
+LIMITS = ("trainer.train_batches", "trainer.eval_batches")
+# Where data lie: the same for a subset and the whole.
+PLACES = ("data.root", "data.hub_id", "data.revision", "data.cache_dir", "data.cache_limit_gb", "data.workers")
+GROUPS = {"model": "model", "strategy": "peft", "augmentation": "augmentation"}
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """The next sweep.
+
+    Attributes:
+        words: Overrides of the training command.
+        text: What was chosen, and what was left out, for the reader.
+    """
+
+    words: list[str]
+    text: str
+
+
+@dataclass
+class Chosen:
+    """A combination that goes on.
+
+    Attributes:
+        label: Its name in words.
+        score: Mean of the metric over its runs.
+        rows: Its runs in the study's table, best first.
+        overrides: Key → override as it was written for its best run, with Hydra's ``+`` or ``~``.
+    """
+
+    label: str
+    score: float
+    rows: list[int]
+    overrides: dict[str, str]
+
+
+def promotion(
+    places: Sequence[Path],
+    overrides: Sequence[str],
+    *,
+    top: int | None,
+    metric: str,
+    filters: Sequence[str],
+    seeds: int | None,
+    warm: bool,
+    command: str,
+    config_folder: Path | None = None,
+) -> Promotion:
+    """Choose combinations and make the command of the next sweep.
+
+    Args:
+        places: Sweeps, or folders with several.
+        overrides: What the next sweep changes.
+        top: How many combinations; None: all that can't be told from the best.
+        metric: Validation metric that ranks.
+        filters: ``KEY=VALUE`` of the runs to choose among.
+        seeds: Number of seeds.
+        warm: Whether each goes on from its best run's weights.
+        command: The command that asks for this, for the record.
+        config_folder: Another folder with choices, as the training's ``--config-dir``.
+
+    Raises:
+        UserError: Nothing is there, it isn't comparable, or the weights can't be gone on from.
+    """
+    new = dict(split(word) for word in overrides)
+    _check(metric, filters, seeds, new, warm)
+    study = compare(collect(places, [_filter(text) for text in filters]), metric)
+    chosen, left_out = [], dict[str, None]()
+    for _, row in _picked(study, top, metric).iterrows():
+        made, dropped = _chosen(study, row, metric, new, config_folder)
+        chosen.append(made)
+        left_out |= dict.fromkeys(dropped)
+    shared = {key: word for key, word in chosen[0].overrides.items() if all(_has(c, key, word) for c in chosen)}
+    rows = []
+    for each in chosen:
+        own = [word for key, word in each.overrides.items() if key not in shared]
+        _check_removals(own, len(chosen))
+        rows.append([*own, *_origin(study, each, warm, new, seeds)])
+    said = _pin_all(study, chosen, rows)
+    words = [*shared.values(), *overrides]
+    if "seed" not in new and not any(word.startswith("seed=") for row in rows for word in row):
+        words.append("seed=" + ",".join(map(str, range(1, (seeds or SEEDS) + 1))))
+    words += [f"lineage.command={in_quotes(command)}", *(rows[0] if len(rows) == 1 else [listed(rows)])]
+    return Promotion(words, "\n".join([_text(study, chosen, metric, list(left_out)), *said]))
+
+
+def _check(metric: str, filters: Sequence[str], seeds: int | None, new: dict[str, str], warm: bool) -> None:
+    if not metric.startswith("val_"):
+        raise UserError(
+            f"--metric {metric}: choose by a validation metric, such as val_acc; a choice by the test clips would make "
+            "the winners' test accuracy too good"
+        )
+    if wrong := next((text for text in filters if "=" not in text), None):
+        raise UserError(f"--filter {wrong}: write KEY=VALUE, such as model=ast")
+    if seeds is not None and "seed" in new:
+        raise UserError(f"--seeds {seeds} and seed={new['seed']} say two things; leave out one")
+    if key := next((key for key in new if key.startswith(("lineage", "hydra.sweeper")) or key == "init_from"), None):
+        raise UserError(f"{key}: promote sets this itself{' with --warm' if key == 'init_from' else ''}; leave it out")
+
+
+def _filter(text: str) -> tuple[str, list[str]]:
+    key, _, value = text.partition("=")
+    return key, value.split(",")
+
+
+def _picked(study: Study, top: int | None, metric: str) -> pd.DataFrame:
+    """The rows of the study's combinations that go on, best first by the metric."""
+    frame = study.combinations[study.combinations[metric].notna()]
+    if EVALUATED in study.table:  # an evaluation is no run that was trained
+        evaluated = study.table[EVALUATED].notna()
+        frame = frame[[not evaluated.iloc[list(rows)].any() for rows in frame["rows"]]]
+    if not len(frame):
+        raise UserError("no completed run here; python -m sousa_bench.status tells why")
+    if frame["cohort"].nunique() > 1:
+        words = "; ".join(f"{name}: {what}" for name, what in cohort_words(study.table).items())
+        raise UserError(
+            f"these runs can't be ranked together, since they differ in data, weights or epochs ({words}). Name one "
+            "sweep, or choose with --filter, such as --filter max_epochs=5"
+        )
+    return frame[frame["best_set"]] if top is None else frame.head(top)
+
+
+def _chosen(
+    study: Study, row: Any, metric: str, new: dict[str, str], config_folder: Path | None
+) -> tuple[Chosen, list[str]]:
+    """A combination with the overrides that its next run keeps, and those that were left out."""
+    rows = list(row["rows"])
+    scores = study.table[metric].iloc[rows]
+    order = scores.sort_values(ascending=lower_is_better(metric), kind="stable").index
+    best = int(order[0])
+    kept: dict[str, str] = {}
+    dropped = []
+    resolved = study.results.resolved[best]
+    for override in _written(study.results.overrides[best], resolved, config_folder):
+        key = split(override)[0]
+        if key in new or key in NOT_TAKEN or key.startswith(("hydra", "lineage")):
+            continue
+        limit = key in LIMITS or override == "trainer=smoke" or "_target_" in override
+        of_old_data = key.startswith("data.") and "data" in new and key not in PLACES
+        if limit or of_old_data or key in ("data.fold", KEY):  # a fold is a repeat, as a seed is
+            dropped.append(override)
+        else:
+            kept[key] = override
+    for column, group in GROUPS.items():
+        if group not in kept and group not in new:
+            value = row[column]
+            value = ("on" if value else "off") if column == "augmentation" else str(value)
+            kept[group] = f"{group}={value}"
+    for key in LIMITS:  # those that a choice of trainer brings along
+        if "trainer" in kept and key not in new and resolved.get(key) is not None:
+            dropped.append(f"{key}={resolved[key]}")
+            kept[key] = f"{key}=null"
+    kept = {key: kept[key] for key in sorted(kept, key=lambda key: (key not in GROUPS.values(), "." in key))}
+    return Chosen(str(row["combination"]), float(row[metric]), [int(number) for number in order], kept), dropped
+
+
+def _written(overrides: Sequence[str], resolved: dict[str, Any], config_folder: Path | None) -> list[str]:
+    if not any(split(word)[0] == "experiment" for word in overrides):
+        return list(overrides)
+    from sousa_bench.promote.experiment import spelled_out  # composes
+
+    return spelled_out(overrides, resolved, config_folder)
+
+
+def _has(chosen: Chosen, key: str, word: str) -> bool:
+    return chosen.overrides.get(key) == word
+
+
+def _check_removals(own: Sequence[str], count: int) -> None:
+    if count > 1 and (word := next((word for word in own if "=" not in word), None)):
+        raise UserError(f"{word}: not all of these combinations remove it; promote them one by one, with --filter")
+
+
+def _origin(study: Study, chosen: Chosen, warm: bool, new: dict[str, str], seeds: int | None) -> list[str]:
+    """Overrides that say which runs a combination comes from, and with ``warm`` which weights it goes on from."""
+    folders = [quoted(_shown(_folder(study, row))) for row in chosen.rows]
+    words = [f"lineage.from=[{','.join(folders)}]"]
+    if not warm:
+        return words
+    best = _folder(study, chosen.rows[0])
+    peft = _node(study.results.resolved[chosen.rows[0]], "peft")
+    if is_adalora(peft):
+        raise UserError(
+            f"{chosen.label}: AdaLoRA can't go on from trained weights, since its ranks are pruned: promote it without "
+            "--warm, or choose others with --filter strategy=…"
+        )
+    if not (best / ADAPTER_FOLDER).is_dir():
+        raise UserError(f"{best}: the trained weights ({ADAPTER_FOLDER}/) are gone; run it again (force=true)")
+    fields = study.table.iloc[chosen.rows[0]]
+    if fields.get("weights.kind") == "random" and not trains_all(peft) and "seed" not in new and seeds is None:
+        words.append(f"seed={int(fields['seed'])}")  # other seeds have other base weights
+    return [f"init_from={quoted(_shown(best))}", *words]
+
+
+def _pin_all(study: Study, chosen: Sequence[Chosen], rows: Sequence[list[str]]) -> list[str]:
+    """Give each row a seed of its own where one has; a sentence about it for the reader."""
+    pinned = [any(word.startswith("seed=") for word in row) for row in rows]
+    if not any(pinned):
+        return []
+    for row, each, has in zip(rows, chosen, pinned, strict=True):
+        if not has:
+            row.append(f"seed={int(study.table['seed'].iloc[each.rows[0]])}")
+    return [
+        "One seed each, that of its best run, since random base weights follow from the seed; --seeds or seed= where "
+        "every method trains all weights"
+    ]
+
+
+def _folder(study: Study, row: int) -> Path:
+    return Path(study.table["path"].iloc[row]).parent
+
+
+def _node(resolved: dict[str, Any], group: str) -> dict[str, Any]:
+    """A group's node of a flattened config."""
+    return {key.removeprefix(f"{group}."): value for key, value in resolved.items() if key.startswith(f"{group}.")}
+
+
+def _shown(path: Path) -> str:
+    """A path as short as it can be typed from here."""
+    near = os.path.relpath(path.resolve(), Path.cwd())
+    return str(path.resolve()) if near.startswith("..") else Path(near).as_posix()
+
+
+def _text(study: Study, chosen: Sequence[Chosen], metric: str, left_out: Sequence[str]) -> str:
+    lines = [f"Promoted: {len(chosen)} of {len(study.combinations)} combinations, by {metric}"]
+    lines += [f"  {each.score:.4f}  {each.label} ({len(each.rows)} run{'s'[: len(each.rows) > 1]})" for each in chosen]
+    if left_out:
+        lines.append(
+            f"Left out, since it limits, names code or belongs to the earlier runs alone: {', '.join(left_out)}"
+        )
+    return "\n".join(lines)

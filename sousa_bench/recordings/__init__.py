@@ -1,1 +1,0 @@
-"""Recordings of any length, rate and format → what is played in them."""

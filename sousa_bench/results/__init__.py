@@ -1,0 +1,1 @@
+"""What runs leave on the disk: the result schema, its scanner, manifests, predictions, locks. Imports no torch."""

@@ -1,0 +1,129 @@
+"""Completed runs on the disk: one by its folder, or the best of a sweep. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sousa_bench.analysis.flatten import EVALUATED
+from sousa_bench.errors import UserError
+from sousa_bench.results.result import ADAPTER_FOLDER, RESULT_FILE, ResultError, read_result
+from sousa_bench.results.scan import scan
+
+SELECTION = "val_acc"
+"""What chooses among runs: a choice by test accuracy would make the winner's test accuracy too good."""
+
+
+class RunError(UserError):
+    """A place that holds no completed run, or one without its trained weights."""
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A completed run.
+
+    Attributes:
+        folder: Its folder.
+        result: Its result file's content.
+    """
+
+    folder: Path
+    result: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Its id in tables and reports."""
+        return str(self.result["experiment_id"])
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Its whole composed config."""
+        return dict(self.result.get("resolved_config") or {})
+
+    @property
+    def adapter(self) -> Path:
+        """The folder of what it trained.
+
+        Raises:
+            RunError: It was removed.
+        """
+        folder = self.folder / ADAPTER_FOLDER
+        if not folder.is_dir():
+            raise RunError(
+                f"{self.folder}: the trained weights ({ADAPTER_FOLDER}/) are gone; run it again (force=true)"
+            )
+        return folder
+
+
+def finished_run(place: Path, metric: str = SELECTION) -> FinishedRun:
+    """The run in a folder, or the best one of a sweep.
+
+    Args:
+        place: A run's folder, its ``result.json``, a sweep, or any folder with runs below it.
+        metric: What ranks the runs of a sweep; the higher the better, except for a loss.
+
+    Raises:
+        RunError: There is none, or the one asked for is not completed.
+    """
+    folder = place.parent if place.name == RESULT_FILE else place
+    if (folder / RESULT_FILE).is_file():
+        try:
+            result = read_result(folder)
+        except ResultError as error:
+            raise RunError(str(error)) from error
+        if EVALUATED in result:
+            raise RunError(f"{folder}: this is an evaluation of {result[EVALUATED]}; give that run's folder")
+        if result["status"] != "completed":
+            raise RunError(f"{folder}: this run is {result['status']}, not completed; finish it first (resume=true)")
+        return FinishedRun(folder.resolve(), result)
+    return ranked(finished_runs([folder]), metric)[0]
+
+
+def finished_runs(places: Sequence[Path]) -> list[FinishedRun]:
+    """Every completed run of some sweeps or folders, as the analysis finds them.
+
+    That includes those that a manifest points to elsewhere below the same results roots. Of several completed runs of
+    one fingerprint the newest counts; evaluations are no runs.
+
+    Raises:
+        RunError: There is none.
+    """
+    found: dict[str, FinishedRun] = {}
+    for place in places:
+        if not place.exists():
+            raise RunError(
+                f"{place}: there is no such folder; give a run's folder or a sweep's, below multirun/ or outputs/"
+            )
+        for folder in {path.parent for path in scan([place]).files if path.name == RESULT_FILE}:
+            try:
+                result = read_result(folder)
+            except ResultError:
+                continue
+            if result["status"] != "completed" or EVALUATED in result:
+                continue
+            run = FinishedRun(folder.resolve(), result)
+            digest = str(result.get("fingerprint") or run.folder)
+            if digest not in found or found[digest].result["timestamp"] < result["timestamp"]:
+                found[digest] = run
+    if not found:
+        raise RunError(f"{', '.join(map(str, places))}: no completed run here; python -m sousa_bench.status tells why")
+    return sorted(found.values(), key=lambda run: run.folder)
+
+
+def ranked(runs: Sequence[FinishedRun], metric: str = SELECTION) -> list[FinishedRun]:
+    """Runs from best to worst.
+
+    Raises:
+        RunError: One does not know the metric.
+    """
+
+    def score(run: FinishedRun) -> float:
+        value = run.result["metrics"].get(metric)
+        if value is None:
+            known = ", ".join(sorted(run.result["metrics"]))
+            raise RunError(f"metric {metric}: {run.folder} has none of that name; it has {known}")
+        return float(value)
+
+    return sorted(runs, key=score, reverse=not metric.endswith("loss"))

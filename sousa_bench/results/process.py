@@ -1,0 +1,92 @@
+"""Which process does a run, and whether it still lives."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from sousa_bench.results.result import read_progress
+
+START_TOLERANCE = 2.5  # seconds; psutil derives a start time from the boot time, which the clock's corrections move
+SILENT_AFTER = 900.0  # seconds without progress after which a process on another machine counts as gone
+
+
+def identity(pid: int | None = None) -> dict[str, Any]:
+    """What tells this process (or ``pid``) from any other, past and present, on any machine.
+
+    Returns:
+        ``host``, ``pid``, ``start_time`` (seconds since the epoch) and ``slurm_job_id`` (None outside Slurm).
+    """
+    pid = os.getpid() if pid is None else pid
+    return {
+        "host": socket.gethostname(),
+        "pid": pid,
+        "start_time": start_time(pid),
+        "slurm_job_id": slurm_job_id(),
+    }
+
+
+def slurm_job_id() -> str | None:
+    """Slurm's id of the present job, with the array's index, or None."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
+
+
+def start_time(pid: int) -> float | None:
+    """When process ``pid`` started (seconds since the epoch), or None when there is no such process."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.Error:
+        return None
+
+
+def alive(process: Mapping[str, Any] | None, folder: Path | None = None) -> bool:
+    """Whether the process that a result names still does its run.
+
+    On this machine the pid and its start time decide. Where the run is a Slurm job, Slurm is asked: one that was
+    requeued has no process for a while. Else, on another machine, a progress file in ``folder`` that moved within the
+    last quarter of an hour counts as life.
+    """
+    if not process or not process.get("pid"):
+        return False
+    here = process.get("host") == socket.gethostname()
+    if here and _lives(int(process["pid"]), process.get("start_time")):
+        return True
+    if process.get("slurm_job_id") and process["slurm_job_id"] == slurm_job_id():
+        return False  # this very job, which was requeued: Slurm has it, but that process is gone
+    if process.get("slurm_job_id") and (known := in_queue(str(process["slurm_job_id"]))) is not None:
+        return known
+    if here:
+        return False
+    updated = read_progress(folder).get("updated") if folder else None
+    return updated is not None and time.time() - float(updated) < SILENT_AFTER
+
+
+def _lives(pid: int, recorded: Any) -> bool:
+    started = start_time(pid)
+    return started is not None and (recorded is None or abs(started - float(recorded)) < START_TOLERANCE)
+
+
+def in_queue(job_id: str) -> bool | None:
+    """Whether Slurm still has the job in its queue; None when Slurm can't be asked."""
+    if shutil.which("squeue") is None:
+        return None
+    with suppress(OSError, subprocess.SubprocessError):
+        answer = subprocess.run(
+            ["squeue", "--noheader", "--format=%T", f"--jobs={job_id}"], capture_output=True, text=True, timeout=10
+        )
+        if answer.returncode == 0:
+            return bool(answer.stdout.strip())
+        if "Invalid job id" in answer.stderr:
+            return False
+    return None

@@ -1,0 +1,224 @@
+"""The result file: its one schema, writer, reader and the recorder that fills it while a run goes on.
+
+``result.json`` stands in each run's folder. Its first block is fixed (people's scripts read it): keys are added,
+never renamed. It is written to a temporary name and renamed, so a reader sees a whole file or none.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from sousa_bench.errors import UserError
+
+SCHEMA_VERSION = 1
+RESULT_FILE = "result.json"
+PROGRESS_FILE = "progress.json"
+PREDICTIONS_FILE = "predictions.parquet"
+ERROR_FILE = "error.log"
+LOG_FILE = "run.log"
+ADAPTER_FOLDER = "adapter"
+CHECKPOINT_FOLDER = "checkpoints"
+
+STATUSES = ("running", "completed", "failed", "timeout", "interrupted")
+PHASES = ("data", "weights", "peft", "fit", "test")
+
+CONFIG_KEYS = ("model", "strategy", "augmentation", "data", "max_epochs", "seed")
+METRIC_KEYS = (
+    "val_acc",
+    "val_f1_macro",
+    "test_acc",
+    "test_f1_macro",
+    "best_epoch",
+    "final_train_loss",
+    "final_val_loss",
+)
+EFFICIENCY_KEYS = (
+    "total_params",
+    "trainable_params",
+    "param_efficiency",
+    "training_time_seconds",
+    "avg_epoch_time",
+)
+MAX_RESULT_BYTES = 64 * 1024 * 1024
+MAX_PROGRESS_BYTES = 1024 * 1024
+
+
+class ResultError(UserError):
+    """A result file that is torn, foreign, oversized or of an unknown schema."""
+
+
+def finite(value: Any) -> Any:
+    """Replace NaN and infinity by None, all the way down, since JSON has neither."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "item") and not isinstance(value, (str, bytes)):
+        return finite(value.item())
+    return value
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write ``content`` to ``path`` so that a reader, or a kill, never sees a part of it.
+
+    Raises:
+        OSError: The disk is full or the folder can't be written; the old file then still stands whole.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(finite(content), indent=2, allow_nan=False, ensure_ascii=False)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        with suppress(OSError):
+            Path(name).unlink()
+        raise
+
+
+def write_result(folder: Path, result: Mapping[str, Any]) -> Path:
+    """Write ``result`` as ``folder/result.json`` and return its path.
+
+    Raises:
+        ValueError: The result's status is none of ``STATUSES``, or a completed result lacks a fixed field.
+    """
+    if result.get("status") not in STATUSES:
+        raise ValueError(f"status must be one of {STATUSES}, not {result.get('status')!r}")
+    content = finite({"schema_version": SCHEMA_VERSION, **result})
+    if content["status"] == "completed" and (missing := missing_fields(content)):
+        raise ValueError(f"a completed result must hold every fixed field; missing: {', '.join(missing)}")
+    path = folder / RESULT_FILE
+    write_json(path, content)
+    return path
+
+
+def missing_fields(result: Mapping[str, Any]) -> list[str]:
+    """Names of the fixed fields (dotted) that have no value; empty for a proper completed result."""
+    wanted = [
+        *(("config", key) for key in CONFIG_KEYS),
+        *(("metrics", key) for key in METRIC_KEYS),
+        *(("efficiency", key) for key in EFFICIENCY_KEYS),
+    ]
+    names = [f"{block}.{key}" for block, key in wanted if (result.get(block) or {}).get(key) is None]
+    names += [key for key in ("experiment_id", "status", "timestamp", "git_commit") if result.get(key) is None]
+    return names
+
+
+def read_json(file: Path, limit: int) -> Any:
+    """What a JSON file holds, whoever wrote it: no pipe or device is opened, nothing beyond ``limit`` bytes read.
+
+    Raises:
+        OSError: It is missing or can't be read.
+        ValueError: It is no regular file, larger than ``limit``, no JSON, or nested too deeply.
+    """
+    state = file.lstat()
+    if not stat.S_ISREG(state.st_mode):
+        raise ValueError("no regular file")
+    if state.st_size > limit:
+        raise ValueError(f"larger than {limit // 2**20} MiB")
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def read_result(path: Path | str) -> dict[str, Any]:
+    """Read a result file (or the one in the folder ``path``).
+
+    Raises:
+        ResultError: It is missing, no regular file, too large, torn, no object, or of a newer schema.
+    """
+    path = Path(path)
+    file = path / RESULT_FILE if path.is_dir() else path
+    try:
+        content = read_json(file, MAX_RESULT_BYTES)
+    except FileNotFoundError as error:
+        raise ResultError(f"{file}: no such file") from error
+    except (OSError, ValueError) as error:
+        raise ResultError(f"{file}: can't be read as JSON ({error})") from error
+    if not isinstance(content, dict) or "status" not in content or not isinstance(content.get("config"), dict):
+        raise ResultError(f"{file}: is JSON but no result (it needs 'status' and 'config')")
+    version = content.get("schema_version", 0)
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
+        raise ResultError(f"{file}: schema_version {version!r} is newer than {SCHEMA_VERSION}; update sousa_bench")
+    return content
+
+
+@dataclass
+class Recorder:
+    """Collects one run's result while it goes on and keeps ``progress.json`` true.
+
+    The progress file is what ``status`` shows and what a supervisor reads when the run died without a word:
+    it always holds the present phase.
+
+    Attributes:
+        folder: The run's folder.
+        result: Fragments of the result so far (``metrics``, ``efficiency``, ``history``, ``phases``, ``warnings``, …).
+        progress: What ``progress.json`` holds: phase, epoch, max_epochs, step, total_steps, updated, ….
+        quiet: Whether no file is written: a rank other than the first of a run over several devices.
+        listeners: Called with the recorder at each :meth:`show`; a supervised run tells its supervisor so.
+    """
+
+    listeners: ClassVar[list[Callable[[Recorder], None]]] = []
+
+    folder: Path
+    result: dict[str, Any] = field(default_factory=lambda: {"phases": {}, "warnings": [], "history": []})
+    progress: dict[str, Any] = field(default_factory=dict)
+    quiet: bool = False
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time a phase (seconds add up over attempts) and show it in the progress file."""
+        started = time.perf_counter()
+        self.show(phase=name)
+        try:
+            yield
+        finally:
+            phases = self.result["phases"]
+            phases[name] = phases.get(name, 0.0) + time.perf_counter() - started
+
+    def show(self, **facts: Any) -> None:
+        """Merge ``facts`` into the progress file."""
+        self.progress.update(facts, updated=time.time(), pid=os.getpid())
+        for listener in self.listeners:
+            listener(self)
+        if not self.quiet:
+            write_json(self.folder / PROGRESS_FILE, self.progress)
+
+    def add(self, **blocks: Any) -> None:
+        """Merge blocks into the result: mappings are merged key by key, anything else replaces."""
+        for name, block in blocks.items():
+            old = self.result.get(name)
+            self.result[name] = {**old, **block} if isinstance(old, dict) and isinstance(block, Mapping) else block
+
+    def warn(self, message: str) -> None:
+        """Record a warning once; it also belongs on the screen (the caller logs it)."""
+        if message not in self.result["warnings"]:
+            self.result["warnings"].append(message)
+
+
+def read_progress(folder: Path) -> dict[str, Any]:
+    """The run's last ``progress.json``, or an empty dict when there is none, or it is torn or none of ours."""
+    with suppress(OSError, ValueError):
+        content = read_json(folder / PROGRESS_FILE, MAX_PROGRESS_BYTES)
+        if isinstance(content, dict):
+            return content
+    return {}

@@ -1,0 +1,197 @@
+"""The study of a search: one SQLite file in the sweep's folder, which the search's own process alone opens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sousa_bench.errors import ConfigError, UserError
+from sousa_bench.search.search_settings import SearchSettings, built, import_optuna
+from sousa_bench.search.space import Space, Value
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+    from optuna.trial import FrozenTrial
+
+STUDY_FILE = "study.db"
+STUDY_NAME = "search"
+PRUNED = "sousa_bench_pruned"  # attribute of a trial whose run was asked to end
+ERROR = "sousa_bench_error"  # of one that failed: why
+FACTS = "sousa_bench"  # attribute of the study: what its values depend on
+
+
+@dataclass
+class Asked:
+    """A trial that is to be done.
+
+    Attributes:
+        trial: Optuna's handle.
+        params: Key → value.
+        again: Whether an earlier command began it.
+    """
+
+    trial: Trial
+    params: dict[str, Value]
+    again: bool
+
+    @property
+    def number(self) -> int:
+        """Its number, from 0: the baseline."""
+        return self.trial.number
+
+
+class Trials:
+    """Asks and tells; what a killed command began is taken up again.
+
+    Args:
+        folder: The sweep's.
+        space: What varies.
+        settings: The search's.
+
+    Raises:
+        ConfigError: The folder holds a search over another space, metric or config.
+        UserError: The file can't be used.
+    """
+
+    def __init__(self, folder: Path, space: Space, settings: SearchSettings) -> None:
+        self.file = folder / STUDY_FILE
+        self._space = space
+        self._settings = settings
+        self._tried: set[int] = set()
+        self.study = self._open()
+
+    @property
+    def url(self) -> str:
+        """Where Optuna finds it."""
+        return _url(self.file)
+
+    def _open(self) -> Study:
+        optuna = import_optuna()
+        from sqlalchemy.exc import SQLAlchemyError
+
+        settings = self._settings
+        pruner = (
+            optuna.pruners.NopPruner() if settings.pruner is None else built("hydra.sweeper.pruner", settings.pruner)
+        )
+        sampler = built("hydra.sweeper.sampler", settings.sampler, settings.seed)
+        try:
+            storage = optuna.storages.RDBStorage(self.url, engine_kwargs={"connect_args": {"timeout": 60}})
+            study = optuna.create_study(
+                storage=storage,
+                study_name=STUDY_NAME,
+                direction=settings.direction,
+                sampler=sampler,
+                pruner=pruner,
+                load_if_exists=True,
+            )
+            self._hold_against(study)
+            trials = study.get_trials(deepcopy=False)
+            if trials:  # with the seed alone it would draw once more what it drew when the study began
+                study.sampler = built("hydra.sweeper.sampler", settings.sampler, settings.seed + len(trials))
+            else:
+                study.enqueue_trial(dict(self._space.baseline), user_attrs={"baseline": True})
+            return study
+        except (SQLAlchemyError, optuna.exceptions.OptunaError) as error:
+            raise UserError(f"{self.file}: can't be used as a study ({str(error).splitlines()[0]})") from error
+
+    def _hold_against(self, study: Study) -> None:
+        """Refuse to go on with a study whose values would not be comparable."""
+        facts = {
+            "metric": self._settings.metric,
+            "direction": self._settings.direction,
+            "baseline": self._space.identity,
+            "space": self._space.description(),
+        }
+        old = study.user_attrs.get(FACTS)
+        if old is None:
+            study.set_user_attr(FACTS, facts)
+            return
+        for key, what in (("space", "space"), ("metric", "metric"), ("direction", "direction"), ("baseline", "config")):
+            if json.dumps(old.get(key), sort_keys=True) != json.dumps(facts[key], sort_keys=True):
+                raise ConfigError(
+                    f"{self.file}: this sweep holds a search with another {what}; give the new one another name "
+                    "(sweep=NAME), or the same values as before"
+                )
+
+    def next(self, size: int) -> list[Asked]:
+        """The next trials to do, at most ``size``: first those that were begun and have no end, then new ones."""
+        from optuna.trial import Trial, TrialState
+
+        frozen = self.study.get_trials(deepcopy=False)
+        begun = [t for t in frozen if t.state == TrialState.RUNNING and t.number not in self._tried][:size]
+        asked = [self._asked(Trial(self.study, item._trial_id), again=True) for item in begun]
+        count = sum(item.state != TrialState.WAITING for item in frozen)
+        while len(asked) < size and count < self._settings.n_trials:
+            asked.append(self._asked(self.study.ask(), again=False))
+            count += 1
+        self._tried |= {each.number for each in asked}
+        return asked
+
+    def _asked(self, trial: Trial, *, again: bool) -> Asked:
+        """Draw what a trial doesn't have yet: a kill may have come between two parameters."""
+        import warnings
+
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*is out of range")  # a baseline may lie outside on purpose
+            params = {key: _suggest(trial, key, item) for key, item in self._space.distributions.items()}
+        return Asked(trial, params, again)
+
+    def complete(self, asked: Asked, result: Mapping[str, Any]) -> None:
+        """Tell what a completed run reached; one that lacks the metric has failed."""
+        value = (result.get("metrics") or {}).get(self._settings.metric)
+        if value is None:
+            self.fail(asked, f"its result has no {self._settings.metric}")
+            return
+        report(asked.trial, result.get("history") or [], self._settings.metric)
+        self.study.tell(asked.number, float(value))
+
+    def prune(self, asked: Asked) -> None:
+        """Tell that a run was given up; its last value counts for the sampler."""
+        from optuna.trial import TrialState
+
+        self.study.tell(asked.number, state=TrialState.PRUNED)
+
+    def fail(self, asked: Asked, why: str) -> None:
+        """Tell that a run failed."""
+        from optuna.trial import TrialState
+
+        asked.trial.set_user_attr(ERROR, why)
+        self.study.tell(asked.number, state=TrialState.FAIL)
+
+    def was_pruned(self, asked: Asked) -> bool:
+        """Whether an earlier command asked the trial's run to end."""
+        return bool(asked.trial.user_attrs.get(PRUNED))
+
+    def all(self) -> list[FrozenTrial]:
+        """Every trial that was begun."""
+        from optuna.trial import TrialState
+
+        return [item for item in self.study.get_trials(deepcopy=False) if item.state != TrialState.WAITING]
+
+
+def report(trial: Trial, history: list[dict[str, Any]], metric: str) -> None:
+    """Tell Optuna the epochs that it doesn't know yet."""
+    known = trial.study._storage.get_trial(trial._trial_id).intermediate_values
+    for entry in history:
+        value, epoch = entry.get(metric), entry.get("epoch")
+        if isinstance(value, (int, float)) and isinstance(epoch, int) and epoch not in known:
+            trial.report(float(value), epoch)
+
+
+def _suggest(trial: Trial, key: str, item: Any) -> Value:
+    from optuna.distributions import CategoricalDistribution, IntDistribution
+
+    if isinstance(item, CategoricalDistribution):
+        return str(trial.suggest_categorical(key, item.choices))
+    if isinstance(item, IntDistribution):
+        return trial.suggest_int(key, item.low, item.high, step=item.step, log=item.log)
+    return trial.suggest_float(key, item.low, item.high, step=item.step, log=item.log)
+
+
+def _url(file: Path) -> str:
+    from sqlalchemy.engine import URL
+
+    return URL.create("sqlite", database=str(file)).render_as_string()

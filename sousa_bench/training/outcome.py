@@ -1,0 +1,61 @@
+"""What a run that was fitted and tested says of itself: metrics, efficiency, history, method."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sousa_bench.config.settings import TrainerSettings
+from sousa_bench.peft import Injection
+from sousa_bench.training.checkpoint import best_epoch
+from sousa_bench.training.classifier import Classifier
+
+
+def outcome(
+    module: Classifier, injection: Injection, settings: TrainerSettings, fit_seconds: float, peak_bytes: int
+) -> dict[str, Any]:
+    """Blocks of the result file that the fit and the test leave in the module and its method.
+
+    Args:
+        module: Fitted and tested.
+        injection: The method in its model.
+        settings: How it trained.
+        fit_seconds: Of all attempts together.
+        peak_bytes: Most memory at a time, of all attempts.
+
+    Returns:
+        ``history``, ``metrics`` (validation at the best epoch, test), ``efficiency`` and ``peft``.
+    """
+    history = module.history
+    best = history[best_epoch(history) - 1]
+    parameters = injection.parameters
+    clips = len(module.clips["train"])
+    if settings.train_batches is not None:
+        clips = min(clips, settings.train_batches * settings.batch_size)
+    train_seconds = sum(entry["train_seconds"] for entry in history)
+    return {
+        "history": history,
+        "metrics": {
+            **{key: value for key, value in best.items() if key.startswith("val_")},
+            **module.test_metrics,
+            "best_epoch": best["epoch"],
+            "final_train_loss": history[-1]["train_loss"],
+            "final_val_loss": history[-1]["val_loss"],
+        },
+        "efficiency": {
+            "total_params": parameters["total"],
+            "trainable_params": parameters["trainable"],
+            "param_efficiency": parameters["trainable"] / parameters["total"],
+            "training_time_seconds": fit_seconds,
+            "avg_epoch_time": fit_seconds / len(history),
+            "peak_memory_bytes": peak_bytes,
+            "samples_per_second": clips * len(history) / max(train_seconds, 1e-9),
+            "epochs": len(history),
+            "steps": module.steps_done,
+            "micro_batch_size": module.micro_batch_size,
+        },
+        "peft": {
+            **injection.facts(),
+            "learning_rate": module.optimization.learning_rate,
+            "head_learning_rate": module.optimization.head_learning_rate,
+        },
+    }

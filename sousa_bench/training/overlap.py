@@ -1,0 +1,119 @@
+"""Whether a run has met the evaluated clips, or their players, before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sousa_bench.config import init_from
+from sousa_bench.errors import UserError
+from sousa_bench.results.finished import FinishedRun
+from sousa_bench.results.result import read_result
+from sousa_bench.training.split_data import SplitData
+
+CLIP = ["sample_id", "player", "label"]
+ROLES = {"train": "was trained on", "val": "chose its best epoch by"}
+
+
+def met_before(run: FinishedRun, data: SplitData) -> tuple[dict[str, Any], list[str]]:
+    """Count what the run, and those whose weights it went on from, have met of the evaluated clips.
+
+    Args:
+        run: Its training and validation clips are found by its own config; none is decoded.
+        data: The evaluated clips.
+
+    Returns:
+        ``clips`` and ``players`` by split, for the result, and a sentence for each that is not zero.
+    """
+    clips = data.chosen()
+    try:
+        nodes = [run.config["data"], *_ancestors(run.config, run.folder)]
+        counts = {split: _shared(clips, _known(split, nodes)) for split in ROLES}
+    except UserError as error:
+        return {}, [f"whether the run has met these clips before can't be told: {error}"]
+    return counts, _sentences(counts, clips, "the run" if len(nodes) == 1 else "the run, or one that it goes on from,")
+
+
+def inherited(config: Mapping[str, Any]) -> list[str]:
+    """What the weights that a run starts from have met of its validation and test clips, in sentences.
+
+    That the earlier run chose its epoch by the same validation clips is no fault, and not named.
+
+    Args:
+        config: The run's whole resolved config.
+    """
+    try:
+        nodes = [node for node in _ancestors(config, Path.cwd()) if node != config["data"]]
+        if not nodes:
+            return []
+        made = []
+        for split, roles in (("val", ("train",)), ("test", ("train", "val"))):
+            clips = SplitData.of(split, config["data"]).chosen()
+            counts = {role: _shared(clips, _known(role, nodes)) for role in roles}
+            start = f"{init_from.KEY}: the {split} split is not new to the weights: a run that they come from"
+            made += _sentences(counts, clips, start)
+    except UserError as error:
+        return [f"{init_from.KEY}: whether the weights have met the clips of val and test can't be told: {error}"]
+    return made
+
+
+def _ancestors(config: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
+    """The data of the runs that a config goes on from, the nearest first.
+
+    Args:
+        config: A run's.
+        folder: From it or a folder above it the path to the earlier run counts, where it doesn't from here.
+
+    Raises:
+        UserError: One is gone, or says nothing of its data.
+    """
+    nodes: list[dict[str, Any]] = []
+    seen: set[Path] = set()
+    while place := config.get(init_from.KEY):
+        tries = [Path.cwd(), folder, *folder.parents]
+        found = [
+            base / Path(str(place)).expanduser() for base in tries if (base / Path(str(place)).expanduser()).exists()
+        ]
+        weights = init_from.adapter_folder(found[0] if found else str(place)).resolve()
+        folder = weights if (weights / "result.json").is_file() else weights.parent
+        config = read_result(folder).get("resolved_config") or {}
+        if "data" not in config:
+            raise UserError(f"{folder}: its result doesn't say its data")
+        if folder in seen:
+            break
+        seen.add(folder)
+        nodes.append(dict(config["data"]))
+    return nodes
+
+
+def _known(split: str, nodes: list[dict[str, Any]]) -> pd.DataFrame:
+    parts = [SplitData.of(split, node).chosen()[CLIP] for node in nodes]
+    return pd.concat(parts, ignore_index=True).drop_duplicates()
+
+
+def _shared(clips: pd.DataFrame, known: pd.DataFrame) -> dict[str, int]:
+    return {
+        "clips": len(clips.merge(known, on=CLIP)),
+        "players": int(clips.loc[clips["player"].isin(known["player"]), "player"].nunique()),
+    }
+
+
+def _sentences(counts: Mapping[str, Any], clips: pd.DataFrame, who: str) -> list[str]:
+    made = []
+    players = clips["player"].nunique()
+    for split, found in counts.items():
+        role = ROLES[split]
+        if found["clips"]:
+            made.append(
+                f"{who} {role} {found['clips']:,} of these {len(clips):,} clips: the metrics don't show how it does "
+                "on new ones"
+            )
+        elif found["players"]:
+            made.append(
+                f"{who} {role} other clips of {found['players']} of these {players} players: the metrics don't show "
+                "how it does on new players"
+            )
+    return made

@@ -1,0 +1,55 @@
+"""What a training run shows: a bar per epoch on a terminal, a line per epoch elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytorch_lightning as pl
+from tqdm import tqdm
+
+from sousa_bench.training.classifier import Classifier
+
+
+class EpochBar(pl.Callback):
+    """One bar for each epoch's training steps, closed by a line with the epoch's losses and accuracy."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm | None = None
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar."""
+        if trainer.is_global_zero and sys.stderr.isatty():
+            self._bar = tqdm(
+                total=int(trainer.num_training_batches),
+                desc=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
+                unit="step",
+                leave=False,
+                dynamic_ncols=True,
+            )
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        """One step more."""
+        if self._bar is not None:
+            self._bar.update()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The epoch's line."""
+        self._close()
+        assert isinstance(pl_module, Classifier)
+        if trainer.is_global_zero and trainer.state.fn == "fit" and pl_module.history:
+            last = pl_module.history[-1]
+            print(
+                f"epoch {last['epoch']}/{trainer.max_epochs}: train_loss={last['train_loss']:.4f} "
+                f"val_loss={last['val_loss']:.4f} val_acc={last['val_acc']:.4f}",
+                flush=True,
+            )
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Leave the terminal clean."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

@@ -1,0 +1,114 @@
+"""What a config says of a run's parts, built: model, batches, optimization, module."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from sousa_bench.config import init_from
+from sousa_bench.config.instantiate import build
+from sousa_bench.config.settings import TrainerSettings
+from sousa_bench.data.datamodule import FeatureMemory, SousaDataModule
+from sousa_bench.errors import ConfigError
+from sousa_bench.peft.local import is_linear_probe
+from sousa_bench.rudiments import RUDIMENTS
+from sousa_bench.training.classifier import Classifier, Optimization
+
+if TYPE_CHECKING:
+    from sousa_bench.data import SousaData
+    from sousa_bench.models.base import AudioModel
+    from sousa_bench.peft import Injection
+
+
+def build_model(cfg: DictConfig) -> AudioModel:
+    """The model with its weights, before any adapter."""
+    model: AudioModel = build(cfg.model, num_classes=len(RUDIMENTS))
+    if cfg.gradient_checkpointing:
+        model.enable_gradient_checkpointing()
+    return model
+
+
+def build_batches(
+    cfg: DictConfig,
+    settings: TrainerSettings,
+    data: SousaData,
+    sample_rate: int,
+    eval_batch_size: int | None = None,
+    start: tuple[int, int] = (0, 0),
+) -> SousaDataModule:
+    """The batches of prepared data; see :class:`SousaDataModule`."""
+    return SousaDataModule(
+        data,
+        sample_rate=sample_rate,
+        quantum=cfg.data.quantum,
+        batch_size=settings.batch_size,
+        eval_batch_size=eval_batch_size or settings.eval_batch_size,
+        seed=cfg.seed,
+        train_batches=settings.train_batches,
+        eval_batches=settings.eval_batches,
+        start=start,
+    )
+
+
+def total_steps(settings: TrainerSettings, batches: SousaDataModule) -> int:
+    """Optimizer steps of the whole run."""
+    return settings.max_epochs * batches.steps_per_epoch
+
+
+def learning_rates(cfg: DictConfig, settings: TrainerSettings, injection: Injection) -> tuple[float, float]:
+    """Peak learning rates of a run, and of its head's last layer.
+
+    Where none is given, a new layer's is 1 / its number of input features (channels of a convolution): a step of Adam
+    moves every weight by about the rate, and so the logits by about rate times features (arXiv:2203.03466, table 3).
+    A layer that was trained before has the run's. A linear probe has one rate, whichever key gives it.
+
+    Raises:
+        ConfigError: The head has not one matrix, and no rate was given for it.
+    """
+    rate, given = settings.learning_rate or cfg.peft.learning_rate, settings.head_learning_rate
+    if is_linear_probe(injection.config):
+        return given or rate, given or rate
+    if given is not None:
+        return rate, given
+    if cfg.get(init_from.KEY) is not None or not injection.model.fresh:
+        return rate, rate
+    matrices = [parameter for parameter in injection.head_parameters() if parameter.ndim > 1]
+    if len(matrices) != 1:
+        raise ConfigError(
+            f"model={injection.model.name}: {', '.join(injection.model.fresh)} holds {len(matrices)} matrices, so that "
+            "its width gives no learning rate; give trainer.head_learning_rate"
+        )
+    return rate, 1 / matrices[0].shape[1]
+
+
+def build_module(
+    cfg: DictConfig,
+    settings: TrainerSettings,
+    injection: Injection,
+    batches: SousaDataModule,
+    micro_batch_size: int | None = None,
+) -> Classifier:
+    """The Lightning module of a prepared model."""
+    learning_rate, head_learning_rate = learning_rates(cfg, settings, injection)
+    optimization = Optimization(
+        learning_rate=learning_rate,
+        head_learning_rate=head_learning_rate,
+        weight_decay=settings.weight_decay,
+        warmup_fraction=settings.warmup_fraction,
+        label_smoothing=settings.label_smoothing,
+        gradient_clip=settings.gradient_clip,
+        total_steps=total_steps(settings, batches),
+        seed=cfg.seed,
+    )
+    module = Classifier(
+        injection.model,
+        injection,
+        batches,
+        build(cfg.augmentation),
+        optimization,
+        min(micro_batch_size or settings.batch_size, settings.batch_size),
+        FeatureMemory(settings.feature_memory_mb * 2**20),
+    )
+    module.inputs.compile(settings.compile)
+    return module

@@ -1,0 +1,155 @@
+"""The clips that a run is evaluated on: its own data or others, one split or all clips."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+from sousa_bench.config.composing import composed
+from sousa_bench.config.config_errors import explain, is_config_error
+from sousa_bench.data import SousaData
+from sousa_bench.data.data_warnings import absent_classes
+from sousa_bench.data.sources.source import SPLITS
+from sousa_bench.errors import ConfigError, DataError
+from sousa_bench.results.finished import FinishedRun
+
+ALL = "all"
+PREPROCESSING = ("max_duration", "quantum")
+"""Keys of the data that belong to the model: it was trained on clips cut and padded so."""
+
+
+class SplitData(SousaData):
+    """One split of a dataset, or all of it. Nothing else is decoded, and the other splits may be empty.
+
+    Args:
+        split: ``train``, ``val``, ``test`` or ``all`` (clips without a split among them).
+        values: See :class:`SousaData`.
+    """
+
+    def __init__(self, split: str, **values: Any) -> None:
+        super().__init__(**values)
+        self.split = split
+        self.clips = {name: count for name, count in self.clips.items() if split in (name, ALL)}
+
+    @classmethod
+    def of(cls, split: str, node: Mapping[str, Any]) -> SplitData:
+        """The data of a composed ``data`` node.
+
+        Raises:
+            ConfigError: A key that data don't have.
+        """
+        values = {str(key): value for key, value in node.items() if key != "_target_"}
+        try:
+            return cls(split, **values)
+        except TypeError as error:
+            raise ConfigError(f"data: {str(error).rpartition('() ')[2]}") from error
+
+    @cached_property
+    def _available(self) -> pd.DataFrame:
+        everything = self._everything()
+        counts = everything["split"].value_counts()
+        if self.split == ALL:
+            wanted = everything.assign(split=everything["split"].where(everything["split"].isin(SPLITS), "test"))
+        else:
+            wanted = everything[everything["split"] == self.split]
+        if not len(wanted):
+            there = ", ".join(f"{name} {counts[name]:,}" for name in SPLITS if name in counts) or "none in any split"
+            raise DataError(
+                f"{self.source.place} has no clip in its {self.split} split ({there}): choose another with --split, or "
+                "take all clips with --split all."
+            )
+        passed = self.filters.apply(wanted)
+        if not len(passed):
+            raise DataError(
+                f"No clip passes the filters: {', '.join(f'data.{name}' for name in self.filters.active())}."
+            )
+        return passed
+
+    def _skip(self, bad: Mapping[int, str]) -> None:
+        try:
+            super()._skip(bad)
+        except DataError:  # an empty split; here only this one must hold clips
+            if not len(self._used):
+                raise
+
+    def _split(self, split: str) -> pd.DataFrame:
+        if split == ALL:
+            return self._used.sort_values("sample_id", kind="stable")
+        return super()._split(split)
+
+    @cached_property
+    def test_fingerprint(self) -> str:
+        """Hex digest of the chosen clips and their labels; of the test split the one that a run's result holds."""
+        return self._split_digest(*(SPLITS if self.split == ALL else (self.split,)))
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader of the metrics must know of these clips."""
+        found = [*self.source.warnings, *absent_classes({"evaluated": self._split(self.split)})]
+        return [*found, self._skipped_warning()] if self._skipped else found
+
+    def chosen(self) -> pd.DataFrame:
+        """The clips with ``sample_id``, ``label`` and ``player``, before any is decoded."""
+        return self._chosen
+
+
+def data_node(run: FinishedRun, overrides: Sequence[str], config_folder: Path | None = None) -> dict[str, Any]:
+    """What the evaluated data are.
+
+    Args:
+        run: Its own data count where ``overrides`` choose no others.
+        overrides: ``data=NAME`` takes that choice of ``conf/data``, ``data.KEY=VALUE`` changes a key of it or of the
+            run's own.
+        config_folder: Another folder with a ``data`` group, as the training's ``--config-dir``.
+
+    Returns:
+        A ``data`` node; clips are cut and padded as in the run's training unless an override says otherwise.
+
+    Raises:
+        ConfigError: Something else than the data is overridden, or it can't be composed.
+    """
+    own = dict(run.config["data"])
+    try:
+        items = OverridesParser.create().parse_overrides(list(overrides))
+        for item in items:
+            _check(item)
+        if not any(item.key_or_group == "data" for item in items):
+            return _changed(own, items)
+        node = _plain(composed(overrides, config_folder))
+    except Exception as error:
+        if not is_config_error(error):
+            raise
+        raise ConfigError(explain(error)) from error
+    named = {item.key_or_group for item in items}
+    return node | {key: own[key] for key in PREPROCESSING if key in own and f"data.{key}" not in named}
+
+
+def _check(item: Override) -> None:
+    if item.key_or_group != "data" and not item.key_or_group.startswith("data."):
+        raise ConfigError(
+            f"{item.input_line}: an evaluation takes overrides of the data alone (data=NAME, data.KEY=VALUE); model, "
+            "method and training are the run's"
+        )
+    if item.is_sweep_override():
+        raise ConfigError(f"{item.input_line}: an evaluation takes one value; give the command once for each")
+
+
+def _changed(own: Mapping[str, Any], items: Sequence[Override]) -> dict[str, Any]:
+    cfg = OmegaConf.create({"data": dict(own)})
+    OmegaConf.set_struct(cfg, True)
+    for item in items:
+        OmegaConf.update(cfg, item.key_or_group, item.value(), merge=True, force_add=item.is_add())
+    return _plain(cfg)
+
+
+def _plain(cfg: DictConfig) -> dict[str, Any]:
+    node = OmegaConf.to_container(cfg.data, resolve=True)
+    assert isinstance(node, dict), "the data group is a mapping"
+    return {str(key): value for key, value in node.items()}
