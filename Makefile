@@ -31,7 +31,7 @@ slurm:  ## Run sweeps on a one-node Slurm that the tests start
 	$(PYTHON) -m pytest -m slurm
 
 soak:  ## Kill a sweep fifty times at random instants and resume it each time
-	$(PYTHON) -m tests.faults.soak --kills 50 --real
+	$(PYTHON) -m benchmarks.soak --kills 50 --real
 
 wheel:  ## Build the wheel
 	$(PYTHON) -m build --wheel

@@ -1,4 +1,4 @@
-"""How fast the analysis is: ``python -m tests.analysis.benchmark``.
+"""How fast the analysis is: ``python -m benchmarks.analysis_speed``.
 
 Three numbers: 10,000 result files without plots, 24 runs with the page but without PNG files, and ``--help``.
 """

@@ -1,6 +1,6 @@
 """How long a run takes from the end of the one before it to its first training step.
 
-    python -m tests.faults.startup --runs 6
+    python -m benchmarks.startup --runs 6
 
 The runs are those of the tiny models with W&B offline, through the real command line; the first, which waits for the
 imports, doesn't count.
@@ -23,7 +23,7 @@ from tests.sweep.running import Command
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.startup", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.startup", description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=6)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

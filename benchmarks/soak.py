@@ -1,7 +1,7 @@
 """Kill a sweep at random instants, resume it each time, and compare with the sweep that nobody killed.
 
-    python -m tests.faults.soak --kills 50                     stand-ins: a minute or two
-    python -m tests.faults.soak --kills 50 --real              training runs of the tiny models
+    python -m benchmarks.soak --kills 50                     stand-ins: a minute or two
+    python -m benchmarks.soak --kills 50 --real              training runs of the tiny models
 
 What is killed changes from time to time: the supervisor, the run, the fork server, the whole process group, or all of
 them at once. It ends with exit code 0 only when exactly the fingerprints asked for are completed, each once, with
@@ -43,7 +43,7 @@ CLOCKS = ("seconds", "train_seconds", "val_seconds")
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.soak", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0, help="of the instants and victims")
     parser.add_argument("--real", action="store_true", help="training runs instead of stand-ins")
@@ -77,9 +77,8 @@ def soak(folder: Path, kills: int, dice: random.Random, *, real: bool) -> int:
     stormy(*words, "sweep=soak", timeout=3600)
     rounds = [stormy.folder, *sorted(path for path in stormy.folder.glob("round_*"))]
     faults = [fault for place in rounds for fault in differences(calm.folder, place)]
-    print(
-        f"{kills} kills ({', '.join(f'{count} {victim}' for victim, count in struck.items())}), {len(rounds)} sweeps,"
-    )
+    counts = ", ".join(f"{count} {victim}" for victim, count in struck.items())
+    print(f"{kills} kills ({counts}), {len(rounds)} sweeps,")
     print(f"{len(facts(calm.folder))} runs each, {time.monotonic() - started:.0f} s")
     print("\n".join(faults) or "every sweep ended with the same runs, each once, and bitwise the same metrics")
     return 1 if faults else 0
@@ -116,10 +115,12 @@ def targets(command: Command, supervisor: int, victim: str) -> list[int]:
 
 
 def progresses(command: Command) -> list[dict[str, Any]]:
+    """The progress files of the sweep's runs."""
     return [json.loads(path.read_text()) for path in command.folder.glob("multirun/soak/*/progress.json")]
 
 
 def pending(command: Command) -> bool:
+    """Whether a run of the sweep is not completed yet."""
     statuses = [json.loads(path.read_text())["status"] for path in command.folder.glob("multirun/soak/*/result.json")]
     wanted = command.folder / "multirun" / "soak" / "sweep.json"
     return not wanted.exists() or statuses.count("completed") < len(json.loads(wanted.read_text())["jobs"])

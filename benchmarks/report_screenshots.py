@@ -1,4 +1,4 @@
-"""Pictures of a report over simulated results: ``python -m tests.analysis.screenshots docs/images``."""
+"""Pictures of a report over simulated results: ``python -m benchmarks.report_screenshots docs/images``."""
 
 from __future__ import annotations
 
