@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import sousa_bench
 from sousa_bench.analysis.flatten import Row, read_row
 from sousa_bench.results.result import ResultError
+from sousa_bench.system.python import python_environment
 
 PARALLEL_FROM = 1500
 ROWS_AT_ONCE = 200  # a row as a dictionary takes some 20 KB
@@ -131,13 +131,11 @@ def _share(resolved: dict[str, Any], shared: dict[Any, Any]) -> dict[str, Any]:
 
 
 def _start(paths: Sequence[Path]) -> subprocess.Popen[bytes]:
-    home = str(Path(sousa_bench.__file__).resolve().parents[1])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([home, os.environ.get("PYTHONPATH", "")]).rstrip(":")}
     reader = subprocess.Popen(
         [sys.executable, "-m", "sousa_bench.analysis.read"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env=environment,
+        env=python_environment(),
     )
     assert reader.stdin is not None
     reader.stdin.write(pickle.dumps([str(path) for path in paths]))

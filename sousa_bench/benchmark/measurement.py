@@ -7,12 +7,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from sousa_bench.errors import UserError
 from sousa_bench.sweep.forkserver import ENVIRONMENT
 from sousa_bench.sweep.resources import Slot, slots
+from sousa_bench.system.python import python_environment
 
 MARK = "sousa_benchmark "
 
@@ -33,7 +33,7 @@ def ask(kind: str, overrides: Sequence[str], slot: Slot | None = None, **options
     done = subprocess.run(
         [sys.executable, "-m", "sousa_bench.benchmark.measurement"],
         input=json.dumps({"kind": kind, "overrides": list(overrides), "options": options, "cpus": slot.cpus}),
-        env={**os.environ, **ENVIRONMENT, **slot.environment, **package_path()},
+        env=python_environment(**(ENVIRONMENT | slot.environment)),
         capture_output=True,
         text=True,
     )
@@ -42,12 +42,6 @@ def ask(kind: str, overrides: Sequence[str], slot: Slot | None = None, **options
         told = (done.stderr or done.stdout).strip().splitlines()
         raise UserError(f"benchmark {kind} of {' '.join(overrides)} failed: " + "\n".join(told[-5:]))
     return json.loads(lines[-1].removeprefix(MARK))
-
-
-def package_path() -> dict[str, str]:
-    """The variable by which a new Python finds this package, wherever it starts."""
-    root = str(Path(__file__).resolve().parents[2])
-    return {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
 
 
 def answer(kind: str, overrides: Sequence[str], **options: Any) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
 import subprocess
 import sys
@@ -15,9 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sousa_bench.benchmark.measurement import ask, package_path
+from sousa_bench.benchmark.measurement import ask
 from sousa_bench.errors import UserError
 from sousa_bench.sweep.resources import fitting_jobs, slots
+from sousa_bench.system.python import python_environment
 
 MATRIX = {"model": "ast,htsat,beats,efficientat", "peft": "lora,adalora,ia3", "augmentation": "on,off"}
 
@@ -114,7 +114,7 @@ def _whole_sweep(words: Sequence[str]) -> float:
     try:
         command = [sys.executable, "-m", "sousa_bench.train", "-m", "sweep=benchmark", *words]
         started = time.perf_counter()
-        done = subprocess.run(command, cwd=folder, env={**os.environ, **package_path()}, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=folder, env=python_environment(), capture_output=True, text=True)
         taken = time.perf_counter() - started
         if done.returncode:
             raise UserError(f"the sweep ended with exit code {done.returncode}:\n{(done.stdout + done.stderr)[-2000:]}")

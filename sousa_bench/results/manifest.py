@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sousa_bench.errors import ConfigError
-from sousa_bench.results.locks import locked
+from sousa_bench.results.locks import folder_lock
 from sousa_bench.results.process import alive, identity
 from sousa_bench.results.result import RESULT_FILE, read_json, write_json
 from sousa_bench.sweep.job import Job
@@ -79,7 +79,7 @@ def write_manifest(
     Returns:
         Path of ``sweep.json``.
     """
-    with locked(folder):
+    with folder_lock(folder):
         path = folder / MANIFEST_FILE
         old = read_manifest(folder)
         if not old and path.exists():

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from sousa_bench.errors import UserError
 
@@ -174,15 +174,14 @@ class Recorder:
         result: Fragments of the result so far (``metrics``, ``efficiency``, ``history``, ``phases``, ``warnings``, …).
         progress: What ``progress.json`` holds: phase, epoch, max_epochs, step, total_steps, updated, ….
         quiet: Whether no file is written: a rank other than the first of a run over several devices.
-        listeners: Called with the recorder at each :meth:`show`; a supervised run tells its supervisor so.
+        listener: Called with the recorder at each :meth:`show`; a supervised run tells its supervisor so.
     """
-
-    listeners: ClassVar[list[Callable[[Recorder], None]]] = []
 
     folder: Path
     result: dict[str, Any] = field(default_factory=lambda: {"phases": {}, "warnings": [], "history": []})
     progress: dict[str, Any] = field(default_factory=dict)
     quiet: bool = False
+    listener: Callable[[Recorder], None] | None = None
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -198,8 +197,8 @@ class Recorder:
     def show(self, **facts: Any) -> None:
         """Merge ``facts`` into the progress file."""
         self.progress.update(facts, updated=time.time(), pid=os.getpid())
-        for listener in self.listeners:
-            listener(self)
+        if self.listener is not None:
+            self.listener(self)
         if not self.quiet:
             write_json(self.folder / PROGRESS_FILE, self.progress)
 

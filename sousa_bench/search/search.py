@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from filelock import Timeout
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from sousa_bench.config.compose import compose, remember_files
 from sousa_bench.errors import ConfigError, UserError
 from sousa_bench.results import pruning
-from sousa_bench.results.locks import FolderLock
+from sousa_bench.results.locks import folder_lock
 from sousa_bench.results.manifest import claim_folder
 from sousa_bench.search.optuna_study import ERROR, STUDY_NAME, Asked, Trials
 from sousa_bench.search.search_settings import SearchSettings, built, import_optuna
@@ -79,17 +81,17 @@ def search(
         raise ConfigError("resume=failed: a search tells a failed trial once; run it by its own command")
     check_possible([Candidate.of(first, space.overrides(space.baseline))])
     folder = claim_folder(whole.sweeps_root(master), switches.name).resolve()
-    lock = FolderLock(folder / LOCK_FOLDER)
-    if not lock.acquire():
-        raise UserError(f"{shown(folder)}: another process does this search; python -m sousa_bench.status shows it")
-    try:
+    with ExitStack() as held:
+        try:
+            held.enter_context(folder_lock(folder / LOCK_FOLDER).acquire(blocking=False))
+        except Timeout as error:
+            words = "another process does this search; python -m sousa_bench.status shows it"
+            raise UserError(f"{shown(folder)}: {words}") from error
         saved = master.copy()
         with open_dict(saved):
             saved.hydra.sweep.dir = str(folder)
         OmegaConf.save(saved, folder / "multirun.yaml")
         return _Search(loader, master, launcher, settings, space, switches, folder).complete()
-    finally:
-        lock.release()
 
 
 class _Search:

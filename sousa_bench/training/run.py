@@ -39,12 +39,13 @@ log = logging.getLogger(__name__)
 SAMPLE_RATES = (16_000, 32_000)
 
 
-def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+def run(cfg: DictConfig, folder: Path, recorder: Recorder | None = None) -> dict[str, Any]:
     """Train, test and save one combination.
 
     Args:
         cfg: The composed config.
         folder: The run's folder; an unfinished run's checkpoint there is continued from.
+        recorder: Collects the result, and tells whoever supervises; a new one by itself.
 
     Returns:
         The result's blocks that a run knows: metrics, efficiency, history, parameters, phases, warnings, ….
@@ -55,7 +56,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         NonFiniteLossError: Training diverged.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    recorder = Recorder(folder, quiet=distributed.rank() > 0)
+    recorder = recorder or Recorder(folder, quiet=distributed.rank() > 0)
     with Stop().listening() as stop:
         _Run(cfg, folder, recorder, stop).complete()
     return recorder.result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import hydra
 from omegaconf import DictConfig
 
 from sousa_bench.config.paths import conf_folder
+from sousa_bench.results.result import Recorder
 from sousa_bench.sweep import command_line, execute
 from tests.sweep import standin
 
@@ -22,13 +24,13 @@ def job(cfg: DictConfig) -> float | None:
     return execute(cfg)
 
 
-def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+def run(cfg: DictConfig, folder: Path, recorder: Recorder) -> dict[str, Any]:
     rank = int(os.environ.get("RANK", "0"))
     own = folder if rank == 0 else folder / f"rank{rank}"  # the stand-in keeps its state apart; a real run doesn't
     print({name: os.environ.get(name) for name in VARIABLES}, flush=True)
     if cfg.task.get("rank", rank) != rank:
         cfg.task.fault = None
-    return standin.run(cfg, own)
+    return standin.run(cfg, own, replace(recorder, folder=own, quiet=False))
 
 
 if __name__ == "__main__":

@@ -16,9 +16,9 @@ from sousa_bench.results.result import PHASES, Recorder, write_json
 from tests.sweep.standin import Stop
 
 
-def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+def run(cfg: DictConfig, folder: Path, recorder: Recorder) -> dict[str, Any]:
     """Epochs whose accuracy rises to a height that the learning rate and the rank decide."""
-    recorder, stop = Recorder(folder), Stop()
+    stop = Stop()
     checkpoint = folder / "checkpoints" / "last.json"
     history = json.loads(checkpoint.read_text())["history"] if checkpoint.exists() else []
     epochs = cfg.trainer.max_epochs

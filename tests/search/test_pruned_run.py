@@ -14,40 +14,37 @@ from tests.core.conftest import cache, config, folder  # noqa: F401 - real runs 
 
 
 @pytest.fixture
-def at_first_epoch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    """A search that gives the run up as soon as it has seen an epoch."""
+def searched(folder: Path) -> Recorder:  # noqa: F811
+    """The recorder of a run that a search gives up as soon as it has seen an epoch."""
 
     def look(recorder: Recorder) -> None:
         if "val_acc" in recorder.progress:
             pruning.ask(folder, "lagging")
 
-    monkeypatch.setattr(Recorder, "listeners", [look])
+    return Recorder(folder, listener=look)
 
 
 def epochs(entries: list[dict[str, Any]]) -> list[int]:
     return [entry["epoch"] for entry in entries]
 
 
-@pytest.mark.usefixtures("at_first_epoch")
-def test_a_run_is_given_up_and_can_go_on(
-    config: Any,  # noqa: F811
-    folder: Path,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_run_is_given_up_and_can_go_on(config: Any, folder: Path, searched: Recorder) -> None:  # noqa: F811
     cfg = config("model=efficientat", "peft=head", "augmentation=off")
     with pytest.raises(pruning.Pruned, match="lagging"):
-        run(cfg, folder)
+        run(cfg, folder, searched)
     assert epochs(pruning.read_history(folder)) == [1]
     pruning.forget(folder)
-    monkeypatch.setattr(Recorder, "listeners", [])
     result = run(cfg, folder)
     assert epochs(result["history"]) == epochs(pruning.read_history(folder)) == [1, 2, 3]
 
 
-@pytest.mark.usefixtures("at_first_epoch")
-def test_a_request_after_the_last_epoch_comes_too_late(config: Any, folder: Path) -> None:  # noqa: F811
+def test_a_request_after_the_last_epoch_comes_too_late(
+    config: Any,  # noqa: F811
+    folder: Path,  # noqa: F811
+    searched: Recorder,
+) -> None:
     cfg = config("model=efficientat", "peft=head", "augmentation=off", "trainer.max_epochs=1")
-    assert run(cfg, folder)["metrics"]["best_epoch"] == 1
+    assert run(cfg, folder, searched)["metrics"]["best_epoch"] == 1
 
 
 def test_a_request_within_an_epoch_is_met_within_it(config: Any, folder: Path) -> None:  # noqa: F811

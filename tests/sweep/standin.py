@@ -27,9 +27,9 @@ class Stop:
         self.asked = True
 
 
-def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+def run(cfg: DictConfig, folder: Path, recorder: Recorder) -> dict[str, Any]:
     """Add up seed-dependent numbers, step by step, saving after each, going on where an earlier attempt stopped."""
-    recorder, stop = Recorder(folder), Stop()
+    stop = Stop()
     checkpoint = folder / "checkpoints" / "last.json"
     state = json.loads(checkpoint.read_text()) if checkpoint.exists() else {"step": 0, "value": float(cfg.seed)}
     print(f"run of {cfg.model.name}, seed {cfg.seed}, from step {state['step']}")

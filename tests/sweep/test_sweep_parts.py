@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import Timeout
 from omegaconf import OmegaConf
 
 from sousa_bench.config.config_errors import explain
 from sousa_bench.config.fingerprint import fingerprint, run_name
 from sousa_bench.errors import ConfigError
 from sousa_bench.results.known import Results
-from sousa_bench.results.locks import FolderLock, RunLock
+from sousa_bench.results.locks import RunLock, folder_lock
 from sousa_bench.results.manifest import claim_folder, read_manifest, withdraw, write_manifest
 from sousa_bench.results.process import alive, identity
 from sousa_bench.results.result import ResultError
@@ -41,6 +42,7 @@ from sousa_bench.sweep.resources import slots
 from sousa_bench.sweep.starter import ForkServer, ServerError, StartError
 from sousa_bench.sweep.supervisor import Rules, Supervisor
 from sousa_bench.sweep.watch import Exit
+from sousa_bench.system.python import python_environment
 from tests.sweep import running
 
 CONFIG = OmegaConf.create(
@@ -191,11 +193,17 @@ def test_lines_of_several_runs_carry_their_number(tmp_path: Path) -> None:
 
 
 def test_a_lock_goes_with_its_holder(tmp_path: Path) -> None:
-    one, two = FolderLock(tmp_path), FolderLock(tmp_path)
-    assert one.acquire()
-    assert not two.acquire()
-    one.release()
-    assert two.acquire()
+    holder = "import os, sys; from sousa_bench.results.locks import RunLock; from pathlib import Path\n"
+    holder += "assert RunLock(Path(sys.argv[1]), 'f' * 64).acquire(); print('taken', flush=True); input()"
+    words = [sys.executable, "-c", holder, str(tmp_path)]
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=python_environment())
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"taken\n"
+    with pytest.raises(Timeout):
+        folder_lock(tmp_path).acquire(blocking=False)
+    process.kill(), process.communicate()
+    with folder_lock(tmp_path).acquire(blocking=False):
+        pass
 
 
 def test_folders_of_sweeps(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import queue
 import shutil
 import subprocess
@@ -11,12 +10,12 @@ import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import sousa_bench
 from sousa_bench.data.synthetic.generator import SPLITS, Clip, Generator
 from sousa_bench.data.synthetic.labels import audio_path, sample_row, samples_schema, strokes_schema, strokes_table
 from sousa_bench.data.synthetic.version import SAMPLE_RATE, SPLIT_PLAYERS
 from sousa_bench.errors import DataError
 from sousa_bench.system.cores import usable_cores
+from sousa_bench.system.python import python_environment
 
 BLOCK = 50
 """Clips per block: the unit that a worker takes, and that leaves one part of the label tables."""
@@ -117,9 +116,7 @@ def _run_workers(generator: Generator, folder: Path, count: int, report: Progres
         "split_players": list(generator.split_players),
         "folder": str(folder.resolve()),
     }
-    root = str(Path(sousa_bench.__file__).resolve().parent.parent)
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    environment = python_environment(OMP_NUM_THREADS="1")
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     workers: list[subprocess.Popen[str]] = []
     try:
