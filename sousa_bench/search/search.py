@@ -15,7 +15,6 @@ from sousa_bench.config.compose import compose, remember_files
 from sousa_bench.errors import ConfigError, UserError
 from sousa_bench.results import pruning
 from sousa_bench.results.locks import folder_lock
-from sousa_bench.results.manifest import claim_folder
 from sousa_bench.search.optuna_study import ERROR, STUDY_NAME, Asked, Trials
 from sousa_bench.search.search_settings import SearchSettings, built, import_optuna
 from sousa_bench.search.space import Space, make_space
@@ -26,6 +25,7 @@ from sousa_bench.sweep.job import Job, Outcome
 from sousa_bench.sweep.output import say
 from sousa_bench.sweep.plan import Candidate, check_possible, rerun_command
 from sousa_bench.sweep.progress import Progress, shown
+from sousa_bench.sweep.sweep_folder import claim_folder
 from sousa_bench.sweep.switches import SweepSettings
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from sousa_bench.config.overrides import quoted
 from sousa_bench.errors import ConfigError
 from sousa_bench.results.known import ROOTS
-from sousa_bench.results.manifest import claim_folder, relative, withdraw, write_manifest
+from sousa_bench.results.manifest import relative
 from sousa_bench.sweep import record
 from sousa_bench.sweep.command_line import flags, hydra_words, resume_command
 from sousa_bench.sweep.conclude import score
@@ -24,6 +24,7 @@ from sousa_bench.sweep.plan import Candidate, check_possible, plan
 from sousa_bench.sweep.progress import Progress, shown, summary
 from sousa_bench.sweep.session import current, known_results, supervise
 from sousa_bench.sweep.slurm.adopt import waiting
+from sousa_bench.sweep.sweep_folder import claim_folder, withdraw, write_manifest
 from sousa_bench.sweep.switches import SweepSettings
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from sousa_bench.config.fingerprint import fingerprint, run_name
 from sousa_bench.errors import ConfigError
 from sousa_bench.results.known import Results
 from sousa_bench.results.locks import RunLock, folder_lock
-from sousa_bench.results.manifest import claim_folder, read_manifest, withdraw, write_manifest
+from sousa_bench.results.manifest import read_manifest
 from sousa_bench.results.process import alive, identity
 from sousa_bench.results.result import ResultError
 from sousa_bench.sweep import record, wire
@@ -41,6 +41,7 @@ from sousa_bench.sweep.ranks import Ranks
 from sousa_bench.sweep.resources import slots
 from sousa_bench.sweep.starter import ForkServer, ServerError, StartError
 from sousa_bench.sweep.supervisor import Rules, Supervisor
+from sousa_bench.sweep.sweep_folder import claim_folder, withdraw, write_manifest
 from sousa_bench.sweep.watch import Exit
 from sousa_bench.system.python import python_environment
 from tests.sweep import running
@@ -194,7 +195,7 @@ def test_lines_of_several_runs_carry_their_number(tmp_path: Path) -> None:
 
 def test_a_lock_goes_with_its_holder(tmp_path: Path) -> None:
     holder = "import os, sys; from sousa_bench.results.locks import RunLock; from pathlib import Path\n"
-    holder += "assert RunLock(Path(sys.argv[1]), 'f' * 64).acquire(); print('taken', flush=True); input()"
+    holder += "lock = RunLock(Path(sys.argv[1]), 'f' * 64); assert lock.acquire(); print('taken', flush=True); input()"
     words = [sys.executable, "-c", holder, str(tmp_path)]
     process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=python_environment())
     assert process.stdout is not None
