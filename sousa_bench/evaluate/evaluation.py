@@ -98,7 +98,9 @@ def _result(evaluation: Evaluation, heard: Heard, arguments: Sequence[str]) -> d
     result["evaluation"] |= {"own_test": compared, "met_before": met}
     result["command"] = command(arguments)
     kind = (evaluation.run.result.get("weights") or {}).get("kind")
-    chance = outcome_warnings(heard.logits, labels, RUDIMENTS, partial=False, random_weights=kind == "random")
+    chance = outcome_warnings(
+        heard.logits.numpy(), labels.numpy(), RUDIMENTS, partial=False, random_weights=kind == "random"
+    )
     result["warnings"] = [*evaluation.data.warnings, *told, *_numeric_warnings(evaluation, compared), *chance]
     return result
 
@@ -122,7 +124,7 @@ def _write(folder: Path, evaluation: Evaluation, heard: Heard, result: dict[str,
         folder.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
             (folder / RESULT_FILE).unlink()  # an older one would vouch for the new predictions
-        write_predictions(folder / PREDICTIONS_FILE, heard.clips.table, heard.logits)
+        write_predictions(folder / PREDICTIONS_FILE, heard.clips.table, heard.logits.numpy())
         write_result(folder, result)
         study = read_back(folder)
         table = write_table(folder, study, result["per_class"])

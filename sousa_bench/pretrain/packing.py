@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from sousa_bench.models.weights import HEADER
 from sousa_bench.peft import load_run_model
 from sousa_bench.peft.options import trains_all
 from sousa_bench.results.finished import FinishedRun
+from sousa_bench.system.files import replaced
 
 LICENSE = "MIT"
 
@@ -80,13 +80,8 @@ def pack(run: FinishedRun, folder: Path, command: str) -> Path:
     before = _before(run)  # now: the new file may take the place of the one that the run went on from
     if before:
         facts["before"] = before
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replaced(path) as draft:
         save_file(state, draft, metadata=header(facts))
-        draft.chmod(0o644)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
     path.with_suffix(".md").write_text(card(run, facts, path, state), encoding="utf-8")
     return path
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
-from torch import Tensor
+
+from sousa_bench.system.files import replaced
 
 COLUMNS = ("sample_id", "player", "label", "rudiment", "skill_tier", "tempo_bpm", "soundfont", "augmentation_preset")
 
 
-def write_predictions(path: Path, table: pd.DataFrame, logits: Tensor) -> None:
+def write_predictions(path: Path, table: pd.DataFrame, logits: np.ndarray) -> None:
     """Write one row a clip: who played what, what was predicted, and all logits.
 
     Args:
@@ -22,17 +23,13 @@ def write_predictions(path: Path, table: pd.DataFrame, logits: Tensor) -> None:
         logits: (clips, classes) float32.
     """
     frame = table[[column for column in COLUMNS if column in table]].reset_index(drop=True)
-    frame = frame.assign(predicted=logits.argmax(dim=1).numpy(), logits=list(logits.numpy()))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        frame.to_parquet(temporary, index=False)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    frame = frame.assign(predicted=logits.argmax(axis=1), logits=list(logits))
+    with replaced(path) as draft:
+        frame.to_parquet(draft, index=False)
 
 
 def outcome_warnings(
-    logits: Tensor, labels: Tensor, names: Sequence[str], *, partial: bool, random_weights: bool
+    logits: np.ndarray, labels: np.ndarray, names: Sequence[str], *, partial: bool, random_weights: bool
 ) -> list[str]:
     """What a reader of the test accuracy must know.
 
@@ -44,13 +41,13 @@ def outcome_warnings(
         random_weights: The run started from random weights.
     """
     messages = []
-    predicted = logits.argmax(dim=1)
+    predicted = logits.argmax(axis=1)
     clips, hits = len(labels), int((predicted == labels).sum())
     if partial:
         messages.append(f"only {clips} test clips were used (trainer.eval_batches): the metrics are no comparison")
-    if predicted.unique().numel() == 1:
-        messages.append(f"the model predicts one class for every test clip: {names[int(predicted[0])]}")
-    chance = max(labels.bincount().max().item() / clips, 1 / len(names))
+    if len(np.unique(predicted)) == 1:
+        messages.append(f"the model predicts one class for every test clip: {names[predicted[0]]}")
+    chance = max(int(np.bincount(labels).max()) / clips, 1 / len(names))
     if binomtest(hits, clips, chance, alternative="greater").pvalue > 0.05:
         messages.append(
             f"test accuracy {hits / clips:.4f} is not above chance ({hits} of {clips} clips; {chance:.4f} by always "

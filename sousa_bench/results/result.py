@@ -10,7 +10,6 @@ import json
 import math
 import os
 import stat
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sousa_bench.errors import UserError
+from sousa_bench.system.files import replaced
 
 SCHEMA_VERSION = 1
 RESULT_FILE = "result.json"
@@ -78,20 +78,9 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
         OSError: The disk is full or the folder can't be written; the old file then still stands whole.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(finite(content), indent=2, allow_nan=False, ensure_ascii=False)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        with suppress(OSError):
-            Path(name).unlink()
-        raise
+    with replaced(path) as draft:
+        draft.write_text(text + "\n", encoding="utf-8")
 
 
 def write_result(folder: Path, result: Mapping[str, Any]) -> Path:

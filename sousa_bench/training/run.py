@@ -324,8 +324,8 @@ class _Run:
             per_class=per_class(logits, labels, RUDIMENTS),
         )
         noted = outcome_warnings(
-            logits,
-            labels,
+            logits.numpy(),
+            labels.numpy(),
             RUDIMENTS,
             partial=self.settings.eval_batches is not None,
             random_weights=self.model.weights.kind == "random",
@@ -333,7 +333,7 @@ class _Run:
         for message in noted:
             self._warn(message)
         if self.trainer.is_global_zero:
-            write_predictions(self.folder / PREDICTIONS_FILE, table, logits)
+            write_predictions(self.folder / PREDICTIONS_FILE, table, logits.numpy())
             self.injection.save(self.folder / ADAPTER_FOLDER, self.cfg)
 
 

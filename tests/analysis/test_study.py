@@ -182,11 +182,10 @@ def test_warnings_of_runs_are_said(tmp_path: Path):
 
 def chance_runs(folder: Path, *warned: bool) -> Study:
     """One completed run for each of ``warned``, with the warnings that the trainer itself gives."""
-    torch = pytest.importorskip("torch")
     from sousa_bench.results.predictions import outcome_warnings
 
     words = outcome_warnings(
-        torch.eye(40).repeat(2, 1), (torch.arange(80) + 1) % 40, list("x" * 40), partial=False, random_weights=True
+        np.tile(np.eye(40), (2, 1)), (np.arange(80) + 1) % 40, list("x" * 40), partial=False, random_weights=True
     )
     for number, item in enumerate(warned):
         write_result(folder / str(number), result({"seed": number}, accuracy=0.0, warnings=words if item else []))

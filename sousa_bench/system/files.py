@@ -1,0 +1,35 @@
+"""Files that appear whole: written beside their place and renamed."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Write into an empty file beside ``path``, which takes its place when the block ends without an error.
+
+    A reader, or a kill, never sees a part of it, and after an error the old file still stands. Its name begins with a
+    dot and ends in ``.tmp``, so a writer that guesses a format from the name must be told.
+
+    Raises:
+        OSError: The disk is full or the folder can't be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    draft = Path(name)
+    try:
+        yield draft
+        with draft.open("rb") as file:
+            os.fsync(file.fileno())
+        draft.chmod(0o644)
+        draft.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            draft.unlink()
+        raise
