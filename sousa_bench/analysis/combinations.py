@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 
+from sousa_bench.analysis.columns import declared_metrics, lower_is_better
 from sousa_bench.analysis.factors import SETTING_FACTORS, combination_columns
 from sousa_bench.analysis.stats.folds import FOLD, fold_counts, missing_folds
 from sousa_bench.analysis.table import Results
 
-LOWER_IS_BETTER = ("loss", "time", "seconds", "memory", "params", "param_efficiency")
 MEANS = (
     "val_acc",
     "val_f1_macro",
@@ -23,11 +23,6 @@ MEANS = (
     "peak_memory_bytes",
 )
 COUNTS = ("runs", "metric_std", "acc_std", "seed_std", "seeds", "folds", "of_folds", "missing", "rows")
-
-
-def lower_is_better(metric: str) -> bool:
-    """Whether a smaller value of ``metric`` is the better one: losses, times, sizes."""
-    return any(word in metric for word in LOWER_IS_BETTER)
 
 
 def combinations(results: Results, metric: str) -> pd.DataFrame:
@@ -43,7 +38,7 @@ def combinations(results: Results, metric: str) -> pd.DataFrame:
     done = table[table["status"] == "completed"]
     counts = fold_counts(done)
     keys = list(dict.fromkeys((*combination_columns(table, results.factors), *SETTING_FACTORS)))
-    means = [key for key in dict.fromkeys((metric, *MEANS)) if key in done]
+    means = [key for key in dict.fromkeys((metric, *MEANS, *declared_metrics(table))) if key in done]
     rows = []
     for (label, cohort), group in done.groupby(["combination", "cohort"], sort=False):
         row: dict[str, Any] = {"combination": label, "cohort": cohort}
@@ -54,7 +49,7 @@ def combinations(results: Results, metric: str) -> pd.DataFrame:
         rows.append(row)
     columns = ["combination", "cohort", *keys, *means, *COUNTS]
     frame = pd.DataFrame(rows, columns=list(dict.fromkeys(columns)))
-    frame = frame.sort_values(metric, ascending=lower_is_better(metric), kind="stable", na_position="last")
+    frame = frame.sort_values(metric, ascending=lower_is_better(metric, table), kind="stable", na_position="last")
     return frame.reset_index(drop=True)
 
 

@@ -14,7 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sousa_bench.analysis.clip_sets import ClipSet, read_predictions
-from sousa_bench.analysis.combinations import combinations, lower_is_better
+from sousa_bench.analysis.columns import lower_is_better
+from sousa_bench.analysis.combinations import combinations
 from sousa_bench.analysis.factors import BASE_FACTORS, augmentation_words, cohort_words, combination_columns, shown
 from sousa_bench.analysis.grounds import Ground, Measurer, Own, grounds, own_rows, shared_grounds
 from sousa_bench.analysis.report.notes import say
@@ -77,7 +78,8 @@ class Study:
     def done(self) -> pd.DataFrame:
         """The completed runs with a test accuracy, best first by the metric; the index is the row in ``table``."""
         rows = self.table[(self.table["status"] == "completed") & self.table["test_acc"].notna()]
-        return rows.sort_values(self.metric, ascending=lower_is_better(self.metric), kind="stable", na_position="last")
+        ascending = lower_is_better(self.metric, self.table)
+        return rows.sort_values(self.metric, ascending=ascending, kind="stable", na_position="last")
 
     @cached_property
     def at_chance(self) -> bool:

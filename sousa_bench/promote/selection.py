@@ -10,9 +10,10 @@ from typing import Any
 
 import pandas as pd
 
+from sousa_bench.analysis.columns import lower_is_better
 from sousa_bench.analysis.factors import cohort_words
 from sousa_bench.analysis.flatten import EVALUATED
-from sousa_bench.analysis.study import Study, compare, lower_is_better
+from sousa_bench.analysis.study import Study, compare
 from sousa_bench.analysis.table import collect
 from sousa_bench.config.init_from import KEY
 from sousa_bench.config.overrides import quoted, split
@@ -153,7 +154,7 @@ def _chosen(
     """A combination with the overrides that its next run keeps, and those that were left out."""
     rows = list(row["rows"])
     scores = study.table[metric].iloc[rows]
-    order = scores.sort_values(ascending=lower_is_better(metric), kind="stable").index
+    order = scores.sort_values(ascending=lower_is_better(metric, study.table), kind="stable").index
     best = int(order[0])
     kept: dict[str, str] = {}
     dropped = []

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sousa_bench.analysis.combinations import lower_is_better
+from sousa_bench.analysis.columns import lower_is_better
 from sousa_bench.analysis.factors import BASE_FACTORS
 from sousa_bench.analysis.flatten import EVALUATED
 from sousa_bench.analysis.origins import origin_words
@@ -60,7 +60,7 @@ def page(
     rows = _rows(study)
     data = {
         "metric": study.metric,
-        "ascending": lower_is_better(study.metric),
+        "ascending": lower_is_better(study.metric, study.table),
         "columns": _columns(study),
         "filters": _filters(study),
         "runs": rows,
