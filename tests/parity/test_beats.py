@@ -115,6 +115,7 @@ def test_right_constants_pass(model: AudioModel, run: SimpleNamespace, arrays: d
     _check_features(model, arrays)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "name", "value"),
     [
@@ -140,6 +141,7 @@ def htk_bank() -> torch.Tensor:
         return melscale_fbanks(257, 20.0, 8000.0, 128, 16000, norm=None, mel_scale="htk")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "name", "value"),
     [

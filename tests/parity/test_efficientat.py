@@ -100,6 +100,7 @@ def test_right_constants_pass(run: SimpleNamespace, arrays: dict[str, np.ndarray
     _check_features(run, arrays)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "name", "value"),
     [
@@ -118,6 +119,7 @@ def test_wrong_constant_in_the_network_fails(
         _check_logits(run, arrays)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -136,6 +138,7 @@ def test_wrong_constant_in_the_frontend_fails(
         _check_features(run, arrays)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "value"), [("PREEMPHASIS", 0.0), ("LOG_OFFSET", 1e-6), ("SHIFT", 4.0)])
 def test_wrong_number_in_the_frontend_fails(
     run: SimpleNamespace, arrays: dict[str, np.ndarray], name: str, value: float

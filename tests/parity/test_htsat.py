@@ -160,6 +160,7 @@ def _features_fail(model: AudioModel, arrays: dict[str, np.ndarray]) -> None:
         reference.assert_close(features[:, None], arrays["logmel"], reference.DECIBELS, "logmel")
 
 
+@pytest.mark.slow
 def test_tanh_gelu_fails(
     model: AudioModel,
     blocks: list[SwinBlock],
@@ -172,6 +173,7 @@ def test_tanh_gelu_fails(
     _logits_fail(model, run, arrays)
 
 
+@pytest.mark.slow
 def test_attention_scale_fails(
     model: AudioModel,
     blocks: list[SwinBlock],
@@ -184,6 +186,7 @@ def test_attention_scale_fails(
     _logits_fail(model, run, arrays)
 
 
+@pytest.mark.slow
 def test_unmasked_shift_fails(
     model: AudioModel,
     blocks: list[SwinBlock],
@@ -196,6 +199,7 @@ def test_unmasked_shift_fails(
     _logits_fail(model, run, arrays)
 
 
+@pytest.mark.slow
 def test_layer_norm_eps_fails(
     model: AudioModel, run: SimpleNamespace, arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +209,7 @@ def test_layer_norm_eps_fails(
     _logits_fail(model, run, arrays)
 
 
+@pytest.mark.slow
 def test_symmetric_hann_fails(
     model: AudioModel, arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,6 +217,7 @@ def test_symmetric_hann_fails(
     _features_fail(model, arrays)
 
 
+@pytest.mark.slow
 def test_htk_mel_bank_fails(model: AudioModel, arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
     bank = melscale_fbanks(513, 50.0, 14000.0, 64, 32000, norm="slaney", mel_scale="htk")
     monkeypatch.setattr(model.frontend.logmel, "bank", bank)

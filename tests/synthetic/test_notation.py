@@ -4,6 +4,7 @@ A row: sticking of the main strokes of one pass, numbers of the accented ones (f
 grace note (flam), of those with two (drag), and the hand that the next pass starts with.
 """
 
+import itertools
 import math
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from sousa_bench.data.synthetic.notation import TABLE, Rudiment
 from sousa_bench.errors import UserError
 from sousa_bench.rudiments import FAMILIES, RUDIMENTS
+from tests.cases import check_each
 
 PAS: dict[str, tuple[str, list[int], list[int], list[int], str]] = {
     "single_stroke_roll": ("RL", [], [], [], "R"),
@@ -95,52 +97,60 @@ def test_the_table_holds_the_forty_classes() -> None:
     assert set(TABLE) == set(RUDIMENTS) == set(PAS)
 
 
-@pytest.mark.parametrize("slug", RUDIMENTS)
-def test_sticking_accents_and_grace_notes_are_those_of_the_pas_sheet(slug: str) -> None:
-    sticking, accents, flams, drags, next_lead = PAS[slug]
-    notes = TABLE[slug].notes
-    assert "".join(note.hand for note in notes) == sticking
-    assert [place for place, note in enumerate(notes, 1) if note.accent] == accents
-    assert [place for place, note in enumerate(notes, 1) if len(note.graces) == 1] == flams
-    assert [place for place, note in enumerate(notes, 1) if len(note.graces) == 2] == drags
-    assert all(set(note.graces) <= {"l" if note.hand == "R" else "r"} for note in notes)
-    assert TABLE[slug].pass_notes(1)[0].hand == next_lead
+def test_sticking_accents_and_grace_notes_are_those_of_the_pas_sheet() -> None:
+    def check(slug: str) -> None:
+        sticking, accents, flams, drags, next_lead = PAS[slug]
+        notes = TABLE[slug].notes
+        assert "".join(note.hand for note in notes) == sticking
+        assert [place for place, note in enumerate(notes, 1) if note.accent] == accents
+        assert [place for place, note in enumerate(notes, 1) if len(note.graces) == 1] == flams
+        assert [place for place, note in enumerate(notes, 1) if len(note.graces) == 2] == drags
+        assert all(set(note.graces) <= {"l" if note.hand == "R" else "r"} for note in notes)
+        assert TABLE[slug].pass_notes(1)[0].hand == next_lead
+
+    check_each(RUDIMENTS, check)
 
 
-@pytest.mark.parametrize("slug", RUDIMENTS)
-def test_grace_notes_lead_by_sousas_milliseconds(slug: str) -> None:
-    _, _, flams, drags, _ = PAS[slug]
-    for place, note in enumerate(TABLE[slug].notes, 1):
-        expected = [30.0] if place in flams else [43.0, 15.0] if place in drags else []
-        assert list(note.leads_ms) == expected
+def test_grace_notes_lead_by_sousas_milliseconds() -> None:
+    def check(slug: str) -> None:
+        _, _, flams, drags, _ = PAS[slug]
+        for place, note in enumerate(TABLE[slug].notes, 1):
+            expected = [30.0] if place in flams else [43.0, 15.0] if place in drags else []
+            assert list(note.leads_ms) == expected
+
+    check_each(RUDIMENTS, check)
 
 
-@pytest.mark.parametrize("slug", RUDIMENTS)
-def test_a_left_hand_lead_is_the_mirror_image(slug: str) -> None:
-    right, left = TABLE[slug].cycle(), TABLE[slug].cycle(left_lead=True)
-    swap = {"R": "L", "L": "R"}
-    assert [swap[note.hand] for note in right] == [note.hand for note in left]
-    assert [note.accent for note in right] == [note.accent for note in left]
+def test_a_left_hand_lead_is_the_mirror_image() -> None:
+    def check(slug: str) -> None:
+        right, left = TABLE[slug].cycle(), TABLE[slug].cycle(left_lead=True)
+        swap = {"R": "L", "L": "R"}
+        assert [swap[note.hand] for note in right] == [note.hand for note in left]
+        assert [note.accent for note in right] == [note.accent for note in left]
+
+    check_each(RUDIMENTS, check)
 
 
-@pytest.mark.parametrize("slug", sorted(SOUSA_CYCLE))
-def test_the_even_grid_is_sousas(slug: str) -> None:
-    symbols, beats = SOUSA_CYCLE[slug]
-    rudiment = TABLE[slug]
-    assert sum(1 + len(note.graces) for note in rudiment.cycle()) == symbols
-    onsets, length = rudiment.onsets("even")
-    assert length * rudiment.passes == pytest.approx(beats)
-    slot = beats / symbols
-    assert all(math.isclose(onset / slot, round(onset / slot), abs_tol=1e-9) for onset in onsets)
+def test_the_even_grid_is_sousas() -> None:
+    def check(slug: str, symbols: int, beats: float) -> None:
+        rudiment = TABLE[slug]
+        assert sum(1 + len(note.graces) for note in rudiment.cycle()) == symbols
+        onsets, length = rudiment.onsets("even")
+        assert length * rudiment.passes == pytest.approx(beats)
+        slot = beats / symbols
+        assert all(math.isclose(onset / slot, round(onset / slot), abs_tol=1e-9) for onset in onsets)
+
+    check_each(((slug, *cycle) for slug, cycle in SOUSA_CYCLE.items()), check)
 
 
-@pytest.mark.parametrize("slug", RUDIMENTS)
-@pytest.mark.parametrize("rhythm", ["even", "notated"])
-def test_onsets_rise_within_the_pass(slug: str, rhythm: str) -> None:
-    onsets, length = TABLE[slug].onsets(rhythm)
-    assert list(onsets) == sorted(set(onsets))
-    assert onsets[0] >= 0
-    assert onsets[-1] < length <= 5
+def test_onsets_rise_within_the_pass() -> None:
+    def check(slug: str, rhythm: str) -> None:
+        onsets, length = TABLE[slug].onsets(rhythm)
+        assert list(onsets) == sorted(set(onsets))
+        assert onsets[0] >= 0
+        assert onsets[-1] < length <= 5
+
+    check_each(itertools.product(RUDIMENTS, ("even", "notated")), check)
 
 
 def test_notated_rhythms_of_the_sheet() -> None:

@@ -1,6 +1,7 @@
 """What players do to a line of notation."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from sousa_bench.data.synthetic.performance import LEAD_IN_MS, perform
 from sousa_bench.data.synthetic.players import TIERS, Player, make_player
 from sousa_bench.rudiments import RUDIMENTS
+from tests.cases import check_each
 
 MACHINE = Player("m", 0, "professional", "right", 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 20)
 
@@ -16,16 +18,17 @@ def play(slug: str, player: Player = MACHINE, bpm: float = 120, rhythm: str = "e
     return perform(slug, bpm, player, rhythm, np.random.default_rng(seed)).strokes
 
 
-@pytest.mark.parametrize("slug", RUDIMENTS)
-@pytest.mark.parametrize("rhythm", ["even", "notated"])
-def test_a_perfect_player_plays_what_is_written(slug: str, rhythm: str) -> None:
-    strokes = play(slug, rhythm=rhythm)
-    main = strokes[~strokes["is_grace_note"]]
-    assert main["actual_time_ms"] == pytest.approx(main["intended_time_ms"])
-    assert main["intended_time_ms"][0] >= LEAD_IN_MS
-    assert (strokes["hand"][~strokes["is_grace_note"]][0]) == "R"
-    accents = main[main["is_accent"]]
-    assert (accents["stroke_type"] == "accent").all()
+def test_a_perfect_player_plays_what_is_written() -> None:
+    def check(slug: str, rhythm: str) -> None:
+        strokes = play(slug, rhythm=rhythm)
+        main = strokes[~strokes["is_grace_note"]]
+        assert main["actual_time_ms"] == pytest.approx(main["intended_time_ms"])
+        assert main["intended_time_ms"][0] >= LEAD_IN_MS
+        assert (strokes["hand"][~strokes["is_grace_note"]][0]) == "R"
+        accents = main[main["is_accent"]]
+        assert (accents["stroke_type"] == "accent").all()
+
+    check_each(itertools.product(RUDIMENTS, ("even", "notated")), check)
 
 
 @pytest.mark.parametrize(("slug", "leads"), [("flam", [30.0]), ("drag", [43.0, 15.0]), ("flamacue", [30.0])])
@@ -68,10 +71,11 @@ def test_tiers_order_the_errors() -> None:
     assert spread[0] > 4 * spread[3]
 
 
-@pytest.mark.parametrize("bpm", [60, 109, 180])
-@pytest.mark.parametrize("slug", RUDIMENTS)
-def test_clips_last_about_four_seconds(slug: str, bpm: int) -> None:
-    performance = perform(slug, bpm, make_player(0, "target", 2), "even", np.random.default_rng(bpm))
-    assert 2500 < performance.duration_ms < 6500
-    times = performance.strokes["actual_time_ms"]
-    assert times.min() >= 0
+def test_clips_last_about_four_seconds() -> None:
+    def check(slug: str, bpm: int) -> None:
+        performance = perform(slug, bpm, make_player(0, "target", 2), "even", np.random.default_rng(bpm))
+        assert 2500 < performance.duration_ms < 6500
+        times = performance.strokes["actual_time_ms"]
+        assert times.min() >= 0
+
+    check_each(itertools.product(RUDIMENTS, (60, 109, 180)), check)
