@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sousa_bench.data.sousa import SousaData, fingerprint
 
-__all__ = ["SousaData", "fingerprint"]
+__all__ = ["SPLITS", "SousaData", "fingerprint"]
+
+SPLITS = ("train", "val", "test")
 
 
 def __getattr__(name: str) -> object:

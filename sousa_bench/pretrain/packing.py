@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sousa_bench.data.synthetic.version import GENERATOR_VERSION
+from sousa_bench.data.synthetic import GENERATOR_VERSION
 from sousa_bench.errors import UserError
 from sousa_bench.models.base import AudioModel, inside
 from sousa_bench.models.containers import read, sha256

@@ -141,7 +141,7 @@ def test_no_torch(generator: Path) -> None:
 def test_pandas_comes_with_the_class_only() -> None:
     """The processes that write synthetic clips import this package and would wait for pandas."""
     code = (
-        "import sys, sousa_bench.data.synthetic, sousa_bench.data.synthetic.worker; "
+        "import sys, sousa_bench.data.synthetic, sousa_bench.data.synthetic.writer; "
         "assert 'pandas' not in sys.modules; "
         "from hydra.utils import instantiate; "
         "made = instantiate({'_target_': 'sousa_bench.data.SousaData', 'name': 'tiny', 'workers': 2}); "

@@ -196,7 +196,7 @@ def test_a_worker_that_fails_says_why(tmp_path: Path) -> None:
 
 
 def test_workers_import_no_torch() -> None:
-    code = "import sys, sousa_bench.data.synthetic.worker; print('torch' in sys.modules)"
+    code = "import sys, sousa_bench.data.synthetic.writer; print('torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "False"
 

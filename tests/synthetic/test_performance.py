@@ -6,8 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from sousa_bench.data.synthetic.performance import LEAD_IN_MS, perform
-from sousa_bench.data.synthetic.players import TIERS, Player, make_player
+from sousa_bench.data.synthetic.performance import LEAD_IN_MS, TIERS, Player, make_player, perform
 from sousa_bench.rudiments import RUDIMENTS
 from tests.cases import check_each
 

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from sousa_bench.data.sources.generator_folder import LABELS, GeneratorFolder
 from sousa_bench.data.sources.source import digest
-from sousa_bench.data.synthetic.version import describe
+from sousa_bench.data.synthetic import describe
 from sousa_bench.errors import ConfigError, DataError
 from sousa_bench.system.cores import all_cores
 

@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from sousa_bench.data.synthetic.version import DOMAINS
+from sousa_bench.data.synthetic import DOMAINS
 from sousa_bench.data.synthetic.writer import write_dataset
 from sousa_bench.errors import UserError
 

@@ -12,9 +12,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from sousa_bench.data.synthetic import filters
+from sousa_bench.data.synthetic import DOMAINS, SAMPLE_RATE, check_domain, filters
 from sousa_bench.data.synthetic.filters import Float32
-from sousa_bench.data.synthetic.version import DOMAINS, SAMPLE_RATE, check_domain
 
 LAYERS = 6
 """Velocity layers of a bank."""

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from sousa_bench.data.synthetic.version import SAMPLE_RATE
+from sousa_bench.data.synthetic import SAMPLE_RATE
 
 Float32 = NDArray[np.float32]
 

@@ -6,16 +6,13 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from sousa_bench.data import SPLITS
+from sousa_bench.data.synthetic import DOMAINS, SAMPLE_RATE, SPLIT_PLAYERS, check_domain
 from sousa_bench.data.synthetic.drums import DRUMS, make_bank
-from sousa_bench.data.synthetic.performance import Performance, perform
-from sousa_bench.data.synthetic.players import Player, make_player
-from sousa_bench.data.synthetic.render import render
-from sousa_bench.data.synthetic.rooms import ROOMS, VARIANTS, background_noise, transfer_function
-from sousa_bench.data.synthetic.version import DOMAINS, SAMPLE_RATE, SPLIT_PLAYERS, check_domain
+from sousa_bench.data.synthetic.performance import Performance, Player, make_player, perform
+from sousa_bench.data.synthetic.rooms import ROOMS, VARIANTS, render
 from sousa_bench.errors import DataError
 from sousa_bench.rudiments import NUM_CLASSES, RUDIMENTS
-
-SPLITS: tuple[str, str, str] = ("train", "val", "test")
 
 TEMPO_BPM: dict[str, tuple[int, int]] = {"target": (60, 180), "source": (70, 160)}
 """Range of tempi, both ends included."""
@@ -76,7 +73,7 @@ class Generator:
     Args:
         clips: Number of clips.
         seed: Seed of players and clips.
-        domain: "target" or "source" (`version.DOMAINS`).
+        domain: "target" or "source".
         split_players: Players of train, val and test.
 
     Raises:
@@ -107,12 +104,6 @@ class Generator:
         """Player `number` of the cast: train's first, then val's, then test's."""
         return _player(self.seed, self.domain, number)
 
-    def players(self, split: str) -> list[Player]:
-        """All players of a split, those included who get no clip in a very small dataset."""
-        place = SPLITS.index(split)
-        first = sum(self.split_players[:place])
-        return [self.player(first + number) for number in range(self.split_players[place])]
-
     def place(self, index: int) -> tuple[str, str, int]:
         """Split, rudiment slug and player number of clip `index`: classes balanced, players spread over all classes."""
         if not 0 <= index < self.clips:
@@ -137,10 +128,9 @@ class Generator:
         drum, room = int(rng.integers(len(DRUMS[self.domain]))), int(rng.integers(len(ROOMS[self.domain])))
         performance = perform(slug, tempo, player, rhythm, rng)
         samples = int((performance.duration_ms + AUDIO_TAIL_MS) * SAMPLE_RATE / 1000)
-        response = transfer_function(self.domain, room, int(rng.integers(VARIANTS)))
-        bank, place = make_bank(self.domain, drum), ROOMS[self.domain][room]
-        audio = render(performance.strokes, samples, bank, place, response, background_noise(self.domain), rng)
-        preset = place.preset.replace("_", "")
+        variant, bank = int(rng.integers(VARIANTS)), make_bank(self.domain, drum)
+        audio = render(performance.strokes, samples, bank, self.domain, room, variant, rng)
+        preset = ROOMS[self.domain][room].preset.replace("_", "")
         sample_id = f"{player.code}_{slug}_{tempo}bpm_{bank.drum.code}_{preset}_{index:06d}"
         label = RUDIMENTS.index(slug)
         return Clip(index, sample_id, slug, label, split, player, tempo, rhythm, performance, drum, room, audio)

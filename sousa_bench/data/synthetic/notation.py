@@ -23,7 +23,7 @@ slot, and its grace notes sound just before it. The even grid is what real SOUSA
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 
@@ -72,15 +72,7 @@ class Note:
     def mirrored(self) -> "Note":
         """The same note with the hands exchanged."""
         swap = str.maketrans("RLrl", "LRlr")
-        return Note(
-            self.hand.translate(swap),
-            self.kind,
-            self.accent,
-            self.graces.translate(swap),
-            self.diddle_position,
-            self.beats,
-            self.slots,
-        )
+        return replace(self, hand=self.hand.translate(swap), graces=self.graces.translate(swap))
 
 
 _TOKEN = re.compile(r"^(?P<grace>[rl]{0,2})(?P<body>\(?(?:[RL]>?)+\)?)(?P<buzz>~?)(?::(?P<beats>\d+(?:/\d+)?))?$")

@@ -1,13 +1,95 @@
-"""From a line of notation to strokes: what a given player does with a rudiment at a tempo."""
+"""Players of four skill tiers, and what each of them makes of a line of notation: strokes with their errors."""
 
+import uuid
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sousa_bench.data.synthetic import DOMAINS, TARGET_SECONDS
 from sousa_bench.data.synthetic.notation import BOUNCE_DECAY, TABLE, VELOCITY, Note
-from sousa_bench.data.synthetic.players import Player
-from sousa_bench.data.synthetic.version import TARGET_SECONDS
+
+TIERS: tuple[str, ...] = ("beginner", "intermediate", "advanced", "professional")
+
+_TIER_CYCLE = ("advanced", "intermediate", "beginner", "professional", "intermediate", "advanced")
+"""Tiers in the order in which players are cast: every split holds all four, the middle ones more often."""
+
+# The spread of SOUSA's own strokes (labels/strokes.parquet): timing errors within a clip of 18 ms for an advanced
+# player, 45 to 60 for intermediate ones, 66 for a beginner; velocity errors of 12, 20 and 23.
+HABITS: dict[str, tuple[tuple[float, float], ...]] = {
+    "jitter_ms": ((28, 60), (18, 45), (7, 18), (3, 8)),
+    "drift": ((0.02, 0.07), (0.012, 0.05), (0.005, 0.02), (0.002, 0.01)),
+    "velocity_sd": ((14, 22), (11, 19), (6, 12), (3, 7)),
+    "weak_hand": ((8, 20), (5, 14), (2, 9), (0, 4)),
+    "accent": ((0.45, 0.80), (0.6, 0.9), (0.8, 1.0), (0.9, 1.05)),
+    "lead_scale": ((1.2, 2.1), (1.0, 1.8), (0.9, 1.15), (0.93, 1.07)),
+    "lead_sd": ((0.20, 0.40), (0.12, 0.28), (0.06, 0.14), (0.03, 0.08)),
+    "second_stroke": ((6, 16), (4, 11), (2, 7), (0, 4)),
+}
+"""By attribute of a `Player`: for each of `TIERS` the (low, high) from which each player's own value is drawn."""
+
+
+@dataclass(frozen=True)
+class Player:
+    """One player's habits, the same in all of his clips.
+
+    Attributes:
+        player_id: A UUID, as SOUSA's `profile_id`; different in every domain and for every seed.
+        number: Place in the cast, from 0.
+        tier: One of `TIERS`.
+        dominant_hand: "right" or "left"; the dominant hand leads.
+        jitter_ms: Standard deviation of a stroke's timing error at a stroke interval of 150 ms.
+        drift: Relative tempo change over a clip, standard deviation.
+        velocity_sd: Standard deviation of a stroke's velocity error (MIDI units).
+        weak_hand: How much softer the other hand plays (MIDI units).
+        accent: Share of the written accent's extra velocity that is played.
+        lead_scale: Mean lead of grace notes relative to the written one.
+        lead_sd: Its relative spread from one grace note to the next.
+        second_stroke: How much softer a diddle's second stroke is (MIDI units).
+        second_late: How late it comes, as a share of the interval (negative: early).
+        loudness: Offset of all velocities (MIDI units).
+        bounce_ms: Interval between the bounces of a buzz stroke.
+    """
+
+    player_id: str
+    number: int
+    tier: str
+    dominant_hand: str
+    jitter_ms: float
+    drift: float
+    velocity_sd: float
+    weak_hand: float
+    accent: float
+    lead_scale: float
+    lead_sd: float
+    second_stroke: float
+    second_late: float
+    loudness: float
+    bounce_ms: float
+
+    @property
+    def code(self) -> str:
+        """Short name as in SOUSA's sample ids, e.g. `adv017`."""
+        return f"{self.tier[:3]}{self.number:03d}"
+
+
+def make_player(seed: int, domain: str, number: int) -> Player:
+    """Player `number` of a domain's cast; the same whatever the size of the cast."""
+    tier = _TIER_CYCLE[number % len(_TIER_CYCLE)]
+    skill = TIERS.index(tier)
+    rng = np.random.default_rng([seed, DOMAINS.index(domain), number, 0x9A])
+    habits = {name: float(rng.uniform(*ranges[skill])) for name, ranges in HABITS.items()}
+    return Player(
+        player_id=str(uuid.UUID(bytes=rng.bytes(16), version=4)),
+        number=number,
+        tier=tier,
+        dominant_hand="left" if rng.random() < 0.15 else "right",
+        second_late=float(rng.normal(0, (0.10, 0.07, 0.03, 0.015)[skill])),
+        loudness=float(rng.uniform(-8, 6)),
+        bounce_ms=float(np.exp(rng.uniform(np.log(4), np.log(26)))),
+        **habits,
+    )
+
 
 LEAD_IN_MS = 120.0
 """Silence before the first beat, so that an early first stroke or a grace note has room."""

@@ -1,27 +1,53 @@
-"""Write a synthetic dataset as a folder in SOUSA's own layout."""
+"""Write a synthetic dataset as a folder in SOUSA's own layout: FLAC files, label tables, splits.
 
-import contextlib
+The worker processes of `write_dataset` run this module: `python -m sousa_bench.data.synthetic.writer ORDER`.
+"""
+
 import json
-import queue
+import os
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from sousa_bench.data.synthetic.generator import SPLITS, Clip, Generator
-from sousa_bench.data.synthetic.labels import audio_path, sample_row, samples_schema, strokes_schema, strokes_table
-from sousa_bench.data.synthetic.version import SAMPLE_RATE, SPLIT_PLAYERS
+import numpy as np
+
+from sousa_bench.data import SPLITS
+from sousa_bench.data.synthetic import SAMPLE_RATE, SPLIT_PLAYERS
+from sousa_bench.data.synthetic.drums import DRUMS
+from sousa_bench.data.synthetic.generator import Clip, Generator
+from sousa_bench.data.synthetic.rooms import ROOMS
 from sousa_bench.errors import DataError
 from sousa_bench.system.cores import usable_cores
+from sousa_bench.system.files import replaced
 from sousa_bench.system.python import python_environment
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 BLOCK = 50
 """Clips per block: the unit that a worker takes, and that leaves one part of the label tables."""
 
 FLAC_LEVEL = 0.5
 """libsndfile's compression level, 0 to 1: files a tenth smaller than at 0 in the same time."""
+
+SAMPLE_TYPES = {
+    "tempo_bpm": "int64",
+    "duration_sec": "float64",
+    "num_cycles": "int64",
+    "num_strokes": "int64",
+    "num_measures": "int64",
+    "aug_room_wet_dry": "float64",
+    "aug_mic_distance": "float64",
+    "aug_compression_ratio": "float64",
+    "aug_noise_level_db": "float64",
+    "aug_bit_depth": "null",
+    "aug_sample_rate": "null",
+}
+"""Types of the columns of SOUSA's `labels/samples.parquet` that hold no text."""
 
 Progress = Callable[[int, int], None]
 
@@ -38,8 +64,8 @@ def write_dataset(
 ) -> None:
     """Write `clips` clips with their labels and splits to `folder`.
 
-    `labels/samples.parquet` is written last and by rename: a folder that has one is whole, and an interrupted call is
-    simply repeated. The content depends on neither `workers` nor the machine's load.
+    `labels/samples.parquet` is written last and by rename: a folder that has one is complete, and an interrupted call
+    is simply repeated. The content depends on neither `workers` nor the machine's load.
 
     Args:
         folder: Made if it doesn't exist.
@@ -54,91 +80,87 @@ def write_dataset(
         DataError: An impossible request, or a worker that failed (with what it said).
     """
     generator = Generator(clips, seed, domain, split_players)
-    folder = Path(folder)
-    parts = folder / "labels" / "parts"
-    parts.mkdir(parents=True, exist_ok=True)
-    done_marker = folder / "labels" / "samples.parquet"
-    done_marker.unlink(missing_ok=True)
-    blocks = -(-clips // BLOCK)
-    count = min(workers if workers is not None else usable_cores(), blocks)
     if workers is not None and workers < 1:
         raise DataError(f"workers={workers}: at least 1 process writes the clips.")
+    folder = Path(folder)
+    labels = folder / "labels"
+    parts = labels / "parts"
+    parts.mkdir(parents=True, exist_ok=True)
+    (labels / "samples.parquet").unlink(missing_ok=True)
+    blocks = -(-clips // BLOCK)
+    count = min(workers or usable_cores(), blocks)
     report = progress or (lambda done, total: None)
-    report(0, clips)
-    if count == 1:
-        _run_here(generator, folder, range(blocks), report)
-    else:
-        _run_workers(generator, folder, count, report)
-    _join_labels(folder, parts, blocks)
-    _write_json(folder / "splits.json", _splits(generator))
-    (folder / "labels" / "samples.parquet.part").replace(done_marker)
+    done = 0
+    report(done, clips)
+    here = count == 1
+    for made in _write_blocks(generator, folder, range(blocks)) if here else _run_workers(generator, folder, count):
+        done += made
+        report(done, clips)
+    _join(parts, "strokes", blocks, labels / "strokes.parquet")
+    (folder / "splits.json").write_text(json.dumps(_splits(generator), indent=1) + "\n", encoding="utf-8")
+    with replaced(labels / "samples.parquet") as draft:
+        _join(parts, "samples", blocks, draft)
     shutil.rmtree(parts)
 
 
-def write_blocks(generator: Generator, folder: Path, blocks: Iterable[int]) -> Iterable[int]:
-    """Write whole blocks of clips and their label parts; yields the number of clips in each when it is on disk."""
-    import pyarrow as pa
+def _write_blocks(generator: Generator, folder: Path, blocks: Iterable[int]) -> Iterable[int]:
+    """Write blocks of clips and their label parts; yields the number of clips in each when it is on disk."""
     import pyarrow.parquet as pq
-
-    for block in blocks:
-        numbers = range(block * BLOCK, min((block + 1) * BLOCK, generator.clips))
-        made = [generator.clip(number) for number in numbers]
-        for clip in made:
-            _write_flac(folder, clip)
-        rows = [sample_row(clip, generator.domain) for clip in made]
-        parts = folder / "labels" / "parts"
-        pq.write_table(pa.Table.from_pylist(rows, schema=samples_schema()), parts / f"samples_{block:06d}.parquet")
-        pq.write_table(strokes_table(made), parts / f"strokes_{block:06d}.parquet")
-        yield len(made)
-
-
-def _write_flac(folder: Path, clip: Clip) -> None:
     import soundfile
 
-    path = folder / audio_path(clip)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, clip.audio, SAMPLE_RATE, subtype="PCM_16", format="FLAC", compression_level=FLAC_LEVEL)
+    parts = folder / "labels" / "parts"
+    for block in blocks:
+        numbers = range(block * BLOCK, min((block + 1) * BLOCK, generator.clips))
+        clips = [generator.clip(number) for number in numbers]
+        for clip in clips:
+            path = folder / _audio_path(clip)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(
+                path, clip.audio, SAMPLE_RATE, subtype="PCM_16", format="FLAC", compression_level=FLAC_LEVEL
+            )
+        pq.write_table(_samples_table(clips, generator.domain), parts / f"samples_{block:06d}.parquet")
+        pq.write_table(_strokes_table(clips), parts / f"strokes_{block:06d}.parquet")
+        yield len(clips)
 
 
-def _run_here(generator: Generator, folder: Path, blocks: Iterable[int], report: Progress) -> None:
-    done = 0
-    for made in write_blocks(generator, folder, blocks):
-        done += made
-        report(done, generator.clips)
+def _run_workers(generator: Generator, folder: Path, count: int) -> Iterable[int]:
+    """Share the blocks out among fresh interpreters, which import neither torch nor whatever this process holds.
 
-
-def _run_workers(generator: Generator, folder: Path, count: int, report: Progress) -> None:
-    """Share the blocks out among fresh interpreters, which import neither torch nor whatever this process holds."""
+    Yields:
+        The number of clips in each block that a worker has written.
+    """
     order = {
         "clips": generator.clips,
         "seed": generator.seed,
         "domain": generator.domain,
         "split_players": list(generator.split_players),
         "folder": str(folder.resolve()),
+        "step": count,
     }
-    environment = python_environment(OMP_NUM_THREADS="1")
-    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     workers: list[subprocess.Popen[str]] = []
+    reading, writing = os.pipe()
     try:
-        for number in range(count):
-            command = [sys.executable, "-m", "sousa_bench.data.synthetic.worker"]
-            command.append(json.dumps(order | {"first": number, "step": count}))
-            workers.append(
-                subprocess.Popen(
-                    command,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    stdin=subprocess.PIPE,
-                    text=True,
-                    env=environment,
-                )
-            )
-            threading.Thread(target=_pump, args=(workers[-1], lines), daemon=True).start()
-        _follow(generator.clips, count, lines, report)
+        with open(reading) as lines:  # noqa: PTH123 - a file descriptor
+            try:
+                for first in range(count):
+                    command = [sys.executable, "-m", __name__, json.dumps(order | {"first": first})]
+                    workers.append(
+                        subprocess.Popen(
+                            command,
+                            stdin=subprocess.PIPE,
+                            stdout=writing,
+                            stderr=subprocess.PIPE,
+                            text=True,
+                            env=python_environment(OMP_NUM_THREADS="1"),
+                        )
+                    )
+            finally:
+                os.close(writing)
+            yield from map(int, lines)  # until the last worker has closed its end
         for worker in workers:
-            _, said = worker.communicate()
+            said = worker.communicate()[1].strip()
             if worker.returncode != 0:
-                last = said.strip().splitlines()[-1] if said.strip() else f"exit code {worker.returncode}"
+                last = said.splitlines()[-1] if said else f"exit code {worker.returncode}"
                 raise DataError(f"Writing synthetic clips to {folder} failed in a worker process: {last}")
     finally:
         for worker in workers:
@@ -147,53 +169,110 @@ def _run_workers(generator: Generator, folder: Path, count: int, report: Progres
                 worker.wait()
 
 
-def _pump(worker: subprocess.Popen[str], lines: "queue.SimpleQueue[str | None]") -> None:
-    assert worker.stdout is not None
-    with contextlib.suppress(ValueError):
-        for line in worker.stdout:
-            lines.put(line)
-    lines.put(None)
+def _work(order: str) -> None:
+    """Write every `step`-th block from block `first` on, and print the number of clips of each.
+
+    Args:
+        order: JSON, see `_run_workers`.
+    """
+    wanted = json.loads(order)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    generator = Generator(wanted["clips"], wanted["seed"], wanted["domain"], tuple(wanted["split_players"]))
+    blocks = range(wanted["first"], -(-generator.clips // BLOCK), wanted["step"])
+    for made in _write_blocks(generator, Path(wanted["folder"]), blocks):
+        print(made, flush=True)
 
 
-def _follow(clips: int, count: int, lines: "queue.SimpleQueue[str | None]", report: Progress) -> None:
-    done = ended = 0
-    while ended < count:
-        line = lines.get()
-        if line is None:
-            ended += 1
-        else:
-            done += int(line)
-            report(done, clips)
+def _end_with_parent() -> None:
+    """The parent holds our standard input open: its end is the parent's end."""
+    sys.stdin.read()
+    os._exit(1)
 
 
-def _join_labels(folder: Path, parts: Path, blocks: int) -> None:
-    """Join the parts in the order of the clips; `samples.parquet.part` waits for its final name."""
+def _audio_path(clip: Clip) -> str:
+    return f"audio/{clip.rudiment}/{clip.sample_id}.flac"
+
+
+def _samples_table(clips: Sequence[Clip], domain: str) -> "pa.Table":
+    """Rows of `labels/samples.parquet`, with SOUSA's columns and types."""
+    import pyarrow as pa
+
+    rows = [_sample_row(clip, domain) for clip in clips]
+    schema = pa.schema([(name, SAMPLE_TYPES.get(name, "large_string")) for name in rows[0]])
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def _sample_row(clip: Clip, domain: str) -> dict[str, Any]:
+    player, drum, room = clip.player, DRUMS[domain][clip.drum], ROOMS[domain][clip.room]
+    return {
+        "sample_id": clip.sample_id,
+        "profile_id": player.player_id,
+        "rudiment_slug": clip.rudiment,
+        "tempo_bpm": clip.tempo_bpm,
+        "duration_sec": clip.performance.duration_ms / 1000.0,
+        "num_cycles": clip.performance.cycles,
+        "skill_tier": player.tier,
+        "skill_tier_binary": "novice" if player.tier in ("beginner", "intermediate") else "skilled",
+        "dominant_hand": player.dominant_hand,
+        "midi_path": None,
+        "audio_path": _audio_path(clip),
+        "num_strokes": len(clip.performance.strokes),
+        "num_measures": clip.performance.cycles,
+        "soundfont": drum.name,
+        "augmentation_preset": room.preset,
+        "augmentation_group_id": f"{player.player_id[:8]}_{clip.rudiment}_{clip.tempo_bpm}",
+        "aug_soundfont": drum.name,
+        "aug_room_type": room.room_type,
+        "aug_room_wet_dry": room.wet,
+        "aug_mic_distance": room.mic_distance_m,
+        "aug_mic_type": room.mic_type,
+        "aug_compression_ratio": room.compression,
+        "aug_noise_level_db": room.noise_db,
+        "aug_bit_depth": None,
+        "aug_sample_rate": None,
+    }
+
+
+def _strokes_table(clips: Sequence[Clip]) -> "pa.Table":
+    """Rows of `labels/strokes.parquet`, with SOUSA's columns and types; NaN becomes null, as in SOUSA's file."""
+    import pyarrow as pa
+
+    strokes = np.concatenate([clip.performance.strokes for clip in clips])
+    columns: dict[str, Any] = {}
+    for name in strokes.dtype.names or ():
+        columns[name] = strokes[name]
+        if name == "actual_time_ms":
+            columns["timing_error_ms"] = strokes[name] - strokes["intended_time_ms"]
+        elif name == "actual_velocity":
+            columns["velocity_error"] = strokes[name] - strokes["intended_velocity"]
+    counts = [len(clip.performance.strokes) for clip in clips]
+    columns["sample_id"] = np.repeat([clip.sample_id for clip in clips], counts)
+    types = {"i": pa.int64(), "f": pa.float64(), "b": pa.bool_(), "U": pa.large_string()}
+    return pa.table({name: pa.array(v, type=types[v.dtype.kind], from_pandas=True) for name, v in columns.items()})
+
+
+def _join(parts: Path, kind: str, blocks: int, path: Path) -> None:
+    """Join the parts of a label table in the order of the clips."""
     import pyarrow.parquet as pq
 
-    for kind, name, schema in (
-        ("strokes", "strokes.parquet", strokes_schema()),
-        ("samples", "samples.parquet.part", samples_schema()),
-    ):
-        with pq.ParquetWriter(folder / "labels" / name, schema) as writer:
-            for block in range(blocks):
-                writer.write_table(pq.read_table(parts / f"{kind}_{block:06d}.parquet", schema=schema))
+    files = [parts / f"{kind}_{block:06d}.parquet" for block in range(blocks)]
+    with pq.ParquetWriter(path, pq.read_schema(files[0])) as writer:
+        for file in files:
+            writer.write_table(pq.read_table(file))
 
 
 def _splits(generator: Generator) -> dict[str, object]:
     """Content of `splits.json`: the players that have clips, by split."""
-    members: dict[str, list[str]] = {split: [] for split in SPLITS}
+    members: dict[str, set[str]] = {split: set() for split in SPLITS}
     for index in range(generator.clips):
         split, _, number = generator.place(index)
-        player = generator.player(number).player_id
-        if player not in members[split]:
-            members[split].append(player)
-    result: dict[str, object] = {f"{split}_profile_ids": sorted(members[split]) for split in SPLITS}
+        members[split].add(generator.player(number).player_id)
     stats = {f"{split}_profiles": len(members[split]) for split in SPLITS}
-    result["stats"] = {"total_profiles": sum(stats.values()), **stats}
-    return result
+    return {
+        **{f"{split}_profile_ids": sorted(members[split]) for split in SPLITS},
+        "stats": {"total_profiles": sum(stats.values()), **stats},
+    }
 
 
-def _write_json(path: Path, content: object) -> None:
-    part = path.with_suffix(".json.part")
-    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
+if __name__ == "__main__":
+    _work(sys.argv[1])

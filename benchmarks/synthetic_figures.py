@@ -1,4 +1,4 @@
-"""The pictures of docs/synthetic.md: `python -m sousa_bench.data.synthetic.figures docs/images`."""
+"""The pictures of docs/synthetic.md: `python benchmarks/synthetic_figures.py docs/images`."""
 
 import argparse
 from pathlib import Path
@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sousa_bench.data.synthetic import SAMPLE_RATE
 from sousa_bench.data.synthetic.drums import DRUMS, make_bank
-from sousa_bench.data.synthetic.performance import SOUSA_TAIL_MS, Performance, perform
-from sousa_bench.data.synthetic.players import Player, make_player
-from sousa_bench.data.synthetic.render import render
-from sousa_bench.data.synthetic.rooms import ROOMS, background_noise, transfer_function
-from sousa_bench.data.synthetic.version import SAMPLE_RATE
+from sousa_bench.data.synthetic.performance import SOUSA_TAIL_MS, Performance, Player, make_player, perform
+from sousa_bench.data.synthetic.rooms import render
 from sousa_bench.rudiments import DISPLAY
 
 if TYPE_CHECKING:
@@ -36,9 +34,7 @@ def _example(slug: str, drum: int) -> tuple[Performance, NDArray[np.int16]]:
     rng = np.random.default_rng(0)
     performance = perform(slug, 100, _professional(), "even", rng)
     samples = int((performance.duration_ms + SOUSA_TAIL_MS) * SAMPLE_RATE / 1000)
-    response, noise = transfer_function("target", 1, 0), background_noise("target")
-    bank, room = make_bank("target", drum), ROOMS["target"][1]
-    return performance, render(performance.strokes, samples, bank, room, response, noise, rng)
+    return performance, render(performance.strokes, samples, make_bank("target", drum), "target", 1, 0, rng)
 
 
 def spectrogram_db(audio: NDArray[np.int16], window: int = 1024, hop: int = HOP) -> NDArray[np.float64]:
