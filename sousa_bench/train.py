@@ -8,7 +8,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from sousa_bench.config.paths import conf_folder
+from sousa_bench.config import conf_folder
 from sousa_bench.sweep import command, execute
 
 

@@ -1,20 +1,55 @@
-"""A config composed outside of a training command: the package's own, with a user's choices beside it. No torch."""
+"""Composing configs: those of a whole sweep, quickly, and one outside of a training command. Imports no torch."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from hydra import compose, initialize_config_dir
+import hydra
+from hydra._internal.config_repository import ConfigRepository
 from omegaconf import DictConfig
 
-from sousa_bench.config.config_errors import explain, is_config_error
-from sousa_bench.config.paths import conf_folder
-from sousa_bench.errors import ConfigError
+from sousa_bench.config import conf_folder
+from sousa_bench.config.config_errors import explained
+
+if TYPE_CHECKING:
+    from hydra.core.config_loader import ConfigLoader
+
+
+class RememberingRepository(ConfigRepository):
+    """Reads each config file once for all jobs of a sweep; reading is a third of the time that composing takes."""
+
+    files: ClassVar[dict[tuple[Any, ...], Any]] = {}
+
+    def load_config(self, config_path: str) -> Any:
+        """The parsed file, as a copy that the composition may change."""
+        key = (config_path, *((source.scheme(), source.path) for source in self.get_sources()))
+        if key not in self.files:
+            self.files[key] = super().load_config(config_path)
+        return copy.deepcopy(self.files[key])
+
+
+def remember_files(loader: ConfigLoader) -> None:
+    """Let a config loader read each file once."""
+    repository = getattr(loader, "repository", None)
+    if type(repository) is ConfigRepository:
+        repository.__class__ = RememberingRepository
+
+
+def compose(loader: ConfigLoader, master: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """Compose one job's config.
+
+    Raises:
+        ConfigError: It can't be composed; the message says why and what comes closest.
+    """
+    with explained():
+        return loader.load_sweep_config(master, list(overrides))
 
 
 def composed(overrides: Sequence[str], config_folder: Path | None = None, *, with_hydra: bool = False) -> DictConfig:
-    """Compose the root config.
+    """Compose the root config: the package's own choices, with a user's beside them.
 
     Args:
         overrides: As on the command line.
@@ -25,10 +60,5 @@ def composed(overrides: Sequence[str], config_folder: Path | None = None, *, wit
         ConfigError: It can't be composed.
     """
     search = [] if config_folder is None else [f"hydra.searchpath=[file://{config_folder.absolute()}]"]
-    try:
-        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-            return compose("config", overrides=[*overrides, *search], return_hydra_config=with_hydra)
-    except Exception as error:
-        if not is_config_error(error):
-            raise
-        raise ConfigError(explain(error)) from error
+    with explained(), hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return hydra.compose("config", overrides=[*overrides, *search], return_hydra_config=with_hydra)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sousa_bench.errors import UserError
+from sousa_bench.errors import ConfigError, UserError
 
 
 def is_config_error(error: BaseException) -> bool:
@@ -23,6 +24,34 @@ def is_config_error(error: BaseException) -> bool:
     return isinstance(error, (HydraException, OmegaConfBaseException, YAMLError))
 
 
+@contextmanager
+def explained() -> Iterator[None]:
+    """Compose inside of it.
+
+    Raises:
+        ConfigError: The config can't be composed or resolved; the message is that of :func:`explain`.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_config_error(error):
+            raise
+        raise ConfigError(explain(error)) from error
+
+
+@contextmanager
+def resolved() -> Iterator[None]:
+    """Read a config's values inside of it.
+
+    Raises:
+        ConfigError: A mandatory value is missing or an interpolation leads nowhere.
+    """
+    try:
+        yield
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"the config can't be resolved: {str(error).splitlines()[0]}") from error
+
+
 def explain(error: BaseException) -> str:
     """A message for the user, without traceback.
 
@@ -32,9 +61,8 @@ def explain(error: BaseException) -> str:
     Returns:
         One or two lines: the override or key, and the nearest existing choices or keys.
     """
-    for cause in _chain(error):
-        if isinstance(cause, UserError):
-            return str(cause)
+    if cause := user_error(error):
+        return str(cause)
     from hydra.errors import MissingConfigException, OverrideParseException
 
     if isinstance(error, OverrideParseException):
@@ -49,6 +77,11 @@ def explain(error: BaseException) -> str:
         return _missing_key(key, _known_keys(error))
     text, reason = _first(error), _first(error.__cause__)
     return f"{text}: {reason}" if reason and reason != text else text or type(error).__name__
+
+
+def user_error(error: BaseException) -> UserError | None:
+    """The error of the user's that ``error`` goes back to, if any."""
+    return next((cause for cause in _chain(error) if isinstance(cause, UserError)), None)
 
 
 def near(word: str, words: Iterable[str], count: int = 3) -> list[str]:

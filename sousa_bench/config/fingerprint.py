@@ -6,16 +6,15 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from sousa_bench.config import init_from
+from sousa_bench.config.config_errors import resolved
 from sousa_bench.config.identity import IRRELEVANT, lasting_target
-from sousa_bench.errors import ConfigError
 from sousa_bench.models.weight_files import weights_file
+from sousa_bench.system.files import file_hash
 
 
 def fingerprint(config: DictConfig) -> str:
@@ -37,10 +36,8 @@ def fingerprint(config: DictConfig) -> str:
 
 def outcome_config(config: DictConfig) -> dict[str, Any]:
     """The resolved part of ``config`` that decides the outcome, with contents in place of paths."""
-    try:
-        plain = {str(key): _plain(config, str(key)) for key in config if key not in IRRELEVANT}
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"the config can't be resolved: {str(error).splitlines()[0]}") from error
+    with resolved():
+        plain = {str(key): _plain(config[key]) for key in config if key not in IRRELEVANT}
     for dotted in IRRELEVANT:
         group, _, key = dotted.partition(".")
         if key and isinstance(plain.get(group), dict):
@@ -57,11 +54,8 @@ def outcome_config(config: DictConfig) -> dict[str, Any]:
     return plain
 
 
-def _plain(config: DictConfig, key: str) -> Any:
-    value = config[key]
-    if OmegaConf.is_config(value):
-        return OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
-    return value
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value, resolve=True, throw_on_missing=True) if OmegaConf.is_config(value) else value
 
 
 def run_name(config: DictConfig, digest: str) -> str:
@@ -69,18 +63,6 @@ def run_name(config: DictConfig, digest: str) -> str:
     names = [str(OmegaConf.select(config, f"{group}.name", default="none")) for group in ("model", "peft", "data")]
     augmented = "aug" if OmegaConf.select(config, "augmentation.name", default="off") in ("on", True) else "noaug"
     return f"{names[0]}_{names[1]}_{augmented}_{names[2]}_s{config.get('seed')}_{digest[:8]}"
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, remembered while neither its time nor its size changes."""
-    facts = path.stat()
-    return _file_hash(str(path.resolve()), facts.st_mtime_ns, facts.st_size)
-
-
-@functools.cache
-def _file_hash(path: str, _mtime: int, _size: int) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _data_content(node: DictConfig) -> str:

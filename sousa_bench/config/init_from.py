@@ -14,6 +14,7 @@ from sousa_bench.errors import ConfigError
 from sousa_bench.models.weight_files import weights_file
 from sousa_bench.peft.options import DESCRIPTION_FILE, is_adalora, trains_all
 from sousa_bench.results.result import ADAPTER_FOLDER
+from sousa_bench.system.files import file_hash
 
 KEY = "init_from"
 BASE_KEYS = ("weights", "checkpoint", "seed", "refuses")  # of a model's node: not its architecture
@@ -33,8 +34,6 @@ def adapter_folder(place: str | Path) -> Path:
 
 def content(place: str | Path) -> str:
     """Hash of the weights that a run starts from: their bytes, wherever they lie."""
-    from sousa_bench.config.fingerprint import file_hash
-
     files = sorted(adapter_folder(place).glob("*.safetensors"))
     if not files:
         raise ConfigError(f"{KEY}={place}: the weights are gone (no *.safetensors beside {DESCRIPTION_FILE})")
@@ -57,7 +56,7 @@ def check(config: DictConfig) -> None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{KEY}={place}: {DESCRIPTION_FILE} can't be read ({error!r})") from error
     now = {group: _plain(config, group) for group in ("model", "peft")}
-    if problem := _against(then, now):
+    if problem := _difference(then, now):
         raise ConfigError(f"{KEY}={place}: {problem}")
 
 
@@ -67,45 +66,36 @@ def _plain(config: DictConfig, group: str) -> dict[str, Any]:
     return {str(key): value for key, value in node.items()}
 
 
-def _against(then: Mapping[str, dict[str, Any]], now: Mapping[str, dict[str, Any]]) -> str | None:
+def _difference(then: Mapping[str, dict[str, Any]], now: Mapping[str, dict[str, Any]]) -> str | None:
+    """Why a run can't start from the weights of an earlier one, by their nodes, or None."""
     if is_adalora(then["peft"]) or is_adalora(now["peft"]):
         return (
             "AdaLoRA can't go on from trained weights: its ranks are pruned, and a new run prunes anew from full ones; "
             "start it without init_from (promote without --warm)"
         )
-    for group, free in (("model", set(BASE_KEYS)), ("peft", {"learning_rate"})):
-        keys = [key for key in {**then[group], **now[group]} if key not in free and not key.endswith("dropout")]
-        for key in keys:
-            if then[group].get(key) != now[group].get(key):
+    for group, free in (("model", BASE_KEYS), ("peft", ("learning_rate",))):
+        for key in {**then[group], **now[group]}:
+            values = ["null" if node[group].get(key) is None else str(node[group][key]) for node in (then, now)]
+            if key not in free and not key.endswith("dropout") and then[group].get(key) != now[group].get(key):
                 return (
-                    f"was trained with {group}.{key}={_shown(then[group].get(key))}, "
-                    f"this run has {_shown(now[group].get(key))}; it can't start from those weights"
+                    f"was trained with {group}.{key}={values[0]}, this run has {values[1]}; "
+                    "it can't start from those weights"
                 )
-    return None if trains_all(now["peft"]) else _against_base(then, now["model"])
-
-
-def _against_base(then: Mapping[str, dict[str, Any]], model: Mapping[str, Any]) -> str | None:
-    kind, given = then["weights"].get("kind"), model.get("weights")
+    if trains_all(now["peft"]):
+        return None
+    kind, given = then["weights"].get("kind"), now["model"].get("weights")
     if kind != given:
         return f"was trained on weights={kind}, this run has weights={given}; its adapter fits the former alone"
-    seed, now = then["model"].get("seed"), model.get("seed")
-    if kind == "random" and seed != now:
+    seed, new_seed = (node["model"].get("seed") for node in (then, now))
+    if kind == "random" and seed != new_seed:
         return (
-            f"was trained on random weights of seed={seed}, this run has seed={now}: other base weights; "
+            f"was trained on random weights of seed={seed}, this run has seed={new_seed}: other base weights; "
             f"give seed={seed}, or use weights=official"
         )
-    file = weights_file(model)
-    if file is None or not file.is_file():
-        return None  # random, or at an address; a file that is gone is named by the run
-    from sousa_bench.config.fingerprint import file_hash
-
-    if file_hash(file) != then["weights"].get("sha256"):
+    file = weights_file(now["model"])  # None: random, or at an address; a file that is gone is named by the run
+    if file is not None and file.is_file() and file_hash(file) != then["weights"].get("sha256"):
         return (
             f"was trained on other base weights than those of {file} (their SHA-256 differ); give "
             "model.checkpoint=FILE, the one that it was trained on"
         )
     return None
-
-
-def _shown(value: Any) -> str:
-    return "null" if value is None else str(value)

@@ -7,7 +7,7 @@ from typing import Any
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from sousa_bench.errors import UserError
+from sousa_bench.config.config_errors import user_error
 
 
 def build(node: Any, **arguments: Any) -> Any:
@@ -23,15 +23,8 @@ def build(node: Any, **arguments: Any) -> Any:
     try:
         return instantiate(node, _convert_="all", **arguments)
     except InstantiationException as error:
-        inner = _user_error(error)
+        inner = user_error(error)
         if inner is None:
             raise
     # Raised outside the handler: inside it the error and Hydra's wrapping of it would be each other's cause.
     raise inner
-
-
-def _user_error(error: BaseException) -> UserError | None:
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, UserError):
-        cause = cause.__cause__
-    return cause

@@ -2,16 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
+from sousa_bench.config.config_errors import resolved
 from sousa_bench.errors import ConfigError
 from sousa_bench.models.weight_files import WEIGHTS, check_weights, embedded_file, embedded_missing
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 ACCELERATORS = ("auto", "cpu", "gpu")
+
+
+def _whole(value: Any, least: int = 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _positive(value: Any) -> bool:
+    return _number(value) and value > 0
+
+
+def _or_null(good: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or good(value)
+
+
+RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
+    ("max_epochs batch_size eval_batch_size devices", "a whole number, at least 1", _whole),
+    (
+        "micro_batch_size early_stopping train_batches eval_batches",
+        "a whole number, at least 1, or null",
+        _or_null(_whole),
+    ),
+    ("warmup_fraction label_smoothing", "from 0 up to, not including, 1", lambda x: _number(x) and 0 <= x < 1),
+    ("learning_rate head_learning_rate gradient_clip", "a number above 0, or null", _or_null(_positive)),
+    ("weight_decay feature_memory_mb", "a number, 0 or more", lambda x: _number(x) and x >= 0),
+    ("checkpoint_minutes", "a number above 0", _positive),
+    ("precision", f"one of {', '.join(PRECISIONS)}", PRECISIONS.__contains__),
+    ("accelerator", f"one of {', '.join(ACCELERATORS)}", ACCELERATORS.__contains__),
+    ("compile progress", "true or false", lambda x: isinstance(x, bool)),
+)
+"""Keys of ``trainer``, what their values must be, and whether a value is so."""
 
 
 @dataclass(frozen=True)
@@ -45,50 +81,10 @@ class TrainerSettings:
     head_learning_rate: float | None = None
 
     def __post_init__(self) -> None:
-        for key in ("max_epochs", "batch_size", "eval_batch_size", "devices"):
-            self._need(key, self._whole(key) and getattr(self, key) >= 1, "a whole number, at least 1")
-        for key in ("micro_batch_size", "early_stopping", "train_batches", "eval_batches"):
-            good = getattr(self, key) is None or (self._whole(key) and getattr(self, key) >= 1)
-            self._need(key, good, "a whole number, at least 1, or null")
-        for key in ("warmup_fraction", "label_smoothing"):
-            self._need(key, self._number(key) and 0 <= getattr(self, key) < 1, "from 0 up to, not including, 1")
-        for key in ("learning_rate", "head_learning_rate", "gradient_clip"):
-            good = getattr(self, key) is None or (self._number(key) and getattr(self, key) > 0)
-            self._need(key, good, "a number above 0, or null")
-        for key in ("weight_decay", "feature_memory_mb"):
-            self._need(key, self._number(key) and getattr(self, key) >= 0, "a number, 0 or more")
-        self._need(
-            "checkpoint_minutes", self._number("checkpoint_minutes") and self.checkpoint_minutes > 0, "a number above 0"
-        )
-        self._need("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
-        self._need("accelerator", self.accelerator in ACCELERATORS, f"one of {', '.join(ACCELERATORS)}")
-        for key in ("compile", "progress"):
-            self._need(key, isinstance(getattr(self, key), bool), "true or false")
-
-    def _whole(self, key: str) -> bool:
-        return isinstance(getattr(self, key), int) and not isinstance(getattr(self, key), bool)
-
-    def _number(self, key: str) -> bool:
-        return isinstance(getattr(self, key), (int, float)) and not isinstance(getattr(self, key), bool)
-
-    def _need(self, key: str, good: bool, what: str) -> None:
-        if not good:
-            raise ConfigError(f"trainer.{key}={getattr(self, key)!r} can't be: it must be {what}")
-
-
-def _check_model_weights(model: DictConfig | None) -> None:
-    """Look at what a model's node says of weights; one without the key reads its checkpoint as it likes."""
-    if not isinstance(model, DictConfig) or "weights" not in model:
-        return
-    try:
-        weights, checkpoint = str(model.weights), model.get("checkpoint")
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"the config can't be resolved: {str(error).splitlines()[0]}") from error
-    check_weights(weights, checkpoint)
-    if weights == "embedded" and checkpoint is not None:
-        file = embedded_file(str(model.get("name")), str(checkpoint))
-        if not file.is_file():
-            raise ConfigError(embedded_missing(str(checkpoint), file))
+        for keys, rule, good in RULES:
+            for key in keys.split():
+                if not good(value := getattr(self, key)):
+                    raise ConfigError(f"trainer.{key}={value!r} can't be: it must be {rule}")
 
 
 def check_values(config: DictConfig) -> None:
@@ -107,10 +103,18 @@ def check_values(config: DictConfig) -> None:
             "`experiment`, where nothing reads it"
         )
     seed = config.get("seed")
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+    if not _whole(seed, least=0) or seed >= 2**32:
         raise ConfigError(f"seed={seed!r} can't be: it must be a whole number from 0 to 4294967295")
     check_weights(str(config.get("weights", WEIGHTS[0])), None)
-    _check_model_weights(config.get("model"))
+    model = config.get("model")
+    if isinstance(model, DictConfig) and "weights" in model:  # a model of the user's own may do without the key
+        with resolved():
+            weights, checkpoint = str(model.weights), model.get("checkpoint")
+        check_weights(weights, checkpoint)
+        if weights == "embedded" and checkpoint is not None:
+            file = embedded_file(str(model.get("name")), str(checkpoint))
+            if not file.is_file():
+                raise ConfigError(embedded_missing(str(checkpoint), file))
     trainer = config.get("trainer")
     if isinstance(trainer, DictConfig) and trainer.get("_target_") == f"{__name__}.{TrainerSettings.__name__}":
         values = OmegaConf.to_container(trainer, resolve=True)

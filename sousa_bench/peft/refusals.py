@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from sousa_bench.config.paths import conf_folder
+from sousa_bench.config import conf_folder
 
 
 def refusal(model: str | Mapping[str, Any], peft_cfg: Mapping[str, Any]) -> str | None:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from sousa_bench.config.paths import conf_folder
+from sousa_bench.config import conf_folder
 from sousa_bench.errors import UserError
 from sousa_bench.models.weight_files import embedded_file, embedded_folder
 from sousa_bench.system.arguments import exit_code

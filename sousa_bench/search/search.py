@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from filelock import Timeout
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from sousa_bench.config.compose import compose, remember_files
+from sousa_bench.config.composing import compose, remember_files
 from sousa_bench.errors import ConfigError, UserError
 from sousa_bench.results import pruning
 from sousa_bench.results.locks import folder_lock

@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, QuotedString, RangeSweep
 from omegaconf import DictConfig, OmegaConf
 
-from sousa_bench.config.compose import compose
+from sousa_bench.config.composing import compose
 from sousa_bench.config.fingerprint import fingerprint, outcome_config
 from sousa_bench.config.overrides import split
 from sousa_bench.config.settings import check_values

@@ -102,7 +102,7 @@ def plan_sweep(
     Raises:
         UserError: A config can't be composed, or no run is possible. Nothing was written.
     """
-    from sousa_bench.config.compose import compose, remember_files  # it imports Hydra, which status does without
+    from sousa_bench.config.composing import compose, remember_files  # it imports Hydra, which status does without
 
     remember_files(loader)
     configs = [compose(loader, master, job) for job in overrides]

@@ -1,7 +1,9 @@
-"""Files that appear whole: written beside their place and renamed."""
+"""Files that appear whole (written beside their place and renamed), and their hashes."""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -33,3 +35,15 @@ def replaced(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             draft.unlink()
         raise
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal; remembered while neither its time nor its size changes."""
+    state = path.stat()
+    return _file_hash(path.resolve(), state.st_mtime_ns, state.st_size)
+
+
+@functools.cache
+def _file_hash(path: Path, _mtime: int, _size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from sousa_bench.config.composing import composed
-from sousa_bench.config.config_errors import explain, is_config_error
+from sousa_bench.config.config_errors import explained
 from sousa_bench.data import SousaData
 from sousa_bench.data.data_warnings import absent_classes
 from sousa_bench.data.sources.source import SPLITS
@@ -116,17 +116,13 @@ def data_node(run: FinishedRun, overrides: Sequence[str], config_folder: Path | 
         ConfigError: Something else than the data is overridden, or it can't be composed.
     """
     own = dict(run.config["data"])
-    try:
+    with explained():
         items = OverridesParser.create().parse_overrides(list(overrides))
         for item in items:
             _check(item)
         if not any(item.key_or_group == "data" for item in items):
             return _changed(own, items)
         node = _plain(composed(overrides, config_folder))
-    except Exception as error:
-        if not is_config_error(error):
-            raise
-        raise ConfigError(explain(error)) from error
     named = {item.key_or_group for item in items}
     return node | {key: own[key] for key in PREPROCESSING if key in own and f"data.{key}" not in named}
 

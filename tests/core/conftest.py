@@ -9,7 +9,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from sousa_bench.config.paths import conf_folder
+from sousa_bench.config import conf_folder
 
 SMALL = [
     "weights=random",

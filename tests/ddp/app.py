@@ -10,7 +10,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from sousa_bench.config.paths import conf_folder
+from sousa_bench.config import conf_folder
 from sousa_bench.results.result import Recorder
 from sousa_bench.sweep import command_line, execute
 from tests.sweep import standin

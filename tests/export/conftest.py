@@ -13,8 +13,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
+from sousa_bench.config import conf_folder
 from sousa_bench.config.instantiate import build
-from sousa_bench.config.paths import conf_folder
 from sousa_bench.data.datamodule import Clips
 from sousa_bench.export.__main__ import main
 from sousa_bench.results.result import write_result

@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from sousa_bench.config.paths import conf_folder
+from sousa_bench.config import conf_folder
 from sousa_bench.models.containers import sha256
 from sousa_bench.models.weight_files import embedded_folder
 from sousa_bench.training.recipe import build_model

@@ -8,7 +8,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from sousa_bench.config.paths import conf_folder
+from sousa_bench.config import conf_folder
 from sousa_bench.sweep import command_line, execute
 
 os.environ["SOUSA_CONF"] = str(conf_folder())  # the launcher, sweeper and output choices are the real ones

@@ -15,10 +15,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from sousa_bench.config.compose import compose, remember_files
+from sousa_bench.config import conf_folder
+from sousa_bench.config.composing import compose, remember_files
 from sousa_bench.config.config_errors import is_config_error
 from sousa_bench.config.fingerprint import fingerprint
-from sousa_bench.config.paths import conf_folder
 from sousa_bench.errors import ConfigError, UserError
 from sousa_bench.search.optuna_study import STUDY_NAME, Trials
 from sousa_bench.search.search_settings import SearchSettings, built
