@@ -10,13 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from sousa_bench.analysis.files import write_frame, write_tables, write_text
-from sousa_bench.analysis.flatten import DEAD, read_row
+from sousa_bench.analysis.flatten import read_row
 from sousa_bench.analysis.report.console import combination_rows, render
 from sousa_bench.analysis.report.summary import counts, summary
 from sousa_bench.analysis.study import Study, compare
 from sousa_bench.analysis.table import Filter, collect
 from sousa_bench.errors import UserError
-from sousa_bench.results.result import ResultError
+from sousa_bench.results.result import DEAD, ResultError
 from sousa_bench.results.scan import NothingYetError, scan, snapshot
 
 MAX_SAID = 10

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from sousa_bench.analysis.flatten import clean
+from sousa_bench.results.result import clean
 from sousa_bench.rudiments import INDEX, NUM_CLASSES
 
 MAX_BYTES = 1024**3

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sousa_bench.analysis.flatten import EVALUATED, NUMBERS, TOP_FIELDS
+from sousa_bench.analysis.flatten import NUMBERS, TOP_FIELDS
 from sousa_bench.analysis.stats.folds import FOLD, fold_counts, join_folds
 from sousa_bench.config.identity import IRRELEVANT
-from sousa_bench.results.result import CONFIG_KEYS, EFFICIENCY_KEYS, METRIC_KEYS
+from sousa_bench.results.result import CONFIG_KEYS, EFFICIENCY_KEYS, EVALUATED, METRIC_KEYS
 
 BASE_FACTORS = ("model", "strategy", "augmentation")
 SETTING_FACTORS = ("data", "max_epochs")

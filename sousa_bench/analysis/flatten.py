@@ -8,12 +8,15 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sousa_bench.results.process import true_status
 from sousa_bench.results.result import (
     CONFIG_KEYS,
     EFFICIENCY_KEYS,
+    EVALUATED,
     METRIC_KEYS,
     STATUSES,
     ResultError,
+    clean,
     finite,
     read_progress,
     read_result,
@@ -24,13 +27,10 @@ MAX_COLUMNS = 2000
 MAX_DEPTH = 8
 TOP_FIELDS = ("experiment_id", "status", "error", "timestamp", "git_commit", "fingerprint")
 NUMBERS = frozenset({*METRIC_KEYS, *EFFICIENCY_KEYS, "max_epochs", "seed"})
-EVALUATED = "evaluated_run"  # id of the finished run that a result evaluates
 LEFT_OUT = frozenset(
     {"resolved_config", "history", "config", "metrics", "efficiency", "lineage", EVALUATED, *TOP_FIELDS}
 )
 MAX_ANCESTORS = 20
-DEAD = "dead"  # recorded as running by a process that is gone
-NOT_COMPLETED = ("failed", "timeout", "interrupted", DEAD)
 BOOLEANS = {"true": True, "on": True, "yes": True, "1": True, "false": False, "off": False, "no": False, "0": False}
 
 
@@ -55,8 +55,7 @@ def read_row(path: Path) -> Row:
     fields = flat_fields(result)
     fields["path"] = str(path)
     fields["folder"] = str(path.parent)
-    if result["status"] == "running" and not lives(result.get("process"), path.parent):
-        fields["status"] = DEAD
+    fields["status"] = true_status(result, path.parent)
     if result["status"] == "running":
         progress = read_progress(path.parent)
         for key in ("phase", "epoch", "step"):
@@ -67,17 +66,6 @@ def read_row(path: Path) -> Row:
     named = result.get("overrides")
     overrides = tuple(clean(str(item))[:MAX_TEXT] for item in named[:200]) if isinstance(named, list) else ()
     return Row(fields, leaves(resolved) if isinstance(resolved, dict) else {}, overrides, config_keys)
-
-
-def lives(process: Any, folder: Path) -> bool:
-    """Whether the process that a file names still does its run; False where the file names none in earnest."""
-    # Imported here: most folders hold no run that goes on.
-    from sousa_bench.results.process import alive
-
-    try:
-        return isinstance(process, dict) and alive(process, folder)
-    except (TypeError, ValueError, OverflowError):
-        return False
 
 
 def flat_fields(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,11 +202,3 @@ def boolean(value: Any) -> bool | None:
     if isinstance(value, bool) or value is None:
         return value
     return BOOLEANS.get(str(value).strip().lower())
-
-
-def clean(text: str) -> str:
-    """Drop control characters (terminal escapes among them) and lone surrogates, which no UTF-8 file can hold."""
-    if text.isascii() and text.isprintable():
-        return text
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    return "".join(char if char.isprintable() or char == "\n" else " " for char in text)

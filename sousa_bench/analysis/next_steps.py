@@ -11,11 +11,11 @@ import pandas as pd
 
 from sousa_bench.analysis.commands import KEY_ORDER, SMOKE, Cell, cell_of, merge_cells, sweep_command
 from sousa_bench.analysis.factors import counted_rows, no_outcome
-from sousa_bench.analysis.flatten import EVALUATED
 from sousa_bench.analysis.holes import holes
 from sousa_bench.analysis.stats.folds import FOLD
 from sousa_bench.analysis.study import Study
 from sousa_bench.config.overrides import split
+from sousa_bench.results.result import EVALUATED
 
 NEXT_DATA = {
     "tiny": "small",

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sousa_bench.analysis.flatten import EVALUATED
 from sousa_bench.analysis.study import Study
+from sousa_bench.results.result import EVALUATED
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from typing import Any
 import pandas as pd
 
 from sousa_bench.analysis.factors import BASE_FACTORS, add_combinations, fill_resolved, find_factors, shown, typed
-from sousa_bench.analysis.flatten import BOOLEANS, EVALUATED, clean
+from sousa_bench.analysis.flatten import BOOLEANS
 from sousa_bench.analysis.read import read_files
 from sousa_bench.analysis.stats.folds import FOLD, fill_folds
+from sousa_bench.results.result import EVALUATED, clean
 from sousa_bench.results.scan import NothingYetError, Planned, scan
 
 FIXED_COLUMNS = (

@@ -15,13 +15,13 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from sousa_bench.analysis.flatten import EVALUATED
 from sousa_bench.analysis.stats.intervals import LEVEL, accuracy_interval, why_no_interval
 from sousa_bench.config.identity import IRRELEVANT
 from sousa_bench.errors import UserError
 from sousa_bench.results.finished import FinishedRun
 from sousa_bench.results.result import (
     EFFICIENCY_KEYS,
+    EVALUATED,
     METRIC_KEYS,
     PREDICTIONS_FILE,
     RESULT_FILE,

@@ -12,14 +12,13 @@ import pandas as pd
 
 from sousa_bench.analysis.columns import lower_is_better
 from sousa_bench.analysis.factors import cohort_words
-from sousa_bench.analysis.flatten import EVALUATED
 from sousa_bench.analysis.study import Study, compare
 from sousa_bench.analysis.table import collect
 from sousa_bench.config.init_from import KEY
 from sousa_bench.config.overrides import quoted, split
 from sousa_bench.errors import UserError
 from sousa_bench.peft.options import is_adalora, trains_all
-from sousa_bench.results.result import ADAPTER_FOLDER
+from sousa_bench.results.result import ADAPTER_FOLDER, EVALUATED
 from sousa_bench.sweep.combination_list import in_quotes, listed
 
 SEEDS = 3

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sousa_bench.analysis.flatten import EVALUATED
 from sousa_bench.errors import UserError
-from sousa_bench.results.result import ADAPTER_FOLDER, RESULT_FILE, ResultError, read_result
+from sousa_bench.results.result import ADAPTER_FOLDER, EVALUATED, RESULT_FILE, ResultError, read_result
 from sousa_bench.results.scan import scan
 
 SELECTION = "val_acc"

@@ -7,9 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from sousa_bench.results.process import alive
+from sousa_bench.results.process import true_status
 from sousa_bench.results.result import RESULT_FILE, ResultError, read_result
 
 ROOTS = ("multirun", "outputs")
@@ -62,12 +61,6 @@ class Results:
         """Results of one fingerprint, those below ``prefer`` first, newest first."""
         found = sorted(self._by_fingerprint.get(digest, []), key=lambda known: known.timestamp, reverse=True)
         return sorted(found, key=lambda known: prefer not in known.folder.parents)
-
-
-def true_status(result: dict[str, Any], folder: Path) -> str:
-    """The recorded status, or ``dead`` when the process that should be running it is gone."""
-    status = str(result["status"])
-    return "dead" if status == "running" and not alive(result.get("process"), folder) else status
 
 
 def result_folders(root: Path) -> Iterator[Path]:

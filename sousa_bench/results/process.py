@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sousa_bench.results.result import read_progress
+from sousa_bench.results.result import DEAD, read_progress
 
 START_TOLERANCE = 2.5  # seconds; psutil derives a start time from the boot time, which the clock's corrections move
 SILENT_AFTER = 900.0  # seconds without progress after which a process on another machine counts as gone
@@ -50,14 +50,27 @@ def start_time(pid: int) -> float | None:
         return None
 
 
-def alive(process: Mapping[str, Any] | None, folder: Path | None = None) -> bool:
-    """Whether the process that a result names still does its run.
+def true_status(result: Mapping[str, Any], folder: Path) -> str:
+    """The recorded status of the run in ``folder``, or ``dead`` when the process that should be running it is gone."""
+    status = str(result["status"])
+    return DEAD if status == "running" and not alive(result.get("process"), folder) else status
+
+
+def alive(process: Any, folder: Path | None = None) -> bool:
+    """Whether the process that a result or a manifest names still does its run; False where it names none in earnest.
 
     On this machine the pid and its start time decide. Where the run is a Slurm job, Slurm is asked: one that was
     requeued has no process for a while. Else, on another machine, a progress file in ``folder`` that moved within the
     last quarter of an hour counts as life.
     """
-    if not process or not process.get("pid"):
+    try:
+        return isinstance(process, Mapping) and _alive(process, folder)
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+def _alive(process: Mapping[str, Any], folder: Path | None) -> bool:
+    if not process.get("pid"):
         return False
     here = process.get("host") == socket.gethostname()
     if here and _lives(int(process["pid"]), process.get("start_time")):

@@ -30,6 +30,9 @@ ADAPTER_FOLDER = "adapter"
 CHECKPOINT_FOLDER = "checkpoints"
 
 STATUSES = ("running", "completed", "failed", "timeout", "interrupted")
+DEAD = "dead"  # how readers name a run that was recorded as running by a process that is gone
+NOT_COMPLETED = ("failed", "timeout", "interrupted", DEAD)
+EVALUATED = "evaluated_run"  # the key under which an evaluation names the finished run that it evaluates
 PHASES = ("data", "weights", "peft", "fit", "test")
 
 CONFIG_KEYS = ("model", "strategy", "augmentation", "data", "max_epochs", "seed")
@@ -70,6 +73,14 @@ def finite(value: Any) -> Any:
     if hasattr(value, "item") and not isinstance(value, (str, bytes)):
         return finite(value.item())
     return value
+
+
+def clean(text: str) -> str:
+    """Drop control characters (terminal escapes among them) and lone surrogates, which no UTF-8 file can hold."""
+    if text.isascii() and text.isprintable():
+        return text
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    return "".join(char if char.isprintable() or char == "\n" else " " for char in text)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

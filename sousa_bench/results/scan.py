@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sousa_bench.analysis.flatten import clean, lives
 from sousa_bench.errors import UserError
-from sousa_bench.results.result import PROGRESS_FILE, RESULT_FILE, read_json
+from sousa_bench.results.process import alive
+from sousa_bench.results.result import PROGRESS_FILE, RESULT_FILE, clean, read_json
 
 MANIFEST_FILE = "sweep.json"
 MAX_MANIFEST_BYTES = 64 * 1024 * 1024
@@ -52,7 +52,7 @@ class Planned:
 
     def may_start(self) -> bool:
         """Whether a living process may still start it; a manifest that names none is taken for one that goes on."""
-        return self.processes is None or any(lives(process, self.result.parent) for process in self.processes)
+        return self.processes is None or any(alive(process, self.result.parent) for process in self.processes)
 
 
 class NothingYetError(UserError):

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from sousa_bench.analysis.factors import weights_files
-from sousa_bench.analysis.flatten import EVALUATED
 from sousa_bench.analysis.stats.pairs import ALPHA, smallest_p
 from sousa_bench.models.weight_files import DEMONSTRATION
+from sousa_bench.results.result import EVALUATED
 
 if TYPE_CHECKING:
     from sousa_bench.analysis.study import Study

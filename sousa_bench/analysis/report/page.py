@@ -23,7 +23,6 @@ import pandas as pd
 
 from sousa_bench.analysis.columns import lower_is_better
 from sousa_bench.analysis.factors import BASE_FACTORS
-from sousa_bench.analysis.flatten import EVALUATED
 from sousa_bench.analysis.origins import origin_words
 from sousa_bench.analysis.plots import Plot
 from sousa_bench.analysis.plots.details import confusion_traces, detail_runs, f1_traces
@@ -37,6 +36,7 @@ from sousa_bench.analysis.report.sections import (
 )
 from sousa_bench.analysis.stats.folds import FOLD, fold_order
 from sousa_bench.analysis.study import Study
+from sousa_bench.results.result import EVALUATED
 
 MAX_ROWS = 2000
 MAX_LEVELS = 24

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from sousa_bench.analysis.commands import retry_command
-from sousa_bench.analysis.flatten import NOT_COMPLETED
 from sousa_bench.analysis.next_steps import next_steps
 from sousa_bench.analysis.origins import origins
 from sousa_bench.analysis.report.answer import answer
@@ -21,6 +20,7 @@ from sousa_bench.analysis.stats.augmentation_effect import augmentation_impact
 from sousa_bench.analysis.stats.comparisons import pair_of
 from sousa_bench.analysis.stats.pairs import ALPHA
 from sousa_bench.analysis.study import Study
+from sousa_bench.results.result import NOT_COMPLETED
 
 MAX_FAILURES = 200
 

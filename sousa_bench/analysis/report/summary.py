@@ -11,7 +11,6 @@ import pandas as pd
 from sousa_bench.analysis.combinations import interval_words, spread_words
 from sousa_bench.analysis.commands import retry_command
 from sousa_bench.analysis.factors import counted_rows, shown
-from sousa_bench.analysis.flatten import DEAD, NOT_COMPLETED
 from sousa_bench.analysis.next_steps import next_steps
 from sousa_bench.analysis.origins import origins
 from sousa_bench.analysis.report.answer import answer
@@ -31,6 +30,7 @@ from sousa_bench.analysis.report.notes import warned_runs
 from sousa_bench.analysis.stats.augmentation_effect import augmentation_impact
 from sousa_bench.analysis.study import Study
 from sousa_bench.analysis.table import Results
+from sousa_bench.results.result import DEAD, NOT_COMPLETED
 
 
 def summary(study: Study, top: int = 5, min_accuracy: float = 0.5) -> str:
