@@ -24,9 +24,9 @@ def main() -> None:
     arguments = parser.parse_args()
 
     started = time.perf_counter()
-    from sousa_bench.inference.listen import Listener, Windows
+    from sousa_bench.inference.listener import Listener, Windows
     from sousa_bench.inference.predictor import Predictor, device_named
-    from sousa_bench.predict.audio_files import find_files
+    from sousa_bench.predict.prediction import find_files
 
     device = device_named(arguments.device, arguments.threads)
     predictor = Predictor.open(arguments.run, device=device)

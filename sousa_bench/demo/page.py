@@ -11,9 +11,8 @@ from gradio.themes.utils.fonts import Font
 
 from sousa_bench.data.decode import BadClip
 from sousa_bench.demo.picture import Sound, drawing
-from sousa_bench.inference.answer import WORDS, Answer
-from sousa_bench.inference.listen import Listener
-from sousa_bench.predict.show import clock, share
+from sousa_bench.inference.answer import STATUS_TEXT, Answer, percent, stretch_text
+from sousa_bench.inference.listener import Listener
 
 TOP = 5
 MAX_FILE_SIZE = "500mb"
@@ -54,40 +53,35 @@ def build(listener: Listener, shared: bool = False) -> gr.Blocks:
             label = gr.Label(num_top_classes=TOP, label="Rudiment", elem_id="rudiment")
         picture = gr.HTML(elem_id="picture")
 
-        def hear(path: str | None) -> tuple[str, Any, str]:
+        def respond(path: str | None) -> tuple[str, Any, str]:
             return answer(listener, path)
 
-        audio.change(hear, audio, [word, label, picture], api_visibility="private")
+        audio.change(respond, audio, [word, label, picture], api_visibility="private")
     return page
 
 
 def answer(listener: Listener, path: str | None) -> tuple[str, dict[str, float] | None, str]:
-    """Words, probabilities of the best rudiments, picture; all empty without a recording."""
+    """Text, probabilities of the best rudiments, picture; all empty without a recording."""
     if path is None:
         return "", None, ""
     found = listener.answer(Path(path))
     chances = {str(item["name"]): float(item["probability"]) for item in found.best(TOP)}
-    return _words(found), chances or None, _picture(listener, Path(path))
+    return _text(found), chances or None, _picture(listener, Path(path))
 
 
-def _words(found: Answer) -> str:
+def _text(found: Answer) -> str:
     record = found.record(TOP)
     if found.status == "ok":
-        text = f"<strong>{html.escape(record['name'])}</strong>, {share(record['probability'])}"
+        text = f"<strong>{html.escape(record['name'])}</strong>, {percent(record['probability'])}"
     else:
-        text = f"<strong>{WORDS[found.status].capitalize()}</strong>: {html.escape(found.reason or '')}"
+        text = f"<strong>{STATUS_TEXT[found.status].capitalize()}</strong>: {html.escape(found.reason or '')}"
     lines = [f'<p data-status="{found.status}">{text}</p>']
-    lines += [
-        f"<div>{clock(part['start'])} – {clock(part['end'])}: "
-        + (WORDS["no_drum"] if part["probability"] is None else f"{part['name']}, {share(part['probability'])}")
-        + "</div>"
-        for part in record["timeline"]
-    ]
+    lines += [f"<div>{': '.join(map(html.escape, stretch_text(part)))}</div>" for part in record["timeline"]]
     return "".join(lines + [f"<div>({html.escape(note)})</div>" for note in found.notes])
 
 
 def _picture(listener: Listener, path: Path) -> str:
     try:
         return drawing(listener.predictor, Sound.read(path, listener.predictor))
-    except BadClip:  # the words say what is wrong
+    except BadClip:  # the text says what is wrong
         return ""

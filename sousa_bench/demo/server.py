@@ -47,7 +47,7 @@ def serve(
     """
     if port is not None and _taken(port):
         raise UserError(f"--port {port}: another program listens there; choose another, or leave it out")
-    from sousa_bench.inference.listen import Listener, Windows
+    from sousa_bench.inference.listener import Listener, Windows
     from sousa_bench.inference.predictor import Predictor
 
     predictor = Predictor.open(place, metric=metric, checkpoint=checkpoint)

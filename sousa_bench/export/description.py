@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 import sousa_bench
 from sousa_bench.analysis.stats.intervals import LEVEL, accuracy_interval, why_no_interval
@@ -21,7 +22,7 @@ DATA_KEYS = ("name", "source", "fingerprint", "test_fingerprint", "counts", "pla
 RUN_KEYS = ("experiment_id", "fingerprint", "git_commit", "timestamp", "command", "warnings", "lineage")
 
 
-def package_facts(predictor: Predictor, run: FinishedRun, command: str) -> dict[str, Any]:
+def package_config(predictor: Predictor, run: FinishedRun, command: str) -> dict[str, Any]:
     """All of ``config.json`` but the check.
 
     Args:
@@ -39,7 +40,7 @@ def package_facts(predictor: Predictor, run: FinishedRun, command: str) -> dict[
         "onnx": {"file": GRAPH_FILE, "opset": OPSET, "input": INPUT, "output": OUTPUT},
         "metrics": {**result["metrics"], **intervals(run)},
         "data": {key: value for key, value in (result.get("data") or {}).items() if key in DATA_KEYS},
-        "base_weights": predictor.facts["weights"],
+        "base_weights": predictor.description["weights"],
         "training": {**result["config"], "parameters": result.get("parameters")},
         "run": {key: result[key] for key in RUN_KEYS if result.get(key) is not None},
         "environment": {key: value for key, value in (result.get("environment") or {}).items() if key != "hostname"},
@@ -49,7 +50,7 @@ def package_facts(predictor: Predictor, run: FinishedRun, command: str) -> dict[
 
 def model_node(predictor: Predictor) -> dict[str, Any]:
     """The model's config, from which an empty model of the same shape is built: its variant said, no base weights."""
-    node = dict(predictor.facts["model"])
+    node = dict(predictor.description["model"])
     variant = predictor.model.variant
     numbers = {variant: dict(node["variants"][variant])}
     return {**node, "variant": variant, "variants": numbers, "weights": "random", "checkpoint": None}
@@ -78,18 +79,15 @@ def intervals(run: FinishedRun) -> dict[str, Any]:
         return {}
     table = pd.read_parquet(file)
     known = "player" in table and bool(table["player"].notna().all())
-    facts: dict[str, Any] = {"test_clips": len(table)}
-    if not known:
-        return {**facts, "no_interval": why_no_interval(0, known=False)}
-    players = table.groupby("player").size().to_numpy().astype(np.float64)
-    facts["test_players"] = len(players)
-    if reason := why_no_interval(len(players)):
-        return {**facts, "no_interval": reason}
+    clips: NDArray[np.float64] = table.groupby("player").size().to_numpy(np.float64) if known else np.zeros(0)
+    made: dict[str, Any] = {"test_clips": len(table), **({"test_players": len(clips)} if known else {})}
+    if reason := why_no_interval(len(clips), known=known):
+        return {**made, "no_interval": reason}
     for name, right in {"test_acc": 1, "test_top5_acc": 5}.items():
         totals = _right(table, right).groupby(table["player"]).sum().to_numpy(np.float64)
-        found = accuracy_interval(totals[None], players)
-        facts[f"{name}_interval"] = [round(float(found.low[0]), 6), round(float(found.high[0]), 6)]
-    return {**facts, "interval_level": LEVEL}
+        found = accuracy_interval(totals[None], clips)
+        made[f"{name}_interval"] = [round(float(found.low[0]), 6), round(float(found.high[0]), 6)]
+    return {**made, "interval_level": LEVEL}
 
 
 def _right(table: pd.DataFrame, top: int) -> pd.Series:
@@ -98,9 +96,9 @@ def _right(table: pd.DataFrame, top: int) -> pd.Series:
     return pd.Series((best == table["label"].to_numpy()[:, None]).any(axis=1), index=table.index)
 
 
-def licence(facts: Mapping[str, Any]) -> str:
+def licence(config: Mapping[str, Any]) -> str:
     """The base weights' licence in words."""
-    weights = facts["base_weights"]
+    weights = config["base_weights"]
     if weights["kind"] == "random":
         return "none: the base weights were random"
     return weights["license"] or f"not known: ask whoever gave the file {weights['origin']}"

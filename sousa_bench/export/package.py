@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from sousa_bench.errors import UserError
-from sousa_bench.export.description import GRAPH_FILE, package_facts
+from sousa_bench.export.description import GRAPH_FILE, package_config
 from sousa_bench.export.model_card import model_card
 from sousa_bench.export.onnx_graph import Grid, waveform_graph
 from sousa_bench.export.verification import check
@@ -101,7 +101,7 @@ def merged_model(predictor: Predictor) -> AudioModel:
     try:
         backbone = merged(predictor.model.backbone)
     except NotImplementedError as error:
-        method = predictor.facts["peft"]["name"]
+        method = predictor.description["peft"]["name"]
         raise ExportError(
             f"{predictor.place}: peft={method} can't be merged into the weights; export a run of another method"
         ) from error
@@ -112,7 +112,7 @@ def merged_model(predictor: Predictor) -> AudioModel:
 
 def _fill(draft: Path, predictor: Predictor, model: AudioModel, command: str, say: Callable[[str], None]) -> None:
     assert predictor.run is not None
-    facts = package_facts(predictor, predictor.run, command)
+    config = package_config(predictor, predictor.run, command)
     state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
     save_file(state, draft / PACKAGE_WEIGHTS, metadata={"format": "pt"})
     say("writing the ONNX graph …")
@@ -124,11 +124,11 @@ def _fill(draft: Path, predictor: Predictor, model: AudioModel, command: str, sa
         "max_duration": str(predictor.max_duration),
     }
     onnx.save(waveform_graph(model, grid, said), draft / GRAPH_FILE)
-    write_json(draft / PACKAGE_FILE, facts)
+    write_json(draft / PACKAGE_FILE, config)
     say("checking it against PyTorch …")
-    facts["onnx"]["check"] = check(draft, draft / GRAPH_FILE, predictor)
-    write_json(draft / PACKAGE_FILE, facts)
-    (draft / CARD_FILE).write_text(model_card(facts), encoding="utf-8")
+    config["onnx"]["check"] = check(draft, draft / GRAPH_FILE, predictor)
+    write_json(draft / PACKAGE_FILE, config)
+    (draft / CARD_FILE).write_text(model_card(config), encoding="utf-8")
     draft.chmod(0o755)
     for file in draft.iterdir():
         file.chmod(0o644)  # safetensors writes for the owner alone

@@ -1,8 +1,9 @@
-"""What is said of one file, as a record that scripts can rely on."""
+"""What is said of one file: a record that scripts can rely on, and the timeline of a long recording."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,21 +11,36 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sousa_bench.inference.timeline import Stretch
 from sousa_bench.rudiments import DISPLAY, FAMILIES
 
 SCHEMA_VERSION = 1
-STATUSES = ("ok", "no_drum", "too_short", "error")
-WORDS = {"ok": "", "no_drum": "no drum", "too_short": "too short", "error": "error"}
+STATUS_TEXT = {"ok": "", "no_drum": "no drum", "too_short": "too short", "error": "error"}
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A part of a recording in which one rudiment is played.
+
+    Attributes:
+        start: Seconds.
+        end: Seconds.
+        label: Class number; None where no drum is heard.
+        probability: Mean over the stretch; None where no drum is heard.
+    """
+
+    start: float
+    end: float
+    label: int | None = None
+    probability: float | None = None
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One file's.
+    """The prediction for one file, or why there is none.
 
     Attributes:
         file: As it was found.
-        status: One of ``STATUSES``: only ``ok`` has a rudiment.
+        status: A key of ``STATUS_TEXT``: only ``ok`` has a rudiment.
         reason: Why there is none; None where there is one.
         seconds: Length as far as it was read; None where nothing was.
         sample_rate: Hz of the file.
@@ -34,7 +50,7 @@ class Answer:
         labels: Class names.
         probabilities: (classes,) of the whole recording.
         stretches: The timeline, where there are several windows.
-        notes: What must be known of the file.
+        notes: What is unusual about the file.
     """
 
     file: Path | str
@@ -55,12 +71,11 @@ class Answer:
         if self.probabilities is None:
             return []
         order = np.argsort(-self.probabilities, kind="stable")[:count]
-        return [_named(self.labels[i], float(self.probabilities[i])) for i in order]
+        return [self._named(i, self.probabilities[i]) for i in order]
 
     def record(self, top: int) -> dict[str, Any]:
         """The answer as JSON: the same keys whatever the status."""
         best = self.best(top)
-        first = best[0] if best else dict.fromkeys(("rudiment", "name", "family", "probability"))
         return {
             "file": str(self.file),
             "status": self.status,
@@ -68,25 +83,91 @@ class Answer:
             "seconds": None if self.seconds is None else round(self.seconds, 3),
             "sample_rate": self.sample_rate,
             "channels": self.channels,
-            **first,
+            **(best[0] if best else self._named(None, None)),
             "top": best,
             "windows": self.windows,
             "drum_windows": self.drum_windows,
-            "timeline": [self._stretch(stretch) for stretch in self.stretches],
+            "timeline": [
+                {"start": round(part.start, 3), "end": round(part.end, 3), **self._named(part.label, part.probability)}
+                for part in self.stretches
+            ],
             "notes": list(self.notes),
         }
 
-    def _stretch(self, stretch: Stretch) -> dict[str, Any]:
-        named: dict[str, Any] = dict.fromkeys(("rudiment", "name", "family", "probability"))
-        if stretch.label is not None and stretch.probability is not None:
-            named = _named(self.labels[stretch.label], stretch.probability)
-        return {"start": round(stretch.start, 3), "end": round(stretch.end, 3), **named}
+    def _named(self, label: int | None, probability: float | None) -> dict[str, Any]:
+        if label is None or probability is None:
+            return dict.fromkeys(("rudiment", "name", "family", "probability"))
+        name = self.labels[label]
+        return {
+            "rudiment": name,
+            "name": DISPLAY.get(name, name),
+            "family": FAMILIES.get(name),
+            "probability": float(f"{probability:.7g}"),
+        }
 
 
-def _named(label: str, probability: float) -> dict[str, Any]:
-    return {
-        "rudiment": label,
-        "name": DISPLAY.get(label, label),
-        "family": FAMILIES.get(label),
-        "probability": float(f"{probability:.7g}"),
-    }
+def timeline(
+    starts: Sequence[float], size: float, end: float, rows: Sequence[NDArray[np.float32] | None]
+) -> list[Stretch]:
+    """Stretches that cover a recording from 0 to ``end`` without a gap.
+
+    Between two starts of windows the probabilities of all windows that cover the place are averaged. There is no drum
+    where at least half of these windows heard none: a pause then has the length that it has in the recording.
+
+    Args:
+        starts: Seconds at which each window starts, ascending.
+        size: Seconds of a window.
+        end: Seconds of the recording.
+        rows: (classes,) probabilities of each window; None where it holds no drum.
+    """
+    made: list[Stretch] = []
+    oldest = 0
+    for number, (begin, until) in enumerate(itertools.pairwise([*starts, end])):
+        middle = (begin + until) / 2
+        while starts[oldest] + size <= middle and oldest < number:
+            oldest += 1
+        piece = _average(begin, until, rows[oldest : number + 1])
+        if made and made[-1].label == piece.label:
+            made[-1] = _joined(made[-1], piece)
+        else:
+            made.append(piece)
+    return made
+
+
+def _average(start: float, end: float, rows: Sequence[NDArray[np.float32] | None]) -> Stretch:
+    drums = [row for row in rows if row is not None]
+    if 2 * len(drums) <= len(rows):
+        return Stretch(start, end)
+    mean: NDArray[np.float64] = np.stack(drums).mean(axis=0, dtype=np.float64)
+    label = int(mean.argmax())
+    return Stretch(start, end, label, float(mean[label]))
+
+
+def _joined(one: Stretch, other: Stretch) -> Stretch:
+    if one.probability is None or other.probability is None:
+        return Stretch(one.start, other.end)
+    first, second = one.end - one.start, other.end - other.start
+    probability = (one.probability * first + other.probability * second) / max(first + second, 1e-9)
+    return Stretch(one.start, other.end, one.label, probability)
+
+
+def percent(probability: float) -> str:
+    """A probability in per cent: ``91 %``, ``4.3 %``, ``< 0.1 %``."""
+    if probability < 0.001:
+        return "< 0.1 %"
+    return f"{100 * probability:.0f} %" if probability >= 0.095 else f"{100 * probability:.1f} %"
+
+
+def clock(seconds: float) -> str:
+    """A place in a recording: ``0:07.5``, ``12:00.0``, ``1:00:00.0``."""
+    minutes, tenths = divmod(round(seconds * 10), 600)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{minutes}:{tenths / 10:04.1f}"
+    return text if not hours else f"{hours}:{minutes:02}:{tenths / 10:04.1f}"
+
+
+def stretch_text(part: Mapping[str, Any]) -> tuple[str, str]:
+    """Where a stretch of a record's timeline lies, and what is played there."""
+    place = f"{clock(part['start'])} – {clock(part['end'])}"
+    probability = part["probability"]
+    return place, STATUS_TEXT["no_drum"] if probability is None else f"{part['name']} {percent(probability)}"

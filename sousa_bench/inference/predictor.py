@@ -45,7 +45,7 @@ class Predictor:
         max_duration: Seconds of a clip that the model was trained on.
         place: The run's or the package's folder.
         run: The run, unless this is a package.
-        facts: What a package's file says, or the checkpoint's description.
+        description: What a package's file says, or the checkpoint's description.
         batch_size: Most clips of one forward pass.
         precision: ``32-true``, or ``bf16-mixed`` for the numbers of a run that was tested so.
     """
@@ -56,7 +56,7 @@ class Predictor:
     max_duration: float
     place: Path
     run: FinishedRun | None
-    facts: Mapping[str, Any]
+    description: Mapping[str, Any]
     batch_size: int = 16
     precision: str = "32-true"
 
@@ -87,14 +87,14 @@ class Predictor:
             max_duration=float(data.get("max_duration", MAX_DURATION)),
             place=run.folder,
             run=run,
-            facts=description,
+            description=description,
         )
 
     @classmethod
     def _open_package(cls, place: Path, device: str) -> Predictor:
-        facts = read_package(place)
-        node = {**facts["model"], "weights": "random", "checkpoint": None}
-        model = instantiate(OmegaConf.create(node), num_classes=len(facts["labels"]), _convert_="all")
+        content = read_package(place)
+        node = {**content["model"], "weights": "random", "checkpoint": None}
+        model = instantiate(OmegaConf.create(node), num_classes=len(content["labels"]), _convert_="all")
         try:
             state = load_file(place / PACKAGE_WEIGHTS)
             model.load_state_dict(state)
@@ -102,12 +102,12 @@ class Predictor:
             raise UserError(f"{place / PACKAGE_WEIGHTS}: doesn't fit {PACKAGE_FILE}, or is damaged: {error}") from error
         return cls(
             model=model.eval().to(device),
-            labels=list(facts["labels"]),
-            quantum=float(facts["preprocessing"]["quantum"]),
-            max_duration=float(facts["preprocessing"]["max_duration"]),
+            labels=list(content["labels"]),
+            quantum=float(content["preprocessing"]["quantum"]),
+            max_duration=float(content["preprocessing"]["max_duration"]),
             place=place.resolve(),
             run=None,
-            facts=facts,
+            description=content,
         )
 
     @property
@@ -206,14 +206,14 @@ def read_package(place: Path) -> dict[str, Any]:
         UserError: Written by a newer version, a key is missing, or it names anything but a model of ours to be built.
     """
     file = place / PACKAGE_FILE
-    facts = json.loads(file.read_text(encoding="utf-8"))
-    if not isinstance(facts[PACKAGE_KEY], int) or facts[PACKAGE_KEY] > PACKAGE_FORMAT:
-        raise UserError(f"{file}: written by a newer sousa_bench ({facts.get('sousa_bench')}); update this one")
-    missing = [key for key in ("model", "labels", "preprocessing") if key not in facts]
+    content = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(content[PACKAGE_KEY], int) or content[PACKAGE_KEY] > PACKAGE_FORMAT:
+        raise UserError(f"{file}: written by a newer sousa_bench ({content.get('sousa_bench')}); update this one")
+    missing = [key for key in ("model", "labels", "preprocessing") if key not in content]
     if missing:
         raise UserError(f"{file}: lacks {', '.join(missing)}; export the run again")
-    _assert_harmless(file, facts["model"])
-    return dict(facts)
+    _assert_harmless(file, content["model"])
+    return dict(content)
 
 
 def _assert_harmless(file: Path, node: Any) -> None:

@@ -1,27 +1,38 @@
-"""What ``python -m sousa_bench.predict`` does once its command line is read."""
+"""The files that a command line names, the model's answer for each, and the table or JSON that people read."""
 
 from __future__ import annotations
 
 import argparse
+import glob
 import itertools
 import json
+import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sousa_bench.inference.answer import SCHEMA_VERSION, Answer
-from sousa_bench.predict.audio_files import find_files
-from sousa_bench.predict.show import Names, heading, lines
+from sousa_bench.inference.answer import SCHEMA_VERSION, STATUS_TEXT, Answer, percent, stretch_text
+from sousa_bench.rudiments import DISPLAY
 
 if TYPE_CHECKING:
-    from sousa_bench.inference.listen import Listener
+    from sousa_bench.inference.listener import Listener
+
+NAME_WIDTH = 44
+RUDIMENT_WIDTH = max(map(len, DISPLAY.values()))
+MARGIN = "  "
+SUFFIXES = frozenset(
+    (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64")
+)
+"""What is taken from a folder; a file that is named itself is read whatever it is called."""
 
 
 def predict(options: argparse.Namespace) -> int:
     """Answer for every file; the exit code is 1 where one failed.
 
     Args:
-        options: See :func:`sousa_bench.predict.parser`.
+        options: The command line's, see :func:`sousa_bench.predict.__main__.parser`.
 
     Raises:
         UserError: The run can't be opened, or the windows can't be.
@@ -29,13 +40,13 @@ def predict(options: argparse.Namespace) -> int:
     files, problems = find_files(options.files)
     failed = [Answer(word, "error", reason=problem) for word, problem in problems.items()]
     if not files and not options.json:  # no model is loaded to say so
-        return _print_table(iter(failed), Names(None, 0), options.top)
+        return _print_table(failed, Names(None, 0), options.top)
     listener = _listener(options)
     answers = itertools.chain(failed, map(listener.answer, files))
     if options.json:
-        document, code = _document(listener, answers, options.top)
+        document = _document(listener, answers, options.top)
         print(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False))
-        return code
+        return int(any(answer["status"] == "error" for answer in document["files"]))
     names = Names.of(files)
     print(f"Model: {listener.predictor.name} ({listener.predictor.place})\n{heading(names, options.top)}", flush=True)
     return _print_table(answers, names, options.top)
@@ -43,7 +54,7 @@ def predict(options: argparse.Namespace) -> int:
 
 def _listener(options: argparse.Namespace) -> Listener:
     # Imported here: torch takes seconds, which a misspelt file name should not cost.
-    from sousa_bench.inference.listen import Listener, Windows
+    from sousa_bench.inference.listener import Listener, Windows
     from sousa_bench.inference.predictor import Predictor, device_named
 
     device = device_named(options.device, options.threads)
@@ -51,10 +62,9 @@ def _listener(options: argparse.Namespace) -> Listener:
     return Listener(predictor, Windows.of(predictor, options.window, options.hop, options.beginning))
 
 
-def _document(listener: Listener, answers: Iterable[Answer], top: int) -> tuple[dict[str, Any], int]:
-    made = list(answers)
+def _document(listener: Listener, answers: Iterable[Answer], top: int) -> dict[str, Any]:
     predictor, windows = listener.predictor, listener.windows
-    document = {
+    return {
         "schema_version": SCHEMA_VERSION,
         "model": {
             "name": predictor.name,
@@ -64,12 +74,11 @@ def _document(listener: Listener, answers: Iterable[Answer], top: int) -> tuple[
             "labels": list(predictor.labels),
         },
         "settings": {"window": windows.size, "hop": windows.hop, "beginning": windows.beginning, "top": top},
-        "files": [answer.record(top) for answer in made],
+        "files": [answer.record(top) for answer in answers],
     }
-    return document, int(any(answer.status == "error" for answer in made))
 
 
-def _print_table(answers: Iterator[Answer], names: Names, top: int) -> int:
+def _print_table(answers: Iterable[Answer], names: Names, top: int) -> int:
     code = 0
     for answer in answers:
         if answer.status == "error":
@@ -78,3 +87,89 @@ def _print_table(answers: Iterator[Answer], names: Names, top: int) -> int:
         else:
             print("\n".join(lines(answer, names, top)), flush=True)
     return code
+
+
+def find_files(words: Sequence[str]) -> tuple[list[Path], dict[str, str]]:
+    """The files that some words name, each once, in the order of the words.
+
+    Args:
+        words: Files, folders (searched to the bottom, hidden files left out), or patterns (``**`` for any depth).
+
+    Returns:
+        The files, and what is wrong with a word that names none.
+    """
+    files: dict[Path, None] = {}
+    problems: dict[str, str] = {}
+    for word in words:
+        path = Path(word)
+        if path.is_dir():
+            found = _inside(path)
+            problem = "is a folder without audio files"
+        elif path.exists() or not glob.has_magic(word):
+            found = [path] if path.exists() else []
+            problem = "is missing: there is no such file or folder"
+        else:
+            found = [Path(name) for name in sorted(glob.glob(word, recursive=True))]  # noqa: PTH207 - Path.glob takes no absolute pattern
+            found = [file for name in found for file in (_inside(name) if name.is_dir() else [name])]
+            problem = "is a pattern that no file matches"
+        if not found:
+            problems[word] = problem
+        files |= dict.fromkeys(found)
+    return list(files), problems
+
+
+def _inside(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
+@dataclass(frozen=True)
+class Names:
+    """How files are called in the table.
+
+    Attributes:
+        folder: What all of them lie in, and no line repeats; None for a single file.
+        width: Of the column.
+    """
+
+    folder: Path | None
+    width: int
+
+    @classmethod
+    def of(cls, files: Sequence[Path]) -> Names:
+        """Short names for some files."""
+        folder = Path(os.path.commonpath([file.absolute().parent for file in files])) if len(files) > 1 else None
+        width = max(len(cls(folder, 0).name(file)) for file in files)
+        return cls(folder, min(width, NAME_WIDTH))
+
+    def name(self, file: Path | str) -> str:
+        """A file's name in its line."""
+        return str(file if self.folder is None else Path(file).absolute().relative_to(self.folder))
+
+
+def heading(names: Names, top: int) -> str:
+    """The table's first line, and where the files lie."""
+    others = f"{MARGIN}then" if top > 1 else ""
+    place = "" if names.folder is None else f"Files: {names.folder}\n"
+    return f"{place}\n{'file':{names.width}}{MARGIN}{'rudiment':{RUDIMENT_WIDTH}}{MARGIN}probability{others}"
+
+
+def lines(answer: Answer, names: Names, top: int) -> list[str]:
+    """An answer's lines; of a file that failed there is none here."""
+    name, width = names.name(answer.file), names.width
+    made = [] if len(name) <= width else [name]
+    name = name if len(name) <= width else ""
+    best = answer.best(top)
+    if not best:
+        made.append(f"{name:{width}}{MARGIN}{STATUS_TEXT[answer.status]} ({answer.reason})")
+    else:
+        others = ", ".join(f"{item['name']} {percent(item['probability'])}" for item in best[1:])
+        first = f"{best[0]['name']:{RUDIMENT_WIDTH}}{MARGIN}{percent(best[0]['probability']):>11}"
+        made.append(f"{name:{width}}{MARGIN}{first}{MARGIN}{others}".rstrip())
+    made += [f"{MARGIN}{place:>21}{MARGIN}{text}" for place, text in map(stretch_text, answer.record(top)["timeline"])]
+    return made + [f"{MARGIN}({note})" for note in answer.notes]

@@ -1,0 +1,168 @@
+"""A trained model that names what is played in files."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from sousa_bench.data.decode import SHORTEST, BadClip
+from sousa_bench.errors import UserError
+from sousa_bench.inference.answer import Answer, timeline
+from sousa_bench.inference.audio import Recording, Window, windows
+from sousa_bench.inference.predictor import Predictor
+from sousa_bench.inference.strokes import has_strokes, is_silent
+
+LONG = 60.0
+"""Seconds; a longer recording shows its progress."""
+
+CUT_NOTED = 0.5
+"""Seconds; a shorter part that is cut off a clip is not mentioned."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How a recording is cut.
+
+    Attributes:
+        size: Seconds of a window.
+        hop: Seconds from one window's start to the next one's.
+        beginning: Only the first window, as the run's own test heard its clips.
+    """
+
+    size: float
+    hop: float
+    beginning: bool = False
+
+    @classmethod
+    def of(cls, predictor: Predictor, size: float | None, hop: float | None, beginning: bool = False) -> Windows:
+        """The user's choice, or the model's clip length and half of it.
+
+        Raises:
+            UserError: A size that the model was not trained on, or a hop that leaves gaps.
+        """
+        longest = predictor.max_duration
+        size = longest if size is None else size
+        if not SHORTEST <= size <= longest:
+            raise UserError(
+                f"--window {size:g}: it is from {SHORTEST:g} to {longest:g} seconds, the length of the clips that the "
+                "model was trained on"
+            )
+        hop = size / 2 if hop is None else hop
+        if not SHORTEST <= hop <= size:
+            raise UserError(
+                f"--hop {hop:g}: it is from {SHORTEST:g} seconds to the window's {size:g}, or parts were left out"
+            )
+        return cls(size, hop, beginning)
+
+    @property
+    def slack(self) -> float:
+        """Seconds by which a clip may exceed a window and still be heard as one, cut as in training."""
+        return 0.0 if self.beginning else self.hop / 2
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Files → answers.
+
+    Attributes:
+        predictor: The model.
+        windows: How recordings are cut.
+        progress: Whether long recordings show a progress line on the standard error stream.
+    """
+
+    predictor: Predictor
+    windows: Windows
+    progress: bool = True
+
+    def answer(self, path: Path) -> Answer:
+        """What is played in a file; what is wrong with it stands in the answer."""
+        recording = Recording(path, self.predictor.sample_rate)
+        starts: list[int] = []
+        rows: list[NDArray[np.float32] | None] = []
+        silent = True
+        try:
+            waiting = self._windows(recording)
+            while batch := list(itertools.islice(waiting, self.predictor.batch_size)):
+                starts += [window.start for window in batch]
+                rows += self._probabilities(batch)
+                silent = silent and all(is_silent(window.clip) for window in batch)
+        except BadClip as error:
+            rate, channels = recording.rate or None, recording.channels or None
+            return Answer(path, "error", reason=str(error), sample_rate=rate, channels=channels, notes=recording.notes)
+        return self._answer(recording, starts, rows, silent)
+
+    def _windows(self, recording: Recording) -> Iterator[Window]:
+        rate = self.predictor.sample_rate
+        size, hop, slack = (round(s * rate) for s in (self.windows.size, self.windows.hop, self.windows.slack))
+        found = windows(self._with_progress(recording), size, hop, slack)
+        return itertools.islice(found, 1 if self.windows.beginning else None)
+
+    def _with_progress(self, recording: Recording) -> Iterator[NDArray[np.int16]]:
+        """The blocks of a recording; a long one, or one of unknown length, shows how far it is."""
+        blocks = recording.blocks()
+        first = list(itertools.islice(blocks, 1))  # the length is known once the file is open
+        length = math.inf if recording.expected is None else recording.expected
+        with tqdm(
+            total=None if recording.expected is None else round(recording.expected),
+            desc=recording.path.name[:40],
+            unit=" s",
+            leave=False,
+            mininterval=0.5 if sys.stderr.isatty() else 10.0,
+            file=sys.stderr,
+            disable=not self.progress or self.windows.beginning or length <= LONG,
+        ) as bar:
+            for block in itertools.chain(first, blocks):
+                yield block
+                bar.update(int(recording.seconds) - bar.n)
+
+    def _probabilities(self, batch: Sequence[Window]) -> list[NDArray[np.float32] | None]:
+        """(classes,) of each window; None where no drum is struck, which the model is not asked about."""
+        rate = self.predictor.sample_rate
+        played = [len(w.clip) >= round(SHORTEST * rate) and has_strokes(w.clip, rate) for w in batch]
+        found = self.predictor.probabilities([w.clip for w, yes in zip(batch, played, strict=True) if yes])
+        if not np.isfinite(found).all():
+            raise BadClip("makes the model answer with numbers that are not finite: the run's weights are damaged")
+        rows = iter(found)
+        return [next(rows) if yes else None for yes in played]
+
+    def _answer(
+        self, recording: Recording, starts: list[int], rows: list[NDArray[np.float32] | None], silent: bool
+    ) -> Answer:
+        seconds = recording.seconds
+        if self.windows.beginning and recording.expected is not None:
+            seconds = recording.expected  # the rest was not read
+        drums = [row for row in rows if row is not None]
+        notes = list(recording.notes)
+        if len(rows) == 1 and seconds >= self.windows.size + CUT_NOTED:
+            notes.append(f"the first {self.windows.size:g} s of {seconds:.1f} were heard, as in training")
+        answer = Answer(
+            recording.path,
+            "ok",
+            labels=self.predictor.labels,
+            seconds=seconds,
+            sample_rate=recording.rate,
+            channels=recording.channels,
+            windows=len(rows),
+            drum_windows=len(drums),
+            notes=notes,
+        )
+        if seconds < SHORTEST:
+            reason = f"{seconds * 1000:.3g} ms, and the least is {SHORTEST * 1000:g} ms"
+            return replace(answer, status="too_short", reason=reason)
+        if not drums:
+            reason = "silence" if silent else "a steady sound, in which nothing is struck"
+            return replace(answer, status="no_drum", reason=reason)
+        places = [start / self.predictor.sample_rate for start in starts]
+        return replace(
+            answer,
+            probabilities=np.mean(drums, axis=0, dtype=np.float64),
+            stretches=timeline(places, self.windows.size, seconds, rows) if len(places) > 1 else (),
+        )
