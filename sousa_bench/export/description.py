@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 import sousa_bench
 from sousa_bench.analysis.stats.intervals import LEVEL, accuracy_interval, why_no_interval
@@ -79,7 +78,7 @@ def intervals(run: FinishedRun) -> dict[str, Any]:
         return {}
     table = pd.read_parquet(file)
     known = "player" in table and bool(table["player"].notna().all())
-    clips: NDArray[np.float64] = table.groupby("player").size().to_numpy(np.float64) if known else np.zeros(0)
+    clips = np.asarray(table.groupby("player").size() if known else [], dtype=np.float64)
     made: dict[str, Any] = {"test_clips": len(table), **({"test_players": len(clips)} if known else {})}
     if reason := why_no_interval(len(clips), known=known):
         return {**made, "no_interval": reason}
