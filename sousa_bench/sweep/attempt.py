@@ -19,7 +19,7 @@ from sousa_bench.results.result import CHECKPOINT_FOLDER, ERROR_FILE, Recorder
 from sousa_bench.sweep import record
 from sousa_bench.sweep.job import Job
 
-Function = Callable[[DictConfig, Path], dict[str, Any]]
+Function = Callable[[DictConfig, Path, Recorder], dict[str, Any]]
 
 current: Attempt | None = None
 """The attempt that this process makes; None in a process that only supervises."""
@@ -67,15 +67,15 @@ class Attempt:
             Exception: Whatever the run raised, after it was noted.
         """
         self.begin()
-        Recorder.listeners.append(self._watch)
+        recorder = Recorder(self.job.folder, quiet=self.job.rank > 0, listener=self._watch)
         try:
-            self._blocks = self._function(config, self.job.folder)
+            self._blocks = self._function(config, self.job.folder, recorder)
             self.status = "completed"
         except BaseException as error:
             self.note(error)
             raise
         finally:
-            Recorder.listeners.remove(self._watch)
+            recorder.listener = None
         return (self._blocks.get("metrics") or {}).get("val_acc")
 
     def note(self, error: BaseException) -> None:
