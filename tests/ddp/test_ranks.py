@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,14 +11,14 @@ import pytest
 from sousa_bench.sweep.ranks import verdict
 from sousa_bench.sweep.resources import slots
 from sousa_bench.sweep.watch import Exit
-from tests.sweep.running import ROOT, Command, interrupt, running, until
+from tests.sweep.running import Command, interrupt, running, until
 
 TRIO = ["-m", "sweep=s", "seed=1,2,3", "+trainer.devices=2"]
 
 
 @pytest.fixture
 def command(tmp_path: Path) -> Command:
-    return Command(tmp_path, [sys.executable, str(ROOT / "tests" / "ddp" / "app.py")])
+    return Command(tmp_path)
 
 
 def variables(folder: Path, rank: int) -> dict[str, str]:
@@ -57,7 +56,7 @@ def test_a_single_run(command: Command) -> None:
 )
 def test_a_rank_that_dies_takes_the_others_down(command: Command, fault: str, words: str, cause: str) -> None:
     slow = ["task.steps=400", "task.seconds=0.05"]  # the first rank would go on for 20 seconds
-    command(*TRIO[:2], "seed=2", "+trainer.devices=2", f"task.fault={fault}", "+task.rank=1", *slow, code=1)
+    command(*TRIO[:2], "seed=2", "+trainer.devices=2", f"task.fault={fault}", "task.rank=1", *slow, code=1)
     result = command.results()[2]
     assert result["status"] == "failed"
     assert words in result["error"]
@@ -69,7 +68,7 @@ def test_a_rank_that_dies_takes_the_others_down(command: Command, fault: str, wo
 @pytest.mark.slow
 def test_the_other_runs_of_the_sweep_go_on(command: Command) -> None:
     healed = command.folder / "healed"
-    words = ["task.fault=kill", "+task.rank=1", f"task.healed={healed}", "task.steps=80", "task.seconds=0.1"]
+    words = ["task.fault=kill", "task.rank=1", f"task.healed={healed}", "task.steps=80", "task.seconds=0.1"]
     command(*TRIO, *words, code=1)
     assert command.statuses() == {1: "completed", 2: "failed", 3: "completed"}
     healed.touch()

@@ -237,8 +237,8 @@ def test_a_fork_server_that_cannot_start_again_costs_no_run_that_goes_on(command
     (tmp_path / "fickle.py").write_text("import os\nassert not os.path.exists('broken')\n")
     script = tmp_path / "app.py"
     script.write_text(
-        "import sys\nfrom tests.sweep import app\nfrom sousa_bench.sweep import command_line\n"
-        "command_line(app.job, target='tests.sweep.standin.run', modules=['fickle', 'tests.sweep.standin'])\n"
+        "import sys\nfrom tests.standin import app\nfrom sousa_bench.sweep import command_line\n"
+        "command_line(app.job, target='tests.standin.training.run', modules=['fickle', 'tests.standin.training'])\n"
     )
     command.program = ["env", f"PYTHONPATH={tmp_path}:{command.environment['PYTHONPATH']}", sys.executable, str(script)]
     words = ["-m", "sweep=a", "seed=1,2,3,4", "n_jobs=2", "task.seconds=0.1", "task.steps=40"]

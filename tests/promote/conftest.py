@@ -1,19 +1,18 @@
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.analysis.synthetic import MODELS, STRATEGIES, write_sweep
 from tests.core.conftest import cache, config, folder  # noqa: F401 - real runs on a few clips
-from tests.sweep.running import ROOT, Command
+from tests.sweep.running import Command
 
 
 @pytest.fixture
 def command(tmp_path: Path) -> Command:
     """The training command with stand-ins for runs."""
-    return Command(tmp_path, [sys.executable, str(ROOT / "tests" / "search" / "app.py")])
+    return Command(tmp_path)
 
 
 @pytest.fixture(scope="session")

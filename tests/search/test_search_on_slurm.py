@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,9 @@ import pytest
 
 from tests.search.test_search_command import results, states
 from tests.slurm.cluster import Cluster, a_cluster
-from tests.sweep.running import ROOT, Command, until
+from tests.sweep.running import Command, until
 
 pytestmark = pytest.mark.slurm
-APP = [sys.executable, str(ROOT / "tests" / "search" / "app.py")]
 SMALL = ("hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=0.5")
 SLURM = (
     "hydra/launcher=slurm",
@@ -36,7 +34,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture
 def command(tmp_path: Path, cluster: Cluster) -> Iterator[Command]:
-    yield Command(tmp_path, APP, OMP_NUM_THREADS="1", **cluster.environment)
+    yield Command(tmp_path, OMP_NUM_THREADS="1", **cluster.environment)
     cluster.command("scancel", "--user=root")
 
 

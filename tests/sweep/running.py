@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-APP = [sys.executable, str(ROOT / "tests" / "sweep" / "app.py")]
+APP = [sys.executable, str(ROOT / "tests" / "standin" / "app.py")]
 
 
 HASH = re.compile(r"_[0-9a-f]{8}(_\d+)?$")  # the end of a run folder's name, and of another one for the same run

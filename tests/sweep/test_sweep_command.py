@@ -226,7 +226,7 @@ def test_other_interpreters_do_where_nothing_can_be_forked(command: Command, tmp
     script = tmp_path / "spawn_app.py"
     script.write_text(
         "import runpy\nfrom sousa_bench.sweep import session\nsession.can_fork = lambda: False\n"
-        f"runpy.run_path({str(ROOT / 'tests/sweep/app.py')!r}, run_name='__main__')\n"
+        f"runpy.run_path({str(ROOT / 'tests/standin/app.py')!r}, run_name='__main__')\n"
     )
     command.program = [sys.executable, str(script)]
     output = command("-m", "sweep=a", "seed=1,2,3", "task.fault=segfault", code=1)
@@ -237,8 +237,8 @@ def test_other_interpreters_do_where_nothing_can_be_forked(command: Command, tmp
 def test_code_that_cannot_be_imported_is_one_error(command: Command, tmp_path: Path) -> None:
     script = tmp_path / "broken_app.py"
     script.write_text(
-        "import sys\nfrom tests.sweep import app\nfrom sousa_bench.sweep import command_line\n"
-        "command_line(app.job, target='tests.sweep.standin.run', modules=['tests.sweep.no_such_module'])\n"
+        "import sys\nfrom tests.standin import app\nfrom sousa_bench.sweep import command_line\n"
+        "command_line(app.job, target='tests.standin.training.run', modules=['tests.sweep.no_such_module'])\n"
     )
     command.program = [sys.executable, str(script)]
     process = command.start("-m", "sweep=a", "seed=1,2")

@@ -1,4 +1,4 @@
-"""A command like ``sousa_bench.train`` whose runs are stand-ins with a history of epochs."""
+"""A command like ``sousa_bench.train`` whose runs are stand-ins."""
 
 from __future__ import annotations
 
@@ -20,4 +20,4 @@ def job(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    command_line(job, target="tests.search.standin.run", modules=["tests.search.standin", "hydra.core.utils"])
+    command_line(job, target="tests.standin.training.run", modules=["tests.standin.training", "hydra.core.utils"])

@@ -1,18 +1,21 @@
-"""A stand-in for a training run: real processes, phases, checkpoints and results, and faults on request."""
+"""A stand-in for a training run: real processes, phases, epochs, checkpoints and results, and faults on request."""
 
 from __future__ import annotations
 
 import ctypes
 import json
+import math
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from sousa_bench.errors import Interrupted
+from sousa_bench.results import pruning
 from sousa_bench.results.result import PHASES, Recorder, write_json
 
 
@@ -27,41 +30,71 @@ class Stop:
         self.asked = True
 
 
+VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "GROUP_RANK")
+
+
 def run(cfg: DictConfig, folder: Path, recorder: Recorder) -> dict[str, Any]:
-    """Add up seed-dependent numbers, step by step, saving after each, going on where an earlier attempt stopped."""
+    """Train in appearance, saving after each step, going on where an earlier attempt stopped.
+
+    Steps add up numbers that depend on the seed; the accuracy rises, epoch by epoch, to a height that the learning
+    rate and the rank decide.
+    """
     stop = Stop()
+    if rank := int(os.environ.get("RANK", "0")):  # the stand-in keeps its state apart; a real run doesn't
+        folder = folder / f"rank{rank}"
+        recorder = replace(recorder, folder=folder, quiet=False)
+    if "RANK" in os.environ:
+        print({name: os.environ.get(name) for name in VARIABLES}, flush=True)
+    if cfg.task.rank not in (None, rank):
+        cfg.task.fault = None
     checkpoint = folder / "checkpoints" / "last.json"
-    state = json.loads(checkpoint.read_text()) if checkpoint.exists() else {"step": 0, "value": float(cfg.seed)}
+    state = {"step": 0, "value": float(cfg.seed), "history": []}
+    if checkpoint.exists():
+        state = json.loads(checkpoint.read_text())
     print(f"run of {cfg.model.name}, seed {cfg.seed}, from step {state['step']}")
     for phase in PHASES:
         with recorder.phase(phase):
             misbehave(cfg, phase, recorder)
-            if phase != "fit":
-                continue
-            print("noise\n" * (cfg.task.noise // 6), end="", flush=True)
-            while state["step"] < cfg.task.steps:
-                if stop.asked:
-                    raise Interrupted(f"stopped at step {state['step']}")
-                time.sleep(cfg.task.seconds)
-                state["value"] = (state["value"] * 1.1 + 1) % 7.3
-                state["step"] += 1
-                recorder.show(epoch=1, max_epochs=1, step=state["step"], total_steps=cfg.task.steps)
-                write_json(checkpoint, state)
+            if phase == "fit":
+                print("noise\n" * (cfg.task.noise // 6), end="", flush=True)
+                fit(cfg, recorder, state, checkpoint, stop)
     recorder.add(
-        metrics=dict.fromkeys(("val_acc", "val_f1_macro", "test_acc", "test_f1_macro"), state["value"] / 10)
-        | {"best_epoch": 1, "final_train_loss": 0.1, "final_val_loss": 0.1},
-        efficiency={
-            "total_params": 10,
-            "trainable_params": 1,
-            "param_efficiency": 0.1,
-            "training_time_seconds": 1.0,
-            "avg_epoch_time": 1.0,
-        },
+        metrics=dict.fromkeys(("val_f1_macro", "test_acc", "test_f1_macro"), state["value"] / 10)
+        | {key: state["history"][-1][key] for key in ("val_acc", "val_loss")}
+        | {"best_epoch": cfg.trainer.max_epochs, "final_train_loss": 0.1, "final_val_loss": 0.1},
+        efficiency=dict.fromkeys(
+            ("total_params", "trainable_params", "param_efficiency", "training_time_seconds", "avg_epoch_time"), 1.0
+        ),
         environment={"threads": os.environ["OMP_NUM_THREADS"], "gpus": os.environ.get("CUDA_VISIBLE_DEVICES")},
     )
     if cfg.task.fault == "empty":
         del recorder.result["metrics"]["val_acc"]
     return recorder.result
+
+
+def fit(cfg: DictConfig, recorder: Recorder, state: dict[str, Any], checkpoint: Path, stop: Stop) -> None:
+    folder, history, epochs = recorder.folder, state["history"], cfg.trainer.max_epochs
+    steps = cfg.task.steps or epochs
+    height = 0.9 - 0.2 * abs(math.log10(cfg.peft.learning_rate) + 2) - 0.01 * abs(cfg.peft.get("r", 8) - 4)
+    recorder.add(history=history)
+    while state["step"] < steps:
+        time.sleep(cfg.task.seconds)
+        if stop.asked:
+            raise Interrupted(f"stopped at step {state['step']}")
+        if cfg.task.unstable is not None and cfg.peft.learning_rate >= cfg.task.unstable:
+            raise RuntimeError("the loss became nan")
+        state["value"] = (state["value"] * 1.1 + 1) % 7.3
+        state["step"] += 1
+        before = len(history)
+        for epoch in range(before + 1, state["step"] * epochs // steps + 1):
+            history.append({"epoch": epoch, "val_acc": height * epoch / epochs, "val_loss": 1 - height})
+        write_json(checkpoint, state)
+        if len(history) > before:
+            pruning.write_history(folder, history)
+        epoch = min(len(history) + 1, epochs)
+        recorder.show(epoch=epoch, max_epochs=epochs, step=state["step"], total_steps=steps)
+        if before < len(history) < epochs and (reason := pruning.asked(folder)):
+            raise pruning.Pruned(reason)
 
 
 def misbehave(cfg: DictConfig, phase: str, recorder: Recorder) -> None:
