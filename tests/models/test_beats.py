@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import re
 from pathlib import Path
 
 import pytest
@@ -135,7 +134,7 @@ class TestCheckpoint:
         def check(key: str) -> None:
             state = official_state()
             del state[key]
-            with pytest.raises(WeightsError, match=rf"missing.*{re.escape(key)}"):
+            with pytest.raises(WeightsError, match=r"missing \(1\)"):
                 small(weights="official", checkpoint=write(tmp_path, state))
 
         check_each((key for key in official_state() if not key.startswith("predictor")), check)
