@@ -3,36 +3,144 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import logging
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
 
-from sousa_bench.data.datamodule import Clips
+from sousa_bench.data.datamodule import Clips, EvalBatches
 from sousa_bench.errors import DataError, UserError
-from sousa_bench.evaluate.confusion import CONFUSION, PER_CLASS_FILE, draw, read_back, write_table
-from sousa_bench.evaluate.evaluation_result import Evaluation, command, own_test, record
-from sousa_bench.evaluate.logits import Heard, hear
+from sousa_bench.evaluate.class_table import CONFUSION, PER_CLASS_FILE, draw, read_back, write_table
+from sousa_bench.evaluate.evaluation_result import evaluation_result
 from sousa_bench.inference.predictor import Predictor, device_named, is_package
 from sousa_bench.results.finished import FinishedRun, finished_run
-from sousa_bench.results.predictions import outcome_warnings, write_predictions
-from sousa_bench.results.result import PREDICTIONS_FILE, RESULT_FILE, write_result
+from sousa_bench.results.predictions import write_predictions
+from sousa_bench.results.result import EVALUATED, PREDICTIONS_FILE, RESULT_FILE, ResultError, read_result, write_result
+from sousa_bench.results.scan import ROOT_NAMES
 from sousa_bench.rudiments import DISPLAY, RUDIMENTS
 from sousa_bench.training import hardware
-from sousa_bench.training.overlap import met_before
 from sousa_bench.training.split_data import SplitData, data_node
 
+log = logging.getLogger("sousa_bench")
+
 UNLABELLED = "For clips without labels there is python -m sousa_bench.predict RUN FILE."
+FOLDER = Path("outputs") / "evaluate"
+LONG = 500  # clips from which on there is a progress bar
+
+
+@dataclass
+class Evaluation:
+    """A run on some clips.
+
+    Attributes:
+        run: What is evaluated.
+        data: The clips.
+        node: Their config.
+        precision: Of the forward pass.
+        accelerator: ``cpu`` or ``gpu``.
+        clips: The decoded clips, in the order of ``logits``; this and the next two are there after :meth:`infer`.
+        logits: (clips, classes) float32.
+        seconds: That the model took.
+    """
+
+    run: FinishedRun
+    data: SplitData
+    node: Mapping[str, Any]
+    precision: str
+    accelerator: str
+    clips: Clips = field(init=False)
+    logits: Tensor = field(init=False)
+    seconds: float = field(init=False)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of the run, the clips and the precision: its own, so that it is never taken for the run."""
+        parts = {
+            "evaluation": self.run.result.get("fingerprint") or self.run.name,
+            "split": self.data.split,
+            "data": self.data.fingerprint,
+            "clips": self.data.test_fingerprint,
+            "precision": self.precision,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def name(self) -> str:
+        """Of its folder: ``<run>_on_<data>_<split>_<fingerprint>``."""
+        return f"{self.run.folder.name}_on_{self.data.name}_{self.data.split}_{self.fingerprint[:8]}"
+
+    @property
+    def split_name(self) -> str:
+        """The clips, for people."""
+        return "all clips" if self.data.split == "all" else f"{self.data.split} split"
+
+    def folder(self, chosen: Path | None) -> Path:
+        """Where it is written: ``outputs/evaluate`` beside the run's own results root, unless chosen.
+
+        Raises:
+            UserError: A run's result lies there.
+        """
+        root = next((path for path in self.run.folder.parents if path.name in ROOT_NAMES), None)
+        folder = chosen or (root.parent if root else Path.cwd()) / FOLDER / self.name
+        try:
+            own = read_result(folder / RESULT_FILE) if (folder / RESULT_FILE).exists() else {EVALUATED: ""}
+        except ResultError as error:
+            raise UserError(
+                f"--output-dir {folder}: holds a file that is no result of an evaluation: {error}"
+            ) from error
+        if EVALUATED not in own:
+            raise UserError(f"--output-dir {folder}: holds the result of a run, which is not overwritten")
+        return folder
+
+    def infer(self, device: str, checkpoint: str | None) -> None:
+        """Run the model over the clips, in the batches of the run's own test.
+
+        Raises:
+            UserError: The model has other classes, or a logit is not finite.
+        """
+        predictor = Predictor.open(self.run.folder, device=device, checkpoint=checkpoint)
+        if predictor.labels != list(RUDIMENTS):
+            raise UserError(f"{self.run.folder}: its classes are not the {len(RUDIMENTS)} rudiments of this version")
+        predictor.precision = self.precision
+        predictor.batch_size = int((self.run.config.get("trainer") or {}).get("eval_batch_size") or 16)
+        predictor.quantum, predictor.max_duration = float(self.data.quantum), float(self.data.max_duration)
+        self.data.prepare((predictor.sample_rate,))
+        self.clips = Clips(self.data, self.data.split, predictor.sample_rate, predictor.quantum)
+        started = time.perf_counter()
+        self.logits = torch.zeros(len(self.clips), len(predictor.labels))
+        with tqdm(
+            total=len(self.clips),
+            unit=" clips",
+            disable=len(self.clips) < LONG,
+            leave=False,
+            mininterval=0.5 if sys.stderr.isatty() else 10.0,
+            file=sys.stderr,
+        ) as bar:
+            for batch in EvalBatches(self.clips, predictor.batch_size):
+                rows = predictor.logits([self.clips.store.read(int(i)) for i in batch.index])
+                self.logits[torch.from_numpy(batch.index)] = torch.from_numpy(rows)
+                bar.update(len(batch.index))
+        if not torch.isfinite(self.logits).all():
+            raise UserError(f"{predictor.place}: the model answers with numbers that are not finite; run it again")
+        self.seconds = time.perf_counter() - started
 
 
 def evaluate(options: argparse.Namespace, arguments: Sequence[str]) -> Path:
     """Evaluate, write and print.
 
     Args:
-        options: See :func:`sousa_bench.evaluate.parser`.
+        options: See :func:`sousa_bench.evaluate.__main__.parser`.
         arguments: The words that they were made from.
 
     Returns:
@@ -42,16 +150,21 @@ def evaluate(options: argparse.Namespace, arguments: Sequence[str]) -> Path:
         UserError: No such run or data, or a value that can't be.
     """
     logging.basicConfig(format="%(message)s")
-    logging.getLogger("sousa_bench").setLevel(logging.INFO)
+    log.setLevel(logging.INFO)
     if is_package(options.run):
         raise UserError(f"{options.run}: a package doesn't hold the run's record; give the run's folder")
     run = finished_run(options.run, options.metric)
     device = device_named(options.device, options.threads)
     evaluation = _prepare(options, run, device)
     folder = evaluation.folder(options.output_dir)
-    heard = _hear(evaluation, options, device)
-    result = _result(evaluation, heard, arguments)
-    table = _write(folder, evaluation, heard, result, images=not options.no_images)
+    evaluation.infer(device, options.checkpoint)
+    result = evaluation_result(evaluation, arguments)
+    try:
+        table = _write(folder, evaluation, result, images=not options.no_images)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: can't be written ({error.strerror or error}); choose another --output-dir"
+        ) from error
     print("\n".join(_lines(evaluation, result, table)))
     print(f"\nWritten: {folder}/ ({RESULT_FILE}, {PREDICTIONS_FILE}, {PER_CLASS_FILE}, {CONFUSION}.html)")
     return folder
@@ -69,96 +182,41 @@ def _prepare(options: argparse.Namespace, run: FinishedRun, device: str) -> Eval
         raise
     accelerator = "gpu" if device == "cuda" else "cpu"
     hardware.set_up(accelerator)
-    return Evaluation(run, data, node, _precision(options.precision, run), accelerator)
+    own_precision = (run.result.get("environment") or {}).get("precision") or "32-true"
+    precision = str(own_precision) if options.precision == "auto" else options.precision
+    return Evaluation(run, data, node, precision, accelerator)
 
 
-def _precision(wanted: str, run: FinishedRun) -> str:
-    if wanted != "auto":
-        return wanted
-    return str((run.result.get("environment") or {}).get("precision") or "32-true")
-
-
-def _hear(evaluation: Evaluation, options: argparse.Namespace, device: str) -> Heard:
-    predictor = Predictor.open(evaluation.run.folder, device=device, checkpoint=options.checkpoint)
-    if predictor.labels != list(RUDIMENTS):
-        raise UserError(f"{evaluation.run.folder}: its classes are not the {len(RUDIMENTS)} rudiments of this version")
-    predictor.precision = evaluation.precision
-    predictor.batch_size = int((evaluation.run.config.get("trainer") or {}).get("eval_batch_size") or 16)
-    data = evaluation.data
-    predictor.quantum, predictor.max_duration = float(data.quantum), float(data.max_duration)
-    data.prepare((predictor.sample_rate,))
-    return hear(predictor, Clips(data, data.split, predictor.sample_rate, predictor.quantum))
-
-
-def _result(evaluation: Evaluation, heard: Heard, arguments: Sequence[str]) -> dict[str, Any]:
-    table, labels = heard.clips.table, heard.clips.labels
-    result = record(evaluation, table, heard.logits, labels, heard.seconds)
-    compared = own_test(evaluation, table, heard.logits.argmax(dim=1).numpy())
-    met, told = met_before(evaluation.run, evaluation.data)
-    result["evaluation"] |= {"own_test": compared, "met_before": met}
-    result["command"] = command(arguments)
-    kind = (evaluation.run.result.get("weights") or {}).get("kind")
-    chance = outcome_warnings(
-        heard.logits.numpy(), labels.numpy(), RUDIMENTS, partial=False, random_weights=kind == "random"
-    )
-    result["warnings"] = [*evaluation.data.warnings, *told, *_numeric_warnings(evaluation, compared), *chance]
-    return result
-
-
-def _numeric_warnings(evaluation: Evaluation, compared: Mapping[str, Any]) -> list[str]:
-    """Say where the numbers can't be those of the run's own test, though the clips are."""
-    theirs = evaluation.run.result.get("environment") or {}
-    then = (theirs.get("accelerator"), theirs.get("precision"))
-    now = (evaluation.accelerator, evaluation.precision)
-    if not compared["same_clips"] or then == now or None in then:
-        return []
-    changed = compared["changed"]
-    differ = "how many predictions differ can't be told" if changed is None else f"{changed} predictions differ"
-    return [
-        f"the run's own test was computed in {then[1]} on the {then[0]}, this in {now[1]} on the {now[0]}: {differ}"
-    ]
-
-
-def _write(folder: Path, evaluation: Evaluation, heard: Heard, result: dict[str, Any], images: bool) -> pd.DataFrame:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):
-            (folder / RESULT_FILE).unlink()  # an older one would vouch for the new predictions
-        write_predictions(folder / PREDICTIONS_FILE, heard.clips.table, heard.logits.numpy())
-        write_result(folder, result)
-        study = read_back(folder)
-        table = write_table(folder, study, result["per_class"])
-        problem = draw(folder, study, f"{evaluation.run.name} on {evaluation.data.name}, {_clips(evaluation)}", images)
-    except OSError as error:
-        raise UserError(
-            f"{folder}: can't be written ({error.strerror or error}); choose another --output-dir"
-        ) from error
-    if problem:
-        logging.getLogger("sousa_bench").warning(
-            problem.replace("report.html has every plot", f"{CONFUSION}.html shows the same")
-        )
+def _write(folder: Path, evaluation: Evaluation, result: dict[str, Any], images: bool) -> pd.DataFrame:
+    """Write all files; returns the table by class."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with suppress(FileNotFoundError):
+        (folder / RESULT_FILE).unlink()  # an older one would vouch for the new predictions
+    write_predictions(folder / PREDICTIONS_FILE, evaluation.clips.table, evaluation.logits.numpy())
+    write_result(folder, result)
+    study = read_back(folder)
+    table = write_table(folder, study, result["per_class"])
+    title = f"{evaluation.run.name} on {evaluation.data.name}, {evaluation.split_name}"
+    if problem := draw(folder, study, title, images):
+        log.warning(problem.replace("report.html has every plot", f"{CONFUSION}.html shows the same"))
     return table
-
-
-def _clips(evaluation: Evaluation) -> str:
-    return "all clips" if evaluation.data.split == "all" else f"{evaluation.data.split} split"
 
 
 def _lines(evaluation: Evaluation, result: Mapping[str, Any], table: pd.DataFrame) -> list[str]:
     """The metrics for people."""
-    metrics, told = result["metrics"], result["evaluation"]
-    players = told["accuracy_interval"]["players"]
+    metrics, about = result["metrics"], result["evaluation"]
+    players = about["accuracy_interval"]["players"]
     lines = [
         f"{evaluation.run.name}",
-        f"on data={evaluation.data.name}, {_clips(evaluation)}: {table['clips'].sum():,} clips of {players} players",
+        f"on data={evaluation.data.name}, {evaluation.split_name}: {table['clips'].sum():,} clips of {players} players",
         "",
-        f"  accuracy           {metrics['test_acc']:.4f}  {_interval_words(told['accuracy_interval'])}",
-        f"  top-5 accuracy     {metrics['test_top5_acc']:.4f}  {_interval_words(told['top5_interval'])}",
+        f"  accuracy           {metrics['test_acc']:.4f}  {_interval_text(about['accuracy_interval'])}",
+        f"  top-5 accuracy     {metrics['test_top5_acc']:.4f}  {_interval_text(about['top5_interval'])}",
         f"  macro F1           {metrics['test_f1_macro']:.4f}",
         f"  balanced accuracy  {metrics['test_balanced_acc']:.4f}",
         f"  loss               {metrics['test_loss']:.4f}",
         "",
-        _own_words(told["own_test"], evaluation.run.result["metrics"]["test_acc"]),
+        _own_test_text(about["own_test"], evaluation.run.result["metrics"]["test_acc"]),
     ]
     worst = table[table["taken_for_clips"] > 0].sort_values("taken_for_clips", ascending=False, kind="stable").head(5)
     if len(worst):
@@ -168,13 +226,13 @@ def _lines(evaluation: Evaluation, result: Mapping[str, Any], table: pd.DataFram
     return lines + [f"warning: {message}" for message in result["warnings"]]
 
 
-def _interval_words(found: Mapping[str, Any]) -> str:
+def _interval_text(found: Mapping[str, Any]) -> str:
     if found["low"] is None:
         return f"({found['note']})"
     return f"({found['level']:.0%} interval {found['low']:.4f} to {found['high']:.4f}, over players)".replace("%", " %")
 
 
-def _own_words(compared: Mapping[str, Any], accuracy: float) -> str:
+def _own_test_text(compared: Mapping[str, Any], accuracy: float) -> str:
     if compared["same_clips"] is None:
         return f"The run's own test gave {accuracy:.4f}; whether on these clips can't be told from what is left of it."
     if not compared["same_clips"]:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import shlex
-import subprocess
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-import sousa_bench
 from sousa_bench.config import init_from
 from sousa_bench.config.fingerprint import fingerprint, run_name
 from sousa_bench.config.overrides import split
@@ -23,6 +19,7 @@ from sousa_bench.results.known import Results
 from sousa_bench.sweep import record
 from sousa_bench.sweep.job import Job
 from sousa_bench.sweep.switches import SweepSettings
+from sousa_bench.system.commit import git_commit
 
 NOT_AGAIN = ("sweep", "force", "resume", "hydra.sweep.subdir")  # overrides that a run's own command leaves out
 
@@ -185,21 +182,6 @@ def rerun_command(overrides: Sequence[str], sweep: str | None, flags: Sequence[s
     if sweep is not None:
         words += ["-m", f"sweep={sweep}"]
     return shlex.join([*words, *kept])
-
-
-@functools.cache
-def git_commit() -> str:
-    """Commit of the package's own repository (``-dirty`` when edited), or its version where there is none."""
-    home = Path(sousa_bench.__file__).resolve().parent
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=home, capture_output=True, text=True, timeout=10, check=True)
-        return done.stdout.strip()
-
-    with suppress(OSError, subprocess.SubprocessError):
-        git("ls-files", "--error-unmatch", "__init__.py")  # not somebody's repository around a site-packages
-        return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
-    return sousa_bench.__version__
 
 
 def check_possible(candidates: Sequence[Candidate]) -> None:

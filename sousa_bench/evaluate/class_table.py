@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def write_table(folder: Path, study: Study, scores: Mapping[str, Mapping[str, An
                 "family": family,
                 "clips": scores[slug]["support"],
                 **{key: scores[slug][key] for key in ("precision", "recall", "f1")},
-                "f1_error": error if error == error else None,
+                "f1_error": error if not math.isnan(error) else None,
                 "taken_for": RUDIMENTS[most] if wrong[most] else None,
                 "taken_for_clips": int(wrong[most]),
             }
