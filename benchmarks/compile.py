@@ -25,7 +25,7 @@ def main() -> None:
     setup = Setup.of(composed(["augmentation=off", *sys.argv[1:]]))
     module, optimizer = setup.module, setup.optimizer()
     module.injection.train_mode()
-    ready = [module._training_inputs(batch) for batch in setup.batches(0)]
+    ready = [module.training_inputs(batch) for batch in setup.batches(0)]
 
     def epoch() -> float:
         setup.synchronize()

@@ -88,7 +88,7 @@ def evaluate(setup: Setup, batches: list[Inputs]) -> None:
 
 
 def _inputs(setup: Setup, batch: Batch) -> tuple[Inputs, Tensor]:
-    return setup.module._training_inputs(batch)
+    return setup.module.training_inputs(batch)
 
 
 def _evaluation(setup: Setup, split: str) -> list[Inputs]:

@@ -159,7 +159,7 @@ def ours_epoch(setup: Setup, optimizer: torch.optim.Optimizer, epoch: int) -> No
     module = setup.module
     module.injection.train_mode()
     for batch in setup.batches(epoch):
-        train_step(setup, optimizer, module._training_inputs(batch))
+        train_step(setup, optimizer, module.training_inputs(batch))
     for batch in setup.datamodule.val_dataloader():
         evaluate(setup, [module.inputs.plain("val", batch.index)])
 

@@ -111,11 +111,11 @@ def watched_run(cfg: DictConfig) -> Watch:
 
     with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
         for owner, name, cause in (
-            (classifier.Classifier, "_training_inputs", "inputs"),
+            (classifier.Classifier, "training_inputs", "inputs"),
             (inputs.ClipInputs, "plain", "inputs"),
-            (classifier.Classifier, "_split_outputs", "metrics"),
+            (classifier.Classifier, "_split_metrics", "metrics"),
             (checkpoint.KeepState, "_save", "checkpoint"),
-            (loggers.Pending, "log_metrics", "log"),
+            (loggers.BackgroundLogger, "log_metrics", "log"),
             (result.Recorder, "show", "record"),
         ):
             stack.enter_context(_timed(owner, name, cause, spent))

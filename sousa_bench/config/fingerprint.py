@@ -44,6 +44,8 @@ def outcome_config(config: DictConfig) -> dict[str, Any]:
             plain[group].pop(key, None)
     if isinstance(trainer := plain.get("trainer"), dict) and trainer.get("compile") is False:
         trainer.pop("compile")  # the runs of before there was such a key
+    if not plain.get("metrics"):
+        plain.pop("metrics", None)
     if isinstance(config.get("data"), DictConfig) and "_target_" in config.data:
         plain["data_content"] = _data_content(config.data)
     model = plain.get("model")

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from sousa_bench.config.config_errors import resolved
 from sousa_bench.errors import ConfigError
 from sousa_bench.models.weight_files import WEIGHTS, check_weights, embedded_file, embedded_missing
+from sousa_bench.results.metrics import own_metrics
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 ACCELERATORS = ("auto", "cpu", "gpu")
@@ -115,6 +116,7 @@ def check_values(config: DictConfig) -> None:
             file = embedded_file(str(model.get("name")), str(checkpoint))
             if not file.is_file():
                 raise ConfigError(embedded_missing(str(checkpoint), file))
+    own_metrics(config.get("metrics"))
     trainer = config.get("trainer")
     if isinstance(trainer, DictConfig) and trainer.get("_target_") == f"{__name__}.{TrainerSettings.__name__}":
         values = OmegaConf.to_container(trainer, resolve=True)

@@ -12,12 +12,12 @@ import pandas as pd
 
 from sousa_bench.analysis.stats.intervals import LEVEL, accuracy_interval, why_no_interval
 from sousa_bench.config.identity import IRRELEVANT
+from sousa_bench.results.metrics import per_class, split_metrics
 from sousa_bench.results.predictions import outcome_warnings
 from sousa_bench.results.result import EFFICIENCY_KEYS, EVALUATED, METRIC_KEYS, PREDICTIONS_FILE, SCHEMA_VERSION
 from sousa_bench.rudiments import RUDIMENTS
 from sousa_bench.system.commit import git_commit
 from sousa_bench.training.hardware import environment
-from sousa_bench.training.metrics import per_class, split_metrics
 from sousa_bench.training.overlap import met_before
 
 if TYPE_CHECKING:

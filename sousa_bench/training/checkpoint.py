@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,18 +16,21 @@ import torch
 from sousa_bench.errors import Interrupted
 from sousa_bench.results import pruning
 from sousa_bench.results.result import CHECKPOINT_FOLDER
+from sousa_bench.system.files import replaced
 from sousa_bench.training.classifier import Classifier
-from sousa_bench.training.distributed import any_rank, rank
+from sousa_bench.training.distributed import any_rank, rank, world_size
 
 if TYPE_CHECKING:
     from types import FrameType
 
+    from sousa_bench.config.settings import TrainerSettings
     from sousa_bench.data.datamodule import Batch
     from sousa_bench.results.result import Recorder
 
 LAST = "last.pt"
 log = logging.getLogger(__name__)
 AGREE_STEPS = 8  # on GPUs, steps between two times that the ranks of a run ask each other whether to stop
+SHOW_SECONDS = 2.0  # between two updates of the progress file within an epoch
 
 
 class Stop:
@@ -44,21 +45,18 @@ class Stop:
         self.training = False
         self.pruned: str | None = None
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """The handler of both signals."""
         if self.asked:  # Slurm signals every process of a job, and then the supervisor does
             return
         self.asked = True
         if not self.training:
             raise Interrupted(f"stopped by {signal.Signals(number).name}")
 
-    def hear_alone(self) -> None:
-        """Take SIGTERM back from Lightning, which would end the run inside a validation, and lose that epoch."""
-        signal.signal(signal.SIGTERM, self._ask)
-
     @contextmanager
     def listening(self) -> Iterator[Stop]:
         """Handle the signals inside the block; the former handlers come back after it."""
-        former = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        former = {number: signal.signal(number, self.on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield self
         finally:
@@ -85,10 +83,10 @@ class Checkpoints:
         Raises:
             OSError: The disk is full; the former checkpoint then still stands whole.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if best is not None:
-            _write(self.folder / state["best_file"], best)
-        _write(self.folder / LAST, state)
+        for name, content in ((state["best_file"], best), (LAST, state)):
+            if content is not None:
+                with replaced(self.folder / name) as draft, draft.open("wb") as file:
+                    torch.save(content, file)
         for file in self.folder.glob("best_*.pt"):
             if file.name != state["best_file"]:
                 file.unlink(missing_ok=True)
@@ -110,16 +108,16 @@ class Checkpoints:
 
 
 class KeepState(pl.Callback):
-    """Saves the run's state, keeps the best weights, stops early, and stops when asked.
+    """Saves the run's state, keeps the best weights, stops early, stops when asked, and continues a saved state.
 
     Args:
         checkpoints: Where to write.
         recorder: Shows epoch and step.
         stop: Asked by a signal.
-        minutes: Between two checkpoints within an epoch.
-        patience: Epochs without a better ``val_acc`` before training ends, or None.
-        fit_seconds: Seconds of earlier attempts.
-        told: Gives what later attempts must know of this one besides the training's state.
+        settings: Minutes between two checkpoints within an epoch; epochs without a better ``val_acc`` before
+            training ends.
+        attempt: Gives what the result of a later attempt repeats of this one.
+        state: A captured state to continue from; the module's part of it is restored already.
     """
 
     def __init__(
@@ -127,65 +125,75 @@ class KeepState(pl.Callback):
         checkpoints: Checkpoints,
         recorder: Recorder,
         stop: Stop,
-        minutes: float,
-        patience: int | None,
-        fit_seconds: float = 0.0,
-        told: Callable[[], dict[str, Any]] = dict,
+        settings: TrainerSettings,
+        attempt: Callable[[], dict[str, Any]],
+        state: dict[str, Any] | None = None,
     ) -> None:
         self.checkpoints = checkpoints
         self.recorder = recorder
         self.stop = stop
-        self.minutes = minutes
-        self.patience = patience
-        self.fit_seconds = fit_seconds
-        self.told = told
-        self._mark = time.monotonic()
-        self._saved = time.monotonic()
-        self._shown = 0.0
+        self.settings = settings
+        self.attempt = attempt
+        self.state = state
+        self.fit_seconds: float = state["fit_seconds"] if state else 0.0
+        self._counted_until = self._saved_at = time.monotonic()
+        self._shown_at = 0.0
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning counts on from the interrupted epoch."""
+        if self.state:
+            progress = trainer.fit_loop.epoch_progress.current
+            progress.completed = progress.processed = self.state["epoch"]  # type: ignore[attr-defined]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The clock of the fit starts, and requests to stop come here."""
-        self.stop.hear_alone()
-        self._mark = self._saved = time.monotonic()
+        """The optimizer exists and sits on its device, the clock of the fit starts, and requests to stop come here."""
+        if self.state:
+            trainer.optimizers[0].load_state_dict(self.state["optimizer"])
+        # Lightning has taken SIGTERM, and would end the run inside a validation, and lose that epoch.
+        signal.signal(signal.SIGTERM, self.stop.on_signal)
+        self._counted_until = self._saved_at = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Within an epoch: save when it is time or when asked to stop."""
         assert isinstance(pl_module, Classifier)
-        self._show(trainer, pl_module)
+        if time.monotonic() - self._shown_at > SHOW_SECONDS:
+            if trainer.is_global_zero:
+                self._look_for_a_request()
+            self._show(trainer, pl_module)
         if trainer.is_last_batch:
             return  # validation follows at once; the epoch's end saves
-        due = time.monotonic() - self._saved > 60 * self.minutes
+        due = time.monotonic() - self._saved_at > 60 * self.settings.checkpoint_minutes
         asked, due = self._agreed(trainer, due, batch.step)
         if asked or due:
             self._save(trainer, pl_module, (batch.epoch, batch.step + 1))
-            self._leave_if(asked)
+            self._stop_if(asked)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """At an epoch's end: new best weights, early stopping, checkpoint."""
         assert isinstance(pl_module, Classifier)
-        if trainer.sanity_checking or trainer.state.fn != "fit":
+        if trainer.state.fn != "fit":
             return
-        history = pl_module.history
-        epoch = history[-1]["epoch"]
-        best = best_epoch(history)
-        done = self.patience is not None and epoch - best >= self.patience
-        state = pl_module.injection.trainable_state() if best == epoch else None
-        self._save(trainer, pl_module, (epoch, 0), state, finished=done or epoch == trainer.max_epochs)
+        history, patience = pl_module.history, self.settings.early_stopping
+        epoch, best = history[-1]["epoch"], best_epoch(history)
+        stops_early = patience is not None and epoch - best >= patience
+        finished = stops_early or epoch == trainer.max_epochs
+        weights = pl_module.injection.trainable_state() if best == epoch else None
+        self._save(trainer, pl_module, (epoch, 0), weights, finished=finished)
         self.recorder.add(history=history)
         if trainer.is_global_zero:
             pruning.write_history(self.recorder.folder, history)
-        self._show(trainer, pl_module, force=True)
-        if not (done or epoch == trainer.max_epochs):
-            self._look_for_a_request(trainer)
-        self._leave_if(self._agreed(trainer, False)[0])
-        if done:
+            if not finished:
+                self._look_for_a_request()
+        self._show(trainer, pl_module)
+        self._stop_if(self._agreed(trainer, False)[0])
+        if stops_early:
             trainer.should_stop = True
 
     def _agreed(self, trainer: pl.Trainer, due: bool, step: int = 0) -> tuple[bool, bool]:
         """Whether to stop, and whether to save: the same on every rank, or they would wait for each other for ever."""
-        if trainer.world_size == 1:
+        if world_size() == 1:
             return self.stop.asked, due
         device = trainer.strategy.root_device
         if device.type != "cpu" and step % AGREE_STEPS:  # asking makes a GPU wait
@@ -193,12 +201,12 @@ class KeepState(pl.Callback):
         asked, due = any_rank((self.stop.asked, due), device)
         return asked, due
 
-    def _look_for_a_request(self, trainer: pl.Trainer) -> None:
+    def _look_for_a_request(self) -> None:
         """See whether a search gave this run up."""
-        if trainer.is_global_zero and (reason := pruning.asked(self.recorder.folder)) is not None:
+        if (reason := pruning.asked(self.recorder.folder)) is not None:
             self.stop.asked, self.stop.pruned = True, reason
 
-    def _leave_if(self, asked: bool) -> None:
+    def _stop_if(self, asked: bool) -> None:
         if asked and self.stop.pruned is not None:
             raise pruning.Pruned(self.stop.pruned)
         if asked:
@@ -213,29 +221,28 @@ class KeepState(pl.Callback):
         *,
         finished: bool = False,
     ) -> None:
-        now = time.monotonic()
-        self.fit_seconds += now - self._mark
-        self._mark = self._saved = now
-        state = capture(module, trainer, place)
-        state |= {"fit_seconds": self.fit_seconds, "finished": finished, "told": self.told()}
-        if trainer.is_global_zero:
-            self.checkpoints.save(state, best)
-        trainer.strategy.barrier()  # the other ranks read the files at the fit's end
+        with trainer.profiler.profile("checkpoint"):
+            now = time.monotonic()
+            self.fit_seconds += now - self._counted_until
+            self._counted_until = self._saved_at = now
+            state = capture(module, trainer, place)
+            state |= {"fit_seconds": self.fit_seconds, "finished": finished, "told": self.attempt()}
+            if trainer.is_global_zero:
+                self.checkpoints.save(state, best)
+            trainer.strategy.barrier()  # the other ranks read the files at the fit's end
 
-    def _show(self, trainer: pl.Trainer, module: Classifier, *, force: bool = False) -> None:
-        now = time.monotonic()
-        if trainer.is_global_zero and (force or now - self._shown > 2.0):
-            self._shown = now
-            if not force:
-                self._look_for_a_request(trainer)
-            self.recorder.show(
-                epoch=trainer.current_epoch + 1,
-                max_epochs=trainer.max_epochs,
-                step=module.steps_done,
-                total_steps=module.optimization.total_steps,
-                fit_seconds=self.fit_seconds + now - self._mark,
-                **({"val_acc": module.history[-1]["val_acc"]} if module.history else {}),
-            )
+    def _show(self, trainer: pl.Trainer, module: Classifier) -> None:
+        self._shown_at = time.monotonic()
+        if trainer.is_global_zero:
+            with trainer.profiler.profile("record"):
+                self.recorder.show(
+                    epoch=trainer.current_epoch + 1,
+                    max_epochs=trainer.max_epochs,
+                    step=module.steps_done,
+                    total_steps=module.optimization.total_steps,
+                    fit_seconds=self.fit_seconds + self._shown_at - self._counted_until,
+                    **({"val_acc": module.history[-1]["val_acc"]} if module.history else {}),
+                )
 
 
 def best_epoch(history: list[dict[str, Any]]) -> int:
@@ -245,28 +252,23 @@ def best_epoch(history: list[dict[str, Any]]) -> int:
 
 def capture(module: Classifier, trainer: pl.Trainer, place: tuple[int, int]) -> dict[str, Any]:
     """Everything that the rest of a run depends on, after ``place`` = (epochs, steps of the next one) are done."""
-    optimizer = trainer.optimizers[0]
-    loss, clips = module.over_processes()
+    loss, clips = module.epoch_loss()
     return {
         "epoch": place[0],
         "step": place[1],
         "steps_done": module.steps_done,
         "trainable": module.injection.trainable_state(),
         "injection": module.injection.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "optimizer": trainer.optimizers[0].state_dict(),
         "history": module.history,
-        "sums": {
-            "loss": loss,
-            "clips": clips,
-            "seconds": module.sums.seconds,
-        },
+        "sums": {"loss": loss, "clips": clips, "seconds": module.sums.seconds},
         "best_file": f"best_{best_epoch(module.history)}.pt",
         "micro_batch_size": module.micro_batch_size,
     }
 
 
 def restore(module: Classifier, state: dict[str, Any]) -> None:
-    """Put a captured state back into a freshly built module; the optimizer's part is loaded at the fit's start."""
+    """Put a captured state back into a freshly built module; :class:`KeepState` loads the optimizer's part."""
     module.injection.load_trainable_state(state["trainable"])
     module.injection.load_state_dict(state["injection"])
     module.steps_done = state["steps_done"]
@@ -275,40 +277,3 @@ def restore(module: Classifier, state: dict[str, Any]) -> None:
         module.sums.loss = torch.tensor(state["sums"]["loss"], dtype=torch.float64)
         module.sums.clips = state["sums"]["clips"]
     module.sums.seconds = state["sums"]["seconds"]
-
-
-class LoadOptimizer(pl.Callback):
-    """Puts the saved optimizer state back once Lightning has built the optimizer.
-
-    Args:
-        state: ``optimizer.state_dict()`` of the interrupted run.
-        epoch: Epochs that are done.
-    """
-
-    def __init__(self, state: dict[str, Any], epoch: int) -> None:
-        self.state = state
-        self.epoch = epoch
-
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning counts on from the interrupted epoch."""
-        progress = trainer.fit_loop.epoch_progress.current
-        progress.completed = self.epoch
-        progress.processed = self.epoch  # type: ignore[attr-defined]
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The optimizer exists and sits on its device."""
-        trainer.optimizers[0].load_state_dict(self.state)
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        with suppress(OSError):
-            Path(name).unlink()
-        raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +17,14 @@ from torch.nn.functional import log_softmax
 from sousa_bench.data.augmentation import Augmentation
 from sousa_bench.data.datamodule import Batch, Clips, FeatureMemory, SousaDataModule
 from sousa_bench.errors import UserError
-from sousa_bench.training.distributed import gathered, same_tensors, sum_gradients
+from sousa_bench.results.metrics import METRICS, Metric, split_metrics
+from sousa_bench.training.distributed import copy_from_first_rank, gathered, sum_gradients
 from sousa_bench.training.inputs import ClipInputs, Inputs
-from sousa_bench.training.metrics import split_metrics
 
 if TYPE_CHECKING:
-    from sousa_bench.models.base import AudioModel
-    from sousa_bench.peft import Injection
+    from pytorch_lightning.core.optimizer import LightningOptimizer
 
+    from sousa_bench.peft import Injection
 
 NO_LOSS = torch.zeros((), dtype=torch.float64)  # of a rank whose part of a batch is empty
 
@@ -57,13 +57,6 @@ class Optimization:
     total_steps: int
     seed: int
 
-    def way_out(self) -> str:
-        """What may help where the loss is no number."""
-        return (
-            f"lower the learning rate (trainer.learning_rate=…, now {self.learning_rate:g}; the head's "
-            f"trainer.head_learning_rate=…, now {self.head_learning_rate:g})"
-        )
-
     def factor(self, step: int) -> float:
         """Share of the peak rate at ``step`` (from 0)."""
         warmup = max(1, round(self.warmup_fraction * self.total_steps))
@@ -89,34 +82,35 @@ class Classifier(pl.LightningModule):
     effective batch, the schedule and mixup are the same whatever the memory allows.
 
     Args:
-        model: The model with its injected adapters.
-        injection: What :func:`sousa_bench.peft.inject` gave.
+        injection: The model with its adapters, as :func:`sousa_bench.peft.inject` gave it.
         datamodule: Source of clips and labels.
         augmentation: Acts on training clips alone.
         optimization: See :class:`Optimization`.
         micro_batch_size: Most clips of one forward and backward pass.
         memory: Remembered features.
+        own_metrics: Those that the config adds to the built-in ones.
     """
 
     def __init__(
         self,
-        model: AudioModel,
         injection: Injection,
         datamodule: SousaDataModule,
         augmentation: Augmentation,
         optimization: Optimization,
         micro_batch_size: int,
         memory: FeatureMemory,
+        own_metrics: Sequence[Metric] = (),
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.model = model
+        self.model = injection.model
         self.injection = injection
         self.clips: dict[str, Clips] = datamodule.clips
         self.augmentation = augmentation
         self.optimization = optimization
         self.micro_batch_size = micro_batch_size
-        self.inputs = ClipInputs(model, injection, self.clips, augmentation, memory)
+        self.own_metrics = tuple(own_metrics)
+        self.inputs = ClipInputs(injection, self.clips, augmentation, memory)
         self.steps_done = 0
         self.sums = EpochSums()
         self.history: list[dict[str, Any]] = []
@@ -129,22 +123,19 @@ class Classifier(pl.LightningModule):
         Vectors are also those that a method stores with a second dimension of one, such as IA3's factors, whose
         neutral value is 1 and not 0. The head's last layer has a peak rate of its own.
         """
+        optimization = self.optimization
         trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
         head = {id(p) for p in self.injection.head_parameters()}
         groups: dict[tuple[float, bool], list[torch.nn.Parameter]] = {}
         for p in trainable:
-            peak = self.optimization.head_learning_rate if id(p) in head else self.optimization.learning_rate
+            peak = optimization.head_learning_rate if id(p) in head else optimization.learning_rate
             groups.setdefault((peak, p.numel() == max(p.shape, default=1)), []).append(p)
         return torch.optim.AdamW(
             [
-                {
-                    "params": groups[key],
-                    "weight_decay": 0.0 if key[1] else self.optimization.weight_decay,
-                    "peak": key[0],
-                }
-                for key in sorted(groups)
+                {"params": group, "weight_decay": 0.0 if is_vector else optimization.weight_decay, "peak": peak}
+                for (peak, is_vector), group in sorted(groups.items(), key=lambda item: item[0])
             ],
-            lr=self.optimization.learning_rate,
+            lr=optimization.learning_rate,
             fused=all(p.device.type in ("cpu", "cuda") for p in trainable),
         )
 
@@ -158,121 +149,134 @@ class Classifier(pl.LightningModule):
         torch.manual_seed(_step_seed(self.optimization.seed, self.steps_done, self.global_rank))
         optimizer = self.optimizers(use_pl_optimizer=True)
         assert not isinstance(optimizer, list)
+        inputs = None
+        if len(batch.index):
+            with self.trainer.profiler.profile("inputs"):
+                inputs = self.training_inputs(batch)
+        total = self.update(optimizer, inputs, len(batch.members))
+        self.sums.loss = self.sums.loss.to(total.device) + total
+        self.sums.clips += len(batch.index)
+        self.sums.seconds += time.perf_counter() - started
+        if self.device.type == "cpu" or self.steps_done % 50 == 0:
+            self._check_training_loss(f"in epoch {batch.epoch + 1}, step {self.steps_done}")
+
+    def training_inputs(self, batch: Batch) -> tuple[Inputs, Tensor]:
+        """Inputs and smoothed soft targets (clips, classes) of a training batch."""
+        inputs, targets = self.inputs.training(batch, self.optimization.seed)
+        smoothing = self.optimization.label_smoothing
+        return inputs, targets * (1 - smoothing) + smoothing / targets.shape[1]
+
+    def update(
+        self, optimizer: torch.optim.Optimizer | LightningOptimizer, inputs: tuple[Inputs, Tensor] | None, clips: int
+    ) -> Tensor:
+        """The arithmetic of one optimizer step: forward and backward passes, clipping, new weights.
+
+        Args:
+            optimizer: As :meth:`configure_optimizers` made it.
+            inputs: See :meth:`training_inputs`; None where no clip of the batch is this process's.
+            clips: Of the batch, over all processes.
+
+        Returns:
+            The summed loss of this process's clips, a float64 scalar.
+        """
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * self.optimization.factor(self.steps_done)
-        total = self._backward(*self._training_inputs(batch), len(batch.members)) if len(batch.index) else NO_LOSS
+        total = NO_LOSS if inputs is None else self._backward(*inputs, clips)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        if self.trainer.world_size > 1:
-            sum_gradients(parameters)
+        sum_gradients(parameters)
         if self.optimization.gradient_clip is not None:
             torch.nn.utils.clip_grad_norm_(parameters, self.optimization.gradient_clip)
         optimizer.step()
         self.steps_done += 1
         self.injection.after_optimizer_step(self.steps_done)
         optimizer.zero_grad(set_to_none=True)
-        self.sums.loss = self.sums.loss.to(total.device) + total
-        self.sums.clips += len(batch.index)
-        self.sums.seconds += time.perf_counter() - started
-        if self.device.type == "cpu" or self.steps_done % 50 == 0:
-            self._check_finite(batch.epoch)
+        return total
 
-    def _backward(self, inputs: Inputs, targets: Tensor, batch: int) -> Tensor:
-        """Accumulate gradients over micro-batches; return the summed loss of this process's clips, float64."""
+    def _backward(self, inputs: Inputs, targets: Tensor, clips: int) -> Tensor:
+        """Accumulate gradients over micro-batches; the loss is a mean over the ``clips`` of all processes."""
         total = torch.zeros((), dtype=torch.float64, device=targets.device)
-        for rows in _chunks(len(inputs), self.micro_batch_size):
+        for start in range(0, len(inputs), self.micro_batch_size):
+            rows = slice(start, start + self.micro_batch_size)
             logits = inputs.logits(rows)
             losses = -(targets[rows] * log_softmax(logits.float(), dim=1)).sum(dim=1)
-            loss = losses.sum() / batch
-            if rows.start == 0 and self.global_rank == 0 and (extra := self.injection.extra_loss()) is not None:
+            loss = losses.sum() / clips
+            if start == 0 and self.global_rank == 0 and (extra := self.injection.extra_loss()) is not None:
                 loss = loss + extra
-            self.manual_backward(loss)
+            loss.backward()
             total += losses.detach().sum()
         return total
 
-    def _training_inputs(self, batch: Batch) -> tuple[Inputs, Tensor]:
-        """Inputs and smoothed soft targets (clips, classes) of a training batch."""
-        inputs, targets = self.inputs.training(batch, self.optimization.seed)
-        smoothing = self.optimization.label_smoothing
-        return inputs, targets * (1 - smoothing) + smoothing / targets.shape[1]
-
-    def _check_finite(self, epoch: int) -> None:
-        if not torch.isfinite(self.sums.loss):
-            raise NonFiniteLossError(
-                f"the training loss became {self.sums.loss.item()} in epoch {epoch + 1}, step {self.steps_done}; "
-                f"{self.optimization.way_out()}"
-            )
-
-    def _evaluate(self, batch: Batch) -> None:
-        if not len(batch.index):  # another process has one batch more
-            return
-        logits = self.inputs.plain(batch.split, batch.index).logits()
-        self._batch_outputs.append((batch.index, logits.float()))
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Keep the logits; nothing is computed until the end."""
-        self._evaluate(batch)
+        if len(batch.index):  # else another process has one batch more
+            with self.trainer.profiler.profile("inputs"):
+                inputs = self.inputs.plain(batch.split, batch.index)
+            self._batch_outputs.append((batch.index, inputs.logits().float()))
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Keep the logits; nothing is computed until the end."""
-        self._evaluate(batch)
+    test_step = validation_step
 
     def on_validation_epoch_start(self) -> None:
         """All ranks evaluate with the first one's batch statistics, where these train."""
-        if self.trainer.world_size > 1:
-            same_tensors(self.buffers())
+        copy_from_first_rank(self.buffers())
 
     def on_validation_epoch_end(self) -> None:
         """Close the epoch: its losses and metrics enter the history."""
-        metrics = self._split_outputs("val")
-        self._check_finite(self.current_epoch)
+        metrics = self._split_metrics("val")
+        epoch = self.current_epoch + 1
+        self._check_training_loss(f"in epoch {epoch}, step {self.steps_done}")
         if not math.isfinite(metrics["val_loss"]):
-            raise NonFiniteLossError(
-                f"the validation loss became {metrics['val_loss']} after epoch {self.current_epoch + 1}; "
-                f"{self.optimization.way_out()}"
-            )
-        loss, clips = self.over_processes()
-        self.history.append(
-            {
-                "epoch": self.current_epoch + 1,
-                "train_loss": loss / max(clips, 1),
-                **metrics,
-                "learning_rate": self.optimization.learning_rate * self.optimization.factor(self.steps_done - 1),
-                "train_seconds": self.sums.seconds,
-            }
-        )
+            raise self._diverged("validation", metrics["val_loss"], f"after epoch {epoch}")
+        loss, clips = self.epoch_loss()
+        entry = {
+            "epoch": epoch,
+            "train_loss": loss / max(clips, 1),
+            **metrics,
+            "learning_rate": self.optimization.learning_rate * self.optimization.factor(self.steps_done - 1),
+            "train_seconds": self.sums.seconds,
+        }
+        self.history.append(entry)
         self.sums = EpochSums()
-        for logger in self.loggers:
-            logger.log_metrics({k: v for k, v in self.history[-1].items() if k != "epoch"}, step=self.steps_done)
+        self._log({key: value for key, value in entry.items() if key != "epoch"})
 
     def on_test_epoch_end(self) -> None:
         """Compute the test metrics."""
-        self.test_metrics = self._split_outputs("test")
-        for logger in self.loggers:
-            logger.log_metrics(self.test_metrics, step=self.steps_done)
+        self.test_metrics = self._split_metrics("test")
+        self._log(self.test_metrics)
 
-    def over_processes(self) -> tuple[float, int]:
+    def epoch_loss(self) -> tuple[float, int]:
         """The epoch's summed loss and number of clips so far, over all ranks."""
-        if self.trainer.world_size == 1:
-            return self.sums.loss.item(), self.sums.clips
-        parts = gathered((self.sums.loss.item(), self.sums.clips), self.trainer.world_size)
-        return sum(part[0] for part in parts), sum(part[1] for part in parts)
+        losses, clips = zip(*gathered((self.sums.loss.item(), self.sums.clips)), strict=True)
+        return sum(losses), sum(clips)
 
-    def _split_outputs(self, split: str) -> dict[str, float]:
-        index = np.concatenate([i for i, _ in self._batch_outputs]) if self._batch_outputs else np.zeros(0, np.int64)
-        logits = torch.cat([rows for _, rows in self._batch_outputs]).cpu() if self._batch_outputs else torch.zeros(0)
-        self._batch_outputs = []
-        if self.trainer.world_size > 1:
-            parts = [p for p in gathered((index, logits), self.trainer.world_size) if len(p[0])]
-            index, logits = np.concatenate([p[0] for p in parts]), torch.cat([p[1] for p in parts])
-        order = np.argsort(index, kind="stable")
-        positions = torch.from_numpy(index[order])
-        self.outputs[split] = (positions, logits[torch.from_numpy(order)])
-        return split_metrics(split, self.outputs[split][1], self.clips[split].labels[positions])
+    def _check_training_loss(self, when: str) -> None:
+        if not torch.isfinite(self.sums.loss):
+            raise self._diverged("training", self.sums.loss.item(), when)
 
+    def _diverged(self, kind: str, loss: float, when: str) -> NonFiniteLossError:
+        optimization = self.optimization
+        return NonFiniteLossError(
+            f"the {kind} loss became {loss} {when}; lower the learning rate (trainer.learning_rate=…, now "
+            f"{optimization.learning_rate:g}; the head's trainer.head_learning_rate=…, now "
+            f"{optimization.head_learning_rate:g})"
+        )
 
-def _chunks(size: int, width: int) -> Iterator[slice]:
-    for start in range(0, size, width):
-        yield slice(start, min(start + width, size))
+    def _log(self, metrics: dict[str, float]) -> None:
+        with self.trainer.profiler.profile("log"):
+            for logger in self.loggers:
+                logger.log_metrics(metrics, step=self.steps_done)
+
+    def _split_metrics(self, split: str) -> dict[str, float]:
+        """Bring the logits of all processes into the order of the split, and judge them."""
+        with self.trainer.profiler.profile("metrics"):
+            mine = [(index, logits.cpu()) for index, logits in self._batch_outputs]
+            self._batch_outputs = []
+            batches = [batch for part in gathered(mine) for batch in part]
+            index = np.concatenate([batch[0] for batch in batches])
+            order = np.argsort(index, kind="stable")
+            positions = torch.from_numpy(index[order])
+            logits = torch.cat([batch[1] for batch in batches])[torch.from_numpy(order)]
+            self.outputs[split] = (positions, logits)
+            return split_metrics(split, logits, self.clips[split].labels[positions], (*METRICS, *self.own_metrics))
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

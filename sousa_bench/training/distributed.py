@@ -1,7 +1,8 @@
 """One training over several processes, one a device: the supervisor starts them with torchrun's variables.
 
 What a step computes is the same as in one process: each rank takes every n-th clip of the global batch, and the
-gradients are summed after the last micro-batch. A rank whose part of a batch is empty adds nothing.
+gradients are summed after the last micro-batch. A rank whose part of a batch is empty adds nothing. In a run of one
+process the functions here leave everything as it is.
 """
 
 from __future__ import annotations
@@ -22,6 +23,12 @@ from sousa_bench.errors import ConfigError
 def rank() -> int:
     """Number of this process among those of its run."""
     return int(os.environ.get("RANK", "0")) if TorchElasticEnvironment.detect() else 0
+
+
+def world_size() -> int:
+    """Processes that train together."""
+    connected = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_world_size() if connected else 1
 
 
 def cluster_environment() -> ClusterEnvironment:
@@ -57,11 +64,13 @@ class Ranks(DDPStrategy):
     def configure_ddp(self) -> None:
         """Start all ranks from the weights of the first."""
         assert isinstance(self.model, pl.LightningModule)
-        same_tensors([*self.model.parameters(), *self.model.buffers()])
+        copy_from_first_rank([*self.model.parameters(), *self.model.buffers()])
 
 
-def same_tensors(tensors: Iterable[Tensor]) -> None:
+def copy_from_first_rank(tensors: Iterable[Tensor]) -> None:
     """Give every rank the first one's values."""
+    if world_size() == 1:
+        return
     with torch.no_grad():
         for tensor in tensors:
             torch.distributed.broadcast(tensor.detach(), 0)
@@ -69,6 +78,8 @@ def same_tensors(tensors: Iterable[Tensor]) -> None:
 
 def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
     """Replace each gradient by its sum over all ranks; a parameter without one on every rank keeps none."""
+    if world_size() == 1:
+        return
     device = parameters[0].device
     parts = [torch.zeros(p.numel(), device=device) if p.grad is None else p.grad.flatten().float() for p in parameters]
     present = torch.tensor([float(p.grad is not None) for p in parameters], device=device)
@@ -87,8 +98,9 @@ def any_rank(flags: Sequence[bool], device: torch.device) -> list[bool]:
     return [bool(value) for value in values.tolist()]
 
 
-def gathered(value: Any, world_size: int) -> list[Any]:
+def gathered(value: Any) -> list[Any]:
     """The value of every rank, in their order."""
-    parts: list[Any] = [None] * world_size
-    torch.distributed.all_gather_object(parts, value)
+    parts: list[Any] = [value] * world_size()
+    if len(parts) > 1:
+        torch.distributed.all_gather_object(parts, value)
     return parts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,7 @@ from sousa_bench.training.prefix import FrozenPrefix, frozen_prefix
 if TYPE_CHECKING:
     from sousa_bench.data.augmentation import Draws
     from sousa_bench.data.datamodule import Batch, Clips, FeatureMemory
-    from sousa_bench.models.base import AudioModel, State
+    from sousa_bench.models.base import State
     from sousa_bench.peft import Injection
 
 
@@ -46,8 +47,7 @@ class ClipInputs:
     """Makes the inputs of batches.
 
     Args:
-        model: The model with its injected adapters.
-        injection: What :func:`sousa_bench.peft.inject` gave.
+        injection: The model with its adapters, as :func:`sousa_bench.peft.inject` gave it.
         clips: The splits.
         augmentation: Acts on training clips alone.
         memory: Remembered features; its limit holds for the remembered states of a frozen part too.
@@ -55,20 +55,20 @@ class ClipInputs:
 
     def __init__(
         self,
-        model: AudioModel,
         injection: Injection,
         clips: dict[str, Clips],
         augmentation: Augmentation,
         memory: FeatureMemory,
     ) -> None:
-        self.model = model
+        self.model = injection.model
         self.clips = clips
         self.augmentation = augmentation
         self.memory = memory
         self._frames_of: dict[int, int] = {}
         self._compiled: Callable[..., Tensor] | None = None
+        unremembered = partial(self.features, remember=False)  # what the frozen part makes of them is kept instead
         self.prefix: FrozenPrefix | None = frozen_prefix(
-            injection, clips, self._unremembered, self.frames, memory.limit_bytes
+            injection, clips, unremembered, self.frames, memory.limit_bytes
         )
 
     @property
@@ -77,11 +77,17 @@ class ClipInputs:
         return next(self.model.parameters()).device
 
     def plain(self, split: str, index: np.ndarray, members: np.ndarray | None = None) -> Inputs:
-        """Inputs of clips as they are; see :meth:`features`."""
+        """Inputs of clips as they are.
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+            index: (clips,) positions.
+            members: The whole batch where ``index`` is one rank's part of it: its longest clip counts.
+        """
+        frames = self._frames_of_longest(split, index if members is None else members)
         if self.prefix is not None:
-            frames = self.frames(int(self.clips[split].padded[index if members is None else members].max()))
             return Inputs(self.prefix.states(self.clips[split], index, frames), self.prefix.onward)
-        return Inputs(self.features(split, index, members), self._whole)
+        return Inputs(self.features(split, index, frames), self._whole)
 
     def training(self, batch: Batch, seed: int) -> tuple[Inputs, Tensor]:
         """Inputs and soft targets (clips, classes) of a training batch."""
@@ -98,29 +104,35 @@ class ClipInputs:
             mixed = one_hot(clips.labels[partners], len(RUDIMENTS)).to(self.device, torch.float32)
             targets = (1 - weight) * targets + weight * mixed
         else:
-            features, mask = self.features(batch.split, batch.index, batch.members)
+            frames = self._frames_of_longest(batch.split, batch.members)
+            features, mask = self.features(batch.split, batch.index, frames)
         parts = self.augmentation.on_features(features, mask, draws, self.model.frontend.pad_value)
         return Inputs(parts, self._whole), targets
 
     def features(
-        self, split: str, index: np.ndarray, members: np.ndarray | None = None
+        self, split: str, index: np.ndarray, frames: int, *, remember: bool = True
     ) -> tuple[Tensor, Tensor | None]:
         """Features (clips, frames, bins) and mask of clips as they are, from memory where it holds them.
 
-        Each clip is computed at its own place on the length grid and then padded to the longest. A batch of
-        validation or test holds clips of one place, so that what the model sees of a clip there does not depend on
-        which clips stand beside it; a training batch may hold neighbouring places, and the shorter clips then end in
-        padding.
+        Each clip is computed at its own place on the length grid and then padded. A batch of validation or test holds
+        clips of one place, so that what the model sees of a clip there does not depend on which clips stand beside it;
+        a training batch may hold neighbouring places, and the shorter clips then end in padding.
 
         Args:
             split: ``train``, ``val`` or ``test``.
             index: (clips,) positions.
-            members: The whole batch where ``index`` is one rank's part of it: its longest clip counts.
+            frames: Length to pad to, at least that of the longest.
+            remember: Whether to keep what is computed.
         """
-        frames = 0
-        if members is not None and len(members) > len(index):
-            frames = self.frames(int(self.clips[split].padded[members].max()))
-        return self._features_of(split, index, frames)
+        rows = self.memory.get(split, index)
+        if rows is None:
+            rows = self._computed_rows(split, index, remember)
+        value = self.model.frontend.pad_value
+        features = torch.stack([pad(row, (0, 0, 0, frames - len(row)), value=value) for row, _ in rows])
+        if all(mask is None for _, mask in rows):
+            return features.to(self.device), None
+        masks = [pad(mask, (0, frames - len(mask)), value=True) for _, mask in rows if mask is not None]
+        return features.to(self.device), torch.stack(masks).to(self.device)
 
     def frames(self, samples: int) -> int:
         """Feature frames of a clip of so many samples."""
@@ -138,26 +150,10 @@ class ClipInputs:
         network = self.model.backbone if self._compiled is None else self._compiled  # a module may have a length
         return network(*parts)
 
-    def _unremembered(self, split: str, index: np.ndarray, frames: int) -> tuple[Tensor, Tensor | None]:
-        """For a frozen part, whose output is remembered instead."""
-        return self._features_of(split, index, frames, keep=False)
+    def _frames_of_longest(self, split: str, index: np.ndarray) -> int:
+        return self.frames(int(self.clips[split].padded[index].max()))
 
-    def _features_of(
-        self, split: str, index: np.ndarray, frames: int, *, keep: bool = True
-    ) -> tuple[Tensor, Tensor | None]:
-        """The same, padded to at least so many frames."""
-        rows = self.memory.get(split, index)
-        if rows is None:
-            rows = self._computed_rows(split, index, keep)
-        frames = max(frames, *(len(features) for features, _ in rows))
-        value = self.model.frontend.pad_value
-        features = torch.stack([pad(row, (0, 0, 0, frames - len(row)), value=value) for row, _ in rows])
-        if all(mask is None for _, mask in rows):
-            return features.to(self.device), None
-        masks = [pad(mask, (0, frames - len(mask)), value=True) for _, mask in rows if mask is not None]
-        return features.to(self.device), torch.stack(masks).to(self.device)
-
-    def _computed_rows(self, split: str, index: np.ndarray, keep: bool) -> list[tuple[Tensor, Tensor | None]]:
+    def _computed_rows(self, split: str, index: np.ndarray, remember: bool) -> list[tuple[Tensor, Tensor | None]]:
         clips = self.clips[split]
         rows: dict[int, tuple[Tensor, Tensor | None]] = {}
         for samples in np.unique(clips.padded[index]):
@@ -165,7 +161,7 @@ class ClipInputs:
             same = index[places]
             waveform = self._floats(clips.waveform(same, int(samples)))
             features, mask = self.model.features(waveform, torch.from_numpy(clips.lengths[same]).to(self.device))
-            if keep:
+            if remember:
                 self.memory.put(split, same, features, mask)
             rows |= {int(p): (features[r], None if mask is None else mask[r]) for r, p in enumerate(places)}
         return [rows[place] for place in range(len(index))]

@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Mapping
-from concurrent.futures import Future
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 
+from sousa_bench.config.instantiate import build
 from sousa_bench.errors import ConfigError
+from sousa_bench.training import distributed
 
 
 @dataclass
@@ -34,16 +37,23 @@ class RunLogger:
             self.logger.experiment.finish(exit_code=exit_code)
 
 
-class Pending(Logger):
-    """Stands for a logger that another thread is opening: training begins meanwhile, what is logged waits.
+class BackgroundLogger(Logger):
+    """The run's logger, opened by another thread: training begins meanwhile, what is logged waits.
 
     Args:
-        opening: What will give it.
+        open_logger: Opens it. W&B takes half a second for that, most of it waiting.
     """
 
-    def __init__(self, opening: Future[RunLogger]) -> None:
+    def __init__(self, open_logger: Callable[[], RunLogger]) -> None:
         super().__init__()
-        self._opening = opening
+        pool = ThreadPoolExecutor(1, "logger")
+        self._opening = pool.submit(open_logger)
+        pool.shutdown(wait=False)
+
+    @property
+    def opened(self) -> RunLogger:
+        """The logger itself, waited for where it is not open yet."""
+        return self._opening.result()
 
     @property
     def name(self) -> str | None:
@@ -57,7 +67,7 @@ class Pending(Logger):
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log once the logger is there."""
-        if (logger := self._opening.result().logger) is not None:
+        if (logger := self.opened.logger) is not None:
             logger.log_metrics(dict(metrics), step)
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
@@ -65,8 +75,36 @@ class Pending(Logger):
 
     def finalize(self, status: str) -> None:
         """Let the logger write what it holds."""
-        if (logger := self._opening.result().logger) is not None:
+        if (logger := self.opened.logger) is not None:
             logger.finalize(status)
+
+    def close(self, exit_code: int) -> str | None:
+        """Close the log of a run that ended with ``exit_code``.
+
+        Returns:
+            Why the log of a completed run could not be closed, or None.
+        """
+        if exit_code and not self._opening.done():
+            return None  # a run that has failed does not wait until its log is open
+        try:
+            self.opened.finish(exit_code)
+        except Exception as error:  # the result is complete: what its log lacks is a warning
+            return f"the run's log could not be closed: {type(error).__name__}: {error}" if exit_code == 0 else None
+        return None
+
+
+def open_logger(cfg: DictConfig, folder: Path) -> RunLogger:
+    """The logger that ``conf/logger`` chose; the first process of a run has it, the others none."""
+    if distributed.rank() > 0:
+        return RunLogger(None)
+    make = build(cfg.logger, _partial_=True)
+    return make(
+        folder=folder,
+        group=cfg.get("sweep") or folder.parent.name,
+        name=folder.name,
+        tags=[cfg.model.name, cfg.peft.name, f"augmentation_{cfg.augmentation.name}", cfg.data.name],
+        resolved=OmegaConf.to_container(cfg, resolve=True),
+    )
 
 
 def none(folder: Path, **_: Any) -> RunLogger:

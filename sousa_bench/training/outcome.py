@@ -1,37 +1,39 @@
-"""What a run that was fitted and tested says of itself: metrics, efficiency, history, method."""
+"""What a run that was fitted and tested says of itself: the blocks of its result file."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from sousa_bench.config.settings import TrainerSettings
-from sousa_bench.peft import Injection
+from sousa_bench.results.metrics import per_class
+from sousa_bench.results.result import ADAPTER_FOLDER, PREDICTIONS_FILE
+from sousa_bench.rudiments import RUDIMENTS
 from sousa_bench.training.checkpoint import best_epoch
 from sousa_bench.training.classifier import Classifier
 
 
-def outcome(
-    module: Classifier, injection: Injection, settings: TrainerSettings, fit_seconds: float, peak_bytes: int
-) -> dict[str, Any]:
-    """Blocks of the result file that the fit and the test leave in the module and its method.
+def outcome(module: Classifier, settings: TrainerSettings, fit_seconds: float, peak_bytes: int) -> dict[str, Any]:
+    """Blocks of the result file that the fit and the test leave in the module.
 
     Args:
         module: Fitted and tested.
-        injection: The method in its model.
         settings: How it trained.
         fit_seconds: Of all attempts together.
         peak_bytes: Most memory at a time, of all attempts.
 
     Returns:
-        ``history``, ``metrics`` (validation at the best epoch, test), ``efficiency`` and ``peft``.
+        ``history``, ``metrics`` (validation at the best epoch, test), ``efficiency``, ``peft``, ``per_class``,
+        ``files``, and ``declared_metrics`` where the config adds some.
     """
-    history = module.history
+    history, injection = module.history, module.injection
     best = history[best_epoch(history) - 1]
     parameters = injection.parameters
     clips = len(module.clips["train"])
     if settings.train_batches is not None:
         clips = min(clips, settings.train_batches * settings.batch_size)
     train_seconds = sum(entry["train_seconds"] for entry in history)
+    positions, logits = module.outputs["test"]
+    declared = {metric.name: metric.as_dict() for metric in module.own_metrics}
     return {
         "history": history,
         "metrics": {
@@ -41,6 +43,7 @@ def outcome(
             "final_train_loss": history[-1]["train_loss"],
             "final_val_loss": history[-1]["val_loss"],
         },
+        **({"declared_metrics": declared} if declared else {}),
         "efficiency": {
             "total_params": parameters["total"],
             "trainable_params": parameters["trainable"],
@@ -58,4 +61,6 @@ def outcome(
             "learning_rate": module.optimization.learning_rate,
             "head_learning_rate": module.optimization.head_learning_rate,
         },
+        "files": {"predictions": PREDICTIONS_FILE, "adapter": ADAPTER_FOLDER},
+        "per_class": per_class(logits, module.clips["test"].labels[positions], RUDIMENTS),
     }

@@ -88,13 +88,10 @@ def joined(states: list[State]) -> State:
 def groups(padded: np.ndarray) -> np.ndarray:
     """(clips,) number of each clip's group: at most :data:`GROUP` clips, all of one padded length."""
     order = np.argsort(padded, kind="stable")
+    _, first, length = np.unique(padded[order], return_index=True, return_inverse=True)
+    place = np.arange(len(order)) - first[length]  # among the clips of one length
     numbers = np.zeros(len(padded), dtype=np.int64)
-    number, filled = -1, 0
-    for place, i in enumerate(order):
-        if place == 0 or padded[i] != padded[order[place - 1]] or filled == GROUP:
-            number, filled = number + 1, 0
-        numbers[i] = number
-        filled += 1
+    numbers[order] = np.cumsum(place % GROUP == 0) - 1
     return numbers
 
 

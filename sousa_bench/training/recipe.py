@@ -12,6 +12,7 @@ from sousa_bench.config.settings import TrainerSettings
 from sousa_bench.data.datamodule import FeatureMemory, SousaDataModule
 from sousa_bench.errors import ConfigError
 from sousa_bench.peft.local import is_linear_probe
+from sousa_bench.results.metrics import own_metrics
 from sousa_bench.rudiments import RUDIMENTS
 from sousa_bench.training.classifier import Classifier, Optimization
 
@@ -102,13 +103,13 @@ def build_module(
         seed=cfg.seed,
     )
     module = Classifier(
-        injection.model,
         injection,
         batches,
         build(cfg.augmentation),
         optimization,
         min(micro_batch_size or settings.batch_size, settings.batch_size),
         FeatureMemory(settings.feature_memory_mb * 2**20),
+        own_metrics(cfg.get("metrics")),
     )
     module.inputs.compile(settings.compile)
     return module

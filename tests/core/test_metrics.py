@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from sousa_bench.training.metrics import per_class, split_metrics
+from sousa_bench.results.metrics import per_class, split_metrics
 
 # Labels 0 0 1 1 2, predictions 0 1 1 1 3 of five classes; class 4 occurs nowhere.
 LABELS = torch.tensor([0, 0, 1, 1, 2])

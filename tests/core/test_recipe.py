@@ -152,7 +152,7 @@ def test_targets_are_smoothed_and_mixed(first_step):
     module, batch = first_step(
         "model=efficientat", "augmentation.mixup.probability=1", "augmentation.mixup.alpha=1", "trainer.batch_size=8"
     )
-    _, targets = module._training_inputs(batch)
+    _, targets = module.training_inputs(batch)
     clips = module.clips["train"]
     draws = module.augmentation.draw(module.optimization.seed, batch.epoch, clips.keys[batch.index])
     partners = batch.members[(draws.partner_rank * len(batch.members)).astype(int)]
@@ -165,7 +165,7 @@ def test_targets_are_smoothed_and_mixed(first_step):
 
 def test_without_augmentation_the_targets_are_smoothed_alike(first_step):
     module, batch = first_step("model=efficientat", "augmentation=off")
-    _, targets = module._training_inputs(batch)
+    _, targets = module.training_inputs(batch)
     own = targets[torch.arange(len(targets)), module.clips["train"].labels[batch.index]]
     torch.testing.assert_close(own, torch.full_like(own, 0.9 + 0.1 / 40))
     torch.testing.assert_close(targets.sum(dim=1), torch.ones(len(targets)))

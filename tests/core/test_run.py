@@ -15,6 +15,7 @@ from sousa_bench.errors import ConfigError, Interrupted
 from sousa_bench.peft import load_run_model
 from sousa_bench.results import result
 from sousa_bench.training.classifier import Classifier, NonFiniteLossError
+from sousa_bench.training.inputs import Inputs
 from sousa_bench.training.run import run
 
 
@@ -253,15 +254,13 @@ def test_an_unreadable_checkpoint_starts_afresh_and_says_so(config, folder, capl
 
 
 def test_a_validation_loss_of_nan_fails_while_the_checkpoint_stands(config, folder, monkeypatch):
-    original = Classifier._evaluate
+    original = Inputs.logits
 
-    def broken(self, batch):
-        original(self, batch)
-        if self.current_epoch == 1:
-            index, logits = self._batch_outputs[-1]
-            self._batch_outputs[-1] = (index, logits * float("nan"))
+    def broken(self, rows=slice(None)):
+        logits = original(self, rows)
+        return logits if torch.is_grad_enabled() or not (folder / "checkpoints").exists() else logits * float("nan")
 
-    monkeypatch.setattr(Classifier, "_evaluate", broken)
+    monkeypatch.setattr(Inputs, "logits", broken)
     with pytest.raises(NonFiniteLossError, match="validation loss became nan after epoch 2"):
         run(config("model=efficientat", "trainer.train_batches=1"), folder)
     assert (folder / "checkpoints" / "last.pt").exists()

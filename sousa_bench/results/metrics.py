@@ -1,0 +1,201 @@
+"""The metrics of a split: each is declared once, with its name, its label and how it is computed.
+
+Importing this module needs no torch, so that the analysis reads the same declarations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+from sousa_bench.errors import ConfigError, first_line
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+BETTER = ("higher", "lower")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model said of the clips of one split.
+
+    Attributes:
+        logits: (clips, classes) float32.
+        labels: (clips,) int64.
+    """
+
+    logits: Tensor
+    labels: Tensor
+
+    @cached_property
+    def counts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """True positives, false positives, false negatives and support: (classes,) float64 each."""
+        from torchmetrics.functional.classification import multiclass_stat_scores
+
+        classes = self.logits.shape[1]
+        predicted = self.logits.argmax(dim=1)
+        scores = multiclass_stat_scores(
+            predicted, self.labels, num_classes=classes, average=None, validate_args=False
+        ).double()
+        tp, fp, _, fn, support = scores.unbind(dim=1)
+        return tp, fp, fn, support
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """(clips, classes) float64."""
+        return self.logits.double().softmax(dim=1).numpy()
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number for a split, and how it is shown.
+
+    Attributes:
+        name: Its key in the result file, behind ``val_`` or ``test_``.
+        label: For tables and plots.
+        compute: What it is of a split.
+        better: ``higher`` or ``lower``.
+        format: Of its values.
+    """
+
+    name: str
+    label: str
+    compute: Callable[[Scores], Any]
+    better: str = "higher"
+    format: str = ".4f"
+
+    def as_dict(self) -> dict[str, str]:
+        """The declaration without the function, for the result file."""
+        return {"label": self.label, "format": self.format, "better": self.better}
+
+
+def _accuracy(scores: Scores) -> Tensor:
+    tp, _, _, support = scores.counts
+    return tp.sum() / support.sum()
+
+
+def _top5_accuracy(scores: Scores) -> Tensor:
+    top = scores.logits.topk(min(5, scores.logits.shape[1]), dim=1).indices
+    return (top == scores.labels[:, None]).any(dim=1).double().mean()
+
+
+def _macro_f1(scores: Scores) -> Tensor:
+    """Mean over the classes that occur among the labels or the predictions, as scikit-learn has it."""
+    tp, fp, fn, _ = scores.counts
+    f1 = 2 * tp / (2 * tp + fp + fn).clamp(min=1)
+    return f1[tp + fp + fn > 0].mean()
+
+
+def _balanced_accuracy(scores: Scores) -> Tensor:
+    """Mean recall over the classes that occur among the labels, as scikit-learn has it."""
+    tp, _, _, support = scores.counts
+    return (tp / support.clamp(min=1))[support > 0].mean()
+
+
+def _loss(scores: Scores) -> Tensor:
+    """Cross-entropy in nats, without label smoothing."""
+    from torch.nn.functional import cross_entropy
+
+    return cross_entropy(scores.logits.double(), scores.labels)
+
+
+METRICS = (
+    Metric("acc", "accuracy", _accuracy),
+    Metric("top5_acc", "top-5 accuracy", _top5_accuracy),
+    Metric("f1_macro", "macro F1", _macro_f1),
+    Metric("balanced_acc", "balanced accuracy", _balanced_accuracy),
+    Metric("loss", "loss", _loss, better="lower"),
+)
+"""Those that every run has."""
+
+
+def split_metrics(split: str, logits: Tensor, labels: Tensor, metrics: Sequence[Metric] = METRICS) -> dict[str, float]:
+    """All metrics of one split.
+
+    Args:
+        split: ``val`` or ``test``; every key begins with it.
+        logits: (clips, classes) float32.
+        labels: (clips,) int64.
+        metrics: Which.
+    """
+    scores = Scores(logits, labels)
+    return {f"{split}_{metric.name}": float(metric.compute(scores)) for metric in metrics}
+
+
+def per_class(logits: Tensor, labels: Tensor, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Precision, recall, F1 (None where undefined) and support of each class, by name."""
+    tp, fp, fn, support = (part.tolist() for part in Scores(logits, labels).counts)
+
+    def ratio(value: float, of: float) -> float | None:
+        return value / of if of > 0 else None
+
+    return {
+        name: {
+            "precision": ratio(tp[i], tp[i] + fp[i]),
+            "recall": ratio(tp[i], support[i]),
+            "f1": ratio(2 * tp[i], 2 * tp[i] + fp[i] + fn[i]),
+            "support": int(support[i]),
+        }
+        for i, name in enumerate(names)
+    }
+
+
+def own_metrics(nodes: Mapping[str, Any] | None) -> tuple[Metric, ...]:
+    """The metrics that a config adds: its ``metrics`` node.
+
+    Args:
+        nodes: Name → ``_target_``, a function of (probabilities (clips, classes), labels (clips,)) as NumPy arrays that
+            returns a float; ``label``, ``better`` and ``format`` as in :class:`Metric`; and any other keyword argument
+            of the function.
+
+    Raises:
+        ConfigError: A name or value can't be, or there is no such function.
+    """
+    return tuple(_own_metric(str(name), node) for name, node in (nodes or {}).items())
+
+
+def _own_metric(name: str, node: Any) -> Metric:
+    key = f"metrics.{name}"
+    if not name.isidentifier() or name in {metric.name for metric in METRICS}:
+        raise ConfigError(f"{key}: choose another name, of letters, digits and _, that no metric has yet")
+    if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
+        raise ConfigError(f"{key}: give its function as _target_, such as {{_target_: my_module.{name}}}")
+    arguments = {str(key): value for key, value in node.items()}
+    target = arguments.pop("_target_")
+    label, better, form = (arguments.pop(key, usual) for key, usual in _USUAL.items())
+    if better not in BETTER:
+        raise ConfigError(f"{key}.better={better!r} can't be: it must be one of {', '.join(BETTER)}")
+    try:
+        format(0.5, form)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{key}.format={form!r} formats no number; write it as in Python, such as .4f") from error
+    from hydra.utils import get_method  # half a second that only those pay who add a metric
+
+    try:
+        function = get_method(target)
+    except Exception as error:  # whatever the user's module raises
+        raise ConfigError(
+            f"{key}._target_={target}: no such function ({first_line(error)}); its folder must be on PYTHONPATH"
+        ) from error
+    return Metric(name, str(label or name), partial(_own_value, key, partial(function, **arguments)), better, form)
+
+
+_USUAL = {"label": None, "better": "higher", "format": ".4f"}
+
+
+def _own_value(key: str, function: Callable[..., Any], scores: Scores) -> float:
+    probabilities = scores.probabilities
+    if not math.isfinite(probabilities.sum()):  # training has diverged, which the loss reports
+        return math.nan
+    try:
+        value = float(function(probabilities, scores.labels.numpy()))
+    except Exception as error:  # whatever the user's function raises
+        raise ConfigError(f"{key}: its function failed: {type(error).__name__}: {first_line(error)}") from error
+    if not math.isfinite(value):
+        raise ConfigError(f"{key}: its function returned {value}; it must return a finite number")
+    return value
