@@ -12,10 +12,10 @@ install:  ## Install the package with its development tools, at the tested versi
 format:  ## Format the code
 	ruff format . && ruff check --fix .
 
-lint:  ## Check format, style and types
-	ruff format --check . && ruff check . && mypy
+lint:  ## Check format, style, types and the layers of imports
+	ruff format --check . && ruff check . && mypy && lint-imports
 
-test:  ## The default tests, under ten minutes on two cores
+test:  ## The default tests, under seven minutes on two cores
 	$(PYTHON) -m pytest
 
 test-all:  ## Every test that this machine can run

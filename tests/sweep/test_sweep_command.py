@@ -217,11 +217,6 @@ def test_status_shows_a_sweep(command: Command) -> None:
     assert "go on with: python -m sousa_bench.train -m" in shown
 
 
-def test_the_front_end_imports_no_torch() -> None:
-    code = "import sousa_bench.sweep, sousa_bench.status, sys; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-
-
 def test_other_interpreters_do_where_nothing_can_be_forked(command: Command, tmp_path: Path) -> None:
     script = tmp_path / "spawn_app.py"
     script.write_text(
