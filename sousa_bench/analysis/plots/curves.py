@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
 
 from sousa_bench.analysis.flatten import number
-from sousa_bench.analysis.plots.style import PALETTE, figure, safe
+from sousa_bench.analysis.plots.style import LEGEND_BELOW, PALETTE, dots, figure, safe
 from sousa_bench.analysis.study import Study
 from sousa_bench.results.result import ResultError, read_result
 
@@ -16,6 +17,11 @@ IMAGE_LIMIT = 8
 PAGE_LIMIT = 600
 MAX_EPOCHS = 2000
 FEW_EPOCHS = 10  # up to which every epoch has its tick, and none stands between two
+CURVES = (
+    ("val_acc", "validation accuracy", "", 1.0),
+    ("val_loss", "validation loss", "2", 1.0),
+    ("train_loss", "training loss", "2", 0.4),
+)  # key in the history, name, axis, opacity
 DASHES = ("solid", "dash", "dot", "dashdot")
 
 
@@ -29,70 +35,59 @@ def learning_curves(study: Study, limit: int = IMAGE_LIMIT) -> go.Figure | None:
     Returns:
         The figure, or None where no result holds a history.
     """
-    labels = study.run_labels
-    running = list(study.table.index[study.table["status"] == "running"])
-    traces: list[dict[str, Any]] = []
-    shown = 0
-    order = []
-    for row in [*study.done.index, *running]:
-        if shown >= limit:
-            break
-        history = read_history(Path(str(study.table.at[row, "path"])))
-        if not history:
-            continue
-        style = {
-            "color": PALETTE[shown % len(PALETTE)],
-            "width": 2,
-            "dash": DASHES[shown // len(PALETTE) % len(DASHES)],
-        }
-        traces += _curves(int(row), safe(labels[row]), history, style)
-        order.append(int(row))
-        shown += 1
+    running = study.table.index[study.table["status"] == "running"]
+    rows = (int(row) for row in (*study.done.index, *running))
+    read = ((row, read_history(Path(str(study.table.at[row, "path"])))) for row in rows)
+    histories = list(itertools.islice(((row, history) for row, history in read if history), limit))
+    traces = [
+        trace
+        for number, (row, history) in enumerate(histories)
+        for trace in _curves(row, safe(study.run_labels[row]), history, number)
+    ]
     if not traces:
         return None
-    longest = max(max(trace["x"]) for trace in traces)
-    ticks = {"dtick": 1} if longest <= FEW_EPOCHS else {}
+    epochs: dict[str, Any] = {"title": {"text": "Epoch"}, "rangemode": "tozero"}
+    if max(max(trace["x"]) for trace in traces) <= FEW_EPOCHS:
+        epochs["dtick"] = 1
     return figure(
         traces,
         "Learning curves",
+        {"kind": "traces", "limit": IMAGE_LIMIT, "order": [row for row, _ in histories]},
         height=560,
-        legend={"orientation": "h", "x": 0, "y": -0.16, "yanchor": "top", "font": {"size": 11}},
-        xaxis={"domain": [0, 0.46], "title": {"text": "Epoch"}, "rangemode": "tozero", **ticks},
+        legend=LEGEND_BELOW,
+        xaxis={"domain": [0, 0.46], **epochs},
         yaxis={"title": {"text": "Validation accuracy"}},
-        xaxis2={"domain": [0.56, 1], "title": {"text": "Epoch"}, "anchor": "y2", "rangemode": "tozero", **ticks},
+        xaxis2={"domain": [0.56, 1], "anchor": "y2", **epochs},
         yaxis2={"title": {"text": "Loss (faint: training)"}, "anchor": "x2", "rangemode": "tozero"},
-        meta={"kind": "traces", "limit": IMAGE_LIMIT, "order": order},
     )
 
 
-def _curves(row: int, label: str, history: list[dict[str, Any]], style: dict[str, Any]) -> list[dict[str, Any]]:
+def _curves(row: int, label: str, history: list[dict[str, Any]], number: int) -> list[dict[str, Any]]:
+    """The three curves of a run, the ``number``-th of the figure."""
     epochs = [item["epoch"] for item in history]
-    made = []
-    for key, axis, faint in (("val_acc", "", False), ("val_loss", "2", False), ("train_loss", "2", True)):
-        values = [item[key] for item in history]
-        if all(value is None for value in values):
-            continue
-        words = (
-            key.replace("val_acc", "validation accuracy").replace("val_", "validation ").replace("train_", "training ")
+    line = {
+        "color": PALETTE[number % len(PALETTE)],
+        "width": 2,
+        "dash": DASHES[number // len(PALETTE) % len(DASHES)],
+    }
+    return [
+        dots(
+            label,
+            epochs,
+            [item[key] for item in history],
+            f"{label}<br>epoch %{{x}}: {what} %{{y:.4f}}",
+            mode="lines+markers" if len(epochs) < 3 else "lines",
+            legendgroup=str(row),
+            showlegend=key == "val_acc",
+            xaxis=f"x{axis}",
+            yaxis=f"y{axis}",
+            line=line,
+            opacity=opacity,
+            meta={"run": row},
         )
-        made.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers" if len(epochs) < 3 else "lines",
-                "name": label,
-                "legendgroup": str(row),
-                "showlegend": key == "val_acc",
-                "x": epochs,
-                "y": values,
-                "xaxis": f"x{axis}",
-                "yaxis": f"y{axis}",
-                "line": style,
-                "opacity": 0.4 if faint else 1.0,
-                "hovertemplate": label + "<br>epoch %{x}: " + words + " %{y:.4f}<extra></extra>",
-                "meta": {"run": row},
-            }
-        )
-    return made
+        for key, what, axis, opacity in CURVES
+        if any(item[key] is not None for item in history)
+    ]
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:

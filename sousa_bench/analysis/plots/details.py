@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,20 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from sousa_bench.analysis.clip_sets import ClipSet
-from sousa_bench.analysis.plots.style import PALETTE, RARE, SYMBOLS, figure, legend_below, rounded, safe
+from sousa_bench.analysis.plots.style import (
+    ACCURACY,
+    LEGEND_BELOW,
+    PALETTE,
+    RARE,
+    SYMBOLS,
+    deviation,
+    dots,
+    figure,
+    heatmap,
+    interval,
+    rounded,
+    safe,
+)
 from sousa_bench.analysis.stats.intervals import MIN_PLAYERS, accuracy_interval
 from sousa_bench.analysis.study import Study
 from sousa_bench.rudiments import DISPLAY, FAMILIES, FAMILY_NAMES, INDEX, NUM_CLASSES
@@ -17,9 +32,10 @@ from sousa_bench.rudiments import DISPLAY, FAMILIES, FAMILY_NAMES, INDEX, NUM_CL
 DETAIL_LIMIT = 24
 IMAGE_LIMIT = 5
 ORDER = list(FAMILIES)  # the order of the PAS sheet, family by family
-TEMPO_EDGES = (0, 80, 100, 120, 140, 160, 10_000)
+CONFUSION_AXIS = {"tickfont": {"size": 9}, "showgrid": False, "type": "category", "tickmode": "linear", "dtick": 1}
+TEMPO_EDGES = (80, 100, 120, 140, 160)
+TEMPO_BANDS = ("under 80", "80–99", "100–119", "120–139", "140–159", "160 and over", "unknown")
 TIERS = ("novice", "beginner", "intermediate", "advanced", "professional", "expert")
-SLICE_TITLES = {"skill_tier": "skill tier", "tempo_bpm": "tempo band", "soundfont": "soundfont"}
 
 
 def predicted_runs(study: Study, limit: int = DETAIL_LIMIT) -> list[int]:
@@ -42,7 +58,7 @@ def detail_runs(study: Study, limit: int = DETAIL_LIMIT) -> list[int]:
     return [row for row in known if row in chosen]
 
 
-def _of(study: Study, row: int) -> tuple[ClipSet, NDArray[np.int16]]:
+def _predictions(study: Study, row: int) -> tuple[ClipSet, NDArray[np.int16]]:
     for clips in study.clip_sets:
         if row in clips.rows:
             return clips, clips.predicted[clips.rows.index(row)]
@@ -59,73 +75,65 @@ def confusion_matrix(study: Study, row: int | None = None) -> go.Figure | None:
     Returns:
         The figure; None where no run has predictions. Colours are shares of the true class's clips.
     """
-    row = _default(study, row)
-    if row is None:
+    rows = [row] if row is not None else predicted_runs(study, 1)
+    if not rows:
         return None
-    title, data = confusion_traces(study, row)
-    axis = {"tickfont": {"size": 9}, "showgrid": False, "type": "category", "tickmode": "linear", "dtick": 1}
+    title, data = confusion_traces(study, rows[0])
     return figure(
         data,
         title,
+        {"kind": "variants"},
         height=880,
-        xaxis={"title": {"text": "Predicted rudiment"}, "tickangle": -90, **axis},
-        yaxis={"title": {"text": "True rudiment"}, "autorange": "reversed", **axis},
+        xaxis={"title": {"text": "Predicted rudiment"}, "tickangle": -90, **CONFUSION_AXIS},
+        yaxis={"title": {"text": "True rudiment"}, "autorange": "reversed", **CONFUSION_AXIS},
         shapes=_family_lines(),
         annotations=_family_names(),
-        meta={"kind": "variants"},
     )
 
 
 def confusion_traces(study: Study, row: int) -> tuple[str, list[dict[str, Any]]]:
     """Title and traces of ``confusion_matrix``."""
-    clips, predicted = _of(study, row)
+    clips, predicted = _predictions(study, row)
     place = np.array([INDEX[slug] for slug in ORDER])
     counts = np.bincount(clips.label * NUM_CLASSES + predicted, minlength=NUM_CLASSES**2)
     counts = counts.reshape(NUM_CLASSES, NUM_CLASSES)[np.ix_(place, place)]
     sums = counts.sum(axis=1, keepdims=True)
-    shares = np.divide(counts, sums, out=np.full(counts.shape, np.nan), where=sums > 0)
     names = [DISPLAY[slug] for slug in ORDER]
-    heat = {
-        "type": "heatmap",
-        "x": names,
-        "y": names,
-        "z": [rounded(line, 3) for line in shares],
-        "customdata": counts.tolist(),
-        "hovertemplate": "played: %{y}<br>heard: %{x}<br>%{customdata} clips, %{z:.1%} of that rudiment<extra></extra>",
-        "colorscale": RARE,
-        "zmin": 0,
-        "zmax": 1,
-        "colorbar": {"title": {"text": "Share"}, "tickformat": ".0%", "outlinewidth": 0, "thickness": 14},
-    }
+    heat = heatmap(
+        names,
+        names,
+        np.divide(counts, sums, out=np.full(counts.shape, np.nan), where=sums > 0),
+        "played: %{y}<br>heard: %{x}<br>%{customdata} clips, %{z:.1%} of that rudiment",
+        "Share",
+        (0, 1),
+        customdata=counts.tolist(),
+        colorscale=RARE,
+        colorbar={"tickformat": ".0%"},
+    )
     return f"Confusions: {safe(study.run_labels[row])}", [heat]
 
 
-def _bounds() -> list[int]:
+def _family_bounds() -> list[int]:
     """First class of each family in ``ORDER``, and the end."""
     families = [FAMILIES[slug] for slug in ORDER]
     return [families.index(name) for name in FAMILY_NAMES] + [len(ORDER)]
 
 
 def _family_lines() -> list[dict[str, Any]]:
-    line = {"color": "#ffffff", "width": 1.5}
-    edges = [bound - 0.5 for bound in _bounds()[1:-1]]
-    end = len(ORDER) - 0.5
-    across = [{"type": "line", "x0": -0.5, "x1": end, "y0": edge, "y1": edge, "line": line} for edge in edges]
-    return across + [{"type": "line", "x0": edge, "x1": edge, "y0": -0.5, "y1": end, "line": line} for edge in edges]
+    line = {"type": "line", "line": {"color": "#ffffff", "width": 1.5}}
+    ends = {0: -0.5, 1: len(ORDER) - 0.5}
+    return [
+        {**line, **{f"{along}{end}": value for end, value in ends.items()}, f"{across}0": edge, f"{across}1": edge}
+        for along, across in ("xy", "yx")
+        for edge in (bound - 0.5 for bound in _family_bounds()[1:-1])
+    ]
 
 
 def _family_names() -> list[dict[str, Any]]:
-    bounds = _bounds()
+    usual = {"y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False}
     return [
-        {
-            "x": (start + end - 1) / 2,
-            "y": 1,
-            "yref": "paper",
-            "yanchor": "bottom",
-            "text": name.capitalize(),
-            "showarrow": False,
-        }
-        for name, start, end in zip(FAMILY_NAMES, bounds[:-1], bounds[1:], strict=True)
+        {**usual, "x": (start + end - 1) / 2, "text": name.capitalize()}
+        for name, (start, end) in zip(FAMILY_NAMES, itertools.pairwise(_family_bounds()), strict=True)
     ]
 
 
@@ -134,32 +142,30 @@ def per_class_f1(study: Study, row: int | None = None) -> go.Figure | None:
 
     Arguments and None as ``confusion_matrix``. No error bars below ``MIN_PLAYERS`` players.
     """
-    row = _default(study, row)
-    if row is None:
+    rows = [row] if row is not None else predicted_runs(study, 1)
+    if not rows:
         return None
-    title, data = f1_traces(study, row)
+    title, data = f1_traces(study, rows[0])
     return figure(
         data,
         title,
+        {"kind": "variants"},
         height=520,
-        legend=legend_below(),
         xaxis={"tickangle": -60, "tickfont": {"size": 10}, "type": "category", "tickmode": "linear", "dtick": 1},
         yaxis={"title": {"text": "F1 (± jackknife standard error over players)"}, "range": [0, 1.08]},
         bargap=0.15,
-        meta={"kind": "variants"},
     )
 
 
 def f1_traces(study: Study, row: int) -> tuple[str, list[dict[str, Any]]]:
     """Title and traces of ``per_class_f1``."""
-    clips, predicted = _of(study, row)
+    clips, predicted = _predictions(study, row)
     value, error = f1_by_class(clips, predicted)
     support = np.bincount(clips.label, minlength=NUM_CLASSES)
     traces = []
     for number, family in enumerate(FAMILY_NAMES):
         slugs = [slug for slug in ORDER if FAMILIES[slug] == family]
         place = [INDEX[slug] for slug in slugs]
-        bars = {"type": "data", "array": rounded(np.nan_to_num(error[place]), 3), "thickness": 1, "width": 2}
         traces.append(
             {
                 "type": "bar",
@@ -169,7 +175,7 @@ def f1_traces(study: Study, row: int) -> tuple[str, list[dict[str, Any]]]:
                 "customdata": support[place].tolist(),
                 "hovertemplate": "%{x}<br>F1 %{y:.3f}, %{customdata} test clips<extra></extra>",
                 "marker": {"color": PALETTE[number]},
-                "error_y": bars,
+                "error_y": deviation(error[place]),
             }
         )
     return f"F1 by rudiment: {safe(study.run_labels[row])}", traces
@@ -204,144 +210,100 @@ def _f1(hit: NDArray[np.float64], true: NDArray[np.float64], said: NDArray[np.fl
 
 def accuracy_by_skill_tier(study: Study, limit: int = IMAGE_LIMIT) -> go.Figure | None:
     """Accuracy by the players' skill tier, of the best ``limit`` runs; None where it is unknown."""
-    return _slices(study, "skill_tier", limit)
+    return _slices(study, "skill_tier", "skill tier", "Skill tier", TIERS, limit)
 
 
 def accuracy_by_tempo(study: Study, limit: int = IMAGE_LIMIT) -> go.Figure | None:
     """Accuracy by band of tempo, of the best ``limit`` runs; None where it is unknown."""
-    return _slices(study, "tempo_bpm", limit)
+    return _slices(study, "tempo_bpm", "tempo band", "Tempo band (beats per minute)", TEMPO_BANDS, limit)
 
 
 def accuracy_by_soundfont(study: Study, limit: int = IMAGE_LIMIT) -> go.Figure | None:
     """Accuracy by soundfont, of the best ``limit`` runs; None where it is unknown."""
-    return _slices(study, "soundfont", limit)
+    return _slices(study, "soundfont", "soundfont", "Soundfont", (), limit)
 
 
-def _slices(study: Study, key: str, limit: int) -> go.Figure | None:
-    labels = study.run_labels
-    traces: list[dict[str, Any]] = []
-    order: list[int] = []
-    names: dict[str, None] = {}
-    for row in detail_runs(study) if limit >= DETAIL_LIMIT else predicted_runs(study, limit):
-        clips, predicted = _of(study, row)
-        if key not in clips.slices or len(order) >= limit:
-            continue
-        values = tempo_bands(clips.slices[key]) if key == "tempo_bpm" else clips.slices[key]
-        levels = _level_order(key, values)
-        names |= dict.fromkeys(levels)
-        traces.append(_slice_trace(len(order), row, safe(labels[row]), clips, predicted, values, levels))
-        order.append(row)
-    if not traces:
+def _slices(study: Study, key: str, title: str, axis: str, order: Sequence[str], limit: int) -> go.Figure | None:
+    """Accuracy in slices of the test clips.
+
+    Args:
+        study: From ``compare``.
+        key: What cuts the clips: a key of ``ClipSet.slices``.
+        title: What it is called in the figure's title.
+        axis: And at the axis.
+        order: The names of slices in their natural order; others follow by name.
+        limit: Number of runs.
+    """
+    rows = detail_runs(study) if limit >= DETAIL_LIMIT else predicted_runs(study, limit)
+    there = [(row, *_predictions(study, row)) for row in rows]
+    there = [(row, clips, predicted) for row, clips, predicted in there if key in clips.slices][:limit]
+    if not there:
         return None
-    title = SLICE_TITLES[key]
-    axis = f"{title.capitalize()} (beats per minute)" if key == "tempo_bpm" else title.capitalize()
+    traces, found, ends = [], set(), []
+    for number, (row, clips, predicted) in enumerate(there):
+        label = safe(study.run_labels[row])
+        values = tempo_bands(clips.slices[key]) if key == "tempo_bpm" else clips.slices[key]
+        names = _in_order(values, order)
+        value, low, high, texts = _slice_accuracies(clips, predicted, [values == name for name in names])
+        found |= set(names)
+        ends += [value, low, high]
+        traces.append(
+            dots(
+                label,
+                [safe(name) for name in names],
+                rounded(value),
+                label + "<br>%{x}: %{y:.4f}<br>%{text}",
+                text=texts,
+                error_y=interval(value, low, high),
+                marker={"color": PALETTE[number % len(PALETTE)], "symbol": SYMBOLS[number % len(SYMBOLS)]},
+                meta={"run": row},
+            )
+        )
+    names = [safe(name) for name in _in_order(found, order)]
+    # Just wide enough for every interval: grouped marks would draw the axis down to 0.
+    least, most = np.nanmin(np.concatenate(ends)), np.nanmax(np.concatenate(ends))
     return figure(
         traces,
         f"Test accuracy by {title}",
+        {"kind": "traces", "limit": IMAGE_LIMIT, "order": [row for row, _, _ in there]},
         height=520,
-        legend={"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top", "font": {"size": 11}},
-        xaxis={
-            "title": {"text": axis},
-            "type": "category",
-            "categoryorder": "array",
-            "categoryarray": [safe(name) for name in _level_order(key, np.array(list(names)))],
-        },
-        yaxis={"title": {"text": "Test accuracy (95 % interval over players)"}, "range": _range(traces)},
+        legend=LEGEND_BELOW,
+        xaxis={"title": {"text": axis}, "type": "category", "categoryorder": "array", "categoryarray": names},
+        yaxis={"title": {"text": ACCURACY}, "range": [max(least - 0.03, -0.02), min(most + 0.03, 1.02)]},
         scattermode="group",
         scattergap=0.5,
-        meta={"kind": "traces", "limit": IMAGE_LIMIT, "order": order},
     )
 
 
-def _range(traces: list[dict[str, Any]]) -> list[float]:
-    """An axis just wide enough for every interval: grouped marks would draw it down to 0."""
-    lows = [
-        y - e
-        for trace in traces
-        for y, e in zip(trace["y"], trace["error_y"]["arrayminus"], strict=True)
-        if y is not None
-    ]
-    highs = [
-        y + e for trace in traces for y, e in zip(trace["y"], trace["error_y"]["array"], strict=True) if y is not None
-    ]
-    return [max(min(lows, default=0.0) - 0.03, -0.02), min(max(highs, default=1.0) + 0.03, 1.02)]
-
-
-def _slice_trace(
-    number: int,
-    row: int,
-    label: str,
-    clips: ClipSet,
-    predicted: NDArray[np.int16],
-    values: NDArray[Any],
-    levels: list[str],
-) -> dict[str, Any]:
+def _slice_accuracies(
+    clips: ClipSet, predicted: NDArray[np.int16], masks: Sequence[NDArray[np.bool_]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], list[str]]:
+    """Accuracy, the ends of its interval (NaN where there is none) and a description of each slice of the clips."""
     right = (predicted == clips.label)[None, :]
-    accuracy, above, below, words = [], [], [], []
-    for level in levels:
-        mask = values == level
-        mean, low, high, players = _slice_interval(clips, right, mask)
-        accuracy.append(mean)
-        above.append(high - mean if high == high else 0.0)
-        below.append(mean - low if low == low else 0.0)
-        note = "" if low == low else " (no interval)"
-        words.append(f"{int(mask.sum()):,} clips, {players} players{note}")
-    colour = PALETTE[number % len(PALETTE)]
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": label,
-        "x": [safe(level) for level in levels],
-        "y": rounded(accuracy),
-        "text": words,
-        "hovertemplate": label + "<br>%{x}: %{y:.4f}<br>%{text}<extra></extra>",
-        "error_y": {
-            "type": "data",
-            "symmetric": False,
-            "array": rounded(above),
-            "arrayminus": rounded(below),
-            "width": 0,
-            "thickness": 1.4,
-        },
-        "marker": {"color": colour, "size": 9, "symbol": SYMBOLS[number % len(SYMBOLS)]},
-        "meta": {"run": row},
-    }
-
-
-def _slice_interval(
-    clips: ClipSet, right: NDArray[np.bool_], mask: NDArray[np.bool_]
-) -> tuple[float, float, float, int]:
-    """Accuracy, interval and number of players of the clips in ``mask``; NaN ends where there is no interval."""
-    mean = float(right[:, mask].mean()) if mask.any() else float("nan")
-    if clips.player is None or not mask.any():
-        return mean, float("nan"), float("nan"), 0
-    sizes = np.bincount(clips.player[mask], minlength=len(clips.players)).astype(float)
-    there = sizes > 0
-    interval = accuracy_interval(clips.totals(right, mask)[:, there], sizes[there])
-    return mean, float(interval.low[0]), float(interval.high[0]), int(there.sum())
+    made = np.full((3, len(masks)), np.nan)
+    texts = []
+    for number, mask in enumerate(masks):
+        made[0, number] = right[:, mask].mean()
+        players = 0
+        if clips.player is not None:
+            sizes = np.bincount(clips.player[mask], minlength=len(clips.players)).astype(float)
+            there = sizes > 0
+            players = int(there.sum())
+            ends = accuracy_interval(clips.totals(right, mask)[:, there], sizes[there])
+            made[1:, number] = ends.low[0], ends.high[0]
+        note = " (no interval)" if np.isnan(made[1, number]) else ""
+        texts.append(f"{int(mask.sum()):,} clips, {players} players{note}")
+    return made[0], made[1], made[2], texts
 
 
 def tempo_bands(tempo: NDArray[Any]) -> NDArray[Any]:
     """Names of the tempo bands: ``under 80``, ``80–99``, …, ``160 and over``; ``unknown`` for what is no number."""
-    names = ["under 80", "80–99", "100–119", "120–139", "140–159", "160 and over"]
     tempo = np.asarray(tempo, dtype=float)
-    known = np.isfinite(tempo)
-    bands = np.full(len(tempo), "unknown", dtype=object)
-    bands[known] = np.array(names, dtype=object)[
-        np.clip(np.digitize(tempo[known], TEMPO_EDGES[1:-1]), 0, len(names) - 1)
-    ]
-    return bands
+    bands = np.where(np.isfinite(tempo), np.digitize(tempo, TEMPO_EDGES), len(TEMPO_BANDS) - 1)
+    return np.array(TEMPO_BANDS, dtype=object)[bands]
 
 
-def _level_order(key: str, values: NDArray[Any]) -> list[str]:
-    """Levels in their natural order: tiers by skill, bands by tempo, soundfonts by name."""
+def _in_order(values: Iterable[Any], order: Sequence[str]) -> list[str]:
+    """The different values, those of ``order`` first."""
     there = {str(value) for value in values}
-    if key == "tempo_bpm":
-        natural = ["under 80", "80–99", "100–119", "120–139", "140–159", "160 and over", "unknown"]
-    else:
-        natural = list(TIERS) if key == "skill_tier" else []
-    return [name for name in natural if name in there] + sorted(there - set(natural))
-
-
-def _default(study: Study, row: int | None) -> int | None:
-    return row if row is not None else next(iter(predicted_runs(study, 1)), None)
+    return [name for name in order if name in there] + sorted(there.difference(order))

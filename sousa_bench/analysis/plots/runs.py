@@ -13,23 +13,27 @@ import plotly.graph_objects as go
 
 from sousa_bench.analysis.factors import shown
 from sousa_bench.analysis.plots.style import (
-    ROW_HEIGHT,
-    colours,
+    ACCURACY,
+    GREY,
+    ROW_LIMIT,
+    deviation,
+    dots,
     figure,
-    legend_below,
+    first_of,
+    interval,
     levels,
     log_axis,
+    model_colours,
     rounded,
+    rows_of_dots,
     safe,
-    symbols,
+    strategy_symbols,
 )
 from sousa_bench.analysis.stats.folds import FOLD
 from sousa_bench.analysis.study import Study
 
-IMAGE_LIMIT = 40
 
-
-def accuracy_comparison(study: Study, limit: int | None = IMAGE_LIMIT) -> go.Figure:
+def accuracy_comparison(study: Study, limit: int | None = ROW_LIMIT) -> go.Figure:
     """Test accuracy of each run with its 95 % interval over players, best first.
 
     Args:
@@ -37,190 +41,56 @@ def accuracy_comparison(study: Study, limit: int | None = IMAGE_LIMIT) -> go.Fig
         limit: Number of runs, the best ones; None for all.
     """
     rows = study.done.sort_values("test_acc", ascending=False, kind="stable")
-    return _dots(
-        study, rows, "test_acc", "Test accuracy of each run", "Test accuracy (95 % interval over players)", limit
-    )
+    return _ranking(study, rows["test_acc"], "Test accuracy of each run", ACCURACY, limit, error="x")
 
 
-def training_time(study: Study, limit: int | None = IMAGE_LIMIT) -> go.Figure:
+def training_time(study: Study, limit: int | None = ROW_LIMIT) -> go.Figure:
     """Training time of each run in minutes, shortest first; arguments as ``accuracy_comparison``."""
-    rows = study.done.dropna(subset="training_time_seconds").sort_values("training_time_seconds", kind="stable")
-    return _dots(study, rows, "training_time_seconds", "Training time", "Training time (minutes)", limit, scale=1 / 60)
+    minutes = study.done["training_time_seconds"].dropna().sort_values(kind="stable") / 60
+    return _ranking(study, minutes, "Training time", "Training time (minutes)", limit)
 
 
-def peak_memory(study: Study, limit: int | None = IMAGE_LIMIT) -> go.Figure | None:
+def peak_memory(study: Study, limit: int | None = ROW_LIMIT) -> go.Figure | None:
     """Peak memory of each run in GiB, least first, or None where no run recorded it; arguments as above."""
     if "peak_memory_bytes" not in study.table or not study.done["peak_memory_bytes"].notna().any():
         return None
-    rows = study.done.dropna(subset="peak_memory_bytes").sort_values("peak_memory_bytes", kind="stable")
-    return _dots(study, rows, "peak_memory_bytes", "Peak memory", "Peak memory (GiB)", limit, scale=1 / 2**30)
+    memory = study.done["peak_memory_bytes"].dropna().sort_values(kind="stable") / 2**30
+    return _ranking(study, memory, "Peak memory", "Peak memory (GiB)", limit)
 
 
-def _dots(
-    study: Study, rows: pd.DataFrame, key: str, title: str, axis: str, limit: int | None, scale: float = 1.0
-) -> go.Figure:
-    """Rows of dots, a run a row, coloured by model."""
-    total = len(rows)
-    rows = rows if limit is None else rows.head(limit)
-    shown = f" (first {len(rows)} of {total})" if len(rows) < total else ""
-    labels = study.run_labels
-    marks = _Marks(study)
-    traces = []
-    for model in levels(study.table, "model"):
-        part = rows[rows["model"] == model]
-        if not len(part):
-            continue
-        trace = {
-            "type": "scatter",
-            "mode": "markers",
-            "name": safe(model),
-            "legendgroup": safe(model),
-            "showlegend": False,
-            "x": rounded(part[key].to_numpy(float) * scale),
-            "y": [safe(labels[row]) for row in part.index],
-            "customdata": [int(row) for row in part.index],
-            "text": [marks.words(row) for row in part.index],
-            "hovertemplate": "%{y}<br>" + axis.split(" (")[0] + " %{x}<br>%{text}<extra></extra>",
-            "marker": {
-                "color": marks.colour[model],
-                "size": 9,
-                "symbol": [marks.symbol(row) for row in part.index],
-                "line": {"width": 1.5, "color": marks.colour[model]},
-            },
-        }
-        if key == "test_acc":
-            trace["error_x"] = _whiskers(part, marks.colour[model])
-        traces.append(trace)
-    order = [safe(labels[row]) for row in rows.index]
-    return figure(
-        [*traces, *_legend(study, rows)],
-        title + shown,
-        height=150 + ROW_HEIGHT * max(len(rows), 4),
-        showlegend=True,
-        legend=legend_below(),
-        xaxis={"title": {"text": axis}, "rangemode": "normal" if key == "test_acc" else "tozero"},
-        yaxis={"categoryorder": "array", "categoryarray": order[::-1], "tickfont": {"size": 11}, "type": "category"},
-        meta={"kind": "dots", "limit": IMAGE_LIMIT, "order": [int(row) for row in rows.index]},
-    )
-
-
-def _whiskers(rows: pd.DataFrame, colour: str) -> dict[str, Any]:
-    value = rows["test_acc"].to_numpy(float)
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": rounded(np.nan_to_num(rows["test_acc_high"].to_numpy(float) - value)),
-        "arrayminus": rounded(np.nan_to_num(value - rows["test_acc_low"].to_numpy(float))),
-        "thickness": 1.3,
-        "width": 0,
-        "color": colour,
-    }
-
-
-class _Marks:
-    """Colour, symbol and hover words of a run."""
-
-    def __init__(self, study: Study) -> None:
-        self.table = study.table
-        self.colour = colours(levels(study.table, "model"))
-        self.shape = symbols(levels(study.table, "strategy"))
-
-    def symbol(self, row: int) -> str:
-        """The strategy's symbol, open without augmentation."""
-        shape = self.shape[str(self.table.at[row, "strategy"])]
-        return shape if self.table.at[row, "augmentation"] else f"{shape}-open"
-
-    def words(self, row: int) -> str:
-        """What stands under a mark's name."""
-        item = self.table.loc[row]
-        parts = [f"test accuracy {item['test_acc']:.4f}, macro F1 {item['test_f1_macro']:.4f}"]
-        if item["test_acc_low"] == item["test_acc_low"]:
-            parts.append(f"95 % interval {item['test_acc_low']:.4f} to {item['test_acc_high']:.4f}")
-        elif item["interval_note"]:
-            parts.append(str(item["interval_note"]))
-        if item["test_clips"]:
-            parts.append(f"{item['test_clips']:,} clips, {item['test_players']} players")
-        return safe("; ".join(parts)).replace("; ", "<br>")
+def _ranking(study: Study, values: pd.Series, title: str, axis: str, limit: int | None, error: str = "") -> go.Figure:
+    """A row a run, as ``values`` (by row of the table) are sorted."""
+    total = len(values)
+    values = values.head(limit or total)
+    names = pd.Series([safe(study.run_labels[row]) for row in values.index], values.index, dtype=object)
+    traces = _runs(study, values, names, axis.split(" (")[0] + " %{x}", error)
+    start = {"rangemode": "normal" if error else "tozero"}
+    return rows_of_dots(traces, title + first_of(len(names), total), axis, list(names), "dots", xaxis=start)
 
 
 def efficiency_scatter(study: Study) -> go.Figure:
     """Test accuracy against trainable parameters (logarithmic), with the Pareto front."""
-    rows = study.done
-    rows = rows[rows["trainable_params"].notna() & (rows["trainable_params"] > 0)]
-    labels, marks = study.run_labels, _Marks(study)
-    traces: list[dict[str, Any]] = []
-    for model in levels(study.table, "model"):
-        part = rows[rows["model"] == model]
-        if not len(part):
-            continue
-        whiskers = _whiskers(part, marks.colour[model]) | {"thickness": 1}
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": safe(model),
-                "legendgroup": safe(model),
-                "showlegend": False,
-                "x": rounded(part["trainable_params"], 9),
-                "y": rounded(part["test_acc"]),
-                "customdata": [int(row) for row in part.index],
-                "text": [f"{safe(labels[row])}<br>{marks.words(row)}" for row in part.index],
-                "hovertemplate": "%{text}<br>%{x:,} trainable parameters<extra></extra>",
-                "error_y": whiskers,
-                "marker": {
-                    "color": marks.colour[model],
-                    "size": 10,
-                    "symbol": [marks.symbol(row) for row in part.index],
-                    "line": {"width": 1.5, "color": marks.colour[model]},
-                },
-            }
-        )
-    x, y = pareto_front(rows["trainable_params"].to_numpy(float), rows["test_acc"].to_numpy(float))
+    rows = study.done[study.done["trainable_params"] > 0]
+    cost, gain = rows["trainable_params"].astype(float), rows["test_acc"]
+    x, y = pareto_front(cost.to_numpy(), gain.to_numpy(float))
     front = {
         "type": "scatter",
         "mode": "lines",
         "name": "Pareto front",
-        "x": rounded(x, 9),
+        "x": rounded(x),
         "y": rounded(y),
         "hoverinfo": "skip",
-        "line": {"dash": "dot", "width": 2, "color": "#7A7A7A", "shape": "hv"},
+        "line": {"dash": "dot", "width": 2, "color": GREY, "shape": "hv"},
         "meta": {"role": "front"},
     }
     return figure(
-        [front, *traces, *_legend(study, rows)],
+        [front, *_runs(study, cost, gain, "%{x:,} trainable parameters", "y")],
         "Accuracy against trainable parameters",
+        {"kind": "points"},
         height=520,
-        legend=legend_below(),
-        xaxis={"title": {"text": "Trainable parameters"}, **log_axis(rows["trainable_params"])},
-        yaxis={"title": {"text": "Test accuracy (95 % interval over players)"}},
-        meta={"kind": "points"},
+        xaxis={"title": {"text": "Trainable parameters"}, **log_axis(cost)},
+        yaxis={"title": {"text": ACCURACY}},
     )
-
-
-def _legend(study: Study, rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Legend entries that say what colours and symbols mean: marks of their own, without a place in the plot."""
-    grey = "#7A7A7A"
-    hue = colours(levels(study.table, "model"))
-    shape = symbols(levels(study.table, "strategy"))
-    entries: list[tuple[str, str, str, str | None]] = [
-        (model, "circle", hue[model], model) for model in levels(rows, "model")
-    ]
-    entries += [(strategy, shape[strategy], grey, None) for strategy in levels(rows, "strategy")]
-    if rows["augmentation"].nunique() > 1:
-        entries.append(("open: no augmentation", "circle-open", grey, None))
-    return [
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "x": [None],
-            "y": [None],
-            "name": safe(name),
-            "hoverinfo": "skip",
-            "marker": {"symbol": mark, "color": colour, "size": 9, "line": {"width": 1.5, "color": colour}},
-            **({"legendgroup": safe(group)} if group is not None else {}),
-        }
-        for name, mark, colour, group in entries
-    ]
 
 
 def pareto_front(cost: np.ndarray, gain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -241,56 +111,94 @@ def pareto_front(cost: np.ndarray, gain: np.ndarray) -> tuple[np.ndarray, np.nda
 
 def time_accuracy(study: Study) -> go.Figure:
     """Test accuracy against training time, the marks as large as the peak memory where it was recorded."""
-    rows = study.done.dropna(subset="training_time_seconds")
-    rows = rows[rows["training_time_seconds"] > 0]
-    labels, marks = study.run_labels, _Marks(study)
-    traces = []
-    for model in levels(study.table, "model"):
-        part = rows[rows["model"] == model]
-        if not len(part):
-            continue
-        size: Any = 10
-        if "peak_memory_bytes" in part and part["peak_memory_bytes"].notna().any():
-            size = rounded(7 + 2.2 * np.sqrt(np.nan_to_num(part["peak_memory_bytes"].to_numpy(float)) / 2**30), 3)
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": safe(model),
-                "legendgroup": safe(model),
-                "showlegend": False,
-                "x": rounded(part["training_time_seconds"].to_numpy(float) / 60),
-                "y": rounded(part["test_acc"]),
-                "customdata": [int(row) for row in part.index],
-                "text": [f"{safe(labels[row])}<br>{marks.words(row)}{_memory(part.loc[row])}" for row in part.index],
-                "hovertemplate": "%{text}<br>%{x} minutes<extra></extra>",
-                "error_y": _whiskers(part, marks.colour[model]) | {"thickness": 1},
-                "marker": {
-                    "color": marks.colour[model],
-                    "size": size,
-                    "opacity": 0.85,
-                    "symbol": [marks.symbol(row) for row in part.index],
-                    "line": {"width": 1.5, "color": marks.colour[model]},
-                },
-            }
-        )
+    rows = study.done[study.done["training_time_seconds"] > 0]
+    minutes = rows["training_time_seconds"] / 60
+    sizes = None
+    if "peak_memory_bytes" in rows and rows["peak_memory_bytes"].notna().any():
+        sizes = 7 + 2.2 * np.sqrt(rows["peak_memory_bytes"].fillna(0) / 2**30)
     return figure(
-        [*traces, *_legend(study, rows)],
+        _runs(study, minutes, rows["test_acc"], "%{x} minutes", "y", sizes),
         "Accuracy against training time",
+        {"kind": "points"},
         height=500,
-        legend=legend_below(),
-        xaxis={"title": {"text": "Training time (minutes)"}, **log_axis(rows["training_time_seconds"] / 60)},
-        yaxis={"title": {"text": "Test accuracy (95 % interval over players)"}},
-        meta={"kind": "points"},
+        xaxis={"title": {"text": "Training time (minutes)"}, **log_axis(minutes)},
+        yaxis={"title": {"text": ACCURACY}},
     )
 
 
-def _memory(row: pd.Series) -> str:
-    value = row.get("peak_memory_bytes")
-    return f"<br>peak memory {value / 2**30:.2f} GiB" if isinstance(value, (int, float)) and value == value else ""
+def _runs(
+    study: Study, x: pd.Series, y: pd.Series, hover: str, error: str = "", sizes: pd.Series | None = None
+) -> list[dict[str, Any]]:
+    """Dots of runs, a trace a model, and legend entries that say what colours and symbols mean.
+
+    Args:
+        study: From ``compare``.
+        x: Place of each run, by row of the table.
+        y: The other place: numbers or names.
+        hover: What is said of a run, beside its name and its accuracy.
+        error: The axis along which the accuracy's interval lies; none where it is empty.
+        sizes: Size of each dot.
+    """
+    rows = study.table.loc[x.index]
+    colours, symbols = model_colours(study.table), strategy_symbols(study.table)
+    traces = []
+    models = levels(rows, "model")
+    for model in models:
+        part = rows[rows["model"] == model]
+        marker: dict[str, Any] = {
+            "color": colours[model],
+            "symbol": [
+                symbols[str(strategy)] + ("" if augmented else "-open")
+                for strategy, augmented in zip(part["strategy"], part["augmentation"], strict=True)
+            ],
+            "line": {"width": 1.5, "color": colours[model]},
+        }
+        if sizes is not None:
+            marker["size"] = rounded(sizes[part.index], 3)
+        places = y[part.index]
+        trace = dots(
+            safe(model),
+            rounded(x[part.index]),
+            list(places) if places.dtype == object else rounded(places),
+            "%{text}<br>" + hover,
+            legendgroup=safe(model),
+            showlegend=False,
+            customdata=[int(row) for row in part.index],
+            text=_texts(study, part),
+            marker=marker,
+        )
+        if error:
+            trace[f"error_{error}"] = interval(part["test_acc"], part["test_acc_low"], part["test_acc_high"])
+        traces.append(trace)
+    entries = [(model, "circle", colours[model]) for model in models]
+    entries += [(strategy, symbols[strategy], GREY) for strategy in levels(rows, "strategy")]
+    if rows["augmentation"].nunique() > 1:
+        entries.append(("open: no augmentation", "circle-open", GREY))
+    for number, (name, symbol, colour) in enumerate(entries):
+        marker = {"symbol": symbol, "color": colour, "line": {"width": 1.5, "color": colour}}
+        group = {"legendgroup": safe(name)} if number < len(models) else {}
+        traces.append(dots(safe(name), [None], [None], "", hoverinfo="skip", marker=marker, **group))
+    return traces
 
 
-def seed_spread(study: Study, limit: int = IMAGE_LIMIT) -> go.Figure | None:
+def _texts(study: Study, rows: pd.DataFrame) -> list[str]:
+    """What stands beside the mark of each run: its name, accuracy, interval, clips and memory."""
+    texts = []
+    for row, item in zip(rows.index, rows.to_dict("records"), strict=True):
+        lines = [study.run_labels[row], f"test accuracy {item['test_acc']:.4f}, macro F1 {item['test_f1_macro']:.4f}"]
+        if pd.notna(item["test_acc_low"]):
+            lines.append(f"95 % interval {item['test_acc_low']:.4f} to {item['test_acc_high']:.4f}")
+        elif item["interval_note"]:
+            lines.append(item["interval_note"])
+        if item["test_clips"]:
+            lines.append(f"{item['test_clips']:,} clips, {item['test_players']} players")
+        if pd.notna(memory := item.get("peak_memory_bytes")):
+            lines.append(f"peak memory {memory / 2**30:.2f} GiB")
+        texts.append("<br>".join(map(safe, lines)))
+    return texts
+
+
+def seed_spread(study: Study, limit: int = ROW_LIMIT) -> go.Figure | None:
     """Accuracy of every run, the mean ± standard deviation over seeds or folds, and the standard error over players.
 
     None where no combination has two runs.
@@ -300,57 +208,34 @@ def seed_spread(study: Study, limit: int = IMAGE_LIMIT) -> go.Figure | None:
     if not len(frame):
         return None
     names = [safe(label) for label in frame["combination"]]
-    repeats = "folds" if (frame["folds"] > 0).all() else "seeds" if not (frame["folds"] > 0).any() else "seeds or folds"
-    single = [(name, row) for name, rows in zip(names, frame["rows"], strict=True) for row in rows]
+    folds = frame["folds"] > 0
+    repeats, one = ("folds", "fold") if folds.all() else ("seeds or folds", "run") if folds.any() else ("seeds", "seed")
+    runs = [(name, row) for name, rows in zip(names, frame["rows"], strict=True) for row in rows]
     traces = [
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "name": f"one {repeats[:-1] if repeats != 'seeds or folds' else 'run'}",
-            "x": rounded(study.table.at[r, "test_acc"] for _, r in single),
-            "y": [name for name, _ in single],
-            "customdata": [int(row) for _, row in single],
-            "text": [_repeat(study.table.loc[row]) for _, row in single],
-            "hovertemplate": "%{y}<br>%{text}: %{x}<extra></extra>",
-            "marker": {"symbol": "line-ns-open", "size": 11, "color": "#7A7A7A", "line": {"width": 2}},
-        },
-        _spread(frame, names, "acc_std", f"mean ± std over {repeats}", "#0072B2", "circle"),
-        _spread(frame, names, "acc_error", "mean ± standard error over players", "#D55E00", "square"),
+        dots(
+            f"one {one}",
+            rounded(study.table.at[row, "test_acc"] for _, row in runs),
+            [name for name, _ in runs],
+            "%{y}<br>%{text}: %{x}",
+            customdata=[int(row) for _, row in runs],
+            text=[_repeat(study.table.loc[row]) for _, row in runs],
+            marker={"symbol": "line-ns-open", "size": 11, "color": GREY, "line": {"width": 2}},
+        )
     ]
-    return figure(
-        traces,
-        f"{repeats.capitalize()} and players: two kinds of luck",
-        height=150 + ROW_HEIGHT * max(len(frame), 4),
-        legend=legend_below(),
-        xaxis={"title": {"text": "Test accuracy"}},
-        yaxis={"categoryorder": "array", "categoryarray": names[::-1], "tickfont": {"size": 11}, "type": "category"},
-        scattermode="group",
-        scattergap=0.3,
-        meta={"kind": "static"},
-    )
+    for key, what, colour, symbol in (
+        ("acc_std", f"mean ± std over {repeats}", "#0072B2", "circle"),
+        ("acc_error", "mean ± standard error over players", "#D55E00", "square"),
+    ):
+        hover = "%{y}<br>" + what + ": %{x} ± %{error_x.array}"
+        marker = {"color": colour, "symbol": symbol}
+        traces.append(
+            dots(what, rounded(frame["test_acc"]), names, hover, error_x=deviation(frame[key]), marker=marker)
+        )
+    title = f"{repeats.capitalize()} and players: two kinds of luck"
+    return rows_of_dots(traces, title, "Test accuracy", names, "static", scattermode="group", scattergap=0.3)
 
 
 def _repeat(row: pd.Series) -> str:
     """Fold and seed of a run in words."""
-    words = [
-        f"{key.split('.')[-1]} {safe(shown(row[key]))}" for key in (FOLD, "seed") if key in row and row[key] == row[key]
-    ]
-    return ", ".join(words) or "seed unknown"
-
-
-def _spread(frame: pd.DataFrame, names: list[str], key: str, title: str, colour: str, symbol: str) -> dict[str, Any]:
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": title,
-        "x": rounded(frame["test_acc"]),
-        "y": names,
-        "hovertemplate": "%{y}<br>" + title + ": %{x} ± %{error_x.array}<extra></extra>",
-        "error_x": {
-            "type": "data",
-            "array": rounded(np.nan_to_num(frame[key].to_numpy(float))),
-            "color": colour,
-            "width": 3,
-        },
-        "marker": {"color": colour, "size": 8, "symbol": symbol},
-    }
+    known = [key for key in (FOLD, "seed") if key in row and pd.notna(row[key])]
+    return ", ".join(f"{key.split('.')[-1]} {safe(shown(row[key]))}" for key in known) or "seed unknown"

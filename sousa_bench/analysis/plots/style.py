@@ -7,10 +7,12 @@ Colour is never alone: the method has its own marker symbol, and a filled marker
 from __future__ import annotations
 
 import html
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -28,6 +30,10 @@ RARE = [
 DIVERGING = [[0.0, "#B35806"], [0.25, "#F1A340"], [0.5, "#F7F7F7"], [0.75, "#998EC3"], [1.0, "#542788"]]
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', sans-serif"
 ROW_HEIGHT = 19
+ROW_LIMIT = 40  # rows of dots in an image, or at once in the page
+GREY = "#7A7A7A"
+LEGEND_BELOW = {"orientation": "h", "x": 0, "y": -0.18, "yanchor": "top", "font": {"size": 11}}
+ACCURACY = "Test accuracy (95 % interval over players)"
 LEAST_RANGE = 0.2  # of accuracies in colours
 GOOD = 0.5  # accuracy below which none gets the brightest colour
 LEAST_SPAN = 0.25  # of a logarithmic axis, in powers of ten
@@ -74,20 +80,101 @@ def template(theme: str) -> dict[str, Any]:
     }
 
 
-def figure(data: Sequence[dict[str, Any]], title: str, **layout: Any) -> go.Figure:
-    """A figure in the light theme; ``layout`` holds anything of plotly's layout."""
+def figure(data: Sequence[dict[str, Any]], title: str, meta: dict[str, Any], **layout: Any) -> go.Figure:
+    """A figure in the light theme.
+
+    Args:
+        data: The traces.
+        title: Its title.
+        meta: How the page filters it: ``kind`` (a function of ``DRAW`` in ``page.js``) and what that function reads.
+        layout: Anything of plotly's layout.
+    """
     settings = {
         "template": template("light"),
         "title": {"text": title},
         "margin": {"l": 10, "r": 16, "t": 64, "b": 44},
         "height": 460,
+        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.0, "yanchor": "bottom"},
     }
-    return go.Figure(data=list(data), layout={**settings, **layout})
+    return go.Figure(data=list(data), layout={**settings, **layout, "meta": meta})
 
 
-def legend_below() -> dict[str, Any]:
-    """A legend in a row under the title."""
-    return {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.0, "yanchor": "bottom"}
+def rows_of_dots(
+    traces: Sequence[dict[str, Any]], title: str, axis: str, names: Sequence[str], kind: str, **layout: Any
+) -> go.Figure:
+    """A figure with a name a row, the first one on top, and dots with intervals in it.
+
+    Args:
+        traces: From ``dots``, with names as ``y``.
+        title: Title of the figure.
+        axis: Title of the horizontal axis.
+        names: The rows.
+        kind: As ``figure``'s ``meta``.
+        layout: Anything of plotly's layout; ``xaxis`` is added to the axis.
+    """
+    return figure(
+        traces,
+        title,
+        {"kind": kind, "limit": ROW_LIMIT},
+        height=150 + ROW_HEIGHT * max(len(names), 4),
+        yaxis={"categoryorder": "array", "categoryarray": names[::-1], "tickfont": {"size": 11}, "type": "category"},
+        **{**layout, "xaxis": {"title": {"text": axis}, **layout.get("xaxis", {})}},
+    )
+
+
+def dots(name: str, x: Sequence[Any], y: Sequence[Any], hover: str, **more: Any) -> dict[str, Any]:
+    """A trace of dots: ``marker`` is added to the usual one, anything else to the trace."""
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": name,
+        "x": x,
+        "y": y,
+        "hovertemplate": f"{hover}<extra></extra>",
+        **more,
+        "marker": {"size": 9, **more.get("marker", {})},
+    }
+
+
+def interval(value: Any, low: Any, high: Any) -> dict[str, Any]:
+    """Error bars of ``dots`` from ``low`` to ``high``; none where these are NaN."""
+    value, low, high = (np.asarray(part, float) for part in (value, low, high))
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": rounded(np.nan_to_num(high - value)),
+        "arrayminus": rounded(np.nan_to_num(value - low)),
+        "width": 0,
+        "thickness": 1.4,
+    }
+
+
+def deviation(values: Any, digits: int = 5) -> dict[str, Any]:
+    """Error bars of one length up and down, with caps; none where it is NaN."""
+    return {"type": "data", "array": rounded(np.nan_to_num(np.asarray(values, float)), digits), "width": 3}
+
+
+def heatmap(
+    x: Sequence[str], y: Sequence[str], z: Any, hover: str, title: str, bounds: tuple[float, float], **more: Any
+) -> dict[str, Any]:
+    """A trace of coloured cells; ``bounds`` are the values of the first and the last colour."""
+    bar = {"title": {"text": title}, "outlinewidth": 0, "thickness": 14, **more.pop("colorbar", {})}
+    return {
+        "type": "heatmap",
+        "x": x,
+        "y": y,
+        "z": [rounded(line, 4) for line in z],
+        "hovertemplate": f"{hover}<extra></extra>",
+        "zmin": bounds[0],
+        "zmax": bounds[1],
+        "colorbar": bar,
+        **more,
+    }
+
+
+def first_of(count: int, total: int) -> str:
+    """What a title says where a figure shows only a part."""
+    return f" (first {count} of {total})" if count < total else ""
 
 
 def safe(text: object) -> str:
@@ -101,7 +188,7 @@ def log_axis(values: Any) -> dict[str, Any]:
     The range is given, a little beyond the values, and at least a factor of 1.8: values that are all but one would
     otherwise get an axis with one tick, on which a second looks like an hour.
     """
-    good = [float(value) for value in values if value == value and value > 0]
+    good = [float(value) for value in values if value > 0]
     if not good:
         return {"type": "log"}
     low, high = math.log10(min(good)), math.log10(max(good))
@@ -127,7 +214,7 @@ def accuracy_scale(values: Any) -> tuple[float, float]:
     At least ``LEAST_RANGE`` wide, so that a difference of a few clips doesn't look like one of worlds, and up to
     ``GOOD`` at least, so that the best of runs near chance doesn't look like a success.
     """
-    known = [float(value) for value in values if value == value]
+    known = [float(value) for value in values if not math.isnan(value)]
     low, high = min(known, default=0.0), max([*known, GOOD])
     lacking = LEAST_RANGE - (high - low)
     if lacking > 0:
@@ -143,14 +230,14 @@ def _scaled(value: float) -> str:
     return f"{value:g}"
 
 
-def colours(names: Sequence[str]) -> dict[str, str]:
-    """A colour for each name; the same name order gives the same colours in every figure."""
-    return {name: PALETTE[number % len(PALETTE)] for number, name in enumerate(names)}
+def model_colours(table: pd.DataFrame) -> dict[str, str]:
+    """A colour for each model; the same one in every figure."""
+    return dict(zip(levels(table, "model"), itertools.cycle(PALETTE)))
 
 
-def symbols(names: Sequence[str]) -> dict[str, str]:
-    """A marker symbol for each name."""
-    return {name: SYMBOLS[number % len(SYMBOLS)] for number, name in enumerate(names)}
+def strategy_symbols(table: pd.DataFrame) -> dict[str, str]:
+    """A marker symbol for each strategy."""
+    return dict(zip(levels(table, "strategy"), itertools.cycle(SYMBOLS)))
 
 
 def levels(table: pd.DataFrame, key: str) -> list[str]:
@@ -159,5 +246,8 @@ def levels(table: pd.DataFrame, key: str) -> list[str]:
 
 
 def rounded(values: Any, digits: int = 5) -> list[float | None]:
-    """Floats to ``digits`` significant digits, None for what is not finite: what a page should carry."""
-    return [None if not math.isfinite(value) else float(f"{value:.{digits}g}") for value in map(float, values)]
+    """What a page should carry of floats: ``digits`` significant digits, whole numbers whole, None if not finite."""
+    return [
+        None if not math.isfinite(value) else value if value.is_integer() else float(f"{value:.{digits}g}")
+        for value in map(float, values)
+    ]
