@@ -46,6 +46,10 @@ def parser() -> argparse.ArgumentParser:
         "--format", choices=("table", "markdown", "csv", "json"), default="table", help="of the printed ranking (table)"
     )
     write.add_argument(
+        "--section", action="append", default=[], metavar="MODULE:FUNCTION",
+        help="add a section of your own to the report: a function of an importable module; repeatable",
+    )  # fmt: skip
+    write.add_argument(
         "--watch", action="store_true", help="refresh table and page while runs arrive, until no more come"
     )
     write.add_argument("--interval", type=_seconds, default=10.0, help="seconds between looks with --watch (10)")

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from sousa_bench.analysis.files import write_frame, write_tables, write_text
+from sousa_bench.analysis.files import write_tables, write_text
 from sousa_bench.analysis.flatten import read_row
-from sousa_bench.analysis.report.console import combination_rows, render
-from sousa_bench.analysis.report.summary import counts, summary
+from sousa_bench.analysis.report.blocks import Options
+from sousa_bench.analysis.report.markdown import markdown
+from sousa_bench.analysis.report.sections import counts, find_section, report
+from sousa_bench.analysis.report.terminal import render
 from sousa_bench.analysis.study import Study, compare
 from sousa_bench.analysis.table import Filter, collect
 from sousa_bench.errors import UserError
@@ -111,19 +113,17 @@ def _died(study: Study) -> bool:
 def _once(options: argparse.Namespace, refresh: float = 0) -> Study:
     """Everything but the PNG files; ``refresh`` makes the page load itself again."""
     folders, output = _folders(options), _output(options)
+    own = [find_section(name) for name in options.section]
     results = collect(folders, filters(options), options.results_root, skip=[output])
     study = compare(results, options.metric)
-    write_tables(study.table, output)
-    write_frame(study.pairs, output / "comparisons.csv")
-    write_frame(combination_rows(study), output / "combinations.csv")
-    write_text(output / "summary_report.md", summary(study, options.top, options.min_accuracy))
+    write_tables(study, output)
+    blocks = report(study, Options(options.top, options.min_accuracy, not options.no_plots), own)
+    write_text(output / "summary_report.md", markdown("Summary of the comparison", blocks))
     if not options.no_plots:
-        from sousa_bench.analysis.plots import all_plots
         from sousa_bench.analysis.report.page import page
 
         title = f"{folders[0].resolve().name} · sousa_bench report"
-        text = page(study, list(all_plots(study, page=True)), options.top, title, refresh)
-        write_text(output / "report.html", text)
+        write_text(output / "report.html", page(study, blocks, title, refresh))
     print(render(study, options.format), flush=True)
     _say(study, output)
     return study

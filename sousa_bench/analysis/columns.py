@@ -57,6 +57,66 @@ class Column:
         return str(value) if self.text else f"{value / self.divide:{self.format}}{self.unit}"
 
 
+def is_absent(value: Any) -> bool:
+    """Whether a cell holds nothing: None or not a number."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def between(low: str, high: str, form: str = ".3f", divide: float = 1) -> Callable[[Row], str]:
+    """Cells with an interval: ``0.871 to 0.938``."""
+
+    def cell(row: Row) -> str:
+        ends = (f"{row[key] / divide:{form}}" for key in (low, high))
+        return ABSENT if is_absent(row[low]) else " to ".join(ends)
+
+    return cell
+
+
+def p_value(value: float) -> str:
+    """A p value to four places: ``0.0123``, ``<0.0001``."""
+    return ABSENT if is_absent(value) else f"{value:.4f}" if value >= 0.00005 else "<0.0001"
+
+
+def _spread(deviation: float, count: object) -> str:
+    return f"{ABSENT if is_absent(deviation) else f'{deviation:.4f}'} ({count})"
+
+
+def _folds(row: Row) -> str:
+    """Standard deviation over folds, with their number, and that of all folds where some are missing."""
+    count = row["folds"] if row["folds"] == row["of_folds"] else f"{row['folds']} of {row['of_folds']}"
+    return _spread(row["acc_std"], count) if row["folds"] else ABSENT
+
+
+def _seeds(row: Row) -> str:
+    """Standard deviation over seeds (pooled within folds), with their number, or that of runs where no seed differs."""
+    return _spread(row["seed_std"], row["seeds"] if row["folds"] else row["runs"])
+
+
+def clips_and_players(clips: str, players: str) -> Callable[[Row], str]:
+    """Cells with what something was tested on: ``1,140/19``."""
+    return lambda row: f"{row[clips]:,}/{row[players]}" if row[clips] else ABSENT
+
+
+def _best(row: Row) -> str:
+    return "yes" if row["best_set"] else "not tested" if is_absent(row["p_best"]) else "no"
+
+
+COMBINATION = Column("combination", "combination", text=True)
+COHORT = Column("cohort", "cohort", lambda row: str(row["cohort"]), help="only runs of one cohort are compared")
+INTERVAL = Column("acc_low", "95 % interval", between("acc_low", "acc_high"), "higher", "of the accuracy, over players")
+FOLDS = Column("acc_std", "± folds (n)", _folds, help="standard deviation over folds, and their number")
+SEEDS = Column("seed_std", "± seeds (n)", _seeds, help="standard deviation over seeds, and their number")
+CLIPS = Column("clips", "clips/players", clips_and_players("clips", "players"), help="what it was tested on")
+BEST = Column("best_set", "can be the best", _best, text=True, help="whether the tests can't tell it from the best")
+DIFFERENCE = Column("difference", "difference", "+.2f", divide=0.01, unit=" points")
+DIFFERENCE_INTERVAL = Column("low", "95 % interval", between("low", "high", "+.2f", 0.01))
+P = Column("p", "p (sign-flip)", lambda row: p_value(row["p"]), help="of a sign-flip test by player")
+MCNEMAR = Column("mcnemar_p", "McNemar p, by clip", lambda row: p_value(row["mcnemar_p"]))
+P_HOLM = Column(
+    "p_holm", "p (Holm)", lambda row: p_value(row["p_holm"]), help="corrected for the number of comparisons"
+)
+CLEAR = Column("clear", "clear", lambda row: "yes" if row["clear"] else "no", help="at the 5 % level, corrected")
+
 MEASURES = {
     column.key: column
     for column in (
@@ -68,11 +128,6 @@ MEASURES = {
         Column("peak_memory_bytes", "GiB", ".2f", "lower", "most memory in use during the training", 2**30),
     )
 }
-
-
-def is_absent(value: Any) -> bool:
-    """Whether a cell holds nothing: None or not a number."""
-    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def declared_metrics(table: pd.DataFrame) -> dict[str, Column]:

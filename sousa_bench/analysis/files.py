@@ -1,10 +1,9 @@
-"""The comparison table on disk: CSV for people and spreadsheets, Parquet with its types."""
+"""The tables on disk: CSV for people and spreadsheets, Parquet with its types."""
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -12,67 +11,62 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from sousa_bench.analysis.study import Study
 from sousa_bench.errors import UserError
+from sousa_bench.system.files import replaced
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
-def write_tables(table: pd.DataFrame, folder: Path) -> list[Path]:
-    """Write ``comparison_table.csv`` and ``comparison_table.parquet`` and return their paths.
+def write_tables(study: Study, folder: Path) -> None:
+    """Write ``comparison_table.csv`` and ``.parquet``, ``comparisons.csv`` and ``combinations.csv``.
 
-    In the CSV alone a text that a spreadsheet would run as a formula gets an apostrophe before it.
+    In a CSV a text that a spreadsheet would run as a formula gets an apostrophe before it.
     """
-    plain = table.copy()
-    plain["augmentation"] = plain["augmentation"].astype("boolean")
-    for key in plain.columns:
-        if plain[key].dtype == object and plain[key].isna().all():
-            plain[key] = plain[key].astype("string")
-    content = pa.Table.from_pandas(plain, preserve_index=False)
-    csv, parquet = folder / "comparison_table.csv", folder / "comparison_table.parquet"
-    replace(parquet, lambda path: pq.write_table(content, path, compression="zstd"))
-    replace(csv, lambda path: pa_csv.write_csv(_defused(content), path))
-    return [csv, parquet]
+    table = study.table.copy()
+    table["augmentation"] = table["augmentation"].astype("boolean")
+    for key in table.columns:
+        if table[key].dtype == object and table[key].isna().all():
+            table[key] = table[key].astype("string")
+    content = pa.Table.from_pandas(table, preserve_index=False)
+    with _written(folder / "comparison_table.parquet") as path:
+        pq.write_table(content, path, compression="zstd")
+    _write_csv(content, folder / "comparison_table.csv")
+    for frame, name in ((study.pairs, "comparisons"), (_combinations(study), "combinations")):
+        _write_csv(pa.Table.from_pandas(frame, preserve_index=False), folder / f"{name}.csv")
 
 
-def write_frame(frame: pd.DataFrame, path: Path) -> Path:
-    """Write a small frame (comparisons, effects) as CSV."""
-    content = pa.Table.from_pandas(frame, preserve_index=False)
-    return replace(path, lambda target: pa_csv.write_csv(_defused(content), target))
+def _combinations(study: Study) -> pd.DataFrame:
+    """A row a combination: plain values, with the ids of its runs."""
+    frame = study.combinations.drop(columns=["rows", "ground"])
+    names = study.table["experiment_id"]
+    frame["experiment_ids"] = [" ".join(str(names[row]) for row in rows) for rows in study.combinations["rows"]]
+    frame["augmentation"] = frame["augmentation"].astype("boolean")
+    return frame
 
 
-def _defused(content: pa.Table) -> pa.Table:
-    """Texts that begin like a formula get an apostrophe."""
+def _write_csv(content: pa.Table, path: Path) -> None:
     for number, field in enumerate(content.schema):
-        if not (pa.types.is_string(field.type) or pa.types.is_large_string(field.type)):
-            continue
-        values = content.column(number).to_pylist()
-        if any(value and value.startswith(FORMULA_STARTS) for value in values):
-            safe = [f"'{value}" if value and value.startswith(FORMULA_STARTS) else value for value in values]
-            content = content.set_column(number, field.name, pa.array(safe, pa.string()))
-    return content
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+            values = content.column(number).to_pylist()
+            if any(value and value.startswith(FORMULA_STARTS) for value in values):
+                safe = [f"'{value}" if value and value.startswith(FORMULA_STARTS) else value for value in values]
+                content = content.set_column(number, field.name, pa.array(safe, pa.string()))
+    with _written(path) as draft:
+        pa_csv.write_csv(content, draft)
 
 
-def replace(path: Path, write: Callable[[Path], object]) -> Path:
-    """Let ``write`` make a file beside ``path`` and rename it, so that a reader never sees a part of it.
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8, whole or not at all."""
+    with _written(path) as draft:
+        draft.write_text(text, encoding="utf-8")
 
-    Raises:
-        UserError: The folder can't be written.
-    """
+
+@contextmanager
+def _written(path: Path) -> Iterator[Path]:
+    """As ``replaced``, with a message for who has no right to write there."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        try:
-            write(Path(name))
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        with replaced(path) as draft:
+            yield draft
     except OSError as error:
         raise UserError(f"{path}: can't be written ({error.strerror}); choose another --output-dir") from error
-    return path
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write ``text`` as UTF-8, whole or not at all."""
-    return replace(path, lambda target: target.write_text(text, encoding="utf-8"))

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from sousa_bench.analysis.study import Study
+import pandas as pd
+
 from sousa_bench.results.result import EVALUATED
 
 
-@dataclass(frozen=True)
-class Origin:
+class Origin(NamedTuple):
     """Where one result comes from.
 
     Attributes:
-        row: Its row in the table.
         experiment: Its id.
         words: Which runs it goes back to, and how.
         command: The command that made it from them, as its file says it, to be read; empty where none is named.
     """
 
-    row: int
     experiment: str
     words: str
     command: str
@@ -32,26 +29,23 @@ def origin_words(row: Mapping[Any, Any]) -> str:
     parts = []
     if isinstance(evaluated := row.get(EVALUATED), str):
         parts.append(f"evaluates {evaluated}")
-    named = row.get("lineage.from")
+    named, command = row.get("lineage.from"), row.get("lineage.command")
     if isinstance(named, str) and named:
-        warm = row.get("lineage.warm")
-        how = "went on from the weights of" if str(warm).lower() == "true" else "started anew after"
-        parts.append(f"{how} {named}")
-    elif isinstance(row.get("lineage.command"), str):
+        warm = str(row.get("lineage.warm")).lower() == "true"
+        parts.append(f"{'went on from the weights of' if warm else 'started anew after'} {named}")
+    elif isinstance(command, str):
         parts.append("was started by another command")
     return ", ".join(parts)
 
 
-def origins(study: Study) -> list[Origin]:
-    """Every result that goes back to another."""
-    keys = [key for key in (EVALUATED, "lineage.from", "lineage.warm", "lineage.command") if key in study.table]
-    if not keys:
-        return []
-    rows = study.table[["experiment_id", *keys]].to_dict("records")
-    found = []
-    for number, row in zip(study.table.index, rows, strict=True):
-        if words := origin_words(row):
-            command = row.get("lineage.command")
-            made = Origin(int(number), row["experiment_id"], words, command if isinstance(command, str) else "")
-            found.append(made)
-    return found
+def all_origin_words(table: pd.DataFrame) -> list[str]:
+    """``origin_words`` of each row."""
+    keys = [key for key in (EVALUATED, "lineage.from", "lineage.warm", "lineage.command") if key in table]
+    return [origin_words(row) for row in table[keys].to_dict("records")] if keys else [""] * len(table)
+
+
+def origins(table: pd.DataFrame) -> list[Origin]:
+    """Every result of the table that goes back to another."""
+    commands = table["lineage.command"] if "lineage.command" in table else [""] * len(table)
+    rows = zip(table["experiment_id"], all_origin_words(table), commands, strict=True)
+    return [Origin(name, words, command if isinstance(command, str) else "") for name, words, command in rows if words]

@@ -18,7 +18,7 @@ from sousa_bench.analysis.columns import lower_is_better
 from sousa_bench.analysis.combinations import combinations
 from sousa_bench.analysis.factors import BASE_FACTORS, augmentation_words, cohort_words, combination_columns, shown
 from sousa_bench.analysis.grounds import Ground, Measurer, Own, grounds, own_rows, shared_grounds
-from sousa_bench.analysis.report.notes import say
+from sousa_bench.analysis.limitations import limitations
 from sousa_bench.analysis.stats.comparisons import Measured, against_best, correct, mean_totals, pair_table
 from sousa_bench.analysis.stats.effects import Effects, effects
 from sousa_bench.analysis.stats.folds import FOLD
@@ -134,7 +134,7 @@ def compare(results: Results, metric: str = "test_acc") -> Study:
     results.problems += problems
     _add_run_intervals(made)
     _compare(made)
-    say(made)
+    made.notes += limitations(made)
     return made
 
 

@@ -13,12 +13,12 @@ from numpy.polynomial.hermite_e import hermegauss
 
 from sousa_bench.analysis import Study, collect, compare
 from sousa_bench.analysis.next_steps import next_steps
-from sousa_bench.analysis.report.summary import summary
 from sousa_bench.analysis.stats.augmentation_effect import augmentation_impact
 from sousa_bench.analysis.stats.folds import fold_order, missing_folds, parse_fold
 from sousa_bench.analysis.stats.intervals import accuracy_interval, difference_interval
 from sousa_bench.analysis.stats.pairs import sign_flip
 from sousa_bench.analyze import main
+from tests.analysis.summary import summary
 from tests.analysis.synthetic import write_folds
 
 THREE = (("ast", "lora", True), ("ast", "lora", False), ("beats", "ia3", True))

@@ -52,7 +52,7 @@ def test_next_commands_are_for_what_was_trained(study: Study):
 
 
 def test_where_runs_come_from(study: Study):
-    found = {item.experiment: item for item in origins(study)}
+    found = {item.experiment: item for item in origins(study.table)}
     named = "ast_lora_on_tiny_s42_1a2b3c4d (val acc 0.8123); beats_ia3_on_tiny_s42_5e6f7a8b"
     (promoted,) = [item for name, item in found.items() if not name.startswith("evaluation")]
     assert promoted.words == f"went on from the weights of {named}"
@@ -74,7 +74,7 @@ def test_origins_stand_in_table_report_and_page(study: Study, tmp_path: Path):
     assert f"as recorded: {COMMAND}" in section
     page = (tmp_path / "analysis" / "report.html").read_text()
     assert '<section id="origins"><h2>Where these runs come from</h2>' in page
-    assert '"title":"Comes from"' in page
+    assert '"title":"comes from"' in page
 
 
 def test_runs_of_their_own_need_no_section(tmp_path: Path):

@@ -13,8 +13,10 @@ from sousa_bench.analysis import Study, collect, compare, plots
 from sousa_bench.analysis.plots.details import f1_by_class, tempo_bands
 from sousa_bench.analysis.plots.runs import pareto_front
 from sousa_bench.analysis.plots.style import accuracy_scale, log_axis, safe
+from sousa_bench.analysis.report.blocks import Figure, Options
 from sousa_bench.analysis.report.images import NO_BROWSER, write_images
 from sousa_bench.analysis.report.page import page
+from sousa_bench.analysis.report.sections import figures, report
 from sousa_bench.rudiments import FAMILY_NAMES
 from tests.analysis.synthetic import result, write_folds, write_result
 
@@ -93,12 +95,12 @@ def test_what_is_not_there_says_why(tmp_path: Path):
         absent
     )
     assert all(absent.values())
-    text = page(study, list(plots.all_plots(study, page=True)))
+    text = page(study, report(study, Options()))
     assert "No run recorded its memory." in text
 
 
 def test_the_page_carries_the_figures_as_they_are(comparison_study: Study):
-    drawn = list(plots.all_plots(comparison_study, page=True))
+    drawn = [block for block in figures(comparison_study, Options()) if isinstance(block, Figure)]
     text = page(comparison_study, drawn)
     data = json.loads(text.split('id="data">')[1].split("</script>")[0])
     by_name = {plot["name"]: plot for plot in data["plots"]}

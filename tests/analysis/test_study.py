@@ -17,9 +17,7 @@ import pytest
 from sousa_bench.analysis import Study, collect, compare
 from sousa_bench.analysis.clip_sets import ClipSet
 from sousa_bench.analysis.next_steps import next_steps
-from sousa_bench.analysis.report.answer import _who, answer
-from sousa_bench.analysis.report.sections import answer_section
-from sousa_bench.analysis.report.summary import summary
+from sousa_bench.analysis.report.answer import answer, others_in_words
 from sousa_bench.analysis.stats.comparisons import (
     COLUMNS,
     Measured,
@@ -31,6 +29,7 @@ from sousa_bench.analysis.stats.comparisons import (
 )
 from sousa_bench.analysis.stats.effects import flip_sums_of_squares
 from sousa_bench.errors import UserError
+from tests.analysis.summary import summary
 from tests.analysis.synthetic import Truth, result, write_result, write_sweep
 
 
@@ -83,7 +82,7 @@ def test_seeds_are_averaged_and_their_spread_stands_apart(seeded_study: Study):
     [(2, 3, "2 of 3 others"), (3, 3, "All 3 others"), (2, 2, "Both others"), (1, 1, "The other one")],
 )
 def test_how_many_others_in_words(number: int, tested: int, words: str):
-    assert _who(number, tested) == words
+    assert others_in_words(number, tested) == words
 
 
 def test_effects_of_the_balanced_matrix(comparison_study: Study):
@@ -295,7 +294,7 @@ def test_pretraining_is_no_candidate_for_more(tmp_path: Path):
 def test_each_cohort_says_its_own_lead(two_weights: Study):
     assert sorted(two_weights.cohorts) == ["A", "B"]
     said = answer(two_weights)
-    page = answer_section(two_weights, 10)
+    text = summary(two_weights)
     leads = []
     for cohort in "AB":
         rows = two_weights.combinations[two_weights.combinations["cohort"] == cohort].sort_values("test_acc")
@@ -303,8 +302,8 @@ def test_each_cohort_says_its_own_lead(two_weights: Study):
         lead = 100 * (rows["test_acc"].iloc[-1] - rows["test_acc"].iloc[-2])
         mine = said[next(n for n, line in enumerate(said) if line.startswith(f"Cohort {cohort}")) :]
         assert f"Its lead over the next, {second}, is {lead:+.2f} points" in next(s for s in mine if "Its lead" in s)
-        assert f"{second} [{cohort}]</td>" in page
-        assert f"{lead:.2f} points" in page.split(f"{second} [{cohort}]</td>")[1].split("</tr>")[0]
+        table = text.split(f"against the next (cohort {cohort})")[1].split("##")[0]
+        assert f"{lead:+.2f} points" in next(line for line in table.splitlines() if line.startswith(f"| {second} "))
         assert leader != second
         leads.append(lead)
     assert leads[0] != pytest.approx(leads[1], abs=0.01)
@@ -326,7 +325,7 @@ def test_seeds_behind_the_effect_of_augmentation_are_said(tmp_path: Path):
     shutil.rmtree(next(folder.glob("ast_lora_off_small_s3_*")))
     text = summary(compare(collect([folder])))
     assert "over the seeds and folds that both have" in text
-    assert re.search(r"\| ast \+ lora \|.*\| 2; left out: 1 with \| 1140 \| 19 \|", text)
+    assert re.search(r"\| ast \+ lora +\|.*\| +2; left out: 1 with \| +1,140/19 \|", text)
 
 
 def test_one_run_has_no_spread_and_groups_say_clips_and_players(tmp_path: Path):
@@ -335,4 +334,4 @@ def test_one_run_has_no_spread_and_groups_say_clips_and_players(tmp_path: Path):
     assert re.search(r"With augmentation\*\*: Avg Acc=0\.\d{4} \(1 runs\); 1,140 clips, 19 players each", text)
     write_result(tmp_path / "other", result({"model": "beats"}, files={}))
     text = summary(compare(collect([tmp_path])))
-    assert re.search(r"\*\*beats\*\*: Avg Acc=0\.8000 ± –, Best=0\.8000 \(1 run\); no predictions", text)
+    assert re.search(r"\*\*beats\*\*: Avg Acc=0\.8000 ± -, Best=0\.8000 \(1 run\); no predictions", text)

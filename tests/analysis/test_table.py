@@ -393,3 +393,31 @@ def test_planned_jobs_are_counted_under_filters(tmp_path: Path):
     assert collect([folder], [("status", ["completed"])]).waiting() == []
     write_result(folder / "usual", result({}, overrides=["model=ast"]))
     assert len(collect([folder], [("augmentation", ["true"])]).waiting()) == 2
+
+
+def test_a_metric_that_results_declare_stands_in_every_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Lower is better here, so the run with the lower accuracy ranks first; what can't be used of the other is left out."""
+    said = {"calibration": {"label": "Calibration error", "format": ".3f", "better": "lower"}}
+    said["odd"] = {"label": "<b>", "format": "99999999f", "better": 3}
+    for number, (model, error) in enumerate((("ast", 0.25), ("beats", 0.125))):
+        made = result({"model": model}, accuracy=0.8 - number / 10, declared_metrics=said)
+        made["metrics"] |= {"val_calibration": error / 2, "test_calibration": error, "test_odd": 0.5}
+        write_result(tmp_path / "runs" / model, made)
+    out = tmp_path / "out"
+    command = [str(tmp_path / "runs"), "--metric", "test_calibration", "--no-images", "--output-dir", str(out)]
+    assert main(command) == 0
+    head, _, first, second = capsys.readouterr().out.splitlines()
+    assert "test calibration error" in head
+    assert ("beats" in first, "0.125" in first) == (True, True)
+    assert ("ast" in second, "0.250" in second) == (True, True)
+    assert pd.read_csv(out / "comparison_table.csv")["val_calibration"].tolist() == [0.125, 0.0625]
+    assert pd.read_csv(out / "combinations.csv")["test_calibration"].tolist() == [0.125, 0.25]
+    text = (out / "summary_report.md").read_text()
+    assert "| test calibration error |" in text.split("## Ranking")[1]
+    best = text.split("### By test calibration error")[1].split("###")[0]
+    assert "1. **beats + lora** (with aug): 0.125, Acc=0.7000" in best
+    assert "By test &lt;b&gt;" in text
+    page = (out / "report.html").read_text()
+    assert '"key":"test_calibration","title":"test calibration error"' in page
+    assert '"ascending":true' in page
+    assert "<h3>By test &lt;b&gt;</h3>" in page

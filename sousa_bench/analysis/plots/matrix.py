@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from sousa_bench.analysis.columns import p_value
 from sousa_bench.analysis.factors import BASE_FACTORS, shown
 from sousa_bench.analysis.plots.style import (
     DIVERGING,
@@ -29,7 +30,6 @@ from sousa_bench.analysis.plots.style import (
     rows_of_dots,
     safe,
 )
-from sousa_bench.analysis.report.console import p_value
 from sousa_bench.analysis.stats.augmentation_effect import augmentation_impact
 from sousa_bench.analysis.stats.pairs import ALPHA
 from sousa_bench.analysis.study import Study

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from sousa_bench.analysis.columns import DIFFERENCE, DIFFERENCE_INTERVAL, is_absent
 from sousa_bench.analysis.combinations import interval_words, spread_words
 from sousa_bench.analysis.stats.comparisons import pair_of
 from sousa_bench.analysis.study import Study
@@ -30,54 +31,43 @@ def answer(study: Study) -> list[str]:
 
 
 def _cohort(study: Study, cohort: str, rows: pd.DataFrame) -> list[str]:
-    leader = rows.sort_values("test_acc", ascending=False, kind="stable").iloc[0]
+    ranked = rows.sort_values("test_acc", ascending=False, kind="stable")
+    leader = ranked.iloc[0]
     where = f"Cohort {cohort}: the" if study.cohorts else "The"
-    said = [f"{where} highest test accuracy is that of {leader['combination']}: {accuracy_words(leader)}."]
+    said = [f"{where} highest test accuracy is that of {leader['combination']}: {_accuracy(leader)}."]
     tested = int(rows["p_best"].notna().sum())
-    others = rows[rows["best_set"] & (rows["combination"] != leader["combination"])]
+    others = rows.loc[rows["best_set"] & (rows["combination"] != leader["combination"]), "combination"]
     if len(rows) == 1:
         said.append("It is the only combination.")
     elif not tested:
         said.append("No other could be tested against it, so it may be ahead by chance.")
     elif len(others):
-        names = "; ".join(others["combination"].head(MAX_NAMED))
+        names = "; ".join(others.head(MAX_NAMED))
         more = f"; and {len(others) - MAX_NAMED} more" if len(others) > MAX_NAMED else ""
-        said.append(f"{_who(len(others), tested)} can't be told from it ({TEST}): {names}{more}.")
+        said.append(f"{others_in_words(len(others), tested)} can't be told from it ({TEST}): {names}{more}.")
     else:
-        rest = "the other one" if tested == 1 else "both others" if tested == 2 else f"all {tested} others"
-        said.append(f"It is clearly better than {rest} ({TEST}).")
-    return said + _margin(study, leader, rows) + _luck(rows)
+        every = others_in_words(tested, tested)
+        said.append(f"It is clearly better than {every[0].lower()}{every[1:]} ({TEST}).")
+    following = ranked["combination"].iloc[1] if len(ranked) > 1 else ""
+    pair = pair_of(study.pairs, cohort, leader["combination"], following)
+    if pair is not None:
+        interval = "" if is_absent(pair["low"]) else f" (95 % interval {DIFFERENCE_INTERVAL.cell(pair)})"
+        said.append(f"Its lead over the next, {following}, is {DIFFERENCE.cell(pair)}{interval}.")
+    return said + _luck(rows[rows["best_set"]])
 
 
-def _who(number: int, tested: int) -> str:
+def others_in_words(number: int, tested: int) -> str:
     """``number`` of the ``tested`` others, in words."""
     if number < tested:
         return f"{number} of {tested} others"
     return {1: "The other one", 2: "Both others"}.get(tested, f"All {tested} others")
 
 
-def _margin(study: Study, leader: pd.Series, rows: pd.DataFrame) -> list[str]:
-    """By how much the leader is ahead of the next."""
-    rest = rows[rows["combination"] != leader["combination"]].sort_values("test_acc", ascending=False, kind="stable")
-    pair = (
-        pair_of(study.pairs, leader["cohort"], leader["combination"], rest.iloc[0]["combination"])
-        if len(rest)
-        else None
-    )
-    if pair is None:
+def _luck(best: pd.DataFrame) -> list[str]:
+    """What the intervals don't cover, where the best have one seed each."""
+    if (best["seeds"] >= 2).all():
         return []
-    interval = ""
-    if pair["low"] == pair["low"]:
-        interval = f" (95 % interval {100 * pair['low']:+.2f} to {100 * pair['high']:+.2f})"
-    return [
-        f"Its lead over the next, {rest.iloc[0]['combination']}, is {100 * pair['difference']:+.2f} points{interval}."
-    ]
-
-
-def _luck(rows: pd.DataFrame) -> list[str]:
-    if (rows.loc[rows["best_set"], "seeds"] >= 2).all():
-        return []
-    if (rows.loc[rows["best_set"], "folds"] > 0).all():
+    if (best["folds"] > 0).all():
         return [
             "With one seed each, the players of a fold share one training's luck, which intervals and tests don't "
             "cover; more seeds would show it."
@@ -88,15 +78,13 @@ def _luck(rows: pd.DataFrame) -> list[str]:
     ]
 
 
-def accuracy_words(row: Mapping[str, Any] | pd.Series) -> str:
-    """An accuracy with what it rests on: interval, seeds, clips and players, or why there is no interval."""
-    parts = []
-    if words := spread_words(row):
-        parts.append(words)
-    if words := interval_words(row):
-        parts.append(words)
-    elif row["note"]:
-        parts.append(str(row["note"]))
-    if row["clips"]:
-        parts.append(f"{row['clips']:,} clips, {row['players']} players")
+def _accuracy(row: pd.Series) -> str:
+    parts = rests_on(row, note=True)
     return f"{row['test_acc']:.4f}" + (f" ({'; '.join(parts)})" if parts else "")
+
+
+def rests_on(row: Mapping[Any, Any] | pd.Series, note: bool = False) -> list[str]:
+    """What an accuracy rests on: folds and seeds, interval (or a ``note`` why there is none), clips and players."""
+    clips = f"{row['clips']:,} clips, {row['players']} players" if row["clips"] else ""
+    parts = [spread_words(row), interval_words(row) or (str(row["note"]) if note else ""), clips]
+    return [part for part in parts if part]

@@ -1,256 +1,399 @@
-"""The page's parts that are text: the answer, failures, next commands, statistics. All of it escaped."""
+"""The sections of the report, each a function from a study to blocks, in the order in which they are read."""
 
 from __future__ import annotations
 
-import html
-from collections.abc import Sequence
+import importlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from sousa_bench.analysis import columns as col
+from sousa_bench.analysis.columns import ABSENT, MEASURES, Column
 from sousa_bench.analysis.commands import retry_command
+from sousa_bench.analysis.factors import counted_rows, shown
+from sousa_bench.analysis.limitations import warned_runs
 from sousa_bench.analysis.next_steps import next_steps
 from sousa_bench.analysis.origins import origins
-from sousa_bench.analysis.report.answer import answer
-from sousa_bench.analysis.report.console import fold_spread, p_value, seed_spread
-from sousa_bench.analysis.report.notes import warned_runs
-from sousa_bench.analysis.report.summary import counts, failure_cause
-from sousa_bench.analysis.stats.augmentation_effect import augmentation_impact
+from sousa_bench.analysis.report.answer import answer, rests_on
+from sousa_bench.analysis.report.blocks import (
+    MAX_LISTED,
+    Block,
+    Command,
+    Details,
+    Figure,
+    Heading,
+    Items,
+    Line,
+    Numbers,
+    Options,
+    RunTable,
+    Section,
+    Table,
+    Text,
+    listed,
+)
+from sousa_bench.analysis.report.ranking import NOTHING_TO_RANK, ranking_table, test_metrics
+from sousa_bench.analysis.stats.augmentation_effect import augmentation_impact, tested_on
 from sousa_bench.analysis.stats.comparisons import pair_of
-from sousa_bench.analysis.stats.pairs import ALPHA
 from sousa_bench.analysis.study import Study
-from sousa_bench.results.result import NOT_COMPLETED
+from sousa_bench.analysis.table import Results
+from sousa_bench.errors import UserError
+from sousa_bench.results.result import DEAD, NOT_COMPLETED
 
-MAX_FAILURES = 200
-
-
-def text(value: Any) -> str:
-    """A value as text that HTML shows as it stands."""
-    return html.escape(str(value))
+RANKED = 30  # combinations in the report's ranking, at least
+IN_TABLE = ", in comparison_table.csv"
 
 
-def rows_table(head: Sequence[str], rows: Sequence[Sequence[Any]], number_from: int = 1) -> str:
-    """A table; cells are escaped, columns from ``number_from`` on are aligned as numbers."""
-    heads = "".join(
-        f'<th scope="col"{" class=n" if i >= number_from else ""}>{text(cell)}</th>' for i, cell in enumerate(head)
-    )
-    body = "".join(
-        "<tr>"
-        + "".join(f"<td{' class=n' if i >= number_from else ''}>{text(c)}</td>" for i, c in enumerate(row))
-        + "</tr>"
-        for row in rows
-    )
-    return f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
+def counts(results: Results) -> dict[str, int]:
+    """Runs by status, with those that a manifest plans and that have not started."""
+    status = results.table["status"].value_counts()
+    waiting = len(results.waiting())
+    made = {name: int(status.get(name, 0)) for name in ("completed", *NOT_COMPLETED, "running")}
+    return {"total": len(results.table) + waiting, **made, "not started": waiting}
 
 
-def answer_section(study: Study, top: int) -> str:
-    """Counts, the answer in words, notes, and the leading combinations."""
+def overview(study: Study, options: Options) -> list[Block]:
+    """How many runs there are, and what varied."""
     number = counts(study.results)
-    tiles = "".join(
-        f'<li class="{text(key.replace(" ", "-"))}"><b>{value}</b> {text(key)}</li>'
-        for key, value in number.items()
-        if value or key in ("total", "completed", "failed", "running")
-    )
-    sentences = "".join(f"<p>{text(line)}</p>" for line in answer(study))
-    notes = "".join(f"<li>{text(note)}</li>" for note in study.notes)
-    notes = f'<ul class="notes">{notes}</ul>' if notes else ""
-    return f'<ul class="tiles">{tiles}</ul><div class="answer">{sentences}</div>{notes}{_leaders(study, max(top, 10))}'
+    always = ("completed", "failed", "running")
+    values = {key: number[key] for key in number if key != "total" and (number[key] or key in always)}
+    done = study.table[counted_rows(study.table)]
+    names = {"max_epochs": "epochs (at most)"}
+    keys = ["model", "strategy", "augmentation", *study.results.factors, "data", "max_epochs"]
+    levels = [(names.get(key, key), f": {', '.join(sorted({shown(v) for v in done[key].unique()}))}") for key in keys]
+    return [Heading("Overview"), Numbers({"total experiments": number["total"]} | values), Items(levels)]
 
 
-def _leaders(study: Study, top: int) -> str:
-    frame = study.combinations
-    if not len(frame):
-        return ""
-    leaders: dict[str, str] = {}
-    for cohort, group in frame[frame["test_acc"].notna()].groupby("cohort"):
-        ranked = group.sort_values("test_acc", ascending=False, kind="stable")
-        leaders[str(cohort)] = str(ranked["combination"].iloc[0])
-    rows = [_leader(study, number, row, leaders) for number, (_, row) in enumerate(frame.head(top).iterrows(), start=1)]
-    head = [
-        "#",
-        "Combination",
-        "Test acc.",
-        "95 % interval",
-        *(["± folds (n)"] if (frame["folds"] > 0).any() else []),
-        "± seeds (n)",
-        "Macro F1",
-        "Behind the best",
-        "p (Holm)",
-        "Can be the best",
-        "Clips / players",
-    ]
-    return rows_table(head, rows, number_from=2)
+def conclusion(study: Study, options: Options) -> list[Block]:
+    """The answer in plain sentences, and what must be minded."""
+    notes = [Items(study.notes, notes=True)] if study.notes else []
+    return [Heading("Answer", short="Answer"), Text(answer(study), answer=True), *notes]
 
 
-def _leader(study: Study, number: int, row: pd.Series, leaders: dict[str, str]) -> list[str]:
-    pair = pair_of(study.pairs, row["cohort"], leaders.get(row["cohort"], ""), row["combination"])
-    low, high = row["acc_low"], row["acc_high"]
-    gap = "–"
-    if pair is not None:
-        gap = f"{100 * pair['difference']:.2f} points"
-        if pair["low"] == pair["low"]:
-            gap += f" ({100 * pair['low']:+.2f} to {100 * pair['high']:+.2f})"
-    tested = row["p_best"] == row["p_best"] or row["combination"] == leaders.get(row["cohort"])
-    name = row["combination"] + (f" [{row['cohort']}]" if study.cohorts else "")
-    return [
-        str(number),
-        name,
-        f"{row['test_acc']:.4f}",
-        f"{low:.4f} to {high:.4f}" if low == low else "–",
-        *([fold_spread(row)] if (study.combinations["folds"] > 0).any() else []),
-        seed_spread(row),
-        f"{row['test_f1_macro']:.4f}",
-        gap,
-        p_value(row["p_best"]),
-        ("yes" if row["best_set"] else "no") if tested else "not tested",
-        f"{row['clips']:,} / {row['players']}" if row["clips"] else "–",
-    ]
+def rank(study: Study, options: Options) -> list[Block]:
+    """The leading combinations."""
+    table = ranking_table(study, max(options.top, RANKED))
+    return [Heading("Ranking", short="Ranking"), table if table.rows else Text([NOTHING_TO_RANK])]
 
 
-def failures_section(study: Study) -> str:
-    """Runs that failed, why, and the command that runs each again; files that were passed over."""
-    table = study.table
-    rows = np.flatnonzero(table["status"].isin(NOT_COMPLETED))
-    parts = []
-    for row in rows[:MAX_FAILURES]:
-        item = table.iloc[row]
-        parts.append(
-            f"<article><h3>{text(item['experiment_id'])}</h3><p><b>{text(item['status'])}</b>: "
-            f"{text(failure_cause(item))}. "
-            f"{text(str(item['error'] or '')[:600])}</p>{_command(retry_command(study, int(row)))}</article>"
-        )
-    if len(rows) > MAX_FAILURES:
-        parts.append(f"<p>… and {len(rows) - MAX_FAILURES} more, in comparison_table.csv.</p>")
-    if not parts:
-        parts.append("<p>No run failed.</p>")
-    warned = warned_runs(study)
-    warnings = [f"{name}: {words}" for name, words in zip(warned["experiment_id"], warned["warnings"], strict=True)]
-    for title, lines in (
-        ("Warnings of the runs", warnings),
-        ("Passed over", study.results.problems),
-        ("Repeats that don't count", study.results.repeats),
+def runs(study: Study, options: Options) -> list[Block]:
+    """The page's table of all runs."""
+    return [Heading("Runs", short="Runs"), RunTable(study)] if options.plots else []
+
+
+def figures(study: Study, options: Options) -> list[Block]:
+    """The page's figures, by what they show."""
+    if not options.plots:
+        return []
+    from sousa_bench.analysis.plots import all_plots
+
+    made: dict[str, list[Block]] = {name: [] for name in ("Accuracy", "Cost", "Effects", "Training", "Predictions")}
+    for plot in all_plots(study, page=True):
+        made[plot.group].append(Figure(plot.name, plot.figure, plot.caption))
+    return [block for name, group in made.items() for block in (Heading(name, short=name), *group)]
+
+
+def best(study: Study, options: Options) -> list[Block]:
+    """The best lists: by accuracy, by F1, by parameters, by time."""
+    frame, floor = study.combinations, options.min_accuracy
+    accurate = frame[frame["test_acc"] >= floor]
+    both, one = "Acc={test_acc:.4f}, F1={test_f1_macro:.4f}", "{value}, Acc={test_acc:.4f}"
+    efficient = f"Most parameter-efficient (test accuracy at least {floor:g})"
+    blocks: list[Block] = [Heading("Top performers", short="Best")]
+    for title, column, line, rows in (
+        ("By test accuracy", MEASURES["test_acc"], both, frame),
+        ("By macro F1", MEASURES["test_f1_macro"], both, frame),
+        *((f"By {column.label}", column, one, frame) for column in test_metrics(study)),
+        (efficient, MEASURES["trainable_params"], "{value} params, Acc={test_acc:.4f}", accurate),
+        ("Fastest training", MEASURES["training_time_seconds"], one, frame),
     ):
-        if lines:
-            items = "".join(f"<li>{text(line[:500])}</li>" for line in lines[:100])
-            more = f"<li>… and {len(lines) - 100} more</li>" if len(lines) > 100 else ""
-            parts.append(f"<details><summary>{title} ({len(lines)})</summary><ul>{items}{more}</ul></details>")
-    return "".join(parts)
+        rows = rows.dropna(subset=column.key).sort_values(column.key, ascending=column.better == "lower", kind="stable")
+        lines = [_best_line(row, column, line) for row in rows.head(options.top).to_dict("records")]
+        none = (
+            "No completed run yet." if title != efficient else f"No combination reaches a test accuracy of {floor:g}."
+        )
+        blocks += [Heading(title, 3), Items(lines, numbered=True) if lines else Text([none])]
+    devices = study.table["environment.device"].dropna().unique() if "environment.device" in study.table else ()
+    if len(devices) > 1:
+        blocks.append(Text([f"Mind: the runs ran on different devices ({', '.join(map(str, devices))})."]))
+    return blocks
 
 
-def steps_section(study: Study, top: int) -> str:
-    """What to run next."""
-    steps = next_steps(study, top)
-    parts = [f"<h3>{text(step.title)}</h3>{_command(chr(10).join(step.commands))}" for step in steps]
-    return "".join(parts) or "<p>Nothing is missing.</p>"
+def _best_line(row: dict[Any, Any], column: Column, line: str) -> Line:
+    name, space, more = row["combination"].partition(" (")
+    text = "; ".join([line.format_map(row | {"value": column.cell(row)}), *rests_on(row)])
+    return name, f"{space}{more}: {text}"
 
 
-def origins_section(study: Study) -> str:
-    """Which runs go back to others; empty where none does."""
-    found = origins(study)
-    if not found:
-        return ""
-    rows = [[item.experiment, item.words, item.command or "–"] for item in found[:MAX_FAILURES]]
-    more = f"<p>… and {len(found) - MAX_FAILURES} more.</p>" if len(found) > MAX_FAILURES else ""
-    table = rows_table(["Run", "Comes from", "Command"], rows, number_from=3)
-    return f'<section id="origins"><h2>Where these runs come from</h2>{table}{more}</section>'
-
-
-def _command(command: str) -> str:
-    button = '<button type="button" class="copy">Copy</button>'
-    return f'<div class="command"><pre><code>{text(command)}</code></pre>{button}</div>'
-
-
-def methods_section(study: Study) -> str:
-    """Effects as a table, augmentation as a table, and how every number came about."""
-    parts = [_effects_table(study), _impact_table(study)]
-    sizes = {(len(ground.clips.label), len(ground.clips.players), len(ground.sets)) for ground in study.grounds[:5]}
-    players = ", ".join(
-        f"{clips:,} clips of {count} players" + (f" in {folds} folds" if folds > 1 else "")
-        for clips, count, folds in sorted(sizes, reverse=True)
-    )
-    parts.append(
-        "<h3>How these numbers came about</h3><ul>"
-        f"<li>Test clips: {text(players or 'no predictions were found')}.</li>"
-        "<li>Intervals: 95 %, clustered by player, CR2 variance and t quantile with Satterthwaite degrees of "
-        "freedom, on the "
-        "logit scale; none below 8 players.</li>"
-        "<li>Comparisons: sign-flip permutation tests by player on the same clips, exact up to 17 players, else "
-        "100,000 drawn "
-        "patterns; Holm's correction over all pairs of a cohort.</li>"
-        "<li>Combinations average their seeds; the spread over seeds is shown apart. Folds of a cross-validation by "
-        "player are averaged, and for intervals and comparisons their test predictions are pooled: each player was "
-        "heard once, by a model that had not learnt from that player.</li>"
-        "<li>Runs that differ in data, test clips, kind of weights or epochs are never compared.</li></ul>"
-    )
-    return "".join(parts)
-
-
-def _effects_table(study: Study) -> str:
-    parts = []
-    for name, item in study.effects.items():
-        title = "Main effects and interactions" + (f" (cohort {text(name)})" if len(study.effects) > 1 else "")
-        parts.append(f"<h3>{title}</h3>")
-        if item.word:
-            parts.append(f"<p>{text(item.word)}</p>")
+def comparisons(study: Study, options: Options) -> list[Block]:
+    """The paired differences between the leader of each cohort and those after it."""
+    blocks: list[Block] = [Heading("Paired comparisons", short="Comparisons")]
+    for cohort, rows in study.combinations.groupby("cohort", sort=False):
+        mine = study.pairs[study.pairs["cohort"] == cohort]
+        if not len(mine) or len(rows) < 2:
             continue
-        rows = [
-            [
-                row["effect"],
-                row["levels"],
-                f"{100 * row['share']:.1f} %",
-                f"{row['largest']:.2f} points" if row["largest"] == row["largest"] else "–",
-                p_value(row["p"]),
-                p_value(row["p_holm"]),
-                "yes" if row["p_holm"] <= ALPHA else "no",
-                f"{row['clips']:,} / {row['players']}",
-            ]
-            for _, row in item.table.iterrows()
+        leader, *others = rows.sort_values("test_acc", ascending=False, kind="stable")["combination"]
+        found = [pair_of(mine, str(cohort), leader, other) for other in others[: max(options.top, 10)]]
+        of_cohort = f" (cohort {cohort})" if study.cohorts else ""
+        blocks += [
+            Heading(f"{leader} against the next{of_cohort}", 3),
+            Text(
+                [
+                    f"{len(mine)} comparisons in the family. The sign-flip test decides. McNemar's test takes every "
+                    "clip for independent, which clips of one player are not: it raises false alarms and is given for "
+                    "comparison with other papers only (first seed of each)."
+                ]
+            ),
+            Table(
+                [
+                    Column("second", "against", text=True),
+                    *(col.DIFFERENCE, col.DIFFERENCE_INTERVAL, col.P, col.P_HOLM, col.CLEAR, col.MCNEMAR, col.CLIPS),
+                ],
+                [pair for pair in found if pair is not None],
+            ),
         ]
-        head = [
-            "Effect",
-            "Levels",
-            "Share of variation",
-            "Largest difference",
-            "p",
-            "p (Holm)",
-            "Clear",
-            "Clips / players",
-        ]
-        parts.append(rows_table(head, rows))
-    return "".join(parts)
+    return blocks
 
 
-def _impact_table(study: Study) -> str:
+def effects(study: Study, options: Options) -> list[Block]:
+    """Main effects and interactions of each cohort."""
+    blocks: list[Block] = []
+    for name, item in study.effects.items():
+        blocks.append(Heading(f"Main effects and interactions (cohort {name})"))
+        if item.word:
+            blocks.append(Text([item.word]))
+            continue
+        players, clips = int(item.table["players"].iloc[0]), int(item.table["clips"].iloc[0])
+        text = (
+            f"Balanced matrix, players as blocks ({players} players, {clips:,} clips), sign-flip tests, "
+            "Holm-corrected. The share is that of the variation between the cells' means. With one seed a small "
+            "interaction may be the luck of training."
+        )
+        shown_columns = [
+            Column("effect", "effect", text=True),
+            Column("levels", "levels", lambda row: row["levels"]),
+            Column("share", "share", ".1f", divide=0.01, unit=" %", help="of the variation between the cells' means"),
+            Column("largest", "largest difference", ".2f", unit=" points", help="between two levels"),
+            *(col.P, col.P_HOLM, col.CLEAR),
+        ]
+        blocks += [Text([text]), Table(shown_columns, item.table.to_dict("records"))]
+    return blocks
+
+
+def statistics(study: Study, options: Options) -> list[Block]:
+    """Mean, deviation and best accuracy of the runs by model, by strategy, by both, and by each further factor."""
+    done = study.done
+    groupings = {"model": ["model"], "strategy": ["strategy"], "pair of model and strategy": ["model", "strategy"]}
+    groupings |= {key: [key] for key in study.results.factors}
+    blocks: list[Block] = []
+    for title, keys in groupings.items():
+        blocks.append(Heading(f"Statistics by {title}", short="" if blocks else "Statistics"))
+        for cohort, rows in done.groupby("cohort"):
+            if study.cohorts:
+                blocks.append(Text([f"Cohort {cohort}:"]))
+            groups = dict(list(rows.groupby(keys, dropna=False, sort=False)))
+            order = sorted(groups, key=lambda name: -groups[name]["test_acc"].mean())
+            blocks.append(Items([_group_line(name, groups[name]) for name in order]))
+    return blocks
+
+
+def _group_line(name: tuple[Any, ...], runs: pd.DataFrame) -> Line:
+    accuracy = runs["test_acc"]
+    deviation = f"{accuracy.std(ddof=1):.4f}" if len(runs) > 1 else ABSENT
+    number = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
+    text = f"Avg Acc={accuracy.mean():.4f} ± {deviation}, Best={accuracy.max():.4f} ({number}); {tested_on(runs)}"
+    return " + ".join(map(shown, name)), f": {text}"
+
+
+def augmentation(study: Study, options: Options) -> list[Block]:
+    """What augmentation changed, in pairs that differ in it alone."""
     impact = augmentation_impact(study)
-    lines = "".join(
-        f"<li>{text(name)}: mean accuracy {mean:.4f} ({size} runs; {where})</li>"
-        for name, mean, size, where in impact.averages
-    )
-    parts = [f"<h3>Augmentation</h3><ul>{lines}</ul>"]
+    averages = [(name, f": Avg Acc={mean:.4f} ({size} runs); {on}") for name, mean, size, on in impact.averages]
+    blocks: list[Block] = [Heading("Augmentation impact", short="Augmentation"), Items(averages)]
     if impact.word:
-        parts.append(f"<p>{text(impact.word)}</p>")
-    if not len(impact.table):
-        return "".join(parts)
-    rows = [
-        [
-            row["label"],
-            f"{100 * row['difference']:+.2f} points",
-            f"{100 * row['low']:+.2f} to {100 * row['high']:+.2f}" if row["low"] == row["low"] else "–",
-            p_value(row["p"]),
-            p_value(row["p_holm"]),
-            row["repeats"],
-            f"{row['clips']:,} / {row['players']}" if row["clips"] else "–",
+        blocks.append(Text([impact.word]))
+    if len(impact.table):
+        shown_columns = [
+            Column("label", "combination", text=True),
+            *(col.DIFFERENCE, col.DIFFERENCE_INTERVAL, col.P, col.P_HOLM),
+            Column("repeats", "runs on either side", lambda row: row["repeats"]),
+            col.CLIPS,
         ]
-        for _, row in impact.table.head(60).iterrows()
+        text = (
+            "Paired: the same model, strategy and other factors, over the seeds and folds that both have, on the same "
+            "clips; with augmentation minus without."
+        )
+        blocks += [Text([text]), Table(shown_columns, impact.table.head(MAX_LISTED).to_dict("records"))]
+    return blocks
+
+
+def folds(study: Study, options: Options) -> list[Block]:
+    """A line a combination: what its cross-validation adds up to."""
+    rows = study.combinations[study.combinations["folds"] > 0]
+    if not len(rows):
+        return []
+    text = (
+        "The mean and its standard deviation are over folds, each averaged over its seeds. The pooled accuracy takes "
+        "the test clips of all folds as one set: each player was heard once, by a model that had not learnt from that "
+        "player. Its interval is clustered by player. The players of one fold share one training's luck, which no "
+        "interval covers; seeds show a part of it."
+    )
+    shown_columns = [
+        col.COMBINATION,
+        Column("test_acc", "mean ± std over folds", lambda row: _mean(row, "acc_std")),
+        Column("folds", "folds", lambda row: f"{row['folds']} of {row['of_folds']}"),
+        Column("seed_std", "± std over seeds"),
+        Column("seeds", "seeds", ".0f"),
+        Column("pooled_acc", "pooled"),
+        *(col.INTERVAL, col.CLIPS),
+        Column("missing", "missing", lambda row: row["missing"][:200] or "none"),
     ]
-    head = [
-        "With minus without",
-        "Difference",
-        "95 % interval",
-        "p",
-        "p (Holm)",
-        "Runs on either side",
-        "Clips / players",
+    table = Table(shown_columns, rows.head(MAX_LISTED).to_dict("records"))
+    return [Heading("Cross-validation", short="Folds"), Text([text]), table]
+
+
+def _mean(row: Mapping[Any, Any], spread: str) -> str:
+    deviation = "" if col.is_absent(row[spread]) else f" ± {row[spread]:.4f}"
+    return f"{row['test_acc']:.4f}{deviation}"
+
+
+def seeds(study: Study, options: Options) -> list[Block]:
+    """The spread over seeds beside the standard error over players."""
+    rows = study.combinations[study.combinations["seed_std"].notna()]
+    if not len(rows):
+        return []
+    shown_columns = [
+        col.COMBINATION,
+        Column("test_acc", "mean accuracy ± std over seeds", lambda row: _mean(row, "seed_std")),
+        Column("seeds", "seeds", ".0f"),
+        Column("acc_error", "standard error over players"),
+        col.CLIPS,
     ]
-    return "".join([*parts, rows_table(head, rows)])
+    freedom = rows["runs"] - rows["folds"].clip(lower=1)
+    pooled = float(np.sqrt((rows["seed_std"] ** 2 * freedom).sum() / freedom.sum()))
+    text = (
+        "Two kinds of luck, apart: the spread over seeds (training) and the standard error over players (the test "
+        f"clips). Pooled over {len(rows)} combinations, the standard deviation over seeds is {pooled:.4f}."
+    )
+    table = Table(shown_columns, rows.head(MAX_LISTED).to_dict("records"))
+    return [Heading("Seeds and players", short="Seeds"), Text([text]), table]
+
+
+def methods(study: Study, options: Options) -> list[Block]:
+    """How every number came about."""
+    sizes = {(len(ground.clips.label), len(ground.clips.players), len(ground.sets)) for ground in study.grounds[:5]}
+    clips = ", ".join(
+        f"{count:,} clips of {players} players" + (f" in {folds} folds" if folds > 1 else "")
+        for count, players, folds in sorted(sizes, reverse=True)
+    )
+    return [
+        Heading("How these numbers came about", short="Methods"),
+        Items(
+            [
+                f"Test clips: {clips or 'no predictions were found'}.",
+                "Intervals: 95 %, clustered by player, CR2 variance and t quantile with Satterthwaite degrees of "
+                "freedom, on the logit scale; none below 8 players.",
+                "Comparisons: sign-flip permutation tests by player on the same clips, exact up to 17 players, else "
+                "100,000 drawn patterns; Holm's correction over all pairs of a cohort.",
+                "Combinations average their seeds; the spread over seeds is shown apart. Folds of a cross-validation "
+                "by player are averaged, and for intervals and comparisons their test predictions are pooled: each "
+                "player was heard once, by a model that had not learnt from that player.",
+                "Runs that differ in data, test clips, kind of weights or epochs are never compared.",
+            ]
+        ),
+    ]
+
+
+def lineage(study: Study, options: Options) -> list[Block]:
+    """Which runs go back to others, and which results evaluate one."""
+    lines: list[Line] = [
+        (item.experiment, f" {item.words}" + (f" (as recorded: {item.command})" if item.command else ""))
+        for item in origins(study.table)
+    ]
+    return [Heading("Where these runs come from", short="Origins"), listed(lines, IN_TABLE)] if lines else []
+
+
+def failures(study: Study, options: Options) -> list[Block]:
+    """Runs that failed, why, and the command that runs each again."""
+    rows = np.flatnonzero(study.table["status"].isin(NOT_COMPLETED))
+    blocks: list[Block] = [Heading("Failures", short="Failures")]
+    for row in rows[:MAX_LISTED]:
+        item = study.table.iloc[row]
+        why = f" ({item['status']}; {failure_cause(item)}): {str(item['error'] or '')[:500]}"
+        blocks += [Text([(item["experiment_id"], why)]), Command([retry_command(study, int(row))])]
+    if len(rows) > MAX_LISTED:
+        blocks.append(Text([f"… and {len(rows) - MAX_LISTED} more{IN_TABLE}."]))
+    return blocks if len(rows) else [*blocks, Text(["None."])]
+
+
+def failure_cause(row: pd.Series) -> str:
+    """Cause and phase of a failure: ``oom in fit``."""
+    cause, phase = row.get("failure.cause"), row.get("failure.phase")
+    if row["status"] == DEAD:
+        cause, phase = "its process is gone", row.get("progress.phase")
+    words = str(cause) if isinstance(cause, str) else "cause unknown"
+    return f"{words} in {phase}" if isinstance(phase, str) else words
+
+
+def steps(study: Study, options: Options) -> list[Block]:
+    """What to run next."""
+    found = [(Heading(step.title, 3), Command(step.commands)) for step in next_steps(study, options.top)]
+    blocks = [block for pair in found for block in pair]
+    return [Heading("Next commands", short="Next"), *(blocks or [Text(["Nothing is missing."])])]
+
+
+def passed_over(study: Study, options: Options) -> list[Block]:
+    """What the runs warn of, repeats that don't count, and files that could not be read."""
+    warned = warned_runs(study)
+    lists: dict[str, list[Line]] = {
+        "Warnings of the runs": [*(warned["experiment_id"] + ": " + warned["warnings"])],
+        "Repeats that don't count": [*study.results.repeats],
+        "Passed over": [*study.results.problems],
+    }
+    return [Heading("Files and warnings"), *(Details(name, [listed(lines)]) for name, lines in lists.items() if lines)]
+
+
+SECTIONS: tuple[Section, ...] = (
+    overview,
+    conclusion,
+    rank,
+    runs,
+    figures,
+    best,
+    comparisons,
+    effects,
+    statistics,
+    augmentation,
+    folds,
+    seeds,
+    methods,
+    lineage,
+    failures,
+    steps,
+    passed_over,
+)
+
+
+def report(study: Study, options: Options, more: Sequence[Section] = ()) -> list[Block]:
+    """Every section, those of the user's after the project's own."""
+    return [block for section in (*SECTIONS, *more) for block in section(study, options)]
+
+
+def find_section(name: str) -> Section:
+    """The user's section ``my_module:my_function``.
+
+    Raises:
+        UserError: There is no such module or function, or it can't be imported.
+    """
+    module, _, function = name.partition(":")
+    try:
+        made = getattr(importlib.import_module(module), function)
+    except Exception as error:
+        raise UserError(
+            f"--section {name}: {error}. Write MODULE:FUNCTION; the module is looked for on PYTHONPATH"
+        ) from error
+    if not callable(made):
+        raise UserError(f"--section {name}: {function} is no function")
+    return made

@@ -117,28 +117,8 @@
 
   /* ---------- table ---------- */
 
-  const FORMAT = {
-    text: (v) => v,
-    factor: (v) => (v === null ? "none" : String(v)),
-    flag: (v) => (v === null ? "?" : v ? "yes" : "no"),
-    status: (v, run) => (run.epoch ? `${v}, ${run.epoch}` : v),
-    number: (v, run, column) => (v === null ? "–" : v.toFixed(column.digits)),
-    count: (v) => (v === null ? "–" : Math.round(v).toLocaleString("en")),
-    minutes: (v) => (v === null ? "–" : (v / 60).toFixed(1)),
-    gib: (v) => (v === null ? "–" : (v / 2 ** 30).toFixed(2)),
-    interval: (v, run) => (run.low === null ? "–" : `${run.low.toFixed(3)} to ${run.high.toFixed(3)}`),
-    origin: (v) => (v === null ? "–" : v.length > 40 ? v.slice(0, 39) + "…" : v),
-    clips: (v, run) => (run.clips ? `${run.clips.toLocaleString("en")} / ${run.players}` : "–"),
-  };
-  const TEXTS = new Set(["text", "flag", "status", "origin"]);
-
-  function sortValue(run, key) {
-    const value = key === "interval" ? run.low : run[key];
-    return value === undefined ? null : value;
-  }
-
   function compare(a, b) {
-    const [x, y] = [sortValue(a, state.sort), sortValue(b, state.sort)];
+    const [x, y] = [a, b].map((run) => (run[state.sort] === undefined ? null : run[state.sort]));
     if (x === y) return a.id - b.id;
     if (x === null) return 1;
     if (y === null) return -1;
@@ -150,10 +130,10 @@
     const row = element("tr");
     for (const column of D.columns) {
       const button = element("button", { type: "button", textContent: column.title });
-      const head = element("th", { scope: "col", className: TEXTS.has(column.kind) ? "" : "n" }, button);
+      const head = element("th", { scope: "col", title: column.help, className: column.text ? "" : "n" }, button);
       head.dataset.key = column.key;
       button.addEventListener("click", () => {
-        state.up = state.sort === column.key ? !state.up : TEXTS.has(column.kind) || column.kind === "factor";
+        state.up = state.sort === column.key ? !state.up : column.up;
         state.sort = column.key;
         fillTable();
         remember();
@@ -179,13 +159,9 @@
     row.dataset.id = run.id;
     row.setAttribute("aria-selected", selected.has(run.id));
     for (const column of D.columns) {
-      const value = run[column.key] === undefined ? null : run[column.key];
-      let shown = FORMAT[column.kind](value, run, column);
-      if (column.key === "test_acc" && run.best) shown = "★ " + shown;
-      const cell = element("td", { textContent: shown === null ? "–" : shown, className: TEXTS.has(column.kind) ? "" : "n" });
-      if (column.kind === "status" && /^[a-z]+$/.test(run.status)) cell.classList.add(run.status);
-      if (column.kind === "interval" && run.why) cell.title = run.why;
-      if (column.kind === "origin" && value) cell.title = value;
+      const cell = element("td", { textContent: run.cells[column.key], className: column.text ? "" : "n" });
+      if (column.key === "status" && /^[a-z]+$/.test(run.status)) cell.classList.add(run.status);
+      if (run.asides[column.key]) cell.title = run.asides[column.key];
       row.append(cell);
     }
     row.addEventListener("click", () => toggle(run.id));

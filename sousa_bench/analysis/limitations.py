@@ -1,0 +1,137 @@
+"""The study's notes: what was not compared, what could not be decided, what must be known of the runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from sousa_bench.analysis.factors import weights_files
+from sousa_bench.analysis.stats.pairs import ALPHA, smallest_p
+from sousa_bench.models.weight_files import DEMONSTRATION
+from sousa_bench.results.result import EVALUATED
+
+if TYPE_CHECKING:
+    from sousa_bench.analysis.study import Study
+
+MAX_NAMED = 4
+
+
+def limitations(study: Study) -> list[str]:
+    """Sentences on what was not compared, could not be decided, or must be known of the runs."""
+    frame = study.combinations
+    said = []
+    if study.cohorts:
+        cohorts = "; ".join(f"{name}: {what}" for name, what in study.cohorts.items())
+        said.append(
+            "Runs that differ in data, test clips, weights or epochs are not compared with one another. Cohorts: "
+            f"{cohorts}."
+        )
+    said += [*_clips(frame), *_folds(study, frame[frame["folds"] > 0])]
+    for note, rows in frame[frame["note"] != ""].groupby("note", sort=False):
+        said.append(f"{len(rows)} of {len(frame)} combinations: {note}.")
+    said += [*_demonstration(study.table), *_weights(study.table), *_warnings(study), *_config_folder(study.table)]
+    return said + list(_few_players(study.pairs))
+
+
+def _few_players(pairs: pd.DataFrame) -> Iterator[str]:
+    """Where no comparison can be clear, whatever the accuracies."""
+    for cohort, mine in pairs.groupby("cohort"):
+        players = int(mine["players"].max())
+        if smallest_p(players) * len(mine) > ALPHA:
+            yield (
+                f"Cohort {cohort}: with {players} players no sign-flip p value can be below "
+                f"{smallest_p(players):.2g}, so none of {len(mine)} comparisons can be clear after Holm's correction. "
+                "Test on more players, or filter to fewer combinations."
+            )
+
+
+def _clips(frame: pd.DataFrame) -> Iterator[str]:
+    """Where combinations of a cohort were not all tested on the same clips."""
+    for cohort, rows in frame[frame["ground"] >= 0].groupby("cohort"):
+        if rows["ground"].nunique() > 1:
+            yield f"Cohort {cohort}: " + (
+                "not all combinations have the same folds; each comparison is on the folds that both have."
+                if (rows["folds"] > 0).all()
+                else "not all runs were tested on the same clips; only those that were are compared."
+            )
+
+
+def _folds(study: Study, frame: pd.DataFrame) -> Iterator[str]:
+    """How a cross-validation was taken together, and what it lacks."""
+    if not len(frame):
+        return
+    most = frame.sort_values("folds", ascending=False, kind="stable").iloc[0]
+    yield (
+        f"Cross-validation: {len(frame)} combinations over up to {most['folds']} of {most['of_folds']} folds. The mean "
+        "and ± are over folds; intervals and comparisons pool the folds' test predictions, in which each player was "
+        "heard once, by a model that had not learnt from that player, and are clustered by player."
+    )
+    trained = study.table[EVALUATED].isna() if EVALUATED in study.table else pd.Series(True, study.table.index)
+    was_trained = np.array([bool(trained[rows].all()) for rows in frame["rows"]])
+    lacking = frame[(frame["missing"] != "").to_numpy() & was_trained]
+    for row in lacking.head(MAX_NAMED).to_dict("records"):
+        parts = row["missing"].split(", ")
+        more = f" and {len(parts) - MAX_NAMED} more" if len(parts) > MAX_NAMED else ""
+        yield (
+            f"{row['combination']}: no completed run of fold {', '.join(parts[:MAX_NAMED])}{more}; its numbers are "
+            f"over {row['folds']} of {row['of_folds']} folds."
+        )
+    if len(lacking) > MAX_NAMED:
+        yield f"{len(lacking) - MAX_NAMED} more combinations lack folds: see missing in combinations.csv."
+    for ground in study.grounds:
+        sets = [study.clip_sets[number] for number in ground.sets]
+        if sum(len(clips.players) for clips in sets) > len(ground.clips.players) > 0:
+            yield "Some players were tested in more than one fold; each of them counts as one cluster."
+            break
+    pooled = [(row, len(study.grounds[row["ground"]].sets)) for row in frame.to_dict("records") if row["ground"] >= 0]
+    for row, size in [(row, size) for row, size in pooled if size < row["folds"]][:MAX_NAMED]:
+        yield (
+            f"{row['combination']}: only {size} of its {row['folds']} folds have predictions on the clips of the "
+            "others; the interval and the comparisons are over these."
+        )
+
+
+def _config_folder(table: pd.DataFrame) -> Iterator[str]:
+    """Runs whose configs lay elsewhere: no command of the report names a folder that only a file vouches for."""
+    if "command" in table and table["command"].astype(str).str.contains(r"\s(?:--config-dir|-cd)\b").any():
+        yield (
+            "Some runs were started with --config-dir. The commands here leave it out: add it where you trust the "
+            "folder."
+        )
+
+
+def _warnings(study: Study) -> Iterator[str]:
+    """How many runs said that something about their numbers must be known."""
+    warned = warned_runs(study)
+    if len(warned):
+        first = str(warned["warnings"].iloc[0])
+        first = first[:200] + ("…" if len(first) > 200 else "")
+        yield f"{len(warned)} of {len(study.table)} runs carry warnings, the first: {first}"
+
+
+def warned_runs(study: Study) -> pd.DataFrame:
+    """Rows of the table whose result carries a warning."""
+    if "warnings" not in study.table:
+        return study.table.iloc[:0].assign(warnings="")
+    return study.table[study.table["warnings"].map(lambda value: isinstance(value, str) and value != "")]
+
+
+def _demonstration(table: pd.DataFrame) -> Iterator[str]:
+    """Runs from the package's small pretrained weights say nothing about the published models."""
+    if "weights.kind" in table:
+        count = int(((table["weights.kind"] == "embedded") & (table["status"] == "completed")).sum())
+        if count:
+            yield f"{count} of {len(table)} runs: {DEMONSTRATION}"
+
+
+def _weights(table: pd.DataFrame) -> Iterator[str]:
+    """Models whose runs started from different files of weights."""
+    if (files := weights_files(table)) is None:
+        return
+    done = table[(table["status"] == "completed") & files.notna()]
+    for (cohort, model), rows in done.groupby(["cohort", "model"]):
+        if files[rows.index].nunique() > 1:
+            yield f"Cohort {cohort}: runs of {model} started from different weights files; mind that."
