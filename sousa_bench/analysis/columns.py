@@ -153,8 +153,8 @@ def declared_metrics(table: pd.DataFrame) -> dict[str, Column]:
 def _said(table: pd.DataFrame, name: str, what: str) -> str:
     """What the first result that declares a metric says of it."""
     key = f"{DECLARED}.{name}.{what}"
-    values = table[key].dropna() if key in table else ()
-    return str(values.iloc[0]) if len(values) else ""
+    values = list(table[key].dropna()) if key in table else []
+    return str(values[0]) if values else ""
 
 
 def measure(key: str, table: pd.DataFrame) -> Column:

@@ -396,7 +396,7 @@ def test_planned_jobs_are_counted_under_filters(tmp_path: Path):
 
 
 def test_a_metric_that_results_declare_stands_in_every_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """Lower is better here, so the run with the lower accuracy ranks first; what can't be used of the other is left out."""
+    """Lower is better here, so the lower accuracy ranks first; a declaration that can't be used does no harm."""
     said = {"calibration": {"label": "Calibration error", "format": ".3f", "better": "lower"}}
     said["odd"] = {"label": "<b>", "format": "99999999f", "better": 3}
     for number, (model, error) in enumerate((("ast", 0.25), ("beats", 0.125))):

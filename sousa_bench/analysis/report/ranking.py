@@ -28,8 +28,7 @@ def ranking(study: Study) -> pd.DataFrame:
 
 def ranking_table(study: Study, top: int | None = None) -> Table:
     """The ``top`` combinations, or all."""
-    frame = ranking(study).head(top)
-    return Table(_columns(study), frame.to_dict("records"))
+    return Table(_columns(study), ranking(study)[:top].to_dict("records"))
 
 
 def _columns(study: Study) -> list[Column]:

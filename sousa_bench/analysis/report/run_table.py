@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ def run_columns(study: Study) -> list[Column]:
         Column("model", "model", text=True),
         Column("strategy", "PEFT", text=True),
         Column("augmentation", "aug.", _augmentation, text=True),
-        *(Column(key, names.get(key, key), lambda row, key=key: shown(row[key])) for key in factors),
+        *(Column(key, names.get(key, key), _level(key)) for key in factors),
     ]
     if any(all_origin_words(table)):
         columns.append(Column("origin", "comes from", _origin, text=True))
@@ -55,6 +55,10 @@ def run_columns(study: Study) -> list[Column]:
     if study.metric not in (*keys, "test_acc"):
         columns.append(measure(study.metric, table))
     return [*columns, MEASURES["test_acc"], interval, *(measure(key, table) for key in keys), clips]
+
+
+def _level(key: str) -> Callable[[Mapping[Any, Any]], str]:
+    return lambda row: shown(row[key])
 
 
 def _augmentation(row: Mapping[Any, Any]) -> str:

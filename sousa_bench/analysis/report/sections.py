@@ -340,7 +340,7 @@ def failure_cause(row: pd.Series) -> str:
 def steps(study: Study, options: Options) -> list[Block]:
     """What to run next."""
     found = [(Heading(step.title, 3), Command(step.commands)) for step in next_steps(study, options.top)]
-    blocks = [block for pair in found for block in pair]
+    blocks: list[Block] = [block for pair in found for block in pair]
     return [Heading("Next commands", short="Next"), *(blocks or [Text(["Nothing is missing."])])]
 
 
