@@ -11,7 +11,7 @@ import pytest
 from sousa_bench.sweep.ranks import verdict
 from sousa_bench.sweep.resources import slots
 from sousa_bench.sweep.watch import Exit
-from tests.sweep.running import Command, interrupt, running, until
+from tests.sweep.running import Command, finish, interrupt, running, until
 
 TRIO = ["-m", "sweep=s", "seed=1,2,3", "+trainer.devices=2"]
 
@@ -88,8 +88,7 @@ def test_ctrl_c_reaches_all_ranks(command: Command) -> None:
     running(command, 2, 3)
     until(lambda: (command.of(2) / "rank1" / "progress.json").exists())
     interrupt(process)
-    process.communicate(timeout=30)
-    assert process.returncode == 130
+    finish(process, 130)
     assert command.results()[2]["status"] == "interrupted"
     for name in ("run.log", "run_rank1.log"):
         assert "stopped at step" in (command.of(2) / name).read_text()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.faults.test_faults import check_one_resume_completes
-from tests.sweep.running import Command, interrupt, until
+from tests.sweep.running import Command, finish, interrupt, until
 
 pytestmark = pytest.mark.faults
 
@@ -112,8 +112,7 @@ def test_a_sweep_that_was_killed_ends_with_the_numbers_of_one_that_was_not(train
     process = train.start(*words)
     until(lambda: list(train.folder.glob("multirun/a/ast_lora_*/checkpoints/last.pt")), 300)
     interrupt(process)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, output
+    finish(process, 130)
     check_one_resume_completes(train, words)
     wanted, got = (
         {path.parent.name: json.loads(path.read_text()) for path in command.folder.glob("multirun/a/*/result.json")}

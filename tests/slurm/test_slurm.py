@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.slurm.cluster import Cluster
-from tests.sweep.running import ROOT, Command, interrupt, running, until
+from tests.sweep.running import ROOT, Command, finish, interrupt, running, until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(400)]
 
@@ -45,17 +45,10 @@ def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def finish(process: subprocess.Popen[str], code: int, timeout: float = 120) -> str:
-    output, _ = process.communicate(timeout=timeout)
-    assert process.returncode == code, output
-    assert "Traceback" not in output, output
-    return output
-
-
 def resumed(command: Command, *words: str) -> None:
     """One resume ends with every run completed, and touches no completed result."""
     before = command.bytes_of()
-    output = command(*TRIO, *words, timeout=120)
+    output = command(*TRIO, *words, timeout=90)
     assert command.statuses() == {1: "completed", 2: "completed", 3: "completed"}, output
     after = command.bytes_of()
     assert all(after[path] == data for path, data in before.items())
@@ -99,7 +92,7 @@ def test_a_job_that_is_killed(cluster: Cluster, command: Command, way: str) -> N
         assert cluster.command("scancel", "--signal=KILL", job_of(command, 2)).returncode == 0
     else:
         os.kill(parent(run), signal.SIGKILL)
-    output = finish(process, 1)
+    output = finish(process, 1, timeout=90)
     killed, words = {"scancel": ("interrupted", "was cancelled"), "kill": ("failed", "signal 9")}[way]
     assert command.statuses() == {1: "completed", 2: killed, 3: "completed"}
     result = command.results()[2]
@@ -126,7 +119,7 @@ def test_slurm_s_time_limit_kills(cluster: Cluster, command: Command) -> None:
     healed = command.folder / "healed"
     words = ["task.fault=hang", f"task.healed={healed}"]
     limit = ["hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=1", "hydra.launcher.grace=300"]
-    output = command(*TRIO, *words, *limit, code=1, timeout=200)
+    output = command(*TRIO, *words, *limit, code=1, timeout=150)
     assert command.statuses() == {1: "completed", 2: "timeout", 3: "completed"}, output
     result = command.results()[2]
     assert "reached Slurm's time limit" in result["error"]
@@ -142,7 +135,7 @@ def test_slurm_s_warning_saves_the_state(cluster: Cluster, command: Command) -> 
     healed = command.folder / "healed"
     words = ["task.steps=250", "task.fault=slow", f"task.healed={healed}"]
     limit = ["hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=10"]
-    output = command(*TRIO, *words, *limit, code=1, timeout=200)
+    output = command(*TRIO, *words, *limit, code=1, timeout=150)
     assert command.statuses() == {1: "completed", 2: "timeout", 3: "completed"}, output
     result = command.results()[2]
     assert "told to save its state" in result["error"]
@@ -157,7 +150,7 @@ def test_out_of_memory(cluster: Cluster, command: Command) -> None:
     """Slurm watches the memory of a job's processes and kills the step that takes more than it asked for."""
     healed = command.folder / "healed"
     words = ["task.fault=hoard", f"task.healed={healed}"]
-    output = command(*TRIO, *words, code=1, timeout=120)
+    output = command(*TRIO, *words, code=1, timeout=90)
     assert command.statuses() == {1: "completed", 2: "failed", 3: "completed"}, output
     result = command.results()[2]
     assert result["failure"]["cause"] == "oom"
@@ -171,7 +164,7 @@ def test_a_requeued_job_goes_on(cluster: Cluster, command: Command) -> None:
     running(command, 2, 8)
     job = job_of(command, 2)
     assert cluster.command("scontrol", "requeue", job).returncode == 0
-    finish(process, 0)
+    finish(process, 0, timeout=90)
     assert command.statuses() == {1: "completed", 2: "completed", 3: "completed"}
     result = command.results()[2]
     assert result["attempts"] == 2
@@ -188,7 +181,7 @@ def test_a_preempted_job_asks_for_its_restart(cluster: Cluster, command: Command
     running(command, 2, 8)
     asked = ["sbatch", "--partition=urgent", "--cpus-per-task=4", "--mem=100M", "--output=/dev/null", "--wrap=sleep 2"]
     assert cluster.command(*asked).returncode == 0
-    finish(process, 0)
+    finish(process, 0, timeout=90)
     assert command.statuses() == {2: "completed"}
     assert command.results()[2]["attempts"] == 2
     assert command.results()[2]["metrics"] == undisturbed(command)
@@ -199,7 +192,7 @@ def test_the_warning_signal_preempts(cluster: Cluster, command: Command) -> None
     process = command.start(*TRIO, *LONG)
     running(command, 2, 8)
     assert cluster.command("scancel", "--signal=USR2", job_of(command, 2)).returncode == 0
-    finish(process, 0)
+    finish(process, 0, timeout=90)
     assert command.statuses() == {1: "completed", 2: "completed", 3: "completed"}
     assert command.results()[2]["attempts"] == 2
     assert command.results()[2]["metrics"] == undisturbed(command)
@@ -214,7 +207,7 @@ def test_the_submitter_is_killed(cluster: Cluster, command: Command) -> None:
     assert "goes on in Slurm" in status(command)
     again = command.start(*TRIO, *LONG)
     until(lambda: "running" in status(command))
-    output = finish(again, 0)
+    output = finish(again, 0, timeout=90)
     assert "Slurm has 3 of the runs already" in output
     assert "Submitted" not in output
     assert command.statuses() == {1: "completed", 2: "completed", 3: "completed"}
@@ -227,7 +220,7 @@ def test_a_job_dies_while_nobody_watches(cluster: Cluster, command: Command) -> 
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     os.kill(parent(run), signal.SIGKILL)
-    until(lambda: not cluster.command("squeue", "--noheader").stdout.strip(), timeout=60)
+    until(lambda: not cluster.command("squeue", "--noheader").stdout.strip(), timeout=30)
     shown = status(command)
     assert "2 completed, 1 failed" in shown
     assert "signal 9" in shown
@@ -239,7 +232,7 @@ def test_ctrl_c_leaves_the_jobs(cluster: Cluster, command: Command) -> None:
     process = command.start(*TRIO, *LONG)
     running(command, 2, 2)
     interrupt(process)
-    output = finish(process, 130)
+    output = finish(process, 130, timeout=90)
     assert "Slurm goes on with 3 runs" in output
     assert "scancel" in output
     resumed(command, *LONG)
@@ -250,7 +243,7 @@ def test_scancel_interrupts(cluster: Cluster, command: Command) -> None:
     process = command.start(*TRIO, *LONG)
     running(command, 2, 8)
     assert cluster.command("scancel", job_of(command, 2)).returncode == 0
-    finish(process, 1)
+    finish(process, 1, timeout=90)
     assert command.statuses() == {1: "completed", 2: "interrupted", 3: "completed"}
     resumed(command, *LONG)
     assert command.results()[2]["metrics"] == undisturbed(command)
@@ -258,7 +251,7 @@ def test_scancel_interrupts(cluster: Cluster, command: Command) -> None:
 
 def test_on_error_stop(cluster: Cluster, command: Command) -> None:
     words = ["task.fault=raise", "on_error=stop", "hydra.launcher.array_parallelism=1", *LONG]
-    output = finish(command.start(*SWEEP, *SMALL, "seed=2,3,4", *words), 1)
+    output = finish(command.start(*SWEEP, *SMALL, "seed=2,3,4", *words), 1, timeout=90)
     assert command.results()[2]["failure"]["message"] == "the task broke"
     assert "on_error=stop" in output
     assert "completed" not in command.statuses().values() or len(command.statuses()) < 3

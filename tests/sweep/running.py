@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.machine import patience
+
 ROOT = Path(__file__).resolve().parents[2]
 APP = [sys.executable, str(ROOT / "tests" / "standin" / "app.py")]
 
@@ -44,11 +46,7 @@ class Command:
 
     def __call__(self, *words: str, code: int = 0, timeout: float = 60) -> str:
         """Run it to its end; its output."""
-        process = self.start(*words)
-        output, _ = process.communicate(timeout=timeout)
-        assert process.returncode == code, output
-        assert "Traceback" not in output or code == 1, output
-        return output
+        return finish(self.start(*words), code, timeout)
 
     def processes(self) -> list[int]:
         """Living processes that this command started, directly or not."""
@@ -90,9 +88,17 @@ def state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-def until(condition: Callable[[], Any], timeout: float = 20.0) -> Any:
-    """Wait until a condition holds; its value."""
-    end = time.monotonic() + timeout
+def finish(process: subprocess.Popen[str], code: int = 0, timeout: float = 30) -> str:
+    """Wait for a command's end; its output. ``timeout`` is that of a quiet machine."""
+    output, _ = process.communicate(timeout=patience(timeout))
+    assert process.returncode == code, output
+    assert "Traceback" not in output or code == 1, output
+    return output
+
+
+def until(condition: Callable[[], Any], timeout: float = 10) -> Any:
+    """Wait until a condition holds, ``timeout`` seconds on a quiet machine; its value."""
+    end = time.monotonic() + patience(timeout)
     while time.monotonic() < end:
         if value := condition():
             return value

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.sweep.running import ROOT, Command
+from tests.sweep.running import ROOT, Command, finish
 
 
 def manifest(command: Command, name: str) -> dict:
@@ -158,8 +158,7 @@ def test_the_old_spelling_of_augmentation_works(command: Command) -> None:
 def test_two_sweeps_of_one_second_get_two_folders(command: Command) -> None:
     processes = [command.start("-m", f"seed={seed}") for seed in (1, 2, 3)]
     for process in processes:
-        output, _ = process.communicate(timeout=60)
-        assert process.returncode == 0, output
+        finish(process)
     assert len(list(command.folder.glob("multirun/*/*/sweep.json"))) == 3
     assert command.statuses() == {1: "completed", 2: "completed", 3: "completed"}
 
@@ -167,8 +166,8 @@ def test_two_sweeps_of_one_second_get_two_folders(command: Command) -> None:
 def test_two_sweeps_into_one_folder_do_each_run_once(command: Command) -> None:
     words = ["-m", "sweep=a", "task.seconds=0.1", "task.steps=5"]
     processes = [command.start(*words, "seed=1,2,3"), command.start(*words, "seed=3,2,1,4")]
-    outputs = [process.communicate(timeout=60)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
+    for process in processes:
+        finish(process)
     assert command.statuses() == {1: "completed", 2: "completed", 3: "completed", 4: "completed"}
     assert all(result["attempts"] == 1 for result in command.results().values())
     assert len(manifest(command, "a")["jobs"]) == 4
@@ -237,8 +236,7 @@ def test_code_that_cannot_be_imported_is_one_error(command: Command, tmp_path: P
     )
     command.program = [sys.executable, str(script)]
     process = command.start("-m", "sweep=a", "seed=1,2")
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 2, output
+    output = finish(process, 2)
     assert "Error: the code of a run can't be imported" in output
     assert "No module named 'tests.sweep.no_such_module'" in output
     assert not list(command.folder.glob("multirun/a/*/result.json"))
