@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import resources
 from typing import Any
 
+import jinja2
 import numpy as np
 import pandas as pd
 
@@ -95,9 +97,12 @@ def _right(table: pd.DataFrame, top: int) -> pd.Series:
     return pd.Series((best == table["label"].to_numpy()[:, None]).any(axis=1), index=table.index)
 
 
-def licence(config: Mapping[str, Any]) -> str:
-    """The base weights' licence in words."""
+def model_card(config: Mapping[str, Any]) -> str:
+    """The card, ``README.md`` of a package, in the form that the hub reads, from all of its ``config.json``."""
     weights = config["base_weights"]
+    licence = weights["license"] or f"not known: ask whoever gave the file {weights['origin']}"
     if weights["kind"] == "random":
-        return "none: the base weights were random"
-    return weights["license"] or f"not known: ask whoever gave the file {weights['origin']}"
+        licence = "none: the base weights were random"
+    template = resources.files("sousa_bench.export").joinpath("model_card.md").read_text(encoding="utf-8")
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    return environment.from_string(template).render(config, licence=licence)

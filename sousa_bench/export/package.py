@@ -13,8 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from sousa_bench.errors import UserError
-from sousa_bench.export.description import GRAPH_FILE, package_config
-from sousa_bench.export.model_card import model_card
+from sousa_bench.export.description import GRAPH_FILE, model_card, package_config
 from sousa_bench.export.onnx_graph import Grid, waveform_graph
 from sousa_bench.export.verification import check
 from sousa_bench.inference.predictor import PACKAGE_FILE, PACKAGE_WEIGHTS, Predictor, is_package
