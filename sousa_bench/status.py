@@ -14,7 +14,7 @@ from sousa_bench.results.known import result_folders, true_status
 from sousa_bench.results.manifest import MANIFEST_FILE, read_manifest
 from sousa_bench.results.process import alive
 from sousa_bench.results.result import RESULT_FILE, ResultError, read_progress, read_result
-from sousa_bench.sweep.slurm.adopt import settle
+from sousa_bench.sweep.slurm.ended_jobs import settle
 
 COLUMNS = ("#", "run", "status", "phase", "epoch", "val_acc", "time", "left")
 LEFT_OUT = ("duplicate", "refused")

@@ -13,9 +13,9 @@ from omegaconf import DictConfig
 
 if TYPE_CHECKING:
     from sousa_bench.sweep.job import Outcome
+    from sousa_bench.sweep.plan import SweepSettings
     from sousa_bench.sweep.progress import Progress
-    from sousa_bench.sweep.switches import SweepSettings
-    from sousa_bench.sweep.whole import Sweep
+    from sousa_bench.sweep.sweep import Sweep
 
 
 class LocalLauncher(Launcher):
@@ -42,9 +42,9 @@ class LocalLauncher(Launcher):
             KeyboardInterrupt: An earlier batch was stopped by a signal.
             UserError: A run of an earlier batch failed, under ``on_error=stop``.
         """
+        from sousa_bench.sweep.plan import SweepSettings
         from sousa_bench.sweep.session import check_going_on
-        from sousa_bench.sweep.switches import SweepSettings
-        from sousa_bench.sweep.whole import plan_sweep
+        from sousa_bench.sweep.sweep import plan_sweep
 
         assert self.config is not None
         assert self.hydra_context is not None
@@ -60,9 +60,9 @@ class LocalLauncher(Launcher):
             sweep: The plan.
             progress: That of the larger whole, where this is one of its batches.
         """
-        from sousa_bench.sweep.whole import do_sweep
+        from sousa_bench.sweep.sweep import do_sweep_here
 
-        return [job_return(outcome) for outcome in do_sweep(sweep, progress)]
+        return [job_return(outcome) for outcome in do_sweep_here(sweep, progress)]
 
     def width(self, settings: SweepSettings) -> int:
         """How many runs go on at the same time."""

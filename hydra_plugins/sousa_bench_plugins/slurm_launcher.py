@@ -11,9 +11,9 @@ from omegaconf import OmegaConf
 from .local_launcher import LocalLauncher, job_return
 
 if TYPE_CHECKING:
+    from sousa_bench.sweep.plan import SweepSettings
     from sousa_bench.sweep.progress import Progress
-    from sousa_bench.sweep.switches import SweepSettings
-    from sousa_bench.sweep.whole import Sweep
+    from sousa_bench.sweep.sweep import Sweep
 
 
 class SlurmLauncher(LocalLauncher):
@@ -28,8 +28,8 @@ class SlurmLauncher(LocalLauncher):
 
     def launch_sweep(self, sweep: Sweep, progress: Progress | None = None) -> Sequence[JobReturn]:
         """See :class:`LocalLauncher`."""
+        from sousa_bench.sweep.slurm.job_array import do_sweep_on_slurm
         from sousa_bench.sweep.slurm.submit import Preset
-        from sousa_bench.sweep.whole import do_sweep_on_slurm
 
         return [job_return(outcome) for outcome in do_sweep_on_slurm(sweep, Preset(**self._preset), progress)]
 

@@ -26,7 +26,7 @@ class SousaSweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Do the product of the overrides' values; see :mod:`sousa_bench.sweep`."""
-        from sousa_bench.sweep.whole import elsewhere, plan_sweep
+        from sousa_bench.sweep.sweep import do_sweep_elsewhere, plan_sweep
 
         from .local_launcher import LocalLauncher
 
@@ -40,7 +40,7 @@ class SousaSweeper(BasicSweeper):
         OmegaConf.save(self.config, sweep.folder / "multirun.yaml")
         if isinstance(self.launcher, LocalLauncher):
             return [self.launcher.launch_sweep(sweep)]
-        return [elsewhere(sweep, self.launcher)]
+        return [do_sweep_elsewhere(sweep, self.launcher)]
 
     def _jobs(self, arguments: list[str]) -> list[list[str]]:
         """The overrides of each job."""

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from sousa_bench.config import conf_folder
 from sousa_bench.config.config_errors import explained
+from sousa_bench.config.search_spaces import drop_space
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -45,7 +46,7 @@ def compose(loader: ConfigLoader, master: DictConfig, overrides: Sequence[str]) 
         ConfigError: It can't be composed; the message says why and what comes closest.
     """
     with explained():
-        return loader.load_sweep_config(master, list(overrides))
+        return drop_space(loader.load_sweep_config(master, list(overrides)))
 
 
 def composed(overrides: Sequence[str], config_folder: Path | None = None, *, with_hydra: bool = False) -> DictConfig:
@@ -61,4 +62,4 @@ def composed(overrides: Sequence[str], config_folder: Path | None = None, *, wit
     """
     search = [] if config_folder is None else [f"hydra.searchpath=[file://{config_folder.absolute()}]"]
     with explained(), hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        return hydra.compose("config", overrides=[*overrides, *search], return_hydra_config=with_hydra)
+        return drop_space(hydra.compose("config", overrides=[*overrides, *search], return_hydra_config=with_hydra))

@@ -23,6 +23,7 @@ IRRELEVANT = (
     "trainer.checkpoint_minutes",
     "trainer.feature_memory_mb",
     "model.refuses",
+    "peft.search",
 )
 
 

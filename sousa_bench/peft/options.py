@@ -130,14 +130,17 @@ def check_values(node: Mapping[str, Any]) -> None:
 
 
 def plain(node: Mapping[str, Any]) -> dict[str, Any]:
-    """A config node as plain containers, interpolations resolved where the whole config is there to do so."""
-    if not isinstance(node, DictConfig):
-        return dict(node)
-    try:
-        container = OmegaConf.to_container(node, resolve=True)
-    except OmegaConfBaseException:
-        container = OmegaConf.to_container(node, resolve=False)
-    return {str(key): value for key, value in container.items()}  # type: ignore[union-attr]
+    """A config node as plain containers, interpolations resolved where the whole config is there to do so.
+
+    The space of a search (``search``) that stands beside a method is left out.
+    """
+    container: Any = node
+    if isinstance(node, DictConfig):
+        try:
+            container = OmegaConf.to_container(node, resolve=True)
+        except OmegaConfBaseException:
+            container = OmegaConf.to_container(node, resolve=False)
+    return {str(key): value for key, value in container.items() if key != "search"}
 
 
 def target_of(node: Mapping[str, Any]) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,14 +20,14 @@ from sousa_bench.search.optuna_study import ERROR, STUDY_NAME, Asked, Trials
 from sousa_bench.search.search_settings import SearchSettings, built, import_optuna
 from sousa_bench.search.space import Space, make_space
 from sousa_bench.search.watcher import Watcher
-from sousa_bench.sweep import record, session, whole
-from sousa_bench.sweep.command_line import flags, hydra_words
+from sousa_bench.sweep import record, session
 from sousa_bench.sweep.job import Job, Outcome
 from sousa_bench.sweep.output import say
-from sousa_bench.sweep.plan import Candidate, check_possible, rerun_command
+from sousa_bench.sweep.plan import Candidate, SweepSettings, check_possible
+from sousa_bench.sweep.present_command import hydra_overrides, run_command
 from sousa_bench.sweep.progress import Progress, shown
+from sousa_bench.sweep.sweep import Sweep, plan_sweep, sweeps_root
 from sousa_bench.sweep.sweep_folder import claim_folder
-from sousa_bench.sweep.switches import SweepSettings
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -37,7 +38,7 @@ LOCK_FOLDER = ".search"
 class BatchLauncher(Protocol):
     """What a search needs of a launcher."""
 
-    def launch_sweep(self, sweep: whole.Sweep, progress: Progress | None = None) -> Any:
+    def launch_sweep(self, sweep: Sweep, progress: Progress | None = None) -> Any:
         """Do a planned batch."""
 
     def width(self, settings: SweepSettings) -> int:
@@ -80,7 +81,7 @@ def search(
     if switches.resume == "failed":
         raise ConfigError("resume=failed: a search tells a failed trial once; run it by its own command")
     check_possible([Candidate.of(first, space.overrides(space.baseline))])
-    folder = claim_folder(whole.sweeps_root(master), switches.name).resolve()
+    folder = claim_folder(sweeps_root(master), switches.name).resolve()
     with ExitStack() as held:
         try:
             held.enter_context(folder_lock(folder / LOCK_FOLDER).acquire(blocking=False))
@@ -94,29 +95,23 @@ def search(
         return _Search(loader, master, launcher, settings, space, switches, folder).complete()
 
 
+@dataclass
 class _Search:
     """The parts of one search."""
 
-    def __init__(
-        self,
-        loader: ConfigLoader,
-        master: DictConfig,
-        launcher: BatchLauncher,
-        settings: SearchSettings,
-        space: Space,
-        switches: SweepSettings,
-        folder: Path,
-    ) -> None:
-        self.settings = settings
-        self.space = space
-        self.switches = switches
-        self.folder = folder
-        self.launcher = launcher
-        self.trials = Trials(folder, space, settings)
-        self.width = launcher.width(switches)
-        self.progress = Progress(settings.n_trials, self.width)
-        self.command = ""
-        self._loader, self._master = loader, master
+    loader: ConfigLoader
+    master: DictConfig
+    launcher: BatchLauncher
+    settings: SearchSettings
+    space: Space
+    switches: SweepSettings
+    folder: Path
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        self.trials = Trials(self.folder, self.space, self.settings)
+        self.width = self.launcher.width(self.switches)
+        self.progress = Progress(self.settings.n_trials, self.width)
 
     def complete(self) -> float | None:
         """Batches until every trial has ended, or the command was stopped."""
@@ -142,16 +137,14 @@ class _Search:
                 self.progress.outcomes[trial.number + 1] = Outcome(_no_job(trial.number), status)
 
     def _stopped(self) -> bool:
-        if session.current.signal is not None:
-            return True
-        failed = any(not outcome.well for outcome in session.current.outcomes)
-        return self.switches.on_error == "stop" and failed
+        stop = self.switches.on_error == "stop" and not session.current.well
+        return stop or session.current.signal is not None
 
     def _do(self, batch: Sequence[Asked]) -> None:
         """One batch, from its plan to what Optuna is told."""
-        sweep = whole.plan_sweep(
-            self._loader,
-            self._master,
+        sweep = plan_sweep(
+            self.loader,
+            self.master,
             [self.space.overrides(asked.params) for asked in batch],
             self.folder,
             lambda jobs: self._number(batch, jobs),
@@ -166,16 +159,10 @@ class _Search:
         sweep.jobs = [job for _, job in pairs if job.decision != "duplicate"]
         if not pairs:
             return
-        watcher = None
-        if self.settings.pruner is not None:
-            running = [pair for pair in pairs if pair[1].decision == "pending"]
-            watcher = Watcher(running, self.settings.metric, self.settings.poll)
-            watcher.start()
-        try:
+        running = [pair for pair in pairs if pair[1].decision == "pending"]
+        watched = Watcher(running, self.settings.metric, self.settings.poll) if self.settings.pruner else nullcontext()
+        with watched:
             self.launcher.launch_sweep(sweep, self.progress)
-        finally:
-            if watcher is not None:
-                watcher.end()
         outcomes = {outcome.job.fingerprint: outcome for outcome in session.current.outcomes}
         for asked, job in pairs:
             outcome = outcomes.get(job.fingerprint)
@@ -218,22 +205,22 @@ class _Search:
         """The closing words."""
         trials, wanted = self.trials.all(), self.settings.n_trials
         names = {"COMPLETE": "completed", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "not ended"}
-        counts = [(words, sum(trial.state.name == state for trial in trials)) for state, words in names.items()]
+        counts = [(what, sum(trial.state.name == state for trial in trials)) for state, what in names.items()]
         ended = sum(trial.state.is_finished() for trial in trials)
-        words = ", ".join(f"{count} {what}" for what, count in counts if count)
-        lines = [f"Search ended: {ended} of {wanted} trials{f': {words}' if words else ''}"]
+        counted = ", ".join(f"{count} {what}" for what, count in counts if count)
+        lines = [f"Search ended: {ended} of {wanted} trials{f': {counted}' if counted else ''}"]
         for trial in trials:
             if trial.state.name == "FAIL":
                 first = (str(trial.user_attrs.get(ERROR) or "").splitlines() or [""])[0]
-                own = self.space.own(trial.params) if _whole(trial, self.space) else []
+                own = self.space.own(trial.params) if set(trial.params) >= set(self.space.distributions) else []
                 lines.append(f"FAIL: trial {trial.number} ({' '.join(own)}): {first}")
-        lines += self._best_words()
+        lines += self._best_lines()
         lines.append(f"Study: {shown(self.trials.file)} (optuna.load_study, name {STUDY_NAME!r}, {self.trials.url})")
         if ended < wanted and self.command:
             lines.append(f"Go on with the trials that are left: {self.command}")
         return "\n".join(lines)
 
-    def _best_words(self) -> list[str]:
+    def _best_lines(self) -> list[str]:
         best = self._best()
         if best is None:
             return ["No trial is completed yet"]
@@ -242,18 +229,14 @@ class _Search:
         beside = (
             "the baseline" if best.number == 0 else f"baseline {base.value:.4f}" if base else "baseline not completed"
         )
-        here = [word for word in hydra_words() if not word.startswith(("hydra/launcher", "hydra.launcher"))]
-        command = rerun_command([*here, *self.space.overrides(best.params)], None, flags())
+        here = [word for word in hydra_overrides() if not word.startswith(("hydra/launcher", "hydra.launcher"))]
+        command = run_command([*here, *self.space.overrides(best.params)], None)
         return [
             f"Best: trial {best.number}, {metric}={best.value:.4f} ({beside}): {' '.join(self.space.own(best.params))}",
             f"Run it: {command}",
             f"Take it on, with other seeds: python -m sousa_bench.promote {place} --top 1 --metric {metric}",
             f"Compare the trials: python -m sousa_bench.analyze {place}",
         ]
-
-
-def _whole(trial: Any, space: Space) -> bool:
-    return set(trial.params) >= set(space.distributions)
 
 
 def _no_job(number: int) -> Job:

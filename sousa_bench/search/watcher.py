@@ -12,7 +12,7 @@ from sousa_bench.sweep.output import say
 
 
 class Watcher(threading.Thread):
-    """Runs beside a batch of trials.
+    """Runs beside a batch of trials, as a context around it.
 
     Args:
         batch: The trials that run, with their jobs.
@@ -37,8 +37,10 @@ class Watcher(threading.Thread):
         except Exception as error:  # of the pruner's or the database's: the trials go on to their ends
             say(f"Warning: nothing is pruned any more: {type(error).__name__}: {error}")
 
-    def end(self) -> None:
-        """Stop looking."""
+    def __enter__(self) -> None:
+        self.start()
+
+    def __exit__(self, *_: object) -> None:
         self._over.set()
         self.join()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import ctypes
 import faulthandler
-import importlib
 import logging
 import os
 import pickle
@@ -23,14 +22,14 @@ from typing import Any, NoReturn
 from omegaconf import DictConfig, open_dict
 
 from sousa_bench.errors import Interrupted
-from sousa_bench.sweep import attempt as attempts
-from sousa_bench.sweep.attempt import Attempt
 from sousa_bench.sweep.job import Job
-from sousa_bench.sweep.wire import send_line
+from sousa_bench.sweep.messages import send_line
+from sousa_bench.sweep.record import task_config
+from sousa_bench.sweep.running_job import RunningJob
 from sousa_bench.system.cores import keep_to
 
 PR_SET_PDEATHSIG = 1
-CONTROL = signal.SIGQUIT  # asks for the stacks of all threads, from C code too, before a run that hangs is killed
+SHOW_STACKS = signal.SIGQUIT  # asks for the stacks of all threads, from C code too, before a run that hangs is killed
 
 
 @dataclass
@@ -39,7 +38,7 @@ class Order:
 
     Attributes:
         job: The run, pickled.
-        target: Dotted path of the function that does it, ``(config, folder) -> result blocks``.
+        target: Dotted path of the function that does it, ``(config, folder, recorder) -> result blocks``.
         supervisor: Process id of the supervisor.
         environment: Variables to set (devices, threads, ranks).
         cpus: Cores to stay on, or None for all.
@@ -54,6 +53,12 @@ class Order:
     cpus: list[int] | None = None
     threads: int = 1
     argv: list[str] = field(default_factory=list)
+
+
+def main() -> None:
+    """Do the run whose order stands on stdin: the entry of a new interpreter, whose arguments are the descriptors."""
+    sys.path[:], order = pickle.load(sys.stdin.buffer)
+    live(order, *map(int, sys.argv[1:]))
 
 
 def live(order: Order, output: int, status: int, lifeline: int) -> NoReturn:
@@ -85,7 +90,7 @@ def settle(order: Order, output: int, lifeline: int) -> None:
     threading.Thread(target=_die_with, args=(lifeline,), name="lifeline", daemon=True).start()
     die_with_parent(order.supervisor)
     faulthandler.enable()
-    faulthandler.register(CONTROL, all_threads=True)
+    faulthandler.register(SHOW_STACKS, all_threads=True)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     os.environ.update(order.environment)
@@ -131,51 +136,52 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def locate(dotted: str) -> Callable[..., Any]:
-    """The function at a dotted path."""
-    module, _, name = dotted.rpartition(".")
-    return getattr(importlib.import_module(module), name)
-
-
 def _do(order: Order, send: Callable[[dict[str, Any]], None]) -> int:
+    from hydra.utils import get_method
+
     send({"event": "started", "pid": os.getpid()})
     job: Job = pickle.loads(order.job)
-    attempt = Attempt(job, locate(order.target), send)
-    attempts.current = attempt
+    running = RunningJob(job, get_method(order.target), send)
     try:
-        attempt.begin()
-        _run_job(attempt) if job.hydra_job else _run_bare(attempt)
+        running.begin()
+        _run_job(running) if job.hydra_job else _run_bare(running)
     except BaseException as error:  # also SystemExit and what the record's opening raised
-        if attempt.status == "running":
-            attempt.note(error)
-        attempt.show(error)
-    attempt.report()  # before the record is closed too: a full disk must not hide the cause
+        if running.status == "running":
+            running.note(error)
+        running.show(error)
+    running.report()  # before the record is closed too: a full disk must not hide the cause
     try:
-        attempt.finish()
+        running.finish()
     except Exception as error:
-        attempt.note(error)
-        attempt.show(error)
-    attempt.report()
-    return {"completed": 0, "interrupted": 3}.get(attempt.status, 1)
+        running.note(error)
+        running.show(error)
+    running.report()
+    return {"completed": 0, "interrupted": 3}.get(running.status, 1)
 
 
-def _run_job(attempt: Attempt) -> None:
+def _run_job(running: RunningJob) -> None:
     """Through Hydra's ``run_job``, so that its logging, its saved configs and every callback work as ever."""
     from hydra import version
     from hydra._internal.callbacks import Callbacks
     from hydra.core.utils import JobRuntime, run_job, setup_globals
     from hydra.types import HydraContext
 
-    config = attempt.job.config
+    from sousa_bench.sweep.callback import ResultCallback
+
+    config = running.job.config
     version.setbase(config.hydra.runtime.version_base)
     setup_globals()
     JobRuntime.instance().set("name", config.hydra.job.name)
-    context = HydraContext(config_loader=None, callbacks=Callbacks(config))  # type: ignore[arg-type]
+    callbacks = Callbacks(config)
+    for callback in callbacks.callbacks:
+        if isinstance(callback, ResultCallback):
+            callback.running = running
+    context = HydraContext(config_loader=None, callbacks=callbacks)  # type: ignore[arg-type]
     with open_dict(config):
-        config.hydra.sweep.dir = str(attempt.job.folder.parent)
-        config.hydra.sweep.subdir = attempt.job.folder.name
+        config.hydra.sweep.dir = str(running.job.folder.parent)
+        config.hydra.sweep.subdir = running.job.folder.name
     returned = run_job(
-        task_function=attempt.call,
+        task_function=running.call,
         config=config,
         job_dir_key="hydra.sweep.dir",
         job_subdir_key="hydra.sweep.subdir",
@@ -185,18 +191,16 @@ def _run_job(attempt: Attempt) -> None:
         raise returned._return_value
 
 
-def _run_bare(attempt: Attempt) -> None:
+def _run_bare(running: RunningJob) -> None:
     """The supervisor is itself inside ``run_job``; only what belongs to a process is set up here."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.core.utils import configure_log, setup_globals
 
-    from sousa_bench.sweep.record import task_config
-
-    config: DictConfig = attempt.job.config
+    config: DictConfig = running.job.config
     setup_globals()
     HydraConfig.instance().set_config(config)
     configure_log(config.hydra.job_logging, config.hydra.verbose)
-    attempt.call(task_config(config))
+    running.call(task_config(config))
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:

@@ -20,15 +20,14 @@ import signal
 import socket
 import sys
 import threading
-import time
 import traceback
 import warnings
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sousa_bench.sweep import wire
+from sousa_bench.sweep import messages
 
 PRELOAD = (
     "wandb",
@@ -60,28 +59,18 @@ ENVIRONMENT = {
 }
 
 
-def main(descriptor: int) -> None:
-    """Serve the supervisor at the other end of a socket until it is gone."""
-    with socket.socket(fileno=descriptor) as channel:
+def main() -> None:
+    """Serve the supervisor at the other end of the socket whose descriptor is the argument, until it is gone."""
+    with socket.socket(fileno=int(sys.argv[1])) as channel:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        settings, _ = wire.receive(channel)
+        settings, _ = messages.receive(channel)
         sys.path[:] = settings["path"]
-        started = time.perf_counter()
         try:
             preload(settings["modules"])
         except BaseException:
-            channel.sendall(wire.frame({"event": "broken", "traceback": traceback.format_exc()}))
+            messages.send(channel, {"event": "broken", "traceback": traceback.format_exc()})
             return
-        channel.sendall(
-            wire.frame(
-                {
-                    "event": "ready",
-                    "seconds": time.perf_counter() - started,
-                    "threads": threads(),
-                    "code": code_digest(),
-                }
-            )
-        )
+        messages.send(channel, {"event": "ready", "threads": threads(), "code": code_digest()})
         serve(channel)
 
 
@@ -92,11 +81,8 @@ def preload(modules: list[str]) -> None:
         modules: ``package.*`` stands for a package with everything below it; ``name?`` may be missing.
     """
     for name in modules:
-        if name.endswith("?"):
-            with suppress(ImportError):
-                importlib.import_module(name.removesuffix("?"))
-            continue
-        module = importlib.import_module(name.removesuffix(".*"))
+        with suppress(ImportError) if name.endswith("?") else nullcontext():
+            module = importlib.import_module(name.rstrip("?.*"))
         if name.endswith(".*"):
             for found in pkgutil.walk_packages(module.__path__, f"{module.__name__}."):
                 importlib.import_module(found.name)
@@ -114,15 +100,15 @@ def serve(channel: socket.socket) -> None:
     groups: set[int] = set()
     with suppress(EOFError, OSError):
         while True:
-            message, fds = wire.receive(channel)
+            message, fds = messages.receive(channel)
             if message["event"] == "start":
                 try:
                     pid = fork_run(message["order"], fds, channel)
                 except OSError as error:  # no more processes, or descriptors, for now
-                    channel.sendall(wire.frame({"event": "failed", "error": str(error)}))
+                    messages.send(channel, {"event": "failed", "error": str(error)})
                     continue
                 groups.add(pid)
-                channel.sendall(wire.frame({"event": "forked", "pid": pid}))
+                messages.send(channel, {"event": "forked", "pid": pid})
             elif message["event"] == "adopt":
                 groups |= set(message["pids"])
             elif message["event"] == "ended":
@@ -162,7 +148,7 @@ def fork_run(order: Any, fds: list[int], channel: socket.socket) -> int:
 
 
 def _fork_again(order: Any, fds: list[int], others: Sequence[Any]) -> NoReturn:
-    """In the process between server and run: fork the run, say its process id or why there is none, and go."""
+    """In the process between server and run: fork the run, tell its process id or why there is none, and leave."""
     *_, answer = others
     try:
         pid = os.fork()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-DECISIONS = ("pending", "reused", "duplicate", "refused", "skipped")
+from sousa_bench.results import pruning
 
 
 @dataclass
@@ -28,7 +29,7 @@ class Job:
         varied: Flat config keys that the sweep varied, with this job's values.
         sweep: ``name``, ``folder``, ``index`` and ``total`` for the result, or None for a single run.
         git_commit: Commit of the code, or its version where there is no repository.
-        decision: What the plan says, one of ``DECISIONS``.
+        decision: What the plan says: ``pending``, ``reused``, ``duplicate``, ``refused`` or ``skipped``.
         result: Folder of the completed result that a reused or duplicate job stands for.
         reason: Why a job was refused or skipped.
         fresh: Whether an earlier attempt's checkpoints are dropped first, whatever became of it.
@@ -96,7 +97,22 @@ class Outcome:
     score: float = math.nan
     reused: bool = False
 
+    @classmethod
+    def of(cls, job: Job, result: Mapping[str, Any], *, reused: bool = False) -> Outcome:
+        """How a job ended by what its record says, where there is one."""
+        if reused:  # it was completed when it was found, even if it can't be read now
+            return cls(job, "completed", score=score(result), reused=True)
+        status = "pruned" if pruning.is_pruned(result) else str(result.get("status", "pending"))
+        seconds = float((result.get("efficiency") or {}).get("training_time_seconds") or 0.0)
+        return cls(job, status, result.get("error"), seconds, score(result))
+
     @property
     def well(self) -> bool:
         """Whether nothing went wrong: it is completed, or was given up on purpose."""
         return self.status in ("completed", "pruned")
+
+
+def score(result: Mapping[str, Any]) -> float:
+    """``val_acc`` of a result, or NaN."""
+    value = (result.get("metrics") or {}).get("val_acc")
+    return math.nan if value is None else float(value)

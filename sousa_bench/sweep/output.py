@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import fcntl
+import io
 import os
 import re
 import struct
@@ -23,7 +24,7 @@ MOST_WAITING = 1024 * 1024  # bytes that wait for the screen
 DROPPED = b"\n[the screen was not read: some output is only in the runs' run.log]\n"
 
 
-class Screen:
+class Screen(io.TextIOBase):
     """Writes to a descriptor from a thread, so that a screen that nobody reads (Ctrl-S, ``| less``) stops nothing."""
 
     def __init__(self, descriptor: int) -> None:
@@ -32,9 +33,22 @@ class Screen:
         self._pieces: deque[bytes] = deque()
         self._size = 0
         self._dropped = False
-        self._closed = False
+        self._ending = False
         self._thread = threading.Thread(target=self._work, name="screen", daemon=True)
         self._thread.start()
+
+    def write(self, text: str, /) -> int:
+        """Write this command's own text, none of which is dropped."""
+        self.show(text.encode(errors="replace"), always=True)
+        return len(text)
+
+    def fileno(self) -> int:
+        """The descriptor of the screen."""
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        """Whether the screen is a terminal."""
+        return os.isatty(self._descriptor)
 
     def show(self, data: bytes, *, always: bool) -> None:
         """Write when the screen takes it; runs' output is dropped while too much waits, this command's words aren't."""
@@ -50,10 +64,10 @@ class Screen:
             self._size += len(data)
             self._changed.notify()
 
-    def close(self, seconds: float | None) -> bool:
+    def finish(self, seconds: float | None) -> bool:
         """Wait until all is written, or the seconds (None: no limit) or the user's patience are over; whether it is."""
         with self._changed:
-            self._closed = True
+            self._ending = True
             self._changed.notify()
         with suppress(KeyboardInterrupt):
             self._thread.join(seconds)
@@ -62,7 +76,7 @@ class Screen:
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._pieces or self._closed)
+                self._changed.wait_for(lambda: self._pieces or self._ending)
                 if not self._pieces:
                     return
                 data = memoryview(self._pieces[0])
@@ -73,44 +87,39 @@ class Screen:
                 self._size -= len(self._pieces.popleft())
 
 
-screen: Screen | None = None
-"""Where output goes while runs are supervised; None when it may block."""
-
-
 @contextmanager
 def screen_that_never_blocks(patience: Callable[[], float | None]) -> Iterator[None]:
-    """Let :func:`say` and :func:`show_bytes` return at once, and wait for the reader at the end.
+    """Let stdout take what is printed at once, and wait for the reader at the end.
 
     Args:
         patience: Seconds that this waiting may take, asked at the end; None for no limit but Ctrl-C. Afterwards
             nothing waits for this screen any more.
     """
-    global screen
+    usual = sys.stdout
     try:
-        sys.stdout.flush()
-        screen = Screen(sys.stdout.fileno())
+        usual.flush()
+        screen = Screen(usual.fileno())
     except (OSError, ValueError):  # no real screen: nothing that could block
-        screen = None
+        yield
+        return
+    sys.stdout = screen
     try:
         yield
     finally:
-        if screen is not None and screen.close(patience()):
-            screen = None
+        if screen.finish(patience()):
+            sys.stdout = usual
 
 
 def say(text: str) -> None:
     """Print to the screen; a terminal that was closed is no reason to end a sweep."""
-    if screen is not None:
-        screen.show(f"{text}\n".encode(errors="replace"), always=True)
-        return
     with suppress(OSError, ValueError):
-        print(text, flush=True)
+        print(f"{text}\n", end="", flush=True)
 
 
 def show_bytes(data: bytes) -> None:
     """Pass a run's output to the screen as it is, its progress bar's cursor movements included."""
-    if screen is not None:
-        screen.show(data, always=False)
+    if isinstance(sys.stdout, Screen):
+        sys.stdout.show(data, always=False)
         return
     with suppress(OSError, ValueError):
         sys.stdout.flush()

@@ -1,8 +1,7 @@
-"""Which runs a sweep needs: identities, duplicates, what is done already, and where each run's folder lies."""
+"""Which runs a sweep needs: its switches, identities, duplicates, what is done already, and each run's folder."""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,74 @@ from sousa_bench.config.settings import check_values
 from sousa_bench.errors import ConfigError
 from sousa_bench.results.known import Results
 from sousa_bench.sweep import record
-from sousa_bench.sweep.job import Job
-from sousa_bench.sweep.switches import SweepSettings
+from sousa_bench.sweep.job import Job, devices_of
+from sousa_bench.sweep.present_command import hydra_overrides, run_command
+from sousa_bench.sweep.resources import fitting_jobs
 from sousa_bench.system.commit import git_commit
 
-NOT_AGAIN = ("sweep", "force", "resume", "hydra.sweep.subdir")  # overrides that a run's own command leaves out
+
+@dataclass(frozen=True)
+class SweepSettings:
+    """What decides how a sweep goes on, none of which changes a run's outcome.
+
+    Attributes:
+        n_jobs: Runs at the same time on this machine; ``auto`` in the config is as many as it has room for.
+        name: The sweep's folder below the results root, or None for one by date and time.
+        resume: ``true`` skips what is completed and goes on with what was interrupted; ``failed`` does only what
+            failed; ``false`` looks at no earlier result.
+        force: Run everything; the same as ``resume=false``.
+        on_error: ``continue`` or ``stop`` after a run that failed.
+        grace: Seconds between asking a run to stop and killing it.
+    """
+
+    n_jobs: int = 1
+    name: str | None = None
+    resume: str = "true"
+    force: bool = False
+    on_error: str = "continue"
+    grace: float = 30.0
+
+    @property
+    def afresh(self) -> bool:
+        """Whether earlier results don't count."""
+        return self.force or self.resume == "false"
+
+    @classmethod
+    def of(cls, config: DictConfig) -> SweepSettings:
+        """Read the switches.
+
+        Raises:
+            ConfigError: A switch has a value that it can't have.
+        """
+        n_jobs, timeout, name = config.get("n_jobs", 1), config.get("timeout"), config.get("sweep")
+        if n_jobs == "auto":
+            n_jobs = fitting_jobs(devices_of(config))
+        if not isinstance(n_jobs, int) or isinstance(n_jobs, bool) or n_jobs < 1:
+            raise ConfigError(f"n_jobs={n_jobs}: it is the number of runs at the same time, 1 or more, or auto")
+        if timeout is not None and not (_is_number(timeout) and timeout > 0):
+            raise ConfigError(f"timeout={timeout}: it is a number of seconds above 0 (or null for no limit)")
+        grace = OmegaConf.select(config, "hydra.launcher.grace", default=30.0)
+        if not (_is_number(grace) and grace >= 0):
+            raise ConfigError(f"hydra.launcher.grace={grace}: it is a number of seconds, 0 or more")
+        return cls(
+            n_jobs=n_jobs,
+            name=None if name is None else str(name),
+            resume=_choice("resume", config.get("resume", True), "true", "false", "failed"),
+            force=_choice("force", config.get("force", False), "true", "false") == "true",
+            on_error=_choice("on_error", config.get("on_error", "continue"), "continue", "stop"),
+            grace=float(grace),
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _choice(key: str, value: Any, *choices: str) -> str:
+    text = str(value).lower()
+    if text not in choices:
+        raise ConfigError(f"{key}={text}: it can be {', '.join(choices[:-1])} or {choices[-1]}")
+    return text
 
 
 @dataclass(frozen=True)
@@ -59,8 +121,6 @@ def plan(
     name: str | None,
     results: Results,
     settings: SweepSettings,
-    flags: Sequence[str] = (),
-    hydra_words: Sequence[str] = (),
 ) -> list[Job]:
     """Decide for each composed config what is to be done about it.
 
@@ -70,22 +130,17 @@ def plan(
         name: The sweep's name; None for a single run.
         results: What earlier sweeps left behind.
         settings: The sweep's switches.
-        flags: Command-line flags before the overrides, such as ``--config-dir``.
-        hydra_words: Overrides of Hydra's own config, which are not part of any candidate's.
 
     Returns:
         One job for each candidate, in order.
     """
     varied = varied_keys([candidate.overrides for candidate in candidates])
-    commit = git_commit()
     jobs: list[Job] = []
     first: dict[str, Job] = {}
     for index, candidate in enumerate(candidates, 1):
         config, overrides, digest = candidate.config, candidate.overrides, candidate.digest
         own_name = run_name(config, digest)
-        sweep = (
-            None if name is None else {"name": name, "folder": str(folder), "index": index, "total": len(candidates)}
-        )
+        sweep = {"name": name, "folder": str(folder), "index": index, "total": len(candidates)}
         job = Job(
             config=config,
             index=index,
@@ -94,10 +149,10 @@ def plan(
             name=own_name,
             folder=folder / own_name,
             overrides=list(overrides),
-            command=rerun_command([*hydra_words, *overrides], name, flags),
+            command=run_command([*hydra_overrides(), *overrides], name),
             varied={key: _value(config, key, overrides) for key in varied},
-            sweep=sweep,
-            git_commit=commit,
+            sweep=None if name is None else sweep,
+            git_commit=git_commit(),
             hydra_job=name is not None,
         )
         if digest in first:
@@ -153,19 +208,10 @@ def refusal(config: DictConfig) -> str | None:
 
 def varied_keys(overrides: Sequence[Sequence[str]]) -> list[str]:
     """Config keys whose overrides differ between jobs, config groups that have a place of their own excepted."""
-    values: dict[str, set[str | None]] = {}
-    for job in overrides:
-        given = dict(split(override) for override in job)
-        for key, value in given.items():
-            values.setdefault(key, set()).add(value)
-    for job in overrides:
-        present = {split(override)[0] for override in job}
-        for key in values.keys() - present:
-            values[key].add(None)
     fixed = ("model", "peft", "augmentation", "data", "seed", "trainer.max_epochs")
-    return [
-        key for key, seen in values.items() if len(seen) > 1 and key not in fixed and not key.startswith("lineage.")
-    ]
+    jobs = [dict(split(override) for override in job) for job in overrides]
+    keys = [key for key in dict.fromkeys(key for job in jobs for key in job) if key not in fixed]
+    return [key for key in keys if len({job.get(key) for job in jobs}) > 1 and not key.startswith("lineage.")]
 
 
 def _value(config: DictConfig, key: str, overrides: Sequence[str]) -> Any:
@@ -173,15 +219,6 @@ def _value(config: DictConfig, key: str, overrides: Sequence[str]) -> Any:
     if value is None or OmegaConf.is_config(value):
         return dict(split(override) for override in overrides).get(key)
     return value
-
-
-def rerun_command(overrides: Sequence[str], sweep: str | None, flags: Sequence[str] = ()) -> str:
-    """The shell command that does one run of a sweep again, in that sweep's folder."""
-    words = ["python", "-m", "sousa_bench.train", *flags]
-    kept = [override for override in overrides if split(override)[0] not in NOT_AGAIN]
-    if sweep is not None:
-        words += ["-m", f"sweep={sweep}"]
-    return shlex.join([*words, *kept])
 
 
 def check_possible(candidates: Sequence[Candidate]) -> None:

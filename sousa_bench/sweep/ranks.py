@@ -1,4 +1,4 @@
-"""A run over several devices: one process a device, started together with torchrun's variables, ended together."""
+"""The processes of a run, one a device: started together with torchrun's variables, ended together."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from sousa_bench.sweep.child import Order
-from sousa_bench.sweep.starter import Starter
+from sousa_bench.sweep.processes import Spawner
 from sousa_bench.sweep.watch import Exit, Watch
 
-PATIENCE = 5.0  # seconds that the other ranks get to say their last words once one has died
+PATIENCE = 5.0  # seconds that the other ranks get to end by themselves once one has died
 
 
 class Ranks:
-    """Follows the processes of one run as :class:`Watch` follows a single one.
+    """Follows the processes of one run, each by a :class:`Watch`.
 
     The first rank is the run: its output, messages and timeout count. The others' output goes to ``run_rank<n>.log``.
     """
@@ -28,11 +27,6 @@ class Ranks:
     def __init__(self, count: int, *, timeout: float | None, grace: float) -> None:
         first = Watch(timeout=timeout, grace=grace, on_stop=self.stop)
         self._watches = [first, *(Watch(timeout=None, grace=grace) for _ in range(count - 1))]
-
-    @property
-    def progress(self) -> dict[str, Any]:
-        """The first rank's last progress message."""
-        return self._watches[0].progress
 
     def stop(self, reason: str) -> None:
         """Ask every rank to save its state and end."""
@@ -45,18 +39,20 @@ class Ranks:
             watch.kill()
 
     async def follow(
-        self, starter: Starter, order: Order, log_path: Path, echo: Callable[[bytes], None] | None, prefix: str | None
+        self, spawner: Spawner, order: Order, log_path: Path, echo: Callable[[bytes], None] | None, prefix: str | None
     ) -> Exit:
         """Start the ranks and stay with them to their end.
 
         Returns:
             How the run ended: as its first rank, or as the rank that died first when that took the others down.
         """
+        if len(self._watches) == 1:
+            return await self._watches[0].follow(spawner, order, log_path, echo, prefix)
         tasks = []
         for rank, own in enumerate(orders(order, len(self._watches))):
             path = log_path if rank == 0 else log_path.with_name(f"{log_path.stem}_rank{rank}{log_path.suffix}")
             watch = self._watches[rank]
-            tasks.append(asyncio.create_task(watch.follow(starter, own, path, None if rank else echo, prefix)))
+            tasks.append(asyncio.create_task(watch.follow(spawner, own, path, None if rank else echo, prefix)))
         try:
             culprit = await self._first_to_fail(tasks)
             ends = await asyncio.gather(*tasks)
@@ -114,7 +110,7 @@ def orders(order: Order, count: int) -> list[Order]:
         "GROUP_RANK": "0",
         "GROUP_WORLD_SIZE": "1",
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
+        "MASTER_PORT": str(_free_port()),
         "TORCHELASTIC_RUN_ID": uuid.uuid4().hex,
         "TORCHELASTIC_RESTART_COUNT": "0",
         "TORCHELASTIC_MAX_RESTARTS": "0",
@@ -124,7 +120,7 @@ def orders(order: Order, count: int) -> list[Order]:
     return [
         replace(
             order,
-            job=job_of(order.job, rank),
+            job=_job_of(order.job, rank),
             threads=threads,
             environment={**order.environment, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
         )
@@ -132,7 +128,7 @@ def orders(order: Order, count: int) -> list[Order]:
     ]
 
 
-def job_of(first: bytes, rank: int) -> bytes:
+def _job_of(first: bytes, rank: int) -> bytes:
     """The pickled run for one rank; Hydra's files and callbacks are the first one's."""
     if rank == 0:
         return first
@@ -141,7 +137,7 @@ def job_of(first: bytes, rank: int) -> bytes:
     return pickle.dumps(job)
 
 
-def free_port() -> int:
+def _free_port() -> int:
     """A TCP port of this machine that nobody listens on."""
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))

@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -158,7 +158,7 @@ def start_over(folder: Path) -> None:
             (folder / name).unlink()
 
 
-def write_error_log(folder: Path, cause: str, traceback: str | None, tail: list[str]) -> None:
+def write_error_log(folder: Path, cause: str, traceback: str | None, tail: Sequence[str]) -> None:
     """Write ``error.log``: the cause, the full traceback and the last lines of the run's output."""
     parts = [f"{datetime.now():%Y-%m-%d %H:%M:%S}  {cause}", ""]
     if traceback:

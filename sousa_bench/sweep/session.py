@@ -10,30 +10,27 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from sousa_bench.config import conf_folder
 from sousa_bench.config.config_errors import explain, is_config_error
 from sousa_bench.config.fingerprint import fingerprint, run_name
+from sousa_bench.config.search_spaces import drop_space, register_spaces
 from sousa_bench.errors import ConfigError, UserError
 from sousa_bench.results.known import ROOTS, Results
 from sousa_bench.results.manifest import read_manifest
 from sousa_bench.results.result import RESULT_FILE
-from sousa_bench.sweep import attempt, record
-from sousa_bench.sweep.command_line import flags, hydra_words, spell_augmentation, spell_search
-from sousa_bench.sweep.conclude import score
+from sousa_bench.sweep import record
 from sousa_bench.sweep.forkserver import PRELOAD
 from sousa_bench.sweep.job import Job, Outcome
 from sousa_bench.sweep.output import say
-from sousa_bench.sweep.plan import Candidate, check_possible, plan
+from sousa_bench.sweep.plan import Candidate, SweepSettings, check_possible, plan
+from sousa_bench.sweep.present_command import config_folders, spell_augmentation, spell_search
+from sousa_bench.sweep.processes import ForkServer, Spawner, can_fork
 from sousa_bench.sweep.progress import Progress, shown, summary
-from sousa_bench.sweep.starter import ForkServer, Spawner, can_fork
 from sousa_bench.sweep.supervisor import Rules, Supervisor
-from sousa_bench.sweep.switches import SweepSettings
-
-if TYPE_CHECKING:
-    pass
 
 TARGET = "sousa_bench.training.run.run"
 ASKING = ("-h", "--help", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
@@ -47,7 +44,7 @@ class Session:
     Attributes:
         target: Dotted path of the function that does a run.
         modules: What the fork server imports.
-        starter: Where runs' processes come from; started when first needed.
+        spawner: Where runs' processes come from; made when first needed.
         outcomes: Every job of this command.
         signal: Number of the signal that ended it early.
         single: The plan of a single run.
@@ -56,50 +53,59 @@ class Session:
 
     target: str = TARGET
     modules: Sequence[str] = PRELOAD
-    starter: ForkServer | Spawner | None = None
+    spawner: Spawner | None = None
     outcomes: list[Outcome] = field(default_factory=list)
     signal: int | None = None
     single: Job | None = None
     roots: tuple[Path, ...] = ()
 
-    def start(self) -> ForkServer | Spawner:
+    def start(self) -> Spawner:
         """Start the fork server, which imports in the background while the configs are composed."""
-        if self.starter is None:
-            self.starter = ForkServer(self.modules) if can_fork() else Spawner()
-        return self.starter
+        if self.spawner is None:
+            self.spawner = ForkServer(self.modules) if can_fork() else Spawner()
+        return self.spawner
 
     def close(self) -> None:
         """End the fork server."""
-        if self.starter is not None:
-            self.starter.close()
-            self.starter = None
+        if self.spawner is not None:
+            self.spawner.close()
+            self.spawner = None
+
+    @property
+    def well(self) -> bool:
+        """Whether nothing went wrong with any job so far."""
+        return all(outcome.well for outcome in self.outcomes)
 
 
 current = Session()
+"""That of the present command. Hydra calls sweepers, launchers, resolvers and the job, and hands none of them on."""
 
 
-def command_line(main: Callable[[], Any], *, target: str = TARGET, modules: Sequence[str] = PRELOAD) -> NoReturn:
-    """Run a ``@hydra.main`` function as a command and exit: see :func:`command` for the codes."""
-    sys.exit(command(main, target=target, modules=modules))
+def command_line(main: Callable[[], Any], **options: Any) -> NoReturn:
+    """Run a ``@hydra.main`` function as a command and exit: see :func:`command` for the options and codes."""
+    sys.exit(command(main, **options))
 
 
-def command(main: Callable[[], Any], *, target: str = TARGET, modules: Sequence[str] = PRELOAD) -> int:
+def command(
+    main: Callable[[], Any], *, target: str = TARGET, modules: Sequence[str] = PRELOAD, conf: Path | None = None
+) -> int:
     """Run a ``@hydra.main`` function as a command.
 
     Args:
         main: The decorated function; what it decorates calls :func:`execute`.
-        target: Dotted path of the function that does a run: ``(config, folder) -> result blocks``.
+        target: Dotted path of the function that does a run: ``(config, folder, recorder) -> result blocks``.
         modules: What the fork server imports.
+        conf: The folder of config groups that ``main`` has, where that isn't the package's own.
 
     Returns:
         0 when every run is completed, 1 when not, 2 for a config that can't be composed (nothing started), 130 after
         Ctrl-C (128 + its number for another signal).
     """
-    current.target, current.modules = target, modules
-    current.outcomes.clear()
-    current.signal, current.single, current.roots = None, None, ()
+    global current
+    current = Session(target, modules)
     spell_augmentation(sys.argv)
     spell_search(sys.argv)
+    register_spaces([conf or conf_folder(), *config_folders()])
     wants_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
         if not any(word in ASKING or word.startswith("--shell-completion") for word in sys.argv[1:]):
@@ -112,12 +118,14 @@ def command(main: Callable[[], Any], *, target: str = TARGET, modules: Sequence[
     except KeyboardInterrupt:
         say("interrupted")
         return INTERRUPTED if current.signal is None else exit_code()
-    except UserError as error:
-        return _refuse(error)
     except Exception as error:  # an OSError that arrives here: a folder that can't be written, a full disk
-        if wants_trace or not (is_config_error(error) or isinstance(error, OSError)):
+        if not isinstance(error, UserError) and (
+            wants_trace or not (is_config_error(error) or isinstance(error, OSError))
+        ):
             raise
-        return _refuse(error)
+        with suppress(OSError):
+            print(f"Error: {explain(error)}", file=sys.stderr, flush=True)
+        return 1 if current.outcomes else 2
     finally:
         current.close()
 
@@ -126,7 +134,7 @@ def exit_code() -> int:
     """What became of this command's runs, as an exit code."""
     if current.signal is not None:
         return 128 + current.signal
-    return 0 if all(outcome.well for outcome in current.outcomes) else 1
+    return 0 if current.well else 1
 
 
 def completed_folders() -> list[Path]:
@@ -134,49 +142,34 @@ def completed_folders() -> list[Path]:
     return [outcome.job.result or outcome.job.folder for outcome in current.outcomes if outcome.status == "completed"]
 
 
-def _refuse(error: Exception) -> int:
-    with suppress(OSError):
-        print(f"Error: {explain(error)}", file=sys.stderr, flush=True)
-    return 1 if current.outcomes else 2
-
-
 def register_resolvers() -> None:
     """Teach OmegaConf the names of runs' folders, which ``conf/hydra/output/sousa.yaml`` uses."""
-    OmegaConf.register_new_resolver("sousa_run", lambda root, *, _root_: str(single_folder(root, _root_)), replace=True)
-    OmegaConf.register_new_resolver("sousa_name", lambda *, _root_: _name(_root_), replace=True)
+
+    def name(*, _root_: DictConfig) -> str:
+        return "" if _only_hydra(_root_) else run_name(_root_, fingerprint(_root_))
+
+    def folder(root: str, *, _root_: DictConfig) -> str:
+        return str(Path(root) if _only_hydra(_root_) else _single_folder(Path(root).resolve(), _root_))
+
+    OmegaConf.register_new_resolver("sousa_run", folder, replace=True)
+    OmegaConf.register_new_resolver("sousa_name", name, replace=True)
 
 
-def _name(config: DictConfig) -> str:
-    return "" if _hydra_alone(config) else run_name(config, fingerprint(config))
-
-
-def _hydra_alone(config: DictConfig) -> bool:
+def _only_hydra(config: DictConfig) -> bool:
     """Whether this is Hydra's copy of its own node, whose values nobody uses yet."""
-    return not any(key != "hydra" for key in config)
+    return all(key == "hydra" for key in config)
 
 
-def single_folder(root: str, config: DictConfig) -> Path:
+def _single_folder(root: Path, config: DictConfig) -> Path:
     """Plan a single run when Hydra asks for its folder."""
-    if _hydra_alone(config):
-        return Path(root)
     if current.single is None:
         if str(OmegaConf.select(config, "hydra.launcher._target_")).endswith(".SlurmLauncher"):
             raise ConfigError("hydra/launcher=slurm submits a sweep: add -m (a single run may be a sweep of one)")
         overrides = list(OmegaConf.select(config, "hydra.overrides.task", default=[]))
         settings = SweepSettings.of(config)
-        folder = Path(root).resolve()
-        candidate = Candidate.of(config, overrides)
+        candidate = Candidate.of(drop_space(config.copy()), overrides)
         check_possible([candidate])
-        results = known_results(folder)
-        [current.single] = plan(
-            [candidate],
-            folder=folder,
-            name=None,
-            results=results,
-            settings=settings,
-            flags=flags(),
-            hydra_words=hydra_words(),
-        )
+        [current.single] = plan([candidate], folder=root, name=None, results=known_results(root), settings=settings)
     return current.single.result or current.single.folder
 
 
@@ -198,26 +191,23 @@ def known_results(*more: Path) -> Results:
 def execute(cfg: DictConfig) -> float | None:
     """Do the run of a composed config: what the function under ``@hydra.main`` calls.
 
-    In a supervised process it is done here; anywhere else (a single run, Hydra's basic launcher, a Slurm job) a
-    process is started for it and supervised.
+    A process is started for it and supervised, whoever calls: a single run, Hydra's basic launcher, another's job.
 
     Returns:
         ``val_acc``, or NaN when the run is not completed. It never raises for what a run does.
     """
-    if attempt.current is not None:
-        return attempt.current.call(cfg)
     if current.signal is not None:  # stopped: a launcher that goes on to its next job gets nothing more
         return math.nan
     job = _job_of(cfg)
     if job.decision == "reused":
         result = job.result or job.folder
         say(f"Completed already: {shown(result)} (force=true runs it again)")
-        outcome = Outcome(job, "completed", score=score(record.read(result)), reused=True)
+        outcome = Outcome.of(job, record.read(result), reused=True)
         current.outcomes.append(outcome)
         return outcome.score
-    settings = SweepSettings.of(job.config)
     started = time.monotonic()
-    [outcome] = supervise([job], settings, Progress(1, 1))
+    [outcome] = supervise([job], SweepSettings.of(job.config), Progress(1, 1))
+    current.outcomes.append(outcome)
     text = summary([outcome], place=None, command=job.command, seconds=time.monotonic() - started)
     if job.sweep is None:
         place = job.folder / RESULT_FILE
@@ -234,17 +224,16 @@ def check_going_on(settings: SweepSettings) -> None:
     """
     if current.signal is not None:
         raise KeyboardInterrupt
-    if settings.on_error == "stop" and not all(outcome.well for outcome in current.outcomes):
+    if settings.on_error == "stop" and not current.well:
         raise UserError("on_error=stop: a run is not completed, and the sweeper's further batches are not started")
 
 
 def supervise(jobs: Sequence[Job], settings: SweepSettings, progress: Progress) -> list[Outcome]:
-    """Do the pending ones of ``jobs`` under a supervisor; the outcomes also count for the exit code."""
+    """Do the pending ones of ``jobs`` under a supervisor; a signal that it got ends the command."""
     roots = current.roots or results_roots(*(job.folder.parent for job in jobs[:1]))
     rules = Rules(settings.n_jobs, settings.on_error, settings.grace, current.target, roots=roots)
     supervisor = Supervisor(current.start(), rules, progress)
     outcomes = supervisor.run(jobs)
-    current.outcomes += outcomes
     if supervisor.signal is not None:
         current.signal = int(supervisor.signal)
     return outcomes
@@ -255,34 +244,25 @@ def _job_of(cfg: DictConfig) -> Job:
     from hydra.core.hydra_config import HydraConfig
 
     hydra = HydraConfig.get()
-    config = cfg.copy()
+    config = drop_space(cfg.copy())
     with open_dict(config):
         config["hydra"] = hydra
-    folder = Path(hydra.runtime.output_dir).resolve()
-    overrides = list(hydra.overrides.task)
     if current.single is not None and OmegaConf.is_missing(hydra.job, "num"):
         current.single.config = config
         return current.single
+    folder = Path(hydra.runtime.output_dir).resolve()
+    candidate = Candidate.of(config, list(hydra.overrides.task))
     manifest = read_manifest(folder.parent)
-    settings = SweepSettings.of(config)
     name = str(manifest.get("name") or folder.parent.name)
-    [job] = plan(
-        [Candidate.of(config, overrides)],
-        folder=folder.parent,
-        name=name,
-        results=Results([folder]),
-        settings=settings,
-        flags=flags(),
-        hydra_words=hydra_words(),
-    )
+    settings, results = SweepSettings.of(config), Results([folder])
+    [job] = plan([candidate], folder=folder.parent, name=name, results=results, settings=settings)
     job.folder, job.hydra_job = folder, False
-    entries = manifest.get("jobs", [])
-    for entry in entries:
-        if entry["fingerprint"] == job.fingerprint:
-            job.index, job.total = entry["index"], len(entries)
-            job.sweep = {"name": name, "folder": str(folder.parent), "index": job.index, "total": job.total}
-    if entries and job.fingerprint not in {entry["fingerprint"] for entry in entries}:
-        words = "this run is none of those that the sweep planned: a config was edited while the sweep ran"
-        say(f"Warning: {job.name}: {words}")
-        job.warnings.append(words)
+    entries = {entry["fingerprint"]: entry for entry in manifest.get("jobs", [])}
+    if entry := entries.get(job.fingerprint):
+        job.index, job.total = entry["index"], len(manifest["jobs"])
+        job.sweep = {"name": name, "folder": str(folder.parent), "index": job.index, "total": job.total}
+    elif entries:
+        warning = "this run is none of those that the sweep planned: a config was edited while the sweep ran"
+        say(f"Warning: {job.name}: {warning}")
+        job.warnings.append(warning)
     return job

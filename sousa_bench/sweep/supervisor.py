@@ -20,15 +20,15 @@ from sousa_bench.results.locks import RunLock
 from sousa_bench.results.result import LOG_FILE
 from sousa_bench.sweep import record
 from sousa_bench.sweep.child import Order
-from sousa_bench.sweep.conclude import conclude, not_started, score
 from sousa_bench.sweep.forkserver import code_digest
 from sousa_bench.sweep.job import Job, Outcome
 from sousa_bench.sweep.output import say, screen_that_never_blocks, show_bytes
+from sousa_bench.sweep.processes import ServerError, Spawner
 from sousa_bench.sweep.progress import Progress
 from sousa_bench.sweep.ranks import Ranks
 from sousa_bench.sweep.resources import Slot, slots
-from sousa_bench.sweep.starter import ServerError, Starter
-from sousa_bench.sweep.watch import Exit, Watch
+from sousa_bench.sweep.verdict import conclude, not_started
+from sousa_bench.sweep.watch import Exit
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOCK_SECONDS = 1.0
@@ -65,12 +65,12 @@ class Supervisor:
         signal: The signal that ended the sweep early, or None.
     """
 
-    def __init__(self, starter: Starter, rules: Rules, progress: Progress) -> None:
+    def __init__(self, spawner: Spawner, rules: Rules, progress: Progress) -> None:
         self.signal: signal.Signals | None = None
-        self._starter = starter
+        self._spawner = spawner
         self._rules = rules
         self._progress = progress
-        self._watches: set[Watch | Ranks] = set()
+        self._watches: set[Ranks] = set()
         self._postponed: list[Job] = []
         self._halted = False
         self._code = code_digest()
@@ -95,7 +95,7 @@ class Supervisor:
 
     async def _all(self) -> None:
         self._stopping = asyncio.Event()
-        self._starter.new_loop()
+        self._spawner.new_loop()
         self._listen()
         devices = max((job.devices for job in self._queue), default=1)
         workers = [asyncio.create_task(self._worker(slot)) for slot in slots(self._rules.n_jobs, devices)]
@@ -138,7 +138,7 @@ class Supervisor:
                 await self._supervise(self._queue.popleft(), slot)
 
     async def _can_start(self) -> bool:
-        """Wait for the starter, or for a signal.
+        """Wait until runs can be started, or for a signal.
 
         Raises:
             ServerError: Nothing was started, and nothing can be. Later the same costs only the next run.
@@ -157,12 +157,12 @@ class Supervisor:
         return True
 
     async def _ready(self) -> None:
-        await self._starter.ready()
-        for warning in self._starter.warnings():
+        await self._spawner.ready()
+        for warning in self._spawner.warnings:
             self._say_once(f"Warning: {warning}")
 
     async def _supervise(self, job: Job, slot: Slot) -> None:
-        lock = self._lock(job)
+        lock = RunLock(job.folder, job.fingerprint, self._rules.roots)
         try:
             if not lock.acquire():
                 self._postpone(job)
@@ -175,16 +175,14 @@ class Supervisor:
             if known is not None and known.status == "running":
                 self._postpone(job)
             elif known is not None and known.status == "completed":
-                self._reuse(job, known.folder)
+                job.decision, job.result = "reused", known.folder
+                self._ended(Outcome.of(job, record.read(known.folder), reused=True))
             else:
                 if known is not None and known.status != "failed":
                     job.folder = known.folder
                 self._ended(await self._attempt(job, slot))
         finally:
             lock.release()
-
-    def _lock(self, job: Job) -> RunLock:
-        return RunLock(job.folder, job.fingerprint, self._rules.roots)
 
     def _postpone(self, job: Job) -> None:
         self._say_once(f"{job.name} is being done by another process; this sweep waits for it at its end")
@@ -197,10 +195,6 @@ class Supervisor:
         known = results.of(job.fingerprint, job.folder.parent)
         order = {"completed": 0, "running": 1, "failed": 3}
         return min(known, key=lambda each: order.get(each.status, 2), default=None)
-
-    def _reuse(self, job: Job, folder: Path) -> None:
-        job.decision, job.result = "reused", folder
-        self._ended(Outcome(job, "completed", score=score(record.read(folder)), reused=True))
 
     async def _attempt(self, job: Job, slot: Slot) -> Outcome:
         """Do a run; what keeps it from starting is its failure, and no other run's."""
@@ -218,20 +212,15 @@ class Supervisor:
     async def _process(self, job: Job, slot: Slot) -> Exit:
         if code_digest() != self._code:
             self._say_once("Note: the code was edited; this sweep's runs go on with the code as it was at its start")
-        job.warnings += [warning for warning in self._starter.warnings() if warning not in job.warnings]
+        job.warnings += [warning for warning in self._spawner.warnings if warning not in job.warnings]
         if job.fresh or record.read(job.folder).get("status", "failed") == "failed":
             job.fresh = True
             record.start_over(job.folder)
-        many = self._rules.n_jobs > 1
-        watch: Watch | Ranks
-        if job.devices > 1:
-            watch = Ranks(job.devices, timeout=job.timeout, grace=self._rules.grace)
-        else:
-            watch = Watch(timeout=job.timeout, grace=self._rules.grace)
+        watch = Ranks(job.devices, timeout=job.timeout, grace=self._rules.grace)
         self._watches.add(watch)
         try:
             return await watch.follow(
-                self._starter,
+                self._spawner,
                 Order(
                     job=pickle.dumps(job),
                     target=self._rules.target,
@@ -243,7 +232,7 @@ class Supervisor:
                 ),
                 job.folder / LOG_FILE,
                 show_bytes,
-                f"[{job.index}] " if many else None,
+                f"[{job.index}] " if self._rules.n_jobs > 1 else None,
             )
         finally:
             self._watches.discard(watch)
@@ -261,7 +250,7 @@ class Supervisor:
 
     async def _after_the_other(self, job: Job) -> None:
         """See whether another process has let go of a run, and do what it left undone; else wait a moment."""
-        lock = self._lock(job)
+        lock = RunLock(job.folder, job.fingerprint, self._rules.roots)
         if free := lock.acquire():
             known = await self._known(job)
             free = known is None or known.status != "running"

@@ -1,4 +1,4 @@
-"""One supervised process, from its start to its last word."""
+"""One supervised process, from its start to its exit."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sousa_bench.sweep import wire
-from sousa_bench.sweep.child import CONTROL, Order
+from sousa_bench.sweep import messages
+from sousa_bench.sweep.child import SHOW_STACKS, Order
 from sousa_bench.sweep.output import RunLog, on_terminal, open_output
-from sousa_bench.sweep.starter import Starter
+from sousa_bench.sweep.processes import Spawner
 
 DRAIN_SECONDS = 2.0
 LEAVE_SECONDS = 30.0  # for a run that has reported its end, to exit
@@ -51,34 +51,21 @@ class Exit:
 
 
 class Watch:
-    """Follows one process: its output, its messages, its time.
+    """Follows one process: its output, its messages, its time."""
 
-    Attributes:
-        progress: The run's last progress message.
-    """
-
-    def __init__(
-        self,
-        *,
-        timeout: float | None,
-        grace: float,
-        on_progress: Callable[[], None] | None = None,
-        on_stop: Callable[[str], None] | None = None,
-    ) -> None:
-        self.progress: dict[str, Any] = {}
+    def __init__(self, *, timeout: float | None, grace: float, on_stop: Callable[[str], None] | None = None) -> None:
         self._timeout = timeout
         self._grace = grace
-        self._on_progress = on_progress
         self._on_stop = on_stop
         self._exit = Exit(0)
         self._gone = False
         self._deadline: asyncio.TimerHandle | None = None
         self._clock_set = False
-        self._controllable = False
+        self._answers_signals = False
         self._lines = b""
 
     async def follow(
-        self, starter: Starter, order: Order, log_path: Path, echo: Callable[[bytes], None] | None, prefix: str | None
+        self, spawner: Spawner, order: Order, log_path: Path, echo: Callable[[bytes], None] | None, prefix: str | None
     ) -> Exit:
         """Start the process and stay with it to its end."""
         kills, started = oom_kills(), time.monotonic()
@@ -91,7 +78,7 @@ class Watch:
             ours.callback(log.close)
             ours.callback(self._stop_clock)
             closed = [self._read(ours, output, log.feed), self._read(ours, status, self._message)]
-            self._exit.pid = await starter.start(order, (their_output, their_status, their_lifeline))
+            self._exit.pid = await spawner.start(order, (their_output, their_status, their_lifeline))
             theirs.close()
             ours.callback(self._kill_group)  # an error here must not leave a run that nobody watches
             if self._exit.stopped:  # asked to while it started
@@ -100,7 +87,7 @@ class Watch:
             self._exit.code = await wait_for_exit(self._exit.pid, self._kill_group)
             self._gone = True
             self._exit.seconds = time.monotonic() - started
-            starter.ended(self._exit.pid)
+            spawner.ended(self._exit.pid)
             await asyncio.wait(closed, timeout=DRAIN_SECONDS)
             reap_group(self._exit.pid)
         self._exit.tail = list(log.tail)
@@ -127,17 +114,13 @@ class Watch:
     def _message(self, data: bytes) -> None:
         *lines, self._lines = (self._lines + data).split(b"\n")
         for line in lines:
-            message = wire.parse_line(line)
+            message = messages.parse_line(line)
             match message.pop("event", None):
                 case "started":
-                    self._controllable = True
+                    self._answers_signals = True
                 case "progress":
-                    message.pop("result", None)
-                    self.progress = message
                     self._exit.phase = str(message.get("phase", self._exit.phase))
                     self._set_clock()
-                    if self._on_progress:
-                        self._on_progress()
                 case "end":
                     self._exit.end = message
                     if self._exit.stopped is None:
@@ -158,8 +141,8 @@ class Watch:
             self._deadline = None
 
     def _time_is_up(self) -> None:
-        if self._controllable:
-            self._signal(CONTROL)
+        if self._answers_signals:
+            self._signal(SHOW_STACKS)
         self.stop("timeout")
 
     def _signal(self, number: int) -> None:
@@ -234,7 +217,7 @@ async def wait_for_exit(pid: int, before_it_goes: Callable[[], None]) -> int:
 
 
 def reap_group(group: int) -> None:
-    """Bury the killed descendants of a run that this process, their "subreaper", has inherited."""
+    """Wait for the killed descendants of a run, which this process, their "subreaper", has inherited."""
     with suppress(ChildProcessError):
         while os.waitpid(-group, os.WNOHANG)[0]:
             pass

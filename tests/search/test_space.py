@@ -19,19 +19,21 @@ from sousa_bench.config import conf_folder
 from sousa_bench.config.composing import compose, remember_files
 from sousa_bench.config.config_errors import is_config_error
 from sousa_bench.config.fingerprint import fingerprint
+from sousa_bench.config.search_spaces import register_spaces
 from sousa_bench.errors import ConfigError, UserError
 from sousa_bench.search.optuna_study import STUDY_NAME, Trials
 from sousa_bench.search.search_settings import SearchSettings, built
 from sousa_bench.search.space import Space, make_space
 from sousa_bench.sweep.session import register_resolvers
 
-SPACES = sorted(path.stem for path in (conf_folder() / "search").glob("*.yaml"))
+SPACES = sorted(path.stem for path in (conf_folder() / "peft").glob("*.yaml"))
 TPE = {"_target_": "optuna.samplers.TPESampler"}
 
 
 @contextmanager
 def hydra() -> Iterator[Any]:
     register_resolvers()
+    register_spaces([conf_folder()])
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())):
         loader = GlobalHydra.instance().config_loader()
         remember_files(loader)
@@ -46,7 +48,8 @@ def space(*words: str, params: dict[str, str] | None = None, sweeper: str = "opt
 
 
 def test_there_is_a_space_for_every_method() -> None:
-    assert [path.stem for path in sorted((conf_folder() / "peft").glob("*.yaml"))] == SPACES
+    with hydra() as loader:
+        assert loader.get_group_options("search") == SPACES
 
 
 OFTEN = ("lora", "adalora", "full")

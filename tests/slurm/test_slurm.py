@@ -79,7 +79,7 @@ def test_the_front_end_imports_no_torch(cluster: Cluster, command: Command) -> N
         timeout=60,
     )
     assert output.returncode == 0, output.stdout
-    assert "sousa_bench.sweep.slurm.follow" in output.stderr
+    assert "sousa_bench.sweep.slurm.job_array" in output.stderr
     assert not {"torch", "pytorch_lightning"} & {line.split("|")[-1].strip() for line in output.stderr.splitlines()}
 
 

@@ -14,10 +14,14 @@ from sousa_bench.sweep import command_line, execute
 os.environ["SOUSA_CONF"] = str(conf_folder())  # the launcher, sweeper and output choices are the real ones
 
 
-@hydra.main(version_base="1.3", config_path=str(Path(__file__).parent / "conf"), config_name="config")
+CONF = Path(__file__).parent / "conf"
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def job(cfg: DictConfig) -> float | None:
     return execute(cfg)
 
 
 if __name__ == "__main__":
-    command_line(job, target="tests.standin.training.run", modules=["tests.standin.training", "hydra.core.utils"])
+    modules = ["tests.standin.training", "hydra.core.utils"]
+    command_line(job, target="tests.standin.training.run", modules=modules, conf=CONF)

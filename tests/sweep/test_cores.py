@@ -14,7 +14,7 @@ from sousa_bench.sweep.resources import slots
 SCRIPT = """
 import json, os
 from concurrent.futures import ThreadPoolExecutor
-from sousa_bench.cores import all_cores, keep_to, usable_cores
+from sousa_bench.system.cores import all_cores, keep_to, usable_cores
 
 def in_thread():
     with ThreadPoolExecutor(1) as pool:

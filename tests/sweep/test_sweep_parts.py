@@ -28,20 +28,20 @@ from sousa_bench.results.locks import RunLock, folder_lock
 from sousa_bench.results.manifest import read_manifest
 from sousa_bench.results.process import alive, identity
 from sousa_bench.results.result import ResultError
-from sousa_bench.sweep import record, wire
+from sousa_bench.sweep import messages, record
 from sousa_bench.sweep.child import Order
-from sousa_bench.sweep.command_line import spell_augmentation
-from sousa_bench.sweep.conclude import conclude
 from sousa_bench.sweep.forkserver import serve
 from sousa_bench.sweep.job import Job, Outcome
 from sousa_bench.sweep.output import MOST_WAITING, RunLog, Screen
-from sousa_bench.sweep.plan import rerun_command, varied_keys
+from sousa_bench.sweep.plan import varied_keys
+from sousa_bench.sweep.present_command import run_command, spell_augmentation
+from sousa_bench.sweep.processes import ForkServer, ServerError, StartError
 from sousa_bench.sweep.progress import Progress
 from sousa_bench.sweep.ranks import Ranks
 from sousa_bench.sweep.resources import slots
-from sousa_bench.sweep.starter import ForkServer, ServerError, StartError
 from sousa_bench.sweep.supervisor import Rules, Supervisor
 from sousa_bench.sweep.sweep_folder import claim_folder, withdraw, write_manifest
+from sousa_bench.sweep.verdict import conclude
 from sousa_bench.sweep.watch import Exit
 from sousa_bench.system.python import python_environment
 from tests.sweep import running
@@ -263,17 +263,19 @@ def test_a_screen_that_is_not_read_stops_nothing() -> None:
     for _ in range(300):
         screen.show(line, always=False)
     screen.show(b"the last word\n", always=True)
-    assert not screen.close(0.05)
+    assert not screen.finish(0.05)
     shown = b""
     while not shown.endswith(b"the last word\n"):
         shown += os.read(reading, 1 << 16)
     assert len(shown) < 2 * MOST_WAITING
-    assert screen.close(5)
+    assert screen.finish(5)
     os.close(reading), os.close(writing)
 
 
 class NoRoom:
-    """A starter whose system has no room for another process."""
+    """A spawner whose system has no room for another process."""
+
+    warnings: tuple[str, ...] = ()
 
     async def start(self, order: object, fds: object) -> int:
         raise StartError("no room")
@@ -281,9 +283,6 @@ class NoRoom:
     async def ready(self) -> None: ...
 
     def new_loop(self) -> None: ...
-
-    def warnings(self) -> list[str]:
-        return []
 
 
 def test_a_run_that_cannot_be_started_is_a_failed_run(tmp_path: Path) -> None:
@@ -304,13 +303,13 @@ def test_a_fork_that_fails_is_an_answer_and_not_the_end_of_the_server(monkeypatc
 
     monkeypatch.setattr(os, "fork", fork)
     for _ in range(2):
-        head, body = (data := wire.frame({"event": "start", "order": None}))[:8], data[8:]
+        head, body = (data := messages.frame({"event": "start", "order": None}))[:8], data[8:]
         socket.send_fds(ours, [head], [writing])
         ours.sendall(body)
     ours.shutdown(socket.SHUT_WR)
     serve(theirs)
     for _ in range(2):
-        answer, _ = wire.receive(ours)
+        answer, _ = messages.receive(ours)
         assert answer["event"] == "failed"
         assert "temporarily unavailable" in answer["error"]
     os.close(writing)
@@ -341,10 +340,11 @@ def test_a_starter_answers_several_at_a_time_after_its_server_died() -> None:
     asyncio.run(go())
 
 
-def test_what_a_sweep_varied() -> None:
+def test_what_a_sweep_varied(monkeypatch: pytest.MonkeyPatch) -> None:
     overrides = [["model=ast", "peft.r=4", "seed=1", "+x=1"], ["model=beats", "peft.r=8", "seed=1"]]
     assert varied_keys(overrides) == ["peft.r", "x"]
-    assert rerun_command(["a='b c'", "sweep=x"], "x", ["--config-dir", "my dir"]) == (
+    monkeypatch.setattr(sys, "argv", ["train", "-m", "--config-dir", "my dir", "a=1,2"])
+    assert run_command(["a='b c'", "sweep=x"], "x") == (
         "python -m sousa_bench.train --config-dir 'my dir' -m sweep=x 'a='\"'\"'b c'\"'\"''"
     )
 

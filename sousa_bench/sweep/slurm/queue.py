@@ -10,18 +10,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 SECONDS = 30
-# States of a job that has ended.
-OVER = (
-    "BOOT_FAIL",
-    "CANCELLED",
-    "COMPLETED",
-    "DEADLINE",
-    "FAILED",
-    "NODE_FAIL",
-    "OUT_OF_MEMORY",
-    "PREEMPTED",
-    "TIMEOUT",
-)
 
 
 @dataclass(frozen=True)
@@ -61,17 +49,6 @@ def details(job_id: str) -> dict[str, str]:
     if answer is None or answer.returncode:
         return {}
     return dict(re.findall(r"(\w+)=(\S*)", answer.stdout.splitlines()[0] if answer.stdout else ""))
-
-
-def ended_as(job_id: str) -> str | None:
-    """The state in which a job ended, from the controller or the accounting; None when neither knows."""
-    if (state := details(job_id).get("JobState")) in OVER:
-        return state
-    answer = ask("sacct", "--allocations", "--noheader", "--parsable2", "--format=State", f"--jobs={job_id}")
-    if answer is None or answer.returncode or not answer.stdout.strip():
-        return None
-    state = answer.stdout.split()[-1] if "CANCELLED" not in answer.stdout else "CANCELLED"
-    return state if state in OVER else None
 
 
 def ask(*words: str) -> subprocess.CompletedProcess[str] | None:

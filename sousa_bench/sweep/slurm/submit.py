@@ -15,8 +15,8 @@ from sousa_bench.errors import ConfigError, UserError
 from sousa_bench.sweep.forkserver import code_digest
 from sousa_bench.sweep.job import Job
 from sousa_bench.sweep.slurm import task
-from sousa_bench.sweep.slurm.reason import SUBMITIT_FOLDER
-from sousa_bench.sweep.starter import python_path
+from sousa_bench.sweep.slurm.ended_jobs import SUBMITIT_FOLDER
+from sousa_bench.system.python import python_path
 
 
 class SubmissionError(UserError):

@@ -5,18 +5,18 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 
 from sousa_bench.results.process import slurm_job_id
-from sousa_bench.results.result import ERROR_FILE, LOG_FILE
 from sousa_bench.sweep import record
 from sousa_bench.sweep.forkserver import code_digest
 from sousa_bench.sweep.job import Job, Outcome
+from sousa_bench.sweep.processes import Spawner
 from sousa_bench.sweep.progress import Progress, describe
 from sousa_bench.sweep.slurm import queue
-from sousa_bench.sweep.starter import Spawner
+from sousa_bench.sweep.slurm.ended_jobs import last_output
 from sousa_bench.sweep.supervisor import STOP_SIGNALS, Rules, Supervisor
+from sousa_bench.sweep.verdict import Verdict, close
 
 WARNING = signal.SIGUSR2  # Slurm sends it before the time limit (sbatch --signal), a site's preemption may too
 WARNING_SLACK = 60.0  # seconds by which Slurm may send it early
@@ -80,11 +80,10 @@ def _after_signal(job: Job, outcome: Outcome, number: signal.Signals, terms: Ter
     job_id = slurm_job_id()
     if number == WARNING and terms.near_its_end(seconds):
         words = f"Slurm's time limit of {terms.minutes} minutes; the run was told to save its state before it"
-        outcome.status, outcome.error = "timeout", words
-        failure = {**(record.read(job.folder).get("failure") or {}), "message": words, "log": ERROR_FILE}
-        failure |= {"type": "TimeoutError", "cause": "slurm TIMEOUT"}
-        record.finish(job, "timeout", error=words, failure=failure)
-        record.write_error_log(job.folder, f"timeout: {words}", None, _last_output(job))
+        standing = record.read(job.folder)
+        phase = str((standing.get("failure") or {}).get("phase", "start"))
+        verdict = Verdict.of("timeout", "TimeoutError", words, phase=phase, cause="slurm TIMEOUT")
+        outcome.status, outcome.error = "timeout", close(job, verdict, standing, tail=last_output(job))
         return
     if job_id is None or not (number == WARNING or _preempted(queue.details(job_id))):
         return
@@ -92,12 +91,6 @@ def _after_signal(job: Job, outcome: Outcome, number: signal.Signals, terms: Ter
     if answer is None or answer.returncode:
         words = "scontrol is missing" if answer is None else answer.stderr.strip()
         print(f"the job can't be requeued ({words}); the same sweep command goes on with the run", file=sys.stderr)
-
-
-def _last_output(job: Job) -> list[str]:
-    with suppress(OSError):
-        return (job.folder / LOG_FILE).read_text(encoding="utf-8", errors="replace").splitlines()
-    return []
 
 
 def _preempted(facts: dict[str, str]) -> bool:

@@ -20,6 +20,11 @@ def frame(message: Any) -> bytes:
     return HEADER.pack(len(body)) + body
 
 
+def send(channel: socket.socket, message: Any) -> None:
+    """Send a message, waiting until it is taken."""
+    channel.sendall(frame(message))
+
+
 def receive(channel: socket.socket) -> tuple[Any, list[int]]:
     """Wait for a message and the file descriptors that came with it.
 

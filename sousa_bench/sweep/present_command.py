@@ -1,9 +1,16 @@
-"""The words of the present command line: older spellings, what a run's own command repeats of them."""
+"""The present command line: older spellings that it may use, and commands that repeat what stands in it."""
 
 from __future__ import annotations
 
+import itertools
 import shlex
 import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sousa_bench.config.overrides import split
+
+CONFIG_FLAGS = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
 
 
 def spell_augmentation(argv: list[str]) -> None:
@@ -22,10 +29,10 @@ def spell_search(argv: list[str]) -> None:
     for place in asked:
         argv[place] = argv[place].lstrip("+")
     if any(argv[place] != "search=null" for place in asked) and not any(w.startswith("hydra/sweeper=") for w in argv):
-        argv.append("hydra/sweeper=optuna")
+        argv.insert(asked[-1] + 1, "hydra/sweeper=optuna")  # beside it, since Hydra takes none behind a flag
 
 
-def hydra_words() -> list[str]:
+def hydra_overrides() -> list[str]:
     """Overrides of the present command that tell Hydra where runs go and how they are launched.
 
     What belongs to the sweeper is left out: it says which runs there are, and a run's own command names one.
@@ -34,16 +41,29 @@ def hydra_words() -> list[str]:
     return [word for word in words if not word.startswith(("hydra.sweeper", "hydra/sweeper"))]
 
 
-def flags() -> list[str]:
+def config_flags() -> list[str]:
     """Flags of the present command that choose where configs come from."""
     found, words = [], iter(sys.argv[1:])
     for word in words:
-        name = word.partition("=")[0]
-        if name in ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"):
+        if word.partition("=")[0] in CONFIG_FLAGS:
             found.append(word)
             if "=" not in word:
                 found.append(next(words, ""))
     return found
+
+
+def config_folders() -> list[Path]:
+    """The folder of the user's own choices, ``--config-dir``, where there is one."""
+    words = [part for flag in config_flags() for part in flag.split("=", 1)]
+    return [Path(value) for flag, value in itertools.pairwise(words) if flag in ("--config-dir", "-cd")]
+
+
+def run_command(overrides: Sequence[str], sweep: str | None) -> str:
+    """The shell command that does one run of a sweep again, in that sweep's folder (None: as a single run)."""
+    not_again = ("sweep", "force", "resume", "hydra.sweep.subdir")
+    words = ["-m", f"sweep={sweep}"] if sweep is not None else []
+    words += [override for override in overrides if split(override)[0] not in not_again]
+    return shlex.join(["python", "-m", "sousa_bench.train", *config_flags(), *words])
 
 
 def resume_command(name: str) -> str:

@@ -1,4 +1,4 @@
-"""How a supervisor gets its runs' processes: from the fork server, or one new interpreter each."""
+"""How a supervisor gets its runs' processes: one new interpreter each, or forks from the fork server."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import IO, Any, NoReturn, Protocol
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import IO, Any, NoReturn
 
 import psutil
 
-import sousa_bench
 from sousa_bench.errors import UserError
-from sousa_bench.sweep import wire
+from sousa_bench.sweep import messages
 from sousa_bench.sweep.child import Order
 from sousa_bench.sweep.forkserver import ENVIRONMENT, PRELOAD
+from sousa_bench.system.python import python_environment
 
 PR_SET_CHILD_SUBREAPER = 36
 RESTARTS = 3
@@ -36,8 +35,17 @@ class StartError(UserError):
     """One run's process could not be started; the next one's may."""
 
 
-class Starter(Protocol):
-    """Starts the processes of runs."""
+class Spawner:
+    """Starts each run as a new interpreter, which loads the libraries.
+
+    For systems whose processes can't be adopted (macOS), and for a Slurm job, which has one run.
+
+    Attributes:
+        warnings: What a reader of the results ought to know about how runs were started.
+    """
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
 
     async def ready(self) -> None:
         """Wait until a run can start; raises ServerError when none ever can."""
@@ -49,30 +57,44 @@ class Starter(Protocol):
             StartError: This run can't be started.
             ServerError: No run can.
         """
+        with tempfile.TemporaryFile() as file:
+            pickle.dump((sys.path, order), file)
+            file.seek(0)
+            # Slurm sends its warning, SIGUSR2, to every process of a job: no child may die of it before it begins.
+            former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+            try:
+                process = subprocess.Popen(
+                    _python("sousa_bench.sweep.child", *fds),
+                    pass_fds=list(fds),
+                    stdin=file,
+                    start_new_session=True,
+                    env=python_environment(**order.environment),
+                )
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, former)
+        process.returncode = 0  # the supervisor waits for it, not this object
+        return process.pid
 
     def ended(self, pid: int) -> None:
         """Take note that a run's process is gone."""
 
     def close(self) -> None:
-        """Give up what the starter holds."""
+        """Give up what this object holds."""
 
     def new_loop(self) -> None:
         """Forget what belonged to an event loop that has ended."""
 
-    def warnings(self) -> list[str]:
-        """What a reader of the results ought to know about how runs were started."""
 
-
-class ForkServer:
+class ForkServer(Spawner):
     """A client of :mod:`sousa_bench.sweep.forkserver`, which it starts, and starts again when something kills it."""
 
     def __init__(self, modules: Sequence[str] = PRELOAD) -> None:
-        _become_subreaper()
+        super().__init__()
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # this process adopts its orphans: the runs
         self._modules = list(modules)
         self._live: set[int] = set()
         self._restarts = 0
         self._code: str | None = None
-        self._warnings: list[str] = []
         self._broken: ServerError | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.new_loop()
@@ -80,21 +102,20 @@ class ForkServer:
 
     def _begin(self) -> None:
         self._ready = False
-        ours, theirs = socket.socketpair()
-        self._channel = ours
+        self._channel, theirs = socket.socketpair()
         self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the server
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "sousa_bench.sweep.enter", "serve", str(theirs.fileno())],
+            _python("sousa_bench.sweep.forkserver", theirs.fileno()),
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=self._output,
             stderr=self._output,
             start_new_session=True,
-            env={**os.environ, **ENVIRONMENT, "PYTHONPATH": python_path()},
+            env=python_environment(**ENVIRONMENT),
         )
         theirs.close()
-        ours.sendall(wire.frame({"path": sys.path, "modules": self._modules}))
-        ours.setblocking(False)
+        messages.send(self._channel, {"path": sys.path, "modules": self._modules})
+        self._channel.setblocking(False)
 
     @property
     def pid(self) -> int:
@@ -102,7 +123,7 @@ class ForkServer:
         return self._process.pid
 
     async def ready(self) -> None:
-        """See :class:`Starter`."""
+        """See :class:`Spawner`."""
         async with self._lock:
             await self._get_ready()
 
@@ -123,16 +144,16 @@ class ForkServer:
         self._ready = True
         if len(answer["threads"]) > 1:
             names = ", ".join(answer["threads"])
-            self._warnings.append(f"the fork server has several threads ({names}): a run may hang; please report this")
+            self.warnings.append(f"the fork server has several threads ({names}): a run may hang; please report this")
         if self._code is not None and answer["code"] != self._code:
-            self._warnings.append(
+            self.warnings.append(
                 "the code was edited while the sweep ran, and the fork server had to start again: "
                 "later runs of this sweep run other code than earlier ones"
             )
         self._code = answer["code"]
 
     async def start(self, order: Order, fds: Sequence[int]) -> int:
-        """See :class:`Starter`."""
+        """See :class:`Spawner`."""
         async with self._lock:
             while True:
                 await self._get_ready()
@@ -149,7 +170,7 @@ class ForkServer:
                 return int(answer["pid"])
 
     def ended(self, pid: int) -> None:
-        """See :class:`Starter`."""
+        """See :class:`Spawner`."""
         self._live.discard(pid)
         task = asyncio.ensure_future(self._tell_ended(pid))
         self._tasks.add(task)
@@ -161,16 +182,12 @@ class ForkServer:
                 with suppress(OSError):
                     await self._send({"event": "ended", "pid": pid})
 
-    def warnings(self) -> list[str]:
-        """See :class:`Starter`."""
-        return list(self._warnings)
-
     def new_loop(self) -> None:
-        """Forget what belonged to an event loop that has ended."""
+        """See :class:`Spawner`."""
         self._lock = asyncio.Lock()  # whoever holds it may use the channel, for a question and its answer
 
     def close(self) -> None:
-        """See :class:`Starter`."""
+        """See :class:`Spawner`."""
         self._channel.close()
         with suppress(OSError):
             self._process.kill()
@@ -178,12 +195,16 @@ class ForkServer:
         self._output.close()
 
     def _restart(self, what: str) -> None:
-        words = self._last_words()
+        last_lines = ""
+        with suppress(OSError, ValueError):
+            self._output.seek(0)
+            last_lines = self._output.read()[-4000:].decode(errors="replace").strip()
         self.close()
         self._end_strays()
         self._restarts += 1
         if self._restarts > RESTARTS:
-            self._give_up(f"the fork server {what}, {self._restarts} times running. Its last words:\n{words}")
+            times = f"{self._restarts} times running"
+            self._give_up(f"the fork server {what}, {times}. Its last words:\n{last_lines}")
         self._begin()
 
     def _end_strays(self) -> None:
@@ -198,23 +219,15 @@ class ForkServer:
         self._broken = ServerError(why)
         raise self._broken
 
-    def _last_words(self) -> str:
-        with suppress(OSError, ValueError):
-            self._output.seek(0)
-            return self._output.read()[-4000:].decode(errors="replace").strip()
-        return ""
-
     async def _send(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
-        data = wire.frame(message)
-        loop = asyncio.get_running_loop()
+        data = messages.frame(message)
         if fds:
-            socket.send_fds(self._channel, [data[: wire.HEADER.size]], list(fds))
-            data = data[wire.HEADER.size :]
-        await loop.sock_sendall(self._channel, data)
+            socket.send_fds(self._channel, [data[: messages.HEADER.size]], list(fds))
+            data = data[messages.HEADER.size :]
+        await asyncio.get_running_loop().sock_sendall(self._channel, data)
 
     async def _receive(self) -> dict[str, Any]:
-        head = await self._exactly(wire.HEADER.size)
-        (length,) = wire.HEADER.unpack(head)
+        (length,) = messages.HEADER.unpack(await self._exactly(messages.HEADER.size))
         return pickle.loads(await self._exactly(length))
 
     async def _exactly(self, count: int) -> bytes:
@@ -227,66 +240,14 @@ class ForkServer:
         return bytes(parts)
 
 
-class Spawner:
-    """One new interpreter a run, which loads the libraries.
+def _python(module: str, *arguments: int) -> list[str]:
+    """The command that calls ``main`` of a module in a new interpreter.
 
-    For systems whose processes can't be adopted (macOS), and for a Slurm job, which has one run.
+    Not ``-m``, which would run once more what the package has imported by then.
     """
-
-    async def ready(self) -> None:
-        """See :class:`Starter`."""
-
-    async def start(self, order: Order, fds: Sequence[int]) -> int:
-        """See :class:`Starter`."""
-        with tempfile.TemporaryFile() as file:
-            pickle.dump((sys.path, order), file)
-            file.seek(0)
-            with _deaf_to_warnings():
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "sousa_bench.sweep.enter", "run", *map(str, fds)],
-                    pass_fds=list(fds),
-                    stdin=file,
-                    start_new_session=True,
-                    env={**os.environ, **order.environment, "PYTHONPATH": python_path()},
-                )
-        process.returncode = 0  # the supervisor waits for it, not this object
-        return process.pid
-
-    def ended(self, pid: int) -> None:
-        """See :class:`Starter`."""
-
-    def close(self) -> None:
-        """See :class:`Starter`."""
-
-    def new_loop(self) -> None:
-        """Nothing here belongs to an event loop."""
-
-    def warnings(self) -> list[str]:
-        """See :class:`Starter`."""
-        return []
-
-
-@contextmanager
-def _deaf_to_warnings() -> Iterator[None]:
-    """Start children that SIGUSR2 can't end: Slurm sends its warning to every process of a job."""
-    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, former)
-
-
-def python_path() -> str:
-    """``PYTHONPATH`` with which a new interpreter finds this package, wherever this one found it."""
-    home = str(Path(sousa_bench.__file__).resolve().parent.parent)
-    return os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH", "")]))
+    return [sys.executable, "-c", f"from {module} import main; main()", *map(str, arguments)]
 
 
 def can_fork() -> bool:
     """Whether this system has what the fork server needs."""
     return sys.platform == "linux" and hasattr(os, "pidfd_open")
-
-
-def _become_subreaper() -> None:
-    """Let this process adopt its orphaned descendants: the runs."""
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

@@ -1,0 +1,211 @@
+"""A sweep: planned, done on this machine, on Slurm or by another launcher, and summed up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig, OmegaConf
+
+from sousa_bench.config.overrides import quoted
+from sousa_bench.errors import ConfigError
+from sousa_bench.results.known import ROOTS
+from sousa_bench.results.manifest import relative
+from sousa_bench.sweep import record, session
+from sousa_bench.sweep.job import Job, Outcome
+from sousa_bench.sweep.output import say
+from sousa_bench.sweep.plan import Candidate, SweepSettings, check_possible, plan
+from sousa_bench.sweep.present_command import resume_command
+from sousa_bench.sweep.progress import Progress, shown, summary
+from sousa_bench.sweep.slurm.ended_jobs import runs_in_queue
+from sousa_bench.sweep.sweep_folder import claim_folder, write_manifest
+
+if TYPE_CHECKING:
+    from hydra.core.config_loader import ConfigLoader
+    from hydra.core.utils import JobReturn
+    from hydra.plugins.launcher import Launcher
+
+Engine = Callable[[list[Job], Progress], list[Outcome]]
+"""Does jobs, says how they go on, and gives the outcome of each."""
+
+
+@dataclass
+class Sweep:
+    """A sweep that is planned.
+
+    Attributes:
+        folder: Its folder, which holds ``sweep.json``.
+        name: The folder below the results root.
+        jobs: Its jobs, in order.
+        settings: Its switches.
+        command: The command that goes on with it.
+        numbered: Whether its jobs are one batch of several, numbered through.
+    """
+
+    folder: Path
+    name: str
+    jobs: list[Job]
+    settings: SweepSettings
+    command: str
+    numbered: bool = False
+
+    def record(self, *, ended: bool = False) -> None:
+        """Write the manifest.
+
+        Args:
+            ended: Whether this command is done with the sweep.
+        """
+        first = {job.fingerprint: job for job in reversed(self.jobs) if job.decision != "duplicate"}
+        for job in self.jobs:
+            if job.decision == "duplicate":
+                job.result = first[job.fingerprint].result or first[job.fingerprint].folder
+        facts = {key: getattr(self.settings, key) for key in ("resume", "force", "on_error", "n_jobs")}
+        write_manifest(
+            self.folder,
+            self.jobs,
+            name=self.name,
+            command=self.command,
+            facts=facts | {"total": len(self.jobs)},
+            ended=ended,
+            numbered=self.numbered,
+        )
+
+
+def plan_sweep(
+    loader: ConfigLoader,
+    master: DictConfig,
+    overrides: Sequence[Sequence[str]],
+    folder: Path | None = None,
+    prepare: Callable[[list[Job]], None] | None = None,
+) -> Sweep:
+    """Compose, check and plan every job of a sweep, before anything starts, and write its manifest.
+
+    Args:
+        loader: Hydra's.
+        master: The config that the sweep was started with.
+        overrides: Of each job.
+        folder: The sweep's folder when it has one already (a sweeper that launches several batches).
+        prepare: Called with the jobs before they are written down.
+
+    Raises:
+        UserError: A config can't be composed, or no run is possible. Nothing was written.
+    """
+    from sousa_bench.config.composing import compose, remember_files  # it imports Hydra, which status does without
+
+    remember_files(loader)
+    configs = [compose(loader, master, job) for job in overrides]
+    given = [SweepSettings.of(config) for config in configs]
+    if all(config.get("n_jobs") == "auto" for config in configs):  # it follows free memory and the runs' devices
+        given = [replace(each, n_jobs=min(some.n_jobs for some in given)) for each in given]
+    settings = given[0]
+    if any(each != settings for each in given):
+        raise ConfigError("n_jobs, sweep, resume, force and on_error belong to the sweep: they can't vary in it")
+    candidates = [Candidate.of(config, job) for config, job in zip(configs, overrides, strict=True)]
+    if folder is None:  # a later batch may hold but such runs
+        check_possible(candidates)
+    root = sweeps_root(master)
+    claimed = folder or claim_folder(root, settings.name)
+    name = relative(root, claimed)
+    folder = claimed.resolve()  # so that paths relative to it lead where they say
+    on_slurm = runs_in_queue(root)  # before the results are read: it closes the records of Slurm jobs that are gone
+    jobs = plan(candidates, folder=folder, name=name, results=session.known_results(root), settings=settings)
+    for job in jobs:
+        if job.decision == "pending" and not settings.afresh and (there := on_slurm.get(job.fingerprint)):
+            job.slurm_job_id, job.folder = there
+    if prepare is not None:
+        prepare(jobs)
+    sweep = Sweep(folder, name, jobs, settings, resume_command(name), numbered=prepare is not None)
+    sweep.record()
+    return sweep
+
+
+def do_sweep(sweep: Sweep, engine: Engine, *, width: int = 1, batch_of: Progress | None = None) -> list[Outcome]:
+    """Do a planned sweep: say what is skipped, let an engine do the rest, sum up.
+
+    Args:
+        sweep: The plan.
+        engine: Does the jobs that are pending.
+        width: How many runs go on at the same time.
+        batch_of: Progress of the larger whole, which sums up itself, where the sweep is one of its batches.
+    """
+    started = time.monotonic()
+    progress = batch_of or Progress(len(sweep.jobs), width)
+    if batch_of is None:
+        say(f"Sweep {shown(sweep.folder)}: {len(sweep.jobs)} runs")
+    by_job = {id(outcome.job): outcome for outcome in _announce(sweep, progress)}
+    session.current.outcomes += by_job.values()
+    try:
+        done = engine([job for job in sweep.jobs if job.decision == "pending"], progress)
+    finally:  # note in the manifest that this command has ended, and what it found done by others meanwhile
+        with suppress(OSError):  # the disk may be full by now
+            sweep.record(ended=True)
+    session.current.outcomes += done
+    by_job |= {id(outcome.job): outcome for outcome in done}
+    outcomes = [by_job[id(job)] for job in sweep.jobs if id(job) in by_job]
+    if batch_of is None:
+        say(summary(outcomes, place=sweep.folder, command=sweep.command, seconds=time.monotonic() - started))
+    return outcomes
+
+
+def do_sweep_here(sweep: Sweep, batch_of: Progress | None = None) -> list[Outcome]:
+    """Do a planned sweep on this machine; see :func:`do_sweep`."""
+
+    def engine(jobs: list[Job], progress: Progress) -> list[Outcome]:
+        return session.supervise(jobs, sweep.settings, progress)
+
+    _leave_to_slurm(sweep)
+    return do_sweep(sweep, engine, width=sweep.settings.n_jobs, batch_of=batch_of)
+
+
+def do_sweep_elsewhere(sweep: Sweep, launcher: Launcher) -> Sequence[JobReturn]:
+    """Hand a planned sweep to another launcher of Hydra's; the results tell what became of it."""
+    returned: list[JobReturn] = []
+
+    def engine(jobs: list[Job], progress: Progress) -> list[Outcome]:
+        place = f"hydra.sweep.dir={quoted(str(sweep.folder))}"
+        folders = [f"hydra.sweep.subdir={quoted(relative(sweep.folder, job.folder))}" for job in jobs]
+        words = [[*job.overrides, place, folder] for job, folder in zip(jobs, folders, strict=True)]
+        known = list(session.current.outcomes)
+        returned.extend(launcher.launch(words, initial_job_idx=0))
+        session.current.outcomes[:] = known  # a launcher that uses this process has added those of its runs
+        return [Outcome.of(job, record.read(job.folder)) for job in jobs]
+
+    do_sweep(sweep, engine)
+    return returned
+
+
+def _leave_to_slurm(sweep: Sweep) -> None:
+    """Skip the runs that Slurm has in its queue."""
+    for job in sweep.jobs:
+        if job.decision == "pending" and job.slurm_job_id is not None:
+            job.decision, job.reason = "skipped", f"Slurm has it (job {job.slurm_job_id}); hydra/launcher=slurm waits"
+
+
+def _announce(sweep: Sweep, progress: Progress) -> list[Outcome]:
+    """Say what a sweep won't run, and count it; the outcomes of those that count as runs."""
+    outcomes = []
+    for job in sweep.jobs:
+        place = f"{job.index}/{job.total}"
+        if job.decision == "reused":
+            result = job.result or job.folder
+            outcomes.append(Outcome.of(job, record.read(result), reused=True))
+            say(f"Completed already {place}: {shown(result)}")
+        elif job.decision == "skipped":
+            outcomes.append(Outcome(job, "skipped", job.reason))
+            say(f"Skipped {place}: {job.name}: {job.reason}")
+        elif job.decision in ("refused", "duplicate"):
+            say(f"Left out {place}: {job.name}: {job.reason}")
+            progress.leave_out(job)
+    for outcome in outcomes:
+        progress.end(outcome)
+    return outcomes
+
+
+def sweeps_root(master: DictConfig) -> Path:
+    """The results root of sweeps: the part of ``hydra.sweep.dir`` that is the same for every sweep."""
+    node = OmegaConf.select(master, "hydra.sweep.dir", default=ROOTS[0])
+    return Path(str(node)).resolve()
