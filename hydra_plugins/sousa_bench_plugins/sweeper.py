@@ -44,14 +44,14 @@ class SousaSweeper(BasicSweeper):
 
     def _jobs(self, arguments: list[str]) -> list[list[str]]:
         """The overrides of each job."""
+        from sousa_bench.config.overrides import check_combinations, split
         from sousa_bench.errors import ConfigError
-        from sousa_bench.sweep.combination_list import check_apart, checked, crossed, keys_of
 
         assert self.hydra_context is not None
         given = self._combinations
-        combinations = checked(OmegaConf.to_container(given) if OmegaConf.is_config(given) else given)
-        check_apart(combinations, arguments)
-        own = keys_of(combinations)
+        given = OmegaConf.to_container(given) if OmegaConf.is_config(given) else given
+        combinations = check_combinations(given, arguments)
+        own = {split(word)[0] for combination in combinations for word in combination}
         params = [word for word in self._parse_config() if word.partition("=")[0] not in own]
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*params, *arguments])
@@ -60,4 +60,4 @@ class SousaSweeper(BasicSweeper):
                 f"{endless.input_line}: an interval has no end of values; let a search choose: hydra/sweeper=optuna"
             )
         [jobs] = self.split_arguments(overrides, None)
-        return crossed(combinations, jobs) if combinations else jobs
+        return [[*job, *combination] for combination in combinations or [[]] for job in jobs]

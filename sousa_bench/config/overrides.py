@@ -1,8 +1,14 @@
-"""How one override is spelt. Imports nothing heavy: the analysis, which needs no Hydra, reads and writes them too."""
+"""How overrides are spelt, one and lists of them. Imports nothing heavy: the analysis, without Hydra, uses them too."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sousa_bench.errors import ConfigError
+
+COMBINATIONS = "hydra.sweeper.combinations"
 
 
 def split(override: str) -> tuple[str, str]:
@@ -16,3 +22,54 @@ def quoted(text: str) -> str:
     if re.fullmatch(r"[\w./@+-]+", text, re.ASCII):
         return text
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def literal(value: Any) -> str:
+    """A value as Hydra reads it back."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(literal, value))}]"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{literal(item)}" for key, item in value.items()) + "}"
+    return quoted(value) if isinstance(value, str) else repr(value)
+
+
+def in_quotes(text: str) -> str:
+    """A text in double quotes, since a shell's single quotes stand around the whole."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def combinations_override(combinations: Sequence[Sequence[str]]) -> str:
+    """The override that asks for a sweep over these combinations, where the product of the values would hold others."""
+    rows = ("[" + ",".join(in_quotes(word) for word in combination) + "]" for combination in combinations)
+    return f"{COMBINATIONS}=[{','.join(rows)}]"
+
+
+def check_combinations(value: Any, words: Sequence[str]) -> list[list[str]]:
+    """The combinations that a config asks for, as lists of overrides.
+
+    Args:
+        value: A list of lists of ``key=value``, or None.
+        words: The overrides beside it, whose keys no combination may set.
+
+    Raises:
+        ConfigError: It is something else, or a key is set twice.
+    """
+    if value is None:
+        return []
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise ConfigError(f"{COMBINATIONS}={value}: it is a list of combinations, such as [['model=ast','peft=lora']]")
+    beside = [split(word)[0] for word in words]
+    for combination in value:
+        good = isinstance(combination, Sequence) and not isinstance(combination, str) and combination
+        if not good or not all(isinstance(word, str) and "=" in word for word in combination):
+            raise ConfigError(
+                f"{COMBINATIONS}: {combination!r} is no list of overrides, such as ['model=ast','peft=lora']"
+            )
+        keys = [split(word)[0] for word in combination]
+        if twice := next((key for key in keys if keys.count(key) > 1), None):
+            raise ConfigError(f"{COMBINATIONS}: {list(combination)} sets {twice} twice")
+        if both := next((key for key in beside if key in keys), None):
+            raise ConfigError(f"{both}: set both in {COMBINATIONS} and on the command line; leave out one")
+    return [list(combination) for combination in value]

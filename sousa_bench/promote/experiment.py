@@ -10,9 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from sousa_bench.analysis.flatten import leaves
 from sousa_bench.config.composing import composed
-from sousa_bench.config.overrides import split
+from sousa_bench.config.overrides import literal, split
 from sousa_bench.errors import ConfigError, UserError
-from sousa_bench.sweep.combination_list import literal
 
 
 def spelled_out(overrides: Sequence[str], resolved: Mapping[str, Any], config_folder: Path | None) -> list[str]:

@@ -15,11 +15,10 @@ from sousa_bench.analysis.factors import cohort_words
 from sousa_bench.analysis.study import Study, compare
 from sousa_bench.analysis.table import collect
 from sousa_bench.config.init_from import KEY
-from sousa_bench.config.overrides import quoted, split
+from sousa_bench.config.overrides import combinations_override, in_quotes, quoted, split
 from sousa_bench.errors import UserError
 from sousa_bench.peft.options import is_adalora, trains_all
 from sousa_bench.results.result import ADAPTER_FOLDER, EVALUATED
-from sousa_bench.sweep.combination_list import in_quotes, listed
 
 SEEDS = 3
 # What belongs to the earlier sweep alone.
@@ -107,7 +106,7 @@ def promotion(
     words = [*shared.values(), *overrides]
     if "seed" not in new and not any(word.startswith("seed=") for row in rows for word in row):
         words.append("seed=" + ",".join(map(str, range(1, (seeds or SEEDS) + 1))))
-    words += [f"lineage.command={in_quotes(command)}", *(rows[0] if len(rows) == 1 else [listed(rows)])]
+    words += [f"lineage.command={in_quotes(command)}", *(rows[0] if len(rows) == 1 else [combinations_override(rows)])]
     return Promotion(words, "\n".join([_text(study, chosen, metric, list(left_out)), *said]))
 
 

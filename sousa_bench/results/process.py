@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
-import subprocess
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from sousa_bench.results.result import DEAD, read_progress
+from sousa_bench.system.slurm_queue import queue_places
 
 START_TOLERANCE = 2.5  # seconds; psutil derives a start time from the boot time, which the clock's corrections move
 SILENT_AFTER = 900.0  # seconds without progress after which a process on another machine counts as gone
@@ -77,8 +75,9 @@ def _alive(process: Mapping[str, Any], folder: Path | None) -> bool:
         return True
     if process.get("slurm_job_id") and process["slurm_job_id"] == slurm_job_id():
         return False  # this very job, which was requeued: Slurm has it, but that process is gone
-    if process.get("slurm_job_id") and (known := in_queue(str(process["slurm_job_id"]))) is not None:
-        return known
+    job_id = str(process.get("slurm_job_id") or "")
+    if job_id and (places := queue_places([job_id])) is not None:
+        return job_id in places
     if here:
         return False
     updated = read_progress(folder).get("updated") if folder else None
@@ -88,18 +87,3 @@ def _alive(process: Mapping[str, Any], folder: Path | None) -> bool:
 def _lives(pid: int, recorded: Any) -> bool:
     started = start_time(pid)
     return started is not None and (recorded is None or abs(started - float(recorded)) < START_TOLERANCE)
-
-
-def in_queue(job_id: str) -> bool | None:
-    """Whether Slurm still has the job in its queue; None when Slurm can't be asked."""
-    if shutil.which("squeue") is None:
-        return None
-    with suppress(OSError, subprocess.SubprocessError):
-        answer = subprocess.run(
-            ["squeue", "--noheader", "--format=%T", f"--jobs={job_id}"], capture_output=True, text=True, timeout=10
-        )
-        if answer.returncode == 0:
-            return bool(answer.stdout.strip())
-        if "Invalid job id" in answer.stderr:
-            return False
-    return None

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sousa_bench.errors import ConfigError, UserError
 from sousa_bench.search.search_settings import SearchSettings, built, import_optuna
-from sousa_bench.search.space import Space, Value
+from sousa_bench.search.space import Space
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -21,26 +20,6 @@ STUDY_NAME = "search"
 PRUNED = "sousa_bench_pruned"  # attribute of a trial whose run was asked to end
 ERROR = "sousa_bench_error"  # of one that failed: why
 FACTS = "sousa_bench"  # attribute of the study: what its values depend on
-
-
-@dataclass
-class Asked:
-    """A trial that is to be done.
-
-    Attributes:
-        trial: Optuna's handle.
-        params: Key → value.
-        again: Whether an earlier command began it.
-    """
-
-    trial: Trial
-    params: dict[str, Value]
-    again: bool
-
-    @property
-    def number(self) -> int:
-        """Its number, from 0: the baseline."""
-        return self.trial.number
 
 
 class Trials:
@@ -116,54 +95,55 @@ class Trials:
                     "(sweep=NAME), or the same values as before"
                 )
 
-    def next(self, size: int) -> list[Asked]:
+    def next(self, size: int) -> list[Trial]:
         """The next trials to do, at most ``size``: first those that were begun and have no end, then new ones."""
         from optuna.trial import Trial, TrialState
 
         frozen = self.study.get_trials(deepcopy=False)
         begun = [t for t in frozen if t.state == TrialState.RUNNING and t.number not in self._tried][:size]
-        asked = [self._asked(Trial(self.study, item._trial_id), again=True) for item in begun]
+        asked = [self._drawn(Trial(self.study, item._trial_id)) for item in begun]
         count = sum(item.state != TrialState.WAITING for item in frozen)
         while len(asked) < size and count < self._settings.n_trials:
-            asked.append(self._asked(self.study.ask(), again=False))
+            asked.append(self._drawn(self.study.ask()))
             count += 1
         self._tried |= {each.number for each in asked}
         return asked
 
-    def _asked(self, trial: Trial, *, again: bool) -> Asked:
+    def _drawn(self, trial: Trial) -> Trial:
         """Draw what a trial doesn't have yet: a kill may have come between two parameters."""
         import warnings
 
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*is out of range")  # a baseline may lie outside on purpose
-            params = {key: _suggest(trial, key, item) for key, item in self._space.distributions.items()}
-        return Asked(trial, params, again)
+            for key, item in self._space.distributions.items():
+                trial._suggest(key, item)
+        return trial
 
-    def complete(self, asked: Asked, result: Mapping[str, Any]) -> None:
+    def complete(self, asked: Trial, result: Mapping[str, Any]) -> None:
         """Tell what a completed run reached; one that lacks the metric has failed."""
         value = (result.get("metrics") or {}).get(self._settings.metric)
         if value is None:
             self.fail(asked, f"its result has no {self._settings.metric}")
             return
-        report(asked.trial, result.get("history") or [], self._settings.metric)
+        report(asked, result.get("history") or [], self._settings.metric)
         self.study.tell(asked.number, float(value))
 
-    def prune(self, asked: Asked) -> None:
+    def prune(self, asked: Trial) -> None:
         """Tell that a run was given up; its last value counts for the sampler."""
         from optuna.trial import TrialState
 
         self.study.tell(asked.number, state=TrialState.PRUNED)
 
-    def fail(self, asked: Asked, why: str) -> None:
+    def fail(self, asked: Trial, why: str) -> None:
         """Tell that a run failed."""
         from optuna.trial import TrialState
 
-        asked.trial.set_user_attr(ERROR, why)
+        asked.set_user_attr(ERROR, why)
         self.study.tell(asked.number, state=TrialState.FAIL)
 
-    def was_pruned(self, asked: Asked) -> bool:
+    def was_pruned(self, asked: Trial) -> bool:
         """Whether an earlier command asked the trial's run to end."""
-        return bool(asked.trial.user_attrs.get(PRUNED))
+        return bool(asked.user_attrs.get(PRUNED))
 
     def all(self) -> list[FrozenTrial]:
         """Every trial that was begun."""
@@ -179,16 +159,6 @@ def report(trial: Trial, history: list[dict[str, Any]], metric: str) -> None:
         value, epoch = entry.get(metric), entry.get("epoch")
         if isinstance(value, (int, float)) and isinstance(epoch, int) and epoch not in known:
             trial.report(float(value), epoch)
-
-
-def _suggest(trial: Trial, key: str, item: Any) -> Value:
-    from optuna.distributions import CategoricalDistribution, IntDistribution
-
-    if isinstance(item, CategoricalDistribution):
-        return str(trial.suggest_categorical(key, item.choices))
-    if isinstance(item, IntDistribution):
-        return trial.suggest_int(key, item.low, item.high, step=item.step, log=item.log)
-    return trial.suggest_float(key, item.low, item.high, step=item.step, log=item.log)
 
 
 def _url(file: Path) -> str:

@@ -16,7 +16,7 @@ from sousa_bench.config.composing import compose, remember_files
 from sousa_bench.errors import ConfigError, UserError
 from sousa_bench.results import pruning
 from sousa_bench.results.locks import folder_lock
-from sousa_bench.search.optuna_study import ERROR, STUDY_NAME, Asked, Trials
+from sousa_bench.search.optuna_study import ERROR, STUDY_NAME, Trials
 from sousa_bench.search.search_settings import SearchSettings, built, import_optuna
 from sousa_bench.search.space import Space, make_space
 from sousa_bench.search.watcher import Watcher
@@ -26,11 +26,11 @@ from sousa_bench.sweep.output import say
 from sousa_bench.sweep.plan import Candidate, SweepSettings, check_possible
 from sousa_bench.sweep.present_command import hydra_overrides, run_command
 from sousa_bench.sweep.progress import Progress, shown
-from sousa_bench.sweep.sweep import Sweep, plan_sweep, sweeps_root
-from sousa_bench.sweep.sweep_folder import claim_folder
+from sousa_bench.sweep.sweep import Sweep, claim_folder, plan_sweep, sweeps_root
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
+    from optuna import Trial
 
 LOCK_FOLDER = ".search"
 
@@ -140,7 +140,7 @@ class _Search:
         stop = self.switches.on_error == "stop" and not session.current.well
         return stop or session.current.signal is not None
 
-    def _do(self, batch: Sequence[Asked]) -> None:
+    def _do(self, batch: Sequence[Trial]) -> None:
         """One batch, from its plan to what Optuna is told."""
         sweep = plan_sweep(
             self.loader,
@@ -170,14 +170,14 @@ class _Search:
                 self.progress.outcomes[job.index] = Outcome(job, outcome.status, reused=True)
             self._tell(asked, job, outcome)
 
-    def _number(self, batch: Sequence[Asked], jobs: Sequence[Job]) -> None:
+    def _number(self, batch: Sequence[Trial], jobs: Sequence[Job]) -> None:
         """Let the jobs of a batch have their places in the whole search."""
         for asked, job in zip(batch, jobs, strict=True):
             job.index, job.total = asked.number + 1, self.settings.n_trials
             if job.sweep is not None:
                 job.sweep |= {"index": job.index, "total": job.total, "trial": asked.number}
 
-    def _tell(self, asked: Asked, job: Job, outcome: Outcome | None) -> None:
+    def _tell(self, asked: Trial, job: Job, outcome: Outcome | None) -> None:
         """Tell what became of a trial; one that was interrupted, never started or can't be read now is begun still."""
         if outcome is None:
             if job.decision == "refused":

@@ -42,23 +42,30 @@ class SearchSettings:
     poll: float
 
     def __post_init__(self) -> None:
-        if not isinstance(self.n_trials, int) or isinstance(self.n_trials, bool) or self.n_trials < 1:
-            raise ConfigError(f"hydra.sweeper.n_trials={self.n_trials}: it is a whole number, 1 or more")
-        if self.metric not in METRICS:
-            why = " (the test clips must have no part in the choice)" if self.metric.startswith("test") else ""
-            raise ConfigError(f"hydra.sweeper.metric={self.metric}: it can be {', '.join(METRICS)}{why}")
-        if self.direction not in DIRECTIONS:
-            raise ConfigError(f"hydra.sweeper.direction={self.direction}: it can be {' or '.join(DIRECTIONS)}, or null")
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
-            raise ConfigError(f"hydra.sweeper.seed={self.seed}: it is a whole number, 0 or more")
-        if not isinstance(self.poll, (int, float)) or isinstance(self.poll, bool) or self.poll <= 0:
-            raise ConfigError(f"hydra.sweeper.poll={self.poll}: it is a number of seconds above 0")
+        why = " (the test clips must have no part in the choice)" if self.metric.startswith("test") else ""
+        for key, good, what in (
+            ("n_trials", _whole(self.n_trials) and self.n_trials >= 1, "is a whole number, 1 or more"),
+            ("metric", self.metric in METRICS, f"can be {', '.join(METRICS)}{why}"),
+            ("direction", self.direction in DIRECTIONS, f"can be {' or '.join(DIRECTIONS)}, or null"),
+            ("seed", _whole(self.seed) and self.seed >= 0, "is a whole number, 0 or more"),
+            (
+                "poll",
+                (_whole(self.poll) or isinstance(self.poll, float)) and self.poll > 0,
+                "is a number of seconds above 0",
+            ),
+        ):
+            if not good:
+                raise ConfigError(f"hydra.sweeper.{key}={getattr(self, key)}: it {what}")
 
     @classmethod
     def of(cls, direction: str | None, **values: Any) -> SearchSettings:
         """Fill in the direction that a metric has by its name."""
         natural = "minimize" if str(values["metric"]).endswith("loss") else "maximize"
         return cls(direction=direction or natural, **values)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def import_optuna() -> ModuleType:

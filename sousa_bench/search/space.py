@@ -13,10 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from sousa_bench.config.composing import compose
 from sousa_bench.config.fingerprint import fingerprint, outcome_config
-from sousa_bench.config.overrides import split
+from sousa_bench.config.overrides import literal, split
 from sousa_bench.config.settings import check_values
 from sousa_bench.errors import ConfigError
-from sousa_bench.sweep.combination_list import literal
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader

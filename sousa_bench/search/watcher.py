@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from sousa_bench.results import pruning
-from sousa_bench.search.optuna_study import PRUNED, Asked, report
+from sousa_bench.search.optuna_study import PRUNED, report
 from sousa_bench.sweep.job import Job
 from sousa_bench.sweep.output import say
+
+if TYPE_CHECKING:
+    from optuna import Trial
 
 
 class Watcher(threading.Thread):
@@ -20,7 +24,7 @@ class Watcher(threading.Thread):
         poll: Seconds between two looks.
     """
 
-    def __init__(self, batch: Sequence[tuple[Asked, Job]], metric: str, poll: float) -> None:
+    def __init__(self, batch: Sequence[tuple[Trial, Job]], metric: str, poll: float) -> None:
         super().__init__(name="pruning", daemon=True)
         self._batch = batch
         self._metric = metric
@@ -44,18 +48,18 @@ class Watcher(threading.Thread):
         self._over.set()
         self.join()
 
-    def _look(self, asked: Asked, job: Job) -> None:
+    def _look(self, asked: Trial, job: Job) -> None:
         history = pruning.read_history(job.folder)
         if not history:
             return
-        report(asked.trial, history, self._metric)
-        if asked.number not in self._given_up and asked.trial.should_prune():
+        report(asked, history, self._metric)
+        if asked.number not in self._given_up and asked.should_prune():
             last = history[-1]
             reason = (
-                f"given up by the search's {type(asked.trial.study.pruner).__name__} after epoch {last['epoch']}, "
+                f"given up by the search's {type(asked.study.pruner).__name__} after epoch {last['epoch']}, "
                 f"{self._metric}={last[self._metric]:.4f}"
             )
-            asked.trial.set_user_attr(PRUNED, reason)
+            asked.set_user_attr(PRUNED, reason)
             self._given_up[asked.number] = reason
         given_up = self._given_up.get(asked.number)
         if given_up is not None and pruning.asked(job.folder) is None:

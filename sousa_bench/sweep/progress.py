@@ -52,26 +52,18 @@ class Progress:
         text = (
             f"Progress: {done}/{self._total} ({100 * done / self._total:.1f}%)\n"
             f"Completed: {counts['completed']}, Failed: {counts['failed']}, Skipped: {counts['skipped']}"
-            f"{', Interrupted: ' + str(counts['interrupted']) if counts['interrupted'] else ''}"
-            f"{', Pruned: ' + str(counts['pruned']) if counts['pruned'] else ''}"
         )
+        text += "".join(f", {kind.title()}: {counts[kind]}" for kind in ("interrupted", "pruned") if counts[kind])
         rest = self.estimate()
         return text if rest is None else f"{text}\nEstimated time remaining: {rest / 60:.1f} minutes"
 
     def counts(self) -> dict[str, int]:
         """Completed now, ended otherwise, and skipped because an earlier result stands."""
-        outcomes = self.outcomes.values()
-        skipped = sum(outcome.reused or outcome.status == "skipped" for outcome in outcomes)
-        completed = sum(outcome.status == "completed" and not outcome.reused for outcome in outcomes)
-        pruned = sum(outcome.status == "pruned" and not outcome.reused for outcome in outcomes)
-        interrupted = sum(outcome.status == "interrupted" and not outcome.reused for outcome in outcomes)
-        return {
-            "completed": completed,
-            "failed": len(self.outcomes) - completed - skipped - pruned - interrupted,
-            "skipped": skipped,
-            "pruned": pruned,
-            "interrupted": interrupted,
-        }
+        counts = dict.fromkeys(("completed", "failed", "skipped", "pruned", "interrupted"), 0)
+        for outcome in self.outcomes.values():
+            status = "skipped" if outcome.reused else outcome.status
+            counts[status if status in counts else "failed"] += 1
+        return counts
 
     def estimate(self) -> float | None:
         """Seconds until the end, from the mean of the runs so far; None before the first has ended."""
@@ -83,9 +75,9 @@ class Progress:
 
 def describe(outcome: Outcome) -> str:
     """A run that isn't completed, in one line, with where to look."""
-    words = {"failed": "FAILED", "timeout": "TIMED OUT", "interrupted": "INTERRUPTED"}
+    status = "TIMED OUT" if outcome.status == "timeout" else outcome.status.upper()
     first = (outcome.error or "").strip().splitlines() or [""]
-    line = f"{words.get(outcome.status, outcome.status.upper())}: {outcome.job.name}: {first[0]}"
+    line = f"{status}: {outcome.job.name}: {first[0]}"
     if outcome.status in ("failed", "timeout"):
         line += f"\n  details: {shown(outcome.job.folder / ERROR_FILE)}"
     return line

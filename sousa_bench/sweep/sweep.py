@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from sousa_bench.config.overrides import quoted
 from sousa_bench.errors import ConfigError
 from sousa_bench.results.known import ROOTS
-from sousa_bench.results.manifest import relative
+from sousa_bench.results.locks import folder_lock
+from sousa_bench.results.manifest import MANIFEST_FILE, read_manifest, relative
+from sousa_bench.results.process import alive, identity
+from sousa_bench.results.result import RESULT_FILE, write_json
 from sousa_bench.sweep import record, session
 from sousa_bench.sweep.job import Job, Outcome
 from sousa_bench.sweep.output import say
@@ -22,13 +28,13 @@ from sousa_bench.sweep.plan import Candidate, SweepSettings, check_possible, pla
 from sousa_bench.sweep.present_command import resume_command
 from sousa_bench.sweep.progress import Progress, shown, summary
 from sousa_bench.sweep.slurm.ended_jobs import runs_in_queue
-from sousa_bench.sweep.sweep_folder import claim_folder, write_manifest
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
     from hydra.core.utils import JobReturn
     from hydra.plugins.launcher import Launcher
 
+SCHEMA_VERSION = 1
 Engine = Callable[[list[Job], Progress], list[Outcome]]
 """Does jobs, says how they go on, and gives the outcome of each."""
 
@@ -54,7 +60,11 @@ class Sweep:
     numbered: bool = False
 
     def record(self, *, ended: bool = False) -> None:
-        """Write the manifest.
+        """Write the manifest, ``sweep.json``.
+
+        Jobs that an earlier or a simultaneous command put into the same folder, and that this one doesn't name, stay
+        listed after this sweep's own, marked ``earlier``. ``processes`` names the commands that do the sweep: one that
+        is listed and gone was killed.
 
         Args:
             ended: Whether this command is done with the sweep.
@@ -63,16 +73,87 @@ class Sweep:
         for job in self.jobs:
             if job.decision == "duplicate":
                 job.result = first[job.fingerprint].result or first[job.fingerprint].folder
-        facts = {key: getattr(self.settings, key) for key in ("resume", "force", "on_error", "n_jobs")}
-        write_manifest(
-            self.folder,
-            self.jobs,
-            name=self.name,
-            command=self.command,
-            facts=facts | {"total": len(self.jobs)},
-            ended=ended,
-            numbered=self.numbered,
-        )
+        entries = [self._entry(job) for job in self.jobs]
+        own, path, me = {entry["fingerprint"] for entry in entries}, self.folder / MANIFEST_FILE, identity()
+        with folder_lock(self.folder):
+            old = read_manifest(self.folder)
+            if not old and path.exists():
+                path.replace(bad := path.with_name(f"{MANIFEST_FILE}.bad"))
+                say(f"Warning: {path} can't be read; it is kept as {bad.name}, and a new one is written")
+            earlier = [{**entry, "earlier": True} for entry in old.get("jobs", []) if entry["fingerprint"] not in own]
+            if not self.numbered:
+                for index, entry in enumerate(earlier, max((entry["index"] for entry in entries), default=0) + 1):
+                    entry["index"] = index
+            others = [each for each in old.get("processes", []) if each != me and alive(each)]
+            now = f"{datetime.now():%Y-%m-%dT%H:%M:%S}"
+            write_json(
+                path,
+                {
+                    "schema_version": SCHEMA_VERSION,
+                    "name": self.name,
+                    "created": old.get("created") or now,
+                    "updated": now,
+                    "folder": str(self.folder),
+                    "command": self.command,
+                    **{key: getattr(self.settings, key) for key in ("resume", "force", "on_error", "n_jobs")},
+                    "total": len(self.jobs),
+                    "process": me,
+                    "processes": others if ended else [*others, me],
+                    "jobs": sorted([*entries, *earlier], key=lambda entry: int(entry["index"])),
+                },
+            )
+
+    def _entry(self, job: Job) -> dict[str, Any]:
+        """One job as the manifest lists it; paths are relative to the manifest."""
+        elsewhere = job.result if job.result and self.folder not in job.result.parents else None
+        return {
+            "index": job.index,
+            "fingerprint": job.fingerprint,
+            "name": job.name,
+            "overrides": list(job.overrides),
+            "folder": relative(self.folder, job.result or job.folder),
+            "status": job.decision,
+            "result": relative(self.folder, elsewhere / RESULT_FILE) if elsewhere else None,
+            "reason": job.reason,
+            **({"slurm_job_id": job.slurm_job_id} if job.slurm_job_id else {}),
+        }
+
+
+def claim_folder(root: Path, name: str | None) -> Path:
+    """The folder of a sweep: ``root/name``, or one by date and time that no other sweep has.
+
+    Raises:
+        ConfigError: ``name`` is no relative path below the root.
+    """
+    if name:
+        if Path(name).is_absolute() or not re.fullmatch(r"[\w.,=+@-]+(/[\w.,=+@-]+)*", name) or ".." in name:
+            raise ConfigError(
+                f"sweep={name}: a sweep's name is a folder below {root.name}/; "
+                "it can hold letters, digits, '.', '-', '_' and '/'"
+            )
+        folder = root / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+    now = datetime.now()
+    day = root / f"{now:%Y-%m-%d}"
+    day.mkdir(parents=True, exist_ok=True)
+    for count in range(1, 10_000):
+        folder = day / (f"{now:%H-%M-%S}" if count == 1 else f"{now:%H-%M-%S}_{count}")
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:  # another sweep began in the same second
+            continue
+    raise ConfigError(f"{day}: no free folder for a sweep at {now:%H:%M:%S}; name it with sweep=NAME")
+
+
+def withdraw(folder: Path) -> None:
+    """Remove the folder of a sweep of which nothing was started, unless there is a result, or a run that Slurm has."""
+    with suppress(OSError):
+        on_slurm = any(entry.get("slurm_job_id") for entry in read_manifest(folder).get("jobs", []))
+        if not on_slurm and not any(folder.rglob(RESULT_FILE)):
+            shutil.rmtree(folder)
+            folder.parent.rmdir()  # the day's folder, when this was its first
 
 
 def plan_sweep(

@@ -33,14 +33,14 @@ from sousa_bench.sweep.child import Order
 from sousa_bench.sweep.forkserver import serve
 from sousa_bench.sweep.job import Job, Outcome
 from sousa_bench.sweep.output import MOST_WAITING, RunLog, Screen
-from sousa_bench.sweep.plan import varied_keys
+from sousa_bench.sweep.plan import SweepSettings, varied_keys
 from sousa_bench.sweep.present_command import run_command, spell_augmentation
 from sousa_bench.sweep.processes import ForkServer, ServerError, StartError
 from sousa_bench.sweep.progress import Progress
 from sousa_bench.sweep.ranks import Ranks
 from sousa_bench.sweep.resources import slots
 from sousa_bench.sweep.supervisor import Rules, Supervisor
-from sousa_bench.sweep.sweep_folder import claim_folder, withdraw, write_manifest
+from sousa_bench.sweep.sweep import Sweep, claim_folder, withdraw
 from sousa_bench.sweep.verdict import conclude
 from sousa_bench.sweep.watch import Exit
 from sousa_bench.system.python import python_environment
@@ -216,9 +216,15 @@ def test_folders_of_sweeps(tmp_path: Path) -> None:
             claim_folder(tmp_path, name)
 
 
+def manifest_of(folder: Path, index: int, *, ended: bool = False) -> Path:
+    """Write the manifest of a sweep of one job; its path."""
+    Sweep(folder, "n", [job(folder, index)], SweepSettings(), "c").record(ended=ended)
+    return folder / "sweep.json"
+
+
 def test_a_manifest_keeps_what_an_earlier_command_put_there(tmp_path: Path) -> None:
-    write_manifest(tmp_path, [job(tmp_path, 1)], name="n", command="c", facts={})
-    write_manifest(tmp_path, [job(tmp_path, 2)], name="n", command="c", facts={})
+    manifest_of(tmp_path, 1)
+    manifest_of(tmp_path, 2)
     jobs = read_manifest(tmp_path)["jobs"]
     assert [(entry["index"], entry["name"], entry.get("earlier", False)) for entry in jobs] == [
         (2, "run2", False),
@@ -227,17 +233,17 @@ def test_a_manifest_keeps_what_an_earlier_command_put_there(tmp_path: Path) -> N
 
 
 def test_a_manifest_names_the_commands_that_have_not_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = write_manifest(tmp_path, [job(tmp_path)], name="n", command="c", facts={})
+    path = manifest_of(tmp_path, 1)
     written = json.loads(path.read_text())
     other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     path.write_text(json.dumps(written | {"processes": [identity(other.pid), {**identity(), "pid": 999999999}]}))
-    write_manifest(tmp_path, [job(tmp_path)], name="n", command="c", facts={})
+    manifest_of(tmp_path, 1)
     assert [process["pid"] for process in read_manifest(tmp_path)["processes"]] == [other.pid, os.getpid()]
-    write_manifest(tmp_path, [job(tmp_path)], name="n", command="c", facts={}, ended=True)
+    manifest_of(tmp_path, 1, ended=True)
     assert [process["pid"] for process in read_manifest(tmp_path)["processes"]] == [other.pid]
     other.communicate(b"\n")
     path.write_text("{")
-    write_manifest(tmp_path, [job(tmp_path)], name="n", command="c", facts={})
+    manifest_of(tmp_path, 1)
     assert (tmp_path / "sweep.json.bad").read_text() == "{"
     assert "can't be read" in capsys.readouterr().out
 

@@ -13,9 +13,9 @@ from sousa_bench.results.manifest import MANIFEST_FILE, read_manifest
 from sousa_bench.results.result import LOG_FILE, read_progress
 from sousa_bench.sweep import record
 from sousa_bench.sweep.job import Job
-from sousa_bench.sweep.slurm import queue
 from sousa_bench.sweep.verdict import Verdict
 from sousa_bench.sweep.verdict import close as write_record
+from sousa_bench.system.slurm_queue import ask_slurm, job_details, queue_places
 
 FINAL = ("completed", "failed", "timeout")
 SUBMITIT_FOLDER = ".submitit"
@@ -87,9 +87,9 @@ def reason_of(job_id: str, sweep_folder: Path) -> Reason:
 def ended_as(job_id: str) -> str | None:
     """The state in which a job ended, from the controller or the accounting; None when neither knows."""
     ends = (*STATES, "COMPLETED")
-    if (state := queue.details(job_id).get("JobState")) in ends:
+    if (state := job_details(job_id).get("JobState")) in ends:
         return state
-    answer = queue.ask("sacct", "--allocations", "--noheader", "--parsable2", "--format=State", f"--jobs={job_id}")
+    answer = ask_slurm("sacct", "--allocations", "--noheader", "--parsable2", "--format=State", f"--jobs={job_id}")
     if answer is None or answer.returncode or not answer.stdout.strip():
         return None
     state = answer.stdout.split()[-1] if "CANCELLED" not in answer.stdout else "CANCELLED"
@@ -127,7 +127,7 @@ def settle(folder: Path) -> dict[str, tuple[str, Path]]:
         place = (folder / str(entry.get("folder", ""))).resolve()
         if entry.get("slurm_job_id") and record.read(place).get("status") not in FINAL:
             open_runs[entry["fingerprint"]] = str(entry["slurm_job_id"]), place
-    places = queue.places(job_id for job_id, _ in open_runs.values())
+    places = queue_places(job_id for job_id, _ in open_runs.values())
     if places is None:  # Slurm can't be asked here: nothing is known, and nothing is written
         return {}
     for job_id, place in open_runs.values():

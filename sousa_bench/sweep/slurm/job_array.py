@@ -13,11 +13,11 @@ from sousa_bench.sweep import record, session
 from sousa_bench.sweep.job import Job, Outcome
 from sousa_bench.sweep.output import say
 from sousa_bench.sweep.progress import Progress, shown
-from sousa_bench.sweep.slurm import ended_jobs, queue
+from sousa_bench.sweep.slurm import ended_jobs
 from sousa_bench.sweep.slurm.submit import Preset, SubmissionError, submit
 from sousa_bench.sweep.supervisor import STOP_SIGNALS
-from sousa_bench.sweep.sweep import Sweep, do_sweep
-from sousa_bench.sweep.sweep_folder import withdraw
+from sousa_bench.sweep.sweep import Sweep, do_sweep, withdraw
+from sousa_bench.system.slurm_queue import ask_slurm, queue_places
 
 FILES_LAG = 3.0  # seconds until a file that another node wrote is surely seen here
 ORDINARY = ("", "None", "Priority", "Resources", "JobArrayTaskLimit", "BeginTime")
@@ -106,7 +106,7 @@ class JobArray:
 
     def _look_at_queue(self, jobs: Sequence[Job]) -> None:
         """Conclude about the jobs that Slurm has no more, and say why others wait."""
-        places = queue.places(str(job.slurm_job_id) for job in jobs)
+        places = queue_places(str(job.slurm_job_id) for job in jobs)
         if places is None:
             self._say_once("Slurm's controller does not answer; the jobs go on, and so does the waiting")
             return
@@ -131,7 +131,7 @@ class JobArray:
         if others and not outcome.well and self._sweep.settings.on_error == "stop" and not self._cancelled:
             self._cancelled = True
             say("on_error=stop: nothing more is started")
-            queue.ask("scancel", "--state=PENDING", *(str(job.slurm_job_id) for job in others))
+            ask_slurm("scancel", "--state=PENDING", *(str(job.slurm_job_id) for job in others))
 
     def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds

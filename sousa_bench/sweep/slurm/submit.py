@@ -48,17 +48,18 @@ class Preset:
 
     def __post_init__(self) -> None:
         gpus = self.gpus_per_node
-        self._need("gpus_per_node", gpus in ("auto", None) or (isinstance(gpus, int) and gpus >= 0), "auto or a number")
-        for key in ("cpus_per_task", "array_parallelism", "margin_min"):
-            self._need(key, getattr(self, key) >= 1, "at least 1")
-        self._need("timeout_min", self.timeout_min is None or self.timeout_min >= 1, "at least 1, or null")
-        self._need("mem_gb", self.mem_gb is None or self.mem_gb > 0, "above 0, or null")
-        self._need("poll", self.poll > 0, "above 0")
-        self._need("grace", self.grace > 0, "above 0")
-
-    def _need(self, key: str, good: bool, what: str) -> None:
-        if not good:
-            raise ConfigError(f"hydra.launcher.{key}={getattr(self, key)!r} can't be: it must be {what}")
+        for key, good, what in (
+            ("gpus_per_node", gpus in ("auto", None) or (isinstance(gpus, int) and gpus >= 0), "auto or a number"),
+            ("cpus_per_task", self.cpus_per_task >= 1, "at least 1"),
+            ("array_parallelism", self.array_parallelism >= 1, "at least 1"),
+            ("margin_min", self.margin_min >= 1, "at least 1"),
+            ("timeout_min", self.timeout_min is None or self.timeout_min >= 1, "at least 1, or null"),
+            ("mem_gb", self.mem_gb is None or self.mem_gb > 0, "above 0, or null"),
+            ("poll", self.poll > 0, "above 0"),
+            ("grace", self.grace > 0, "above 0"),
+        ):
+            if not good:
+                raise ConfigError(f"hydra.launcher.{key}={getattr(self, key)!r} can't be: it must be {what}")
 
     def minutes(self, jobs: Sequence[Job]) -> int | None:
         """Slurm's time limit: the longest timeout plus the margin; None (the partition's own) for runs without one."""

@@ -13,10 +13,10 @@ from sousa_bench.sweep.forkserver import code_digest
 from sousa_bench.sweep.job import Job, Outcome
 from sousa_bench.sweep.processes import Spawner
 from sousa_bench.sweep.progress import Progress, describe
-from sousa_bench.sweep.slurm import queue
 from sousa_bench.sweep.slurm.ended_jobs import last_output
 from sousa_bench.sweep.supervisor import STOP_SIGNALS, Rules, Supervisor
 from sousa_bench.sweep.verdict import Verdict, close
+from sousa_bench.system.slurm_queue import ask_slurm, job_details
 
 WARNING = signal.SIGUSR2  # Slurm sends it before the time limit (sbatch --signal), a site's preemption may too
 WARNING_SLACK = 60.0  # seconds by which Slurm may send it early
@@ -85,9 +85,9 @@ def _after_signal(job: Job, outcome: Outcome, number: signal.Signals, terms: Ter
         verdict = Verdict.of("timeout", "TimeoutError", words, phase=phase, cause="slurm TIMEOUT")
         outcome.status, outcome.error = "timeout", close(job, verdict, standing, tail=last_output(job))
         return
-    if job_id is None or not (number == WARNING or _preempted(queue.details(job_id))):
+    if job_id is None or not (number == WARNING or _preempted(job_details(job_id))):
         return
-    answer = queue.ask("scontrol", "requeue", job_id)
+    answer = ask_slurm("scontrol", "requeue", job_id)
     if answer is None or answer.returncode:
         words = "scontrol is missing" if answer is None else answer.stderr.strip()
         print(f"the job can't be requeued ({words}); the same sweep command goes on with the run", file=sys.stderr)

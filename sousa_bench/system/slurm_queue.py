@@ -25,12 +25,12 @@ class Place:
     reason: str = ""
 
 
-def places(job_ids: Iterable[str]) -> dict[str, Place] | None:
+def queue_places(job_ids: Iterable[str]) -> dict[str, Place] | None:
     """Which of the jobs Slurm has in its queue, by id (``12_3`` in an array); None when it doesn't answer."""
     whole = sorted({job_id.partition("_")[0] for job_id in job_ids})
     if not whole:
         return {}
-    answer = ask("squeue", "--noheader", "--array", "--format=%i|%T|%r", f"--jobs={','.join(whole)}")
+    answer = ask_slurm("squeue", "--noheader", "--array", "--format=%i|%T|%r", f"--jobs={','.join(whole)}")
     if answer is None:
         return None
     if answer.returncode:
@@ -43,15 +43,15 @@ def places(job_ids: Iterable[str]) -> dict[str, Place] | None:
     return found
 
 
-def details(job_id: str) -> dict[str, str]:
+def job_details(job_id: str) -> dict[str, str]:
     """What the controller still knows about a job, by ``scontrol``'s names; empty when it has forgotten it."""
-    answer = ask("scontrol", "show", "job", "--oneliner", job_id)
+    answer = ask_slurm("scontrol", "show", "job", "--oneliner", job_id)
     if answer is None or answer.returncode:
         return {}
     return dict(re.findall(r"(\w+)=(\S*)", answer.stdout.splitlines()[0] if answer.stdout else ""))
 
 
-def ask(*words: str) -> subprocess.CompletedProcess[str] | None:
+def ask_slurm(*words: str) -> subprocess.CompletedProcess[str] | None:
     """Run one of Slurm's commands; None when it is missing or the controller doesn't answer."""
     if shutil.which(words[0]) is None:
         return None
