@@ -184,9 +184,9 @@ class KeepState(pl.Callback):
         self.recorder.add(history=history)
         if trainer.is_global_zero:
             pruning.write_history(self.recorder.folder, history)
-            if not finished:
-                self._look_for_a_request()
         self._show(trainer, pl_module)
+        if trainer.is_global_zero and not finished:  # what the line above tells may bring a request
+            self._look_for_a_request()
         self._stop_if(self._agreed(trainer, False)[0])
         if stops_early:
             trainer.should_stop = True
