@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sousa_bench.models.base import Frontend
-from sousa_bench.models.efficientat_frontend import (
+from sousa_bench.models.efficientat import (
     DIVISOR,
     HOP,
     LOG_OFFSET,

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from sousa_bench.export.onnx_frontends import ConvolvedEfficientATFrontend, ConvolvedFbank, ConvolvedLogMel
 from sousa_bench.models.ast import AstBackbone
 from sousa_bench.models.base import AudioModel
-from sousa_bench.models.beats_frontend import BeatsFrontend
+from sousa_bench.models.beats import BeatsFrontend
 from sousa_bench.models.beats_network import BeatsBackbone, PositionalConvolution, RelativePositionBias
-from sousa_bench.models.efficientat_frontend import EfficientATFrontend
+from sousa_bench.models.efficientat import EfficientATFrontend
 from sousa_bench.models.fbank import KaldiFbank
 from sousa_bench.models.htsat_frontend import LogMel
 

@@ -11,7 +11,6 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,15 +18,11 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint as recompute
 from transformers import ASTConfig, ASTModel
 
-from sousa_bench.models.assembly import assemble
-from sousa_bench.models.base import AudioModel, Divisible, Frontend, State, WeightsInfo, place_number
+from sousa_bench.models.base import Divisible, Frontend, State, place_number
+from sousa_bench.models.family import Family, initialise_encoder, initialise_head, renamed
 from sousa_bench.models.fbank import KaldiFbank
-from sousa_bench.models.initialisation import classifier_, encoder_, sinusoid_grid
-from sousa_bench.models.weight_files import check_weights
-from sousa_bench.models.weights import CheckpointSource, load_official, pick_variant, seeded
+from sousa_bench.models.weights import CheckpointSource
 
-SOURCE = CheckpointSource(hub="MIT/ast-finetuned-audioset-10-10-0.4593", license="BSD-3-Clause")
-AUDIOSET_CLASSES = 527
 MEAN, STD = -4.2677393, 4.5689974
 """Of AudioSet's log-mel values (YuanGongND/ast, ``egs/audioset/run.sh``)."""
 
@@ -122,14 +117,14 @@ class AstBackbone(Divisible):
 
     def _initialise(self) -> None:
         embeddings = self.trunk.embeddings
-        encoder_(self.trunk)
+        initialise_encoder(self.trunk)
         # With zeros in their place, as transformers has them, an untrained trunk could not tell one patch from another.
         with torch.no_grad():
             grid = sinusoid_grid(*self.grid, embeddings.position_embeddings.shape[-1])
             embeddings.position_embeddings[:, 2:] = grid.flatten(0, 1)
         nn.init.normal_(embeddings.cls_token)
         nn.init.normal_(embeddings.distillation_token)
-        classifier_(self.classifier)
+        initialise_head(self.classifier)
 
     def enable_gradient_checkpointing(self) -> None:
         """Compute each block's activations again in the backward pass instead of keeping them."""
@@ -196,64 +191,22 @@ class AstBackbone(Divisible):
         return x
 
 
+def sinusoid_grid(rows: int, columns: int, dim: int) -> Tensor:
+    """Sines and cosines of row and column (rows, columns, dim), half of the channels for each (He et al., 2022)."""
+
+    def axis(length: int, channels: int) -> Tensor:
+        rates = 10000.0 ** (-torch.arange(0, channels, 2) / channels)
+        angle = torch.arange(length)[:, None] * rates
+        return torch.cat((angle.sin(), angle.cos()), dim=1)[:, :channels]
+
+    half = dim // 2
+    row = axis(rows, half)[:, None].expand(-1, columns, -1)
+    column = axis(columns, dim - half)[None].expand(rows, -1, -1)
+    return torch.cat((row, column), dim=-1)
+
+
 def _pooled(tokens: Tensor) -> Tensor:
     return (tokens[:, 0] + tokens[:, 1]) / 2
-
-
-def build(
-    *,
-    num_classes: int | None = 40,
-    variants: Mapping[str, Mapping[str, Any]],
-    head: str,
-    targets: Mapping[str, Any],
-    name: str = "ast",
-    variant: str | None = None,
-    weights: str = "random",
-    checkpoint: str | None = None,
-    seed: int = 0,
-    refuses: Mapping[str, str] | None = None,
-) -> AudioModel:
-    """Build AST; ``conf/model/ast.yaml`` names this function.
-
-    Args:
-        num_classes: Outputs of a new head, or None for the checkpoint's own 527 AudioSet classes and their head.
-        variants: Variant → the numbers of :class:`Shape`.
-        head: Dotted name, inside the backbone, of the module that makes the logits.
-        targets: Fields of :class:`sousa_bench.models.base.Targets`.
-        name: The model's name in configs and results.
-        variant: Key of ``variants``; None follows ``weights``.
-        weights: ``official``, ``random`` or ``embedded``.
-        checkpoint: See :func:`sousa_bench.models.weights.load_official`; None is the hub's.
-        seed: Of random weights and of the new head.
-        refuses: Method → reason; read from the config before a sweep starts, not here.
-
-    Raises:
-        WeightsError: The weights can't be had or don't fit.
-        ConfigError: Unknown variant or kind of weights.
-    """
-    check_weights(weights, checkpoint)
-    variant, numbers = pick_variant(weights, variant, variants)
-    shape = Shape(**numbers)
-    with seeded(seed):
-        backbone = AstBackbone(shape, AUDIOSET_CLASSES if num_classes is None else num_classes)
-
-    def official() -> tuple[dict[str, Tensor], WeightsInfo]:
-        loaded = load_official(SOURCE, checkpoint)
-        return own_keys(loaded.state), loaded.info
-
-    return assemble(
-        name=name,
-        variant=variant,
-        frontend=AstFrontend(shape.bins, shape.frames),
-        backbone=backbone,
-        head=head,
-        targets=targets,
-        weights=weights,
-        seed=seed,
-        official=official,
-        checkpoint=checkpoint,
-        fresh=() if num_classes is None else (f"{head}.dense",),
-    )
 
 
 _HUB = (  # transformers 4.x, the names in the hub's file → transformers 5
@@ -277,26 +230,33 @@ _ORIGINAL = (  # The authors' .pth, built on timm
     (r"\.norm1\.", ".layernorm_before."),
     (r"\.norm2\.", ".layernorm_after."),
     (r"\.attn\.proj\.", ".attention.o_proj."),
+    (r"\.attn\.", ".attention."),
     (r"^mlp_head\.0\.", "classifier.layernorm."),
     (r"^mlp_head\.1\.", "classifier.dense."),
 )
-_UNUSED = re.compile(r"(module\.)?v\.head(_dist)?\.(weight|bias)")
+_UNUSED = r"(module\.)?v\.head(_dist)?\.(weight|bias)"
 """The ImageNet heads of the DeiT that the authors started from; their code never calls them."""
 
 
-def own_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of either official file under this backbone's keys; unknown keys stay as they are."""
-    original = any(re.match(r"(module\.)?v\.", key) for key in state)
-    renamed: dict[str, Tensor] = {}
-    for key, tensor in state.items():
-        if original and _UNUSED.fullmatch(key):
-            continue
-        for pattern, replacement in _ORIGINAL if original else _HUB:
-            key = re.sub(pattern, replacement, key)
-        fused = re.fullmatch(r"(.*)\.attn\.qkv\.(weight|bias)", key)
-        if fused:
-            for letter, part in zip("qkv", tensor.chunk(3), strict=True):
-                renamed[f"{fused[1]}.attention.{letter}_proj.{fused[2]}"] = part
-        else:
-            renamed[key] = tensor
-    return renamed
+class Ast(Family):
+    """AST; ``conf/model/ast.yaml``."""
+
+    numbers = Shape
+    source = CheckpointSource(hub="MIT/ast-finetuned-audioset-10-10-0.4593", license="BSD-3-Clause")
+    last_layer = "dense"
+
+    def frontend(self, numbers: Shape) -> AstFrontend:
+        """See :class:`Family`."""
+        return AstFrontend(numbers.bins, numbers.frames)
+
+    def backbone(self, numbers: Shape, num_classes: int) -> AstBackbone:
+        """See :class:`Family`."""
+        return AstBackbone(numbers, num_classes)
+
+    def rename(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Of the hub's file or the authors' own."""
+        original = any(re.match(r"(module\.)?v\.", key) for key in state)
+        return renamed(state, _ORIGINAL, _UNUSED) if original else renamed(state, _HUB)
+
+
+build = Ast().build

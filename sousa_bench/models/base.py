@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sousa_bench.errors import ConfigError
 from sousa_bench.models.weight_files import DEMONSTRATION
 
 
@@ -153,8 +154,15 @@ class AudioModel(nn.Module):
         return self.frontend.sample_rate
 
     def enable_gradient_checkpointing(self) -> None:
-        """Compute activations again in the backward pass: less memory, more time, the same gradients."""
-        cast(Callable[[], None], self.backbone.enable_gradient_checkpointing)()
+        """Compute activations again in the backward pass: less memory, more time, the same gradients.
+
+        Raises:
+            ConfigError: The backbone has no method of this name.
+        """
+        enable = getattr(self.backbone, "enable_gradient_checkpointing", None)
+        if not callable(enable):
+            raise ConfigError(f"gradient_checkpointing=true: model={self.name} has no gradient checkpointing")
+        enable()
 
     def features(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Frontend without gradient, in float32 whatever the autocast; see :meth:`Frontend.forward`."""

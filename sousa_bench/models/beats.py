@@ -1,80 +1,158 @@
-"""BEATs: Audio Pre-Training with Acoustic Tokenizers (Chen et al. 2022, arXiv 2212.09058)."""
+"""BEATs (Chen et al. 2022, arXiv 2212.09058): its front end and its official files."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from sousa_bench.models.assembly import assemble
-from sousa_bench.models.base import AudioModel
-from sousa_bench.models.beats_checkpoint import SOURCE, config_from, config_of, own_keys
-from sousa_bench.models.beats_frontend import BeatsFrontend
+from sousa_bench.errors import DataError, WeightsError
+from sousa_bench.models.base import Frontend
 from sousa_bench.models.beats_network import BeatsBackbone, BeatsConfig
-from sousa_bench.models.heads import head_of
-from sousa_bench.models.weight_files import check_weights
-from sousa_bench.models.weights import load_official, pick_variant, seeded
+from sousa_bench.models.family import Family
+from sousa_bench.models.fbank import LOG_FLOOR, KaldiFbank
+from sousa_bench.models.weights import CheckpointSource, Loaded
 
-__all__ = ["BeatsBackbone", "BeatsConfig", "BeatsFrontend", "build"]
+# microsoft/unilm beats/BEATs.py, preprocess(): mean and standard deviation over the pre-training data.
+MEAN, STD = 15.41663, 6.55582
+WAVEFORM_SCALE = 32768.0
 
 
-def build(
-    *,
-    variants: Mapping[str, Mapping[str, Any]],
-    head: str,
-    targets: Mapping[str, Any],
-    num_classes: int | None = 40,
-    name: str = "beats",
-    variant: str | None = None,
-    weights: str = "random",
-    checkpoint: str | None = None,
-    seed: int = 0,
-    refuses: Mapping[str, str] | None = None,
-) -> AudioModel:
-    """BEATs with the weights that were asked for.
+class BeatsFrontend(Frontend):
+    """Filter bank with 128 bins at 100 frames a second, povey window, normalised by ``(x - mean) / (2 std)``.
 
     Args:
-        variants: Name → fields of :class:`BeatsConfig`.
-        num_classes: Classes; a fine-tuned file's own head is kept when it has as many, else the head is new. None: as
-            many as the file has, or AudioSet's 527.
-        head: Dotted name, inside the backbone, of the module that makes the logits.
-        targets: Fields of :class:`sousa_bench.models.base.Targets`.
-        name: Model name in results.
-        variant: One of ``variants``; None is ``official`` with official weights and ``tiny`` without.
-        weights: ``official``, ``random`` or ``embedded``.
-        checkpoint: Official file, pretrained or fine-tuned: a path, URL or hub address; None is the published one.
-        seed: Of the random weights, and of a new head.
-        refuses: Methods that don't fit this model; read by the sweep before anything is built.
-
-    Returns:
-        The model, in training mode.
-
-    Raises:
-        ConfigError: An unknown variant or kind of weights.
-        WeightsError: The weights can't be had or don't fit.
+        min_frames: Fewest frames that the backbone can take: one row of patches.
     """
-    check_weights(weights, checkpoint)
-    variant, numbers = pick_variant(weights, variant, variants)
-    config = config_from(numbers)
-    loaded = load_official(SOURCE, checkpoint) if weights == "official" else None
-    state: dict[str, Tensor] = {}
-    if loaded is not None:
-        config = config_of(loaded, config)
-        state = own_keys(loaded, config.encoder_layers)
-    num_classes, fresh = head_of(state, head, num_classes)
-    with seeded(seed):
-        backbone = BeatsBackbone(config, num_classes)
-    return assemble(
-        name=name,
-        variant=variant,
-        frontend=BeatsFrontend(config.input_patch_size),
-        backbone=backbone,
-        head=head,
-        targets=targets,
-        weights=weights,
-        seed=seed,
-        official=lambda: (state, loaded.info),  # type: ignore[union-attr]
-        checkpoint=checkpoint,
-        fresh=fresh,
+
+    sample_rate = 16000
+    bins = 128
+
+    def __init__(self, min_frames: int = 16) -> None:
+        super().__init__()
+        self.min_frames = min_frames
+        self.fbank = KaldiFbank("povey", self.sample_rate, self.bins, scale=WAVEFORM_SCALE)
+        self.mean, self.divisor = MEAN, 2 * STD
+        self.pad_value = (math.log(LOG_FLOOR) - self.mean) / self.divisor
+
+    def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Compute features and, with ``lengths``, the frame mask of the official ``forward_padding_mask``.
+
+        Frames that begin after a clip's end hold ``pad_value``, since the padding is zeros.
+
+        Args:
+            waveform: (batch, samples) float32 in -1..1, padded with zeros at the end.
+            lengths: (batch,) int64 true sample counts, at least 1, or None when every clip fills its row.
+
+        Returns:
+            Features (batch, 1 + (samples - 400) // 160, 128) float32, and the mask (batch, frames) bool with True on
+            padding, or None without ``lengths``.
+
+        Raises:
+            DataError: The rows are too short for one patch.
+        """
+        features = (self.fbank(waveform) - self.mean) / self.divisor
+        frames = features.shape[1]
+        if frames < self.min_frames:
+            raise DataError(
+                f"BEATs needs clips of at least {self.min_frames} frames (0.175 s); these have {frames} "
+                f"({waveform.shape[1]} samples at {self.sample_rate} Hz): leave them out or pad them with silence."
+            )
+        if lengths is None:
+            return features, None
+        # Officially the sample mask is cut evenly into one chunk per frame, and a frame is padding when its whole
+        # chunk is: when its first sample is.
+        chunk = waveform.shape[1] // frames
+        first_sample = torch.arange(frames, device=waveform.device) * chunk
+        return features, first_sample >= lengths.to(waveform.device)[:, None]
+
+
+# What the network here has built in; a file that says otherwise is another model.
+_BUILT_IN: dict[str, Any] = {
+    "layer_norm_first": False,
+    "deep_norm": True,
+    "conv_bias": False,
+    "relative_position_embedding": True,
+    "gru_rel_pos": True,
+    "activation_fn": "gelu",
+}
+_DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "dropout_input", "predictor_dropout")
+_POSITIONS = {
+    "weight_g": "parametrizations.weight.original0",
+    "weight_v": "parametrizations.weight.original1",
+    "bias": "bias",
+}
+_POSITION_TABLE = ".self_attn.relative_attention_bias.weight"
+
+
+class Beats(Family):
+    """BEATs, pretrained or fine-tuned; ``conf/model/beats.yaml``."""
+
+    numbers = BeatsConfig
+    # The authors publish through share links, which no program can follow. This is the self-supervised iter3+ model in
+    # a public copy, pinned to a commit and to the SHA-256 that the authors' own file has.
+    source = CheckpointSource(
+        url=(
+            "https://huggingface.co/datasets/Bencr/beats-checkpoints/resolve/082fb1849d55bef1ee52ee8d8910b3adc69d4bc8/"
+            "BEATs_iter3_plus_AS2M.pt#sha256=d43cbfad4d7b56381c061d7a24774f908d4d94c72961f6eb1d9090ff18cd8d34"
+        ),
+        license="MIT",
     )
+
+    def frontend(self, numbers: BeatsConfig) -> BeatsFrontend:
+        """See :class:`Family`."""
+        return BeatsFrontend(numbers.input_patch_size)
+
+    def backbone(self, numbers: BeatsConfig, num_classes: int) -> BeatsBackbone:
+        """See :class:`Family`."""
+        return BeatsBackbone(numbers, num_classes)
+
+    def check_file(self, loaded: Loaded, variant: str, variants: Mapping[str, Any]) -> BeatsConfig:
+        """The variant's numbers with the file's dropout rates.
+
+        Two fields of the file are recipes of the official training and are not followed: ``encoder_layerdrop`` and
+        ``layer_wise_gradient_decay_ratio`` (see docs/models.md).
+
+        Raises:
+            WeightsError: There is no ``cfg``, it describes another network, or a layer has a relative-position table
+                of its own.
+        """
+        expected: BeatsConfig = variants[variant]
+        cfg = loaded.extra.get("cfg")
+        if not isinstance(cfg, Mapping):
+            raise WeightsError(
+                f"{loaded.path} is no BEATs checkpoint: it must hold 'cfg' beside 'model', as the official files do."
+            )
+        wanted = {k: v for k, v in asdict(expected).items() if k not in _DROPOUTS} | _BUILT_IN
+        differing = [f"{k}={cfg.get(k)!r} (here {value!r})" for k, value in wanted.items() if cfg.get(k) != value]
+        if differing:
+            raise WeightsError(
+                f"{loaded.path} is another network than this model.variant: its cfg has {', '.join(differing)}. "
+                "Use the checkpoint of this variant, or another model.variant."
+            )
+        keys = [f"encoder.layers.{layer}{_POSITION_TABLE}" for layer in range(expected.encoder_layers)]
+        problems = [f"missing {key}" for key in keys if key not in loaded.state] or [
+            f"{key} differs from layer 0's"
+            for key in keys[1:]
+            if not torch.equal(loaded.state[key], loaded.state[keys[0]])
+        ]
+        if problems:
+            raise WeightsError(f"The weights of {loaded.info.origin} don't fit this model: {', '.join(problems)}.")
+        rates: dict[str, Any] = {key: float(cfg[key]) for key in _DROPOUTS if cfg.get(key) is not None}
+        return replace(expected, **rates)
+
+    def rename(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Of an official file, whose layers hold copies of one relative-position table."""
+        shared = state[f"encoder.layers.0{_POSITION_TABLE}"]
+        own = {key: value for key, value in state.items() if not key.endswith(_POSITION_TABLE)}
+        for suffix, key in _POSITIONS.items():
+            if (value := own.pop(f"encoder.pos_conv.0.{suffix}", None)) is not None:
+                own[f"encoder.pos_conv.conv.{key}"] = value
+        return {**own, "encoder.relative_attention_bias.table.weight": shared}
+
+
+build = Beats().build

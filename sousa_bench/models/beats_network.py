@@ -274,10 +274,6 @@ class BeatsBackbone(Divisible):
         token_mask = None if padding_mask is None else split_mask(padding_mask, x.shape[1])
         return self.encoder(x, token_mask, layers), token_mask
 
-    def embed(self, features: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """Clip embedding (batch, dim): mean of the tokens that are no padding; arguments as :meth:`tokens`."""
-        return _mean(*self.tokens(features, padding_mask))
-
     def forward(self, features: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Logits (batch, classes); arguments as :meth:`tokens`."""
         return self._classify(*self.tokens(features, padding_mask))
@@ -312,14 +308,8 @@ class BeatsBackbone(Divisible):
         for layer in self.encoder.layers:
             assert isinstance(layer, EncoderLayer)
             attention = layer.self_attn
-            for linear in (
-                attention.q_proj,
-                attention.k_proj,
-                attention.v_proj,
-                attention.out_proj,
-                layer.fc1,
-                layer.fc2,
-            ):
+            projections = (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj)
+            for linear in (*projections, layer.fc1, layer.fc2):
                 nn.init.xavier_normal_(linear.weight)
         conv = self.encoder.pos_conv.conv
         # Variance 4 / (kernel x width): wav2vec 2.0's start of this convolution (Baevski et al. 2020).

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 from sousa_bench.errors import WeightsError, first_line
+from sousa_bench.models.weight_files import sha256
 from sousa_bench.system.deadline import within
 
 CONNECT_SECONDS = 8.0
@@ -111,8 +112,7 @@ def _download(address: str, path: Path) -> None:
 def _verified(path: Path, expected: str | None, what: str) -> Path:
     if expected is None:
         return path
-    with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    found = sha256(path)
     if found != expected.lower():
         raise WeightsError(
             f"{what}: the file {path} has SHA-256 {found}, not {expected}: delete it and fetch it again."

@@ -1,121 +1,176 @@
-"""EfficientAT: Efficient Large-Scale Audio Tagging (Schmid et al. 2023, arXiv 2211.04772)."""
+"""EfficientAT (Schmid et al. 2023, arXiv 2211.04772): its front end and its official files."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from sousa_bench.errors import WeightsError
-from sousa_bench.models.assembly import assemble
-from sousa_bench.models.base import AudioModel
-from sousa_bench.models.efficientat_frontend import EfficientATFrontend
-from sousa_bench.models.efficientat_network import EfficientATBackbone, InvertedResidual
-from sousa_bench.models.heads import head_of
-from sousa_bench.models.weight_files import check_weights
-from sousa_bench.models.weights import CheckpointSource, Loaded, load_official, pick_variant, seeded
+from sousa_bench.errors import DataError, WeightsError
+from sousa_bench.models.base import Frontend
+from sousa_bench.models.efficientat_network import EfficientATBackbone
+from sousa_bench.models.family import Family
+from sousa_bench.models.fbank import mel_bank, window
+from sousa_bench.models.weights import CheckpointSource, Loaded
 
-__all__ = ["EfficientATBackbone", "EfficientATFrontend", "build"]
+# fschmid56/EfficientAT models/preprocess.py (AugmentMelSTFT) in eval mode: fmax is 16000 - 2000 // 2.
+PREEMPHASIS = 0.97
+N_FFT, WINDOW, HOP = 1024, 800, 320
+FMIN, FMAX = 0.0, 15000.0
+LOG_OFFSET = 1e-5
+SHIFT, DIVISOR = 4.5, 5.0
 
 
-def build(
-    *,
-    variants: Mapping[str, Mapping[str, Any]],
-    head: str,
-    targets: Mapping[str, Any],
-    num_classes: int | None = 40,
-    name: str = "efficientat",
-    variant: str | None = None,
-    weights: str = "random",
-    checkpoint: str | None = None,
-    seed: int = 0,
-    refuses: Mapping[str, str] | None = None,
-) -> AudioModel:
-    """EfficientAT with the weights that were asked for.
+class EfficientATFrontend(Frontend):
+    """Log-mel with 128 Kaldi bins at 100 frames a second, ``(ln(mel + 1e-5) + 4.5) / 5``."""
+
+    sample_rate = 32000
+    bins = 128
+    pad_value = (math.log(LOG_OFFSET) + SHIFT) / DIVISOR
+
+    window: Tensor
+    bank: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        # torch.stft would centre the window itself; done here since the frames are cut by hand.
+        side = (N_FFT - WINDOW) // 2
+        self.register_buffer("window", F.pad(window("hann", WINDOW), (side, side)), persistent=False)
+        bank = mel_bank(self.bins, N_FFT, self.sample_rate, FMIN, FMAX)
+        self.register_buffer("bank", bank.t().contiguous(), persistent=False)
+
+    def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, None]:
+        """Compute features.
+
+        With ``lengths`` each clip is mirrored at its own end and silent afterwards, so that its frames are those that
+        it has alone; the later ones hold ``pad_value``.
+
+        Args:
+            waveform: (batch, samples) float32 in -1..1.
+            lengths: (batch,) int64 true sample counts, or None when every clip fills its row.
+
+        Returns:
+            Features (batch, 1 + (samples - 1) // 320, 128) float32, and None: the model takes no mask.
+
+        Raises:
+            DataError: A clip is shorter than half a Fourier frame (514 samples), so that it can't be mirrored.
+        """
+        shortest = waveform.shape[1] if lengths is None else int(lengths.min())
+        if shortest < N_FFT // 2 + 2:
+            raise DataError(
+                f"EfficientAT needs clips of at least {N_FFT // 2 + 2} samples at {self.sample_rate} Hz (0.016 s); "
+                f"one has {shortest}: leave it out or pad it with silence."
+            )
+        # A valid convolution with (-0.97, 1): one sample shorter than the clip.
+        signal = waveform[:, 1:] - PREEMPHASIS * waveform[:, :-1]
+        ends = None if lengths is None else lengths.to(waveform.device)[:, None] - 1
+        features = self._log_mel(mirror(signal, ends))
+        if ends is not None:
+            frame = torch.arange(features.shape[1], device=features.device)
+            features = features.masked_fill((frame > ends // HOP).unsqueeze(-1), self.pad_value)
+        return features, None
+
+    def _log_mel(self, padded: Tensor) -> Tensor:
+        """Mirrored signal (batch, samples + 1024) → features (batch, 1 + samples // 320, 128)."""
+        spectrum = torch.fft.rfft(padded.unfold(-1, N_FFT, HOP) * self.window)
+        power = spectrum.real.square() + spectrum.imag.square()
+        return ((power @ self.bank + LOG_OFFSET).log() + SHIFT) / DIVISOR
+
+
+def mirror(signal: Tensor, ends: Tensor | None) -> Tensor:
+    """Extend a signal by half a Fourier frame at both sides, mirrored, the last one at each clip's own end.
 
     Args:
-        variants: Name → ``width`` (channel multiplier) and ``checkpoint`` (address of its official file, or None).
-        num_classes: Classes; the file's own head is kept when it has as many, else the last layer is new. None: as
-            many as the file has, or AudioSet's 527.
-        head: Dotted name, inside the backbone, of the module that makes the logits.
-        targets: Fields of :class:`sousa_bench.models.base.Targets`.
-        name: Model name in results.
-        variant: One of ``variants``; None is ``official`` with official weights and ``tiny`` without.
-        weights: ``official``, ``random`` or ``embedded``.
-        checkpoint: Official file: a path, URL or hub address; None is the variant's published one.
-        seed: Of the random weights, and of a new head.
-        refuses: Methods that don't fit this model; read by the sweep before anything is built.
+        signal: (batch, samples).
+        ends: (batch, 1) samples of each clip's signal, or None when all fill their row.
 
     Returns:
-        The model, in training mode.
-
-    Raises:
-        ConfigError: An unknown variant or kind of weights.
-        WeightsError: The weights can't be had or don't fit.
+        (batch, samples + 1024); zeros after the mirrored end of a clip.
     """
-    check_weights(weights, checkpoint)
-    variant, numbers = pick_variant(weights, variant, variants)
-    loaded = _load(variant, numbers, checkpoint) if weights == "official" else None
-    num_classes, fresh = head_of({} if loaded is None else loaded.state, head, num_classes)
-    with seeded(seed):
-        backbone = EfficientATBackbone(float(numbers["width"]), num_classes)
-    if loaded is not None:
-        _check_width(loaded, backbone, variant, variants)
-    return assemble(
-        name=name,
-        variant=variant,
-        frontend=EfficientATFrontend(),
-        backbone=backbone,
-        head=head,
-        targets=targets,
-        weights=weights,
-        seed=seed,
-        official=lambda: (own_keys(backbone, loaded.state), loaded.info),  # type: ignore[union-attr]
-        checkpoint=checkpoint,
-        fresh=fresh,
-    )
+    half = N_FFT // 2
+    if ends is None:
+        return F.pad(signal, (half, half), mode="reflect")
+    beyond = torch.arange(signal.shape[1], device=signal.device) >= ends
+    padded = F.pad(F.pad(signal.masked_fill(beyond, 0.0), (half, 0), mode="reflect"), (0, half))
+    # In the padded row a clip ends at half + ends; its mirror axis is the last sample before that.
+    step = torch.arange(1, half + 1, device=signal.device)
+    axis = ends + half - 1
+    return padded.scatter(1, axis + step, padded.gather(1, axis - step))
 
 
-def own_keys(backbone: EfficientATBackbone, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The official file's tensors under the backbone's keys; keys that it doesn't know stay as they are."""
-    own = {official_key(backbone, key): key for key in backbone.state_dict()}
-    return {own.get(key, key): value for key, value in state.items()}
+@dataclass(frozen=True)
+class Width:
+    """What a variant is (``conf/model/efficientat.yaml``).
+
+    Attributes:
+        width: Channel multiplier: 1.0 is ``mn10``, 0.4 is ``mn04``.
+        checkpoint: Address of its official file, or None.
+    """
+
+    width: float
+    checkpoint: str | None = None
 
 
-def official_key(backbone: EfficientATBackbone, key: str) -> str:
-    """Official name of one of the backbone's keys: parts of a block are numbered there, not named."""
-    match = re.fullmatch(r"features\.(\d+)\.block\.(\w+)\.(.+)", key)
-    if match is None:
-        return key
-    block = backbone.features[int(match[1])]
-    assert isinstance(block, InvertedResidual)
-    place = [name for name, _ in block.block.named_children()].index(match[2])
-    inner = "conc_se_layers.0." if match[2] == "squeeze_excitation" else ""
-    return f"features.{match[1]}.block.{place}.{inner}{match[3]}"
+class EfficientAT(Family):
+    """EfficientAT in all published widths; ``conf/model/efficientat.yaml``."""
+
+    numbers = Width
+
+    def frontend(self, numbers: Width) -> EfficientATFrontend:
+        """See :class:`Family`."""
+        return EfficientATFrontend()
+
+    def backbone(self, numbers: Width, num_classes: int) -> EfficientATBackbone:
+        """See :class:`Family`."""
+        return EfficientATBackbone(float(numbers.width), num_classes)
+
+    def published(self, numbers: Width) -> CheckpointSource:
+        """Each width has a file of its own."""
+        return CheckpointSource(url=numbers.checkpoint, license="MIT")
+
+    def check_file(self, loaded: Loaded, variant: str, variants: Mapping[str, Any]) -> Width:
+        """Say which variant a file of another width belongs to, rather than list 300 shapes.
+
+        Raises:
+            WeightsError: The file has another width.
+        """
+        layer = loaded.state.get("classifier.2.weight")
+        sizes = {name: EfficientATBackbone.embedding_size(each.width) for name, each in variants.items()}
+        if layer is not None and layer.shape[1] != sizes[variant]:
+            fitting = [name for name, size in sizes.items() if size == layer.shape[1]]
+            hint = f"it is that of model.variant={fitting[-1]}" if fitting else "no variant has this width"
+            raise WeightsError(
+                f"{loaded.info.origin} has {layer.shape[1]} embedding channels, model.variant={variant} has "
+                f"{sizes[variant]}: {hint}."
+            )
+        return variants[variant]
+
+    def rename(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Of an official file, which numbers the parts of a block."""
+        own: dict[str, Tensor] = {}
+        for key, tensor in state.items():
+            if match := re.fullmatch(r"(features\.\d+\.block)\.(\d+)\.(?:conc_se_layers\.0\.)?(.+)", key):
+                block, place, rest = match.groups()
+                key = f"{block}.{_parts(state, block).get(int(place), place)}.{rest}"
+            own[key] = tensor
+        return own
 
 
-def _load(variant: str, numbers: Mapping[str, Any], checkpoint: str | None) -> Loaded:
-    address = numbers.get("checkpoint")
-    if address is None and checkpoint is None:
-        raise WeightsError(
-            f"There are no official weights of model=efficientat model.variant={variant}: "
-            "use model.variant=official or another published width, or weights=random."
-        )
-    return load_official(CheckpointSource(url=address, license="MIT"), checkpoint)
+def _parts(state: Mapping[str, Tensor], block: str) -> dict[int, str]:
+    """Number in the file → name of a block's part; not every block has an expansion and a squeeze-excitation."""
+    first = state.get(f"{block}.0.0.weight")
+    parts = ["depthwise"]
+    if first is not None and first.shape[-1] == 1:  # Depthwise kernels are 3 or 5 wide.
+        parts.insert(0, "expand")
+    if f"{block}.{len(parts)}.conc_se_layers.0.fc1.weight" in state:
+        parts.append("squeeze_excitation")
+    return dict(enumerate([*parts, "project"]))
 
 
-def _check_width(
-    loaded: Loaded, backbone: EfficientATBackbone, variant: str, variants: Mapping[str, Mapping[str, Any]]
-) -> None:
-    """Say which variant a file of another width belongs to, rather than list 300 shapes."""
-    found = loaded.state.get("classifier.2.weight")
-    if found is None or found.shape == backbone.classifier[2].weight.shape:
-        return
-    fitting = [n for n, v in variants.items() if EfficientATBackbone.embedding_size(v["width"]) == found.shape[1]]
-    hint = f"it is that of model.variant={fitting[-1]}" if fitting else "no variant has this width"
-    raise WeightsError(
-        f"{loaded.info.origin} has {found.shape[1]} embedding channels, "
-        f"model.variant={variant} has {backbone.classifier[2].in_features}: {hint}."
-    )
+build = EfficientAT().build

@@ -147,10 +147,6 @@ class EfficientATBackbone(Divisible):
                 x = block(x)
         return x
 
-    def embed(self, features: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """Clip embedding (batch, 6 x last channels): the pooled feature maps."""
-        return self.classifier[:2](self.maps(features))
-
     def forward(self, features: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Classify.
 

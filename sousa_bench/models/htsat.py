@@ -7,7 +7,7 @@ arXiv:2211.06687), which has the same architecture, other weights and a front en
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,31 +16,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sousa_bench.errors import DataError, WeightsError
-from sousa_bench.models.assembly import assemble
-from sousa_bench.models.base import AudioModel, Divisible, State, WeightsInfo
+from sousa_bench.models.base import Divisible, State
+from sousa_bench.models.family import Family, initialise_encoder, initialise_head, renamed
 from sousa_bench.models.htsat_frontend import HtsatFrontend
-from sousa_bench.models.initialisation import classifier_, encoder_
 from sousa_bench.models.swin import Swin, SwinShape
-from sousa_bench.models.weight_files import check_weights
-from sousa_bench.models.weights import CheckpointSource, Loaded, load_official, pick_variant, seeded
-
-SOURCE = CheckpointSource(hub="laion/clap-htsat-unfused", license="Apache-2.0")
-"""The AudioSet files lie on a drive that no program can fetch from; CLAP's are on the hub."""
-AUDIOSET_CLASSES = 527
+from sousa_bench.models.weights import CheckpointSource, Loaded
 
 
 @dataclass(frozen=True)
-class Shape:
-    """The numbers of a variant (``conf/model/htsat.yaml``); see :class:`SwinShape` and :class:`HtsatFrontend`."""
+class Shape(SwinShape):
+    """The numbers of a variant (``conf/model/htsat.yaml``): the trunk's, and those of :class:`HtsatFrontend`."""
 
-    dim: int
-    depths: Sequence[int]
-    heads: Sequence[int]
-    patch: int
-    window: int
-    mlp_ratio: float
-    drop_path: float
-    image: int
     bins: int
     sample_rate: int
     hop: int
@@ -70,21 +56,11 @@ class HtsatBackbone(Divisible):
     def __init__(self, shape: Shape, num_classes: int) -> None:
         super().__init__()
         self.shape = shape
-        swin = SwinShape(
-            shape.image,
-            shape.patch,
-            shape.dim,
-            shape.depths,
-            shape.heads,
-            shape.window,
-            shape.mlp_ratio,
-            shape.drop_path,
-        )
         self.bn0 = nn.BatchNorm2d(shape.bins)
-        self.trunk = Swin(swin)
-        self.tscam_conv = nn.Conv2d(swin.width, num_classes, (swin.side // shape.pieces, 3), padding=(0, 1))
-        encoder_(self.trunk)
-        classifier_(self.tscam_conv)
+        self.trunk = Swin(shape)
+        self.tscam_conv = nn.Conv2d(shape.width, num_classes, (shape.side // shape.pieces, 3), padding=(0, 1))
+        initialise_encoder(self.trunk)
+        initialise_head(self.tscam_conv)
 
     def enable_gradient_checkpointing(self) -> None:
         """Compute each block's activations again in the backward pass instead of keeping them."""
@@ -106,10 +82,6 @@ class HtsatBackbone(Divisible):
         """Normed tokens (batch, side, side, width) of features of at most 1024 frames."""
         return self.trunk(self.image(features))
 
-    def embedding(self, features: Tensor) -> Tensor:
-        """Mean of the tokens (batch, width): the authors' latent output."""
-        return self._over_crops(features, lambda crop: self.tokens(crop).mean((1, 2)))
-
     def framewise(self, features: Tensor) -> Tensor:
         """Logits over time (batch, steps, classes) of features of at most 1024 frames; 32 steps for 1024 frames."""
         return self._framewise(self._timewise(self.tokens(features)))
@@ -124,8 +96,22 @@ class HtsatBackbone(Divisible):
         return x.unflatten(1, (self.shape.pieces, rows)).permute(0, 4, 2, 1, 3).flatten(3)
 
     def forward(self, features: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """Features (batch, frames, bins) in dB → logits (batch, classes); there is no padding to mask."""
-        return self._over_crops(features, lambda crop: self.framewise(crop).mean(1))
+        """Features (batch, frames, bins) in dB → logits (batch, classes); there is no padding to mask.
+
+        Of more frames than the image holds, overlapping crops of half the input go through, and their logits are
+        averaged, as the authors do.
+
+        Raises:
+            DataError: A crop is too long as well.
+        """
+        frames = features.shape[1]
+        if frames <= self.shape.frames:
+            return self.framewise(features).mean(1)
+        crop, step = (frames - 1) // 2, (frames - 1) // 4
+        if crop > self.shape.frames:
+            raise DataError(f"HTS-AT takes at most {2 * self.shape.frames + 2} frames (20 s), not {frames}.")
+        crops = [features[:, start : start + crop] for start in range(0, frames - crop - 1, step)]
+        return torch.stack([self.framewise(each).mean(1) for each in crops]).mean(0)
 
     def divisible(self, frames: int) -> bool:
         """Longer inputs go through in several crops."""
@@ -145,117 +131,11 @@ class HtsatBackbone(Divisible):
             x = self._timewise(self.trunk.onward(*_stage_and_block(place), x))
         return self._framewise(x).mean(1)
 
-    def _over_crops(self, features: Tensor, compute: Any) -> Tensor:
-        frames = features.shape[1]
-        if frames <= self.shape.frames:
-            return compute(features)
-        # More than the image holds: overlapping crops of half the input, their outputs averaged.
-        crop, step = (frames - 1) // 2, (frames - 1) // 4
-        if crop > self.shape.frames:
-            raise DataError(f"HTS-AT takes at most {2 * self.shape.frames + 2} frames (20 s), not {frames}.")
-        outputs = [compute(features[:, at : at + crop]) for at in range(0, frames - crop - 1, step)]
-        return torch.stack(outputs).mean(0)
-
 
 def _stage_and_block(place: str) -> tuple[int, int]:
     """``trunk.layers.1.blocks.0`` → (1, 0)."""
     stage, block = re.findall(r"\d+", place)
     return int(stage), int(block)
-
-
-def build(
-    *,
-    num_classes: int | None = 40,
-    variants: Mapping[str, Mapping[str, Any]],
-    head: str,
-    targets: Mapping[str, Any],
-    name: str = "htsat",
-    variant: str | None = None,
-    weights: str = "random",
-    checkpoint: str | None = None,
-    seed: int = 0,
-    length_mode: str | None = None,
-    refuses: Mapping[str, str] | None = None,
-) -> AudioModel:
-    """Build HTS-AT; ``conf/model/htsat.yaml`` names this function.
-
-    Args:
-        num_classes: Outputs of a new head, or None for the checkpoint's own 527 AudioSet classes and their head.
-        variants: Variant → the numbers of :class:`Shape`.
-        head: Dotted name, inside the backbone, of the module that makes the logits.
-        targets: Fields of :class:`sousa_bench.models.base.Targets`.
-        name: The model's name in configs and results.
-        variant: Key of ``variants``; None follows ``weights`` and, with official ones, the file (AudioSet or CLAP).
-        weights: ``official``, ``random`` or ``embedded``.
-        checkpoint: See :func:`sousa_bench.models.weights.load_official`; None is CLAP's, from the hub.
-        seed: Of random weights and of the new head.
-        length_mode: How shorter clips fill 1024 frames, see :class:`HtsatFrontend`; None is the variant's own.
-        refuses: Method → reason; read from the config before a sweep starts, not here.
-
-    Raises:
-        WeightsError: The weights can't be had or don't fit.
-        ConfigError: Unknown variant, kind of weights or length mode.
-    """
-    check_weights(weights, checkpoint)
-    loaded = load_official(SOURCE, checkpoint) if weights == "official" else None
-    if loaded is not None and variant is None and is_clap(loaded.state):
-        variant = "clap"
-    variant, numbers = pick_variant(weights, variant, variants)
-    shape = Shape(**{**numbers, "length_mode": length_mode or numbers["length_mode"]})
-    frontend = HtsatFrontend(
-        shape.sample_rate,
-        shape.hop,
-        shape.bins,
-        shape.low_freq,
-        shape.high_freq,
-        shape.frames,
-        shape.length_mode,
-    )
-    with seeded(seed):
-        backbone = HtsatBackbone(shape, AUDIOSET_CLASSES if num_classes is None else num_classes)
-
-    def official() -> tuple[dict[str, Tensor], WeightsInfo]:
-        assert loaded is not None
-        check_front_end(loaded, frontend, variant)
-        return own_keys(loaded.state), loaded.info
-
-    return assemble(
-        name=name,
-        variant=variant,
-        frontend=frontend,
-        backbone=backbone,
-        head=head,
-        targets=targets,
-        weights=weights,
-        seed=seed,
-        official=official,
-        checkpoint=checkpoint,
-        fresh=() if num_classes is None else (head,),
-    )
-
-
-def is_clap(state: Mapping[str, Tensor]) -> bool:
-    """Whether the file is CLAP's (transformers' names) and not an AudioSet checkpoint."""
-    return any(key.startswith("audio_model.audio_encoder.") for key in state)
-
-
-def check_front_end(loaded: Loaded, frontend: HtsatFrontend, variant: str) -> None:
-    """Refuse a file whose weights were trained on another spectrogram.
-
-    Raises:
-        WeightsError: A CLAP file with an AudioSet variant or the reverse, or a mel bank that is not this front end's.
-    """
-    if is_clap(loaded.state) != (variant == "clap"):
-        kind = "clap" if is_clap(loaded.state) else "official"
-        raise WeightsError(
-            f"{loaded.info.origin} has another front end than model.variant={variant}: use model.variant={kind}."
-        )
-    bank = loaded.state.get("sed_model.logmel_extractor.melW")
-    own = frontend.logmel.bank
-    if bank is not None and (bank.shape != own.shape or not torch.allclose(bank.float(), own, atol=1e-5, rtol=1e-3)):
-        raise WeightsError(
-            f"{loaded.info.origin} was trained on another mel bank than that of model.variant={variant}."
-        )
 
 
 _AUDIOSET = (  # RetroCirce's names under this backbone's
@@ -277,7 +157,7 @@ _CLAP = (
     (r"\.intermediate\.dense\.", ".mlp.fc1."),
     (r"(blocks\.\d+)\.output\.dense\.", r"\1.mlp.fc2."),
 )
-_UNUSED = re.compile(
+_UNUSED = (
     r"sed_model\.(spectrogram_extractor|logmel_extractor)\..*"  # The front end computes them
     r"|sed_model\.head\.(weight|bias)"  # In the official file, called by no official code
     r"|.*\.(relative_position_index|attn_mask)"  # Follow from the window; float in averaged files
@@ -285,19 +165,53 @@ _UNUSED = re.compile(
 )
 
 
-def own_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of an AudioSet or CLAP file under this backbone's keys; unknown keys stay as they are."""
-    table = _CLAP if is_clap(state) else _AUDIOSET
-    renamed: dict[str, Tensor] = {}
-    for key, tensor in state.items():
-        if _UNUSED.fullmatch(key):
-            continue
-        for pattern, replacement in table:
-            key = re.sub(pattern, replacement, key)
-        fused = re.fullmatch(r"(.*)\.attention\.qkv\.(weight|bias)", key)
-        if fused:
-            for letter, part in zip("qkv", tensor.chunk(3), strict=True):
-                renamed[f"{fused[1]}.attention.{letter}_proj.{fused[2]}"] = part
-        else:
-            renamed[key] = tensor
-    return renamed
+class Htsat(Family):
+    """HTS-AT with AudioSet's or CLAP's weights; ``conf/model/htsat.yaml``."""
+
+    numbers = Shape
+    # The AudioSet files lie on a drive that no program can fetch from; CLAP's are on the hub.
+    source = CheckpointSource(hub="laion/clap-htsat-unfused", license="Apache-2.0")
+
+    def frontend(self, numbers: Shape) -> HtsatFrontend:
+        """See :class:`Family`."""
+        return HtsatFrontend(numbers)
+
+    def backbone(self, numbers: Shape, num_classes: int) -> HtsatBackbone:
+        """See :class:`Family`."""
+        return HtsatBackbone(numbers, num_classes)
+
+    def rename(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Of an AudioSet or CLAP file."""
+        return renamed(state, _CLAP if is_clap(state) else _AUDIOSET, _UNUSED)
+
+    def variant_of(self, state: Mapping[str, Tensor]) -> str | None:
+        """CLAP's files have a front end of their own."""
+        return "clap" if is_clap(state) else None
+
+    def check_file(self, loaded: Loaded, variant: str, variants: Mapping[str, Any]) -> Shape:
+        """Refuse a file whose weights were trained on another spectrogram.
+
+        Raises:
+            WeightsError: A CLAP file with an AudioSet variant or the reverse, or another mel bank.
+        """
+        if is_clap(loaded.state) != (variant == "clap"):
+            kind = "clap" if is_clap(loaded.state) else "official"
+            raise WeightsError(
+                f"{loaded.info.origin} has another front end than model.variant={variant}: use model.variant={kind}."
+            )
+        bank, own = loaded.state.get("sed_model.logmel_extractor.melW"), self.frontend(variants[variant]).logmel.bank
+        if bank is not None and (
+            bank.shape != own.shape or not torch.allclose(bank.float(), own, atol=1e-5, rtol=1e-3)
+        ):
+            raise WeightsError(
+                f"{loaded.info.origin} was trained on another mel bank than that of model.variant={variant}."
+            )
+        return variants[variant]
+
+
+def is_clap(state: Mapping[str, Tensor]) -> bool:
+    """Whether a file is CLAP's (transformers' names) and not an AudioSet checkpoint."""
+    return any(key.startswith("audio_model.audio_encoder.") for key in state)
+
+
+build = Htsat().build

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,9 +12,13 @@ from torchaudio.functional import melscale_fbanks
 from sousa_bench.errors import ConfigError
 from sousa_bench.models.base import Frontend
 
+if TYPE_CHECKING:
+    from sousa_bench.models.htsat import Shape
+
 N_FFT = 1024
 POWER_FLOOR = 1e-10
 MODES = ("stretch", "repeat", "repeatpad")
+CLAP_SECONDS = 10.0
 _CUBIC = -0.75  # The constant of torch's bicubic interpolation
 
 
@@ -109,40 +115,25 @@ class LogMel(nn.Module):
 
 
 class HtsatFrontend(Frontend):
-    """Log-mel front end with the three ways of HTS-AT and CLAP to fill 1024 frames.
+    """Log-mel front end with the three ways of HTS-AT and CLAP to fill 1024 frames (``length_mode``).
+
+    ``stretch`` (HTS-AT, training and validation), ``repeat`` (HTS-AT's inference mode: the frames are repeated as often
+    as they fit, then stretched) or ``repeatpad`` (CLAP: the waveform is repeated as often as it fits into 10 s, then
+    followed by silence).
 
     Args:
-        sample_rate: Hz.
-        hop: Samples between frames.
-        bins: Mel bins.
-        low_freq: Hz.
-        high_freq: Hz.
-        frames: Frames of the model's image.
-        mode: ``stretch`` (HTS-AT, training and validation), ``repeat`` (HTS-AT's inference mode: the frames are
-            repeated as often as they fit, then stretched) or ``repeatpad`` (CLAP: the waveform is repeated as often as
-            it fits into ``seconds``, then followed by silence).
-        seconds: Length of CLAP's input; for ``repeatpad`` only.
+        shape: The variant's numbers.
     """
 
     pad_value = -100.0
 
-    def __init__(
-        self,
-        sample_rate: int,
-        hop: int,
-        bins: int,
-        low_freq: float,
-        high_freq: float,
-        frames: int,
-        mode: str,
-        seconds: float = 10.0,
-    ) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
-        if mode not in MODES:
-            raise ConfigError(f"model.length_mode={mode} is unknown; choose one of: {', '.join(MODES)}.")
-        self.sample_rate, self.target, self.mode = sample_rate, frames, mode
-        self.samples = round(seconds * sample_rate)
-        self.logmel = LogMel(sample_rate, hop, bins, low_freq, high_freq)
+        if shape.length_mode not in MODES:
+            raise ConfigError(f"model.length_mode={shape.length_mode} is unknown; choose one of: {', '.join(MODES)}.")
+        self.sample_rate, self.target, self.mode = shape.sample_rate, shape.frames, shape.length_mode
+        self.samples = round(CLAP_SECONDS * shape.sample_rate)
+        self.logmel = LogMel(shape.sample_rate, shape.hop, shape.bins, shape.low_freq, shape.high_freq)
 
     def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Compute features; see :class:`sousa_bench.models.base.Frontend`.

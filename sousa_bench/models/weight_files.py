@@ -1,5 +1,6 @@
 """Which file a model's weights come from, and what is said of those that the package ships. Imports no torch."""
 
+import hashlib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,6 +14,12 @@ DEMONSTRATION = (
     "published models on real clips: weights=official data=tiny trainer.max_epochs=5"
 )
 """What the screen, a result and the report say of ``weights=embedded``."""
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file, hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def embedded_folder() -> Path:
@@ -43,6 +50,11 @@ def weights_file(model: Mapping[str, Any]) -> Path | None:
     if weights == "embedded":
         return embedded_file(str(model.get("name")), checkpoint)
     return Path(str(checkpoint)).expanduser() if checkpoint and weights != "random" else None
+
+
+def default_variant(weights: str) -> str:
+    """The variant that ``model.variant=null`` means, unless an official file tells another."""
+    return "official" if weights == "official" else "tiny"
 
 
 def embedded_missing(checkpoint: str, file: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sousa_bench.errors import ConfigError, WeightsError
+from sousa_bench.errors import WeightsError
 from sousa_bench.models import weight_files
 from sousa_bench.models.base import WeightsInfo, inside
-from sousa_bench.models.containers import read, sha256
+from sousa_bench.models.containers import read
 from sousa_bench.models.download import from_hub, from_url
+from sousa_bench.models.weight_files import sha256
 
 FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 HEADER = "sousa_bench"
@@ -63,18 +64,6 @@ class Loaded:
     info: WeightsInfo
     extra: dict[str, Any] = field(default_factory=dict)
     path: Path = Path()
-
-
-def pick_variant(weights: str, variant: str | None, variants: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """Name and numbers of the variant: the one asked for, else ``official`` with official weights and ``tiny`` without.
-
-    Raises:
-        ConfigError: The variant is not among ``variants``.
-    """
-    name = variant or ("official" if weights == "official" else "tiny")
-    if name not in variants:
-        raise ConfigError(f"model.variant={name} is unknown; choose one of: {', '.join(variants)}.")
-    return name, variants[name]
 
 
 @contextmanager
@@ -153,51 +142,12 @@ def random_info(seed: int, module: nn.Module) -> WeightsInfo:
     return WeightsInfo("random", f"seed {seed}", digest.hexdigest())
 
 
-def initialise(
-    backbone: nn.Module,
-    *,
-    name: str,
-    weights: str,
-    seed: int,
-    official: Callable[[], tuple[dict[str, Tensor], WeightsInfo]],
-    checkpoint: str | None = None,
-    fresh: Sequence[str] = (),
-) -> WeightsInfo:
-    """Give a freshly built backbone the weights that were asked for.
-
-    Args:
-        backbone: Built under ``seeded(seed)``, so that it already holds its random weights.
-        name: Model name, for the embedded file.
-        weights: ``official``, ``random`` or ``embedded``.
-        seed: The seed it was built with.
-        official: Returns the official tensors under the backbone's own keys; called for ``official`` only.
-        checkpoint: ``model.checkpoint``, for ``embedded``.
-        fresh: Key prefixes that keep their random values (the new head).
-
-    Returns:
-        What the backbone holds now.
-
-    Raises:
-        WeightsError: The weights can't be had or don't fit.
-    """
-    if weights == "random":
-        return random_info(seed, backbone)
-    if weights == "embedded":
-        loaded = load_embedded(name, checkpoint)
-        state, info = loaded.state, loaded.info
-    else:
-        state, info = official()
-    apply_state(backbone, state, origin=info.origin, fresh=fresh)
-    return info
-
-
 def apply_state(
     module: nn.Module,
     state: Mapping[str, Tensor],
     *,
     origin: str,
     fresh: Sequence[str] = (),
-    ignore: Sequence[str] = (),
 ) -> None:
     """Copy tensors into a module; nothing may be missing, left over or of another shape.
 
@@ -207,16 +157,13 @@ def apply_state(
         origin: Named in the error.
         fresh: Key prefixes of the module that keep the values they have (a new head); their keys in ``state``, if
             there are any, belong to another task and are passed over.
-        ignore: Regular expressions of whole keys in ``state`` that are known to be unused.
 
     Raises:
         WeightsError: Lists every missing key, unexpected key and differing shape.
     """
     own = module.state_dict()
     wanted = {key for key in own if not inside(key, fresh)}
-    given = {
-        key for key in state if not inside(key, fresh) and not any(re.fullmatch(pattern, key) for pattern in ignore)
-    }
+    given = {key for key in state if not inside(key, fresh)}
     shapes = [
         f"{key}: {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the model"
         for key in sorted(wanted & given)

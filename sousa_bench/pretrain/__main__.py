@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sousa_bench.config import conf_folder
 from sousa_bench.errors import UserError
-from sousa_bench.models.weight_files import embedded_file, embedded_folder
+from sousa_bench.models.weight_files import embedded_file, embedded_folder, sha256
 from sousa_bench.system.arguments import exit_code
 
 EXPERIMENT = "experiment=pretraining"
@@ -118,7 +118,6 @@ def _has_several_values(word: str) -> bool:
 def _pack(folders: list[Path], output: Path, words: list[str]) -> None:
     if not folders:
         return
-    from sousa_bench.models.containers import sha256
     from sousa_bench.pretrain.packing import pack, told_apart  # they import torch
     from sousa_bench.results.finished import finished_run
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from torchaudio.compliance import kaldi
 
 from sousa_bench.errors import DataError, WeightsError
 from sousa_bench.models.base import AudioModel
-from sousa_bench.models.efficientat import EfficientATFrontend, official_key
+from sousa_bench.models.efficientat import EfficientATFrontend
 from sousa_bench.models.efficientat_network import EfficientATBackbone, SqueezeExcitation, round_channels
 
 VARIANTS = {
@@ -32,6 +33,16 @@ def official_state(width: float = 0.1, classes: int = 527) -> dict[str, torch.Te
         torch.manual_seed(7)
         backbone = EfficientATBackbone(width, classes)
     return {official_key(backbone, key): value for key, value in backbone.state_dict().items()}
+
+
+def official_key(backbone: EfficientATBackbone, key: str) -> str:
+    """Parts of a block are numbered in the official file, not named."""
+    match = re.fullmatch(r"features\.(\d+)\.block\.(\w+)\.(.+)", key)
+    if match is None:
+        return key
+    place = [name for name, _ in backbone.features[int(match[1])].block.named_children()].index(match[2])
+    inner = "conc_se_layers.0." if match[2] == "squeeze_excitation" else ""
+    return f"features.{match[1]}.block.{place}.{inner}{match[3]}"
 
 
 def write(folder: Path, state: dict[str, torch.Tensor]) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
-from sousa_bench.models import efficientat_frontend as frontend
+from sousa_bench.models import efficientat as frontend
 from sousa_bench.models.efficientat_network import InvertedResidual, SqueezeExcitation
 from sousa_bench.models.fbank import mel_bank
 
@@ -57,7 +57,7 @@ def test_intermediates(run: SimpleNamespace, arrays: dict[str, np.ndarray]) -> N
 
 
 def test_embedding_and_logits(run: SimpleNamespace, arrays: dict[str, np.ndarray]) -> None:
-    embedding = run.model.backbone.embed(run.features)
+    embedding = run.model.backbone.maps(run.features).mean((2, 3))
     reference.assert_relative(embedding, arrays[f"{run.prefix}embedding"], reference.LOGITS, "embedding")
     logits = run.model(torch.from_numpy(arrays["waveform"]))
     reference.assert_relative(logits, arrays[f"{run.prefix}logits"], reference.LOGITS, "logits")
@@ -80,7 +80,7 @@ def test_another_class_count_drops_the_last_layer_alone(
     model = reference.model("efficientat", path, num_classes=40, variant=variant)
     assert torch.equal(model.backbone.classifier[2].weight, state["classifier.2.weight"])
     assert model.backbone(run.features).shape == (len(run.features), 40)
-    embedding = model.backbone.embed(run.features)
+    embedding = model.backbone.maps(run.features).mean((2, 3))
     reference.assert_relative(embedding, arrays[f"{run.prefix}embedding"], reference.LOGITS, "embedding")
 
 

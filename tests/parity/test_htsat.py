@@ -96,7 +96,7 @@ def test_intermediates(model: AudioModel, run: SimpleNamespace, arrays: dict[str
 
 
 def test_embedding_and_logits(model: AudioModel, run: SimpleNamespace, arrays: dict[str, np.ndarray]) -> None:
-    embedding = model.backbone.embedding(run.features)
+    embedding = model.backbone.tokens(run.features).mean((1, 2))
     reference.assert_relative(embedding, arrays["embedding_latent"], reference.LOGITS, "embedding")
     logits = model(torch.from_numpy(arrays["waveform"]))
     reference.assert_relative(logits, arrays["logits"], reference.LOGITS, "logits")
@@ -111,7 +111,7 @@ def test_repeat_mode(checkpoint: Path, arrays: dict[str, np.ndarray]) -> None:
     features, _ = model.features(torch.from_numpy(arrays["waveform"]))
     image = model.backbone.image(features)
     reference.assert_relative(image, arrays["repeat_mode_image_f16"], reference.HALF, "image")
-    embedding = model.backbone.embedding(features)
+    embedding = model.backbone.tokens(features).mean((1, 2))
     reference.assert_relative(embedding, arrays["repeat_mode_embedding_latent"], reference.LOGITS, "embedding")
     framewise = model.backbone.framewise(features).sigmoid()
     reference.assert_relative(framewise, arrays["repeat_mode_framewise_every32_f16"], reference.HALF, "framewise")

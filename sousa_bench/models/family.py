@@ -1,0 +1,226 @@
+"""What a model family gives, and the one ``build`` that makes a model of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from sousa_bench.errors import ConfigError, WeightsError
+from sousa_bench.models.base import AudioModel, Frontend, Targets
+from sousa_bench.models.weight_files import check_weights, default_variant
+from sousa_bench.models.weights import (
+    CheckpointSource,
+    Loaded,
+    apply_state,
+    load_embedded,
+    load_official,
+    random_info,
+    seeded,
+)
+
+AUDIOSET_CLASSES = 527
+
+
+class Family:
+    """A model family. Its module makes one instance, whose ``build`` a config names as ``_target_``.
+
+    A family gives :meth:`frontend` and :meth:`backbone` and, where it has official weights, a ``source`` and
+    :meth:`rename`. What stands below these is for families whose checkpoint files decide more than tensors.
+
+    Attributes:
+        numbers: A dataclass: the numbers of a variant (``model.variants``).
+        source: Where the official weights are published.
+        last_layer: The head's last layer, which gives way to a new one, inside ``model.head``; empty: all of the head.
+    """
+
+    numbers: ClassVar[type[Any]]
+    source: ClassVar[CheckpointSource] = CheckpointSource()
+    last_layer: ClassVar[str] = ""
+
+    def frontend(self, numbers: Any) -> Frontend:
+        """Waveform → features, for a variant."""
+        raise NotImplementedError
+
+    def backbone(self, numbers: Any, num_classes: int) -> nn.Module:
+        """(features, padding mask) → logits, for a variant, with random weights drawn from torch's generator."""
+        raise NotImplementedError
+
+    def rename(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of an official file under the backbone's keys; unknown keys stay as they are."""
+        return dict(state)
+
+    def published(self, numbers: Any) -> CheckpointSource:
+        """Where a variant's official weights are published."""
+        return self.source
+
+    def variant_of(self, state: Mapping[str, Tensor]) -> str | None:
+        """The variant that an official file is, where its keys tell; used when ``model.variant`` is null."""
+        return None
+
+    def check_file(self, loaded: Loaded, variant: str, variants: Mapping[str, Any]) -> Any:
+        """Hold an official file against the variant, and return the numbers to build.
+
+        Args:
+            loaded: The file.
+            variant: The variant that is to be built.
+            variants: The numbers of all variants.
+
+        Raises:
+            WeightsError: The file is of another network.
+        """
+        return variants[variant]
+
+    def build(
+        self,
+        *,
+        name: str,
+        variants: Mapping[str, Mapping[str, Any]],
+        head: str,
+        targets: Mapping[str, Any],
+        num_classes: int | None = 40,
+        variant: str | None = None,
+        weights: str = "random",
+        checkpoint: str | None = None,
+        seed: int = 0,
+        refuses: object = None,
+        **numbers: Any,
+    ) -> AudioModel:
+        """Build a model with the weights that were asked for; the arguments are the keys of ``conf/model/*.yaml``.
+
+        Args:
+            name: The model's name in configs and results.
+            variants: Variant → its numbers.
+            head: Dotted name, inside the backbone, of the module that makes the logits.
+            targets: Fields of :class:`sousa_bench.models.base.Targets`.
+            num_classes: Outputs; a file's own head is kept when it has as many, else the last layer is new. None: as
+                many as the file has, or AudioSet's 527.
+            variant: Key of ``variants``; None is what the official file is, or ``official`` with official weights and
+                ``tiny`` without.
+            weights: ``official``, ``random`` or ``embedded``.
+            checkpoint: See :func:`sousa_bench.models.weights.load_official`; None is the published one.
+            seed: Of random weights and of a new last layer.
+            refuses: A key of older results, without a meaning now.
+            numbers: Numbers that take the place of every variant's own, unless they are None.
+
+        Raises:
+            ConfigError: An unknown variant, number, kind of weights, head or key of the targets.
+            WeightsError: The weights can't be had or don't fit.
+        """
+        check_weights(weights, checkpoint)
+        chosen = variant or default_variant(weights)
+        given = {key: value for key, value in numbers.items() if value is not None}
+        shapes = {key: self._shape(name, {**own, **given}) for key, own in variants.items()}
+        if chosen not in shapes:
+            raise ConfigError(f"model.variant={chosen} is unknown; choose one of: {', '.join(shapes)}.")
+        shape, loaded, state = shapes[chosen], None, {}
+        if weights == "official":
+            loaded = self._official(name, chosen, shape, checkpoint)
+            if variant is None:
+                chosen = self.variant_of(loaded.state) or chosen
+            shape = self.check_file(loaded, chosen, shapes)
+            state = self.rename(loaded.state)
+        last_layer = f"{head}.{self.last_layer}".rstrip(".")
+        kept = state.get(f"{last_layer}.weight")
+        found = None if kept is None else len(kept)
+        classes = num_classes or found or AUDIOSET_CLASSES
+        fresh = () if classes == found else (last_layer,)
+        with seeded(seed):
+            backbone = self.backbone(shape, classes)
+        _check_head(backbone, name, head)
+        if weights == "embedded":
+            loaded = load_embedded(name, checkpoint)
+            state = loaded.state
+        if loaded is not None:
+            apply_state(backbone, state, origin=loaded.info.origin, fresh=fresh)
+        return AudioModel(
+            name=name,
+            variant=chosen,
+            frontend=self.frontend(shape),
+            backbone=backbone,
+            head_name=head,
+            targets=_targets(name, targets),
+            weights=random_info(seed, backbone) if loaded is None else loaded.info,
+            fresh=fresh,
+        )
+
+    def _shape(self, name: str, numbers: Mapping[str, Any]) -> Any:
+        try:
+            return self.numbers(**numbers)
+        except TypeError as error:
+            known = ", ".join(field.name for field in fields(self.numbers))
+            raise ConfigError(f"model.variants of model={name}: {error}; their numbers are {known}.") from error
+
+    def _official(self, name: str, variant: str, shape: Any, checkpoint: str | None) -> Loaded:
+        source = self.published(shape)
+        if not source.address and checkpoint is None:
+            raise WeightsError(
+                f"There are no official weights of model={name} model.variant={variant}: give model.checkpoint=FILE, "
+                "use another model.variant that has some, or weights=random."
+            )
+        return load_official(source, checkpoint)
+
+
+def _check_head(backbone: nn.Module, name: str, head: str) -> None:
+    if head not in {key for key, _ in backbone.named_modules() if key}:
+        top = ", ".join(key for key, _ in backbone.named_children())
+        raise ConfigError(f"model.head={head}: model={name} has no such module; its outermost ones are {top}.")
+
+
+def _targets(name: str, targets: Mapping[str, Any]) -> Targets:
+    try:
+        return Targets(**targets)
+    except TypeError as error:
+        known = ", ".join(field.name for field in fields(Targets))
+        raise ConfigError(f"model.targets of model={name}: {error}; its keys are {known}.") from error
+
+
+def renamed(state: Mapping[str, Tensor], table: tuple[tuple[str, str], ...], unused: str = "(?!)") -> dict[str, Tensor]:
+    """Tensors under other keys: the patterns of a table in order, then a fused ``attention.qkv`` in three.
+
+    Args:
+        state: Key → tensor.
+        table: Pattern and replacement, as :func:`re.sub` takes them.
+        unused: Pattern of whole keys that are left out.
+    """
+    result: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        if re.fullmatch(unused, key):
+            continue
+        for pattern, replacement in table:
+            key = re.sub(pattern, replacement, key)
+        fused = re.fullmatch(r"(.*\.attention\.)qkv(\.weight|\.bias)", key)
+        if fused:
+            for letter, part in zip("qkv", tensor.chunk(3), strict=True):
+                result[f"{fused[1]}{letter}_proj{fused[2]}"] = part
+        else:
+            result[key] = tensor
+    return result
+
+
+def initialise_encoder(module: nn.Module) -> None:
+    """Glorot-uniform linear layers and convolutions, zero biases.
+
+    The usual 0.02 suits a width of 768 that is trained in full. At a tiny variant's width it makes every residual
+    branch next to nothing, and a trunk that PEFT leaves frozen would pass its input on unread.
+    """
+    for layer in _layers(module):
+        nn.init.xavier_uniform_(layer.weight.flatten(1))
+
+
+def initialise_head(module: nn.Module) -> None:
+    """A new head: truncated normal of deviation 0.02, zero biases, so that the first logits are close to equal."""
+    for layer in _layers(module):
+        nn.init.trunc_normal_(layer.weight, std=0.02)
+
+
+def _layers(module: nn.Module) -> Iterator[nn.Linear | nn.Conv2d]:
+    """The linear layers and convolutions of a module, their biases zero."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+            yield layer
