@@ -1,7 +1,6 @@
 """Parameter-efficient fine-tuning: what a ``conf/peft`` choice does to a model, and how it is saved and loaded.
 
-``precheck`` and ``refusal`` need neither torch nor peft, so that a sweep can ask them before anything heavy is
-imported; everything else is imported when it is first used.
+Torch and PEFT are imported when the first name that needs them is asked for: a sweep only asks :func:`precheck`.
 """
 
 from __future__ import annotations
@@ -9,44 +8,20 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sousa_bench.peft.options import LocalConfig
 from sousa_bench.peft.precheck import precheck
-from sousa_bench.peft.refusals import refusal
 
 if TYPE_CHECKING:
-    from sousa_bench.peft.adapter import load, load_run_model, read_description
+    from sousa_bench.peft.adapter import load, load_run_model
     from sousa_bench.peft.build import inject
     from sousa_bench.peft.injection import Injection
-    from sousa_bench.peft.local import LocalConfig
-    from sousa_bench.peft.options import Options, check_config
 
-__all__ = [
-    "Injection",
-    "LocalConfig",
-    "Options",
-    "check_config",
-    "inject",
-    "load",
-    "load_run_model",
-    "precheck",
-    "read_description",
-    "refusal",
-]
+__all__ = ["Injection", "LocalConfig", "inject", "load", "load_run_model", "precheck"]
 
-_HOMES = {
-    "Injection": "injection",
-    "LocalConfig": "local",
-    "Options": "options",
-    "check_config": "options",
-    "inject": "build",
-    "load": "adapter",
-    "load_run_model": "adapter",
-    "read_description": "adapter",
-}
+_HOMES = {"Injection": "injection", "inject": "build", "load": "adapter", "load_run_model": "adapter"}
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -12,6 +12,7 @@ from torch import Tensor
 from sousa_bench.errors import ConfigError
 
 ALLOCATIONS = 20
+_SCHEDULE = ("init_r", "target_r", "total_step", "tinit", "tfinal", "deltaT")
 _AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 
 
@@ -109,12 +110,7 @@ class BudgetKeeper:
         """Schedule and present ranks for the result."""
         ranks = self.ranks()
         return {
-            "init_r": self.config.init_r,
-            "target_r": self.config.target_r,
-            "total_step": self.config.total_step,
-            "tinit": self.config.tinit,
-            "tfinal": self.config.tfinal,
-            "deltaT": self.config.deltaT,
+            **{key: getattr(self.config, key) for key in _SCHEDULE},
             "initial_rank": self.tuner.rankallocator.init_bgt,
             "target_rank": self.tuner.rankallocator.target_bgt,
             "final_rank": sum(ranks.values()),

@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 import peft
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from peft.utils.other import CONFIG_NAME
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 import sousa_bench
-from sousa_bench.errors import PeftError
+from sousa_bench.errors import PeftError, UserError
 from sousa_bench.models.base import AudioModel
 from sousa_bench.peft.build import inject
-from sousa_bench.peft.options import DESCRIPTION_FILE, trains_all
+from sousa_bench.peft.options import DESCRIPTION_FILE, is_adalora, trains_all
 
 if TYPE_CHECKING:
     from sousa_bench.peft.injection import Injection
@@ -49,42 +51,34 @@ def save(injection: Injection, folder: Path, cfg: Mapping[str, Any], labels: Seq
     Returns:
         ``folder``.
     """
+    model, node = injection.model, cfg["model"]
+    description = {
+        "format": FORMAT,
+        "sousa_bench": sousa_bench.__version__,
+        "model": OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node),
+        "peft": injection.node,
+        "weights": model.weights.as_dict(),
+        "num_classes": len(labels),
+        "labels": list(labels),
+        "parameters": injection.parameters,
+        "facts": injection.facts(),
+    }
     folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        draft.chmod(0o755)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as around:
+        draft = Path(around) / folder.name
+        draft.mkdir()
         if injection.is_peft:
             _save_peft(injection, draft)
         else:
             state = {name: tensor.contiguous() for name, tensor in injection.trainable_state().items()}
             save_file(state, draft / WEIGHTS_FILE, metadata={"format": "pt"})
-        description = describe(injection, cfg, labels)
         (draft / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         for file in draft.iterdir():
             file.chmod(0o644)  # safetensors writes for the owner alone
         if folder.exists():
             shutil.rmtree(folder)
         draft.replace(folder)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
     return folder
-
-
-def describe(injection: Injection, cfg: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
-    """What ``sousa.json`` holds."""
-    node = cfg["model"]
-    return {
-        "format": FORMAT,
-        "sousa_bench": sousa_bench.__version__,
-        "model": OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node),
-        "peft": injection.node,
-        "weights": injection.model.weights.as_dict(),
-        "num_classes": len(labels),
-        "labels": list(labels),
-        "parameters": injection.parameters,
-        "facts": injection.facts(),
-    }
 
 
 def read_description(folder: Path) -> dict[str, Any]:
@@ -129,8 +123,14 @@ def load_run_model(folder: Path, **overrides: Any) -> AudioModel:
         WeightsError: The base weights can't be had.
     """
     description = read_description(folder)
-    config = {**description["model"], **overrides}
-    model = instantiate(OmegaConf.create(config), num_classes=description["num_classes"], _convert_="all")
+    config = OmegaConf.create({**description["model"], **overrides})
+    try:
+        model = instantiate(config, num_classes=description["num_classes"], _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, UserError):
+            raise cause from None
+        raise PeftError(f"{folder}: {config._target_} can't build its model: {' '.join(str(cause).split())}") from error
     return load(model, folder)
 
 
@@ -150,7 +150,7 @@ def load(model: AudioModel, folder: Path) -> AudioModel:
     description = read_description(folder)
     folder = checkpoint_folder(folder)
     if not trains_all(description["peft"]):
-        assert_same_base(model, description, folder)
+        _assert_same_base(model, description, folder)
     if (folder / CONFIG_NAME).is_file():
         _load_peft(model, folder)
     else:
@@ -158,7 +158,7 @@ def load(model: AudioModel, folder: Path) -> AudioModel:
     return model.eval()
 
 
-def assert_same_base(model: AudioModel, description: Mapping[str, Any], folder: Path) -> None:
+def _assert_same_base(model: AudioModel, description: Mapping[str, Any], folder: Path) -> None:
     """Raise PeftError unless a model holds the base weights that a checkpoint was trained on."""
     trained_on, got = description["weights"], model.weights.as_dict()
     if trained_on["sha256"] != got["sha256"]:
@@ -209,7 +209,7 @@ def _empty_matrices_allowed() -> Iterator[None]:
 
 def _load_peft(model: AudioModel, folder: Path) -> None:
     device = next(model.backbone.parameters()).device
-    expected = _tensor_names(folder / SAFETENSORS_WEIGHTS_NAME)
+    expected = set(_read(folder / SAFETENSORS_WEIGHTS_NAME))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -227,23 +227,55 @@ def _load_peft(model: AudioModel, folder: Path) -> None:
 
 def _load_plain(model: AudioModel, folder: Path, node: Mapping[str, Any]) -> None:
     file = folder / WEIGHTS_FILE
-    _tensor_names(file)
-    state = load_file(file)
+    state = _read(file)
     own = inject(model, node, 1).changing()
-    problem = next((f"{name} is missing or unexpected" for name in sorted(own.keys() ^ state.keys())), None)
-    problem = problem or next(
-        (f"{name} has another shape" for name in own if own[name].shape != state[name].shape), None
-    )
-    if problem:
-        raise PeftError(f"{file}: doesn't fit model={model.name} ({model.variant}): {problem}")
-    with torch.no_grad():
-        for name, tensor in state.items():
-            own[name].copy_(tensor)
+    _assert_same_tensors(own, state, f"{file}: doesn't fit model={model.name} ({model.variant})")
+    _copy(own, state)
 
 
-def _tensor_names(file: Path) -> set[str]:
+def _read(file: Path) -> dict[str, Tensor]:
     try:
-        with safe_open(file, framework="pt") as tensors:
-            return set(tensors.keys())
+        return load_file(file)
     except (OSError, SafetensorError) as error:
         raise PeftError(f"{file}: can't be read as safetensors ({error})") from error
+
+
+def _assert_same_tensors(own: Mapping[str, Tensor], state: Mapping[str, Tensor], problem: str) -> None:
+    if unpaired := sorted(own.keys() ^ state.keys()):
+        raise PeftError(f"{problem}: {unpaired[0]} is missing or unexpected")
+    if reshaped := [name for name in own if own[name].shape != state[name].shape]:
+        raise PeftError(f"{problem}: {reshaped[0]} has another shape")
+
+
+@torch.no_grad()
+def _copy(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    for name, tensor in own.items():
+        tensor.copy_(state[name])
+
+
+def warm_start(injection: Injection, place: Path) -> None:
+    """Load what an earlier run trained, as the start of this one.
+
+    Args:
+        injection: Freshly made, by the same method on the same base weights.
+        place: The earlier run's folder, or its ``adapter``.
+
+    Raises:
+        PeftError: No or damaged weights, another model, method or base weights, or AdaLoRA, whose ranks are pruned.
+    """
+    description, folder = read_description(place), checkpoint_folder(place)
+    if is_adalora(description["peft"]) or is_adalora(injection.node):
+        raise PeftError(f"{folder}: AdaLoRA can't go on from trained weights: its ranks are pruned")
+    if not trains_all(injection.node):
+        _assert_same_base(injection.model, description, folder)
+    file = folder / (SAFETENSORS_WEIGHTS_NAME if injection.is_peft else WEIGHTS_FILE)
+    state, backbone = _read(file), injection.model.backbone
+    own: dict[str, Tensor] = injection.changing()
+    if injection.is_peft:
+        own = peft.get_peft_model_state_dict(backbone, save_embedding_layers=False)
+    pair = f"model={injection.model.name} peft={injection.options.name}"
+    _assert_same_tensors(own, state, f"{file}: doesn't fit {pair}")
+    if injection.is_peft:
+        peft.set_peft_model_state_dict(backbone, state)
+    else:
+        _copy(own, state)

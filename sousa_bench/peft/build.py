@@ -8,25 +8,17 @@ from dataclasses import fields
 from typing import Any
 
 import peft
+from hydra.utils import get_class
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 
 from sousa_bench.errors import ConfigError, PeftError
-from sousa_bench.models.base import AudioModel
+from sousa_bench.models.base import AudioModel, inside
 from sousa_bench.peft import adalora
-from sousa_bench.peft.counts import count_parts
 from sousa_bench.peft.injection import WRAPPED, Injection
-from sousa_bench.peft.local import LocalConfig, mark_trainable
-from sousa_bench.peft.options import Choice, Options, parse
-from sousa_bench.peft.refusals import refusal
-from sousa_bench.peft.targets import (
-    batch_norms,
-    feedforward_modules,
-    inside,
-    selected_blocks,
-    target_modules,
-    used_groups,
-)
+from sousa_bench.peft.options import OWN_KEYS, LocalConfig, Options, plain, read, target_of
+from sousa_bench.peft.precheck import declared_fields, refusal
+from sousa_bench.peft.targets import batch_norms, feedforward_modules, selected_blocks, target_modules, used_groups
 
 
 def inject(model: AudioModel, peft_cfg: Mapping[str, Any], total_steps: int) -> Injection:
@@ -43,44 +35,84 @@ def inject(model: AudioModel, peft_cfg: Mapping[str, Any], total_steps: int) -> 
         ConfigError: An unknown key or impossible value.
         PeftError: The pair is refused, a target matches nothing, or what came out isn't what was asked.
     """
-    choice = parse(peft_cfg)
-    if reason := refusal(model.name, choice.node):
+    node = {key: value for key, value in plain(peft_cfg).items() if key != "search"}
+    config_class = _config_class(target_of(node))
+    theirs = {field.name for field in fields(config_class)}
+    options = read(node, theirs)
+    if reason := refusal(model.name, model.targets.groups, node):
         raise PeftError(reason)
-    options = choice.options
-    blocks = selected_blocks(model, options.layers)
-    if issubclass(choice.config_class, LocalConfig):
-        local = _construct(choice, choice.fields)
-        mark_trainable(model, local, options)
-        injection = Injection(model, options, local, choice.node, blocks=blocks)
+    arguments = {key: node[key] for key in node if key in theirs - OWN_KEYS}
+    if config_class is LocalConfig:
+        blocks = selected_blocks(model, options.layers)
+        injection = Injection(model, options, _construct(node, config_class, arguments), node, blocks)
+        _mark_trainable(injection)
     else:
-        targets = target_modules(model, options)
-        config = _peft_config(model, choice, targets, total_steps)
-        _assert_no_grouped_convolution(model, config, options, targets)
-        groups = used_groups(model, options)
-        notes = _wrap(model, config, choice)
-        injection = Injection(
-            model, options, config, choice.node, targets=targets, groups=groups, blocks=blocks, notes=notes
-        )
-        _assert_wrapped(model, config, options, targets)
-        if isinstance(config, peft.AdaLoraConfig) and total_steps < 2:
-            injection.warnings.append("AdaLoRA can't allocate its budget in a run of a single optimizer step")
-    injection.parameters = count_parts(injection)
+        injection = _inject_adapters(model, options, node, config_class, arguments, total_steps)
+    injection.parameters = _count_parts(injection)
     _assert_trainable(injection)
     return injection
 
 
-def _peft_config(model: AudioModel, choice: Choice, targets: Sequence[str], total_steps: int) -> peft.PeftConfig:
-    arguments = dict(choice.fields)
-    known = {field.name for field in fields(choice.config_class)}
-    if "feedforward_modules" in known and arguments.get("feedforward_modules") is None:
+def _config_class(target: str) -> type:
+    declared_fields(target)  # names PEFT's near classes where it has none of this name
+    try:
+        found: type = get_class(target)
+        fields(found)
+        return found
+    except Exception as error:
+        raise ConfigError(f"peft._target_={target}: no such class ({error})") from error
+
+
+def _construct(node: Mapping[str, Any], config_class: type, arguments: Mapping[str, Any]) -> Any:
+    try:
+        return config_class(**arguments)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"peft={node['name']} ({node['_target_']}): {error}") from error
+
+
+def _mark_trainable(injection: Injection) -> None:
+    """Set ``requires_grad`` on the backbone's parameters as a method that adds none says."""
+    model, options, method = injection.model, injection.options, injection.config.trains  # type: ignore[union-attr]
+    norms = batch_norms(model.backbone)
+    for name, parameter in model.backbone.named_parameters():
+        owner, _, kind = name.rpartition(".")
+        if owner in norms and options.batch_norm == "train":
+            trains = True
+        elif method == "bias":
+            trains = kind.endswith("bias") and parameter.ndim == 1
+        else:
+            trains = method == "all" and owner not in norms
+        chosen = injection.blocks is None or inside(name, injection.blocks)
+        parameter.requires_grad_(inside(name, [model.head_name]) or (chosen and trains))
+
+
+def _inject_adapters(
+    model: AudioModel,
+    options: Options,
+    node: dict[str, Any],
+    config_class: type,
+    arguments: dict[str, Any],
+    total_steps: int,
+) -> Injection:
+    targets, blocks = target_modules(model, options), selected_blocks(model, options.layers)
+    scales_inputs = "feedforward_modules" in {field.name for field in fields(config_class)}
+    if scales_inputs and arguments.get("feedforward_modules") is None:
         arguments["feedforward_modules"] = feedforward_modules(model, targets)
-    if issubclass(choice.config_class, peft.AdaLoraConfig):
+    if issubclass(config_class, peft.AdaLoraConfig):
         arguments = adalora.schedule(arguments, total_steps)
     saved = [model.head_name]
-    if choice.options.batch_norm == "train":
-        blocks = selected_blocks(model, choice.options.layers)
-        saved += [n for n in batch_norms(model.backbone) if n not in targets and (blocks is None or inside(n, blocks))]
-    return _construct(choice, {**arguments, "target_modules": list(targets), "modules_to_save": saved})
+    if options.batch_norm == "train":
+        norms = [name for name in batch_norms(model.backbone) if name not in targets]
+        saved += [name for name in norms if blocks is None or inside(name, blocks)]
+    arguments |= {"target_modules": targets, "modules_to_save": saved}
+    config = _construct(node, config_class, arguments)
+    _assert_no_grouped_convolution(model, config, options, targets)
+    notes = _wrap(model, config, options)
+    injection = Injection(model, options, config, node, blocks, targets, used_groups(model, options), notes)
+    _assert_wrapped(injection)
+    if isinstance(config, peft.AdaLoraConfig) and total_steps < 2:
+        injection.warnings.append("AdaLoRA can't allocate its budget in a run of a single optimizer step")
+    return injection
 
 
 def _assert_no_grouped_convolution(
@@ -97,62 +129,79 @@ def _assert_no_grouped_convolution(
             )
 
 
-def _construct(choice: Choice, arguments: Mapping[str, Any]) -> Any:
-    try:
-        return choice.config_class(**arguments)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"peft={choice.options.name} ({choice.target}): {error}") from error
-
-
-def _wrap(model: AudioModel, config: peft.PeftConfig, choice: Choice) -> list[str]:
+def _wrap(model: AudioModel, config: peft.PeftConfig, options: Options) -> list[str]:
     """Let PEFT wrap the backbone, and return what it says of it, such as a block size that it adjusted."""
     try:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always", UserWarning)
             model.backbone = peft.get_peft_model(model.backbone, config)
-        return list(dict.fromkeys(str(w.message) for w in said if issubclass(w.category, UserWarning)))
     except (TypeError, ValueError, NotImplementedError, AttributeError, RuntimeError) as error:
-        raise PeftError(f"peft={choice.options.name} can't adapt model={model.name}: {error}") from error
+        raise PeftError(f"peft={options.name} can't adapt model={model.name}: {error}") from error
+    return list(dict.fromkeys(str(w.message) for w in said if issubclass(w.category, UserWarning)))
 
 
-def _assert_wrapped(model: AudioModel, config: peft.PeftConfig, options: Options, targets: Sequence[str]) -> None:
+def _assert_wrapped(injection: Injection) -> None:
     """PEFT matches names by their ends; hold it to exactly the modules that were meant."""
-    named = dict(model.backbone.named_modules())
-    tuned = [
-        n.removeprefix(WRAPPED) for n, m in named.items() if isinstance(m, BaseTunerLayer) and "base_layer" in dir(m)
-    ]
-    tuned = [name for name in tuned if not _within_tuner(name, tuned)]
-    saved = [n.removeprefix(WRAPPED) for n, m in named.items() if isinstance(m, ModulesToSaveWrapper)]
+    pair = f"peft={injection.options.name} on model={injection.model.name}"
+    config: Any = injection.config
+    modules = {name.removeprefix(WRAPPED): m for name, m in injection.model.backbone.named_modules()}
+    tuned = [name for name, m in modules.items() if isinstance(m, BaseTunerLayer) and "base_layer" in dir(m)]
+    outermost = {name for name in tuned if not any(name.startswith(f"{other}.") for other in tuned)}
+    saved = {name for name, m in modules.items() if isinstance(m, ModulesToSaveWrapper)}
     for what, found, meant in (
-        ("adapters", tuned, targets),
-        ("fully trained modules", saved, config.modules_to_save),  # type: ignore[attr-defined]
+        ("adapters", outermost, set(injection.targets)),
+        ("fully trained modules", saved, set(config.modules_to_save)),
     ):
-        if set(found) != set(meant):
-            missing, extra = sorted(set(meant) - set(found)), sorted(set(found) - set(meant))
+        if found != meant:
             raise PeftError(
-                f"peft={options.name} on model={model.name}: PEFT made {len(found)} {what}, {len(meant)} were meant; "
-                f"missing: {missing[:3]}, unasked: {extra[:3]}"
+                f"{pair}: PEFT made {len(found)} {what}, {len(meant)} were meant; "
+                f"missing: {sorted(meant - found)[:3]}, unasked: {sorted(found - meant)[:3]}"
             )
     for name in getattr(config, "feedforward_modules", None) or []:
-        if not named[WRAPPED + name].is_feedforward:
-            raise PeftError(f"peft={options.name} on model={model.name}: {name} was meant to be feed-forward")
+        if not modules[name].is_feedforward:
+            raise PeftError(f"{pair}: {name} was meant to be feed-forward")
 
 
-def _within_tuner(name: str, tuned: Sequence[str]) -> bool:
-    return any(name.startswith(other + ".") for other in tuned)
+def _count_parts(injection: Injection) -> dict[str, int]:
+    """Count parameters (numbers, not tensors).
+
+    Returns:
+        ``backbone``: the original network without its head; ``adapter``: what the method added; ``head``;
+        ``total``: their sum; ``trainable``: those that an optimizer changes. PEFT keeps a frozen copy of each fully
+        trained module, which counts nowhere; such a module other than the head (a norm in ``ln_tuning``, BatchNorm
+        with ``batch_norm=train``) counts in ``adapter``, its frozen original in ``backbone``.
+    """
+    backbone = injection.model.backbone
+    copies, added = [f"{injection.head_name}.original_module"] if injection.is_peft else [], []
+    for name, module in backbone.named_modules():
+        if isinstance(module, ModulesToSaveWrapper) and name != injection.head_name:
+            added.append(f"{name}.modules_to_save")
+        elif isinstance(module, BaseTunerLayer):
+            added += [f"{name}.{part}" for part in (*module.adapter_layer_names, *module.other_param_names)]
+    parts = {"backbone": 0, "adapter": 0, "head": 0}
+    trainable = 0
+    for name, parameter in backbone.named_parameters():
+        if inside(name, copies):
+            continue
+        trainable += parameter.numel() * parameter.requires_grad
+        if inside(name, [injection.trained_head_name]):
+            parts["head"] += parameter.numel()
+        elif not inside(name, added):
+            parts["backbone"] += parameter.numel()
+        elif parameter.requires_grad:
+            parts["adapter"] += parameter.numel()
+    return {**parts, "total": sum(parts.values()), "trainable": trainable}
 
 
 def _assert_trainable(injection: Injection) -> None:
     """Adapters exist, the whole head trains, and nothing trains that nobody asked for."""
-    counts, name = injection.parameters, injection.options.name
+    pair = f"peft={injection.options.name} on model={injection.model.name}"
     backbone = injection.model.backbone
-    if injection.is_peft and not counts["adapter"]:
-        raise PeftError(f"peft={name} on model={injection.model.name}: no trainable adapter parameter came out")
-    head = [p for n, p in backbone.named_parameters() if _in_head(injection, n)]
+    if injection.is_peft and not injection.parameters["adapter"]:
+        raise PeftError(f"{pair}: no trainable adapter parameter came out")
+    head = [p for name, p in backbone.named_parameters() if inside(name, [injection.trained_head_name])]
     if not head or not all(parameter.requires_grad for parameter in head):
-        raise PeftError(
-            f"peft={name} on model={injection.model.name}: the head {injection.model.head_name} doesn't train"
-        )
+        raise PeftError(f"{pair}: the head {injection.model.head_name} doesn't train")
     if not injection.is_peft:
         return
     allowed = [
@@ -162,16 +211,6 @@ def _assert_trainable(injection: Injection) -> None:
         for attribute in module.adapter_layer_names
     ]
     biases = getattr(injection.config, "bias", "none") != "none"
-    for parameter_name, parameter in backbone.named_parameters():
-        if parameter.requires_grad and not inside(parameter_name, allowed):
-            if biases and parameter_name.endswith("bias"):
-                continue
-            raise PeftError(
-                f"peft={name} on model={injection.model.name}: {parameter_name} trains, but nobody asked for it"
-            )
-
-
-def _in_head(injection: Injection, parameter_name: str) -> bool:
-    if injection.is_peft:
-        return inside(parameter_name, [f"{injection.head_name}.modules_to_save"])
-    return inside(parameter_name, [injection.head_name])
+    for name, parameter in backbone.named_parameters():
+        if parameter.requires_grad and not inside(name, allowed) and not (biases and name.endswith("bias")):
+            raise PeftError(f"{pair}: {name} trains, but nobody asked for it")

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import peft
 import torch
+from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sousa_bench.errors import PeftError
 from sousa_bench.models.base import AudioModel, inside
 from sousa_bench.peft.adalora import BudgetKeeper
-from sousa_bench.peft.local import LocalConfig, is_linear_probe
-from sousa_bench.peft.merge import merged
-from sousa_bench.peft.options import Options
+from sousa_bench.peft.options import LocalConfig, Options, is_linear_probe
 from sousa_bench.rudiments import RUDIMENTS
 
 WRAPPED = "base_model.model."
@@ -30,6 +31,7 @@ LOOSE_MERGE_TOLERANCE = 2e-2
 """The same in half precision, and on a GPU, where convolutions round to TF32."""
 
 
+@dataclass(eq=False)
 class Injection:
     """A model prepared for a method by :func:`sousa_bench.peft.inject`.
 
@@ -38,9 +40,9 @@ class Injection:
         options: Our options of the method.
         config: The method's config object, with exact module names.
         node: The resolved ``conf/peft`` node.
+        blocks: The blocks that ``peft.layers`` selected, or None for all.
         targets: Names, inside the original backbone, of the adapted modules (empty for full, head and bitfit).
         groups: The entries of ``peft.targets`` that apply to this model.
-        blocks: The blocks that ``peft.layers`` selected, or None for all.
         notes: What PEFT said while it wrapped the backbone, such as a block size that it adjusted.
         parameters: Counts: ``backbone`` (as it was, without the head), ``adapter`` (added by the method), ``head``,
             ``total`` and ``trainable``.
@@ -49,36 +51,24 @@ class Injection:
         merged_relative_error: The same, divided by the largest absolute logit.
     """
 
-    def __init__(
-        self,
-        model: AudioModel,
-        options: Options,
-        config: peft.PeftConfig | LocalConfig,
-        node: Mapping[str, Any],
-        *,
-        targets: Sequence[str] = (),
-        groups: Sequence[str] = (),
-        blocks: Sequence[str] | None = None,
-        notes: Sequence[str] = (),
-    ) -> None:
-        self.model = model
-        self.options = options
-        self.config = config
-        self.node = dict(node)
-        self.targets = list(targets)
-        self.groups = list(groups)
-        self.blocks = None if blocks is None else list(blocks)
-        self.notes = list(notes)
-        self.parameters: dict[str, int] = {}
-        self.warnings: list[str] = []
-        self.merged_max_error: float | None = None
-        self.merged_relative_error: float | None = None
+    model: AudioModel
+    options: Options
+    config: peft.PeftConfig | LocalConfig
+    node: dict[str, Any]
+    blocks: list[str] | None = None
+    targets: list[str] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    parameters: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    merged_max_error: float | None = None
+    merged_relative_error: float | None = None
+
+    def __post_init__(self) -> None:
         self._merge_warning: str | None = None
-        self._budget = (
-            BudgetKeeper(model.backbone.base_model, config)  # type: ignore[arg-type]
-            if isinstance(config, peft.AdaLoraConfig)
-            else None
-        )
+        self._budget: BudgetKeeper | None = None
+        if isinstance(self.config, peft.AdaLoraConfig):
+            self._budget = BudgetKeeper(self.model.backbone.base_model, self.config)  # type: ignore[arg-type]
 
     @property
     def is_peft(self) -> bool:
@@ -89,6 +79,11 @@ class Injection:
     def head_name(self) -> str:
         """Dotted name, inside the present (maybe wrapped) backbone, of the module that makes the logits."""
         return (WRAPPED if self.is_peft else "") + self.model.head_name
+
+    @property
+    def trained_head_name(self) -> str:
+        """The same of the copy that trains, where PEFT made one."""
+        return f"{self.head_name}.modules_to_save" if self.is_peft else self.head_name
 
     def head_parameters(self) -> list[nn.Parameter]:
         """What has the head's learning rate: the last layer that no published weights fill, or a whole kept head."""
@@ -209,11 +204,7 @@ class Injection:
             self._budget.load_state_dict(state["adalora"])
 
     def merged(self) -> nn.Module:
-        """A copy of the backbone in evaluation mode with the adapter merged into its weights: no PEFT module is left.
-
-        Raises:
-            NotImplementedError: The method doesn't merge.
-        """
+        """See :func:`merged`."""
         return merged(self.model.backbone)
 
     @torch.no_grad()
@@ -242,10 +233,10 @@ class Injection:
         for module, mode in modes.items():
             module.training = mode
         try:
-            merged = self.merged()
+            difference = self.merged()(features, padding_mask) - plain
         except NotImplementedError:
             return None
-        self.merged_max_error = float((merged(features, padding_mask) - plain).abs().max())
+        self.merged_max_error = float(difference.abs().max())
         self.merged_relative_error = self.merged_max_error / max(float(plain.abs().max()), 1e-12)
         exact = plain.dtype == torch.float32 and plain.device.type == "cpu"
         tolerance = MERGE_TOLERANCE if exact else LOOSE_MERGE_TOLERANCE
@@ -281,3 +272,18 @@ class Injection:
             if isinstance(module, _BatchNorm) and self._trains_statistics(module):
                 tensors |= {f"{name}.{key}": buffer for key, buffer in module.named_buffers(recurse=False)}
         return tensors
+
+
+def merged(backbone: nn.Module) -> nn.Module:
+    """A copy of a backbone in evaluation mode with the adapter merged into its weights: no PEFT module is left.
+
+    Raises:
+        NotImplementedError: The method doesn't merge.
+    """
+    backbone = copy.deepcopy(backbone).eval()
+    if not isinstance(backbone, peft.PeftModel):
+        return backbone
+    for name, module in list(backbone.named_modules()):
+        if isinstance(module, ModulesToSaveWrapper):  # PEFT's own unloading takes them for single layers
+            backbone.set_submodule(name, module.modules_to_save["default"])
+    return backbone.merge_and_unload()

@@ -1,4 +1,4 @@
-"""A ``conf/peft`` node: our own options beside the fields of the class that ``_target_`` names."""
+"""A ``conf/peft`` node: our own options beside the fields of the class that ``_target_`` names. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any
 
-from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sousa_bench.errors import ConfigError
 
 DESCRIPTION_FILE = "sousa.json"  # beside the saved weights: what rebuilds the model
-OWN_FIELDS = ("target_modules", "exclude_modules", "modules_to_save", "task_type", "peft_type", "inference_mode")
 # A well-known group that a model lacks is passed over, so that one choice serves transformers and CNNs.
 WELL_KNOWN = ("attention", "mlp", "pointwise", "squeeze_excitation", "depthwise", "norm")
-_LAYERS = re.compile(r"all|(?:first|last)_[1-9]\d*")
+_SET_HERE = ("target_modules", "exclude_modules", "modules_to_save", "task_type", "peft_type", "inference_mode")
+_OF_OTHERS = ("_target_", "search")
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Options:
     batch_norm: str = "frozen"
 
     def __post_init__(self) -> None:
-        if not _LAYERS.fullmatch(self.layers):
+        if not re.fullmatch(r"all|(?:first|last)_[1-9]\d*", self.layers):
             raise ConfigError(f"peft.layers={self.layers}: must be all, last_K or first_K, such as last_2")
         if self.batch_norm not in ("frozen", "train"):
             raise ConfigError(f"peft.batch_norm={self.batch_norm}: must be frozen or train")
@@ -49,34 +48,27 @@ class Options:
             raise ConfigError(f"peft.learning_rate={self.learning_rate}: must be above 0")
 
 
-@dataclass(frozen=True)
-class Choice:
-    """A parsed node: our options, the method's class and what its constructor gets."""
+@dataclass
+class LocalConfig:
+    """Train parameters that the model already has: methods that add none, so that PEFT has no class for them.
 
-    options: Options
-    target: str
-    config_class: type
-    fields: dict[str, Any]
-    node: dict[str, Any]
-
-
-def parse(peft_cfg: Mapping[str, Any]) -> Choice:
-    """Split a ``conf/peft`` node, with the help of the method's class.
-
-    Raises:
-        ConfigError: See :func:`read`.
+    Attributes:
+        trains: ``all`` (full fine-tuning), ``head`` (linear probe) or ``bias`` (BitFit, arXiv:2106.10199: every bias).
+            The head trains in all three.
     """
-    node = plain(peft_cfg)
-    config_class = _config_class(target_of(node))
-    theirs = {field.name for field in fields(config_class)}
-    options = read(node, theirs)
-    own = {field.name for field in fields(Options)}
-    arguments = {key: node[key] for key in node if key in theirs and key not in own}
-    return Choice(options, target_of(node), config_class, arguments, node)
+
+    trains: str = "all"
+
+    def __post_init__(self) -> None:
+        if self.trains not in ("all", "head", "bias"):
+            raise ConfigError(f"peft.trains={self.trains}: must be one of all, head, bias")
+
+
+OWN_KEYS = frozenset(field.name for field in fields(Options))
 
 
 def read(node: Mapping[str, Any], theirs: Collection[str] | None) -> Options:
-    """Our options in a plain node; this imports nothing.
+    """Our options in a plain node.
 
     Args:
         node: The resolved node.
@@ -85,21 +77,19 @@ def read(node: Mapping[str, Any], theirs: Collection[str] | None) -> Options:
     Raises:
         ConfigError: A key that neither we nor the method's class knows, or an impossible value.
     """
-    own = {field.name for field in fields(Options)}
-    target, name = target_of(node), node.get("name", "?")
-    known = own | set(theirs or ()) - set(OWN_FIELDS)
+    name = node.get("name", "?")
+    known = OWN_KEYS | set(theirs or ()) - set(_SET_HERE)
     for key in node:
-        if key in OWN_FIELDS:
+        if key in _SET_HERE:
             raise ConfigError(f"peft.{key} is set by sousa_bench; say peft.targets=[…] and peft.layers=… instead")
-        if theirs is not None and key != "_target_" and key not in known:
+        if theirs is not None and key not in known and key not in _OF_OTHERS:
             near = get_close_matches(key, known, 4, 0.5)
             hint = f"; did you mean {', '.join(near)}?" if near else f"; it has {', '.join(sorted(known))}"
-            raise ConfigError(f"peft={name} ({target}) has no key {key!r}{hint}")
-    missing = {"name", "learning_rate"} - node.keys()
-    if missing:
+            raise ConfigError(f"peft={name} ({target_of(node)}) has no key {key!r}{hint}")
+    if missing := {"name", "learning_rate"} - node.keys():
         raise ConfigError(f"peft={name} lacks {', '.join(sorted(missing))}")
-    check_values(node)
-    options = {key: node[key] for key in own & node.keys()}
+    _check_values(node)
+    options = {key: node[key] for key in OWN_KEYS & node.keys()}
     targets = options.get("targets") or ()
     options["targets"] = (targets,) if isinstance(targets, str) else tuple(str(entry) for entry in targets)
     options["layers"] = str(options.get("layers", "all"))
@@ -110,12 +100,8 @@ def read(node: Mapping[str, Any], theirs: Collection[str] | None) -> Options:
     return Options(**options)
 
 
-def check_values(node: Mapping[str, Any]) -> None:
-    """Refuse values of common fields that no class of PEFT can work with, some of which it would take.
-
-    Raises:
-        ConfigError: A rank that is no positive number, a dropout outside 0 to 1, or AdaLoRA's budget too high.
-    """
+def _check_values(node: Mapping[str, Any]) -> None:
+    """Refuse values of common fields that no class of PEFT can work with, some of which it would take."""
     for key in ("r", "init_r", "target_r"):
         value = node.get(key)
         # OFT has either blocks of a size or a number of blocks, and the other is 0.
@@ -154,32 +140,17 @@ def target_of(node: Mapping[str, Any]) -> str:
     return str(node["_target_"])
 
 
-def check_config(peft_cfg: Mapping[str, Any]) -> Options:
-    """Check a ``conf/peft`` node (this imports the method's class) and return our options in it.
-
-    Raises:
-        ConfigError: See :func:`parse`.
-    """
-    return parse(peft_cfg).options
+def trains_all(node: Mapping[str, Any]) -> bool:
+    """Whether a method trains all of a network, statistics too, so that the base weights don't matter."""
+    everything = node.get("trains") == "all" and node.get("layers", "all") == "all"
+    return everything and node.get("batch_norm") == "train"
 
 
-def _config_class(target: str) -> type:
-    try:
-        return get_class(target)
-    except Exception as error:
-        import peft
-
-        known = sorted(f"peft.{name}" for name in dir(peft) if name.endswith("Config"))
-        near = get_close_matches(target, known, 4, 0.5)
-        raise ConfigError(f"peft._target_={target}: no such class; near it: {', '.join(near) or 'none'}") from error
+def is_adalora(node: Mapping[str, Any]) -> bool:
+    """Whether a method is AdaLoRA."""
+    return str(node.get("_target_", "")).endswith("AdaLoraConfig")
 
 
-def trains_all(peft: Mapping[str, Any]) -> bool:
-    """Whether a method's node trains all of a network, statistics too, so that the base weights don't matter."""
-    everything = peft.get("trains") == "all" and peft.get("layers", "all") == "all"
-    return everything and peft.get("batch_norm") == "train"
-
-
-def is_adalora(peft: Mapping[str, Any]) -> bool:
-    """Whether a method's node is AdaLoRA's."""
-    return str(peft.get("_target_", "")).endswith("AdaLoraConfig")
+def is_linear_probe(config: object) -> bool:
+    """Whether nothing but the head trains."""
+    return isinstance(config, LocalConfig) and config.trains == "head"

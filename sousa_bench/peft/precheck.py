@@ -1,10 +1,11 @@
-"""What can be said against a pair of a model's and a method's config before a sweep starts, without importing torch."""
+"""What speaks against a pair of a model's and a method's config, said before a sweep starts and without torch."""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from difflib import get_close_matches
 from functools import cache
 from importlib.util import find_spec
@@ -12,16 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from sousa_bench.errors import ConfigError
-from sousa_bench.peft.options import WELL_KNOWN, Options, plain, read, target_of
-from sousa_bench.peft.refusals import refusal
+from sousa_bench.models.weight_files import default_variant
+from sousa_bench.peft.options import WELL_KNOWN, LocalConfig, Options, plain, read, target_of
+
+LINEAR_ONLY = frozenset(f"peft.{name}Config" for name in ("Vera", "Road", "Miss", "FourierFT", "RandLora"))
+CONVOLUTIONS = frozenset({"pointwise", "depthwise"})
+"""The well-known groups of a network that consists of convolutions."""
 
 
 def precheck(model_cfg: Mapping[str, Any], peft_cfg: Mapping[str, Any]) -> str | None:
     """Why a run of this pair would fail as soon as its model is there, as far as the two configs tell.
 
-    That is: the pair is refused by the model's ``refuses``; the method's node has an unknown key or impossible value; a
-    group in ``peft.targets`` is none of the model's, or ``peft.layers`` asks for more blocks than it has. A regular
-    expression of the user's own is held against the module names when the run starts.
+    That is: the method can't adapt such a model; the method's node has an unknown key or impossible value; a group in
+    ``peft.targets`` is none of the model's, or ``peft.layers`` asks for more blocks than it has. A regular expression
+    of the user's own is held against the module names when the run starts.
 
     Args:
         model_cfg: The composed model node.
@@ -31,31 +36,44 @@ def precheck(model_cfg: Mapping[str, Any], peft_cfg: Mapping[str, Any]) -> str |
         One sentence, or None.
     """
     model, node = plain(model_cfg), plain(peft_cfg)
-    if reason := refusal(model, node):
+    name, groups = str(model.get("name")), (model.get("targets") or {}).get("groups") or {}
+    if reason := refusal(name, groups, node):
         return reason
     try:
         options = read(node, declared_fields(target_of(node)))
     except ConfigError as error:
         return str(error)
-    places = model.get("targets") or {}
-    if reason := _against_weights(model):
+    if reason := _against_weights(model) or _against_layers(model, options):
         return reason
-    return _against_layers(model, options) or ("targets" in node and _against_targets(model, places, options)) or None
+    return _against_targets(name, groups, options) if groups and "targets" in node else None
+
+
+def refusal(model: str, groups: Iterable[str], node: Mapping[str, Any]) -> str | None:
+    """Why a method can't adapt a model, with a way out; None when it can.
+
+    Args:
+        model: The model's name.
+        groups: The names of its groups of modules (``model.targets.groups``).
+        node: The method's node.
+    """
+    if node.get("_target_") in LINEAR_ONLY and CONVOLUTIONS & set(groups):
+        return (
+            f"peft={node.get('name')} doesn't fit model={model}: PEFT has this method for Linear layers only, and this "
+            "network consists of convolutions; use lora, dora, loha, lokr, oft, hra or hira"
+        )
+    return None
 
 
 def block_count(model: Mapping[str, Any]) -> int | None:
     """Blocks of the variant that a model's node asks for; None where the node doesn't tell."""
     depth = (model.get("targets") or {}).get("depth")
     if isinstance(depth, str):
-        variants = model.get("variants") or {}
-        depth = (variants.get(_variant(model)) or {}).get(depth)
-    if isinstance(depth, Sequence):
-        depth = sum(depth)
-    return depth
+        depth = ((model.get("variants") or {}).get(_variant(model)) or {}).get(depth)
+    return sum(depth) if isinstance(depth, Sequence) else depth
 
 
 def _variant(model: Mapping[str, Any]) -> str:
-    return model.get("variant") or ("official" if model.get("weights") == "official" else "tiny")
+    return model.get("variant") or default_variant(str(model.get("weights")))
 
 
 def _against_weights(model: Mapping[str, Any]) -> str | None:
@@ -69,32 +87,20 @@ def _against_weights(model: Mapping[str, Any]) -> str | None:
 
 
 def _against_layers(model: Mapping[str, Any], options: Options) -> str | None:
-    if options.layers == "all":
-        return None
     there = block_count(model)
-    if there is None or int(options.layers.split("_")[1]) <= there:
+    if options.layers == "all" or there is None or int(options.layers.split("_")[1]) <= there:
         return None
     return f"peft.layers={options.layers}: model={model.get('name')} has {there} blocks"
 
 
-def _against_targets(model: Mapping[str, Any], places: Mapping[str, Any], options: Options) -> str | None:
-    if not places.get("groups"):
+def _against_targets(name: str, groups: Mapping[str, Any], options: Options) -> str | None:
+    known = known_groups(groups)
+    for entry in options.targets:
+        if entry not in known and entry not in WELL_KNOWN and (reason := _against_pattern(entry, known)):
+            return f"peft.targets has '{entry}', {reason}; groups of model={name}: {', '.join(known)}"
+    if not options.targets or any(entry in known or entry not in WELL_KNOWN for entry in options.targets):
         return None
-    known = list(dict.fromkeys([*places["groups"], "norm"]))
-    used = False
-    for entry in options.targets or places["groups"]:
-        if entry in known:
-            used = True
-        elif entry not in WELL_KNOWN:
-            used = True
-            if reason := _against_pattern(entry, known):
-                return f"peft.targets has '{entry}', {reason}; groups of model={model.get('name')}: {', '.join(known)}"
-    if used:
-        return None
-    return (
-        f"peft.targets={list(options.targets)}: model={model.get('name')} has no such module; "
-        f"its groups are {', '.join(known)}"
-    )
+    return f"peft.targets={list(options.targets)}: model={name} has no such module; its groups are {', '.join(known)}"
 
 
 def _against_pattern(entry: str, known: Sequence[str]) -> str | None:
@@ -107,9 +113,16 @@ def _against_pattern(entry: str, known: Sequence[str]) -> str | None:
     return f"which is no group; did you mean {near[0]}?" if near else None
 
 
+def known_groups(groups: Iterable[str]) -> list[str]:
+    """A model's own groups, and ``norm``, which every model has."""
+    return list(dict.fromkeys([*groups, "norm"]))
+
+
 @cache
 def declared_fields(target: str) -> frozenset[str] | None:
-    """Fields of a config class of PEFT or of ours, and of its bases, read from the source, which is not imported.
+    """Fields of a config class, with those of its bases.
+
+    PEFT's are read from its source: to import it takes seconds, and torch.
 
     Args:
         target: Dotted name, such as ``peft.LoraConfig``.
@@ -118,38 +131,31 @@ def declared_fields(target: str) -> frozenset[str] | None:
         Their names, or None for a class of another package, which is looked at when the run starts.
 
     Raises:
-        ConfigError: The package has no such class.
+        ConfigError: PEFT has no such class.
     """
-    package, name = target.partition(".")[0], target.rpartition(".")[2]
-    spec = find_spec(package) if package in ("peft", "sousa_bench") else None
-    if spec is None or not spec.submodule_search_locations:
+    if target == "sousa_bench.peft.LocalConfig":
+        return frozenset(field.name for field in fields(LocalConfig))
+    if target.partition(".")[0] != "peft":
         return None
-    root = Path(spec.submodule_search_locations[0])
-    if _class(root, name) is None:
-        raise ConfigError(f"peft._target_={target}: no such class")
-    names: set[str] = set()
-    wanted = [name]
-    while wanted:
-        found = _class(root, wanted.pop())
-        if found is None:  # A mixin of another package, without fields
-            continue
-        names |= {s.target.id for s in found.body if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)}
-        wanted += [base.id for base in found.bases if isinstance(base, ast.Name)]
-    return frozenset(names)
+    if (found := _class_fields(target.rpartition(".")[2])) is None:
+        every = (match for text in _sources() for match in re.findall(r"^class (\w+Config)\b", text, re.MULTILINE))
+        near = get_close_matches(target, sorted(f"peft.{match}" for match in every), 4, 0.5)
+        raise ConfigError(f"peft._target_={target}: no such class; near it: {', '.join(near) or 'none'}")
+    return frozenset(found)
 
 
-def _class(root: Path, name: str) -> ast.ClassDef | None:
-    header = re.compile(rf"^class {name}\b", re.MULTILINE)
-    for file in _sources(root):
-        text = file.read_text(encoding="utf-8")
-        statements = ast.parse(text).body if header.search(text) else []
-        for statement in statements:
-            if isinstance(statement, ast.ClassDef) and statement.name == name:
-                return statement
+def _class_fields(name: str) -> set[str] | None:
+    for text in _sources():
+        if re.search(rf"^class {re.escape(name)}\b", text, re.MULTILINE):
+            [found] = [node for node in ast.parse(text).body if isinstance(node, ast.ClassDef) and node.name == name]
+            own = {s.target.id for s in found.body if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)}
+            return own.union(*(_class_fields(base.id) or () for base in found.bases if isinstance(base, ast.Name)))
     return None
 
 
 @cache
-def _sources(root: Path) -> tuple[Path, ...]:
-    """Python files of a package, those named for configs first."""
-    return tuple(sorted(root.rglob("*.py"), key=lambda file: ("config" not in file.name, str(file))))
+def _sources() -> list[str]:
+    """The files of PEFT's config classes and of their bases."""
+    root = Path(str(getattr(find_spec("peft"), "origin", ""))).parent
+    files = [*sorted(root.rglob("config.py")), *sorted(root.rglob("*_utils.py"))]
+    return [file.read_text(encoding="utf-8") for file in files]

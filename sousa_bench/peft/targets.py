@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from sousa_bench.errors import ConfigError, PeftError
 from sousa_bench.models.base import AudioModel, inside
 from sousa_bench.peft.options import WELL_KNOWN, Options
+from sousa_bench.peft.precheck import known_groups
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, _BatchNorm)
 
@@ -33,11 +34,7 @@ def selected_blocks(model: AudioModel, layers: str) -> list[str] | None:
 
 def block_names(model: AudioModel) -> list[str]:
     """All blocks of the backbone from input to output."""
-    names = module_names(model.backbone)
-    blocks: list[str] = []
-    for pattern in model.targets.blocks:
-        blocks += [name for name in _matching(pattern, names, model) if name not in blocks]
-    return blocks
+    return list(dict.fromkeys(name for pattern in model.targets.blocks for name in _matching(pattern, model)))
 
 
 def target_modules(model: AudioModel, options: Options) -> list[str]:
@@ -46,12 +43,8 @@ def target_modules(model: AudioModel, options: Options) -> list[str]:
     Raises:
         PeftError: A group or pattern that matches nothing, or nothing is left in the chosen layers.
     """
-    names = module_names(model.backbone)
-    found: set[str] = set()
     asked = options.targets or tuple(model.targets.groups)
-    for entry in asked:
-        found.update(_entry(entry, model, names))
-    found = {name for name in found if not inside(name, [model.head_name])}
+    found = {name for entry in asked for name in _entry(entry, model) if not inside(name, [model.head_name])}
     blocks = selected_blocks(model, options.layers)
     if found and blocks is not None:
         found = {name for name in found if inside(name, blocks)}
@@ -59,28 +52,20 @@ def target_modules(model: AudioModel, options: Options) -> list[str]:
         where = "" if options.layers == "all" else f" within peft.layers={options.layers}"
         raise PeftError(
             f"peft.targets={list(asked)}: model={model.name} has no such module{where}; "
-            f"its groups are {', '.join(known_groups(model))}"
+            f"its groups are {', '.join(known_groups(model.targets.groups))}"
         )
-    return [name for name in names if name in found]
-
-
-def known_groups(model: AudioModel) -> list[str]:
-    """The model's own groups, and ``norm``, which every model has."""
-    return [*model.targets.groups, *(["norm"] if "norm" not in model.targets.groups else [])]
+    return [name for name in module_names(model.backbone) if name in found]
 
 
 def used_groups(model: AudioModel, options: Options) -> list[str]:
     """The entries of ``peft.targets`` that apply to this model."""
-    lacking = set(WELL_KNOWN) - set(known_groups(model))
+    lacking = set(WELL_KNOWN) - set(known_groups(model.targets.groups))
     return [entry for entry in options.targets or model.targets.groups if entry not in lacking]
 
 
 def feedforward_modules(model: AudioModel, targets: Sequence[str]) -> list[str]:
     """Those of ``targets`` that IA3 treats as feed-forward."""
-    names = module_names(model.backbone)
-    wanted: set[str] = set()
-    for pattern in model.targets.feedforward:
-        wanted.update(_matching(pattern, names, model))
+    wanted = {name for pattern in model.targets.feedforward for name in _matching(pattern, model)}
     return [name for name in targets if name in wanted]
 
 
@@ -94,17 +79,18 @@ def module_names(backbone: nn.Module) -> list[str]:
     return [name for name, _ in backbone.named_modules() if name]
 
 
-def _entry(entry: str, model: AudioModel, names: Sequence[str]) -> list[str]:
+def _entry(entry: str, model: AudioModel) -> list[str]:
     if entry in model.targets.groups:
-        return [name for pattern in model.targets.groups[entry] for name in _matching(pattern, names, model)]
+        return [name for pattern in model.targets.groups[entry] for name in _matching(pattern, model)]
     if entry == "norm":
         return [name for name, module in model.backbone.named_modules() if isinstance(module, NORMS)]
     if entry in WELL_KNOWN:
         return []
-    return _matching(entry, names, model, f"peft.targets has '{entry}', which is neither a group nor")
+    return _matching(entry, model, f"peft.targets has '{entry}', which is neither a group nor")
 
 
-def _matching(pattern: str, names: Sequence[str], model: AudioModel, what: str | None = None) -> list[str]:
+def _matching(pattern: str, model: AudioModel, what: str | None = None) -> list[str]:
+    names, groups = module_names(model.backbone), known_groups(model.targets.groups)
     what = what or f"model={model.name}: the target pattern '{pattern}' is not"
     try:
         found = [name for name in names if re.fullmatch(pattern, name)]
@@ -112,9 +98,9 @@ def _matching(pattern: str, names: Sequence[str], model: AudioModel, what: str |
         raise ConfigError(f"{what} a regular expression ({error})") from error
     if not found:
         plain = pattern.replace("\\", "")
-        near = get_close_matches(plain, known_groups(model), 3, 0.5) + get_close_matches(plain, names, 3, 0.4)
+        near = get_close_matches(plain, groups, 3, 0.5) + get_close_matches(plain, names, 3, 0.4)
         raise PeftError(
-            f"{what} the name of a module in model={model.name}; "
-            f"groups: {', '.join(known_groups(model))}; near it: {', '.join(near) or 'none'}"
+            f"{what} the name of a module in model={model.name}; groups: {', '.join(groups)}; "
+            f"near it: {', '.join(near) or 'none'}"
         )
     return found

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sousa_bench.models.base import Divisible, State
-from sousa_bench.peft.local import is_linear_probe
+from sousa_bench.peft.options import is_linear_probe
 
 if TYPE_CHECKING:
     from sousa_bench.data.datamodule import Clips
@@ -49,10 +49,7 @@ class FrozenPrefix:
     @property
     def backbone(self) -> Divisible:
         """The backbone without its wrapper; its modules hold the adapters."""
-        backbone = self._injection.model.backbone
-        inner = backbone.base_model.model if self._injection.is_peft else backbone  # type: ignore[union-attr]
-        assert isinstance(inner, Divisible)
-        return inner
+        return _unwrapped(self._injection)  # type: ignore[return-value]
 
     def states(self, clips: Clips, index: np.ndarray, frames: int) -> State:
         """The states of clips, each padded to so many frames: tensors with ``len(index)`` rows."""
@@ -95,6 +92,11 @@ def groups(padded: np.ndarray) -> np.ndarray:
     return numbers
 
 
+def _unwrapped(injection: Injection) -> nn.Module:
+    backbone = injection.model.backbone
+    return backbone.base_model.model if injection.is_peft else backbone  # type: ignore[union-attr, return-value]
+
+
 def frozen_place(injection: Injection) -> tuple[bool, str | None]:
     """Whether a method leaves a lower part of the network as it is, and where that ends."""
     if is_linear_probe(injection.config):
@@ -125,7 +127,7 @@ def frozen_prefix(
         limit_bytes: Most that the states of all clips may take.
     """
     frozen, place = frozen_place(injection)
-    if not frozen:
+    if not frozen or not isinstance(_unwrapped(injection), Divisible):
         return None
     prefix = FrozenPrefix(injection, place, features)
     split, longest = max(

@@ -11,7 +11,7 @@ from sousa_bench.config.instantiate import build
 from sousa_bench.config.settings import TrainerSettings
 from sousa_bench.data.datamodule import FeatureMemory, SousaDataModule
 from sousa_bench.errors import ConfigError
-from sousa_bench.peft.local import is_linear_probe
+from sousa_bench.peft.options import is_linear_probe
 from sousa_bench.results.metrics import own_metrics
 from sousa_bench.rudiments import RUDIMENTS
 from sousa_bench.training.classifier import Classifier, Optimization

@@ -15,7 +15,7 @@ from sousa_bench.config.instantiate import build
 from sousa_bench.config.settings import TrainerSettings
 from sousa_bench.data.datamodule import SousaDataModule
 from sousa_bench.peft import inject
-from sousa_bench.peft.warm import warm_start
+from sousa_bench.peft.adapter import warm_start
 from sousa_bench.results.predictions import outcome_warnings, write_predictions
 from sousa_bench.results.result import ADAPTER_FOLDER, PREDICTIONS_FILE, Recorder
 from sousa_bench.rudiments import RUDIMENTS

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from sousa_bench.models.base import AudioModel
-from sousa_bench.peft import Injection, inject, refusal
+from sousa_bench.peft import Injection, inject, precheck
 from tests.cases import check_each
 
 MODELS = ("ast", "htsat", "beats", "efficientat")
@@ -100,7 +100,7 @@ def trained(tmp_path_factory) -> dict[str, dict[str, Any]]:
         features, mask = build(node).features(waveform, torch.full((len(waveform),), waveform.shape[1]))
         torch.save([features, mask], root / f"{name}.pt")
         for method in METHODS:
-            if refusal(name, choice(method)):
+            if precheck(model_node(name), choice(method)):
                 continue
             model = build(node)
             sizes = layer_sizes(model.backbone)
@@ -130,7 +130,7 @@ def test_each_pair_trains_or_is_refused(trained):
     def check(name, method):
         outcome = trained.get(f"{name}-{method}")
         if outcome is None:
-            assert refusal(name, choice(method)).endswith("use lora, dora, loha, lokr, oft, hra or hira")
+            assert precheck(model_node(name), choice(method)).endswith("use lora, dora, loha, lokr, oft, hra or hira")
             return
         assert outcome["after"] < FALLS_TO * outcome["before"]
         reloaded = torch.load(outcome["folder"] / "reloaded.pt", weights_only=True)
@@ -203,7 +203,7 @@ def test_every_method_has_its_formula_in_the_docs():
 def test_official_variants_take_a_step_with_the_documented_count(name):
     node = model_node(name, "official")
     for method in METHODS:
-        if refusal(name, choice(method)):
+        if precheck(model_node(name), choice(method)):
             continue
         model = build(node)
         sizes = layer_sizes(model.backbone)

@@ -17,7 +17,7 @@ from sousa_bench.config.fingerprint import fingerprint
 from sousa_bench.config.instantiate import build
 from sousa_bench.errors import ConfigError, PeftError
 from sousa_bench.peft import inject
-from sousa_bench.peft.warm import warm_start
+from sousa_bench.peft.adapter import warm_start
 from sousa_bench.rudiments import RUDIMENTS
 from sousa_bench.training.run import run
 
