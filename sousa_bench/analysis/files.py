@@ -38,7 +38,7 @@ def write_tables(study: Study, folder: Path) -> None:
 
 def _combinations(study: Study) -> pd.DataFrame:
     """A row a combination: plain values, with the ids of its runs."""
-    frame = study.combinations.drop(columns=["rows", "ground"])
+    frame = study.combinations.drop(columns=["rows", "shared_clips"])
     names = study.table["experiment_id"]
     frame["experiment_ids"] = [" ".join(str(names[row]) for row in rows) for rows in study.combinations["rows"]]
     frame["augmentation"] = frame["augmentation"].astype("boolean")

@@ -50,8 +50,8 @@ def _few_players(pairs: pd.DataFrame) -> Iterator[str]:
 
 def _clips(frame: pd.DataFrame) -> Iterator[str]:
     """Where combinations of a cohort were not all tested on the same clips."""
-    for cohort, rows in frame[frame["ground"] >= 0].groupby("cohort"):
-        if rows["ground"].nunique() > 1:
+    for cohort, rows in frame[frame["shared_clips"] >= 0].groupby("cohort"):
+        if rows["shared_clips"].nunique() > 1:
             yield f"Cohort {cohort}: " + (
                 "not all combinations have the same folds; each comparison is on the folds that both have."
                 if (rows["folds"] > 0).all()
@@ -81,12 +81,16 @@ def _folds(study: Study, frame: pd.DataFrame) -> Iterator[str]:
         )
     if len(lacking) > MAX_NAMED:
         yield f"{len(lacking) - MAX_NAMED} more combinations lack folds: see missing in combinations.csv."
-    for ground in study.grounds:
-        sets = [study.clip_sets[number] for number in ground.sets]
-        if sum(len(clips.players) for clips in sets) > len(ground.clips.players) > 0:
+    for shared in study.shared_clips:
+        sets = [study.clip_sets[number] for number in shared.sets]
+        if sum(len(clips.players) for clips in sets) > len(shared.clips.players) > 0:
             yield "Some players were tested in more than one fold; each of them counts as one cluster."
             break
-    pooled = [(row, len(study.grounds[row["ground"]].sets)) for row in frame.to_dict("records") if row["ground"] >= 0]
+    pooled = [
+        (row, len(study.shared_clips[row["shared_clips"]].sets))
+        for row in frame.to_dict("records")
+        if row["shared_clips"] >= 0
+    ]
     for row, size in [(row, size) for row, size in pooled if size < row["folds"]][:MAX_NAMED]:
         yield (
             f"{row['combination']}: only {size} of its {row['folds']} folds have predictions on the clips of the "

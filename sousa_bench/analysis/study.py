@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -17,8 +17,8 @@ from sousa_bench.analysis.clip_sets import ClipSet, read_predictions
 from sousa_bench.analysis.columns import lower_is_better
 from sousa_bench.analysis.combinations import combinations
 from sousa_bench.analysis.factors import BASE_FACTORS, augmentation_words, cohort_words, combination_columns, shown
-from sousa_bench.analysis.grounds import Ground, Measurer, Own, grounds, own_rows, shared_grounds
 from sousa_bench.analysis.limitations import limitations
+from sousa_bench.analysis.shared_clips import Measurer, RunsBySet, SharedClips, meeting_places, runs_by_set
 from sousa_bench.analysis.stats.comparisons import Measured, against_best, correct, mean_totals, pair_table
 from sousa_bench.analysis.stats.effects import Effects, effects
 from sousa_bench.analysis.stats.folds import FOLD
@@ -29,6 +29,9 @@ from sousa_bench.errors import UserError
 
 FAMILY_LIMIT = 40
 PREDICTIONS_LIMIT = 1000
+NO_INTERVAL = "no interval: no predictions"
+RUN_INTERVAL = ("test_acc_low", "test_acc_high", "test_acc_error", "test_clips", "test_players", "interval_note")
+INTERVAL = ("acc_low", "acc_high", "acc_error", "clips", "players", "note")
 AT_CHANCE = "is not above chance"  # in a run's warnings, see ``sousa_bench.results.predictions.outcome_warnings``
 
 
@@ -47,8 +50,8 @@ class Study:
             ``players``, ``cohort``.
         effects: Main effects and interactions of each cohort.
         clip_sets: The aligned predictions.
-        grounds: The clips on which combinations meet, with the combinations.
-        measurer: Counts who was right on them.
+        shared_clips: The clips on which combinations meet, with the combinations.
+        measurer: Counts how often combinations were right on them.
         cohorts: What sets each cohort apart; empty where all runs are comparable.
         notes: Plain sentences about what was not compared, and why.
     """
@@ -59,7 +62,7 @@ class Study:
     pairs: pd.DataFrame = field(default_factory=pd.DataFrame)
     effects: dict[str, Effects] = field(default_factory=dict)
     clip_sets: list[ClipSet] = field(default_factory=list)
-    grounds: list[Ground] = field(default_factory=list)
+    shared_clips: list[SharedClips] = field(default_factory=list)
     measurer: Measurer = field(default_factory=lambda: Measurer([]))
     cohorts: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -84,10 +87,8 @@ class Study:
     @cached_property
     def at_chance(self) -> bool:
         """Whether every completed run says of itself that its accuracy is not above chance."""
-        rows = self.done
-        if not len(rows) or "warnings" not in rows:
-            return False
-        return bool(rows["warnings"].astype(str).str.contains(AT_CHANCE, regex=False).all())
+        warnings = self.done.get("warnings", pd.Series(dtype=object)).astype(str)
+        return len(warnings) > 0 and bool(warnings.str.contains(AT_CHANCE, regex=False).all())
 
     @cached_property
     def run_labels(self) -> dict[int, str]:
@@ -155,26 +156,36 @@ def _with_predictions(made: Study) -> list[int]:
 def _add_run_intervals(made: Study) -> None:
     """Interval, clips and players of each run, as columns of the table."""
     table = made.table
-    size = len(table)
-    columns = {key: np.full(size, np.nan) for key in ("test_acc_low", "test_acc_high", "test_acc_error")}
-    counts = {key: np.zeros(size, dtype=np.int64) for key in ("test_clips", "test_players")}
-    notes = np.full(size, "", dtype=object)
-    notes[(table["status"] == "completed").to_numpy()] = "no interval: no predictions"
+    added = pd.DataFrame(index=table.index, columns=list(RUN_INTERVAL), dtype=object)
+    added = added.astype(dict.fromkeys(RUN_INTERVAL[:3], float))
+    added[["test_clips", "test_players"]] = 0
+    added["interval_note"] = np.where(table["status"] == "completed", NO_INTERVAL, "").astype(object)
     for clips in made.clip_sets:
         correct = clips.correct
-        counts["test_clips"][clips.rows] = correct.shape[1]
-        counts["test_players"][clips.rows] = len(clips.players)
-        notes[clips.rows] = why_no_interval(len(clips.players), clips.player is not None)
+        _fill_intervals(added, clips.rows, RUN_INTERVAL, clips, clips.totals(correct))
         _check_accuracy(made, clips, correct.mean(axis=1))
-        if clips.player is None:
-            continue
-        interval = accuracy_interval(clips.totals(correct), clips.sizes)
-        columns["test_acc_low"][clips.rows] = interval.low
-        columns["test_acc_high"][clips.rows] = interval.high
-        columns["test_acc_error"][clips.rows] = interval.error
     place = list(table.columns).index("combination")
-    added = pd.DataFrame({**columns, **counts, "interval_note": notes}, index=table.index)
     made.results.table = pd.concat([table.iloc[:, :place], added, table.iloc[:, place:]], axis=1)
+
+
+def _fill_intervals(
+    frame: pd.DataFrame, rows: Sequence[int], columns: Sequence[str], clips: ClipSet, totals: NDArray[np.float64]
+) -> None:
+    """Fill in interval, clips and players of some rows of the runs or the combinations.
+
+    Args:
+        frame: The runs or the combinations.
+        rows: Which of them.
+        columns: ``RUN_INTERVAL`` or ``INTERVAL``.
+        clips: What these were tested on.
+        totals: Right clips of each row by player, shape (rows, players).
+    """
+    *ends, count, players, note = columns
+    frame.loc[rows, [count, players]] = [len(clips.label), len(clips.players)]
+    frame.loc[rows, note] = why_no_interval(len(clips.players), clips.player is not None)
+    if clips.player is not None:
+        interval = accuracy_interval(totals, clips.sizes)
+        frame.loc[rows, ends] = np.stack([interval.low, interval.high, interval.error], axis=1)
 
 
 def _check_accuracy(made: Study, clips: ClipSet, accuracy: NDArray[np.float64]) -> None:
@@ -192,45 +203,41 @@ def _compare(made: Study) -> None:
     frame = made.combinations
     for key in ("pooled_acc", "acc_low", "acc_high", "acc_error"):
         frame[key] = np.nan
-    frame["clips"], frame["players"], frame["ground"] = 0, 0, -1
-    frame["note"] = "no interval: no predictions"
+    frame["clips"], frame["players"], frame["shared_clips"] = 0, 0, -1
+    frame["note"] = NO_INTERVAL
     made.measurer = Measurer(made.clip_sets)
-    own = own_rows(frame, made.table, made.measurer)
-    made.grounds = grounds(frame, own, made.measurer)
+    runs = runs_by_set(frame, made.table, made.measurer)
+    made.shared_clips = meeting_places(frame, runs, made.measurer)
     pairs = []
-    for number, ground in enumerate(made.grounds):
-        _combination_intervals(frame, number, ground)
-        for cohort in sorted({str(frame["cohort"].iloc[item.index]) for item in ground.measured}):
-            group = [item for item in ground.measured if frame["cohort"].iloc[item.index] == cohort]
-            pairs.append(_cohort_pairs(made, cohort, ground, group))
-            if not _folds(made, ground, group):
+    for number, shared in enumerate(made.shared_clips):
+        _combination_intervals(frame, number, shared)
+        cohorts = frame["cohort"].iloc[[item.index for item in shared.measured]]
+        for cohort in sorted(cohorts.unique()):
+            group = [item for item, own in zip(shared.measured, cohorts, strict=True) if own == cohort]
+            folds = len(shared.sets) if frame["folds"].iloc[group[0].index] else 0
+            pairs.append(_cohort_pairs(made, cohort, shared, group, folds))
+            if not folds:
                 name = cohort if cohort not in made.effects else f"{cohort}, clip set {number + 1}"
-                made.effects[name] = _cohort_effects(made, ground, group)
-    _fold_effects(made, own)
-    made.pairs = correct([*pairs, *_pairs_across(made, own)])
+                made.effects[name] = _cohort_effects(made, shared.clips, group)
+    for cohort, rows in frame[(frame["folds"] > 0) & (frame["shared_clips"] >= 0)].groupby("cohort"):
+        made.effects[str(cohort)] = _fold_effects(made, list(rows.index), runs)
+        pairs += _pairs_across(made, list(rows.index), runs)
+    made.pairs = correct(pairs)
     _mark_best(made)
 
 
-def _combination_intervals(frame: pd.DataFrame, number: int, ground: Ground) -> None:
-    """Intervals of the combinations that no larger ground has given one."""
-    items = [item for item in ground.measured if frame["ground"].iloc[item.index] < 0]
-    indices = [item.index for item in items]
-    if not items:
-        return
-    clips = ground.clips
-    frame.loc[indices, ["clips", "players", "ground"]] = [len(clips.label), len(clips.players), number]
-    frame.loc[indices, "note"] = why_no_interval(len(clips.players), clips.player is not None)
-    frame.loc[indices, "pooled_acc"] = [float(item.hits.mean()) / item.scale for item in items]
-    if clips.player is None:
-        return
-    interval = accuracy_interval(mean_totals(clips, items), clips.sizes)
-    frame.loc[indices, "acc_low"] = interval.low
-    frame.loc[indices, "acc_high"] = interval.high
-    frame.loc[indices, "acc_error"] = interval.error
+def _combination_intervals(frame: pd.DataFrame, number: int, shared: SharedClips) -> None:
+    """Intervals of the combinations that have none yet: of several clip sets the one of most runs comes first."""
+    items = [item for item in shared.measured if frame["shared_clips"].iloc[item.index] < 0]
+    if items:
+        indices = [item.index for item in items]
+        frame.loc[indices, "shared_clips"] = number
+        frame.loc[indices, "pooled_acc"] = [float(item.hits.mean()) / item.scale for item in items]
+        _fill_intervals(frame, indices, INTERVAL, shared.clips, mean_totals(shared.clips, items))
 
 
-def _cohort_pairs(made: Study, cohort: str, ground: Ground, group: Sequence[Measured]) -> pd.DataFrame:
-    """All paired comparisons between combinations of one cohort on one ground, at most ``FAMILY_LIMIT`` of them."""
+def _cohort_pairs(made: Study, cohort: str, shared: SharedClips, group: Sequence[Measured], folds: int) -> pd.DataFrame:
+    """All paired comparisons between combinations of one cohort on the same clips, at most ``FAMILY_LIMIT`` of them."""
     chosen = set(_family(made, [item.index for item in group]))
     if len(group) > len(chosen):
         made.notes.append(
@@ -238,8 +245,8 @@ def _cohort_pairs(made: Study, cohort: str, ground: Ground, group: Sequence[Meas
             "accuracy, which the test clips had no part in. Filter to compare others."
         )
         group = [item for item in group if item.index in chosen]
-    couples = np.array([(i, j) for i in range(len(group)) for j in range(i + 1, len(group))], dtype=np.int64)
-    return pair_table(made.combinations, ground.clips, group, couples, _folds(made, ground, group))
+    couples = itertools.combinations(range(len(group)), 2)
+    return pair_table(made.combinations, shared.clips, group, couples, folds)
 
 
 def _family(made: Study, indices: Sequence[int]) -> list[int]:
@@ -249,43 +256,34 @@ def _family(made: Study, indices: Sequence[int]) -> list[int]:
     return [indices[number] for number in sorted(best)]
 
 
-def _folds(made: Study, ground: Ground, group: Sequence[Measured]) -> int:
-    return len(ground.sets) if group and made.combinations["folds"].iloc[group[0].index] else 0
-
-
-def _pairs_across(made: Study, own: Sequence[Own]) -> list[pd.DataFrame]:
-    """Comparisons between combinations that have other folds, on the folds that both have."""
-    frame = made.combinations
-    found = []
-    for _, rows in frame[(frame["folds"] > 0) & (frame["ground"] >= 0)].groupby("cohort"):
-        chosen = _family(made, list(rows.index))
-        numbers = sorted(set(rows["ground"]))
-        for one, two in itertools.combinations(numbers, 2):
-            mine = [index for index in chosen if frame["ground"].iloc[index] in (one, two)]
-            shared, first = shared_grounds(made.grounds[one], made.grounds[two], own, made.measurer, mine)
+def _pairs_across(made: Study, indices: Sequence[int], runs: Sequence[RunsBySet]) -> Iterator[pd.DataFrame]:
+    """Comparisons between combinations of a cohort that have other folds, on the folds that both have."""
+    chosen = set(_family(made, indices))
+    numbers = sorted(set(made.combinations["shared_clips"].iloc[list(indices)]))
+    for places in itertools.combinations([made.shared_clips[number] for number in numbers], 2):
+        sets = tuple(sorted(set.intersection(*(set(place.sets) for place in places))))
+        first, second = ([item.index for item in place.measured if item.index in chosen] for place in places)
+        if sets and first and second:
+            shared = made.measurer.share(sets, [*first, *second], runs)
             size = len(shared.measured)
-            couples = np.array([(i, j) for i in range(first) for j in range(first, size)], dtype=np.int64)
-            found.append(pair_table(frame, shared.clips, shared.measured, couples, len(shared.sets)))
-    return found
+            couples = itertools.product(range(len(first)), range(len(first), size))
+            yield pair_table(made.combinations, shared.clips, shared.measured, couples, len(sets))
 
 
-def _fold_effects(made: Study, own: Sequence[Own]) -> None:
-    """Effects of each cross-validation, on the folds that all its combinations have."""
-    frame = made.combinations
-    for cohort, rows in frame[(frame["folds"] > 0) & (frame["ground"] >= 0)].groupby("cohort"):
-        sets = tuple(sorted(set.intersection(*(set(own[index]) for index in rows.index))))
-        if sets:
-            group = [made.measurer.measure(int(index), own[index], sets) for index in rows.index]
-            made.effects[str(cohort)] = _cohort_effects(made, Ground(sets, made.measurer.pool(sets), group), group)
-        else:
-            made.effects[str(cohort)] = Effects(word="Effects can't be tested: no fold is common to all combinations.")
+def _fold_effects(made: Study, indices: Sequence[int], runs: Sequence[RunsBySet]) -> Effects:
+    """Effects of a cross-validation, on the folds that all its combinations have."""
+    sets = tuple(sorted(set.intersection(*(set(runs[index]) for index in indices))))
+    if not sets:
+        return Effects(word="Effects can't be tested: no fold is common to all combinations.")
+    shared = made.measurer.share(sets, indices, runs)
+    return _cohort_effects(made, shared.clips, shared.measured)
 
 
-def _cohort_effects(made: Study, ground: Ground, group: Sequence[Measured]) -> Effects:
-    if ground.clips.player is None or not group:
+def _cohort_effects(made: Study, clips: ClipSet, group: Sequence[Measured]) -> Effects:
+    if clips.player is None:
         return Effects(word="Effects can't be tested: the predictions name no player.")
     cells = made.combinations.iloc[[item.index for item in group]]
-    return effects(cells, made.factors, mean_totals(ground.clips, group), ground.clips.sizes)
+    return effects(cells, made.factors, mean_totals(clips, group), clips.sizes)
 
 
 def _mark_best(made: Study) -> None:

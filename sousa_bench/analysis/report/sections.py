@@ -283,7 +283,7 @@ def seeds(study: Study, options: Options) -> list[Block]:
 
 def methods(study: Study, options: Options) -> list[Block]:
     """How every number came about."""
-    sizes = {(len(ground.clips.label), len(ground.clips.players), len(ground.sets)) for ground in study.grounds[:5]}
+    sizes = {(len(each.clips.label), len(each.clips.players), len(each.sets)) for each in study.shared_clips[:5]}
     clips = ", ".join(
         f"{count:,} clips of {players} players" + (f" in {folds} folds" if folds > 1 else "")
         for count, players, folds in sorted(sizes, reverse=True)

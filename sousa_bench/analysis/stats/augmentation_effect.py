@@ -168,8 +168,8 @@ def _measure(study: Study, couples: Sequence[Couple], table: pd.DataFrame) -> No
             there, back = own[number]
             couple = couples[number]
             group += [study.measurer.measure(couple.on, there, sets), study.measurer.measure(couple.off, back, sets)]
-        places = np.arange(len(group), dtype=np.int64).reshape(-1, 2)
-        pairs = pair_table(study.combinations, clips, group, places)
+        couples_of_group = zip(range(0, len(group), 2), range(1, len(group), 2), strict=True)
+        pairs = pair_table(study.combinations, clips, group, couples_of_group)
         if len(pairs):
             for key in ("difference", "low", "high", "p", "clips", "players"):
                 table.loc[numbers, key] = pairs[key].to_numpy()

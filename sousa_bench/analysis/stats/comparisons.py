@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +67,7 @@ def pair_table(
     combinations: pd.DataFrame,
     clips: ClipSet,
     group: Sequence[Measured],
-    couples: NDArray[np.int64],
+    couples: Iterable[tuple[int, int]],
     folds: int = 0,
 ) -> pd.DataFrame:
     """Compare couples of ``group`` on the same clips.
@@ -76,18 +76,19 @@ def pair_table(
         combinations: The combinations that ``group`` indexes.
         clips: The clips.
         group: Combinations measured on them.
-        couples: Numbers within ``group``, shape (comparisons, 2).
+        couples: Numbers of the two within ``group``, for each comparison.
         folds: Number of folds whose clips these are; 0 where they are no folds'.
 
     Returns:
         A row a comparison with ``COLUMNS`` but those of ``correct``; empty where players are unknown or fewer than two.
     """
-    if not len(couples) or clips.player is None or len(clips.players) < 2:
+    places = np.array(list(couples), dtype=np.int64).reshape(-1, 2)
+    if not len(places) or clips.player is None or len(clips.players) < 2:
         return pd.DataFrame(columns=list(COLUMNS))
     totals = mean_totals(clips, group)
-    first, second = couples.T
+    first, second = places.T
     interval = difference_interval(totals[first] - totals[second], clips.sizes)
-    alone = _alone(np.stack([item.first for item in group]), couples)
+    alone = _alone(np.stack([item.first for item in group]), places)
     rows = combinations.iloc[[item.index for item in group]]
     labels, cohorts = rows["combination"].to_numpy(), rows["cohort"].to_numpy()
     seeds = np.array([item.seeds for item in group])
@@ -98,7 +99,7 @@ def pair_table(
         "difference": interval.estimate,
         "low": interval.low,
         "high": interval.high,
-        "p": sign_flip(totals, couples),
+        "p": sign_flip(totals, places),
         "mcnemar_p": mcnemar(alone[:, 0], alone[:, 1]),
         "only_first": alone[:, 0],
         "only_second": alone[:, 1],
