@@ -20,7 +20,8 @@ from scipy.stats import binomtest
 
 from sousa_bench.config import conf_folder
 from sousa_bench.config.instantiate import build
-from sousa_bench.data.datamodule import SPLITS, Clips, EvalBatches
+from sousa_bench.data import SPLITS
+from sousa_bench.data.datamodule import Clips, EvalBatches
 from sousa_bench.peft import load_run_model
 from sousa_bench.training.run import run
 

@@ -42,10 +42,12 @@ def outcome_config(config: DictConfig) -> dict[str, Any]:
         group, _, key = dotted.partition(".")
         if key and isinstance(plain.get(group), dict):
             plain[group].pop(key, None)
-    if isinstance(trainer := plain.get("trainer"), dict) and trainer.get("compile") is False:
-        trainer.pop("compile")  # the runs of before there was such a key
+    # Keys that came later and change nothing where they are unset: the runs of before keep their identity.
     if not plain.get("metrics"):
         plain.pop("metrics", None)
+    for group, key, unset in (("trainer", "compile", False), ("data", "layout", None)):
+        if isinstance(node := plain.get(group), dict) and node.get(key) is unset:
+            node.pop(key, None)
     if isinstance(config.get("data"), DictConfig) and "_target_" in config.data:
         plain["data_content"] = _data_content(config.data)
     model = plain.get("model")

@@ -2,13 +2,14 @@
 
 Every random number comes from (seed, epoch, clip): the same clip in the same epoch is augmented alike whatever the
 batch, the micro-batch, the number of processes, and however often the run was interrupted (mixup's partner alone comes
-from the batch). Mixup, gain and noise act
-on the waveform; time stretch and SpecAugment on the features, so that one code serves all models.
+from the batch). Mixup, gain and noise act on the waveform; time stretch and SpecAugment on the features, so that one
+code serves all models.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 import numpy as np
 import torch
@@ -21,71 +22,79 @@ _NOISE_SAMPLES = 2**21
 
 
 @dataclass(frozen=True)
-class Gain:
-    """Scale the waveform by a level drawn evenly in dB.
+class Part:
+    """One augmentation.
 
     Attributes:
         enabled: The switch.
+    """
+
+    enabled: bool = True
+
+
+@dataclass(frozen=True)
+class ChancePart(Part):
+    """One that acts on some clips only.
+
+    Attributes:
         probability: Share of the clips it acts on.
+    """
+
+    probability: float = 0.5
+
+
+@dataclass(frozen=True)
+class Gain(ChancePart):
+    """Scale the waveform by a level drawn evenly in dB.
+
+    Attributes:
         min_db: Lowest level, dB.
         max_db: Highest level, dB.
     """
 
-    enabled: bool = True
-    probability: float = 0.5
     min_db: float = -9.0
     max_db: float = 6.0
 
 
 @dataclass(frozen=True)
-class Noise:
+class Noise(ChancePart):
     """Add white noise at a signal-to-noise ratio drawn evenly in dB.
 
     Attributes:
-        enabled: The switch.
-        probability: Share of the clips it acts on.
         min_snr_db: Loudest noise, dB below the clip's mean power.
         max_snr_db: Softest noise.
     """
 
-    enabled: bool = True
-    probability: float = 0.5
     min_snr_db: float = 10.0
     max_snr_db: float = 40.0
 
 
 @dataclass(frozen=True)
-class TimeStretch:
+class TimeStretch(ChancePart):
     """Play the clip faster or slower at the same pitch, by resampling its feature frames linearly.
 
     The number of frames stays: what a slower clip pushes past the end is cut, what a faster one leaves is padding.
 
     Attributes:
-        enabled: The switch.
-        probability: Share of the clips it acts on.
         min_rate: Slowest rate (0.9: a tenth slower).
         max_rate: Fastest rate.
     """
 
-    enabled: bool = True
-    probability: float = 0.5
     min_rate: float = 0.9
     max_rate: float = 1.1
 
 
 @dataclass(frozen=True)
-class SpecAugment:
+class SpecAugment(Part):
     """Mask bands of time and frequency with the clip's mean (Park et al. 2019, arXiv:1904.08779, without warping).
 
     Attributes:
-        enabled: The switch.
         time_masks: Bands along time in each clip.
         max_time_fraction: Widest band, as a share of the frames.
         frequency_masks: Bands along frequency in each clip.
         max_frequency_fraction: Widest band, as a share of the bins.
     """
 
-    enabled: bool = True
     time_masks: int = 2
     max_time_fraction: float = 0.08
     frequency_masks: int = 2
@@ -93,18 +102,20 @@ class SpecAugment:
 
 
 @dataclass(frozen=True)
-class Mixup:
+class Mixup(ChancePart):
     """Blend the waveforms and labels of two clips of a batch (Zhang et al. 2018, arXiv:1710.09412).
 
     Attributes:
-        enabled: The switch.
         probability: Share of the clips that get a partner.
         alpha: Both parameters of the Beta distribution that the weight is drawn from.
     """
 
-    enabled: bool = True
     probability: float = 0.3
     alpha: float = 0.3
+
+
+CHANCES = ("mixup", "gain", "noise", "time_stretch")
+"""The parts that act on some clips only, in the order in which it is drawn whether they do."""
 
 
 @dataclass(frozen=True)
@@ -142,25 +153,26 @@ class Augmentation:
     mixup: Mixup = field(default_factory=Mixup)
 
     def __post_init__(self) -> None:
-        for part in ("gain", "noise", "time_stretch", "mixup"):
-            probability = getattr(self, part).probability
-            if not 0 <= probability <= 1:
-                raise ConfigError(f"augmentation.{part}.probability={probability} is no probability; give 0 to 1")
-        for part, low, high in (("gain", "min_db", "max_db"), ("noise", "min_snr_db", "max_snr_db")):
-            chosen = getattr(self, part)
-            if getattr(chosen, low) > getattr(chosen, high):
-                raise ConfigError(f"augmentation.{part} needs {low} <= {high}")
-        spec = self.spec_augment
-        for key in ("time_masks", "frequency_masks"):
-            if getattr(spec, key) < 0:
-                raise ConfigError(f"augmentation.spec_augment.{key}={getattr(spec, key)} must be 0 or more")
-        for key in ("max_time_fraction", "max_frequency_fraction"):
-            if not 0 <= getattr(spec, key) <= 1:
-                raise ConfigError(f"augmentation.spec_augment.{key}={getattr(spec, key)} must lie between 0 and 1")
-        if self.time_stretch.min_rate <= 0 or self.time_stretch.max_rate < self.time_stretch.min_rate:
-            raise ConfigError("augmentation.time_stretch needs 0 < min_rate <= max_rate")
-        if self.mixup.alpha <= 0:
-            raise ConfigError(f"augmentation.mixup.alpha={self.mixup.alpha} must be above 0")
+        self._noise = torch.empty(0)
+        stretch, spec = self.time_stretch, self.spec_augment
+        rules = [
+            *((f"{part}.probability", 0 <= getattr(self, part).probability <= 1, "from 0 to 1") for part in CHANCES),
+            ("gain.min_db", self.gain.min_db <= self.gain.max_db, "at most gain.max_db"),
+            ("noise.min_snr_db", self.noise.min_snr_db <= self.noise.max_snr_db, "at most noise.max_snr_db"),
+            (
+                "time_stretch.min_rate",
+                0 < stretch.min_rate <= stretch.max_rate,
+                "above 0, at most time_stretch.max_rate",
+            ),
+            ("spec_augment.time_masks", spec.time_masks >= 0, "0 or more"),
+            ("spec_augment.frequency_masks", spec.frequency_masks >= 0, "0 or more"),
+            ("spec_augment.max_time_fraction", 0 <= spec.max_time_fraction <= 1, "from 0 to 1"),
+            ("spec_augment.max_frequency_fraction", 0 <= spec.max_frequency_fraction <= 1, "from 0 to 1"),
+            ("mixup.alpha", self.mixup.alpha > 0, "above 0"),
+        ]
+        for key, good, what in rules:
+            if not good:
+                raise ConfigError(f"augmentation.{key}={attrgetter(key)(self)} can't be: it must be {what}.")
 
     @property
     def changes_waveform(self) -> bool:
@@ -185,7 +197,7 @@ class Augmentation:
         bands_t, bands_f = rng.random((spec.time_masks, 2)), rng.random((spec.frequency_masks, 2))
         hit = {
             name: getattr(self, name).enabled and chance[i] < getattr(self, name).probability
-            for i, name in enumerate(("mixup", "gain", "noise", "time_stretch"))
+            for i, name in enumerate(CHANCES)
         }
         values = (
             min(weight, 1 - weight) if hit["mixup"] else 0.0,
@@ -223,9 +235,17 @@ class Augmentation:
         inside = torch.arange(samples, device=waveform.device) < lengths[:, None]
         power = waveform.square().sum(dim=1) / lengths.clamp(min=1)
         scale = (power.sqrt() * torch.as_tensor(10.0 ** (-draws.snr_db / 20), device=waveform.device)).to(waveform)
-        bank = _noise_bank(waveform.device, _NOISE_SAMPLES + samples)
+        bank = self._white_noise(waveform.device, _NOISE_SAMPLES + samples)
         noise = torch.stack([bank[int(offset) : int(offset) + samples] for offset in draws.noise_offset])
         return waveform + scale[:, None] * noise * inside
+
+    def _white_noise(self, device: torch.device, samples: int) -> Tensor:
+        """(samples or more,) of unit variance, the same on every machine; each clip reads it from its own offset."""
+        if self._noise.device != device or len(self._noise) < samples:
+            self._noise = torch.from_numpy(np.random.default_rng(0).standard_normal(samples, dtype=np.float32)).to(
+                device
+            )
+        return self._noise
 
     def on_features(
         self, features: Tensor, mask: Tensor | None, draws: Draws, pad_value: float
@@ -253,26 +273,8 @@ class NoAugmentation(Augmentation):
     """Every switch off; ``conf/augmentation/off.yaml`` builds it."""
 
     def __init__(self, name: str = "off") -> None:
-        super().__init__(
-            name,
-            Gain(enabled=False),
-            Noise(enabled=False),
-            TimeStretch(enabled=False),
-            SpecAugment(enabled=False),
-            Mixup(enabled=False),
-        )
-
-
-_banks: dict[str, Tensor] = {}
-
-
-def _noise_bank(device: torch.device, samples: int) -> Tensor:
-    """White noise of unit variance, the same on every machine; clips read it from an offset of their own."""
-    key = str(device)
-    if key not in _banks or len(_banks[key]) < samples:
-        noise = np.random.default_rng(0).standard_normal(samples, dtype=np.float32)
-        _banks[key] = torch.from_numpy(noise).to(device)
-    return _banks[key]
+        parts = {"gain": Gain, "noise": Noise, "time_stretch": TimeStretch, "spec_augment": SpecAugment, "mixup": Mixup}
+        super().__init__(name, **{key: part(enabled=False) for key, part in parts.items()})
 
 
 def _own_frames(features: Tensor, mask: Tensor | None, pad_value: float) -> Tensor:

@@ -17,20 +17,17 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock, Timeout
 
-from sousa_bench.data.chunks import ENTRY, TEMPORARY, ChunkIndex, ChunkWriter, read_index
+from sousa_bench.data.cache_folder import ELSEWHERE, filled_by_one, folder_bytes, size_text
+from sousa_bench.data.chunks import ENTRY, TEMPORARY, ChunkIndex, ChunkWriter, WaveformStore, read_index
 from sousa_bench.data.decode import BadClip, decode
-from sousa_bench.data.folders import folder_bytes
 from sousa_bench.data.sources.source import Source
-from sousa_bench.data.waveforms import WaveformStore
 from sousa_bench.errors import DataError
 from sousa_bench.system.cores import all_cores, usable_cores
 
@@ -106,12 +103,12 @@ class ClipCache:
             return {}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with self._alone():
+            with filled_by_one(self.folder / "build.lock", "decoding clips of this dataset"):
                 absent = self._absent(keys, rates, fresh=True)
                 todo = np.flatnonzero(np.logical_or.reduce(list(absent.values())))
                 if not len(todo):
                     return {}
-                self._sweep_up(rates)
+                self._remove_damaged(rates)
                 self._check_room(table.iloc[todo], sum(int(rate * mask.sum()) for rate, mask in absent.items()))
                 self._describe()
                 self.source.fetch(table.iloc[todo])
@@ -122,25 +119,12 @@ class ClipCache:
         finally:
             self._indices.clear()
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        lock = FileLock(self.folder / "build.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            log.info("Another process is decoding clips of this dataset; waiting until it is done")
-            lock.acquire(poll_interval=0.1)
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def _sweep_up(self, rates: Sequence[int]) -> None:
-        """What a killed process or a failing disk left; nobody else writes while the lock is held."""
+    def _remove_damaged(self, rates: Sequence[int]) -> None:
+        """Delete what a killed process or a failing disk left; nobody else writes while the lock is held."""
         for path in self.folder.glob(f"*/*{TEMPORARY}"):
             path.unlink(missing_ok=True)
         for rate in rates:
-            for path in self._index(rate).torn:
+            for path in self._index(rate).damaged:
                 log.warning("The cache file %s is damaged: its clips are decoded again", path)
                 path.unlink(missing_ok=True)
 
@@ -156,8 +140,7 @@ class ClipCache:
         if needed > (free := shutil.disk_usage(self.folder).free):
             raise DataError(
                 f"The cache needs {size_text(needed)} and {self.folder} has {size_text(free)} free. Take a smaller "
-                "data=tiny|mini|small, free some space, or put the cache elsewhere with data.cache_dir=FOLDER or the "
-                "variable SOUSA_BENCH_CACHE."
+                f"data=tiny|mini|small, free some space, or put the cache elsewhere with {ELSEWHERE}."
             )
 
     def _describe(self) -> None:
@@ -170,11 +153,11 @@ class ClipCache:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return DataError(
                 f"The disk is full: {self.folder} can't grow (what was decoded before is kept). Free some space, "
-                "or put the cache elsewhere with data.cache_dir=FOLDER or the variable SOUSA_BENCH_CACHE."
+                f"or put the cache elsewhere with {ELSEWHERE}."
             )
         return DataError(
             f"The cache in {self.folder} can't be written ({error.strerror or error}): choose another folder with "
-            "data.cache_dir=FOLDER or the variable SOUSA_BENCH_CACHE."
+            f"{ELSEWHERE}."
         )
 
     def store(self, table: pd.DataFrame, rate: int) -> WaveformStore:
@@ -299,14 +282,6 @@ class _Build:
             self._stop.set()
             writer.discard()
             raise
-
-
-def size_text(size: float) -> str:
-    """Bytes for people: 3.2 MB, 47 GB."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
-        if size >= factor:
-            return f"{size / factor:.3g} {unit}"
-    return f"{size / 1e3:.3g} kB"
 
 
 def _largest(folder: Path) -> str:

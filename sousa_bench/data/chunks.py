@@ -1,9 +1,9 @@
-"""A chunk: one file that holds some clips' samples and, at its end, the list of them.
+"""The cache's files. A chunk holds some clips' samples and, at its end, the list of them.
 
     samples (int16, clip after clip) | list (an entry a clip) | footer (magic, clips, list's checksum, samples' bytes)
 
-The footer is written last and the file then renamed, so a chunk is whole or it is not there; what a failing disk or a
-copying accident leaves otherwise is recognised by its size and checksum and counts as absent.
+The footer is written last and the file then renamed, so a chunk is complete or it is not there; what a failing disk or
+a copying accident leaves otherwise is recognised by its size and checksum and counts as absent.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import uuid
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
+
+from sousa_bench.errors import DataError
 
 SUFFIX = ".s16"
 TEMPORARY = ".part"
@@ -70,7 +72,7 @@ class ChunkWriter:
 
 
 def read_entries(path: Path) -> np.ndarray | None:
-    """The list of a chunk's clips, dtype `ENTRY`; None where the file is no whole chunk."""
+    """The list of a chunk's clips, dtype `ENTRY`; None where the file is no complete chunk."""
     try:
         with path.open("rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
@@ -93,13 +95,13 @@ class ChunkIndex:
     """Where the clips of one folder of chunks lie.
 
     Attributes:
-        paths: Whole chunks.
-        torn: Files that are no whole chunks.
+        paths: Complete chunks.
+        damaged: Files that are no complete chunks.
         at: By a clip's key: the chunk's number in `paths`, first sample, number of samples, whether those are all.
     """
 
     paths: list[str]
-    torn: list[Path]
+    damaged: list[Path]
     at: dict[bytes, tuple[int, int, int, bool]]
 
     def holds(self, key: bytes, samples: int) -> bool:
@@ -116,17 +118,64 @@ def read_index(folder: Path) -> ChunkIndex:
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         entries = read_entries(path)
         if entries is None:
-            index.torn.append(path)
+            index.damaged.append(path)
             continue
         number = len(index.paths)
         index.paths.append(str(path))
         for key, start, length, whole in entries.tolist():
-            known = index.at.get(key)
-            if known is None or length > known[2]:
+            earlier = index.at.get(key)
+            if earlier is None or length > earlier[2]:
                 index.at[key] = (number, start, length, whole)
     return index
 
 
-def map_samples(path: str) -> np.ndarray:
-    """(samples,) int16 of a whole chunk, as a view of the file: pages are read when they are touched."""
-    return np.memmap(path, dtype="<i2", mode="r", shape=((Path(path).stat().st_size) // 2,))
+class WaveformStore:
+    """Clips in a fixed order.
+
+    Holds 20 bytes a clip; the samples stay on the disk and in the system's page cache, which all processes share. It
+    can be pickled, and used on both sides of a fork.
+
+    Args:
+        sample_rate: Hz.
+        paths: The cache files.
+        chunk: (clips,) which of `paths` holds each clip.
+        start: (clips,) first sample in that file.
+        lengths: (clips,) samples, cut to the longest duration wanted.
+    """
+
+    def __init__(
+        self, sample_rate: int, paths: list[str], chunk: np.ndarray, start: np.ndarray, lengths: np.ndarray
+    ) -> None:
+        self.sample_rate = sample_rate
+        self.lengths = lengths.astype(np.int64)
+        self._paths = paths
+        self._chunk = chunk.astype(np.int32)
+        self._start = start.astype(np.int64)
+        self._maps: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def read(self, i: int) -> np.ndarray:
+        """(lengths[i],) int16, a read-only view; 32768 is full scale.
+
+        Raises:
+            DataError: The cache was deleted meanwhile.
+        """
+        number = int(self._chunk[i])
+        samples = self._maps.get(number)
+        if samples is None:
+            try:
+                path = self._paths[number]
+                samples = np.memmap(path, dtype="<i2", mode="r", shape=(Path(path).stat().st_size // 2,))
+                self._maps[number] = samples
+            except FileNotFoundError as error:
+                raise DataError(
+                    f"{self._paths[number]} is gone: the cache was deleted while it was in use. Start again; what is "
+                    "missing is decoded anew."
+                ) from error
+        start = int(self._start[i])
+        return samples[start : start + int(self.lengths[i])]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_maps": {}}

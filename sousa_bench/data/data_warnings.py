@@ -7,7 +7,7 @@ from itertools import combinations
 
 import pandas as pd
 
-from sousa_bench.data.sources.source import SPLITS
+from sousa_bench.data import SPLITS
 from sousa_bench.rudiments import RUDIMENTS
 
 _CONSEQUENCE = {

@@ -12,10 +12,10 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from sousa_bench.data import SPLITS
+
 if TYPE_CHECKING:
     from sousa_bench.data import SousaData
-
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import hashlib
 import inspect
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sousa_bench.data import SPLITS
 from sousa_bench.data.cache import ClipCache, Progress
+from sousa_bench.data.cache_folder import cache_root
+from sousa_bench.data.chunks import WaveformStore
 from sousa_bench.data.data_warnings import absent_classes, shared_players, without_split
-from sousa_bench.data.folders import cache_root
 from sousa_bench.data.sources.find_source import find_source
-from sousa_bench.data.sources.source import COLUMNS, SPLITS, Source
-from sousa_bench.data.subset import Filters, choose, fold_splits, parse_fold, refuse_empty, resplit
-from sousa_bench.data.values import check_values, plain, several
-from sousa_bench.data.waveforms import WaveformStore
+from sousa_bench.data.sources.source import COLUMNS, Source
+from sousa_bench.data.sources.synthetic_source import recipe, synthetic_source
+from sousa_bench.data.subset import (
+    NAME_FILTERS,
+    Filters,
+    choose,
+    fold_splits,
+    name_list,
+    parse_fold,
+    refuse_empty,
+    resplit,
+)
+from sousa_bench.data.values import check_values, plain
 from sousa_bench.errors import ConfigError, DataError
 
 log = logging.getLogger("sousa_bench.data")
@@ -30,6 +42,7 @@ _CHOICE = ("clips", "filters", "fold", "resplit", "subset_seed", "max_duration",
 """What besides the recipe decides which synthetic clips a run sees, and how."""
 
 
+@dataclass(eq=False, repr=False)
 class SousaData:
     """What `conf/data/*.yaml` describes; those files and `docs/data.md` say what each key means.
 
@@ -40,6 +53,7 @@ class SousaData:
         name: The choice's name.
         clips: Most clips of each split; a split without a number: all.
         root: Folder of the dataset; None: the variable `SOUSA_ROOT`, else the hub.
+        layout: Class that reads the folder, `module.Class`; None: the layout is recognised.
         hub_id: Dataset on the hub, for when there is no folder.
         revision: Branch, tag or commit of it.
         shards: `fewest` or `all`: whether a subset of the hub's layout is drawn from as few files as will do.
@@ -60,52 +74,34 @@ class SousaData:
         workers: Threads that decode, and processes that write synthetic clips; None: one for each usable core.
     """
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        clips: Mapping[str, int | None] | None = None,
-        root: str | None = None,
-        hub_id: str | None = None,
-        revision: str | None = None,
-        shards: str = "fewest",
-        synthetic: Mapping[str, Any] | None = None,
-        max_duration: float = 5.0,
-        quantum: float = 0.5,
-        soundfont: str | Sequence[str] | None = None,
-        augmentation_preset: str | Sequence[str] | None = None,
-        skill_tier: str | Sequence[str] | None = None,
-        tempo_min: float | None = None,
-        tempo_max: float | None = None,
-        fold: str | None = None,
-        resplit: bool = False,
-        subset_seed: int = 0,
-        on_bad_clip: str = "error",
-        cache_dir: str | None = None,
-        cache_limit_gb: float | None = None,
-        workers: int | None = None,
-    ) -> None:
-        self.name = name
-        self.clips: dict[str, int | None] = plain(clips or {})
-        self.root = root
-        self.hub_id = hub_id
-        self.revision = revision
-        self.shards = shards
-        self.synthetic: dict[str, Any] | None = plain(synthetic)
-        self.max_duration = max_duration
-        self.quantum = quantum
-        self.soundfont = plain(soundfont)
-        self.augmentation_preset = plain(augmentation_preset)
-        self.skill_tier = plain(skill_tier)
-        self.tempo_min = tempo_min
-        self.tempo_max = tempo_max
-        self.fold = fold
-        self.resplit = resplit
-        self.subset_seed = subset_seed
-        self.on_bad_clip = on_bad_clip
-        self.cache_dir = cache_dir
-        self.cache_limit_gb = cache_limit_gb
-        self.workers = workers
+    name: str
+    _: KW_ONLY
+    clips: dict[str, int | None] = field(default_factory=dict)
+    root: str | None = None
+    layout: str | None = None
+    hub_id: str | None = None
+    revision: str | None = None
+    shards: str = "fewest"
+    synthetic: Mapping[str, Any] | None = None
+    max_duration: float = 5.0
+    quantum: float = 0.5
+    soundfont: str | Sequence[str] | None = None
+    augmentation_preset: str | Sequence[str] | None = None
+    skill_tier: str | Sequence[str] | None = None
+    tempo_min: float | None = None
+    tempo_max: float | None = None
+    fold: str | None = None
+    resplit: bool = False
+    subset_seed: int = 0
+    on_bad_clip: str = "error"
+    cache_dir: str | None = None
+    cache_limit_gb: float | None = None
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        self.clips = plain(self.clips or {})
+        for key in ("synthetic", *NAME_FILTERS):
+            setattr(self, key, plain(getattr(self, key)))
         self._rates: tuple[int, ...] = ()
         self._skipped: dict[str, str] = {}
         self._used = pd.DataFrame()
@@ -131,18 +127,18 @@ class SousaData:
         """The dataset."""
         self.check()
         if self.synthetic is not None:
-            from sousa_bench.data.sources.synthetic_source import synthetic_source
-
             return synthetic_source(self.synthetic, self.cache_root, self._progress, self.workers)
-        return find_source(self.root, self.hub_id, self.revision, self.cache_root)
+        return find_source(self.root, self.hub_id, self.revision, self.cache_root, self.layout)
 
     @cached_property
     def filters(self) -> Filters:
-        """Those of the config."""
+        """Those of the config.
+
+        Raises:
+            ConfigError: A name that can't be one.
+        """
         return Filters(
-            soundfont=several("soundfont", self.soundfont),
-            augmentation_preset=several("augmentation_preset", self.augmentation_preset),
-            skill_tier=several("skill_tier", self.skill_tier),
+            **{key: name_list(key, getattr(self, key)) for key in NAME_FILTERS},
             tempo_min=self.tempo_min,
             tempo_max=self.tempo_max,
         )
@@ -190,20 +186,12 @@ class SousaData:
         count by their recipe and by what is chosen from them, so that they need not be written to be told apart.
         """
         if self.synthetic is not None:
-            return self._synthetic_fingerprint()
-        return _digest(
-            self._chosen,
-            self._sizes,
-            f"{float(self.max_duration)} {float(self.quantum)} {self.source.sample(self._chosen)}",
-        )
-
-    def _synthetic_fingerprint(self) -> str:
-        from sousa_bench.data.sources.synthetic_source import recipe
-
-        self.check()
-        content = {**recipe(self.synthetic or {}), **{f"choice {key}": str(getattr(self, key)) for key in _CHOICE}}
-        text = "\n".join(f"{key}={content[key]}" for key in sorted(content))
-        return hashlib.blake2b(text.encode(), digest_size=32).hexdigest()
+            self.check()
+            content = {**recipe(self.synthetic), **{f"choice {key}": str(getattr(self, key)) for key in _CHOICE}}
+            text = "\n".join(f"{key}={content[key]}" for key in sorted(content))
+            return hashlib.blake2b(text.encode(), digest_size=32).hexdigest()
+        grid = f"{float(self.max_duration)} {float(self.quantum)}"
+        return _digest(self._chosen, self._sizes, f"{grid} {self.source.sample(self._chosen)}")
 
     @cached_property
     def test_fingerprint(self) -> str:
@@ -255,10 +243,10 @@ class SousaData:
     def _refuse(self, bad: Mapping[int, str]) -> None:
         if not bad:
             return
-        names = self.source.names(self._chosen.iloc[list(bad)])
+        files = self.source.names(self._chosen.iloc[list(bad)])
         told = [
             self.source.missing(name) if reason == "is missing" else f"{name} {reason}"
-            for name, reason in zip(names[:5], bad.values(), strict=False)
+            for name, reason in zip(files[:5], bad.values(), strict=False)
         ]
         more = f"; and {len(bad) - 5:,} more" if len(bad) > 5 else ""
         clips = "A clip" if len(bad) == 1 else f"{len(bad):,} clips"
@@ -268,12 +256,12 @@ class SousaData:
         )
 
     def _skip(self, bad: Mapping[int, str]) -> None:
-        names = self.source.names(self._chosen.iloc[list(bad)])
-        self._skipped = dict(zip(names, bad.values(), strict=True))
+        files = self.source.names(self._chosen.iloc[list(bad)])
+        self._skipped = dict(zip(files, bad.values(), strict=True))
         self._used = self._chosen.drop(index=list(bad)).reset_index(drop=True) if bad else self._chosen
         if bad:
             log.warning("%s", self._skipped_warning())
-            refuse_empty(self._used, f"Its clips can't be used: {names[0]} {bad[min(bad)]}.")
+            refuse_empty(self._used, f"Its clips can't be used: {files[0]} {bad[min(bad)]}.")
 
     def _skipped_warning(self) -> str:
         first = "; ".join(f"{name} {reason}" for name, reason in list(self._skipped.items())[:3])
@@ -313,6 +301,10 @@ class SousaData:
     def describe(self) -> dict[str, Any]:
         """Facts about the data for the result file, as of the last `prepare`. Everything in it is JSON."""
         used = {split: self._split(split) for split in SPLITS}
+
+        def counts(table: pd.DataFrame) -> dict[str, int]:
+            return {split: int((table["split"] == split).sum()) for split in SPLITS}
+
         return {
             "name": self.name,
             "source": self.source.layout,
@@ -320,8 +312,8 @@ class SousaData:
             "fingerprint": self.fingerprint,
             "test_fingerprint": self.test_fingerprint,
             "asked": {split: self.clips.get(split) for split in SPLITS},
-            "available": {split: int((self._available["split"] == split).sum()) for split in SPLITS},
-            "found": {split: int((self._chosen["split"] == split).sum()) for split in SPLITS},
+            "available": counts(self._available),
+            "found": counts(self._chosen),
             "counts": {split: len(used[split]) for split in SPLITS},
             "players": {split: int(used[split]["player"].nunique()) for split in SPLITS},
             "classes": {split: int(used[split]["label"].nunique()) for split in SPLITS},
@@ -349,15 +341,12 @@ def fingerprint(data_cfg: Mapping[str, Any]) -> str:
         DataError: The data can't be had or are malformed.
     """
     values = {str(key): plain(value) for key, value in data_cfg.items() if key != "_target_"}
-    known = [name for name in inspect.signature(SousaData).parameters if name != "self"]
+    keys = list(inspect.signature(SousaData).parameters)
     for key in values:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            raise ConfigError(
-                f"data.{key}: there is no such key. "
-                + (f"Did you mean data.{near[0]}? " if near else "")
-                + f"There are: {', '.join(known)}."
-            )
+        if key not in keys:
+            near = difflib.get_close_matches(key, keys, n=1)
+            hint = f"Did you mean data.{near[0]}? " if near else ""
+            raise ConfigError(f"data.{key}: there is no such key. {hint}There are: {', '.join(keys)}.")
     return SousaData(**values).fingerprint
 
 

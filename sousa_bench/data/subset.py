@@ -9,17 +9,21 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from sousa_bench.data.sources.source import SPLITS, UNKNOWN
+from sousa_bench.data import SPLITS
+from sousa_bench.data.sources.source import UNKNOWN
 from sousa_bench.errors import ConfigError, DataError
 
 SHARES = {"train": 0.68, "val": 0.13, "test": 0.19}
 """SOUSA's own split of its 100 players; new splits follow it."""
+
+NAME_FILTERS = ("soundfont", "augmentation_preset", "skill_tier")
+"""The filters that take a name or several."""
 
 
 @dataclass(frozen=True)
@@ -51,17 +55,18 @@ class Filters:
             DataError: A value that no clip has, or a column that this dataset lacks.
         """
         keep = np.ones(len(table), dtype=bool)
-        for name in ("soundfont", "augmentation_preset", "skill_tier"):
+        for name in NAME_FILTERS:
             wanted = getattr(self, name)
             if wanted is not None:
-                keep &= table[name].isin(_known(table, name, wanted)).to_numpy()
+                keep &= table[name].isin(_spelt(table, name, wanted)).to_numpy()
         tempo = table["tempo_bpm"].to_numpy(dtype=np.float64)
         if self.tempo_min is not None or self.tempo_max is not None:
             if np.isnan(tempo).all():
                 raise DataError("This dataset tells no tempo: data.tempo_min and data.tempo_max can't be used.")
             low, high = self.tempo_min or 0.0, np.inf if self.tempo_max is None else self.tempo_max
-            keep &= (tempo >= low) & (tempo <= high)
-            if not ((tempo >= low) & (tempo <= high)).any():
+            within = (tempo >= low) & (tempo <= high)
+            keep &= within
+            if not within.any():
                 raise DataError(
                     f"No clip has a tempo from {low:g} to {high:g}: this dataset's go from {np.nanmin(tempo):g} to "
                     f"{np.nanmax(tempo):g} (data.tempo_min, data.tempo_max)."
@@ -69,7 +74,21 @@ class Filters:
         return table[keep]
 
 
-def _known(table: pd.DataFrame, name: str, wanted: Sequence[str]) -> list[str]:
+def name_list(key: str, value: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    """A filter's name or names.
+
+    Raises:
+        ConfigError: Anything else.
+    """
+    if value is None:
+        return None
+    values = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Sequence) else ()
+    if not values or not all(isinstance(item, str) and item for item in values):
+        raise ConfigError(f"data.{key}={value} can't be: it must be a name or a list of names.")
+    return values
+
+
+def _spelt(table: pd.DataFrame, name: str, wanted: Sequence[str]) -> list[str]:
     """The dataset's own spelling of each wanted value; case doesn't matter."""
     present = sorted(set(table[name].tolist()))
     if present == [UNKNOWN]:
@@ -83,15 +102,22 @@ def _known(table: pd.DataFrame, name: str, wanted: Sequence[str]) -> list[str]:
     return [spelling[value.lower()] for value in wanted]
 
 
-def order(names: Sequence[str], seed: int) -> np.ndarray:
-    """(names,) uint64: a number for each name that looks random and depends on name and seed alone."""
+def order(texts: Sequence[str], seed: int) -> np.ndarray:
+    """(texts,) uint64: a number for each text that looks random and depends on text and seed alone."""
     start = hashlib.blake2b(str(seed).encode(), digest_size=8)
     numbers = bytearray()
-    for name in names:
+    for text in texts:
         state = start.copy()
-        state.update(name.encode())
+        state.update(text.encode())
         numbers += state.digest()
     return np.frombuffer(bytes(numbers), dtype="<u8")
+
+
+def _order_of(values: Sequence[str], seed: int) -> np.ndarray:
+    """(values,) `order`'s number for each of many values of which few differ."""
+    unique = sorted(set(values))
+    numbers = dict(zip(unique, order(unique, seed), strict=True))
+    return np.array([numbers[value] for value in values], dtype=np.uint64)
 
 
 def choose(split: pd.DataFrame, count: int | None, seed: int, by_shard: bool = False) -> pd.DataFrame:
@@ -108,15 +134,10 @@ def choose(split: pd.DataFrame, count: int | None, seed: int, by_shard: bool = F
     """
     if count is None or count >= len(split):
         return split
-    clip = order(split["sample_id"].tolist(), seed)
-    keys = [clip]
+    keys = [order(split["sample_id"].tolist(), seed)]
     if by_shard:
-        shards = split["shard"].tolist()
-        of_shard = dict(zip(unique := sorted(set(shards)), order(unique, seed), strict=True))
-        keys.append(np.array([of_shard[name] for name in shards], dtype=np.uint64))
-    rudiment = split["rudiment"].tolist()
-    of_class = dict(zip(classes := sorted(set(rudiment)), order(classes, seed), strict=True))
-    klass = np.array([of_class[name] for name in rudiment], dtype=np.uint64)
+        keys.append(_order_of(split["shard"].tolist(), seed))
+    klass = _order_of(split["rudiment"].tolist(), seed)
     by_class = np.lexsort((*keys, klass))
     starts = np.r_[0, np.flatnonzero(np.diff(klass[by_class])) + 1]
     rank = np.empty(len(split), dtype=np.int64)
@@ -163,7 +184,7 @@ def fold_splits(table: pd.DataFrame, k: int, n: int) -> pd.DataFrame:
     players = _players(table, n, f"data.fold={k}/{n}")
     role = {k - 1: "test", k % n: "val"}
     of_player = {player: role.get(i % n, "train") for i, player in enumerate(players)}
-    return table.assign(split=[of_player[player] for player in table["player"].tolist()])
+    return _with_splits(table, of_player)
 
 
 def resplit(table: pd.DataFrame) -> pd.DataFrame:
@@ -181,6 +202,10 @@ def resplit(table: pd.DataFrame) -> pd.DataFrame:
         split = max(behind, key=lambda name: SHARES[name] * (i + 1) - counts[name])
         counts[split] += 1
         of_player[player] = split
+    return _with_splits(table, of_player)
+
+
+def _with_splits(table: pd.DataFrame, of_player: Mapping[str, str]) -> pd.DataFrame:
     return table.assign(split=[of_player[player] for player in table["player"].tolist()])
 
 

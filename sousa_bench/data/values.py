@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from sousa_bench.data import SPLITS
 from sousa_bench.data.decode import SHORTEST
-from sousa_bench.data.sources.source import SPLITS
 from sousa_bench.data.subset import parse_fold
 from sousa_bench.errors import ConfigError
 
@@ -16,33 +16,30 @@ if TYPE_CHECKING:
 
 def check_values(data: SousaData) -> None:
     """See `SousaData.check`."""
-    for split, count in data.clips.items():
+    for split in data.clips:
         if split not in SPLITS:
             raise ConfigError(f"data.clips.{split}: the splits are {', '.join(SPLITS)}.")
-        _need(f"clips.{split}", count, count is None or (_whole(count) and count >= 1), "a number of clips, or null")
-    _need(
-        "max_duration",
-        data.max_duration,
-        _number(data.max_duration) and data.max_duration >= SHORTEST,
-        f"seconds, at least {SHORTEST:g}",
-    )
-    good = _number(data.quantum) and 0 < data.quantum <= data.max_duration
-    _need("quantum", data.quantum, good, f"seconds above 0, up to data.max_duration={data.max_duration}")
-    for key, choices in (("on_bad_clip", ("error", "skip")), ("shards", ("fewest", "all"))):
-        _need(key, getattr(data, key), getattr(data, key) in choices, " or ".join(choices))
-    _need("resplit", data.resplit, isinstance(data.resplit, bool), "true or false")
-    _need("subset_seed", data.subset_seed, _whole(data.subset_seed), "a whole number")
-    for key in ("tempo_min", "tempo_max", "cache_limit_gb"):
-        value = getattr(data, key)
-        _need(key, value, value is None or (_number(value) and value > 0), "a number above 0, or null")
+    longest = data.max_duration
+    rules: dict[str, tuple[Callable[[Any], bool], str]] = {
+        **{f"clips.{split}": (lambda n: n is None or _whole(n, 1), "a number of clips, or null") for split in SPLITS},
+        "max_duration": (lambda v: _number(v) and v >= SHORTEST, f"seconds, at least {SHORTEST:g}"),
+        "quantum": (lambda v: _number(v) and 0 < v <= longest, f"seconds above 0, up to data.max_duration={longest}"),
+        "on_bad_clip": (lambda v: v in ("error", "skip"), "error or skip"),
+        "shards": (lambda v: v in ("fewest", "all"), "fewest or all"),
+        "resplit": (lambda v: isinstance(v, bool), "true or false"),
+        "subset_seed": (_whole, "a whole number"),
+        **dict.fromkeys(
+            ("tempo_min", "tempo_max", "cache_limit_gb"),
+            (lambda v: v is None or (_number(v) and v > 0), "a number above 0, or null"),
+        ),
+        "workers": (lambda n: n is None or _whole(n, 1), "a number of at least 1, or null for all cores"),
+    }
+    values = vars(data) | {f"clips.{split}": data.clips.get(split) for split in SPLITS}
+    for key, (good, what) in rules.items():
+        if not good(values[key]):
+            raise ConfigError(f"data.{key}={values[key]} can't be: it must be {what}.")
     if data.tempo_min is not None and data.tempo_max is not None and data.tempo_min > data.tempo_max:
         raise ConfigError(f"data.tempo_min={data.tempo_min} lies above data.tempo_max={data.tempo_max}.")
-    _need(
-        "workers",
-        data.workers,
-        data.workers is None or (_whole(data.workers) and data.workers >= 1),
-        "a number of at least 1, or null for all cores",
-    )
     if parse_fold(data.fold) and data.resplit:
         raise ConfigError("data.fold and data.resplit=true both split by player: choose one.")
     if data.synthetic is not None and data.root:
@@ -50,6 +47,8 @@ def check_values(data: SousaData) -> None:
             f"data={data.name} makes its own clips and reads no data.root; for those in {data.root} choose "
             "data=tiny|mini|small|medium|full."
         )
+    if data.synthetic is not None and data.layout:
+        raise ConfigError(f"data={data.name} makes its own clips, and data.layout={data.layout} reads a folder.")
 
 
 def plain(value: Any) -> Any:
@@ -61,28 +60,9 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _need(key: str, value: object, good: bool, what: str) -> None:
-    if not good:
-        raise ConfigError(f"data.{key}={value} can't be: it must be {what}.")
-
-
 def _number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def several(key: str, value: str | Sequence[str] | None) -> tuple[str, ...] | None:
-    """A filter's name or names.
-
-    Raises:
-        ConfigError: Anything else.
-    """
-    if value is None:
-        return None
-    values = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Sequence) else ()
-    if not values or not all(isinstance(item, str) and item for item in values):
-        raise ConfigError(f"data.{key}={value} can't be: it must be a name or a list of names.")
-    return values
+def _whole(value: object, least: int | None = None) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and (least is None or value >= least)

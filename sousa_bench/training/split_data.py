@@ -14,9 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from sousa_bench.config.composing import composed
 from sousa_bench.config.config_errors import explained
-from sousa_bench.data import SousaData
+from sousa_bench.data import SPLITS, SousaData
 from sousa_bench.data.data_warnings import absent_classes
-from sousa_bench.data.sources.source import SPLITS
 from sousa_bench.errors import ConfigError, DataError
 from sousa_bench.results.finished import FinishedRun
 

@@ -216,11 +216,14 @@ def test_killed_at_any_point_it_goes_on(generator: Path, own_cache: Path, decode
 def test_two_processes_fill_it_once(generator: Path, own_cache: Path) -> None:
     first = fill(generator, 0.05)
     wait_for(lambda: bool(list(own_cache.rglob("*.part"))))
+    first.send_signal(signal.SIGSTOP)
     second = fill(generator, 0.01)
+    waits = second.stdout.readline()
+    first.send_signal(signal.SIGCONT)
     said = [process.communicate(timeout=120)[0] for process in (first, second)]
     assert first.returncode == second.returncode == 0, said
     assert "Decoded 240 clips" in said[0]
-    assert "Another process is decoding" in said[1]
+    assert "Another process is decoding" in waits
     assert "Decoded" not in said[1]
     assert said[0].splitlines()[-1] == said[1].splitlines()[-1]
 

@@ -6,12 +6,13 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-import yaml
 from noise_data import data
 from omegaconf import OmegaConf
 
+from sousa_bench.config.composing import composed
 from sousa_bench.data import SousaData, fingerprint
 from sousa_bench.errors import ConfigError, DataError
 
@@ -24,27 +25,29 @@ def test_the_choices() -> None:
     assert FILES == ["full", "medium", "mini", "pretraining", "small", "synthetic", "tiny"]
 
 
+@pytest.fixture(scope="module")
+def nodes() -> dict[str, dict[str, Any]]:
+    """Each choice as Hydra composes it."""
+    return {name: OmegaConf.to_container(composed([f"data={name}"]).data, resolve=True) for name in FILES}
+
+
 @pytest.mark.parametrize("name", FILES)
-def test_each_file_opens_with_its_command_and_sets_every_key(name: str) -> None:
-    text = (CONF / f"{name}.yaml").read_text()
+def test_each_choice_opens_with_its_command_and_composes_to_every_key(name: str, nodes: dict[str, dict]) -> None:
     own = "pretrain" if name == "pretraining" else f"train data={name}"
-    assert text.startswith(f"# python -m sousa_bench.{own}")
-    node = yaml.safe_load(text)
+    assert (CONF / f"{name}.yaml").read_text().startswith(f"# python -m sousa_bench.{own}")
+    node = dict(nodes[name])
     assert node.pop("_target_") == "sousa_bench.data.SousaData"
     assert node["name"] == name
-    assert set(node) == {key for key in inspect.signature(SousaData).parameters if key != "self"}
+    assert set(node) == set(inspect.signature(SousaData).parameters)
     if name in SIZES:
         assert sum(node["clips"].values()) == SIZES[name]
     SousaData(**node).check()
 
 
-def test_the_sizes_are_nested() -> None:
+def test_the_sizes_are_nested(nodes: dict[str, dict]) -> None:
     """Sizes share seed and rule, so a smaller one lies within a larger one."""
-    nodes = [yaml.safe_load((CONF / f"{name}.yaml").read_text()) for name in (*SIZES, "full")]
-    for node in nodes:
-        for key in ("_target_", "name", "clips"):
-            node.pop(key)
-    assert all(node == nodes[0] for node in nodes)
+    rules = [{k: v for k, v in nodes[name].items() if k not in ("name", "clips")} for name in (*SIZES, "full")]
+    assert all(rule == rules[0] for rule in rules)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +69,8 @@ def test_the_sizes_are_nested() -> None:
         ("fold", "9/5", r"data\.fold=9/5"),
         ("soundfont", [], r"data\.soundfont=\[\]"),
         ("skill_tier", 3, r"data\.skill_tier=3"),
+        ("layout", "no_module.Layout", r"data\.layout=no_module\.Layout can't be imported"),
+        ("layout", "pathlib.Path", r"data\.layout=pathlib\.Path can't be: .* derived from FolderSource"),
         ("synthetic", {"clips": 80, "seed": 0, "sed": 1}, r"data\.synthetic\.sed: .* Did you mean seed"),
         ("synthetic", {"clips": 5, "seed": 0}, r"data\.synthetic\.clips=5"),
         ("synthetic", {"clips": 80, "seed": 0, "split_players": [1, 2]}, "split_players"),
@@ -167,6 +172,17 @@ def test_workers_are_no_part_of_a_runs_identity(generator: Path) -> None:
         for more in ({"workers": 1}, {"workers": 2}, {"workers": 2, "quantum": 1.0})
     )
     assert one == two != other
+
+
+def test_a_layout_counts_where_one_is_named() -> None:
+    """Runs from before there was the key keep their identity."""
+    from sousa_bench.config.fingerprint import outcome_config
+
+    without, unset, named = (
+        outcome_config(OmegaConf.create({"data": {"name": "tiny"} | more}))["data"]
+        for more in ({}, {"layout": None}, {"layout": "my.Layout"})
+    )
+    assert without == unset != named
 
 
 def test_describe_is_json(generator: Path) -> None:

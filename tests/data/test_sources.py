@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from noise_data import data, noise, rows, write_audio, write_hub, write_labels
 
-from sousa_bench.data.sources.source import COLUMNS, SPLITS
+from sousa_bench.data import SPLITS
+from sousa_bench.data.sources.source import COLUMNS
 from sousa_bench.errors import DataError
 from sousa_bench.rudiments import RUDIMENTS
 

@@ -13,14 +13,15 @@ import pandas as pd
 import pytest
 from noise_data import data, rows
 
-from sousa_bench.data.sources.source import SPLITS, standard_table
+from sousa_bench.data import SPLITS
+from sousa_bench.data.sources.source import standard_table
 from sousa_bench.data.subset import choose, fold_splits, order, parse_fold, resplit
 from sousa_bench.errors import ConfigError, DataError
 
 
 def table(players: int = 10, clips: int = 3, rudiments: int = 40) -> pd.DataFrame:
     frame = rows(players, rudiments, clips)
-    return standard_table(frame, "labels", player=frame["profile_id"], split="train", where="")
+    return standard_table(frame.assign(player=frame["profile_id"], split="train"), "labels")
 
 
 def test_a_subset_is_stratified_and_independent_of_row_order() -> None:

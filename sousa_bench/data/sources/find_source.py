@@ -1,22 +1,46 @@
-"""From what the user gave to a source."""
+"""The list of layouts, and from what the user gave to a dataset in one of them."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 from pathlib import Path
+from typing import Protocol, cast
 
-from sousa_bench.data.sources.generator_folder import LABELS, GeneratorFolder
+from sousa_bench.data.sources.generator_folder import GeneratorFolder
 from sousa_bench.data.sources.hub import HubRepository
 from sousa_bench.data.sources.metadata_csv import MetadataCsv
 from sousa_bench.data.sources.parquet_shards import HubFolder
 from sousa_bench.data.sources.source import Source, near_names
-from sousa_bench.errors import DataError
+from sousa_bench.errors import ConfigError, DataError
+
+
+class FolderLayout(Protocol):
+    """A class of sources that each read one folder."""
+
+    labels: str
+
+    def fits(self, root: Path) -> bool:
+        """Whether `root` is in this layout."""
+
+    def __call__(self, root: Path, cache: Path) -> Source:
+        """The dataset in `root`."""
+
+
+LAYOUTS: tuple[FolderLayout, ...] = (GeneratorFolder, MetadataCsv, HubFolder)
+"""Every layout of a folder, in the order in which a folder is tried."""
 
 ROOT_VARIABLE = "SOUSA_ROOT"
 
 
-def find_source(root: str | os.PathLike[str] | None, hub_id: str | None, revision: str | None, cache: Path) -> Source:
+def find_source(
+    root: str | os.PathLike[str] | None,
+    hub_id: str | None,
+    revision: str | None,
+    cache: Path,
+    layout: str | None = None,
+) -> Source:
     """The dataset in a folder, or else on the hub.
 
     Args:
@@ -24,25 +48,42 @@ def find_source(root: str | os.PathLike[str] | None, hub_id: str | None, revisio
         hub_id: Dataset on the Hugging Face hub, `owner/name`.
         revision: Its branch, tag or commit.
         cache: Where a list of the hub's clips may be kept.
+        layout: A layout of the user's own, `module.Class`; None: one of `LAYOUTS`.
 
     Raises:
+        ConfigError: There is no such layout.
         DataError: There is no such folder, or it holds none of the layouts.
     """
     said = "data.root" if root else ROOT_VARIABLE
     root = root or os.environ.get(ROOT_VARIABLE)
+    layouts = LAYOUTS if layout is None else (_own_layout(layout),)
     if not root:
+        if layout is not None:
+            raise DataError(f"data.layout={layout} reads a folder: give data.root=FOLDER or set {ROOT_VARIABLE}.")
         if not hub_id:
             raise DataError(f"No data: give data.root=FOLDER, set {ROOT_VARIABLE}, or use data=synthetic.")
         return HubRepository(hub_id, revision or "main", cache)
     folder = Path(root).expanduser().absolute()
     if not folder.is_dir():
         raise DataError(_no_folder(said, root, folder))
-    for layout in (GeneratorFolder, MetadataCsv):
-        if layout.fits(folder):
-            return layout(folder)
-    if HubFolder.fits(folder):
-        return HubFolder(folder, cache)
-    raise DataError(_no_layout(said, folder))
+    fitting = next((candidate for candidate in layouts if candidate.fits(folder)), None)
+    if fitting is None:
+        raise DataError(_no_layout(said, folder, layouts, layout))
+    return fitting(folder, cache)
+
+
+def _own_layout(name: str) -> FolderLayout:
+    module, _, attribute = str(name).rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"data.layout={name} can't be imported ({error}): it is a class in a module that Python finds, such as "
+            "my_layouts.MyLayout in a folder that PYTHONPATH names."
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Source) and hasattr(found, "fits")):
+        raise ConfigError(f"data.layout={name} can't be: it must be a class derived from FolderSource.")
+    return cast(FolderLayout, found)
 
 
 def _no_folder(said: str, root: str | os.PathLike[str], folder: Path) -> str:
@@ -57,18 +98,11 @@ def _no_folder(said: str, root: str | os.PathLike[str], folder: Path) -> str:
     return f"{said}={root}: there is no such folder.{hint}"
 
 
-def _no_layout(said: str, folder: Path) -> str:
-    with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries)
+def _no_layout(said: str, folder: Path, layouts: tuple[FolderLayout, ...], own: str | None) -> str:
+    names = sorted(path.name for path in folder.iterdir())
     inside = f"it holds {', '.join(names[:8])}{', …' if len(names) > 8 else ''}" if names else "it is empty"
-    deeper = [
-        path.name
-        for path in sorted(folder.iterdir())
-        if path.is_dir() and (GeneratorFolder.fits(path) or MetadataCsv.fits(path) or HubFolder.fits(path))
-    ]
-    hint = f" Did you mean {folder / deeper[0]}?" if deeper else ""
-    return (
-        f"{said}={folder} holds no layout of SOUSA. Looked for {LABELS} (the generator's folder), metadata.csv (the "
-        f"older layout), and train-*.parquet with an 'audio' column, also one or two folders down (the hub's); "
-        f"{inside}.{hint}"
-    )
+    deeper = [path for path in sorted(folder.iterdir()) if path.is_dir() and any(each.fits(path) for each in layouts)]
+    hint = f" Did you mean {deeper[0]}?" if deeper else ""
+    looked_for = ", ".join(layout.labels for layout in layouts)
+    what = "no layout of SOUSA" if own is None else f"nothing that data.layout={own} reads"
+    return f"{said}={folder} holds {what}. Looked for {looked_for}; {inside}.{hint}"

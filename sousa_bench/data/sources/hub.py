@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pandas as pd
 
 from sousa_bench.data.sources.parquet_shards import Shard, Shards, choose_shards, read_rows
 from sousa_bench.errors import DataError, first_line
 from sousa_bench.system.deadline import within
+from sousa_bench.system.files import replaced
 
 log = logging.getLogger("sousa_bench.data")
 
@@ -55,14 +55,12 @@ class HubRepository(Shards):
             raise
         except Exception as error:
             if not kept.is_file():
-                raise DataError(self._unreachable(error)) from error
+                raise self._unreachable(error) from error
             content = json.loads(kept.read_text(encoding="utf-8"))
             log.info("The hub can't be reached; using what is known of %s at %s", self.hub_id, content["commit"][:8])
             return content["commit"], [Shard(name, size) for name, size in content["files"]]
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        temporary = kept.with_name(f".{kept.name}.{os.getpid()}")
-        temporary.write_text(json.dumps({"commit": commit, "files": [[f.name, f.size] for f in files]}), "utf-8")
-        temporary.replace(kept)
+        with replaced(kept) as draft:
+            draft.write_text(json.dumps({"commit": commit, "files": [[f.name, f.size] for f in files]}), "utf-8")
         return commit, files
 
     def _ask(self) -> tuple[str, list[Shard]]:
@@ -82,11 +80,10 @@ class HubRepository(Shards):
         files = [Shard(file.rfilename, int(file.size or 0)) for file in info.siblings or []]
         return str(info.sha), files
 
-    def _unreachable(self, error: BaseException) -> str:
-        reason = first_line(error)[:160]
-        return (
-            f"{self.place} can't be reached ({reason}). Ways out: data.root=FOLDER or the variable SOUSA_ROOT for a "
-            "copy on this machine, data=synthetic for data that need no download, or a working network."
+    def _unreachable(self, error: BaseException) -> DataError:
+        return DataError(
+            f"{self.place} can't be reached ({first_line(error)[:160]}). Ways out: data.root=FOLDER or the variable "
+            "SOUSA_ROOT for a copy on this machine, data=synthetic for data without a download, or a working network."
         )
 
     @cached_property
@@ -98,7 +95,8 @@ class HubRepository(Shards):
             raise DataError(f"{self.place} holds no train-*.parquet shards; it holds: {names}.")
         return shards
 
-    def _all_rows(self) -> pd.DataFrame:
+    def read_shards(self) -> list[pd.DataFrame]:
+        """See `Shards.read_shards`."""
         from huggingface_hub import HfFileSystem
 
         commit = self._listing[0]
@@ -110,8 +108,7 @@ class HubRepository(Shards):
                 return read_rows(file, shard.name, shard.split)
 
         with ThreadPoolExecutor(16) as pool:
-            frames = self._guarded(lambda: list(pool.map(rows, self.shards)))
-        return pd.concat(frames, ignore_index=True)
+            return self._or_unreachable(lambda: list(pool.map(rows, self.shards)))
 
     def fetch(self, table: pd.DataFrame) -> None:
         """Download the shards that hold the clips of `table`, those that aren't here yet."""
@@ -119,17 +116,24 @@ class HubRepository(Shards):
 
         commit = self._listing[0]
         names = sorted(set(table["shard"]))
-        size = {shard.name: shard.size for shard in self.shards}
         absent = [
             name
             for name in names
             if not isinstance(try_to_load_from_cache(self.hub_id, name, revision=commit, repo_type="dataset"), str)
         ]
-        options: dict[str, Any] = {"repo_type": "dataset", "revision": commit, "allow_patterns": names}
         if absent:
-            self._check_disk(sum(size[name] for name in absent), len(absent))
-        options["local_files_only"] = not absent
-        self._snapshot = Path(self._guarded(lambda: snapshot_download(self.hub_id, **options)))
+            self._check_disk(sum(self._size[name] for name in absent), len(absent))
+        self._snapshot = Path(
+            self._or_unreachable(
+                lambda: snapshot_download(
+                    self.hub_id,
+                    repo_type="dataset",
+                    revision=commit,
+                    allow_patterns=names,
+                    local_files_only=not absent,
+                )
+            )
+        )
 
     def _check_disk(self, needed: int, count: int) -> None:
         from huggingface_hub.constants import HF_HUB_CACHE
@@ -143,13 +147,13 @@ class HubRepository(Shards):
                 f"{free / 1e9:.1f} GB free. Take a smaller data=tiny|mini|small, or point HF_HOME to a larger disk."
             )
 
-    def _guarded(self, work: Callable[[], Answer]) -> Answer:
+    def _or_unreachable(self, work: Callable[[], Answer]) -> Answer:
         try:
             return work()
         except DataError:
             raise
         except Exception as error:
-            raise DataError(self._unreachable(error)) from error
+            raise self._unreachable(error) from error
 
     def path(self, shard: str) -> Path:
         """See `Shards.path`."""

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from functools import cached_property
-from pathlib import Path
 
 import pandas as pd
 
-from sousa_bench.data.sources.source import FolderSource, column, file_digest, split_name, standard_table
+from sousa_bench.data.sources.source import FolderSource, column, need_columns
 from sousa_bench.errors import DataError
 
-NAME = "metadata.csv"
+_PLAYER_COLUMNS = ("player", "player_id", "profile_id")
 _PLAYER_IN_ID = re.compile(r"^([a-z]{3}\d{2,})_")
 
 
@@ -26,48 +24,39 @@ class MetadataCsv(FolderSource):
     """
 
     layout = "metadata.csv"
+    labels = "metadata.csv"
 
-    @staticmethod
-    def fits(root: Path) -> bool:
-        """Whether `root` is in this layout."""
-        return (root / NAME).is_file()
-
-    @cached_property
-    def identity(self) -> str:
-        """Hash of `metadata.csv`."""
-        return file_digest(self.root / NAME)
-
-    def table(self) -> pd.DataFrame:
-        """See `Source.table`.
+    def read(self) -> pd.DataFrame:
+        """See `Source.read`.
 
         Raises:
             DataError: The file is unreadable, or a needed column missing.
         """
-        path = self.root / NAME
+        path = self.root / self.labels
         try:
-            frame = pd.read_csv(path, dtype={"sample_id": str, "player": str, "player_id": str, "profile_id": str})
+            frame = pd.read_csv(path, dtype=dict.fromkeys(("sample_id", *_PLAYER_COLUMNS), str))
         except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
             raise DataError(f"{path} can't be read as CSV ({error}).") from error
-        if "audio_path" not in frame.columns:
-            raise DataError(f"{path} has no column 'audio_path'; it has: {', '.join(map(str, frame.columns))}.")
+        need_columns(frame.columns, ("audio_path",), path)
         empty = frame.index[frame["audio_path"].isna()]
         if len(empty):
             raise DataError(f"{path}, line {int(empty[0]) + 2}: audio_path is empty.")
-        splits = [split_name(value, NAME) for value in frame["split"]] if "split" in frame.columns else ""
-        paths = [str(value).replace("\\", "/") for value in frame["audio_path"].tolist()]
-        return standard_table(frame, NAME, player=self._players(frame), split=splits, where=paths)
+        frame["audio_path"] = [str(value).replace("\\", "/") for value in frame["audio_path"].tolist()]
+        return frame.assign(player=self._players(frame))
 
     def _players(self, frame: pd.DataFrame) -> list[str]:
-        found = column(frame, ("player", "player_id", "profile_id"))
+        found = column(frame, *_PLAYER_COLUMNS)
         if found is not None and not found.isna().any():
             return [str(value) for value in found.tolist()]
         ids = [str(value) for value in frame.get("sample_id", pd.Series(dtype=str)).tolist()]
         matches = [_PLAYER_IN_ID.match(name) for name in ids]
         if all(matches):
-            self.warnings.append(f"{NAME} names no players: they are read from the beginning of sample_id ({ids[0]})")
+            self.warnings.append(
+                f"{self.labels} names no players: they are read from the beginning of sample_id ({ids[0]})"
+            )
             return [match[1] for match in matches if match]
         self.warnings.append(
-            f"{NAME} names no players: each clip counts as a player of its own, so whether a player is in both train "
-            "and test is not known, and figures by player are figures by clip"
+            f"{self.labels} names no players: each clip counts as a player of its own, so whether a player is in both "
+            "train and test is not known, and figures by player are figures by clip"
         )
         return ids

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,22 +16,21 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sousa_bench.data.sources.source import Audio, Source, digest, split_name, standard_table, texts
+from sousa_bench.data.sources.source import (
+    LABEL_COLUMNS,
+    Audio,
+    Source,
+    digest,
+    need_columns,
+    split_name,
+    standard_table,
+    texts,
+)
 from sousa_bench.errors import DataError
+from sousa_bench.system.files import replaced
 
 _SHARD = re.compile(r"^(train|training|val|valid|validation|dev|test)(-(\d+)-of-(\d+))?(-[0-9a-f]+)?\.parquet$")
 _FOLDERS = ("audio", "data", "")
-_WANTED = (
-    "sample_id",
-    "profile_id",
-    "player",
-    "rudiment_slug",
-    "skill_tier",
-    "tempo_bpm",
-    "soundfont",
-    "augmentation_preset",
-    "duration_sec",
-)
 _AT_ONCE = 16
 """Clips read from a row group at a time: about 16 MB."""
 
@@ -49,23 +48,32 @@ class Shard:
     size: int
 
     @property
+    def folder(self) -> str:
+        """The folder that it lies in; "" for the top one."""
+        return self.name.rpartition("/")[0]
+
+    @property
+    def match(self) -> re.Match[str] | None:
+        """What its file name says, where it is one of a shard: split, number, how many there are."""
+        return _SHARD.match(self.name.rpartition("/")[2])
+
+    @property
     def split(self) -> str:
         """The split that its name says."""
-        match = _SHARD.match(self.name.rpartition("/")[2])
-        assert match is not None
-        return split_name(match[1], self.name)
+        assert self.match is not None
+        return split_name(self.match[1], self.name)
 
 
 def choose_shards(files: Sequence[Shard]) -> list[Shard]:
     """The shards among a dataset's files: those of `audio/`, else of `data/`, else of the top folder, else any."""
-    shards = [file for file in files if _SHARD.match(file.name.rpartition("/")[2])]
-    folders = {shard.name.rpartition("/")[0] for shard in shards}
+    shards = sorted((file for file in files if file.match), key=lambda shard: shard.name)
+    folders = {shard.folder for shard in shards}
     folder = next((name for name in _FOLDERS if name in folders), min(folders, default=""))
-    return sorted((s for s in shards if s.name.rpartition("/")[0] == folder), key=lambda s: s.name)
+    return [shard for shard in shards if shard.folder == folder]
 
 
 def read_rows(file: Any, name: str, split: str) -> pd.DataFrame:
-    """One shard's metadata: `_WANTED` as far as it is there, `shard`, `row`, `row_group`, `split`; no audio is read.
+    """One shard's labels: `LABEL_COLUMNS` that are there, `shard`, `row`, `row_group`, `split`; no audio is read.
 
     Raises:
         DataError: No Parquet file, or one without audio.
@@ -73,9 +81,8 @@ def read_rows(file: Any, name: str, split: str) -> pd.DataFrame:
     try:
         with pq.ParquetFile(file, pre_buffer=False) as parquet:
             names = parquet.schema_arrow.names
-            if "audio" not in names:
-                raise DataError(f"{name} has no column 'audio'; it has: {', '.join(names)}.")
-            frame = parquet.read(columns=[column for column in _WANTED if column in names]).to_pandas()
+            need_columns(names, ("audio",), name)
+            frame = parquet.read(columns=[column for column in LABEL_COLUMNS if column in names]).to_pandas()
             rows = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{name} can't be read as Parquet ({error}): download it again.") from error
@@ -94,62 +101,67 @@ class Shards(Source):
     """
 
     layout = "hub Parquet"
+    labels = "train-*.parquet with an 'audio' column, also one or two folders down"
 
     def __init__(self, cache: Path) -> None:
         super().__init__()
         self.cache = cache
 
-    @cached_property
+    @property
+    @abstractmethod
     def shards(self) -> list[Shard]:
         """The dataset's shards in the order of their names."""
-        raise NotImplementedError
 
-    def _all_rows(self) -> pd.DataFrame:
-        raise NotImplementedError
+    @abstractmethod
+    def read_shards(self) -> list[pd.DataFrame]:
+        """`read_rows` of each shard."""
 
+    @abstractmethod
     def path(self, shard: str) -> Path:
         """Where a shard lies on this machine; after `fetch`."""
-        raise NotImplementedError
+
+    @cached_property
+    def _size(self) -> dict[str, int]:
+        return {shard.name: shard.size for shard in self.shards}
 
     @cached_property
     def identity(self) -> str:
         """Hash of the shards' names and sizes."""
         return digest(*(f"{shard.name}:{shard.size}" for shard in self.shards)).hex()
 
-    def table(self) -> pd.DataFrame:
-        """See `Source.table`; the list of rows is kept, so that the shards are opened once."""
+    def read(self) -> pd.DataFrame:
+        """See `Source.read`; the list of rows is kept, so that the shards are opened once."""
         kept = self.cache / "hub" / f"{self.identity}.parquet"
         try:
             frame = pd.read_parquet(kept)
         except (OSError, ValueError):
-            frame = self._all_rows()
-            _write(frame, kept)
-        self._note_gaps()
-        players = texts(frame, "profile_id", "player")
-        table = standard_table(
-            frame, self.place, player=players, split=frame["split"].tolist(), where="", shard=frame["shard"].tolist()
-        )
-        table["row"] = frame["row"].to_numpy()
-        table["row_group"] = frame["row_group"].to_numpy()
-        return table
+            frame = pd.concat(self.read_shards(), ignore_index=True)
+            with replaced(kept) as draft:
+                frame.to_parquet(draft)
+        self._tell_gaps()
+        return frame.assign(player=texts(frame, "profile_id", "player"))
 
-    def _note_gaps(self) -> None:
+    def table(self) -> pd.DataFrame:
+        """See `Source.table`; `row_group` says where in its shard a clip is found."""
+        frame = self.read()
+        return standard_table(frame, self.place).assign(row_group=frame["row_group"].to_numpy())
+
+    def _tell_gaps(self) -> None:
+        """Warn of shards that their neighbours' names promise and that aren't there."""
         for split in dict.fromkeys(shard.split for shard in self.shards):
-            names = [_SHARD.match(s.name.rpartition("/")[2]) for s in self.shards if s.split == split]
+            names = [shard.match for shard in self.shards if shard.split == split]
             totals = {int(name[4]) for name in names if name and name[4]}
             if len(totals) == 1 and len(names) < (total := totals.pop()):
                 self.warnings.append(f"{self.place} holds {len(names)} of the {total} {split} shards")
 
     def sizes(self, table: pd.DataFrame) -> np.ndarray:
         """Bytes of the shard that holds each clip."""
-        size = {shard.name: shard.size for shard in self.shards}
-        return np.array([size[name] for name in table["shard"]], np.int64)
+        return np.array([self._size[name] for name in table["shard"]], np.int64)
 
     def keys(self, table: pd.DataFrame) -> list[bytes]:
         """Hash of sample_id, shard, its size, and the row in it."""
-        size = {shard.name: shard.size for shard in self.shards}
         rows = zip(table["sample_id"], table["shard"], table["row"], strict=True)
-        return [digest(sample_id, shard, size[shard], row) for sample_id, shard, row in rows]
+        return [digest(sample_id, shard, self._size[shard], row) for sample_id, shard, row in rows]
 
     def names(self, table: pd.DataFrame) -> list[str]:
         """Shard, row and sample_id."""
@@ -200,13 +212,6 @@ def _audio(cell: Any, folder: Path) -> Audio:
     return str(folder / name) if name else ""
 
 
-def _write(frame: pd.DataFrame, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    frame.to_parquet(temporary)
-    temporary.replace(path)
-
-
 class HubFolder(Shards):
     """The hub's layout in a local folder.
 
@@ -221,24 +226,25 @@ class HubFolder(Shards):
         self.place = str(root)
 
     @staticmethod
-    def files(root: Path) -> list[Shard]:
-        """Parquet files at most two folders down."""
+    def find_shards(root: Path) -> list[Shard]:
+        """Those at most two folders down."""
         found = [*root.glob("*.parquet"), *root.glob("[!.]*/*.parquet"), *root.glob("[!.]*/[!.]*/*.parquet")]
-        return [Shard(path.relative_to(root).as_posix(), path.stat().st_size) for path in found]
+        return choose_shards([Shard(path.relative_to(root).as_posix(), path.stat().st_size) for path in found])
 
-    @staticmethod
-    def fits(root: Path) -> bool:
+    @classmethod
+    def fits(cls, root: Path) -> bool:
         """Whether `root` is in this layout."""
-        return bool(choose_shards(HubFolder.files(root)))
+        return bool(cls.find_shards(root))
 
     @cached_property
     def shards(self) -> list[Shard]:
         """See `Shards.shards`."""
-        return choose_shards(self.files(self.root))
+        return self.find_shards(self.root)
 
     def path(self, shard: str) -> Path:
         """See `Shards.path`."""
         return self.root / shard
 
-    def _all_rows(self) -> pd.DataFrame:
-        return pd.concat([read_rows(self.path(s.name), s.name, s.split) for s in self.shards], ignore_index=True)
+    def read_shards(self) -> list[pd.DataFrame]:
+        """See `Shards.read_shards`."""
+        return [read_rows(self.path(shard.name), shard.name, shard.split) for shard in self.shards]

@@ -1,4 +1,7 @@
-"""What a layout of SOUSA must offer, and the table that they all end in."""
+"""What a layout of SOUSA must offer, and the table that they all end in.
+
+`docs/extending.md` says how to add one.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,7 +23,6 @@ import soundfile as sf
 from sousa_bench.errors import DataError
 from sousa_bench.rudiments import INDEX, canonical
 
-SPLITS = ("train", "val", "test")
 COLUMNS = (
     "sample_id",
     "label",
@@ -35,16 +38,23 @@ COLUMNS = (
 UNKNOWN = "unknown"
 """Stands where a layout doesn't tell a text."""
 
+LABEL_COLUMNS = (
+    "sample_id",
+    "profile_id",
+    "player",
+    "rudiment_slug",
+    "tempo_bpm",
+    "skill_tier",
+    "soundfont",
+    "augmentation_preset",
+    "duration_sec",
+)
+"""What is read of a Parquet file of labels, as far as it is there."""
+
 _SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-    "eval": "test",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "eval"), "test"),
 }
 
 Audio = str | BytesIO
@@ -57,11 +67,13 @@ class Source(ABC):
     Attributes:
         layout: The layout's name, for people.
         place: The folder or hub id, for people.
+        labels: The file that the labels come from, below the folder.
         warnings: What a reader of the results must know about this dataset.
     """
 
     layout: str
     place: str
+    labels: str
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
@@ -72,11 +84,26 @@ class Source(ABC):
         """Hex digest of what the dataset holds, the same wherever it lies."""
 
     @abstractmethod
-    def table(self) -> pd.DataFrame:
-        """One row a clip: `COLUMNS`, `split` (one of `SPLITS` or ""), `where`, `row` and maybe `seconds`.
+    def read(self) -> pd.DataFrame:
+        """The labels, one row a clip.
 
-        `where` and `row` are this source's own way to a clip; `shard` groups clips that are fetched together.
+        Columns: `sample_id`, `rudiment_slug`, `player`; `split` (any usual spelling; where it is missing or empty, the
+        clip has none); `audio_path` where clips are files of their own; `tempo_bpm`, `skill_tier`, `soundfont`,
+        `augmentation_preset`, `duration_sec` as far as the layout tells them.
+
+        Raises:
+            DataError: A file is unreadable.
         """
+
+    def table(self) -> pd.DataFrame:
+        """One row a clip: `COLUMNS`, `split` (one of `SPLITS` or ""), `where`, `shard`, `row`, `seconds`.
+
+        `where`, `shard` and `row` are this source's own way to a clip.
+
+        Raises:
+            DataError: See `standard_table`.
+        """
+        return standard_table(self.read(), self.labels)
 
     @abstractmethod
     def sizes(self, table: pd.DataFrame) -> np.ndarray:
@@ -123,12 +150,23 @@ class FolderSource(Source):
 
     Args:
         root: The folder.
+        cache: Folder of all caches.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, cache: Path | None = None) -> None:
         super().__init__()
         self.root = root
         self.place = str(root)
+
+    @classmethod
+    def fits(cls, root: Path) -> bool:
+        """Whether `root` is in this layout: whether its file of labels is there."""
+        return (root / cls.labels).is_file()
+
+    @cached_property
+    def identity(self) -> str:
+        """Hash of the file of labels."""
+        return file_digest(self.root / self.labels)
 
     def _paths(self, table: pd.DataFrame) -> list[str]:
         base = str(self.root)
@@ -215,36 +253,48 @@ def near_names(folder: Path, name: str) -> list[str]:
         return difflib.get_close_matches(name, [entry.name for entry in entries], n=3, cutoff=0.6)
 
 
-def column(frame: pd.DataFrame, names: Iterable[str]) -> pd.Series | None:
+def column(frame: pd.DataFrame, *names: str) -> pd.Series | None:
     """The first of `names` that is a column of `frame` and isn't empty throughout."""
-    for name in names:
-        if name in frame.columns and not frame[name].isna().all():
-            return frame[name]
-    return None
+    return next((frame[name] for name in names if name in frame.columns and not frame[name].isna().all()), None)
 
 
 def texts(frame: pd.DataFrame, *names: str) -> list[str]:
     """A text column under the first of its names; `UNKNOWN` where a value or the whole column is missing."""
-    found = column(frame, names)
+    found = column(frame, *names)
     if found is None:
         return [UNKNOWN] * len(frame)
     return [UNKNOWN if pd.isna(value) or value == "" else str(value) for value in found.tolist()]
 
 
-def standard_table(frame: pd.DataFrame, origin: str, **columns: Any) -> pd.DataFrame:
-    """Bring a layout's metadata into the common columns.
+def numbers(frame: pd.DataFrame, *names: str) -> np.ndarray | float:
+    """A column of numbers under the first of its names; NaN where a value or the whole column is missing."""
+    found = column(frame, *names)
+    return np.nan if found is None else pd.to_numeric(found, errors="coerce").to_numpy(np.float64)
 
-    Args:
-        frame: The metadata as the layout has it.
-        origin: The file it came from, for messages.
-        columns: `player`, `split`, `where`, and what else the layout knows better than the frame.
+
+def need_columns(present: Iterable[object], needed: Iterable[str], origin: object) -> None:
+    """Refuse labels that lack a column.
 
     Raises:
-        DataError: A needed column is missing, a rudiment is unknown, a sample_id occurs twice.
+        DataError: It names the first of `needed` that isn't among `present`.
     """
-    for needed in ("sample_id", "rudiment_slug"):
-        if needed not in frame.columns:
-            raise DataError(f"{origin} has no column {needed!r}; it has: {', '.join(map(str, frame.columns))}.")
+    there = list(map(str, present))
+    for name in needed:
+        if name not in there:
+            raise DataError(f"{origin} has no column {name!r}; it has: {', '.join(there)}.")
+
+
+def standard_table(frame: pd.DataFrame, origin: str) -> pd.DataFrame:
+    """Bring a layout's labels into the common columns.
+
+    Args:
+        frame: See `Source.read`; also `shard` and `row`, where audio lies in the rows of files.
+        origin: The file it came from, for messages.
+
+    Raises:
+        DataError: A needed column is missing, a rudiment or a split unknown, a sample_id occurs twice.
+    """
+    need_columns(frame.columns, ("sample_id", "rudiment_slug", "player"), origin)
     ids = [str(value) for value in frame["sample_id"].tolist()]
     if len(set(ids)) != len(ids):
         twice = next(name for name in ids if ids.count(name) > 1)
@@ -256,44 +306,46 @@ def standard_table(frame: pd.DataFrame, origin: str, **columns: Any) -> pd.DataF
             f"{origin}: {len(unlabelled):,} of {len(ids):,} clips have no rudiment_slug, the first is {first}."
         )
     slugs = _slugs([str(value) for value in frame["rudiment_slug"].tolist()], ids, origin)
-    tempo = column(frame, ("tempo_bpm", "tempo"))
-    seconds = column(frame, ("duration_sec",))
-    table = pd.DataFrame(
+    return pd.DataFrame(
         {
-            "sample_id": np.array(ids, dtype=object),
+            "sample_id": _objects(ids),
             "label": np.array([INDEX[slug] for slug in slugs], dtype=np.int64),
-            "rudiment": np.array(slugs, dtype=object),
-            "skill_tier": np.array(texts(frame, "skill_tier"), dtype=object),
-            "tempo_bpm": np.nan if tempo is None else pd.to_numeric(tempo, errors="coerce").to_numpy(np.float64),
-            "soundfont": np.array(texts(frame, "soundfont", "aug_soundfont"), dtype=object),
-            "augmentation_preset": np.array(texts(frame, "augmentation_preset"), dtype=object),
-            "seconds": np.nan if seconds is None else pd.to_numeric(seconds, errors="coerce").to_numpy(np.float64),
-            "row": np.arange(len(frame)),
-            "shard": "",
+            "rudiment": _objects(slugs),
+            "skill_tier": _objects(texts(frame, "skill_tier")),
+            "tempo_bpm": numbers(frame, "tempo_bpm", "tempo"),
+            "soundfont": _objects(texts(frame, "soundfont", "aug_soundfont")),
+            "augmentation_preset": _objects(texts(frame, "augmentation_preset")),
+            "seconds": numbers(frame, "duration_sec"),
+            "row": frame["row"].to_numpy() if "row" in frame.columns else np.arange(len(frame)),
+            "shard": _objects(frame["shard"].tolist()) if "shard" in frame.columns else "",
+            "player": _objects(texts(frame, "player")),
+            "split": _objects([split_name(value, origin) for value in frame.get("split", [""] * len(frame))]),
+            "where": _objects(frame["audio_path"].tolist()) if "audio_path" in frame.columns else "",
         },
     )
-    for name, values in columns.items():
-        table[name] = values if isinstance(values, str) else np.asarray(values, dtype=object)
-    return table
+
+
+def _objects(values: list[str]) -> np.ndarray:
+    return np.array(values, dtype=object)
 
 
 def _slugs(raw: list[str], ids: list[str], origin: str) -> list[str]:
-    known: dict[str, str] = {}
+    slugs: dict[str, str] = {}
     for value in set(raw):
         try:
-            known[value] = canonical(value)
+            slugs[value] = canonical(value)
         except DataError as error:
             raise DataError(f"{origin}, clip {ids[raw.index(value)]}: {error}") from error
-    return [known[value] for value in raw]
+    return [slugs[value] for value in raw]
 
 
-def split_name(value: object, origin: str) -> str:
+def split_name(value: Any, origin: str) -> str:
     """`train`, `val` or `test` for any usual spelling; "" for none.
 
     Raises:
         DataError: A name that is no split.
     """
-    if value is None or value == "" or value != value:  # NaN differs from itself
+    if pd.isna(value) or value == "":
         return ""
     key = str(value).strip().lower()
     if key not in _SPLIT_NAMES:

@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from sousa_bench.data.sources.generator_folder import LABELS, GeneratorFolder
+from sousa_bench.data.cache_folder import ELSEWHERE, filled_by_one
+from sousa_bench.data.sources.generator_folder import GeneratorFolder
 from sousa_bench.data.sources.source import digest
 from sousa_bench.data.synthetic import describe
 from sousa_bench.errors import ConfigError, DataError
@@ -93,13 +92,13 @@ def synthetic_source(
     content = recipe(parameters)
     name = digest(*(f"{key}={content[key]}" for key in sorted(content))).hex()[:16]
     folder = cache / "synthetic" / f"{content['domain']}-{content['clips']}-s{content['seed']}-{name}"
-    if not (folder / LABELS).is_file():
+    if not SyntheticFolder.fits(folder):
         from sousa_bench.data.synthetic.writer import write_dataset
 
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with _alone(folder.with_suffix(".lock")):
-                if not (folder / LABELS).is_file():
+            with filled_by_one(folder.with_suffix(".lock"), "writing the synthetic clips"):
+                if not SyntheticFolder.fits(folder):
                     log.info("Writing %s synthetic clips, once, to %s", f"{content['clips']:,}", folder)
                     parts = {key: content[key] for key in _KEYS}
                     with all_cores():
@@ -107,17 +106,6 @@ def synthetic_source(
         except OSError as error:
             raise DataError(
                 f"The synthetic data can't be written to {folder} ({error.strerror or error}): free some space, or "
-                "choose another folder with data.cache_dir=FOLDER or the variable SOUSA_BENCH_CACHE."
+                f"choose another folder with {ELSEWHERE}."
             ) from error
     return SyntheticFolder(folder, content)
-
-
-def _alone(path: Path) -> FileLock:
-    """A lock to be used in a `with` block; says so when it has to wait."""
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-        lock.release()
-    except Timeout:
-        log.info("Another process is writing the synthetic clips; waiting until it is done")
-    return lock

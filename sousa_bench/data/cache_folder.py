@@ -1,15 +1,23 @@
-"""Where the caches lie."""
+"""The folder of all caches: where it is, how large, and who may fill a part of it."""
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
+from filelock import FileLock, Timeout
 
 from sousa_bench.errors import DataError
 
+log = logging.getLogger("sousa_bench.data")
+
 CACHE_VARIABLE = "SOUSA_BENCH_CACHE"
+ELSEWHERE = f"data.cache_dir=FOLDER or the variable {CACHE_VARIABLE}"
+"""How to choose another folder, for messages."""
 
 
 def cache_root(cache_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -27,10 +35,29 @@ def cache_root(cache_dir: str | os.PathLike[str] | None = None) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(
-            f"The cache folder {folder} can't be made ({error.strerror}): choose another with data.cache_dir=FOLDER "
-            f"or the variable {CACHE_VARIABLE}."
+            f"The cache folder {folder} can't be made ({error.strerror}): choose another with {ELSEWHERE}."
         ) from error
     return folder
+
+
+@contextmanager
+def filled_by_one(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock file `path`: of several processes that want the same files, one makes them and the others wait.
+
+    Args:
+        path: The lock file, in a folder that exists.
+        what: What another process is doing when this one has to wait, for the log.
+    """
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("Another process is %s; waiting until it is done", what)
+        lock.acquire(poll_interval=0.1)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def folder_bytes(folder: Path) -> int:
@@ -48,3 +75,11 @@ def folder_bytes(folder: Path) -> int:
         except FileNotFoundError:  # another process cleans up
             continue
     return total
+
+
+def size_text(size: float) -> str:
+    """Bytes for people: 3.2 MB, 47 GB."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
+        if size >= factor:
+            return f"{size / factor:.3g} {unit}"
+    return f"{size / 1e3:.3g} kB"
