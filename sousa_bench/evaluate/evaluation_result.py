@@ -109,7 +109,7 @@ def interval(values: np.ndarray, players: pd.Series) -> dict[str, Any]:
         ``low`` and ``high`` (None where there is no interval, and ``note`` says why), ``level``, ``players``.
     """
     codes, names = pd.factorize(players)
-    totals = np.bincount(codes, weights=values.astype(float))[None, :]
+    totals = np.bincount(codes, weights=values).astype(float)[None, :]
     found = accuracy_interval(totals, np.bincount(codes).astype(float))
     note = why_no_interval(len(names))
     return {

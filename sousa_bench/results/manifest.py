@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sousa_bench.results.result import read_json
+from sousa_bench.results.process import alive
+from sousa_bench.results.result import RESULT_FILE, clean, read_json
 
 MANIFEST_FILE = "sweep.json"
-MAX_BYTES = 64 * 1024 * 1024
 
 
 def relative(start: Path, path: Path) -> str:
@@ -17,17 +19,105 @@ def relative(start: Path, path: Path) -> str:
     return Path(os.path.relpath(path, start)).as_posix()
 
 
+def load_manifest(file: Path) -> dict[str, Any]:
+    """A manifest's content: ``jobs``, a list of objects; ``processes`` is missing or a list.
+
+    Raises:
+        OSError: It is missing or can't be read.
+        ValueError: It is no manifest.
+    """
+    content = read_json(file)
+    jobs = content.get("jobs") if isinstance(content, dict) else None
+    if not isinstance(jobs, list) or not all(isinstance(job, dict) for job in jobs):
+        raise ValueError("'jobs' is no list of objects")
+    if not isinstance(content.get("processes"), list):
+        content.pop("processes", None)
+    return dict(content)
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest in ``folder``, or an empty dict when there is none or it can't be read."""
+    """The manifest in ``folder`` with its jobs that have a fingerprint; empty when there is none that can be read."""
     try:
-        content = read_json(folder / MANIFEST_FILE, MAX_BYTES)
+        content = load_manifest(folder / MANIFEST_FILE)
     except (OSError, ValueError):
         return {}
-    if not isinstance(content, dict) or not isinstance(content.get("jobs"), list):
-        return {}
-    if not isinstance(content.get("processes"), list):
-        content["processes"] = []
-    content["jobs"] = [
-        job for job in content["jobs"] if isinstance(job, dict) and isinstance(job.get("fingerprint"), str)
-    ]
-    return content
+    return content | {"jobs": [job for job in content["jobs"] if isinstance(job.get("fingerprint"), str)]}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One job of a manifest.
+
+    Attributes:
+        sweep: Name of the sweep.
+        index: Number of the job within the sweep, from 1.
+        fingerprint: The run's identity, or an empty string.
+        overrides: The job's Hydra overrides.
+        result: Where its result lies or will lie.
+        decision: What the sweeper decided: ``pending``, ``reused``, ``refused``, ``skipped``.
+        reason: Why a job was refused or skipped.
+        processes: The processes that may start it, as the manifest names them; None where it names none.
+    """
+
+    sweep: str
+    index: int
+    fingerprint: str
+    overrides: tuple[str, ...]
+    result: Path
+    decision: str = "pending"
+    reason: str = ""
+    processes: tuple[Any, ...] | None = None
+
+    def may_start(self) -> bool:
+        """Whether a living process may still start it; a manifest that names none is taken for one that goes on."""
+        return self.processes is None or any(alive(process, self.result.parent) for process in self.processes)
+
+
+def planned_jobs(file: Path, roots: Sequence[Path]) -> tuple[list[Planned], list[str]]:
+    """The jobs of a manifest that lie inside ``roots``, duplicates left out, and a line for each thing passed over."""
+    try:
+        manifest = load_manifest(file)
+    except (OSError, ValueError) as error:
+        return [], [f"{file}: no readable manifest ({error}), passed over"]
+    jobs: list[Planned] = []
+    problems = []
+    for number, job in enumerate(manifest["jobs"], start=1):
+        decision = str(job.get("status") or "pending")
+        if decision == "duplicate":
+            continue
+        pointer = job.get("result")
+        if not isinstance(pointer, str) or not pointer:
+            pointer = f"{job.get('folder') or '.'}/{RESULT_FILE}"
+        try:
+            result = (file.parent / pointer).resolve()
+            inside = any(result.is_relative_to(root) for root in roots)
+        except (OSError, ValueError, RuntimeError):
+            inside = False
+        if not inside:
+            problems.append(
+                f"{file}: job {number} points at {pointer!r}, outside of {' and '.join(map(str, roots))}; passed over "
+                "(--results-root FOLDER allows a wider one)"
+            )
+            continue
+        overrides, index = job.get("overrides"), job.get("index")
+        jobs.append(
+            Planned(
+                sweep=clean(str(manifest.get("name") or file.parent.name)),
+                index=index if isinstance(index, int) else number,
+                fingerprint=clean(str(job.get("fingerprint") or "")),
+                overrides=tuple(clean(str(item)) for item in overrides) if isinstance(overrides, list) else (),
+                result=result,
+                decision=decision,
+                reason=clean(str(job.get("reason") or "")),
+                processes=_processes(manifest, job),
+            )
+        )
+    return jobs, problems
+
+
+def _processes(manifest: dict[str, Any], job: dict[str, Any]) -> tuple[Any, ...] | None:
+    """The commands that do the sweep (none: all are done with it), and the job's place in Slurm's queue."""
+    if "processes" not in manifest:
+        return None
+    queued = {"host": None, "pid": 1, "slurm_job_id": job.get("slurm_job_id")}
+    return (*manifest["processes"], queued) if queued["slurm_job_id"] else tuple(manifest["processes"])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sousa_bench.errors import Interrupted
-from sousa_bench.results.result import MAX_RESULT_BYTES, read_json, write_json
+from sousa_bench.results.result import read_object, write_json
 
 HISTORY_FILE = "history.json"
 REQUEST_FILE = "prune.json"
@@ -29,11 +29,8 @@ def write_history(folder: Path, history: Sequence[Mapping[str, Any]]) -> None:
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
     """The epochs of a run so far; empty where there is no history yet, or it can't be read."""
-    with suppress(OSError, ValueError):
-        content = read_json(folder / HISTORY_FILE, MAX_RESULT_BYTES)
-        if isinstance(content, dict) and isinstance(content.get("epochs"), list):
-            return [entry for entry in content["epochs"] if isinstance(entry, dict)]
-    return []
+    epochs = read_object(folder / HISTORY_FILE).get("epochs")
+    return [entry for entry in epochs if isinstance(entry, dict)] if isinstance(epochs, list) else []
 
 
 def ask(folder: Path, reason: str) -> None:
@@ -43,10 +40,8 @@ def ask(folder: Path, reason: str) -> None:
 
 def asked(folder: Path) -> str | None:
     """Why the run in a folder was asked to end, or None."""
-    with suppress(OSError, ValueError):
-        content = read_json(folder / REQUEST_FILE, MAX_RESULT_BYTES)
-        return str(content["reason"]) if isinstance(content, dict) and "reason" in content else None
-    return None
+    request = read_object(folder / REQUEST_FILE)
+    return str(request["reason"]) if "reason" in request else None
 
 
 def forget(folder: Path) -> None:

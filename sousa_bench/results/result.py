@@ -52,8 +52,7 @@ EFFICIENCY_KEYS = (
     "training_time_seconds",
     "avg_epoch_time",
 )
-MAX_RESULT_BYTES = 64 * 1024 * 1024
-MAX_PROGRESS_BYTES = 1024 * 1024
+MAX_BYTES = 64 * 1024 * 1024  # of a JSON file
 
 
 class ResultError(UserError):
@@ -122,22 +121,30 @@ def missing_fields(result: Mapping[str, Any]) -> list[str]:
     return names
 
 
-def read_json(file: Path, limit: int) -> Any:
-    """What a JSON file holds, whoever wrote it: no pipe or device is opened, nothing beyond ``limit`` bytes read.
+def read_json(file: Path) -> Any:
+    """What a JSON file holds, whoever wrote it: no pipe or device is opened, nothing beyond ``MAX_BYTES`` read.
 
     Raises:
         OSError: It is missing or can't be read.
-        ValueError: It is no regular file, larger than ``limit``, no JSON, or nested too deeply.
+        ValueError: It is no regular file, larger than ``MAX_BYTES``, no JSON, or nested too deeply.
     """
     state = file.lstat()
     if not stat.S_ISREG(state.st_mode):
         raise ValueError("no regular file")
-    if state.st_size > limit:
-        raise ValueError(f"larger than {limit // 2**20} MiB")
+    if state.st_size > MAX_BYTES:
+        raise ValueError(f"larger than {MAX_BYTES // 2**20} MiB")
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """The object that a JSON file holds, or an empty dict when the file is missing, torn or holds none."""
+    with suppress(OSError, ValueError):
+        content = read_json(file)
+        return content if isinstance(content, dict) else {}
+    return {}
 
 
 def read_result(path: Path | str) -> dict[str, Any]:
@@ -149,7 +156,7 @@ def read_result(path: Path | str) -> dict[str, Any]:
     path = Path(path)
     file = path / RESULT_FILE if path.is_dir() else path
     try:
-        content = read_json(file, MAX_RESULT_BYTES)
+        content = read_json(file)
     except FileNotFoundError as error:
         raise ResultError(f"{file}: no such file") from error
     except (OSError, ValueError) as error:
@@ -216,8 +223,4 @@ class Recorder:
 
 def read_progress(folder: Path) -> dict[str, Any]:
     """The run's last ``progress.json``, or an empty dict when there is none, or it is torn or none of ours."""
-    with suppress(OSError, ValueError):
-        content = read_json(folder / PROGRESS_FILE, MAX_PROGRESS_BYTES)
-        if isinstance(content, dict):
-            return content
-    return {}
+    return read_object(folder / PROGRESS_FILE)

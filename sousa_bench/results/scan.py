@@ -1,4 +1,4 @@
-"""Finding result files: folders that runs left, the original flat layout, and what a manifest points at.
+"""Finding what runs left: their folders, sweeps, the original flat layout, and what a manifest points at.
 
 Nothing here follows a link or opens anything but a regular file, so a foreign folder can't lead a reader astray.
 """
@@ -7,52 +7,61 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from sousa_bench.errors import UserError
-from sousa_bench.results.process import alive
-from sousa_bench.results.result import PROGRESS_FILE, RESULT_FILE, clean, read_json
+from sousa_bench.results.manifest import MANIFEST_FILE, Planned, planned_jobs
+from sousa_bench.results.result import PROGRESS_FILE, RESULT_FILE
 
-MANIFEST_FILE = "sweep.json"
-MAX_MANIFEST_BYTES = 64 * 1024 * 1024
 ROOT_NAMES = ("multirun", "outputs")
 SKIPPED_FOLDERS = frozenset(
     {"analysis", "checkpoints", "adapter", "wandb", "lightning_logs", "node_modules", "__pycache__"}
 )
 DATE = re.compile(r"\d{4}-\d\d-\d\d")
-NOT_RESULTS = frozenset({MANIFEST_FILE, PROGRESS_FILE})
+NOT_RESULTS = frozenset({RESULT_FILE, MANIFEST_FILE, PROGRESS_FILE})
 
 
-@dataclass(frozen=True)
-class Planned:
-    """One job of a manifest.
+def walk(
+    top: Path, enter: Callable[[Path], bool] = lambda _: True, problems: list[str] | None = None
+) -> Iterator[tuple[Path, dict[str, os.DirEntry[str]]]]:
+    """Folders at and below ``top`` in a fixed order; none that is hidden, linked, or inside of a run's folder.
 
-    Attributes:
-        sweep: Name of the sweep.
-        index: Number of the job within the sweep, from 1.
-        fingerprint: The run's identity, or an empty string.
-        overrides: The job's Hydra overrides.
-        result: Where its result lies or will lie.
-        decision: What the sweeper decided: ``pending``, ``reused``, ``refused``, ``skipped``.
-        reason: Why a job was refused or skipped.
-        processes: The processes that may start it, as the manifest names them; None where it names none.
+    Args:
+        top: Where to begin.
+        enter: Whether a folder is looked at.
+        problems: Gets a line for each folder that can't be listed.
+
+    Yields:
+        Each folder with its entries by name.
     """
+    pending = [top]
+    while pending:
+        folder = pending.pop()
+        if not enter(folder):
+            continue
+        try:
+            with os.scandir(folder) as listing:
+                entries = {entry.name: entry for entry in sorted(listing, key=lambda entry: entry.name)}
+        except OSError as error:
+            if problems is not None:
+                problems.append(f"{folder}: can't be listed ({error.strerror})")
+            continue
+        yield folder, entries
+        if RESULT_FILE not in entries:
+            below = [entry for entry in entries.values() if entry.is_dir(follow_symlinks=False)]
+            pending += [folder / entry.name for entry in reversed(below) if not entry.name.startswith(".")]
 
-    sweep: str
-    index: int
-    fingerprint: str
-    overrides: tuple[str, ...]
-    result: Path
-    decision: str = "pending"
-    reason: str = ""
-    processes: tuple[Any, ...] | None = None
 
-    def may_start(self) -> bool:
-        """Whether a living process may still start it; a manifest that names none is taken for one that goes on."""
-        return self.processes is None or any(alive(process, self.result.parent) for process in self.processes)
+def result_folders(root: Path) -> Iterator[Path]:
+    """Every folder at or below ``root`` that holds a result."""
+    return (folder.resolve() for folder, entries in walk(root) if RESULT_FILE in entries)
+
+
+def sweep_folders(root: Path) -> Iterator[Path]:
+    """Every folder at or below ``root`` that holds a manifest."""
+    return (folder for folder, entries in walk(root) if MANIFEST_FILE in entries)
 
 
 class NothingYetError(UserError):
@@ -74,6 +83,14 @@ class Scan:
     manifests: list[Path] = field(default_factory=list)
     planned: list[Planned] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+
+    def add_manifest(self, file: Path, roots: Sequence[Path]) -> None:
+        """Add a manifest's jobs, and the results that it reused from elsewhere, as far as they lie inside ``roots``."""
+        jobs, problems = planned_jobs(file, roots)
+        self.manifests.append(file)
+        self.planned += jobs
+        self.problems += problems
+        self.files += [job.result for job in jobs if job.result.is_file()]
 
 
 def results_roots(folder: Path) -> tuple[Path, ...]:
@@ -109,11 +126,11 @@ def scan(folders: Sequence[Path], root: Path | None = None, skip: Sequence[Path]
     for folder in folders:
         if not folder.exists():
             raise NothingYetError(f"{folder}: no such folder; give the folder of a sweep, such as multirun/2026-02-01")
-        allowed = (root.resolve(),) if root else results_roots(folder if folder.is_dir() else folder.parent)
+        roots = (root.resolve(),) if root else results_roots(folder if folder.is_dir() else folder.parent)
         if folder.is_dir():
-            _walk(folder, allowed, skipped, found)
+            _scan_folder(folder, roots, skipped, found)
         elif folder.name == MANIFEST_FILE:
-            _read_manifest(folder, allowed, found)
+            found.add_manifest(folder, roots)
         else:
             found.files.append(folder)
     found.files = list({_key(path): path for path in found.files}.values())
@@ -124,100 +141,29 @@ def _key(path: Path) -> str:
     return os.path.normpath(path.absolute())
 
 
-def _walk(top: Path, roots: Sequence[Path], skipped: set[Path], found: Scan) -> None:
+def _scan_folder(top: Path, roots: Sequence[Path], skipped: set[Path], found: Scan) -> None:
     """Collect below ``top``: ``result.json`` of run folders, other JSON files of folders that are none."""
-    pending = [top]
-    while pending:
-        folder = pending.pop()
-        if skipped and folder.resolve() in skipped:
-            continue
-        try:
-            with os.scandir(folder) as entries:
-                children = sorted(entries, key=lambda entry: entry.name)
-        except OSError as error:
-            found.problems.append(f"{folder}: can't be listed ({error.strerror})")
-            continue
-        files = {entry.name: entry for entry in children if entry.is_file(follow_symlinks=False)}
-        found.problems += [f"{entry.path}: a link, not followed" for entry in children if _is_linked_result(entry)]
-        if RESULT_FILE in files:
-            found.files.append(folder / RESULT_FILE)
+
+    def enter(folder: Path) -> bool:
+        hidden = folder.name in SKIPPED_FOLDERS and folder != top
+        return not hidden and not (skipped and folder.resolve() in skipped)
+
+    for folder, entries in walk(top, enter, found.problems):
+        visible = [entry for name, entry in entries.items() if not name.startswith(".")]
+        found.problems += [f"{entry.path}: a link, not followed" for entry in visible if _is_linked_result(entry)]
+        files = [
+            entry.name for entry in visible if entry.name.endswith(".json") and entry.is_file(follow_symlinks=False)
+        ]
+        if RESULT_FILE in entries:
+            found.files += [folder / name for name in files if name == RESULT_FILE]
             continue
         if MANIFEST_FILE in files:
-            _read_manifest(folder / MANIFEST_FILE, roots, found)
-        found.files += [
-            folder / name
-            for name in files
-            if name.endswith(".json") and name not in NOT_RESULTS and not name.startswith(".")
-        ]
-        below = [folder / entry.name for entry in children if entry.is_dir(follow_symlinks=False)]
-        pending += [path for path in reversed(below) if path.name not in SKIPPED_FOLDERS and path.name[0] != "."]
+            found.add_manifest(folder / MANIFEST_FILE, roots)
+        found.files += [folder / name for name in files if name not in NOT_RESULTS]
 
 
 def _is_linked_result(entry: os.DirEntry[str]) -> bool:
-    if not entry.is_symlink() or entry.name.startswith("."):
-        return False
-    return entry.name.endswith(".json") or entry.is_dir()
-
-
-def _read_manifest(path: Path, roots: Sequence[Path], found: Scan) -> None:
-    """Add a manifest's jobs, and the results that it reused from elsewhere, as far as they lie inside ``roots``."""
-    found.manifests.append(path)
-    try:
-        content = read_json(path, MAX_MANIFEST_BYTES)
-        jobs = content["jobs"]
-        if not isinstance(jobs, list) or not all(isinstance(job, dict) for job in jobs):
-            raise ValueError("'jobs' is no list of objects")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        found.problems.append(f"{path}: no readable manifest ({error}), passed over")
-        return
-    for number, job in enumerate(jobs, start=1):
-        _add_job(path.parent, roots, content, number, job, found)
-
-
-def _add_job(
-    base: Path, roots: Sequence[Path], manifest: dict[str, Any], number: int, job: dict[str, Any], found: Scan
-) -> None:
-    decision = str(job.get("status") or "pending")
-    if decision == "duplicate":
-        return
-    reused = job.get("result")
-    pointer = reused if isinstance(reused, str) and reused else f"{job.get('folder') or ''}/{RESULT_FILE}"
-    try:
-        result = (base / pointer.lstrip("/") if not reused else base / pointer).resolve()
-        inside = any(result.is_relative_to(root) for root in roots)
-    except (OSError, ValueError, RuntimeError):
-        inside = False
-    if not inside:
-        found.problems.append(
-            f"{base / MANIFEST_FILE}: job {number} points at {pointer!r}, outside of "
-            f"{' and '.join(map(str, roots))}; passed over (--results-root FOLDER allows a wider one)"
-        )
-        return
-    overrides = job.get("overrides")
-    index = job.get("index")
-    found.planned.append(
-        Planned(
-            sweep=clean(str(manifest.get("name") or base.name)),
-            index=index if isinstance(index, int) else number,
-            fingerprint=clean(str(job.get("fingerprint") or "")),
-            overrides=tuple(clean(str(item)) for item in overrides) if isinstance(overrides, list) else (),
-            result=result,
-            decision=decision,
-            reason=clean(str(job.get("reason") or "")),
-            processes=_starters(manifest, job),
-        )
-    )
-    if result.is_file():
-        found.files.append(result)
-
-
-def _starters(manifest: dict[str, Any], job: dict[str, Any]) -> tuple[Any, ...] | None:
-    """The commands that do the sweep (none: all are done with it), and the job's place in Slurm's queue."""
-    named = manifest.get("processes")
-    if not isinstance(named, list):
-        return None
-    queued = {"host": None, "pid": 1, "slurm_job_id": job.get("slurm_job_id")}
-    return (*named, queued) if queued["slurm_job_id"] else tuple(named)
+    return entry.is_symlink() and (entry.name.endswith(".json") or entry.is_dir())
 
 
 def snapshot(folders: Sequence[Path]) -> frozenset[tuple[str, int, int]]:

@@ -14,7 +14,7 @@ from sousa_bench.config.fingerprint import fingerprint, run_name
 from sousa_bench.config.overrides import split
 from sousa_bench.config.settings import check_values
 from sousa_bench.errors import ConfigError
-from sousa_bench.results.known import Results
+from sousa_bench.results.index import ResultIndex
 from sousa_bench.sweep import record
 from sousa_bench.sweep.job import Job, devices_of
 from sousa_bench.sweep.present_command import hydra_overrides, run_command
@@ -119,7 +119,7 @@ def plan(
     *,
     folder: Path,
     name: str | None,
-    results: Results,
+    results: ResultIndex,
     settings: SweepSettings,
 ) -> list[Job]:
     """Decide for each composed config what is to be done about it.
@@ -166,7 +166,7 @@ def plan(
     return jobs
 
 
-def decide(job: Job, results: Results, settings: SweepSettings) -> None:
+def decide(job: Job, results: ResultIndex, settings: SweepSettings) -> None:
     """Fill in a job's decision, and the folder in which it goes on."""
     if job.reason is not None:
         job.decision = "refused"

@@ -19,9 +19,10 @@ from sousa_bench.config.config_errors import explain, is_config_error
 from sousa_bench.config.fingerprint import fingerprint, run_name
 from sousa_bench.config.search_spaces import drop_space, register_spaces
 from sousa_bench.errors import ConfigError, UserError
-from sousa_bench.results.known import ROOTS, Results
+from sousa_bench.results.index import ResultIndex
 from sousa_bench.results.manifest import read_manifest
 from sousa_bench.results.result import RESULT_FILE
+from sousa_bench.results.scan import ROOT_NAMES
 from sousa_bench.sweep import record
 from sousa_bench.sweep.forkserver import PRELOAD
 from sousa_bench.sweep.job import Job, Outcome
@@ -175,14 +176,14 @@ def _single_folder(root: Path, config: DictConfig) -> Path:
 
 def results_roots(*more: Path) -> tuple[Path, ...]:
     """The results roots of the current folder, and those of ``more`` that don't lie below them."""
-    roots = [(Path.cwd() / root).resolve() for root in ROOTS]
+    roots = [(Path.cwd() / root).resolve() for root in ROOT_NAMES]
     return (*roots, *(path for path in more if not any(root in (path, *path.parents) for root in roots)))
 
 
-def known_results(*more: Path) -> Results:
+def known_results(*more: Path) -> ResultIndex:
     """Every result below the results roots of the current folder, and below ``more``."""
     current.roots = results_roots(*more)
-    results = Results(current.roots)
+    results = ResultIndex(current.roots)
     for problem in results.torn:
         say(f"Warning: {problem}; its run counts as not done")
     return results
@@ -254,7 +255,7 @@ def _job_of(cfg: DictConfig) -> Job:
     candidate = Candidate.of(config, list(hydra.overrides.task))
     manifest = read_manifest(folder.parent)
     name = str(manifest.get("name") or folder.parent.name)
-    settings, results = SweepSettings.of(config), Results([folder])
+    settings, results = SweepSettings.of(config), ResultIndex([folder])
     [job] = plan([candidate], folder=folder.parent, name=name, results=results, settings=settings)
     job.folder, job.hydra_job = folder, False
     entries = {entry["fingerprint"]: entry for entry in manifest.get("jobs", [])}

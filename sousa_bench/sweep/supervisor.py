@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from sousa_bench.results.known import Known, Results
+from sousa_bench.results.index import EarlierResult, ResultIndex
 from sousa_bench.results.locks import RunLock
 from sousa_bench.results.result import LOG_FILE
 from sousa_bench.sweep import record
@@ -188,10 +188,10 @@ class Supervisor:
         self._say_once(f"{job.name} is being done by another process; this sweep waits for it at its end")
         self._postponed.append(job)
 
-    async def _known(self, job: Job) -> Known | None:
+    async def _known(self, job: Job) -> EarlierResult | None:
         """What others did about this very run since the sweep was planned: the record that decides how to go on."""
         roots = [job.folder] if job.fresh else [job.folder, *self._rules.roots]
-        results = await asyncio.to_thread(Results, roots, job.fingerprint)
+        results = await asyncio.to_thread(ResultIndex, roots, job.fingerprint)
         known = results.of(job.fingerprint, job.folder.parent)
         order = {"completed": 0, "running": 1, "failed": 3}
         return min(known, key=lambda each: order.get(each.status, 2), default=None)

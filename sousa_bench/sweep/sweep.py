@@ -16,11 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from sousa_bench.config.overrides import quoted
 from sousa_bench.errors import ConfigError
-from sousa_bench.results.known import ROOTS
 from sousa_bench.results.locks import folder_lock
 from sousa_bench.results.manifest import MANIFEST_FILE, read_manifest, relative
 from sousa_bench.results.process import alive, identity
 from sousa_bench.results.result import RESULT_FILE, write_json
+from sousa_bench.results.scan import ROOT_NAMES
 from sousa_bench.sweep import record, session
 from sousa_bench.sweep.job import Job, Outcome
 from sousa_bench.sweep.output import say
@@ -288,5 +288,5 @@ def _announce(sweep: Sweep, progress: Progress) -> list[Outcome]:
 
 def sweeps_root(master: DictConfig) -> Path:
     """The results root of sweeps: the part of ``hydra.sweep.dir`` that is the same for every sweep."""
-    node = OmegaConf.select(master, "hydra.sweep.dir", default=ROOTS[0])
+    node = OmegaConf.select(master, "hydra.sweep.dir", default=ROOT_NAMES[0])
     return Path(str(node)).resolve()

@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 from sousa_bench.config.config_errors import explain
 from sousa_bench.config.fingerprint import fingerprint, run_name
 from sousa_bench.errors import ConfigError
-from sousa_bench.results.known import Results
+from sousa_bench.results.index import ResultIndex
 from sousa_bench.results.locks import RunLock, folder_lock
 from sousa_bench.results.manifest import read_manifest
 from sousa_bench.results.process import alive, identity
@@ -146,7 +146,7 @@ def test_known_results_tell_the_living_from_the_dead(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace(f'"pid": {os.getpid()}', '"pid": 999999999'))
     (tmp_path / "run3").mkdir()
     (tmp_path / "run3" / "result.json").write_text("{")
-    results = Results([tmp_path])
+    results = ResultIndex([tmp_path])
     assert [known.status for known in results.of("1" * 64, tmp_path)] == ["running"]
     assert [known.status for known in results.of("2" * 64, tmp_path)] == ["dead"]
     assert len(results.torn) == 1

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sousa_bench.results.manifest import MANIFEST_FILE, read_manifest
+from sousa_bench.results.manifest import read_manifest
 from sousa_bench.results.result import LOG_FILE, read_progress
+from sousa_bench.results.scan import sweep_folders
 from sousa_bench.sweep import record
 from sousa_bench.sweep.job import Job
 from sousa_bench.sweep.verdict import Verdict
@@ -111,7 +111,7 @@ def runs_in_queue(root: Path) -> dict[str, tuple[str, Path]]:
     The records of jobs that are gone are closed first.
     """
     found: dict[str, tuple[str, Path]] = {}
-    for folder in _slurm_sweeps(root):
+    for folder in sweep_folders(root):
         found |= settle(folder)
     return found
 
@@ -175,12 +175,3 @@ def submitted_job(sweep_folder: Path, job_id: str) -> Job:
     submission: Any = DelayedSubmission.load(sweep_folder / SUBMITIT_FOLDER / f"{job_id}_submitted.pkl")
     job: Job = submission.args[0]
     return job
-
-
-def _slurm_sweeps(root: Path) -> Iterator[Path]:
-    """Folders below ``root`` whose manifest names Slurm jobs."""
-    for depth in ("*", "*/*", "*/*/*"):
-        for path in root.glob(f"{depth}/{MANIFEST_FILE}"):
-            with suppress(OSError):
-                if '"slurm_job_id"' in path.read_text(encoding="utf-8", errors="replace"):
-                    yield path.parent
