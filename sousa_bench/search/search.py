@@ -202,7 +202,7 @@ class _Search:
         return min(done, key=lambda trial: (sign * float(trial.value or 0.0), trial.number), default=None)
 
     def _summary(self) -> str:
-        """The closing words."""
+        """The text at the end: counts, failures, the best trial, what comes next."""
         trials, wanted = self.trials.all(), self.settings.n_trials
         names = {"COMPLETE": "completed", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "not ended"}
         counts = [(what, sum(trial.state.name == state for trial in trials)) for state, what in names.items()]

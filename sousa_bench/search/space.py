@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 Value = str | int | float
 # A search over these would compare what can't be compared, or find luck.
-LUCK = ("seed", "data", "weights", "init_from", "trainer.eval_batches")
-NOT_ITS_OWN = ("sweep", "resume", "force", "on_error", "n_jobs", "timeout", "search", "experiment", "lineage")
+INCOMPARABLE = ("seed", "data", "weights", "init_from", "trainer.eval_batches")
+OF_THE_SEARCH = ("sweep", "resume", "force", "on_error", "n_jobs", "timeout", "search", "experiment", "lineage")
 
 
 @dataclass
@@ -109,22 +109,22 @@ def _check_keys(varied: Mapping[str, Override]) -> None:
             "'peft.r=choice(4,8,16)' or 'peft.learning_rate=tag(log,interval(1e-4,1e-2))'"
         )
     for key in (key.lstrip("+~") for key in varied):
-        if key in LUCK or key.startswith("data."):
+        if key in INCOMPARABLE or key.startswith("data."):
             raise ConfigError(f"{key}: a search can't vary it; its trials could not be compared. Give it one value")
-        if key in NOT_ITS_OWN or key.startswith("lineage."):
+        if key in OF_THE_SEARCH or key.startswith("lineage."):
             raise ConfigError(f"{key}: it belongs to the search as a whole. Give it one value")
 
 
 def _without_search(loader: ConfigLoader, master: DictConfig, fixed: list[str]) -> tuple[list[str], DictConfig]:
     """The fixed overrides with what ``search`` chooses spelled out, so that a trial's command starts no search."""
-    whole = compose(loader, master, fixed)
-    check_values(whole)
+    with_search = compose(loader, master, fixed)
+    check_values(with_search)
     chosen = [word for word in fixed if split(word)[0] == "search"]
     if not chosen:
-        return fixed, whole
+        return fixed, with_search
     rest = [word for word in fixed if word not in chosen]
     alone = compose(loader, master, rest)
-    theirs, ours = (OmegaConf.to_container(config.hydra.runtime.choices) for config in (whole, alone))
+    theirs, ours = (OmegaConf.to_container(config.hydra.runtime.choices) for config in (with_search, alone))
     assert isinstance(theirs, dict)
     assert isinstance(ours, dict)
     more = [
@@ -133,7 +133,7 @@ def _without_search(loader: ConfigLoader, master: DictConfig, fixed: list[str]) 
         if ours.get(group) != choice and group != "search" and not str(group).startswith("hydra/")
     ]
     spelled_out = compose(loader, master, [*more, *rest])
-    if outcome_config(spelled_out) != outcome_config(whole):
+    if outcome_config(spelled_out) != outcome_config(with_search):
         raise ConfigError(
             f"{chosen[0]}: it sets more than a space (hydra.sweeper) and choices of groups; put that into an experiment"
         )
@@ -202,17 +202,17 @@ def _add(space: Space, name: str, item: Override, default: Any) -> None:
     else:
         numbers = _ends(name, value)
         step = None if log else getattr(value, "step", None)
-    whole = all(isinstance(number, int) for number in numbers)
+    integers = all(isinstance(number, int) for number in numbers)
     try:
-        if whole:
+        if integers:
             space.distributions[name] = IntDistribution(numbers[0], numbers[1], log=log, step=step or 1)
         else:
             space.distributions[name] = FloatDistribution(float(numbers[0]), float(numbers[1]), log=log, step=step)
     except ValueError as error:
         raise ConfigError(f"{name}={item.get_value_string()}: {str(error).splitlines()[0]}") from error
-    if whole and default != int(default):
+    if integers and default != int(default):
         raise ConfigError(f"{name}: its default is {default}, but the search takes whole numbers; write interval(…)")
-    space.baseline[name] = int(default) if whole else float(default)
+    space.baseline[name] = int(default) if integers else float(default)
 
 
 def _ends(key: str, value: Any) -> list[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ class Progress:
         self.outcomes: dict[int, Outcome] = {}
         self._total = total
         self._n_jobs = n_jobs
-        self._started = time.monotonic()
+        self._said: set[str] = set()
 
     def begin(self, job: Job) -> None:
         """A run starts."""
@@ -41,6 +40,12 @@ class Progress:
             say(describe(outcome))
         if self._total > 1 and not outcome.reused:
             say(self.lines())
+
+    def say_once(self, text: str) -> None:
+        """Say something that would be true of several jobs."""
+        if text not in self._said:
+            self._said.add(text)
+            say(text)
 
     def leave_out(self, job: Job) -> None:
         """A job is no run of its own: the same as another, or impossible."""
@@ -84,7 +89,7 @@ def describe(outcome: Outcome) -> str:
 
 
 def summary(outcomes: Sequence[Outcome], *, place: Path | None, command: str, seconds: float) -> str:
-    """The closing words: counts, each run that isn't completed with the command that runs it again, what comes next."""
+    """The text at the end: counts, each run that isn't completed with the command that repeats it, what comes next."""
     done = [outcome for outcome in outcomes if outcome.status == "completed"]
     earlier = sum(outcome.reused for outcome in done)
     lines = []

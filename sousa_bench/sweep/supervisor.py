@@ -75,7 +75,6 @@ class Supervisor:
         self._halted = False
         self._code = code_digest()
         self._begun = False
-        self._said: set[str] = set()
 
     def run(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Do the jobs whose decision is ``pending``; never raises for what a run does.
@@ -159,7 +158,7 @@ class Supervisor:
     async def _ready(self) -> None:
         await self._spawner.ready()
         for warning in self._spawner.warnings:
-            self._say_once(f"Warning: {warning}")
+            self._progress.say_once(f"Warning: {warning}")
 
     async def _supervise(self, job: Job, slot: Slot) -> None:
         lock = RunLock(job.folder, job.fingerprint, self._rules.roots)
@@ -185,7 +184,7 @@ class Supervisor:
             lock.release()
 
     def _postpone(self, job: Job) -> None:
-        self._say_once(f"{job.name} is being done by another process; this sweep waits for it at its end")
+        self._progress.say_once(f"{job.name} is being done by another process; this sweep waits for it at its end")
         self._postponed.append(job)
 
     async def _known(self, job: Job) -> EarlierResult | None:
@@ -211,7 +210,9 @@ class Supervisor:
 
     async def _process(self, job: Job, slot: Slot) -> Exit:
         if code_digest() != self._code:
-            self._say_once("Note: the code was edited; this sweep's runs go on with the code as it was at its start")
+            self._progress.say_once(
+                "Note: the code was edited; this sweep's runs go on with the code as it was at its start"
+            )
         job.warnings += [warning for warning in self._spawner.warnings if warning not in job.warnings]
         if job.fresh or record.read(job.folder).get("status", "failed") == "failed":
             job.fresh = True
@@ -261,8 +262,3 @@ class Supervisor:
                 await asyncio.wait_for(self._stopping.wait(), LOCK_SECONDS)
         elif await self._can_start():
             await self._supervise(job, slots(1)[0])
-
-    def _say_once(self, text: str) -> None:
-        if text not in self._said:
-            self._said.add(text)
-            say(text)

@@ -45,7 +45,6 @@ class JobArray:
         self._preset = preset
         self._signal: int | None = None
         self._cancelled = False
-        self._said: set[str] = set()
         self._running: set[str] = set()
         self._outcomes: dict[int, Outcome] = {}
 
@@ -108,7 +107,7 @@ class JobArray:
         """Conclude about the jobs that Slurm has no more, and say why others wait."""
         places = queue_places(str(job.slurm_job_id) for job in jobs)
         if places is None:
-            self._say_once("Slurm's controller does not answer; the jobs go on, and so does the waiting")
+            self._progress.say_once("Slurm's controller does not answer; the jobs go on, and so does the waiting")
             return
         gone = [job for job in jobs if job.slurm_job_id not in places]
         if gone:
@@ -122,7 +121,7 @@ class JobArray:
         for job in jobs:
             place = places.get(str(job.slurm_job_id))
             if place is not None and place.state == "PENDING" and place.reason not in ORDINARY:
-                self._say_once(f"Slurm lets jobs wait: {place.reason} (first {job.slurm_job_id}, {job.name})")
+                self._progress.say_once(f"Slurm lets jobs wait: {place.reason} (first {job.slurm_job_id}, {job.name})")
 
     def _end(self, outcome: Outcome, jobs: Sequence[Job]) -> None:
         self._outcomes[id(outcome.job)] = outcome
@@ -150,11 +149,6 @@ class JobArray:
         finally:
             for number, handler in former.items():
                 signal.signal(number, handler)
-
-    def _say_once(self, text: str) -> None:
-        if text not in self._said:
-            self._said.add(text)
-            say(text)
 
     def _say_what_goes_on(self, jobs: Sequence[Job]) -> None:
         numbers = sorted({str(job.slurm_job_id).partition("_")[0] for job in jobs})

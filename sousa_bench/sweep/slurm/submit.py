@@ -135,5 +135,5 @@ def _parameters(jobs: Sequence[Job], preset: Preset, name: str, minutes: int | N
 
 def _refusal(error: Exception) -> str:
     lines = [line for line in str(error).splitlines() if "sbatch:" in line] or str(error).splitlines()[-1:]
-    words = "; ".join(line.strip() for line in lines)
-    return f"Slurm does not take the sweep: {words} (hydra.launcher.* says what is asked for)"
+    reason = "; ".join(line.strip() for line in lines)
+    return f"Slurm does not take the sweep: {reason} (hydra.launcher.* says what is asked for)"
