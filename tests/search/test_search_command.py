@@ -34,6 +34,26 @@ def results(command: Command) -> list[dict[str, Any]]:
     return sorted(found, key=lambda result: result["sweep"].get("trial", 0))
 
 
+def test_a_method_of_ones_own_brings_its_space(command: Command) -> None:
+    """From a folder of the user's; the space is no part of a run, and its command starts no search."""
+    method = command.folder / "mine" / "peft" / "own.yaml"
+    method.parent.mkdir(parents=True)
+    method.write_text(
+        "_target_: peft.LoraConfig\nname: own\nlearning_rate: 1e-3\nr: 8\nsearch: {peft.r: 'choice(4,8)'}\n"
+    )
+    command("--config-dir", "mine", "search=own", "sweep=s", "hydra.sweeper.n_trials=2", UNPRUNED)
+    assert {trial.params["peft.r"] for trial in trials(command)} <= {"4", "8"}
+    first = results(command)[0]
+    assert first["config"]["strategy"] == "own"
+    assert first["resolved_config"]["peft"] == {
+        "_target_": "peft.LoraConfig",
+        "name": "own",
+        "learning_rate": 1e-3,
+        "r": 8,
+    }
+    assert "--config-dir mine -m sweep=s peft=own" in first["command"]
+
+
 def finished(command: Command) -> int:
     return len(command.bytes_of())
 
