@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from sousa_bench.analysis.columns import is_absent
 from sousa_bench.analysis.factors import BASE_FACTORS, shown
 from sousa_bench.analysis.stats.folds import FOLD
 from sousa_bench.analysis.study import Study
@@ -21,6 +22,7 @@ OVERRIDE_NAMES = {"strategy": "peft", "max_epochs": "trainer.max_epochs"}
 KEY_ORDER = ("model", "peft", "augmentation", "data", "trainer.max_epochs")
 SMOKE = ("trainer.train_batches", "trainer.eval_batches", "trainer=smoke")  # a trial's leftovers
 DEFAULT_WEIGHTS = "embedded"
+ON_OFF = ("off", "on")
 BRACKETS = frozenset("[](){}'\"")
 PLAIN_KEY = re.compile(r"[+~]{0,2}[A-Za-z0-9_][\w./@]*", re.ASCII)
 SWEEP_NAME = re.compile(r"[\w,=+@][\w.,=+@-]*(/[\w,=+@][\w.,=+@-]*)*", re.ASCII)
@@ -38,7 +40,7 @@ def retry_command(study: Study, row: int) -> str:
     overrides = study.results.overrides[row]
     if not overrides:
         cell = cell_of(study, fields)
-        if "seed" in fields and fields["seed"] == fields["seed"]:
+        if not is_absent(fields.get("seed")):
             cell["seed"] = shown(fields["seed"])
         overrides = tuple(f"{key}={value}" for key, value in cell.items())
     kept = [item for item in overrides if item.partition("=")[0] not in ("sweep", "force", "resume")]
@@ -57,11 +59,12 @@ def cell_of(study: Study, row: Mapping[Any, Any] | pd.Series) -> Cell:
     cell: Cell = {}
     for key in dict.fromkeys((*BASE_FACTORS, "data", "max_epochs", *study.results.factors)):
         value = row[key]
-        if value is None or value != value or key in SMOKE:
+        if is_absent(value) or key in SMOKE:
             continue
-        name = OVERRIDE_NAMES.get(key, key)
         given = _given(study, row, key) if key in study.results.factors else None
-        cell[name] = ("on" if value else "off") if key == "augmentation" else given or _spelled(value)
+        cell[OVERRIDE_NAMES.get(key, key)] = given or (
+            ON_OFF[bool(value)] if key == "augmentation" else _spelled(value)
+        )
     if row.get("of_folds"):
         cell[FOLD] = ",".join(f"{number}/{row['of_folds']}" for number in range(1, row["of_folds"] + 1))
     if "weights" not in cell and "rows" in row:
@@ -73,10 +76,8 @@ def cell_of(study: Study, row: Mapping[Any, Any] | pd.Series) -> Cell:
 
 def _given(study: Study, row: Mapping[Any, Any] | pd.Series, key: str) -> str | None:
     """A key's value as all runs of a combination were given it, which for a list says more than the table's text."""
-    if "rows" not in row:
-        return None
-    words = [dict(item.partition("=")[::2] for item in study.results.overrides[number] or ()) for number in row["rows"]]
-    values = {each.get(key) for each in words}
+    overrides = [study.results.overrides[number] or () for number in row.get("rows", ())]
+    values = {dict(item.partition("=")[::2] for item in items).get(key) for items in overrides}
     return values.pop() if len(values) == 1 else None
 
 
@@ -86,22 +87,18 @@ def merge_cells(cells: Sequence[Cell]) -> list[Cell]:
     Values with brackets or quotes, whose commas are their own, stay apart.
     """
     merged = list({tuple(sorted(cell.items())): cell for cell in cells}.values())
-    keys = list(dict.fromkeys(key for cell in merged for key in cell))
-    for key in keys:
-        groups: dict[tuple[tuple[str, str], ...], list[Cell]] = {}
+    for key in dict.fromkeys(key for cell in merged for key in cell):
+        groups: dict[Any, list[Cell]] = {}
         for cell in merged:
             rest = tuple(sorted((name, value) for name, value in cell.items() if name != key))
             plain = key in cell and not BRACKETS & set(cell[key])
-            groups.setdefault(rest if plain else (*rest, (key, cell.get(key, ""))), []).append(cell)
-        merged = [_joined(group, key) for group in groups.values()]
+            groups.setdefault((rest, None if plain else cell.get(key, "")), []).append(cell)
+        merged = [first | _joined(key, (first, *others)) if others else first for first, *others in groups.values()]
     return merged
 
 
-def _joined(group: Sequence[Cell], key: str) -> Cell:
-    if len(group) == 1:
-        return dict(group[0])
-    values = dict.fromkeys(part for cell in group for part in cell[key].split(","))
-    return group[0] | {key: ",".join(values)}
+def _joined(key: str, cells: Sequence[Cell]) -> Cell:
+    return {key: ",".join(dict.fromkeys(part for cell in cells for part in cell[key].split(",")))}
 
 
 def _home(fields: pd.Series) -> list[str]:

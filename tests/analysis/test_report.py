@@ -202,7 +202,7 @@ def test_a_hole_in_the_matrix_without_a_manifest(tmp_path: Path):
 
 
 CELLS = tuple(product(("ast", "beats"), ("lora", "ia3")))
-FILL = "Fill the holes in the matrix"
+FILL = "Fill in the missing cells of the matrix"
 
 
 class Runs:

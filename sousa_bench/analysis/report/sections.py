@@ -75,7 +75,7 @@ def conclusion(study: Study, options: Options) -> list[Block]:
 def rank(study: Study, options: Options) -> list[Block]:
     """The leading combinations."""
     table = ranking_table(study, max(options.top, RANKED))
-    return [Heading("Ranking", short="Ranking"), table if table.rows else Text([NOTHING_TO_RANK])]
+    return [Heading("Ranking"), table if table.rows else Text([NOTHING_TO_RANK])]
 
 
 def runs(study: Study, options: Options) -> list[Block]:
@@ -101,7 +101,7 @@ def best(study: Study, options: Options) -> list[Block]:
     accurate = frame[frame["test_acc"] >= floor]
     both, one = "Acc={test_acc:.4f}, F1={test_f1_macro:.4f}", "{value}, Acc={test_acc:.4f}"
     efficient = f"Most parameter-efficient (test accuracy at least {floor:g})"
-    blocks: list[Block] = [Heading("Top performers", short="Best")]
+    blocks: list[Block] = [Heading("Top performers")]
     for title, column, line, rows in (
         ("By test accuracy", MEASURES["test_acc"], both, frame),
         ("By macro F1", MEASURES["test_f1_macro"], both, frame),
@@ -129,7 +129,7 @@ def _best_line(row: dict[Any, Any], column: Column, line: str) -> Line:
 
 def comparisons(study: Study, options: Options) -> list[Block]:
     """The paired differences between the leader of each cohort and those after it."""
-    blocks: list[Block] = [Heading("Paired comparisons", short="Comparisons")]
+    blocks: list[Block] = [Heading("Paired comparisons")]
     for cohort, rows in study.combinations.groupby("cohort", sort=False):
         mine = study.pairs[study.pairs["cohort"] == cohort]
         if not len(mine) or len(rows) < 2:
@@ -211,7 +211,7 @@ def augmentation(study: Study, options: Options) -> list[Block]:
     """What augmentation changed, in pairs that differ in it alone."""
     impact = augmentation_impact(study)
     averages = [(name, f": Avg Acc={mean:.4f} ({size} runs); {on}") for name, mean, size, on in impact.averages]
-    blocks: list[Block] = [Heading("Augmentation impact", short="Augmentation"), Items(averages)]
+    blocks: list[Block] = [Heading("Augmentation impact"), Items(averages)]
     if impact.word:
         blocks.append(Text([impact.word]))
     if len(impact.table):
@@ -251,7 +251,7 @@ def folds(study: Study, options: Options) -> list[Block]:
         Column("missing", "missing", lambda row: row["missing"][:200] or "none"),
     ]
     table = Table(shown_columns, rows.head(MAX_LISTED).to_dict("records"))
-    return [Heading("Cross-validation", short="Folds"), Text([text]), table]
+    return [Heading("Cross-validation"), Text([text]), table]
 
 
 def _mean(row: Mapping[Any, Any], spread: str) -> str:
@@ -278,7 +278,7 @@ def seeds(study: Study, options: Options) -> list[Block]:
         f"clips). Pooled over {len(rows)} combinations, the standard deviation over seeds is {pooled:.4f}."
     )
     table = Table(shown_columns, rows.head(MAX_LISTED).to_dict("records"))
-    return [Heading("Seeds and players", short="Seeds"), Text([text]), table]
+    return [Heading("Seeds and players"), Text([text]), table]
 
 
 def methods(study: Study, options: Options) -> list[Block]:
@@ -289,7 +289,7 @@ def methods(study: Study, options: Options) -> list[Block]:
         for count, players, folds in sorted(sizes, reverse=True)
     )
     return [
-        Heading("How these numbers came about", short="Methods"),
+        Heading("How these numbers came about"),
         Items(
             [
                 f"Test clips: {clips or 'no predictions were found'}.",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
@@ -16,7 +18,7 @@ from sousa_bench.config.overrides import split
 from sousa_bench.results.scan import Planned
 
 
-def holes(study: Study, own: pd.Series) -> Iterator[tuple[str, list[int], list[Cell]]]:
+def missing_cells(study: Study, own: pd.Series) -> Iterator[tuple[str, list[int], list[Cell]]]:
     """Cells of the completed runs' crossed levels that have no run at all, for matrices at least half full.
 
     A cohort is a matrix of its own. Trials of the machinery (``experiment=smoke``) have no part in one.
@@ -32,59 +34,22 @@ def holes(study: Study, own: pd.Series) -> Iterator[tuple[str, list[int], list[C
     table = table[np.array([not _is_trial(study, row) for row in table.index], dtype=bool)]
     done = table[counted_rows(table)]
     begun = table.drop(done.index)
-    unsure = set(begun.index[(cohort_identity(study.table).loc[begun.index] == "").any(axis=1)])
+    unsure = (cohort_identity(study.table).loc[begun.index] == "").any(axis=1)
     settings = _settings(study)
     for name, part in done.groupby("cohort", sort=False):
-        if name == NO_COHORT:
-            continue
-        asked = {settings[row] for row in part.index}
-        mine = [
-            row
-            for row in begun.index
-            if begun.loc[row, "cohort"] == name or (row in unsure and any(_agree(settings[row], one) for one in asked))
-        ]
-        yield str(name), list(part.index), list(_missing(study, part, begun.loc[mine]))
+        if name != NO_COHORT:
+            asked = {settings[row] for row in part.index}
+            may_be = [any(_agree(settings[row], one) for one in asked) for row in begun.index]
+            mine = begun[(begun["cohort"] == name) | (unsure & np.array(may_be, dtype=bool))]
+            yield str(name), list(part.index), list(_missing(study, part, mine))
 
 
 def _is_trial(study: Study, row: int) -> bool:
-    resolved, words = study.results.resolved[row], study.results.overrides[row] or ()
+    resolved, overrides = study.results.resolved[row], study.results.overrides[row] or ()
     if any(key in resolved for key in SMOKE):
         return any(resolved.get(key) is not None for key in SMOKE)
-    given = {split(item)[0]: item for item in words if item[:1] != "~" and not item.endswith("=null")}
-    return any(item in (*SMOKE, "experiment=smoke") or key in SMOKE for key, item in given.items())
-
-
-def _missing(study: Study, done: pd.DataFrame, begun: pd.DataFrame) -> Iterator[Cell]:
-    """Missing cells of the matrix that the completed runs of a cohort span.
-
-    Args:
-        study: The study.
-        done: Its completed runs.
-        begun: Runs that have not completed and are, or may be, of this cohort.
-    """
-    keys = [*BASE_FACTORS, *study.results.factors]
-    cells = done[keys].drop_duplicates()
-    names = cells.map(shown)
-    levels = [list(dict.fromkeys(names[key])) for key in keys]
-    known = pd.concat([names, begun[keys].map(shown)]).drop_duplicates()
-    there = set(known.itertuples(index=False, name=None))
-    there = {cell for cell in there if all(value in level for value, level in zip(cell, levels, strict=True))}
-    size = int(np.prod([len(values) for values in levels]))
-    if size > 2 * len(there) or size == len(there):
-        return
-    first = {key: dict(zip(names[key], cells[key], strict=True)) for key in keys}
-    jobs = [*study.results.waiting(), *(job for job in study.results.planned if job.decision == "refused")]
-    common = {key: done[key].mode(dropna=False).iloc[0] for key in ("data", "max_epochs")}
-    common["rows"] = list(done.index)
-    counts = fold_counts(done)
-    common["of_folds"] = int(counts.iloc[0]) if counts.nunique() == 1 else 0
-    for values in itertools.product(*levels):
-        if values in there:
-            continue
-        row = {key: first[key][value] for key, value in zip(keys, values, strict=True)} | common
-        cell = cell_of(study, row)
-        if not any(_stands_for(job, cell) for job in jobs):
-            yield cell
+    given = [item for item in overrides if item[:1] != "~" and not item.endswith("=null")]
+    return any(item in (*SMOKE, "experiment=smoke") or split(item)[0] in SMOKE for item in given)
 
 
 def _settings(study: Study) -> list[tuple[str | None, ...]]:
@@ -97,6 +62,34 @@ def _settings(study: Study) -> list[tuple[str | None, ...]]:
 
 def _agree(one: tuple[str | None, ...], other: tuple[str | None, ...]) -> bool:
     return all(mine is None or theirs is None or mine == theirs for mine, theirs in zip(one, other, strict=True))
+
+
+def _missing(study: Study, done: pd.DataFrame, begun: pd.DataFrame) -> Iterator[Cell]:
+    """Missing cells of the matrix that the completed runs of a cohort span.
+
+    Args:
+        study: The study.
+        done: Its completed runs.
+        begun: Runs that have not completed and are, or may be, of this cohort.
+    """
+    keys = [*BASE_FACTORS, *study.results.factors]
+    cells = done[keys].drop_duplicates()
+    levels = [dict(zip(cells[key].map(shown), cells[key], strict=True)) for key in keys]
+    every = pd.concat([done, begun])[keys].drop_duplicates().map(shown).itertuples(index=False, name=None)
+    there = {cell for cell in every if all(value in level for value, level in zip(cell, levels, strict=True))}
+    size = math.prod(map(len, levels))
+    if size > 2 * len(there) or size == len(there):
+        return
+    jobs = [*study.results.waiting(), *(job for job in study.results.planned if job.decision == "refused")]
+    common = {key: done[key].mode(dropna=False).iloc[0] for key in ("data", "max_epochs")}
+    counts = fold_counts(done)
+    common |= {"rows": list(done.index), "of_folds": int(counts.iloc[0]) if counts.nunique() == 1 else 0}
+    for values in itertools.product(*levels):
+        if values not in there:
+            row = {key: level[value] for key, level, value in zip(keys, levels, values, strict=True)}
+            cell = cell_of(study, row | common)
+            if not any(_stands_for(job, cell) for job in jobs):
+                yield cell
 
 
 def _stands_for(job: Planned, cell: Cell) -> bool:
@@ -113,12 +106,11 @@ def _stands_for(job: Planned, cell: Cell) -> bool:
 
 def _same(asked: str, values: str) -> bool:
     """Whether a job's value is the cell's, or one of its comma list: as texts, or as numbers (``1e-3`` is 0.001)."""
-    wanted = (values, *values.split(","))
-    return asked in wanted or (_number(asked) is not None and _number(asked) in map(_number, wanted))
+    return _number(asked) in {_number(values), *map(_number, values.split(","))}
 
 
-def _number(text: str) -> float | None:
-    try:
+def _number(text: str) -> float | str:
+    """A number where the text is one."""
+    with suppress(ValueError):
         return float(text)
-    except ValueError:
-        return None
+    return text
