@@ -44,8 +44,7 @@ def combinations(results: Results, metric: str) -> pd.DataFrame:
         row: dict[str, Any] = {"combination": label, "cohort": cohort}
         row |= {key: group[key].iloc[0] for key in keys}
         row |= {"runs": len(group), "rows": list(group.index)}
-        row["seeds"] = group["seed"].nunique() if "seed" in group and group["seed"].notna().any() else len(group)
-        row |= _folded(group, means, metric) if counts[group.index[0]] else _plain(group, means, metric)
+        row |= (_over_folds if counts[group.index[0]] else _over_runs)(group, means, metric)
         rows.append(row)
     columns = ["combination", "cohort", *keys, *means, *COUNTS]
     frame = pd.DataFrame(rows, columns=list(dict.fromkeys(columns)))
@@ -53,30 +52,43 @@ def combinations(results: Results, metric: str) -> pd.DataFrame:
     return frame.reset_index(drop=True)
 
 
-def _plain(group: pd.DataFrame, means: list[str], metric: str) -> dict[str, Any]:
+def _over_runs(group: pd.DataFrame, means: list[str], metric: str) -> dict[str, Any]:
+    """Means over all runs."""
     spread = group["test_acc"].std(ddof=1)
     return {
         **{key: group[key].mean() for key in means},
-        **{"metric_std": group[metric].std(ddof=1), "acc_std": spread, "seed_std": spread},
-        **{"folds": 0, "of_folds": 0, "missing": ""},
+        "metric_std": group[metric].std(ddof=1),
+        "acc_std": spread,
+        "seed_std": spread,
+        "seeds": _seeds(group) or len(group),
+        "folds": 0,
+        "of_folds": 0,
+        "missing": "",
     }
 
 
-def _folded(group: pd.DataFrame, means: list[str], metric: str) -> dict[str, Any]:
+def _over_folds(group: pd.DataFrame, means: list[str], metric: str) -> dict[str, Any]:
     """Means over folds of the means over a fold's seeds, so that a fold with more seeds weighs no more."""
     by_fold = group.groupby(FOLD)
     folds = by_fold[list(dict.fromkeys((*means, "test_acc")))].mean()
     within = by_fold["test_acc"].agg(["var", "count"])
     freedom = float((within["count"] - 1).sum())
     pooled = float((within["var"].fillna(0) * (within["count"] - 1)).sum())
-    missing = missing_folds(group)
     return {
         **{key: folds[key].mean() for key in means},
-        **{"metric_std": folds[metric].std(ddof=1), "acc_std": folds["test_acc"].std(ddof=1)},
+        "metric_std": folds[metric].std(ddof=1),
+        "acc_std": folds["test_acc"].std(ddof=1),
         "seed_std": (pooled / freedom) ** 0.5 if freedom else float("nan"),
-        "seeds": group["seed"].nunique() if "seed" in group and group["seed"].notna().any() else within["count"].max(),
-        **{"folds": len(folds), "of_folds": fold_counts(group).iloc[0], "missing": ", ".join(missing)},
+        "seeds": _seeds(group) or within["count"].max(),
+        "folds": len(folds),
+        "of_folds": fold_counts(group).iloc[0],
+        "missing": ", ".join(missing_folds(group)),
     }
+
+
+def _seeds(group: pd.DataFrame) -> int:
+    """Number of different seeds; 0 where none is known."""
+    return int(group["seed"].nunique()) if "seed" in group else 0
 
 
 def spread_words(row: Any) -> str:
@@ -86,7 +98,7 @@ def spread_words(row: Any) -> str:
         of_all = "" if row["folds"] == row["of_folds"] else f" of {row['of_folds']}"
         deviation = f"± {row['acc_std']:.4f} over " if row["folds"] > 1 else ""
         parts.append(f"{deviation}{row['folds']}{of_all} fold{'s' if row['folds'] > 1 or of_all else ''}")
-    if row["seed_std"] == row["seed_std"]:
+    if pd.notna(row["seed_std"]):
         known = row["folds"] or row["seeds"] == row["runs"]
         parts.append(f"± {row['seed_std']:.4f} over " + (f"{row['seeds']} seeds" if known else f"{row['runs']} runs"))
     return ", ".join(parts)
@@ -97,7 +109,7 @@ def interval_words(row: Any) -> str:
 
     Empty where there is none.
     """
-    if row["acc_low"] != row["acc_low"]:
+    if pd.isna(row["acc_low"]):
         return ""
     pooled = f"pooled {row['pooled_acc']:.4f}, " if row["folds"] else ""
     return f"{pooled}95 % interval {row['acc_low']:.4f} to {row['acc_high']:.4f}"

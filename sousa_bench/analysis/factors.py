@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sousa_bench.analysis.columns import is_absent
 from sousa_bench.analysis.flatten import NUMBERS, TOP_FIELDS
 from sousa_bench.analysis.stats.folds import FOLD, fold_counts, join_folds
 from sousa_bench.config.identity import IRRELEVANT
@@ -112,7 +113,7 @@ def typed(key: str, values: Sequence[Any]) -> pd.Series:
     if kinds == {int} and complete:
         return pd.Series(values, dtype="int64")
     if key in NUMBERS or (kinds <= {int, float} and kinds):
-        return pd.Series([float("nan") if value is None else value for value in values], dtype="float64")
+        return pd.Series(values, dtype="float64")
     if kinds == {bool} and complete:
         return pd.Series(values, dtype=bool)
     if kinds <= {str}:
@@ -145,7 +146,8 @@ def _names_base(key: str) -> bool:
 
 
 def _plain(value: Any) -> str:
-    return "" if value is None or (isinstance(value, float) and value != value) else str(value)
+    """A value as text, empty where there is none."""
+    return "" if is_absent(value) else str(value)
 
 
 def _in_step(one: pd.Series, other: pd.Series) -> bool:
@@ -183,7 +185,8 @@ def add_combinations(table: pd.DataFrame, factors: Sequence[str]) -> None:
         combination_label(row, extra) for row in table[[*BASE_FACTORS, *extra]].to_dict(orient="records")
     ]
     _tell_files_apart(table)
-    identity = pd.Series(_joined(cohort_identity(table)), table.index, dtype=object)
+    parts = cohort_identity(table)
+    identity = pd.Series(["\x1f".join(row) for row in zip(*(parts[key] for key in parts), strict=True)], dtype=object)
     done = identity[counted_rows(table)].value_counts()
     order = sorted(done.index, key=lambda value: (-int(done[value]), value))
     if not (table["status"] == "completed").any():
@@ -211,23 +214,14 @@ def weights_files(table: pd.DataFrame) -> pd.Series | None:
 
 def cohort_identity(table: pd.DataFrame) -> pd.DataFrame:
     """What makes a cohort, as texts by run: the ``COHORT_KEYS`` that there are."""
-    identity = pd.DataFrame(
-        {
-            key: pd.Series([_plain(value) for value in table[key]], table.index, dtype=object)
-            for key in COHORT_KEYS
-            if key in table
-        }
-    )
+    keys = [key for key in COHORT_KEYS if key in table]
+    identity = pd.DataFrame({key: table[key].map(_plain).astype(object) for key in keys}, index=table.index)
     if (counts := fold_counts(table)).any():
         identity["folds"] = [str(count) if count else "none" for count in counts]
     if EVALUATED in table and table[EVALUATED].notna().any():
         identity["kind"] = ["training" if value is None else "evaluation" for value in table[EVALUATED]]
     join_folds(identity, table, counted_rows(table))
     return identity
-
-
-def _joined(identity: pd.DataFrame) -> list[str]:
-    return ["\x1f".join(parts) for parts in zip(*(identity[key] for key in identity), strict=True)]
 
 
 def _place(identity: str, order: Sequence[str]) -> int:
@@ -256,7 +250,7 @@ def augmentation_words(value: Any) -> str:
 
 def shown(value: Any) -> str:
     """A factor's value as people write it: ``8``, ``0.001``, ``none``."""
-    if value is None or (isinstance(value, float) and value != value):
+    if is_absent(value):
         return "none"
     if isinstance(value, (bool, np.bool_)):
         return str(value).lower()

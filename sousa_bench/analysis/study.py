@@ -274,14 +274,14 @@ def _fold_effects(made: Study, indices: Sequence[int], runs: Sequence[RunsBySet]
     """Effects of a cross-validation, on the folds that all its combinations have."""
     sets = tuple(sorted(set.intersection(*(set(runs[index]) for index in indices))))
     if not sets:
-        return Effects(word="Effects can't be tested: no fold is common to all combinations.")
+        return Effects(reason="Effects can't be tested: no fold is common to all combinations.")
     shared = made.measurer.share(sets, indices, runs)
     return _cohort_effects(made, shared.clips, shared.measured)
 
 
 def _cohort_effects(made: Study, clips: ClipSet, group: Sequence[Measured]) -> Effects:
     if clips.player is None:
-        return Effects(word="Effects can't be tested: the predictions name no player.")
+        return Effects(reason="Effects can't be tested: the predictions name no player.")
     cells = made.combinations.iloc[[item.index for item in group]]
     return effects(cells, made.factors, mean_totals(clips, group), clips.sizes)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,30 +14,16 @@ from sousa_bench.analysis.factors import BASE_FACTORS, add_combinations, fill_re
 from sousa_bench.analysis.flatten import BOOLEANS
 from sousa_bench.analysis.read import read_files
 from sousa_bench.analysis.stats.folds import FOLD, fill_folds
-from sousa_bench.results.result import EVALUATED, clean
+from sousa_bench.results.result import CONFIG_KEYS, EFFICIENCY_KEYS, EVALUATED, METRIC_KEYS, clean
 from sousa_bench.results.scan import NothingYetError, Planned, scan
 
 FIXED_COLUMNS = (
     "experiment_id",
-    "model",
-    "strategy",
-    "augmentation",
-    "data",
-    "max_epochs",
+    *(key for key in CONFIG_KEYS if key != "seed"),
     "status",
     "timestamp",
-    "val_acc",
-    "val_f1_macro",
-    "test_acc",
-    "test_f1_macro",
-    "best_epoch",
-    "final_train_loss",
-    "final_val_loss",
-    "total_params",
-    "trainable_params",
-    "param_efficiency",
-    "training_time_seconds",
-    "avg_epoch_time",
+    *METRIC_KEYS,
+    *EFFICIENCY_KEYS,
     "error",
 )
 SHORT_NAMES = {"strategy": ("peft", "peft.name"), "max_epochs": ("trainer.max_epochs", "epochs")}
@@ -139,32 +125,24 @@ def collect(
     places = ", ".join(str(folder) for folder in folders)
     if not columns.size:
         raise NothingYetError(_nothing_found(places, problems, len(found.planned)))
-    table = _table(columns.filled())
-    keep, repeats = _newest(table)
-    table = table[keep].reset_index(drop=True)
-    resolved = list(itertools.compress(columns.resolved, keep))
-    overrides = list(itertools.compress(columns.overrides, keep))
-    fill_resolved(table, resolved, columns.config_keys)
-    fill_folds(table, resolved)
-    known = _known(table)
-    unwanted = _unwanted(found.planned, table, resolved, overrides, filters)
-    unmatched = [line for wanted in filters for line in _unmatched(table, resolved, found.planned, wanted)]
+    runs = _Runs(_table(columns.filled()), columns.resolved, columns.overrides)
+    keep, repeats = _newest(runs.table)
+    runs = runs.where(keep)
+    fill_resolved(runs.table, runs.resolved, columns.config_keys)
+    fill_folds(runs.table, runs.resolved)
+    known = _known(runs.table)
+    unwanted = frozenset(path for wanted in filters for path in _unwanted(found.planned, runs, wanted))
+    unmatched = [line for wanted in filters for line in _unmatched(runs, found.planned, wanted)]
     for wanted in filters:
-        mask = _matches(table, resolved, wanted, columns.config_keys)
-        if not mask.any():
-            raise NothingYetError(_nothing_left(table, resolved, wanted, places))
-        table = table[mask].reset_index(drop=True)
-        resolved = list(itertools.compress(resolved, mask))
-        overrides = list(itertools.compress(overrides, mask))
-    table = table.copy()  # in few blocks of memory, since columns are added one by one
-    factors = find_factors(table, resolved, columns.config_keys)
+        runs = _filtered(runs, wanted, columns.config_keys, places)
+    table = runs.table.copy()  # in few blocks of memory, since columns are added one by one
+    factors = find_factors(table, runs.resolved, columns.config_keys)
     add_combinations(table, factors)
-    ordered = _ordered(table, factors)
     return Results(
-        table=ordered,
+        table=_ordered(table, factors),
         factors=factors,
-        resolved=resolved,
-        overrides=overrides,
+        resolved=runs.resolved,
+        overrides=runs.overrides,
         planned=found.planned,
         problems=problems,
         repeats=repeats,
@@ -173,6 +151,33 @@ def collect(
         unwanted=unwanted,
         unmatched=unmatched,
     )
+
+
+@dataclass
+class _Runs:
+    """The table as far as it is made, and the resolved config and the overrides of each of its rows."""
+
+    table: pd.DataFrame
+    resolved: list[dict[str, Any]]
+    overrides: list[tuple[str, ...]]
+
+    def where(self, mask: Sequence[bool] | pd.Series) -> _Runs:
+        """The runs where ``mask`` holds."""
+        return _Runs(
+            self.table[mask].reset_index(drop=True),
+            list(itertools.compress(self.resolved, mask)),
+            list(itertools.compress(self.overrides, mask)),
+        )
+
+    def values(self, key: str) -> pd.Series | None:
+        """The values of a config key under any of its names; None where no run has it."""
+        key = next((column for column, aliases in SHORT_NAMES.items() if key in aliases), key)
+        if key in self.table:
+            return self.table[key]
+        for name in (key, f"{key}.name"):
+            if any(name in row for row in self.resolved):
+                return pd.Series([row.get(name) for row in self.resolved], index=self.table.index)
+        return None
 
 
 def _table(columns: Mapping[str, list[Any]]) -> pd.DataFrame:
@@ -228,66 +233,60 @@ def _identities(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def _matches(
-    table: pd.DataFrame, resolved: Sequence[Mapping[str, Any]], wanted: Filter, config_keys: Iterable[str]
-) -> pd.Series:
-    """Which runs have one of the wanted values of a key.
+def _filtered(runs: _Runs, wanted: Filter, config_keys: Iterable[str], places: str) -> _Runs:
+    """The runs that have one of the wanted values of a key.
 
     Raises:
-        NothingYetError: No run has the key.
+        NothingYetError: No run has the key, or none of the values.
     """
     key, values = wanted
-    column = _values(table, resolved, key)
+    column = runs.values(key)
     if column is None:
-        known = sorted({*config_keys, *BASE_FACTORS})
+        known = ", ".join(sorted({*config_keys, *BASE_FACTORS}))
+        raise NothingYetError(f"--filter {key}=…: no run has a config key {key!r}; some that they have: {known}")
+    mask = column.map(_norm).isin({_norm(value) for value in values})
+    if not mask.any():
         raise NothingYetError(
-            f"--filter {key}=…: no run has a config key {key!r}; some that they have: {', '.join(known)}"
+            f"nothing left: none of the {len(column)} runs in {places} has {key}={','.join(values)}; "
+            f"there is {key}={_levels(column)}"
         )
-    accepted = {_norm(value) for value in values}
-    mask: pd.Series = column.map(_norm).isin(accepted)
-    return mask
+    return runs.where(mask)
 
 
-def _unwanted(
-    planned: Sequence[Planned],
-    table: pd.DataFrame,
-    resolved: Sequence[Mapping[str, Any]],
-    overrides: Sequence[Sequence[str]],
-    filters: Sequence[Filter],
-) -> frozenset[Path]:
-    """Results of the planned jobs that the filters drop.
+def _levels(column: pd.Series) -> str:
+    return ", ".join(sorted({shown(value) for value in column})[:20])
+
+
+def _unwanted(planned: Sequence[Planned], runs: _Runs, wanted: Filter) -> Iterator[Path]:
+    """Results of the planned jobs that a filter drops.
 
     A job has the value that its overrides name; where they name none, one of those that runs without such an override
     have.
     """
-    dropped: set[Path] = set()
-    for key, values in filters:
-        accepted = {_norm(value) for value in values}
-        names = _spellings(key)
-        column = _values(table, resolved, key)
-        own = [] if column is None else zip(column, overrides, strict=True)
-        usual = {_norm(value) for value, items in own if items and not names & _chosen(items).keys()}
-        for job in planned:
-            chosen = _chosen(job.overrides)
-            there = {_norm(chosen[name]) for name in names if name in chosen} or usual
-            if key == "status" or not there & accepted:
-                dropped.add(job.result)
-    return frozenset(dropped)
+    key, values = wanted
+    accepted = {_norm(value) for value in values}
+    names = _spellings(key)
+    column = runs.values(key)
+    own = [] if column is None else zip(column, runs.overrides, strict=True)
+    usual = {_norm(value) for value, items in own if items and not names & _chosen(items).keys()}
+    for job in planned:
+        chosen = _chosen(job.overrides)
+        there = {_norm(chosen[name]) for name in names if name in chosen} or usual
+        if key == "status" or not there & accepted:
+            yield job.result
 
 
-def _unmatched(
-    table: pd.DataFrame, resolved: Sequence[Mapping[str, Any]], planned: Sequence[Planned], wanted: Filter
-) -> list[str]:
+def _unmatched(runs: _Runs, planned: Sequence[Planned], wanted: Filter) -> list[str]:
     """A line for each wanted value that no run has and no job is to have."""
     key, values = wanted
-    column = _values(table, resolved, key)
+    column = runs.values(key)
     if column is None:
         return []
     names = _spellings(key)
     there = {_norm(value) for value in column}
     there |= {_norm(value) for job in planned for name, value in _chosen(job.overrides).items() if name in names}
-    have = ", ".join(sorted({shown(value) for value in column})[:20])
-    return [f"No run has {key}={value}; there is {key}={have}." for value in values if _norm(value) not in there]
+    missing = [value for value in values if _norm(value) not in there]
+    return [f"No run has {key}={value}; there is {key}={_levels(column)}." for value in missing]
 
 
 def _chosen(overrides: Iterable[str]) -> dict[str, str]:
@@ -297,22 +296,7 @@ def _chosen(overrides: Iterable[str]) -> dict[str, str]:
 
 def _spellings(key: str) -> set[str]:
     """The names of a config key, as column, override and short name."""
-    for column, aliases in SHORT_NAMES.items():
-        if key == column or key in aliases:
-            return {column, *aliases}
-    return {key}
-
-
-def _values(table: pd.DataFrame, resolved: Sequence[Mapping[str, Any]], key: str) -> pd.Series | None:
-    for column, aliases in SHORT_NAMES.items():
-        key = column if key in aliases else key
-    if key in table:
-        return table[key]
-    if any(key in row for row in resolved):
-        return pd.Series([row.get(key) for row in resolved], index=table.index)
-    if any(f"{key}.name" in row for row in resolved):
-        return pd.Series([row.get(f"{key}.name") for row in resolved], index=table.index)
-    return None
+    return next(({column, *names} for column, names in SHORT_NAMES.items() if key in (column, *names)), {key})
 
 
 def _norm(value: Any) -> str:
@@ -345,13 +329,3 @@ def _nothing_found(places: str, problems: Sequence[str], planned: int) -> str:
     if problems:
         message += f"; {len(problems)} files were passed over, the first: {problems[0]}"
     return message + ". Give the folder that holds the runs, such as multirun/2026-02-01."
-
-
-def _nothing_left(table: pd.DataFrame, resolved: Sequence[Mapping[str, Any]], wanted: Filter, places: str) -> str:
-    key, values = wanted
-    column = _values(table, resolved, key)
-    there = sorted({shown(value) for value in column}) if column is not None else []
-    return (
-        f"nothing left: none of the {len(table)} runs in {places} has {key}={','.join(values)}; "
-        f"there is {key}={', '.join(there[:20])}"
-    )

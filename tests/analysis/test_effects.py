@@ -61,13 +61,13 @@ def test_a_known_effect_and_no_other():
 
 def test_holes_get_a_plain_word():
     made = effects(matrix((2, 2, 2)).iloc[:-1], FACTORS, np.ones((7, 10)), np.ones(10))
-    assert "not balanced" in made.word
-    assert "1 of 8" in made.word
+    assert "not balanced" in made.reason
+    assert "1 of 8" in made.reason
     assert made.table.empty
 
 
 def test_one_level_each_is_no_factor():
-    assert "No factor varies" in effects(matrix((1, 1, 1)), FACTORS, np.ones((1, 10)), np.ones(10)).word
+    assert "No factor varies" in effects(matrix((1, 1, 1)), FACTORS, np.ones((1, 10)), np.ones(10)).reason
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_a_missing_fold_is_said_and_its_command_given(tmp_path: Path, capsys: py
     one, two = (right_by_player(study, study.combinations["rows"].iloc[n])[0] for n in (0, 2))
     assert len(one) == 20
     assert len(two) == 16
-    assert "not balanced" in study.effects["A"].word
+    assert "not balanced" in study.effects["A"].reason
 
 
 def test_effects_are_over_the_folds_that_all_have(tmp_path: Path):
@@ -191,7 +191,7 @@ def test_sides_without_a_common_seed_are_not_paired(tmp_path: Path):
     study = study_of(folder)
     impact = augmentation_impact(study)
     assert impact.table.empty
-    assert "no seed (and fold) was run both with and without: ast + lora" in impact.word
+    assert "no seed (and fold) was run both with and without: ast + lora" in impact.reason
     assert "no seed (and fold)" in summary(study)
 
 

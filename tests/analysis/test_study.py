@@ -93,7 +93,7 @@ def test_effects_of_the_balanced_matrix(comparison_study: Study):
 
 def test_an_unfinished_matrix_is_not_decomposed(unfinished: Path):
     study = compare(collect([unfinished]))
-    assert "not balanced" in study.effects["A"].word
+    assert "not balanced" in study.effects["A"].reason
 
 
 def test_few_players_get_no_interval_but_a_word_and_the_reach_of_the_test(tmp_path: Path):

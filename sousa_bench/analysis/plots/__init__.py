@@ -158,7 +158,7 @@ def all_plots(study: Study, page: bool) -> Iterator[Plot]:
         figure = item.draw(study, **(item.on_page if page else {}))
         caption = item.caption if figure is not None else item.absent
         if item.draw is main_effects:
-            caption = " ".join(effects.word for effects in study.effects.values() if effects.word) or caption
+            caption = " ".join(effects.reason for effects in study.effects.values() if effects.reason) or caption
         if caption:
             yield Plot(item.name, item.group, figure, caption if len(study.done) else "Runs so far.")
     for factor in study.results.factors if len(study.done) else ():

@@ -162,8 +162,8 @@ def effects(study: Study, options: Options) -> list[Block]:
     blocks: list[Block] = []
     for name, item in study.effects.items():
         blocks.append(Heading(f"Main effects and interactions (cohort {name})"))
-        if item.word:
-            blocks.append(Text([item.word]))
+        if item.reason:
+            blocks.append(Text([item.reason]))
             continue
         players, clips = int(item.table["players"].iloc[0]), int(item.table["clips"].iloc[0])
         text = (
@@ -212,8 +212,8 @@ def augmentation(study: Study, options: Options) -> list[Block]:
     impact = augmentation_impact(study)
     averages = [(name, f": Avg Acc={mean:.4f} ({size} runs); {on}") for name, mean, size, on in impact.averages]
     blocks: list[Block] = [Heading("Augmentation impact"), Items(averages)]
-    if impact.word:
-        blocks.append(Text([impact.word]))
+    if impact.reason:
+        blocks.append(Text([impact.reason]))
     if len(impact.table):
         shown_columns = [
             Column("label", "combination", text=True),

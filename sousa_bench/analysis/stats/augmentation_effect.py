@@ -18,7 +18,7 @@ from sousa_bench.analysis.study import Study
 
 MAX_NAMED = 6
 
-Repeat = tuple[str, str, int]  # fold, seed, and the how-manieth run of both
+Repeat = tuple[str, str, int]  # fold, seed, and a number that tells runs of the same fold and seed apart
 
 
 @dataclass
@@ -31,12 +31,12 @@ class Impact:
             ``without_rows`` (row numbers of the runs), ``repeats`` (how many runs on either side, and how many were
             left out), ``difference`` (with minus without) with ``low`` and ``high``, ``p``, ``p_holm`` within this
             family, ``clips``, ``players``.
-        word: Why there are no pairs, or which were left out, in a sentence; empty where all were paired.
+        reason: Why there are no pairs, or which were left out, in a sentence; empty where all were paired.
     """
 
     averages: list[tuple[str, float, int, str]] = field(default_factory=list)
     table: pd.DataFrame = field(default_factory=pd.DataFrame)
-    word: str = ""
+    reason: str = ""
 
 
 @lru_cache(maxsize=2)
@@ -51,21 +51,19 @@ def augmentation_impact(study: Study) -> Impact:
                 name = f"{words} (cohort {cohort})" if study.cohorts else words
                 averages.append((name, float(part["test_acc"].mean()), len(part), tested_on(part)))
     shared, alone = _couples(study)
-    word = "" if shared else "No two combinations differ in augmentation alone, so there is no paired difference."
+    reason = "" if shared else "No two combinations differ in augmentation alone, so there is no paired difference."
     if alone:
-        word = f"Not paired, since no seed (and fold) was run both with and without: {'; '.join(alone[:MAX_NAMED])}"
-        word += f"; and {len(alone) - MAX_NAMED} more." if len(alone) > MAX_NAMED else "."
+        reason = f"Not paired, since no seed (and fold) was run both with and without: {'; '.join(alone[:MAX_NAMED])}"
+        reason += f"; and {len(alone) - MAX_NAMED} more." if len(alone) > MAX_NAMED else "."
     if not shared:
-        return Impact(averages, word=word)
+        return Impact(averages, reason=reason)
     table = pd.DataFrame([_row(study, couple) for couple in shared])
-    for key in ("low", "high", "p"):
-        table[key] = np.nan
-    table["clips"], table["players"] = 0, 0
+    table[["low", "high", "p", "p_holm"]] = np.nan
+    table[["clips", "players"]] = 0
     _measure(study, shared, table)
     tested = table["p"].notna()
-    table["p_holm"] = np.nan
     table.loc[tested, "p_holm"] = holm(table.loc[tested, "p"].to_numpy())
-    return Impact(averages, table.sort_values("difference", ascending=False, ignore_index=True), word)
+    return Impact(averages, table.sort_values("difference", ascending=False, ignore_index=True), reason)
 
 
 def tested_on(runs: pd.DataFrame) -> str:
@@ -106,10 +104,10 @@ def _couples(study: Study) -> tuple[list[Couple], list[str]]:
         on, off = group[group["augmentation"] == True], group[group["augmentation"] == False]  # noqa: E712
         if len(on) != 1 or len(off) != 1:
             continue
-        there, back = _by_repeat(study, on["rows"].iloc[0]), _by_repeat(study, off["rows"].iloc[0])
-        both = [key for key in there if key in back]
+        with_aug, without = (_by_repeat(study, side["rows"].iloc[0]) for side in (on, off))
+        both = [key for key in with_aug if key in without]
         if both:
-            cut = {key: there[key] for key in both}, {key: back[key] for key in both}
+            cut = ({key: side[key] for key in both} for side in (with_aug, without))
             shared.append(Couple(int(on.index[0]), int(off.index[0]), *cut))
         else:
             alone.append(_label(study, on.iloc[0]))
@@ -135,21 +133,17 @@ def _label(study: Study, row: pd.Series) -> str:
 
 def _row(study: Study, couple: Couple) -> dict[str, object]:
     first, second = study.combinations.iloc[couple.on], study.combinations.iloc[couple.off]
-    gained = study.table.loc[list(couple.with_rows.values()), "test_acc"].to_numpy()
-    gained = gained - study.table.loc[list(couple.without_rows.values()), "test_acc"].to_numpy()
+    rows, without = list(couple.with_rows.values()), list(couple.without_rows.values())
+    gained = study.table.loc[rows, "test_acc"].to_numpy() - study.table.loc[without, "test_acc"].to_numpy()
     folds = pd.Series(gained).groupby([fold for fold, *_ in couple.with_rows]).mean()
-    used = len(couple.with_rows)
-    left = [
-        f"{len(item['rows']) - used} {word}"
-        for item, word in ((first, "with"), (second, "without"))
-        if len(item["rows"]) > used
-    ]
+    left_out = {"with": len(first["rows"]) - len(rows), "without": len(second["rows"]) - len(rows)}
+    left = ", ".join(f"{count} {side}" for side, count in left_out.items() if count)
     return {
         "label": _label(study, first),
         "model": first["model"],
-        "with_rows": list(couple.with_rows.values()),
-        "without_rows": list(couple.without_rows.values()),
-        "repeats": f"{used}" + (f"; left out: {', '.join(left)}" if left else ""),
+        "with_rows": rows,
+        "without_rows": without,
+        "repeats": f"{len(rows)}" + (f"; left out: {left}" if left else ""),
         "difference": folds.mean(),
     }
 
@@ -157,17 +151,17 @@ def _row(study: Study, couple: Couple) -> dict[str, object]:
 def _measure(study: Study, couples: Sequence[Couple], table: pd.DataFrame) -> None:
     """Difference, interval and test of the couples whose runs were measured on the same clips."""
     by_sets: dict[tuple[int, ...], list[int]] = {}
-    own = [_on_same_clips(study, couple) for couple in couples]
-    for number, (there, _) in enumerate(own):
-        if there:
-            by_sets.setdefault(tuple(sorted(there)), []).append(number)
+    runs = [_on_same_clips(study, couple) for couple in couples]
+    for number, (with_runs, _) in enumerate(runs):
+        if with_runs:
+            by_sets.setdefault(tuple(sorted(with_runs)), []).append(number)
     for sets, numbers in by_sets.items():
         clips = study.measurer.pool(sets)
-        group = []
-        for number in numbers:
-            there, back = own[number]
-            couple = couples[number]
-            group += [study.measurer.measure(couple.on, there, sets), study.measurer.measure(couple.off, back, sets)]
+        group = [
+            study.measurer.measure(index, own, sets)
+            for number in numbers
+            for index, own in zip((couples[number].on, couples[number].off), runs[number], strict=True)
+        ]
         couples_of_group = zip(range(0, len(group), 2), range(1, len(group), 2), strict=True)
         pairs = pair_table(study.combinations, clips, group, couples_of_group)
         if len(pairs):
@@ -177,15 +171,15 @@ def _measure(study: Study, couples: Sequence[Couple], table: pd.DataFrame) -> No
 
 def _on_same_clips(study: Study, couple: Couple) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
     """Rows of both sides by clip set, for the seeds and folds whose two runs saw the same clips."""
-    there: dict[int, list[int]] = {}
-    back: dict[int, list[int]] = {}
+    with_runs: dict[int, list[int]] = {}
+    without: dict[int, list[int]] = {}
     for key, row in couple.with_rows.items():
         other = couple.without_rows[key]
         number = study.measurer.set_of.get(row)
         if number is not None and number == study.measurer.set_of.get(other):
-            there.setdefault(number, []).append(row)
-            back.setdefault(number, []).append(other)
-    if study.combinations.at[couple.on, "folds"] or len(there) < 2:
-        return there, back
-    most = max(there, key=lambda number: len(there[number]))
-    return {most: there[most]}, {most: back[most]}
+            with_runs.setdefault(number, []).append(row)
+            without.setdefault(number, []).append(other)
+    if study.combinations.at[couple.on, "folds"] or len(with_runs) < 2:
+        return with_runs, without
+    most = max(with_runs, key=lambda number: len(with_runs[number]))
+    return {most: with_runs[most]}, {most: without[most]}

@@ -35,12 +35,12 @@ class Effects:
             ``clear``, ``players``, ``clips``.
         levels: A row a level of each factor: ``factor``, ``level``, ``accuracy``, ``deviation`` from the grand mean
             with ``low`` and ``high``, ``cells``, ``players``, ``clips``.
-        word: Why there is no decomposition, in a plain sentence; empty where there is one.
+        reason: Why there is no decomposition, in a plain sentence; empty where there is one.
     """
 
     table: pd.DataFrame = field(default_factory=pd.DataFrame)
     levels: pd.DataFrame = field(default_factory=pd.DataFrame)
-    word: str = ""
+    reason: str = ""
 
 
 def effects(cells: pd.DataFrame, factors: Sequence[str], totals: Array, sizes: Array) -> Effects:
@@ -54,16 +54,15 @@ def effects(cells: pd.DataFrame, factors: Sequence[str], totals: Array, sizes: A
     """
     varied = [key for key in factors if cells[key].map(shown).nunique() > 1]
     if not varied:
-        return Effects(word="No factor varies, so there is no effect to separate.")
-    levels = {key: list(dict.fromkeys(cells[key].map(level_words, na_action=None))) for key in varied}
-    if word := _unbalanced(cells, levels):
-        return Effects(word=word)
+        return Effects(reason="No factor varies, so there is no effect to separate.")
+    names = cells[varied].map(level_name)
+    levels = {key: list(dict.fromkeys(names[key])) for key in varied}
+    if reason := _unbalanced(names, levels):
+        return Effects(reason=reason)
     if totals.shape[1] < 2:
-        return Effects(word="Effects can't be tested: the predictions name fewer than two players.")
+        return Effects(reason="Effects can't be tested: the predictions name fewer than two players.")
     shape = [len(levels[key]) for key in varied]
-    place = np.ravel_multi_index(
-        [cells[key].map(level_words, na_action=None).map(levels[key].index).to_numpy() for key in varied], shape
-    )
+    place = np.ravel_multi_index([names[key].map(levels[key].index).to_numpy() for key in varied], shape)
     array = np.empty((len(place), totals.shape[1]))
     array[place] = totals / sizes.sum()
     array = array.reshape([*shape, totals.shape[1]])
@@ -72,13 +71,18 @@ def effects(cells: pd.DataFrame, factors: Sequence[str], totals: Array, sizes: A
     return Effects(table, _levels(array, levels, sizes))
 
 
-def level_words(value: object) -> str:
+def level_name(value: object) -> str:
     """A level's name: ``with aug`` for a boolean."""
     return augmentation_words(value) if isinstance(value, bool) else shown(value)
 
 
-def _unbalanced(cells: pd.DataFrame, levels: dict[str, list[str]]) -> str:
-    names = cells[list(levels)].map(level_words)
+def _unbalanced(names: pd.DataFrame, levels: dict[str, list[str]]) -> str:
+    """Why the matrix can't be decomposed, in a sentence; empty where each cell holds one combination.
+
+    Args:
+        names: The level of each combination, a column a factor.
+        levels: All levels of each factor.
+    """
     wanted = int(np.prod([len(values) for values in levels.values()]))
     there = set(names.itertuples(index=False, name=None))
     if len(there) == wanted == len(names) and wanted <= MAX_CELLS:
@@ -102,22 +106,20 @@ def _table(array: Array, factors: Sequence[str], shape: Sequence[int]) -> pd.Dat
     contrasts = [_component(array, subset) for subset in subsets]
     means = array.sum(axis=-1)
     total = float(((means - means.mean()) ** 2).sum()) or 1.0
-    p_values = flip_sums_of_squares(contrasts)
     rows = []
-    for subset, contrast, p_value in zip(subsets, contrasts, p_values, strict=True):
+    for subset, contrast in zip(subsets, contrasts, strict=True):
+        sums = contrast.sum(axis=1)
         size = int(np.prod([shape[axis] for axis in subset]))
-        square = float((contrast.sum(axis=1) ** 2).sum()) * np.prod(shape) / size
-        largest = float(np.ptp(contrast.sum(axis=1))) * 100 if len(subset) == 1 else np.nan
         rows.append(
             {
                 "effect": " × ".join(factors[axis] for axis in subset),
                 "levels": " × ".join(str(shape[axis]) for axis in subset),
-                "share": square / total,
-                "largest": largest,
-                "p": float(p_value),
+                "share": float((sums**2).sum()) * np.prod(shape) / size / total,
+                "largest": float(np.ptp(sums)) * 100 if len(subset) == 1 else np.nan,
             }
         )
     table = pd.DataFrame(rows)
+    table["p"] = flip_sums_of_squares(contrasts)
     table["p_holm"] = holm(table["p"].to_numpy())
     table["clear"] = table["p_holm"] <= ALPHA
     return table
@@ -174,18 +176,19 @@ def _levels(array: Array, levels: dict[str, list[str]], sizes: Array) -> pd.Data
         others = tuple(other for other in range(array.ndim - 1) if other != axis)
         means = array.mean(axis=others) if others else array
         interval = difference_interval((means - grand) * sizes.sum(), sizes)
-        for number, name in enumerate(names):
-            rows.append(
+        rows.append(
+            pd.DataFrame(
                 {
                     "factor": factor,
-                    "level": name,
-                    "accuracy": float(means[number].sum()),
-                    "deviation": float(interval.estimate[number]),
-                    "low": float(interval.low[number]),
-                    "high": float(interval.high[number]),
+                    "level": names,
+                    "accuracy": [float(row.sum()) for row in means],
+                    "deviation": interval.estimate,
+                    "low": interval.low,
+                    "high": interval.high,
                     "cells": int(np.prod(array.shape[:-1]) // len(names)),
-                    "players": len(sizes),
-                    "clips": int(sizes.sum()),
                 }
             )
-    return pd.DataFrame(rows)
+        )
+    table = pd.concat(rows, ignore_index=True)
+    table["players"], table["clips"] = len(sizes), int(sizes.sum())
+    return table
