@@ -201,7 +201,7 @@ def test_a_foreign_package_can_call_nothing_but_our_models(package, tmp_path, ch
 
 
 def test_help_imports_nothing_heavy():
-    code = "import sys; from sousa_bench.export import parser; parser().format_help(); print('torch' in sys.modules)"
+    code = "import sys; from sousa_bench.export.__main__ import parser; parser().format_help(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "False\n"
 
