@@ -245,7 +245,7 @@ def test_an_hour_takes_no_more_memory_than_a_minute(finished: Trained, stroke: n
                 out.write(np.stack([block, block], axis=1))
         words = [str(finished.folder), str(file), "--json", "--threads", "1", "--hop", "5"]
         program = (
-            "import resource, sys; from sousa_bench.predict import main; code = main(sys.argv[1:]); "
+            "import resource, sys; from sousa_bench.predict.__main__ import main; code = main(sys.argv[1:]); "
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr); sys.exit(code)"
         )
         done = subprocess.run(
