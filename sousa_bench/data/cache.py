@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import re
 import shutil
 import threading
 import time
@@ -63,7 +64,8 @@ class ClipCache:
         workers: int | None = None,
     ) -> None:
         self.all = root / "clips"
-        self.folder = self.all / f"{source.layout.split()[0].replace('.', '-')}-{source.identity[:16]}-{VERSION}"
+        layout = re.sub(r"\W", "-", source.layout.split()[0])
+        self.folder = self.all / f"{layout}-{source.identity[:16]}-{VERSION}"
         self.source = source
         self.max_duration = max_duration
         self.stored = max(STORED_SECONDS, max_duration)

@@ -25,6 +25,8 @@ def write(section: str, folder: Path) -> None:
 def train(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """``python -m sousa_bench.train --config-dir my_conf WORDS`` in the folder, on a few clips."""
     given = {"trainer.precision", *(word.split("=")[0] for word in words)}
+    if "data" in given:  # the number of synthetic clips says nothing then
+        given |= {"data.synthetic.clips", "data.synthetic.split_players"}
     few = ["trainer.precision=32-true", *(word for word in SMALL if word.split("=")[0] not in given)]
     return subprocess.run(
         [sys.executable, "-m", "sousa_bench.train", "--config-dir", "my_conf", *words, *few],
