@@ -210,7 +210,7 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _die_with(lifeline: int) -> None:
-    """Wait for the supervisor's end of the pipe to close, whatever closes it, and take the whole run down."""
+    """Wait for the supervisor's end of the pipe to close, whatever closes it, and kill the whole run."""
     while True:
         try:
             if os.read(lifeline, 1):

@@ -89,7 +89,7 @@ def preload(modules: list[str]) -> None:
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(1)
     gc.collect()
-    gc.freeze()  # the collector would write to every page otherwise, and each fork would copy the lot
+    gc.freeze()  # the collector would write to every page otherwise, and each fork would copy all of it
 
 
 def serve(channel: socket.socket) -> None:
@@ -119,7 +119,7 @@ def serve(channel: socket.socket) -> None:
 
 
 def fork_run(order: Any, fds: list[int], channel: socket.socket) -> int:
-    """Fork a run that is nobody's child.
+    """Fork a run whose parent is gone, so that the supervisor adopts it.
 
     Returns:
         Its process id.

@@ -65,7 +65,7 @@ class Screen(io.TextIOBase):
             self._changed.notify()
 
     def finish(self, seconds: float | None) -> bool:
-        """Wait until all is written, or the seconds (None: no limit) or the user's patience are over; whether it is."""
+        """Wait until all is written, for so many seconds (None: no limit) or until Ctrl-C; whether it is."""
         with self._changed:
             self._ending = True
             self._changed.notify()

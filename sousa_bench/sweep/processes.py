@@ -204,7 +204,7 @@ class ForkServer(Spawner):
         self._restarts += 1
         if self._restarts > RESTARTS:
             times = f"{self._restarts} times running"
-            self._give_up(f"the fork server {what}, {times}. Its last words:\n{last_lines}")
+            self._give_up(f"the fork server {what}, {times}. The end of its output:\n{last_lines}")
         self._begin()
 
     def _end_strays(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import sys
 import traceback
@@ -13,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from sousa_bench.errors import Interrupted, UserError
-from sousa_bench.results.result import CHECKPOINT_FOLDER, Recorder
+from sousa_bench.results.result import Recorder
 from sousa_bench.sweep import record
 from sousa_bench.sweep.job import Job
 from sousa_bench.sweep.verdict import Verdict
@@ -99,7 +98,7 @@ class RunningJob:
         self.recorded = True
         if self.status == "completed" and self.job.rank == 0:
             # Not before the record stands: until then the checkpoints are all there is.
-            shutil.rmtree(self.job.folder / CHECKPOINT_FOLDER, ignore_errors=True)
+            record.drop_checkpoints(self.job.folder)
 
     def _record(self) -> None:
         record.finish(self.job, self.status, self._blocks, **self._facts())

@@ -87,7 +87,7 @@ def cause_of(error: BaseException) -> str:
 def _how_it_died(end: Exit) -> tuple[str, str]:
     """Cause and description of a process that ended without a message."""
     if end.code >= 0:
-        return f"exit code {end.code}", f"ended with exit code {end.code} and without a word"
+        return f"exit code {end.code}", f"ended with exit code {end.code} without a message"
     cause, name, hint = f"signal {-end.code}", signal.Signals(-end.code).name, ""
     if end.code == -signal.SIGKILL and end.oom_kills:
         cause, hint = "oom", ": out of memory, the kernel's OOM killer ended it"

@@ -31,7 +31,7 @@ class Exit:
         stopped: Why the supervisor stopped it: ``timeout`` or ``interrupt``, else None.
         killed: Whether the supervisor used SIGKILL.
         phase: The phase that it was in.
-        end: What it said about its end, or empty when it died without a word.
+        end: What it said about its end, or empty when it died without a message.
         seconds: Time that it took.
         tail: The last lines of its output.
         oom_kills: Processes that the kernel's out-of-memory killer ended meanwhile, on this machine.

@@ -91,7 +91,7 @@ def test_error_log_holds_the_last_200_lines(command: Command) -> None:
         ("kill", "killed by signal 9 (SIGKILL)", "signal 9"),
         ("segfault", "killed by signal 11 (SIGSEGV)", "signal 11"),
         ("exit", "SystemExit: 7", "exception"),
-        ("os_exit", "ended with exit code 9 and without a word", "exit code 9"),
+        ("os_exit", "ended with exit code 9 without a message", "exit code 9"),
         ("memory", "MemoryError: no memory for 3 TiB", "oom"),
     ],
 )
