@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import statistics
 import sys
-import time
 
-from sousa_bench.benchmark.compute import train_step
-from sousa_bench.benchmark.setup import Setup
+from sousa_bench.benchmark.arithmetic import Setup
 from sousa_bench.config.composing import composed
 
 EPOCHS = 3
@@ -23,17 +21,18 @@ EPOCHS = 3
 def main() -> None:
     """Entry point."""
     setup = Setup.of(composed(["augmentation=off", *sys.argv[1:]]))
-    module, optimizer = setup.module, setup.optimizer()
+    module, optimizer = setup.module, setup.module.configure_optimizers()
     module.injection.train_mode()
-    ready = [module.training_inputs(batch) for batch in setup.batches(0)]
+    batches = setup.batches(0)
+    ready = [module.training_inputs(batch) for batch in batches]
+
+    def steps() -> None:
+        for batch, inputs in zip(batches, ready, strict=True):
+            with setup.autocast:
+                module.update(optimizer, inputs, len(batch.members))
 
     def epoch() -> float:
-        setup.synchronize()
-        started = time.perf_counter()
-        for batch in ready:
-            train_step(setup, optimizer, batch)
-        setup.synchronize()
-        return time.perf_counter() - started
+        return setup.seconds(steps)
 
     epoch()
     eager = statistics.median(epoch() for _ in range(EPOCHS))

@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
 
     def work() -> None:
-        from sousa_bench.benchmark.benchmark_report import measure
+        from sousa_bench.benchmark.parts import measure
 
         measure(options)
 

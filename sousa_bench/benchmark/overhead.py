@@ -2,56 +2,69 @@
 
 from __future__ import annotations
 
-import itertools
 import statistics
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
-from functools import wraps
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
+from pytorch_lightning.profilers import Profiler
 
-from sousa_bench.benchmark.compute import bare
-from sousa_bench.benchmark.setup import Setup
+from sousa_bench.benchmark.arithmetic import bare
 from sousa_bench.config.composing import composed
+from sousa_bench.training.run import run
 
 CAUSES = ("inputs", "metrics", "checkpoint", "log", "record")
 
 
-@dataclass(frozen=True)
-class Overhead:
-    """One setup's figures; seconds are those of an epoch, from the second on, training and validation together.
+class EpochProfiler(Profiler):
+    """Notes when the epochs of a run end, and what takes how long in each.
 
     Attributes:
-        setup: What was run.
-        epochs: Epochs that the medians are of.
-        run_seconds: Median of the run.
-        compute_seconds: Median of the arithmetic.
-        causes: Seconds of the run by cause; ``other`` is Lightning's loop and what is between.
+        epochs: Seconds of each.
+        causes: Seconds of each epoch by cause; what happens inside another cause counts once.
     """
 
-    setup: str
-    epochs: int
-    run_seconds: float
-    compute_seconds: float
-    causes: dict[str, float]
+    def __init__(self) -> None:
+        super().__init__()
+        self.epochs: list[float] = []
+        self.causes: dict[str, list[float]] = {cause: [] for cause in CAUSES}
+        self._spent = dict.fromkeys(CAUSES, 0.0)
+        self._open: list[tuple[float, float]] = []
+        self._epoch_began = 0.0
 
-    @property
-    def share(self) -> float:
-        """Overhead over the arithmetic."""
-        return self.run_seconds / self.compute_seconds - 1
+    def start(self, action_name: str) -> None:
+        """An action begins."""
+        if action_name in CAUSES:
+            self._open.append((time.perf_counter(), sum(self._spent.values())))
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain fields."""
-        return {**asdict(self), "share": self.share}
+    def stop(self, action_name: str) -> None:
+        """An action ends; an epoch reaches from one end of the callback that saves to the next."""
+        now = time.perf_counter()
+        if action_name in CAUSES:
+            began, spent_before = self._open.pop()
+            self._spent[action_name] += now - began - (sum(self._spent.values()) - spent_before)
+        elif action_name.endswith("KeepState.on_train_start"):
+            self._epoch_began = now
+        elif action_name.endswith("KeepState.on_validation_end"):
+            self.epochs.append(now - self._epoch_began)
+            self._epoch_began = now
+            for cause in CAUSES:
+                self.causes[cause].append(self._spent[cause])
+            self._spent = dict.fromkeys(CAUSES, 0.0)
 
 
-def overhead(overrides: Sequence[str], *, repeats: int) -> Overhead:
+def profiled_run(cfg: DictConfig) -> EpochProfiler:
+    """Do a real run in this process, with its logger, checkpoints and result file."""
+    profiler = EpochProfiler()
+    with tempfile.TemporaryDirectory() as folder:
+        run(cfg, Path(folder) / "run", profiler=profiler)
+    return profiler
+
+
+def overhead(overrides: Sequence[str], *, repeats: int) -> dict[str, Any]:
     """Take turns: a run, the arithmetic of the same run, then the other way round, and so on.
 
     A pass that doesn't count comes first, since a process that has just begun is slower.
@@ -59,112 +72,36 @@ def overhead(overrides: Sequence[str], *, repeats: int) -> Overhead:
     Args:
         overrides: What to run, with at least two epochs.
         repeats: Turns.
+
+    Returns:
+        Medians of the epochs from the second on, training and validation together: ``run_seconds``,
+        ``compute_seconds``, ``share`` (the overhead over the arithmetic) and ``causes``: seconds of the run by cause,
+        of which ``other`` is Lightning's loop and what is between.
     """
     cfg = composed(overrides)
     runs: list[float] = []
     computes: list[float] = []
-    by_cause: dict[str, list[float]] = defaultdict(list)
-
-    def one_run() -> None:
-        watch = watched_run(cfg)
-        runs.extend(watch.epochs[1:])
-        for cause in CAUSES:
-            by_cause[cause] += watch.causes[cause][1:]
-
-    def one_compute() -> None:
-        computes.extend(bare(Setup.of(cfg)).epochs[1:])
-
-    bare(Setup.of(cfg))
-    for turn in range(repeats):
-        for side in (one_run, one_compute) if turn % 2 == 0 else (one_compute, one_run):
-            side()
-    run, compute = statistics.median(runs), statistics.median(computes)
-    causes = {cause: statistics.median(by_cause[cause]) for cause in CAUSES}
+    causes: dict[str, list[float]] = {cause: [] for cause in CAUSES}
     if cfg.augmentation.name != "off":  # there the inputs are arithmetic too
-        causes.pop("inputs")
-    causes["other"] = max(0.0, run - compute - sum(causes.values()))
-    return Overhead(" ".join(overrides), len(runs), run, compute, causes)
-
-
-@dataclass
-class Watch:
-    """When the epochs of a run ended, and what took how long in each."""
-
-    epochs: list[float]
-    causes: dict[str, list[float]]
-
-
-def watched_run(cfg: DictConfig) -> Watch:
-    """Do a real run in this process, with its logger, checkpoints and result file."""
-    from sousa_bench.results import result
-    from sousa_bench.training import checkpoint, classifier, inputs, loggers
-    from sousa_bench.training.run import run
-
-    ends: list[float] = []
-    spent: dict[str, float] = defaultdict(float)
-    per_epoch: dict[str, list[float]] = {cause: [] for cause in CAUSES}
-
-    def epoch_ended() -> None:
-        ends.append(time.perf_counter())
-        for cause in CAUSES:
-            per_epoch[cause].append(spent.pop(cause, 0.0))
-
-    with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
-        for owner, name, cause in (
-            (classifier.Classifier, "training_inputs", "inputs"),
-            (inputs.ClipInputs, "plain", "inputs"),
-            (classifier.Classifier, "_split_metrics", "metrics"),
-            (checkpoint.KeepState, "_save", "checkpoint"),
-            (loggers.BackgroundLogger, "log_metrics", "log"),
-            (result.Recorder, "show", "record"),
-        ):
-            stack.enter_context(_timed(owner, name, cause, spent))
-        stack.enter_context(_after(checkpoint.KeepState, "on_validation_end", epoch_ended))
-        stack.enter_context(_after(checkpoint.KeepState, "on_train_start", lambda: ends.append(time.perf_counter())))
-        run(cfg, Path(folder) / "run")
-    return Watch([end - start for start, end in itertools.pairwise(ends)], per_epoch)
-
-
-@contextmanager
-def _timed(owner: type, name: str, cause: str, spent: dict[str, float]) -> Iterator[None]:
-    """Add up the seconds of a method, those of a timed method inside it once."""
-    original = getattr(owner, name)
-
-    @wraps(original)
-    def timed(*args: Any, **kwargs: Any) -> Any:
-        before, started = sum(spent.values()), time.perf_counter()
-        try:
-            return original(*args, **kwargs)
-        finally:
-            inner = sum(spent.values()) - before
-            spent[cause] += time.perf_counter() - started - inner
-
-    with _replaced(owner, name, timed):
-        yield
-
-
-@contextmanager
-def _after(owner: type, name: str, call: Callable[[], None]) -> Iterator[None]:
-    original = getattr(owner, name)
-
-    @wraps(original)
-    def followed(*args: Any, **kwargs: Any) -> Any:
-        answer = original(*args, **kwargs)
-        call()
-        return answer
-
-    with _replaced(owner, name, followed):
-        yield
-
-
-@contextmanager
-def _replaced(owner: type, name: str, value: Any) -> Iterator[None]:
-    own = owner.__dict__.get(name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        if own is None:
-            delattr(owner, name)
-        else:
-            setattr(owner, name, own)
+        del causes["inputs"]
+    bare(overrides)
+    for turn in range(repeats):
+        for side in ("run", "arithmetic") if turn % 2 == 0 else ("arithmetic", "run"):
+            if side == "arithmetic":
+                computes += bare(overrides)["epochs"][1:]
+                continue
+            profiler = profiled_run(cfg)
+            runs += profiler.epochs[1:]
+            for cause, seconds in causes.items():
+                seconds += profiler.causes[cause][1:]
+    total, compute = statistics.median(runs), statistics.median(computes)
+    by_cause = {cause: statistics.median(seconds) for cause, seconds in causes.items()}
+    by_cause["other"] = max(0.0, total - compute - sum(by_cause.values()))
+    return {
+        "setup": " ".join(overrides),
+        "epochs": len(runs),
+        "run_seconds": total,
+        "compute_seconds": compute,
+        "causes": by_cause,
+        "share": total / compute - 1,
+    }

@@ -25,6 +25,7 @@ from sousa_bench.evaluate.class_table import CONFUSION, PER_CLASS_FILE, draw, re
 from sousa_bench.evaluate.evaluation_result import evaluation_result
 from sousa_bench.inference.predictor import Predictor, device_named, is_package
 from sousa_bench.results.finished import FinishedRun, finished_run
+from sousa_bench.results.metrics import METRICS
 from sousa_bench.results.predictions import write_predictions
 from sousa_bench.results.result import EVALUATED, PREDICTIONS_FILE, RESULT_FILE, ResultError, read_result, write_result
 from sousa_bench.results.scan import ROOT_NAMES
@@ -206,15 +207,20 @@ def _lines(evaluation: Evaluation, result: Mapping[str, Any], table: pd.DataFram
     """The metrics for people."""
     metrics, about = result["metrics"], result["evaluation"]
     players = about["accuracy_interval"]["players"]
+    declared = {metric.name: metric.as_dict() for metric in METRICS} | dict(result.get("declared_metrics") or {})
+    intervals = {
+        name: f"  {_interval_text(about[key])}"
+        for name, key in (("acc", "accuracy_interval"), ("top5_acc", "top5_interval"))
+    }
     lines = [
         f"{evaluation.run.name}",
         f"on data={evaluation.data.name}, {evaluation.split_name}: {table['clips'].sum():,} clips of {players} players",
         "",
-        f"  accuracy           {metrics['test_acc']:.4f}  {_interval_text(about['accuracy_interval'])}",
-        f"  top-5 accuracy     {metrics['test_top5_acc']:.4f}  {_interval_text(about['top5_interval'])}",
-        f"  macro F1           {metrics['test_f1_macro']:.4f}",
-        f"  balanced accuracy  {metrics['test_balanced_acc']:.4f}",
-        f"  loss               {metrics['test_loss']:.4f}",
+        *(
+            f"  {metric['label']:<18} {metrics[key]:{metric['format']}}{intervals.get(name, '')}"
+            for name, metric in declared.items()
+            if (key := f"test_{name}") in metrics
+        ),
         "",
         _own_test_text(about["own_test"], evaluation.run.result["metrics"]["test_acc"]),
     ]

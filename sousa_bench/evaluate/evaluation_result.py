@@ -12,7 +12,8 @@ import pandas as pd
 
 from sousa_bench.analysis.stats.intervals import LEVEL, accuracy_interval, why_no_interval
 from sousa_bench.config.identity import IRRELEVANT
-from sousa_bench.results.metrics import per_class, split_metrics
+from sousa_bench.errors import ConfigError
+from sousa_bench.results.metrics import METRICS, own_metrics, per_class, split_metrics
 from sousa_bench.results.predictions import outcome_warnings
 from sousa_bench.results.result import EFFICIENCY_KEYS, EVALUATED, METRIC_KEYS, PREDICTIONS_FILE, SCHEMA_VERSION
 from sousa_bench.rudiments import RUDIMENTS
@@ -23,7 +24,7 @@ from sousa_bench.training.overlap import met_before
 if TYPE_CHECKING:
     from sousa_bench.evaluate.evaluation import Evaluation
 
-KEPT = ("weights", "parameters", "peft", "lineage")
+KEPT = ("weights", "parameters", "peft", "lineage", "declared_metrics")
 """Blocks of the run's result that are as true of its evaluation."""
 
 
@@ -42,6 +43,11 @@ def evaluation_result(evaluation: Evaluation, arguments: Sequence[str]) -> dict[
     compared = own_test(evaluation, predicted.numpy())
     met, met_warnings = met_before(run, data)
     random_weights = (own.get("weights") or {}).get("kind") == "random"
+    metrics, metric_warnings = METRICS, []
+    try:
+        metrics = (*METRICS, *own_metrics(config.get("metrics")))
+    except ConfigError as error:
+        metric_warnings = [f"the run's own metrics are left out: {error}"]
     return {
         "schema_version": SCHEMA_VERSION,
         "experiment_id": f"{evaluation.name}_{now:%Y%m%d_%H%M%S}",
@@ -54,7 +60,7 @@ def evaluation_result(evaluation: Evaluation, arguments: Sequence[str]) -> dict[
         },
         "metrics": {
             **{key: value for key, value in own["metrics"].items() if key in METRIC_KEYS or key.startswith("val_")},
-            **split_metrics("test", logits, labels),
+            **split_metrics("test", logits, labels, metrics),
         },
         "efficiency": {
             **{key: own["efficiency"].get(key) for key in EFFICIENCY_KEYS},
@@ -87,6 +93,7 @@ def evaluation_result(evaluation: Evaluation, arguments: Sequence[str]) -> dict[
         "warnings": [
             *data.warnings,
             *met_warnings,
+            *metric_warnings,
             *_numeric_warnings(evaluation, compared),
             *outcome_warnings(logits.numpy(), labels.numpy(), RUDIMENTS, partial=False, random_weights=random_weights),
         ],

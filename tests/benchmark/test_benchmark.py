@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from sousa_bench.benchmark.compute import bare
-from sousa_bench.benchmark.naive import NaiveLoader, clip_files, logits_difference, naive_epoch
-from sousa_bench.benchmark.overhead import watched_run
-from sousa_bench.benchmark.setup import Setup
+from sousa_bench.benchmark.arithmetic import Setup, bare
+from sousa_bench.benchmark.naive import NaivePipeline, naive
+from sousa_bench.benchmark.overhead import CAUSES, profiled_run
 from sousa_bench.benchmark.whole_sweep import spread
 from sousa_bench.config.composing import composed
 from sousa_bench.errors import ConfigError
+from sousa_bench.training.classifier import Classifier
 
 FEW = [
     "data.synthetic.clips=40",
@@ -75,30 +75,36 @@ def test_a_mistake_is_one_message(tmp_path: Path) -> None:
 @pytest.mark.parametrize("model", ["ast", "htsat", "beats", "efficientat"])
 def test_the_naive_side_computes_the_same_function(model: str) -> None:
     setup = Setup.of(composed([f"model={model}", "augmentation=off", *FEW]))
-    assert logits_difference(setup, NaiveLoader(setup)) < 1e-4
+    assert NaivePipeline(setup).logits_difference() < 1e-4
 
 
 def test_the_naive_side_trains_on_every_clip(monkeypatch: pytest.MonkeyPatch) -> None:
     setup = Setup.of(composed(["model=efficientat", "augmentation=off", *FEW]))
-    loader, files = NaiveLoader(setup), {split: clip_files(setup, split) for split in ("train", "val")}
+    pipeline = NaivePipeline(setup)
     read: list[object] = []
-    original = NaiveLoader.features
-    monkeypatch.setattr(NaiveLoader, "features", lambda self, path: (read.append(path), original(self, path))[1])
-    naive_epoch(setup, loader, files, setup.optimizer(), 0)
-    assert len(read) == len(set(map(str, read))) == sum(len(part) for part in files.values())
+    original = NaivePipeline.features
+    monkeypatch.setattr(NaivePipeline, "features", lambda self, path: (read.append(path), original(self, path))[1])
+    pipeline.train_epoch(0)
+    assert len(read) == len(set(map(str, read))) == sum(len(pipeline.files[split]) for split in ("train", "val"))
     assert setup.module.steps_done == len(setup.batches(0))
+    for split, clips in setup.datamodule.clips.items():
+        assert [Path(file).stem for file in pipeline.files[split]] == [Path(n).stem for n in clips.table["sample_id"]]
 
 
 @pytest.mark.parametrize("augmentation", ["on", "off"])
-def test_the_arithmetic_is_that_of_the_run(augmentation: str) -> None:
-    """As many optimizer steps as the run, over as many epochs."""
+def test_the_arithmetic_is_that_of_the_run(augmentation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many optimizer steps as the run, over as many epochs, with the same function."""
+    steps: list[int] = []
+    update = Classifier.update
+    monkeypatch.setattr(Classifier, "update", lambda self, *parts: (steps.append(parts[-1]), update(self, *parts))[1])
     words = ["model=efficientat", f"augmentation={augmentation}", "logger=none", *FEW]
-    watch = watched_run(composed(words))
-    assert len(watch.epochs) == 2
-    setup = Setup.of(composed(words))
-    measured = bare(setup)
-    assert len(measured.epochs) == 2
-    assert setup.module.steps_done == 2 * len(setup.batches(0))
+    profiler = profiled_run(composed(words))
+    of_the_run = steps.copy()
+    steps.clear()
+    assert len(profiler.epochs) == 2
+    assert all(0 < seconds < sum(profiler.epochs) for cause in CAUSES for seconds in profiler.causes[cause])
+    assert len(bare(words)["epochs"]) == 2
+    assert steps == of_the_run
 
 
 def test_the_naive_runs_are_spread_over_the_sweep() -> None:
@@ -109,7 +115,5 @@ def test_the_naive_runs_are_spread_over_the_sweep() -> None:
 
 
 def test_both_sides_train_on_the_same_clips() -> None:
-    from sousa_bench.benchmark.naive import naive
-
     with pytest.raises(ConfigError, match="augmentation=off"):
         naive(["augmentation=on", *FEW], repeats=1)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from sousa_bench.benchmark.setup import Setup
+from sousa_bench.benchmark.arithmetic import Setup
 from sousa_bench.models.base import Divisible
 from sousa_bench.training.prefix import GROUP, groups
 from sousa_bench.training.run import run

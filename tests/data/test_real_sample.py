@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from noise_data import data
 
-from sousa_bench.benchmark.cache_benchmark import benchmark_cache
+from sousa_bench.benchmark.cache_rate import compare
 from sousa_bench.data.sources.generator_folder import GeneratorFolder
 
 
@@ -57,8 +57,8 @@ def test_folds_and_resplit_of_four_players(sample: Path) -> None:
 
 def test_the_cache_benchmark_measures_both_sides(sample: Path, tmp_path: Path) -> None:
     source = GeneratorFolder(sample / "generator")
-    result = benchmark_cache(source, source.table().head(12), folder=tmp_path, repeats=1)
-    assert result.clips == 12
-    assert result.bare_clips_per_second > 1
-    assert result.ratio == result.cache_clips_per_second / result.bare_clips_per_second > 0
+    result = compare(source, source.table().head(12), folder=tmp_path, repeats=1)
+    assert result["clips"] == 12
+    assert result["bare_clips_per_second"] > 1
+    assert result["ratio"] == result["cache_clips_per_second"] / result["bare_clips_per_second"] > 0
     assert not list(tmp_path.iterdir())

@@ -1,0 +1,102 @@
+"""The parts of the benchmark in order: measured, shown, written."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+from collections.abc import Iterator
+from datetime import datetime
+from importlib.metadata import version
+from typing import Any
+
+import psutil
+
+import sousa_bench
+from sousa_bench.benchmark.measurement import ask
+from sousa_bench.benchmark.whole_sweep import sweep
+from sousa_bench.errors import ConfigError
+from sousa_bench.results.result import write_json
+from sousa_bench.sweep.resources import visible_gpus
+from sousa_bench.system.cores import visible_cores
+
+LINES = {
+    "overhead": "{setup}: {run_seconds:.2f} s an epoch, arithmetic {compute_seconds:.2f} s, overhead {share:.1%} "
+    "({by_cause})",
+    "naive": "{setup}: {naive_seconds:.2f} s an epoch against {our_seconds:.2f} s, {ratio:.2f} times as fast; clips of "
+    "{seconds_of_audio:.2f} s on average; logits differ by {logits_difference:.1e}",
+    "cache": "{cache_clips_per_second:.0f} clips/s, bare decoding and resampling {bare_clips_per_second:.0f}: "
+    "{ratio:.0%}",
+    "sweep": "{runs} runs, {n_jobs} at a time: {wall_seconds:.1f} s, arithmetic {compute_seconds:.1f} s, overhead "
+    "{share:.1%} ({seconds_per_run:.2f} s a run)",
+    "inference": "{setup}: {latency_ms:.1f} ms a clip of {seconds_of_audio:g} s, {clips_per_second:.1f} clips/s in "
+    "batches of {batch}",
+}
+NAIVE_LINE = "; naive {naive_seconds:.0f} s, from {naive_runs} of the runs: {ratio:.2f} times as fast"
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Do the parts that were asked for; each figure is written as soon as it is there.
+
+    Raises:
+        UserError: One can't be done.
+    """
+    if options.epochs < 2 and "overhead" in options.parts:
+        raise ConfigError("--epochs 1: the first epoch doesn't count; give at least 2")
+    figures: dict[str, Any] = {"machine": machine(), "command": vars(options) | {"json": str(options.json)}}
+    print(
+        "{date}: {cores} cores of {processor}, {memory_gib} GiB, {gpu_count} GPU, Python {python}, torch {torch}, "
+        "load {load}".format(**figures["machine"], gpu_count=len(figures["machine"]["gpus"]) or "no")
+    )
+    for part in options.parts:
+        figures[part] = []
+        for row in _rows(part, options):
+            figures[part].append(row)
+            print(f"{part}: {line(part, row)}", flush=True)
+            write_json(options.json, figures)
+    print(f"Figures: {options.json}")
+    return figures
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on, and how busy it was."""
+    from sousa_bench.training.hardware import processor
+
+    return {
+        "date": f"{datetime.now():%Y-%m-%d %H:%M}",
+        "processor": processor(),
+        "cores": len(visible_cores()),
+        "gpus": visible_gpus(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30),
+        "load": round(os.getloadavg()[0], 2),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "sousa_bench": sousa_bench.__version__,
+    }
+
+
+def line(part: str, row: dict[str, Any]) -> str:
+    """The figures of one measurement in words."""
+    text = LINES[part]
+    if part == "sweep" and row["ratio"] is not None:
+        text += NAIVE_LINE
+    by_cause = [f"{cause} {seconds / row['compute_seconds']:.1%}" for cause, seconds in row.get("causes", {}).items()]
+    return text.format(**row, by_cause=", ".join(by_cause)).replace("%", " %")
+
+
+def _rows(part: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    # Of other sizes than tiny, random weights cost what the published ones cost.
+    size = [] if options.variant == "tiny" else [f"model.variant={options.variant}", "weights=random"]
+    if part == "sweep":
+        yield sweep([f"model={','.join(options.models)}", *size, *options.overrides], naive_runs=options.naive_runs)
+    elif part == "cache":
+        yield ask("cache_rate.cache", options.overrides, repeats=options.repeats)
+    else:
+        function = {"overhead": "overhead.overhead", "naive": "naive.naive", "inference": "arithmetic.inference"}[part]
+        more = {"naive": [["augmentation=off"]], "inference": [[]]}
+        more["overhead"] = [[f"augmentation={a}", f"trainer.max_epochs={options.epochs}"] for a in options.augmentation]
+        for model in options.models:
+            for words in more[part]:
+                overrides = [f"model={model}", *size, *options.overrides, *words]
+                yield ask(function, overrides, repeats=options.repeats)
