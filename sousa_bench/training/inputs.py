@@ -87,7 +87,7 @@ class ClipInputs:
         frames = self._frames_of_longest(split, index if members is None else members)
         if self.prefix is not None:
             return Inputs(self.prefix.states(self.clips[split], index, frames), self.prefix.onward)
-        return Inputs(self.features(split, index, frames), self._whole)
+        return Inputs(self.features(split, index, frames), self._network)
 
     def training(self, batch: Batch, seed: int) -> tuple[Inputs, Tensor]:
         """Inputs and soft targets (clips, classes) of a training batch."""
@@ -107,7 +107,7 @@ class ClipInputs:
             frames = self._frames_of_longest(batch.split, batch.members)
             features, mask = self.features(batch.split, batch.index, frames)
         parts = self.augmentation.on_features(features, mask, draws, self.model.frontend.pad_value)
-        return Inputs(parts, self._whole), targets
+        return Inputs(parts, self._network), targets
 
     def features(
         self, split: str, index: np.ndarray, frames: int, *, remember: bool = True
@@ -146,7 +146,7 @@ class ClipInputs:
         """Let the network's passes be compiled ones from now on, or plain ones again."""
         self._compiled = torch.compile(self.model.backbone) if wanted else None
 
-    def _whole(self, parts: State) -> Tensor:
+    def _network(self, parts: State) -> Tensor:
         network = self.model.backbone if self._compiled is None else self._compiled  # a module may have a length
         return network(*parts)
 

@@ -25,7 +25,7 @@ class RunLogger:
 
     Attributes:
         logger: None when nothing is logged.
-        facts: What the result file tells of it.
+        facts: What the result file says of it.
     """
 
     logger: Logger | None

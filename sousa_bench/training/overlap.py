@@ -31,7 +31,7 @@ def met_before(run: FinishedRun, data: SplitData) -> tuple[dict[str, Any], list[
     clips = data.chosen()
     try:
         nodes = [run.config["data"], *_ancestors(run.config, run.folder)]
-        counts = {split: _shared(clips, _known(split, nodes)) for split in ROLES}
+        counts = {split: _shared(clips, split, nodes) for split in ROLES}
     except UserError as error:
         return {}, [f"whether the run has met these clips before can't be told: {error}"]
     return counts, _sentences(counts, clips, "the run" if len(nodes) == 1 else "the run, or one that it goes on from,")
@@ -52,7 +52,7 @@ def inherited(config: Mapping[str, Any]) -> list[str]:
         made = []
         for split, roles in (("val", ("train",)), ("test", ("train", "val"))):
             clips = SplitData.of(split, config["data"]).chosen()
-            counts = {role: _shared(clips, _known(role, nodes)) for role in roles}
+            counts = {role: _shared(clips, role, nodes) for role in roles}
             start = f"{init_from.KEY}: the {split} split is not new to the weights: a run that they come from"
             made += _sentences(counts, clips, start)
     except UserError as error:
@@ -73,11 +73,8 @@ def _ancestors(config: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
     nodes: list[dict[str, Any]] = []
     seen: set[Path] = set()
     while place := config.get(init_from.KEY):
-        tries = [Path.cwd(), folder, *folder.parents]
-        found = [
-            base / Path(str(place)).expanduser() for base in tries if (base / Path(str(place)).expanduser()).exists()
-        ]
-        weights = init_from.adapter_folder(found[0] if found else str(place)).resolve()
+        paths = [base / Path(str(place)).expanduser() for base in (Path.cwd(), folder, *folder.parents)]
+        weights = init_from.adapter_folder(next((path for path in paths if path.exists()), str(place))).resolve()
         folder = weights if (weights / "result.json").is_file() else weights.parent
         config = read_result(folder).get("resolved_config") or {}
         if "data" not in config:
@@ -89,15 +86,12 @@ def _ancestors(config: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
     return nodes
 
 
-def _known(split: str, nodes: list[dict[str, Any]]) -> pd.DataFrame:
-    parts = [SplitData.of(split, node).chosen()[CLIP] for node in nodes]
-    return pd.concat(parts, ignore_index=True).drop_duplicates()
-
-
-def _shared(clips: pd.DataFrame, known: pd.DataFrame) -> dict[str, int]:
+def _shared(clips: pd.DataFrame, split: str, nodes: list[dict[str, Any]]) -> dict[str, int]:
+    """How many of ``clips``, and of their players, stand in a split of some data."""
+    earlier = pd.concat([SplitData.of(split, node).chosen()[CLIP] for node in nodes]).drop_duplicates()
     return {
-        "clips": len(clips.merge(known, on=CLIP)),
-        "players": int(clips.loc[clips["player"].isin(known["player"]), "player"].nunique()),
+        "clips": len(clips.merge(earlier, on=CLIP)),
+        "players": int(clips.loc[clips["player"].isin(earlier["player"]), "player"].nunique()),
     }
 
 
@@ -107,13 +101,10 @@ def _sentences(counts: Mapping[str, Any], clips: pd.DataFrame, who: str) -> list
     for split, found in counts.items():
         role = ROLES[split]
         if found["clips"]:
-            made.append(
-                f"{who} {role} {found['clips']:,} of these {len(clips):,} clips: the metrics don't show how it does "
-                "on new ones"
-            )
+            what, new = f"{found['clips']:,} of these {len(clips):,} clips", "ones"
         elif found["players"]:
-            made.append(
-                f"{who} {role} other clips of {found['players']} of these {players} players: the metrics don't show "
-                "how it does on new players"
-            )
+            what, new = f"other clips of {found['players']} of these {players} players", "players"
+        else:
+            continue
+        made.append(f"{who} {role} {what}: the metrics don't show how it does on new {new}")
     return made

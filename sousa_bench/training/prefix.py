@@ -59,7 +59,11 @@ class FrozenPrefix:
         missing = [int(i) for i in index if (split, int(i), frames) not in self._states]
         for group in np.unique(self._groups[split][missing]):
             self._compute(split, np.flatnonzero(self._groups[split] == group), frames)
-        return joined([self._states[split, int(i), frames] for i in index])
+        states = [self._states[split, int(i), frames] for i in index]
+        return tuple(
+            None if parts[0] is None else torch.cat(parts)  # type: ignore[arg-type]
+            for parts in zip(*states, strict=True)
+        )
 
     def onward(self, state: State) -> Tensor:
         """States → logits."""
@@ -72,14 +76,6 @@ class FrozenPrefix:
             self._states[split, int(i), frames] = tuple(
                 None if part is None else part[row : row + 1].clone() for part in state
             )
-
-
-def joined(states: list[State]) -> State:
-    """States of single clips as the state of a batch."""
-    return tuple(
-        None if parts[0] is None else torch.cat([part for part in parts if part is not None])
-        for parts in zip(*states, strict=True)
-    )
 
 
 def groups(padded: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from sousa_bench.config.composing import composed
 from sousa_bench.config.config_errors import explained
@@ -119,11 +119,18 @@ def data_node(run: FinishedRun, overrides: Sequence[str], config_folder: Path | 
         items = OverridesParser.create().parse_overrides(list(overrides))
         for item in items:
             _check(item)
-        if not any(item.key_or_group == "data" for item in items):
-            return _changed(own, items)
-        node = _plain(composed(overrides, config_folder))
-    named = {item.key_or_group for item in items}
-    return node | {key: own[key] for key in PREPROCESSING if key in own and f"data.{key}" not in named}
+        named = {item.key_or_group for item in items}
+        if "data" in named:
+            own = {key: own[key] for key in PREPROCESSING if key in own and f"data.{key}" not in named}
+            cfg = composed(overrides, config_folder)
+        else:
+            cfg = OmegaConf.create({"data": own})
+            OmegaConf.set_struct(cfg, True)
+            for item in items:
+                OmegaConf.update(cfg, item.key_or_group, item.value(), merge=True, force_add=item.is_add())
+        node = OmegaConf.to_container(cfg.data, resolve=True)
+    assert isinstance(node, dict), "the data group is a mapping"
+    return {str(key): value for key, value in node.items()} | (own if "data" in named else {})
 
 
 def _check(item: Override) -> None:
@@ -134,17 +141,3 @@ def _check(item: Override) -> None:
         )
     if item.is_sweep_override():
         raise ConfigError(f"{item.input_line}: an evaluation takes one value; give the command once for each")
-
-
-def _changed(own: Mapping[str, Any], items: Sequence[Override]) -> dict[str, Any]:
-    cfg = OmegaConf.create({"data": dict(own)})
-    OmegaConf.set_struct(cfg, True)
-    for item in items:
-        OmegaConf.update(cfg, item.key_or_group, item.value(), merge=True, force_add=item.is_add())
-    return _plain(cfg)
-
-
-def _plain(cfg: DictConfig) -> dict[str, Any]:
-    node = OmegaConf.to_container(cfg.data, resolve=True)
-    assert isinstance(node, dict), "the data group is a mapping"
-    return {str(key): value for key, value in node.items()}

@@ -10,8 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.special import softmax
 
+from sousa_bench.errors import ConfigError
+from sousa_bench.results.metrics import own_metrics, split_metrics
 from sousa_bench.results.result import read_result
 from sousa_bench.system.python import python_path
 
@@ -113,27 +116,35 @@ def test_a_metric_stands_in_result_table_and_evaluation(home: Path) -> None:
     assert "Confidence" in done.stdout
 
 
-def test_what_can_t_be_a_metric_is_one_message(home: Path) -> None:
-    cases = {
-        "+metrics.mine={_target_: my_metrics.nowhere}": "metrics.mine._target_=my_metrics.nowhere: no such function",
-        "+metrics.mine={_target_: nowhere.at_all}": "metrics.mine._target_=nowhere.at_all: no such function",
-        "+metrics.mine={_target_: my_metrics.confidence, better: bigger}": "must be one of higher, lower",
-        "+metrics.mine={_target_: my_metrics.confidence, format: nonsense}": "formats no number",
-        "+metrics.acc={_target_: my_metrics.confidence}": "metrics.acc: choose another name",
-        "+metrics.mine={label: Mine}": "give its function as _target_",
+def test_a_function_that_is_not_there_refuses_the_command(home: Path) -> None:
+    done = command(home, "train", "+metrics.mine={_target_: my_metrics.nowhere}", *TINY)
+    assert done.returncode == 2
+    assert "metrics.mine._target_=my_metrics.nowhere: no such function" in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_what_can_t_be_a_metric_is_one_message(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(home / "mine"))
+    target = {"_target_": "my_metrics.confidence"}
+    cases: dict[str, dict[str, object]] = {
+        "metrics.mine._target_=nowhere.at_all: no such function": {"mine": {"_target_": "nowhere.at_all"}},
+        "metrics.mine.better='bigger' can't be": {"mine": target | {"better": "bigger"}},
+        "metrics.mine.format='nonsense' formats no number": {"mine": target | {"format": "nonsense"}},
+        "metrics.acc: choose another name": {"acc": target},
+        "metrics.mine: give its function as _target_": {"mine": {"label": "Mine"}},
     }
-    for override, message in cases.items():
-        done = command(home, "train", override, *TINY)
-        assert done.returncode == 2, override + done.stdout + done.stderr
-        assert message in done.stderr + done.stdout, override
-        assert "Traceback" not in done.stderr, override
+    for message, node in cases.items():
+        with pytest.raises(ConfigError) as caught:
+            own_metrics(node)
+        assert message in str(caught.value)
 
 
-def test_a_function_that_fails_fails_its_run_with_one_message(home: Path) -> None:
-    declared = {"broken": "its function failed: KeyError", "undefined": "its function returned nan"}
-    for name, message in declared.items():
-        done = command(home, "train", f"+metrics.mine={{_target_: my_metrics.{name}}}", *TINY, "trainer.max_epochs=1")
-        assert done.returncode == 1
-        [result] = [r for r in map(read_result, home.glob("outputs/*/result.json")) if message in str(r["error"])]
-        assert result["status"] == "failed"
-        assert "metrics.mine: " in result["error"]
+def test_a_function_that_gives_no_number_is_one_message(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(home / "mine"))
+    logits, labels = torch.eye(40)[:8], torch.arange(8)
+    for name, message in {"broken": "failed: KeyError: 'no such clip'", "undefined": "returned nan"}.items():
+        metrics = own_metrics({"mine": {"_target_": f"my_metrics.{name}"}})
+        with pytest.raises(ConfigError, match=f"metrics.mine: its function {message}"):
+            split_metrics("val", logits, labels, metrics)
+        diverged = split_metrics("val", logits * float("nan"), labels, metrics)
+        assert np.isnan(diverged["val_mine"])  # the loss says what is wrong
