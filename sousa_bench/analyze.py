@@ -21,7 +21,14 @@ def parser() -> argparse.ArgumentParser:
         description="Compare runs: which combination is best, by how much, how sure, at what cost, what to run next. "
         "Reads result files only, also while the sweep still runs.",
     )
-    made.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="sweep, date or flat folders (multirun)")
+    made.add_argument(
+        "folders",
+        nargs="*",
+        type=Path,
+        default=[Path("multirun")],
+        metavar="DIR",
+        help="sweep, date or flat folders (multirun)",
+    )
     choose = made.add_argument_group("which runs")
     choose.add_argument("--filter-models", nargs="+", metavar="MODEL", help="only these models")
     choose.add_argument("--filter-strategies", nargs="+", metavar="PEFT", help="only these PEFT strategies")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,8 +12,8 @@ from sousa_bench.analysis.files import write_tables, write_text
 from sousa_bench.analysis.flatten import read_row
 from sousa_bench.analysis.report.blocks import Options
 from sousa_bench.analysis.report.markdown import markdown
+from sousa_bench.analysis.report.ranking import render
 from sousa_bench.analysis.report.sections import counts, find_section, report
-from sousa_bench.analysis.report.terminal import render
 from sousa_bench.analysis.study import Study, compare
 from sousa_bench.analysis.table import Filter, collect
 from sousa_bench.errors import UserError
@@ -42,11 +41,10 @@ def watch(options: argparse.Namespace) -> None:
     Raises:
         UserError: As ``analyze``, except that what is not there yet is waited for while it can still come.
     """
-    folders = _folders(options)
     seen: object = None
     study: Study | None = None
     while True:
-        now = snapshot(folders)
+        now = snapshot(options.folders)
         try:
             if now != seen or (study and _died(study)):
                 seen, study = now, None
@@ -74,7 +72,7 @@ def watch(options: argparse.Namespace) -> None:
 def _over(options: argparse.Namespace) -> bool:
     """Whether there are runs, whatever the filters want, and nothing more will come."""
     try:
-        return collect(_folders(options), (), options.results_root, skip=[_output(options)]).over()
+        return collect(options.folders, (), options.results_root, skip=[_output(options)]).over()
     except NothingYetError:
         return False
 
@@ -85,7 +83,7 @@ def _refuse_dead(options: argparse.Namespace) -> None:
     Raises:
         UserError: Manifests plan runs, none has a result, and no process of theirs lives.
     """
-    folders = [folder for folder in _folders(options) if folder.exists()]
+    folders = [folder for folder in options.folders if folder.exists()]
     found = scan(folders, options.results_root, skip=[_output(options)])
     jobs = [job for job in found.planned if job.decision not in ("refused", "skipped")]
     if found.files or not found.planned or any(job.may_start() for job in jobs):
@@ -112,9 +110,9 @@ def _died(study: Study) -> bool:
 
 def _once(options: argparse.Namespace, refresh: float = 0) -> Study:
     """Everything but the PNG files; ``refresh`` makes the page load itself again."""
-    folders, output = _folders(options), _output(options)
+    output = _output(options)
     own = [find_section(name) for name in options.section]
-    results = collect(folders, filters(options), options.results_root, skip=[output])
+    results = collect(options.folders, filters(options), options.results_root, skip=[output])
     study = compare(results, options.metric)
     write_tables(study, output)
     blocks = report(study, Options(options.top, options.min_accuracy, not options.no_plots), own)
@@ -122,7 +120,7 @@ def _once(options: argparse.Namespace, refresh: float = 0) -> Study:
     if not options.no_plots:
         from sousa_bench.analysis.report.page import page
 
-        title = f"{folders[0].resolve().name} · sousa_bench report"
+        title = f"{options.folders[0].resolve().name} · sousa_bench report"
         write_text(output / "report.html", page(study, blocks, title, refresh))
     print(render(study, options.format), flush=True)
     _say(study, output)
@@ -150,14 +148,9 @@ def _say(study: Study, output: Path) -> None:
     print(f"{number}. Report: {output}", file=sys.stderr)
 
 
-def _folders(options: argparse.Namespace) -> Sequence[Path]:
-    return options.folders or [Path("multirun")]
-
-
 def _output(options: argparse.Namespace) -> Path:
-    first = _folders(options)[0]
-    output: Path = options.output_dir or (first if first.is_dir() else first.parent) / "analysis"
-    return output
+    first: Path = options.folders[0]
+    return options.output_dir or (first if first.is_dir() else first.parent) / "analysis"
 
 
 def filters(options: argparse.Namespace) -> list[Filter]:

@@ -10,8 +10,6 @@ import base64
 import hashlib
 import html
 import itertools
-import json
-import math
 import re
 from collections.abc import Sequence
 from datetime import datetime
@@ -19,7 +17,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-import numpy as np
+from plotly.io.json import to_json_plotly
 
 from sousa_bench.analysis.columns import lower_is_better
 from sousa_bench.analysis.plots.details import confusion_traces, detail_runs, f1_traces
@@ -188,21 +186,7 @@ def _plot(study: Study, block: Figure) -> dict[str, Any]:
 
 def script_json(content: Any) -> str:
     """JSON that can stand inside a script element: nothing in it ends the element or a line of JavaScript."""
-    text = json.dumps(_plain(content), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _plain(value: Any) -> Any:
-    """Only what JSON has: numpy arrays as lists, NaN as null."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, (np.ndarray, np.generic)):
-        return _plain(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, (str, int)) else str(value)
+    return to_json_plotly(content, engine="json").replace("&", "\\u0026")
 
 
 @cache
