@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from hydra.core.override_parser.types import Override
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = Path(os.environ.get("SOUSA_SAMPLE", ROOT.parent / "shared" / "sousa_sample"))
 SHORTER = ["trainer.max_epochs=1", "trainer.train_batches=1", "trainer.eval_batches=1", "trainer.batch_size=4"]
-IN_ORDER = "docs/from_sweep_to_model.md"  # run as it stands, evaluation and all, by a test of its own
+ELSEWHERE = ("docs/from_sweep_to_model.md", "docs/extending.md")  # run by tests of their own
 FENCE = re.compile(r"```bash\n(.*?)```", re.S)
 
 
@@ -50,6 +51,8 @@ def shortened(command: str) -> list[str]:
         words = [w if not w.startswith("trainer.max_epochs") else "trainer.max_epochs=1" for w in words]
         if any(re.match(r"data=(tiny|mini|small|medium|full)", word) for word in words):
             words.append(f"data.root={SAMPLE / 'generator'}")
+        if "experiment=comparison" in words and "peft" not in given:
+            words.append("peft=lora,ia3")  # the page from sweep to model runs the third
         if "weights=official" in words:  # no hub here: the small variant with random weights stands in
             words[words.index("weights=official")] = "weights=random"
     return [sys.executable, *words]
@@ -102,23 +105,34 @@ def test_every_override_in_the_text_is_one_that_hydra_takes():
     assert not problems, "\n".join(problems)
 
 
+LANES = ("docs/sweep_guide.md",)
+"""Pages whose commands need no other page's runs. They go beside the rest, since half of a command is one process."""
+
+
+def runnable(page: str, command: str) -> bool:
+    kinds = tuple(f"python -m sousa_bench.{name}" for name in ("train", "analyze", "status"))
+    return command.startswith(kinds) and "slurm" not in command and "…" not in command and page not in ELSEWHERE
+
+
+def failures_of(commands: list[tuple[str, str]], folder: Path) -> list[str]:
+    """Run the commands in order in one folder, since later ones take up what earlier ones left."""
+    failures = []
+    shorter = {tuple(shortened(command)): f"{page}: {command}" for page, command in commands}
+    for words, name in shorter.items():
+        done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=900, check=False)
+        if done.returncode != 0:
+            failures.append(f"{name}\n{done.stdout[-800:]}\n{done.stderr[-800:]}")
+    return failures
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-def test_train_commands_of_the_guide_in_order(tmp_path):
-    """One folder for all, since later commands take up what earlier ones left."""
+def test_train_commands_of_the_pages_in_order(tmp_path_factory):
     if not SAMPLE.is_dir():
         pytest.skip(f"needs the sample data in {SAMPLE} (SOUSA_SAMPLE)")
-    failures = []
-    for page, command in dict.fromkeys(COMMANDS):
-        if not command.startswith(
-            ("python -m sousa_bench.train", "python -m sousa_bench.analyze", "python -m sousa_bench.status")
-        ):
-            continue
-        if "slurm" in command or "…" in command or page == IN_ORDER:
-            continue
-        done = subprocess.run(
-            shortened(command), cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False
-        )
-        if done.returncode != 0:
-            failures.append(f"{page}: {command}\n{done.stdout[-800:]}\n{done.stderr[-800:]}")
+    commands = [each for each in COMMANDS if runnable(*each)]
+    lanes = [[each for each in commands if (each[0] in LANES) == chosen] for chosen in (True, False)]
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        found = pool.map(failures_of, lanes, [tmp_path_factory.mktemp("pages") for _ in lanes])
+    failures = [failure for lane in found for failure in lane]
     assert not failures, "\n\n".join(failures)

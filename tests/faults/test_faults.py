@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ from tests.sweep.running import Command, alive, finish, interrupt, running, unti
 
 pytestmark = pytest.mark.faults
 
-SLOW = ("task.seconds=0.05", "task.steps=40")
+SLOW = ("task.seconds=0.04", "task.steps=40")
 
 
 def with_fault(command: Command, fault: str, *words: str, phase: str = "fit") -> tuple[list[str], Path]:
@@ -40,9 +41,7 @@ def check_one_resume_completes(command: Command, words: list[str], healed: Path 
         healed.touch()
     output = command(*words)
     assert set(command.statuses().values()) == {"completed"}
-    assert len(command.bytes_of()) == len(
-        list(command.folder.glob("multirun/**/result.json"))
-    )  # of several models, too
+    assert len(command.bytes_of()) == len(list(command.folder.glob("multirun/**/result.json")))  # of one seed, too
     assert {path: path.read_bytes() for path in before} == before
     assert command.processes() == []
     return output
@@ -54,24 +53,41 @@ def check_no_torn_file(command: Command) -> None:
     assert not list(command.folder.glob("multirun/**/.*.tmp"))
 
 
-@pytest.mark.parametrize("phase", PHASES)
-def test_exception_in_each_phase(command: Command, phase: str) -> None:
-    words, healed = with_fault(command, "raise", phase=phase)
+def by_choice(command: Command, key: str) -> dict[str, dict[str, Any]]:
+    """The results of the victims by a choice that varied, each with its folder."""
+    found = {}
+    for path in command.folder.glob("multirun/a/*_s2_*/result.json"):
+        result = json.loads(path.read_text())
+        found[result["config"][key]] = result | {"folder": path.parent}
+    return found
+
+
+def healthy_are_complete(command: Command) -> bool:
+    results = [json.loads(path.read_text()) for path in command.folder.glob("multirun/a/*_s1_*/result.json")]
+    return bool(results) and all(result["status"] == "completed" for result in results)
+
+
+def test_exception_in_each_phase(command: Command) -> None:
+    healed = command.folder / "healed"
+    words = ["-m", "sweep=a", "seed=1,2", f"task.phase={','.join(PHASES)}", "task.fault=raise", f"task.healed={healed}"]
     output = command(*words, code=1)
-    assert command.statuses() == {1: "completed", 2: "failed", 3: "completed"}
-    failed = command.results()[2]
-    assert failed["error"] == "RuntimeError: the task broke"
-    assert failed["failure"] == {
-        "type": "RuntimeError",
-        "message": "the task broke",
-        "phase": phase,
-        "cause": "exception",
-        "log": "error.log",
-    }
-    assert "FAILED" in output
-    log = (command.of(2) / "error.log").read_text()
-    assert "Traceback (most recent call last)" in log
-    assert "misbehave" in log
+    assert healthy_are_complete(command)
+    results = by_choice(command, "task.phase")
+    assert sorted(results) == sorted(PHASES)
+    for phase, failed in results.items():
+        assert failed["status"] == "failed", phase
+        assert failed["error"] == "RuntimeError: the task broke", phase
+        assert failed["failure"] == {
+            "type": "RuntimeError",
+            "message": "the task broke",
+            "phase": phase,
+            "cause": "exception",
+            "log": "error.log",
+        }
+        log = (failed["folder"] / "error.log").read_text()
+        assert "Traceback (most recent call last)" in log, phase
+        assert "misbehave" in log, phase
+        assert f"FAILED: {failed['folder'].name}" in output
     check_one_resume_completes(command, words, healed)
     assert not list(command.folder.glob("multirun/a/*/error.log"))
 
@@ -85,25 +101,29 @@ def test_error_log_holds_the_last_200_lines(command: Command) -> None:
     assert "Last 200 lines of output" in log
 
 
-@pytest.mark.parametrize(
-    ("fault", "error", "cause"),
-    [
-        ("kill", "killed by signal 9 (SIGKILL)", "signal 9"),
-        ("segfault", "killed by signal 11 (SIGSEGV)", "signal 11"),
-        ("exit", "SystemExit: 7", "exception"),
-        ("os_exit", "ended with exit code 9 without a message", "exit code 9"),
-        ("memory", "MemoryError: no memory for 3 TiB", "oom"),
-    ],
-)
-def test_a_run_that_dies(command: Command, fault: str, error: str, cause: str) -> None:
-    words, healed = with_fault(command, fault)
+ENDS = {
+    "kill": ("killed by signal 9 (SIGKILL)", "signal 9"),
+    "segfault": ("killed by signal 11 (SIGSEGV)", "signal 11"),
+    "exit": ("SystemExit: 7", "exception"),
+    "os_exit": ("ended with exit code 9 without a message", "exit code 9"),
+    "memory": ("MemoryError: no memory for 3 TiB", "oom"),
+}
+
+
+def test_a_run_that_dies(command: Command) -> None:
+    healed = command.folder / "healed"
+    words = ["-m", "sweep=a", "seed=1,2", f"task.fault={','.join(ENDS)}", f"task.healed={healed}"]
     command(*words, code=1)
-    assert command.statuses() == {1: "completed", 2: "failed", 3: "completed"}
-    failed = command.results()[2]
-    assert error in failed["error"]
-    assert failed["failure"]["cause"] == cause
-    assert failed["failure"]["phase"] == "fit"
-    assert f"fault: {fault}" in (command.of(2) / "error.log").read_text()
+    assert healthy_are_complete(command)
+    results = by_choice(command, "task.fault")
+    assert results.keys() == ENDS.keys()
+    for fault, (error, cause) in ENDS.items():
+        failed = results[fault]
+        assert failed["status"] == "failed", fault
+        assert error in failed["error"], fault
+        assert failed["failure"]["cause"] == cause
+        assert failed["failure"]["phase"] == "fit", fault
+        assert f"fault: {fault}" in (failed["folder"] / "error.log").read_text()
     check_no_torn_file(command)
     check_one_resume_completes(command, words, healed)
 
@@ -114,17 +134,21 @@ def test_a_completed_run_with_an_empty_field_is_a_failed_run(command: Command) -
     assert "FAILED" in output
 
 
-@pytest.mark.parametrize("fault", ["hang", "sleep"])
-@pytest.mark.parametrize("phase", ["data", "fit"])
-def test_a_run_that_hangs_is_timed_out(command: Command, fault: str, phase: str) -> None:
-    limit = patience(1.5)
-    words, healed = with_fault(command, fault, f"timeout={limit}", "hydra.launcher.grace=0.5", phase=phase)
+def test_a_run_that_hangs_is_timed_out(command: Command) -> None:
+    limit, healed = patience(1.5), command.folder / "healed"
+    kinds = ["task.fault=hang,sleep", "task.phase=data,fit", f"timeout={limit}", "hydra.launcher.grace=0.5"]
+    words = ["-m", "sweep=a", "seed=1,2", *kinds, f"task.healed={healed}"]
     command(*words, code=1)
-    assert command.statuses() == {1: "completed", 2: "timeout", 3: "completed"}
-    failed = command.results()[2]
-    assert failed["error"] == f"exceeded timeout of {limit:g} seconds"
-    assert (failed["failure"]["cause"], failed["failure"]["phase"]) == ("timeout", phase)
-    assert "misbehave" in (command.of(2) / "error.log").read_text()  # where it hung
+    assert healthy_are_complete(command)
+    victims = [path.parent for path in command.folder.glob("multirun/a/*_s2_*/result.json")]
+    assert len(victims) == 4
+    for folder in victims:
+        failed = json.loads((folder / "result.json").read_text())
+        phase = failed["config"]["task.phase"]
+        assert failed["status"] == "timeout"
+        assert failed["error"] == f"exceeded timeout of {limit:g} seconds"
+        assert (failed["failure"]["cause"], failed["failure"]["phase"]) == ("timeout", phase)
+        assert "misbehave" in (folder / "error.log").read_text()  # where it hung
     check_one_resume_completes(command, words, healed)
 
 
@@ -446,25 +470,28 @@ def test_disk_that_stays_full(command: Command, small_disk: Path) -> None:
     check_one_resume_completes(command, words)
 
 
-@pytest.mark.parametrize("content", [b"", b'{"status": "comp', b"[1, 2]", b"\xff\xfe", b"[" * 100_000])
-def test_torn_result(command: Command, content: bytes) -> None:
-    words = ["-m", "sweep=a", "seed=1,2,3"]
+def test_torn_result(command: Command) -> None:
+    contents = [b"", b'{"status": "comp', b"[1, 2]", b"\xff\xfe", b"[" * 100_000]
+    words = ["-m", "sweep=a", "seed=1,2,3,4,5,6"]
     command(*words)
-    (command.of(2) / "result.json").write_bytes(content)
+    torn = [command.of(seed) / "result.json" for seed in range(2, 7)]
+    for path, content in zip(torn, contents, strict=True):
+        path.write_bytes(content)
     output = command(*words)
-    assert "result.json" in output
-    assert "counts as not done" in output
-    assert command.statuses() == {1: "completed", 2: "completed", 3: "completed"}
-    assert output.count("Experiment ") == 1
+    assert output.count("counts as not done") == len(contents)
+    for path in torn:
+        assert str(path.relative_to(command.folder)) in output
+    assert command.statuses() == dict.fromkeys(range(1, 7), "completed")
+    assert output.count("Experiment ") == len(contents)
 
 
-@pytest.mark.parametrize("content", [b"", b'{"jobs": [1', b'{"jobs": 3}'])
-def test_torn_manifest(command: Command, content: bytes) -> None:
+def test_torn_manifest(command: Command) -> None:
     words = ["-m", "sweep=a", "seed=1,2"]
     command(*words)
-    (command.folder / "multirun" / "a" / "sweep.json").write_bytes(content)
-    command(*words)
-    assert len(json.loads((command.folder / "multirun" / "a" / "sweep.json").read_text())["jobs"]) == 2
+    for content in (b"", b'{"jobs": [1', b'{"jobs": 3}'):
+        (command.folder / "multirun" / "a" / "sweep.json").write_bytes(content)
+        command(*words)
+        assert len(json.loads((command.folder / "multirun" / "a" / "sweep.json").read_text())["jobs"]) == 2
 
 
 def test_a_record_of_another_process_with_the_same_pid_is_dead(command: Command) -> None:

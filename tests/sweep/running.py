@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -18,9 +17,6 @@ from tests.machine import patience
 
 ROOT = Path(__file__).resolve().parents[2]
 APP = [sys.executable, str(ROOT / "tests" / "standin" / "app.py")]
-
-
-HASH = re.compile(r"_[0-9a-f]{8}(_\d+)?$")  # the end of a run folder's name, and of another one for the same run
 
 
 class Command:
@@ -61,10 +57,10 @@ class Command:
 
     def results(self) -> dict[int, dict[str, Any]]:
         """Results below the folder by seed; a resume that began another run of the same choices fails here."""
-        paths = list(self.folder.glob("multirun/**/result.json"))
-        choices = {path.parent.with_name(HASH.sub("", path.parent.name)) for path in paths}
-        assert len(choices) == len(paths), f"one run has two results: {sorted(map(str, paths))}"
-        return {result["config"]["seed"]: result for result in map(json.loads, map(Path.read_text, paths))}
+        found = [json.loads(path.read_text()) for path in self.folder.glob("multirun/**/result.json")]
+        choices = {json.dumps(result["config"], sort_keys=True) for result in found}
+        assert len(choices) == len(found), f"one run has two results: {[r['experiment_id'] for r in found]}"
+        return {result["config"]["seed"]: result for result in found}
 
     def statuses(self) -> dict[int, str]:
         return {seed: result["status"] for seed, result in sorted(self.results().items())}
