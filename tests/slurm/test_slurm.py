@@ -20,7 +20,11 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(400)]
 SWEEP = ["-m", "sweep=s", "hydra/launcher=slurm", "hydra.launcher.gpus_per_node=null", "hydra.launcher.poll=0.5"]
 SMALL = ["hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=0.5"]
 TRIO = [*SWEEP, *SMALL, "seed=1,2,3"]
-LONG = ["task.steps=60", "task.seconds=0.2"]
+LONG = ["task.steps=60", "task.seconds=0.1"]
+
+
+WITHOUT_ACCOUNTING = pytest.mark.parametrize("cluster", [False], ids=["no-accounting"], indirect=True)
+"""For what Slurm's accounting has no part in: done once, without it."""
 
 
 def manifest(command: Command) -> dict[str, Any]:
@@ -69,6 +73,7 @@ def test_a_sweep_is_one_array(cluster: Cluster, command: Command) -> None:
     assert json.loads((command.of(4) / "result.json").read_text())["attempts"] == 1
 
 
+@WITHOUT_ACCOUNTING
 def test_the_front_end_imports_no_torch(cluster: Cluster, command: Command) -> None:
     output = subprocess.run(
         [sys.executable, "-X", "importtime", *command.program[1:], *SWEEP, *SMALL, "seed=1"],
@@ -104,6 +109,7 @@ def test_a_job_that_is_killed(cluster: Cluster, command: Command, way: str) -> N
     assert command.results()[2]["metrics"] == undisturbed(command)
 
 
+@WITHOUT_ACCOUNTING
 def test_its_own_timeout_comes_first(cluster: Cluster, command: Command) -> None:
     healed = command.folder / "healed"
     words = ["task.fault=hang", f"task.healed={healed}", "hydra.launcher.grace=1"]
@@ -114,36 +120,39 @@ def test_its_own_timeout_comes_first(cluster: Cluster, command: Command) -> None
     resumed(command, *words)
 
 
-def test_slurm_s_time_limit_kills(cluster: Cluster, command: Command) -> None:
-    """The victim hears no signal, its supervisor waits for it, and Slurm kills both."""
+def test_slurm_s_time_limit(cluster: Cluster, command: Command, tmp_path: Path) -> None:
+    """A minute is the shortest limit, so both sweeps have it at once.
+
+    One's victim hears no signal, its supervisor waits for it, and Slurm kills both. The other's is slow, hears Slurm's
+    warning and saves its state; that asks no accounting, and is done without it.
+    """
     healed = command.folder / "healed"
-    words = ["task.fault=hang", f"task.healed={healed}"]
+    hang = ["task.fault=hang", f"task.healed={healed}"]
     limit = ["hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=1", "hydra.launcher.grace=300"]
-    output = command(*TRIO, *words, *limit, code=1, timeout=150)
+    slow = ["task.steps=250", "task.fault=slow", f"task.healed={healed}"]
+    warning = ["hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=10"]
+    warned = Command(tmp_path / "warned", **{**command.environment, "SWEEP_TEST": command.mark})
+    warned.folder.mkdir()
+    killed = command.start(*TRIO, *hang, *limit)
+    if not cluster.accounting:
+        saved = warned.start(*TRIO, *slow, *warning)
+        output = finish(saved, 1, timeout=150)
+        assert warned.statuses() == {1: "completed", 2: "timeout", 3: "completed"}, output
+        result = warned.results()[2]
+        assert "told to save its state" in result["error"]
+        assert result["failure"]["cause"] == "slurm TIMEOUT"
+    output = finish(killed, 1, timeout=150)
     assert command.statuses() == {1: "completed", 2: "timeout", 3: "completed"}, output
     result = command.results()[2]
     assert "reached Slurm's time limit" in result["error"]
     assert "DUE TO TIME LIMIT" in result["error"]
     assert result["failure"]["cause"] == "slurm TIMEOUT"
     healed.touch()
-    resumed(command, *words)
-
-
-def test_slurm_s_warning_saves_the_state(cluster: Cluster, command: Command) -> None:
-    if cluster.accounting:
-        pytest.skip("takes a minute, and asks no accounting; done without it")
-    healed = command.folder / "healed"
-    words = ["task.steps=250", "task.fault=slow", f"task.healed={healed}"]
-    limit = ["hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=10"]
-    output = command(*TRIO, *words, *limit, code=1, timeout=150)
-    assert command.statuses() == {1: "completed", 2: "timeout", 3: "completed"}, output
-    result = command.results()[2]
-    assert "told to save its state" in result["error"]
-    assert result["failure"]["cause"] == "slurm TIMEOUT"
-    steps = step_of(command, 2)
-    healed.touch()
-    resumed(command, *words)
-    assert f"from step {steps}" in (command.of(2) / "run.log").read_text()
+    resumed(command, *hang)
+    if not cluster.accounting:
+        steps = step_of(warned, 2)
+        resumed(warned, *slow)
+        assert f"from step {steps}" in (warned.of(2) / "run.log").read_text()
 
 
 def test_out_of_memory(cluster: Cluster, command: Command) -> None:
@@ -175,6 +184,7 @@ def test_a_requeued_job_goes_on(cluster: Cluster, command: Command) -> None:
     assert result["metrics"] == undisturbed(command)
 
 
+@WITHOUT_ACCOUNTING
 def test_a_preempted_job_asks_for_its_restart(cluster: Cluster, command: Command) -> None:
     """A job of higher priority takes the node; after it, the run goes on from its checkpoint."""
     process = command.start(*SWEEP, "hydra.launcher.cpus_per_task=4", "hydra.launcher.mem_gb=0.5", "seed=2", *LONG)
@@ -187,6 +197,7 @@ def test_a_preempted_job_asks_for_its_restart(cluster: Cluster, command: Command
     assert command.results()[2]["metrics"] == undisturbed(command)
 
 
+@WITHOUT_ACCOUNTING
 def test_the_warning_signal_preempts(cluster: Cluster, command: Command) -> None:
     """A site that announces preemption with SIGUSR2: the job saves its state and asks to be requeued."""
     process = command.start(*TRIO, *LONG)
@@ -200,12 +211,13 @@ def test_the_warning_signal_preempts(cluster: Cluster, command: Command) -> None
 
 def test_the_submitter_is_killed(cluster: Cluster, command: Command) -> None:
     """The jobs go on, status shows them, and the same command adopts them without starting any again."""
-    process = command.start(*TRIO, *LONG)
+    longer = ["task.steps=60", "task.seconds=0.2"]
+    process = command.start(*TRIO, *longer)
     running(command, 2, 2)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert "goes on in Slurm" in status(command)
-    again = command.start(*TRIO, *LONG)
+    again = command.start(*TRIO, *longer)
     until(lambda: "running" in status(command))
     output = finish(again, 0, timeout=90)
     assert "Slurm has 3 of the runs already" in output
@@ -228,6 +240,7 @@ def test_a_job_dies_while_nobody_watches(cluster: Cluster, command: Command) -> 
     resumed(command, *LONG)
 
 
+@WITHOUT_ACCOUNTING
 def test_ctrl_c_leaves_the_jobs(cluster: Cluster, command: Command) -> None:
     process = command.start(*TRIO, *LONG)
     running(command, 2, 2)
@@ -249,6 +262,7 @@ def test_scancel_interrupts(cluster: Cluster, command: Command) -> None:
     assert command.results()[2]["metrics"] == undisturbed(command)
 
 
+@WITHOUT_ACCOUNTING
 def test_on_error_stop(cluster: Cluster, command: Command) -> None:
     words = ["task.fault=raise", "on_error=stop", "hydra.launcher.array_parallelism=1", *LONG]
     output = finish(command.start(*SWEEP, *SMALL, "seed=2,3,4", *words), 1, timeout=90)
@@ -257,6 +271,7 @@ def test_on_error_stop(cluster: Cluster, command: Command) -> None:
     assert "completed" not in command.statuses().values() or len(command.statuses()) < 3
 
 
+@WITHOUT_ACCOUNTING
 def test_a_refused_sweep(cluster: Cluster, command: Command) -> None:
     output = command(*TRIO, "hydra.launcher.partition=nowhere", code=2)
     assert "Slurm does not take the sweep" in output

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
-import optuna
 import pytest
 
-from tests.search.test_search_command import results, states
-from tests.slurm.cluster import Cluster, a_cluster
+from tests.slurm.test_slurm import WITHOUT_ACCOUNTING
 from tests.sweep.running import Command, until
 
-pytestmark = pytest.mark.slurm
+optuna = pytest.importorskip("optuna")
+from tests.search.test_search_command import results, states  # noqa: E402
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(400)]
 SMALL = ("hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=0.5")
 SLURM = (
     "hydra/launcher=slurm",
@@ -27,18 +25,8 @@ SLURM = (
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    yield from a_cluster(tmp_path_factory, accounting=False)
-
-
-@pytest.fixture
-def command(tmp_path: Path, cluster: Cluster) -> Iterator[Command]:
-    yield Command(tmp_path, OMP_NUM_THREADS="1", **cluster.environment)
-    cluster.command("scancel", "--user=root")
-
-
-def test_a_search_prunes_on_slurm_and_is_taken_up(command: Any) -> None:
+@WITHOUT_ACCOUNTING
+def test_a_search_prunes_on_slurm_and_is_taken_up(command: Command) -> None:
     words = (
         "-m",
         "hydra/sweeper=optuna",
