@@ -311,12 +311,11 @@ def undisturbed(command: Command) -> dict[str, Any]:
     return metrics | dict.fromkeys(("val_f1_macro", "test_acc", "test_f1_macro"), value / 10) | {"final_val_loss": 0.1}
 
 
+@WITHOUT_ACCOUNTING
 @pytest.mark.slow
 @pytest.mark.parametrize(("models", "devices"), [("efficientat,beats", 1), ("efficientat", 2)])
 def test_real_training(cluster: Cluster, command: Command, tmp_path: Path, models: str, devices: int) -> None:
     """The real command line, trained and tested on Slurm: two models, and one over two processes."""
-    if cluster.accounting:
-        pytest.skip("trains, and asks no accounting; done without it")
     words = [f"model={models}", "peft=lora", "data.synthetic.clips=40", "data.synthetic.split_players=[20,10,20]"]
     words += ["trainer.max_epochs=1", "logger=none", "trainer.accelerator=cpu", f"trainer.devices={devices}"]
     words += ["hydra.launcher.cpus_per_task=2", "hydra.launcher.mem_gb=2.8", "hydra.launcher.poll=1"]
