@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from functools import lru_cache
 from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ from sousa_bench.results.result import (
 MAX_TEXT = 2000
 MAX_COLUMNS = 2000
 MAX_DEPTH = 8
+MAX_NAMES = 500  # that are remembered below one prefix
 TOP_FIELDS = ("experiment_id", "status", "error", "timestamp", "git_commit", "fingerprint")
 NUMBERS = frozenset({*METRIC_KEYS, *EFFICIENCY_KEYS, "max_epochs", "seed"})
 LEFT_OUT = frozenset(
@@ -137,20 +139,11 @@ def leaves(content: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
-_NAMES: dict[str, dict[str, str]] = {}  # by prefix, then key
-MAX_NAMES = 500
-MAX_PREFIXES = 500
-
-
 def _fill(made: dict[str, Any], content: Mapping[str, Any], prefix: str, depth: int) -> None:
     """Fill ``made``; a folder of results passes millions of values through here, most of them floats."""
-    names = _NAMES.get(prefix)
-    if names is None:
-        names = {}
-        if len(_NAMES) < MAX_PREFIXES:
-            _NAMES[prefix] = names
+    names = _names(prefix)
     for key, value in content.items():
-        name = names.get(key) or _name(names, prefix, key)
+        name = names[key]
         kind = type(value)
         if kind is float:
             made[name] = value if isfinite(value) else None
@@ -160,12 +153,20 @@ def _fill(made: dict[str, Any], content: Mapping[str, Any], prefix: str, depth: 
             made[name] = scalar(value)
 
 
-def _name(names: dict[str, str], prefix: str, key: str) -> str:
-    """The dotted name of a key: clean, short, and one object however many files name it."""
-    name = clean(f"{prefix}.{str(key)[:200]}" if prefix else str(key)[:200])[:300]
-    if len(names) < MAX_NAMES:
-        names[key] = name
-    return name
+class _Names(dict[str, str]):
+    """The dotted names of the keys below a prefix: clean, short, and one object however many files name them."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+
+    def __missing__(self, key: str) -> str:
+        name = clean(f"{self.prefix}.{str(key)[:200]}" if self.prefix else str(key)[:200])[:300]
+        if len(self) < MAX_NAMES:
+            self[key] = name
+        return name
+
+
+_names = lru_cache(maxsize=500)(_Names)
 
 
 def scalar(value: Any) -> Any:

@@ -48,9 +48,7 @@ class Columns:
     def add(self, rows: Sequence[Row]) -> None:
         """Append rows, a column at a time."""
         for key in dict.fromkeys(key for row in rows for key in row.fields):
-            column = self.fields.setdefault(key, [])
-            column.extend([None] * (self.size - len(column)))
-            column.extend([row.fields.get(key) for row in rows])
+            self._extend(key, [row.fields.get(key) for row in rows])
         for row in rows:
             self.resolved.append(row.resolved)
             self.overrides.append(row.overrides)
@@ -60,9 +58,7 @@ class Columns:
     def extend(self, other: Columns) -> None:
         """Append all rows of ``other``."""
         for key, values in other.fields.items():
-            column = self.fields.setdefault(key, [])
-            column.extend([None] * (self.size - len(column)))
-            column.extend(values)
+            self._extend(key, values)
         self.size += other.size
         self.resolved += other.resolved
         self.overrides += other.overrides
@@ -71,9 +67,15 @@ class Columns:
 
     def filled(self) -> dict[str, list[Any]]:
         """The columns, all of full length."""
-        for column in self.fields.values():
-            column.extend([None] * (self.size - len(column)))
+        for key in self.fields:
+            self._extend(key, ())
         return self.fields
+
+    def _extend(self, key: str, values: Sequence[Any]) -> None:
+        """Append values of new rows to a column, with None for the earlier rows that lack them."""
+        column = self.fields.setdefault(key, [])
+        column.extend([None] * (self.size - len(column)))
+        column.extend(values)
 
 
 def read_files(paths: Sequence[Path]) -> Columns:

@@ -14,7 +14,7 @@ from numpy.polynomial.hermite_e import hermegauss
 from sousa_bench.analysis import Study, collect, compare
 from sousa_bench.analysis.next_steps import next_steps
 from sousa_bench.analysis.stats.augmentation_effect import augmentation_impact
-from sousa_bench.analysis.stats.folds import fold_order, missing_folds, parse_fold
+from sousa_bench.analysis.stats.folds import fold_order, missing_folds, read_fold
 from sousa_bench.analysis.stats.intervals import accuracy_interval, difference_interval
 from sousa_bench.analysis.stats.pairs import sign_flip
 from sousa_bench.analyze import main
@@ -42,7 +42,7 @@ def right_by_player(study: Study, rows: list[int]) -> tuple[np.ndarray, np.ndarr
     ("text", "fold"), [("2/5", (2, 5)), (" 10 / 10 ", (10, 10)), ("0/5", None), ("6/5", None), ("x", None), (1, None)]
 )
 def test_folds_are_read(text: object, fold: tuple[int, int] | None):
-    assert parse_fold(text) == fold
+    assert read_fold(text) == fold
 
 
 def test_folds_are_ordered_by_number():

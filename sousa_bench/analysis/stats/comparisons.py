@@ -33,6 +33,8 @@ COLUMNS = (
     "players",
     "clear",
 )
+SIDES = (("first", "second"), ("only_first", "only_second"), ("seeds_first", "seeds_second"))
+TURNED = {one: two for first, second in SIDES for one, two in ((first, second), (second, first))}
 
 
 @dataclass
@@ -139,30 +141,20 @@ def pair_of(pairs: pd.DataFrame, cohort: str, first: str, second: str) -> Mappin
 
     Cohorts can hold combinations of the same name: other weights or data under the same settings.
     """
-    pairs = pairs[pairs["cohort"] == cohort]
-    direct = pairs[(pairs["first"] == first) & (pairs["second"] == second)]
-    if len(direct):
-        return dict(direct.iloc[0])
-    turned = pairs[(pairs["first"] == second) & (pairs["second"] == first)]
-    if not len(turned):
+    both = (first, second)
+    mine = pairs[(pairs["cohort"] == cohort) & pairs["first"].isin(both) & pairs["second"].isin(both)]
+    if not len(mine):
         return None
-    row = dict(turned.iloc[0])
-    row |= {
-        "first": first,
-        "second": second,
-        "difference": -row["difference"],
-        "low": -row["high"],
-        "high": -row["low"],
-    }
-    return row | {"only_first": row["only_second"], "only_second": row["only_first"]}
+    row = dict(mine.iloc[0])
+    if row["first"] == first:
+        return row
+    turned = {TURNED.get(key, key): value for key, value in row.items()}
+    return turned | {"difference": -row["difference"], "low": -row["high"], "high": -row["low"]}
 
 
 def against_best(pairs: pd.DataFrame, cohort: str, best: str) -> dict[str, float]:
     """Holm-adjusted p value of each combination that was compared with ``best``."""
     mine = pairs[pairs["cohort"] == cohort]
-    others = ((mine["first"], mine["second"]), (mine["second"], mine["first"]))
-    return {
-        str(other): float(p_value)
-        for one, two in others
-        for other, p_value in zip(two[one == best], mine.loc[one == best, "p_holm"], strict=True)
-    }
+    sides = (("first", "second"), ("second", "first"))
+    found = [mine[mine[own] == best].set_index(other)["p_holm"] for own, other in sides]
+    return {str(name): float(p_value) for name, p_value in pd.concat(found).items()}

@@ -15,8 +15,8 @@ MAX_FOLDS = 1000
 PATTERN = re.compile(r"\s*(\d{1,4})\s*/\s*(\d{1,4})\s*", re.ASCII)
 
 
-def parse_fold(value: Any) -> tuple[int, int] | None:
-    """``"2/5"`` → (2, 5); None for anything else."""
+def read_fold(value: Any) -> tuple[int, int] | None:
+    """What a result says of its fold: ``"2/5"`` → (2, 5); None for anything else, since anyone may have written it."""
     match = PATTERN.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         return None
@@ -27,7 +27,7 @@ def parse_fold(value: Any) -> tuple[int, int] | None:
 def fill_folds(table: pd.DataFrame, resolved: Sequence[Mapping[str, Any]]) -> None:
     """Take the column ``data.fold`` from the resolved configs, in place; without a fold there is no such column."""
     own = list(table[FOLD]) if FOLD in table else [None] * len(table)
-    folds = [parse_fold(row.get(FOLD, value)) for row, value in zip(resolved, own, strict=True)]
+    folds = [read_fold(row.get(FOLD, value)) for row, value in zip(resolved, own, strict=True)]
     if any(folds):
         table[FOLD] = pd.Series([f"{fold[0]}/{fold[1]}" if fold else None for fold in folds], table.index, dtype=object)
     elif FOLD in table:
@@ -38,12 +38,12 @@ def fold_counts(table: pd.DataFrame) -> pd.Series:
     """Number of folds that each run's split is one of; 0 where it is none of a cross-validation."""
     if FOLD not in table:
         return pd.Series(0, table.index)
-    return table[FOLD].map(lambda value: fold[1] if (fold := parse_fold(value)) else 0).astype("int64")
+    return table[FOLD].map(lambda value: fold[1] if (fold := read_fold(value)) else 0).astype("int64")
 
 
 def fold_order(value: Any) -> tuple[int, int]:
     """What sorts folds by number: ``2/10`` before ``10/10``; what is none comes first."""
-    number, count = parse_fold(value) or (0, 0)
+    number, count = read_fold(value) or (0, 0)
     return count, number
 
 
