@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if not places:
             raise UserError("name the sweep to choose from, such as multirun/first")
-        chosen = promotion(
+        overrides, text = promotion(
             places,
             overrides,
             top=None if options.undecided else options.top,
@@ -80,8 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     folder = ["--config-dir", options.config_dir] if options.config_dir else []
-    words = ["-m", "sousa_bench.train", *folder, "-m", *chosen.words]
-    print(chosen.text, file=sys.stderr)
+    words = ["-m", "sousa_bench.train", *folder, "-m", *overrides]
+    print(text, file=sys.stderr)
     print(shlex.join(["python", *words]), flush=True)
     if options.only_print:
         return 0

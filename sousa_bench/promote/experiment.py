@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from sousa_bench.analysis.flatten import leaves
 from sousa_bench.config.composing import composed
@@ -18,7 +18,7 @@ def spelled_out(overrides: Sequence[str], resolved: Mapping[str, Any], config_fo
     """The overrides of a run without ``experiment``, what that chose and set spelled out before them.
 
     Args:
-        overrides: The run's.
+        overrides: The run's, an experiment among them.
         resolved: Its resolved config as dotted leaves, whose values count.
         config_folder: Another folder with choices, as the training's ``--config-dir``.
 
@@ -26,8 +26,6 @@ def spelled_out(overrides: Sequence[str], resolved: Mapping[str, Any], config_fo
         UserError: The experiment can't be composed here.
     """
     rest = [word for word in overrides if split(word)[0] != "experiment"]
-    if len(rest) == len(overrides):
-        return list(overrides)
     (theirs, whole), (ours, _) = _composed(overrides, config_folder), _composed(rest, config_folder)
     groups = [
         f"{group}={literal(choice)}"
@@ -49,12 +47,6 @@ def _composed(overrides: Sequence[str], config_folder: Path | None) -> tuple[dic
         cfg = composed(overrides, config_folder, with_hydra=True)
     except ConfigError as error:
         raise UserError(f"what the runs' experiment set can't be told: {error}") from error
-    choices = OmegaConf.to_container(cfg.hydra.runtime.choices)
-    assert isinstance(choices, dict)
-    return {str(group): choice for group, choice in choices.items()}, _leaves(cfg)
-
-
-def _leaves(cfg: DictConfig) -> dict[str, Any]:
-    plain = OmegaConf.to_container(cfg, resolve=False)
-    assert isinstance(plain, dict)
-    return leaves({str(key): value for key, value in plain.items() if key != "hydra"})
+    plain: Any = OmegaConf.to_container(cfg, resolve=False)
+    choices: dict[str, Any] = plain.pop("hydra")["runtime"]["choices"]
+    return choices, leaves(plain)

@@ -30,19 +30,6 @@ PLACES = ("data.root", "data.hub_id", "data.revision", "data.cache_dir", "data.c
 GROUPS = {"model": "model", "strategy": "peft", "augmentation": "augmentation"}
 
 
-@dataclass(frozen=True)
-class Promotion:
-    """The next sweep.
-
-    Attributes:
-        words: Overrides of the training command.
-        text: What was chosen, and what was left out, for the reader.
-    """
-
-    words: list[str]
-    text: str
-
-
 @dataclass
 class Chosen:
     """A combination that goes on.
@@ -71,7 +58,7 @@ def promotion(
     warm: bool,
     command: str,
     config_folder: Path | None = None,
-) -> Promotion:
+) -> tuple[list[str], str]:
     """Choose combinations and make the command of the next sweep.
 
     Args:
@@ -85,29 +72,46 @@ def promotion(
         command: The command that asks for this, for the record.
         config_folder: Another folder with choices, as the training's ``--config-dir``.
 
+    Returns:
+        Overrides of the training command, and what was chosen and left out, for the reader.
+
     Raises:
         UserError: Nothing is there, it isn't comparable, or the weights can't be gone on from.
     """
     new = dict(split(word) for word in overrides)
     _check(metric, filters, seeds, new, warm)
-    study = compare(collect(places, [_filter(text) for text in filters]), metric)
+    pairs = [text.split("=", 1) for text in filters]
+    study = compare(collect(places, [(key, value.split(",")) for key, value in pairs]), metric)
     chosen, left_out = [], dict[str, None]()
     for _, row in _picked(study, top, metric).iterrows():
         made, dropped = _chosen(study, row, metric, new, config_folder)
         chosen.append(made)
         left_out |= dict.fromkeys(dropped)
-    shared = {key: word for key, word in chosen[0].overrides.items() if all(_has(c, key, word) for c in chosen)}
+    shared = {
+        key: word
+        for key, word in chosen[0].overrides.items()
+        if all(each.overrides.get(key) == word for each in chosen)
+    }
     rows = []
     for each in chosen:
         own = [word for key, word in each.overrides.items() if key not in shared]
-        _check_removals(own, len(chosen))
+        if len(chosen) > 1 and (removal := next((word for word in own if "=" not in word), None)):
+            raise UserError(
+                f"{removal}: not all of these combinations remove it; promote them one by one, with --filter"
+            )
         rows.append([*own, *_origin(study, each, warm, new, seeds)])
-    said = _pin_all(study, chosen, rows)
+    notes = _pin_all(study, chosen, rows)
     words = [*shared.values(), *overrides]
     if "seed" not in new and not any(word.startswith("seed=") for row in rows for word in row):
         words.append("seed=" + ",".join(map(str, range(1, (seeds or SEEDS) + 1))))
     words += [f"lineage.command={in_quotes(command)}", *(rows[0] if len(rows) == 1 else [combinations_override(rows)])]
-    return Promotion(words, "\n".join([_text(study, chosen, metric, list(left_out)), *said]))
+    text = [f"Promoted: {len(chosen)} of {len(study.combinations)} combinations, by {metric}"]
+    text += [f"  {each.score:.4f}  {each.label} ({len(each.rows)} run{'s'[: len(each.rows) > 1]})" for each in chosen]
+    if left_out:
+        text.append(
+            f"Left out, since it limits, names code or belongs to the earlier runs alone: {', '.join(left_out)}"
+        )
+    return words, "\n".join([*text, *notes])
 
 
 def _check(metric: str, filters: Sequence[str], seeds: int | None, new: dict[str, str], warm: bool) -> None:
@@ -122,11 +126,6 @@ def _check(metric: str, filters: Sequence[str], seeds: int | None, new: dict[str
         raise UserError(f"--seeds {seeds} and seed={new['seed']} say two things; leave out one")
     if key := next((key for key in new if key.startswith(("lineage", "hydra.sweeper")) or key == "init_from"), None):
         raise UserError(f"{key}: promote sets this itself{' with --warm' if key == 'init_from' else ''}; leave it out")
-
-
-def _filter(text: str) -> tuple[str, list[str]]:
-    key, _, value = text.partition("=")
-    return key, value.split(",")
 
 
 def _picked(study: Study, top: int | None, metric: str) -> pd.DataFrame:
@@ -150,14 +149,18 @@ def _chosen(
     study: Study, row: Any, metric: str, new: dict[str, str], config_folder: Path | None
 ) -> tuple[Chosen, list[str]]:
     """A combination with the overrides that its next run keeps, and those that were left out."""
-    rows = list(row["rows"])
-    scores = study.table[metric].iloc[rows]
+    scores = study.table[metric].iloc[list(row["rows"])]
     order = scores.sort_values(ascending=lower_is_better(metric, study.table), kind="stable").index
     best = int(order[0])
     kept: dict[str, str] = {}
     dropped = []
     resolved = study.results.resolved[best]
-    for override in _written(study.results.overrides[best], resolved, config_folder):
+    written = study.results.overrides[best]
+    if any(split(word)[0] == "experiment" for word in written):
+        from sousa_bench.promote.experiment import spelled_out  # composes
+
+        written = spelled_out(written, resolved, config_folder)
+    for override in written:
         key = split(override)[0]
         if key in new or key in NOT_TAKEN or key.startswith(("hydra", "lineage")):
             continue
@@ -180,23 +183,6 @@ def _chosen(
     return Chosen(str(row["combination"]), float(row[metric]), [int(number) for number in order], kept), dropped
 
 
-def _written(overrides: Sequence[str], resolved: dict[str, Any], config_folder: Path | None) -> list[str]:
-    if not any(split(word)[0] == "experiment" for word in overrides):
-        return list(overrides)
-    from sousa_bench.promote.experiment import spelled_out  # composes
-
-    return spelled_out(overrides, resolved, config_folder)
-
-
-def _has(chosen: Chosen, key: str, word: str) -> bool:
-    return chosen.overrides.get(key) == word
-
-
-def _check_removals(own: Sequence[str], count: int) -> None:
-    if count > 1 and (word := next((word for word in own if "=" not in word), None)):
-        raise UserError(f"{word}: not all of these combinations remove it; promote them one by one, with --filter")
-
-
 def _origin(study: Study, chosen: Chosen, warm: bool, new: dict[str, str], seeds: int | None) -> list[str]:
     """Overrides that say which runs a combination comes from, and with ``warm`` which weights it goes on from."""
     folders = [quoted(_shown(_folder(study, row))) for row in chosen.rows]
@@ -204,7 +190,8 @@ def _origin(study: Study, chosen: Chosen, warm: bool, new: dict[str, str], seeds
     if not warm:
         return words
     best = _folder(study, chosen.rows[0])
-    peft = _node(study.results.resolved[chosen.rows[0]], "peft")
+    resolved = study.results.resolved[chosen.rows[0]]
+    peft = {key.removeprefix("peft."): value for key, value in resolved.items() if key.startswith("peft.")}
     if is_adalora(peft):
         raise UserError(
             f"{chosen.label}: AdaLoRA can't go on from trained weights, since its ranks are pruned: promote it without "
@@ -236,22 +223,7 @@ def _folder(study: Study, row: int) -> Path:
     return Path(study.table["path"].iloc[row]).parent
 
 
-def _node(resolved: dict[str, Any], group: str) -> dict[str, Any]:
-    """A group's node of a flattened config."""
-    return {key.removeprefix(f"{group}."): value for key, value in resolved.items() if key.startswith(f"{group}.")}
-
-
 def _shown(path: Path) -> str:
     """A path as short as it can be typed from here."""
     near = os.path.relpath(path.resolve(), Path.cwd())
     return str(path.resolve()) if near.startswith("..") else Path(near).as_posix()
-
-
-def _text(study: Study, chosen: Sequence[Chosen], metric: str, left_out: Sequence[str]) -> str:
-    lines = [f"Promoted: {len(chosen)} of {len(study.combinations)} combinations, by {metric}"]
-    lines += [f"  {each.score:.4f}  {each.label} ({len(each.rows)} run{'s'[: len(each.rows) > 1]})" for each in chosen]
-    if left_out:
-        lines.append(
-            f"Left out, since it limits, names code or belongs to the earlier runs alone: {', '.join(left_out)}"
-        )
-    return "\n".join(lines)
