@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from sousa_bench.errors import ConfigError
 from sousa_bench.models.weight_files import weights_file
-from sousa_bench.peft.options import DESCRIPTION_FILE, is_adalora, trains_all
+from sousa_bench.peft.options import DESCRIPTION_FILE, is_adalora, plain, trains_all
 from sousa_bench.results.result import ADAPTER_FOLDER
 from sousa_bench.system.files import file_hash
 
@@ -55,15 +55,9 @@ def check(config: DictConfig) -> None:
         then = {group: dict(description[group]) for group in ("model", "peft", "weights")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{KEY}={place}: {DESCRIPTION_FILE} can't be read ({error!r})") from error
-    now = {group: _plain(config, group) for group in ("model", "peft")}
+    now = {group: plain(config[group]) for group in ("model", "peft")}
     if problem := _difference(then, now):
         raise ConfigError(f"{KEY}={place}: {problem}")
-
-
-def _plain(config: DictConfig, group: str) -> dict[str, Any]:
-    node = OmegaConf.to_container(config[group], resolve=True)
-    assert isinstance(node, dict)
-    return {str(key): value for key, value in node.items()}
 
 
 def _difference(then: Mapping[str, dict[str, Any]], now: Mapping[str, dict[str, Any]]) -> str | None:

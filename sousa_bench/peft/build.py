@@ -35,7 +35,7 @@ def inject(model: AudioModel, peft_cfg: Mapping[str, Any], total_steps: int) -> 
         ConfigError: An unknown key or impossible value.
         PeftError: The pair is refused, a target matches nothing, or what came out isn't what was asked.
     """
-    node = {key: value for key, value in plain(peft_cfg).items() if key != "search"}
+    node = plain(peft_cfg)
     config_class = _config_class(target_of(node))
     theirs = {field.name for field in fields(config_class)}
     options = read(node, theirs)

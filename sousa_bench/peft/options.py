@@ -17,7 +17,6 @@ DESCRIPTION_FILE = "sousa.json"  # beside the saved weights: what rebuilds the m
 # A well-known group that a model lacks is passed over, so that one choice serves transformers and CNNs.
 WELL_KNOWN = ("attention", "mlp", "pointwise", "squeeze_excitation", "depthwise", "norm")
 _SET_HERE = ("target_modules", "exclude_modules", "modules_to_save", "task_type", "peft_type", "inference_mode")
-_OF_OTHERS = ("_target_", "search")
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def read(node: Mapping[str, Any], theirs: Collection[str] | None) -> Options:
     for key in node:
         if key in _SET_HERE:
             raise ConfigError(f"peft.{key} is set by sousa_bench; say peft.targets=[…] and peft.layers=… instead")
-        if theirs is not None and key not in known and key not in _OF_OTHERS:
+        if theirs is not None and key != "_target_" and key not in known:
             near = get_close_matches(key, known, 4, 0.5)
             hint = f"; did you mean {', '.join(near)}?" if near else f"; it has {', '.join(sorted(known))}"
             raise ConfigError(f"peft={name} ({target_of(node)}) has no key {key!r}{hint}")

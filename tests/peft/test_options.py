@@ -15,14 +15,14 @@ from standins import build
 
 from sousa_bench.errors import ConfigError, PeftError
 from sousa_bench.peft import inject, precheck
-from sousa_bench.peft.options import Options, read
+from sousa_bench.peft.options import Options, plain, read
 from sousa_bench.peft.precheck import block_count, declared_fields
 from sousa_bench.peft.targets import block_names
 from sousa_bench.sweep.plan import refusal as planned
 
 
 def check_config(node) -> Options:
-    return read(node, declared_fields(node["_target_"]))
+    return read(plain(node), declared_fields(node["_target_"]))
 
 
 @pytest.mark.parametrize("method", methods())
