@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -185,27 +186,22 @@ class ClipCache:
         return folder_bytes(self.folder)
 
 
+@dataclass
 class _Build:
     """One pass over the clips that are missing."""
 
-    def __init__(
-        self,
-        cache: ClipCache,
-        table: pd.DataFrame,
-        keys: list[bytes],
-        absent: dict[int, np.ndarray],
-        progress: Progress | None,
-    ) -> None:
-        self.cache = cache
-        self.table = table
-        self.keys = keys
-        self.absent = absent
-        self.progress = progress
+    cache: ClipCache
+    table: pd.DataFrame
+    keys: list[bytes]
+    absent: dict[int, np.ndarray]
+    progress: Progress | None
+
+    def __post_init__(self) -> None:
         self.bad: dict[int, str] = {}
         self.done = 0
+        self.workers = self.cache.workers or usable_cores()
         self._stop = threading.Event()
         self._count = threading.Lock()
-        self.workers = cache.workers or usable_cores()
         self._sealers = ThreadPoolExecutor(2 * self.workers, thread_name_prefix="seal")
         self._own = threading.local()
         self._sealing: list[Future[None]] = []

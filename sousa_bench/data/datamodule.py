@@ -70,7 +70,24 @@ class Clips:
         return torch.from_numpy(block)
 
 
-class EpochBatches:
+class Batches:
+    """The batches of one pass over a split, as Lightning's loops read them.
+
+    Args:
+        batches: In their order.
+    """
+
+    def __init__(self, batches: Sequence[Batch]) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.batches)
+
+
+class EpochBatches(Batches):
     """The training batches of one epoch, in an order that (seed, epoch) alone decides.
 
     Clips of like length stand together, so that little of a batch is padding; the batches themselves come shuffled.
@@ -98,31 +115,16 @@ class EpochBatches:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.split = clips.split
-        self.batch_size = batch_size
-        self.epoch = epoch
-        self.skip = skip
-        self.rank = rank
-        self.world_size = world_size
         rng = np.random.default_rng([seed, epoch])
         order = rng.permutation(len(clips))
-        pool = batch_size * 16
-        chunks = [order[i : i + pool] for i in range(0, len(order), pool)]
-        ordered = [chunk[np.argsort(clips.padded[chunk], kind="stable")] for chunk in chunks]
-        batches = [chunk[i : i + batch_size] for chunk in ordered for i in range(0, len(chunk), batch_size)]
-        batches = [batches[i] for i in rng.permutation(len(batches))]
-        self.batches = batches if limit is None else _longest_first(batches, clips.padded)[:limit]
-
-    def __len__(self) -> int:
-        return len(self.batches) - self.skip
-
-    def __iter__(self) -> Iterator[Batch]:
-        for step in range(self.skip, len(self.batches)):
-            members = self.batches[step]
-            yield Batch(self.split, members[self.rank :: self.world_size], members, self.epoch, step)
+        pools = [chunk[np.argsort(clips.padded[chunk], kind="stable")] for chunk in _cut(order, batch_size * 16)]
+        batches = [batch for pool in pools for batch in _cut(pool, batch_size)]
+        batches = _limited([batches[i] for i in rng.permutation(len(batches))], clips.padded, limit)
+        numbered = list(enumerate(batches))[skip:]
+        super().__init__([Batch(clips.split, part[rank::world_size], part, epoch, step) for step, part in numbered])
 
 
-class EvalBatches:
+class EvalBatches(Batches):
     """Every clip once, each padded to its own place on the grid whatever the batch it stands in.
 
     Args:
@@ -136,30 +138,26 @@ class EvalBatches:
     def __init__(
         self, clips: Clips, batch_size: int, *, limit: int | None = None, rank: int = 0, world_size: int = 1
     ) -> None:
-        self.split = clips.split
-        mine = np.arange(len(clips))
-        self.batches: list[np.ndarray] = []
-        for length in np.unique(clips.padded):
-            same = mine[clips.padded == length]
-            self.batches += [same[i : i + batch_size] for i in range(0, len(same), batch_size)]
-        if limit is not None:
-            self.batches = _longest_first(self.batches, clips.padded)[:limit]
+        lengths = np.unique(clips.padded)
+        batches = [batch for size in lengths for batch in _cut(np.flatnonzero(clips.padded == size), batch_size)]
+        batches = _limited(batches, clips.padded, limit)
         # Lightning wants as many batches from each process, and at least one; what lacks is an empty one.
-        self.batches += [mine[:0]] * (-len(self.batches) % world_size)
-        self.batches = self.batches[rank::world_size]
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[Batch]:
-        for step, members in enumerate(self.batches):
-            yield Batch(self.split, members, members, 0, step)
+        batches += [np.arange(0)] * (-len(batches) % world_size)
+        super().__init__(
+            [Batch(clips.split, part, part, 0, step) for step, part in enumerate(batches[rank::world_size])]
+        )
 
 
-def _longest_first(batches: list[np.ndarray], padded: np.ndarray) -> list[np.ndarray]:
-    """Put the batch that needs the most memory in front: a run of a few batches is to show whether it fits."""
+def _cut(clips: np.ndarray, size: int) -> list[np.ndarray]:
+    return [clips[i : i + size] for i in range(0, len(clips), size)]
+
+
+def _limited(batches: list[np.ndarray], padded: np.ndarray, limit: int | None) -> list[np.ndarray]:
+    """At most `limit` batches, the one that needs the most memory in front: a run of a few shows whether it fits."""
+    if limit is None:
+        return batches
     longest = max(range(len(batches)), key=lambda i: (padded[batches[i]].max(), len(batches[i])), default=0)
-    return batches[longest : longest + 1] + batches[:longest] + batches[longest + 1 :]
+    return (batches[longest : longest + 1] + batches[:longest] + batches[longest + 1 :])[:limit]
 
 
 class FeatureMemory:

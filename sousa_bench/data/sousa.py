@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import inspect
 import logging
@@ -33,8 +32,8 @@ from sousa_bench.data.subset import (
     refuse_empty,
     resplit,
 )
-from sousa_bench.data.values import check_values, plain
-from sousa_bench.errors import ConfigError, DataError
+from sousa_bench.data.values import check_keys, check_values, plain
+from sousa_bench.errors import DataError
 
 log = logging.getLogger("sousa_bench.data")
 
@@ -341,12 +340,7 @@ def fingerprint(data_cfg: Mapping[str, Any]) -> str:
         DataError: The data can't be had or are malformed.
     """
     values = {str(key): plain(value) for key, value in data_cfg.items() if key != "_target_"}
-    keys = list(inspect.signature(SousaData).parameters)
-    for key in values:
-        if key not in keys:
-            near = difflib.get_close_matches(key, keys, n=1)
-            hint = f"Did you mean data.{near[0]}? " if near else ""
-            raise ConfigError(f"data.{key}: there is no such key. {hint}There are: {', '.join(keys)}.")
+    check_keys("data", values, list(inspect.signature(SousaData).parameters))
     return SousaData(**values).fingerprint
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sousa_bench.data import SPLITS
@@ -21,18 +22,21 @@ def check_values(data: SousaData) -> None:
             raise ConfigError(f"data.clips.{split}: the splits are {', '.join(SPLITS)}.")
     longest = data.max_duration
     rules: dict[str, tuple[Callable[[Any], bool], str]] = {
-        **{f"clips.{split}": (lambda n: n is None or _whole(n, 1), "a number of clips, or null") for split in SPLITS},
+        **{
+            f"clips.{split}": (lambda n: n is None or whole_number(n, 1), "a number of clips, or null")
+            for split in SPLITS
+        },
         "max_duration": (lambda v: _number(v) and v >= SHORTEST, f"seconds, at least {SHORTEST:g}"),
         "quantum": (lambda v: _number(v) and 0 < v <= longest, f"seconds above 0, up to data.max_duration={longest}"),
         "on_bad_clip": (lambda v: v in ("error", "skip"), "error or skip"),
         "shards": (lambda v: v in ("fewest", "all"), "fewest or all"),
         "resplit": (lambda v: isinstance(v, bool), "true or false"),
-        "subset_seed": (_whole, "a whole number"),
+        "subset_seed": (whole_number, "a whole number"),
         **dict.fromkeys(
             ("tempo_min", "tempo_max", "cache_limit_gb"),
             (lambda v: v is None or (_number(v) and v > 0), "a number above 0, or null"),
         ),
-        "workers": (lambda n: n is None or _whole(n, 1), "a number of at least 1, or null for all cores"),
+        "workers": (lambda n: n is None or whole_number(n, 1), "a number of at least 1, or null for all cores"),
     }
     values = vars(data) | {f"clips.{split}": data.clips.get(split) for split in SPLITS}
     for key, (good, what) in rules.items():
@@ -51,6 +55,19 @@ def check_values(data: SousaData) -> None:
         raise ConfigError(f"data={data.name} makes its own clips, and data.layout={data.layout} reads a folder.")
 
 
+def check_keys(node: str, given: Iterable[str], keys: Sequence[str]) -> None:
+    """Refuse a key that a node doesn't have.
+
+    Raises:
+        ConfigError: It names the key and what comes closest.
+    """
+    for key in given:
+        if key not in keys:
+            near = difflib.get_close_matches(key, keys, n=1)
+            hint = f"Did you mean {node}.{near[0]}? " if near else ""
+            raise ConfigError(f"{node}.{key}: there is no such key. {hint}There are: {', '.join(keys)}.")
+
+
 def plain(value: Any) -> Any:
     """OmegaConf's containers as Python's."""
     if isinstance(value, Mapping):
@@ -64,5 +81,6 @@ def _number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _whole(value: object, least: int | None = None) -> bool:
+def whole_number(value: object, least: int | None = None) -> bool:
+    """Whether a value is a whole number, of at least `least`."""
     return isinstance(value, int) and not isinstance(value, bool) and (least is None or value >= least)

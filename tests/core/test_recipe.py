@@ -217,8 +217,8 @@ class FewClips:
 
 def test_a_limited_run_takes_a_batch_with_the_longest_clips():
     clips = FewClips([2] * 20 + [5] * 3 + [3] * 20)
-    assert clips.padded[EvalBatches(clips, 4, limit=1).batches[0]].max() == 5
-    assert clips.padded[EpochBatches(clips, 4, 0, 0, limit=1).batches[0]].max() == 5
+    assert clips.padded[EvalBatches(clips, 4, limit=1).batches[0].members].max() == 5
+    assert clips.padded[EpochBatches(clips, 4, 0, 0, limit=1).batches[0].members].max() == 5
 
 
 def test_every_process_gets_as_many_batches():

@@ -71,7 +71,7 @@ def test_the_sizes_are_nested(nodes: dict[str, dict]) -> None:
         ("skill_tier", 3, r"data\.skill_tier=3"),
         ("layout", "no_module.Layout", r"data\.layout=no_module\.Layout can't be imported"),
         ("layout", "pathlib.Path", r"data\.layout=pathlib\.Path can't be: .* derived from FolderSource"),
-        ("synthetic", {"clips": 80, "seed": 0, "sed": 1}, r"data\.synthetic\.sed: .* Did you mean seed"),
+        ("synthetic", {"clips": 80, "seed": 0, "sed": 1}, r"data\.synthetic\.sed: .* mean data\.synthetic\.seed"),
         ("synthetic", {"clips": 5, "seed": 0}, r"data\.synthetic\.clips=5"),
         ("synthetic", {"clips": 80, "seed": 0, "split_players": [1, 2]}, "split_players"),
         ("foldd", "1/5", r"data\.foldd: there is no such key\. Did you mean data\.fold"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from sousa_bench.data.cache_folder import ELSEWHERE, filled_by_one
 from sousa_bench.data.sources.generator_folder import GeneratorFolder
 from sousa_bench.data.sources.source import digest
 from sousa_bench.data.synthetic import describe
+from sousa_bench.data.values import check_keys, whole_number
 from sousa_bench.errors import ConfigError, DataError
 from sousa_bench.system.cores import all_cores
 
@@ -29,19 +29,15 @@ def recipe(parameters: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: A key that is unknown or missing, or an impossible value.
     """
-    for key in parameters:
-        if key not in _KEYS:
-            near = difflib.get_close_matches(key, _KEYS, n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"data.synthetic.{key}: there is no such key.{hint} There are: {', '.join(_KEYS)}.")
+    check_keys("data.synthetic", parameters, _KEYS)
     for key, least in (("clips", 40), ("seed", 0)):
         value = parameters.get(key)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        if not whole_number(value, least):
             raise ConfigError(f"data.synthetic.{key}={value} can't be: it must be a whole number of at least {least}.")
     players = parameters.get("split_players")
     if players is not None:
-        whole = isinstance(players, list | tuple) and len(players) == 3
-        if not whole or not all(isinstance(count, int) and count >= 1 for count in players):
+        three = isinstance(players, list | tuple) and len(players) == 3
+        if not three or not all(whole_number(count, 1) for count in players):
             raise ConfigError(
                 f"data.synthetic.split_players={players} can't be: it must be the numbers of train, val and test "
                 "players, each at least 1, such as [70,13,20]."

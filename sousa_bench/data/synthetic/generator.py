@@ -1,7 +1,6 @@
 """Which clips a dataset holds, and each of them by its number."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,7 +101,7 @@ class Generator:
 
     def player(self, number: int) -> Player:
         """Player `number` of the cast: train's first, then val's, then test's."""
-        return _player(self.seed, self.domain, number)
+        return make_player(self.seed, self.domain, number)
 
     def place(self, index: int) -> tuple[str, str, int]:
         """Split, rudiment slug and player number of clip `index`: classes balanced, players spread over all classes."""
@@ -134,8 +133,3 @@ class Generator:
         sample_id = f"{player.code}_{slug}_{tempo}bpm_{bank.drum.code}_{preset}_{index:06d}"
         label = RUDIMENTS.index(slug)
         return Clip(index, sample_id, slug, label, split, player, tempo, rhythm, performance, drum, room, audio)
-
-
-@lru_cache(maxsize=1024)
-def _player(seed: int, domain: str, number: int) -> Player:
-    return make_player(seed, domain, number)

@@ -2,6 +2,7 @@
 
 import uuid
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +74,7 @@ class Player:
         return f"{self.tier[:3]}{self.number:03d}"
 
 
+@lru_cache(maxsize=1024)
 def make_player(seed: int, domain: str, number: int) -> Player:
     """Player `number` of a domain's cast; the same whatever the size of the cast."""
     tier = _TIER_CYCLE[number % len(_TIER_CYCLE)]

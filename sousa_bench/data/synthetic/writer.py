@@ -129,21 +129,19 @@ def _run_workers(generator: Generator, folder: Path, count: int) -> Iterable[int
     Yields:
         The number of clips in each block that a worker has written.
     """
-    order = {
-        "clips": generator.clips,
-        "seed": generator.seed,
-        "domain": generator.domain,
-        "split_players": list(generator.split_players),
-        "folder": str(folder.resolve()),
-        "step": count,
-    }
+    dataset = [generator.clips, generator.seed, generator.domain, generator.split_players]
     workers: list[subprocess.Popen[str]] = []
     reading, writing = os.pipe()
     try:
         with open(reading) as lines:  # noqa: PTH123 - a file descriptor
             try:
                 for first in range(count):
-                    command = [sys.executable, "-m", __name__, json.dumps(order | {"first": first})]
+                    command = [
+                        sys.executable,
+                        "-m",
+                        __name__,
+                        json.dumps([dataset, str(folder.resolve()), first, count]),
+                    ]
                     workers.append(
                         subprocess.Popen(
                             command,
@@ -173,13 +171,12 @@ def _work(order: str) -> None:
     """Write every `step`-th block from block `first` on, and print the number of clips of each.
 
     Args:
-        order: JSON, see `_run_workers`.
+        order: JSON: the arguments of `Generator`, the folder, `first`, `step`.
     """
-    wanted = json.loads(order)
+    (clips, seed, domain, split_players), folder, first, step = json.loads(order)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    generator = Generator(wanted["clips"], wanted["seed"], wanted["domain"], tuple(wanted["split_players"]))
-    blocks = range(wanted["first"], -(-generator.clips // BLOCK), wanted["step"])
-    for made in _write_blocks(generator, Path(wanted["folder"]), blocks):
+    generator = Generator(clips, seed, domain, tuple(split_players))
+    for made in _write_blocks(generator, Path(folder), range(first, -(-clips // BLOCK), step)):
         print(made, flush=True)
 
 
