@@ -129,43 +129,43 @@ def compare(results: Results, metric: str = "test_acc") -> Study:
         near = difflib.get_close_matches(metric, numeric, 1)
         hint = f" did you mean {near[0]}?" if near else ""
         raise UserError(f"--metric {metric}: no such metric;{hint} there are {', '.join(numeric)}")
-    made = Study(results, metric, combinations(results, metric), cohorts=cohort_words(table))
-    made.notes += results.unmatched
-    made.clip_sets, problems = read_predictions(table, _with_predictions(made))
+    study = Study(results, metric, combinations(results, metric), cohorts=cohort_words(table))
+    study.notes += results.unmatched
+    study.clip_sets, problems = read_predictions(table, _with_predictions(study))
     results.problems += problems
-    _add_run_intervals(made)
-    _compare(made)
-    made.notes += limitations(made)
-    return made
+    _add_run_intervals(study)
+    _compare(study)
+    study.notes += limitations(study)
+    return study
 
 
-def _with_predictions(made: Study) -> list[int]:
+def _with_predictions(study: Study) -> list[int]:
     """Rows whose predictions are read: those of the best combinations, each whole, since lucky seeds would flatter."""
     chosen: list[int] = []
-    for number, rows in enumerate(made.combinations["rows"]):
+    for number, rows in enumerate(study.combinations["rows"]):
         if len(chosen) + len(rows) > PREDICTIONS_LIMIT:
-            made.notes.append(
-                f"Predictions were read for the best {number} of {len(made.combinations)} combinations by "
-                f"{made.metric} only ({len(chosen)} runs)."
+            study.notes.append(
+                f"Predictions were read for the best {number} of {len(study.combinations)} combinations by "
+                f"{study.metric} only ({len(chosen)} runs)."
             )
             break
         chosen += rows
     return sorted(chosen)
 
 
-def _add_run_intervals(made: Study) -> None:
+def _add_run_intervals(study: Study) -> None:
     """Interval, clips and players of each run, as columns of the table."""
-    table = made.table
+    table = study.table
     added = pd.DataFrame(index=table.index, columns=list(RUN_INTERVAL), dtype=object)
     added = added.astype(dict.fromkeys(RUN_INTERVAL[:3], float))
     added[["test_clips", "test_players"]] = 0
     added["interval_note"] = np.where(table["status"] == "completed", NO_INTERVAL, "").astype(object)
-    for clips in made.clip_sets:
+    for clips in study.clip_sets:
         correct = clips.correct
         _fill_intervals(added, clips.rows, RUN_INTERVAL, clips, clips.totals(correct))
-        _check_accuracy(made, clips, correct.mean(axis=1))
+        _check_accuracy(study, clips, correct.mean(axis=1))
     place = list(table.columns).index("combination")
-    made.results.table = pd.concat([table.iloc[:, :place], added, table.iloc[:, place:]], axis=1)
+    study.results.table = pd.concat([table.iloc[:, :place], added, table.iloc[:, place:]], axis=1)
 
 
 def _fill_intervals(
@@ -188,42 +188,42 @@ def _fill_intervals(
         frame.loc[rows, ends] = np.stack([interval.low, interval.high, interval.error], axis=1)
 
 
-def _check_accuracy(made: Study, clips: ClipSet, accuracy: NDArray[np.float64]) -> None:
+def _check_accuracy(study: Study, clips: ClipSet, accuracy: NDArray[np.float64]) -> None:
     """Name runs whose stated accuracy is not that of their predictions."""
-    stated = made.table["test_acc"].to_numpy(float)[clips.rows]
+    stated = study.table["test_acc"].to_numpy(float)[clips.rows]
     for row, said, found in zip(clips.rows, stated, accuracy, strict=True):
         if abs(said - found) > 2e-3:
-            made.results.problems.append(
-                f"{made.table['folder'].iloc[row]}: says test_acc={said:.4f}, but its predictions give {found:.4f}"
+            study.results.problems.append(
+                f"{study.table['folder'].iloc[row]}: says test_acc={said:.4f}, but its predictions give {found:.4f}"
             )
 
 
-def _compare(made: Study) -> None:
+def _compare(study: Study) -> None:
     """Fill in the combinations' intervals, the pairs and the effects."""
-    frame = made.combinations
+    frame = study.combinations
     for key in ("pooled_acc", "acc_low", "acc_high", "acc_error"):
         frame[key] = np.nan
     frame["clips"], frame["players"], frame["shared_clips"] = 0, 0, -1
     frame["note"] = NO_INTERVAL
-    made.measurer = Measurer(made.clip_sets)
-    runs = runs_by_set(frame, made.table, made.measurer)
-    made.shared_clips = meeting_places(frame, runs, made.measurer)
+    study.measurer = Measurer(study.clip_sets)
+    runs = runs_by_set(frame, study.table, study.measurer)
+    study.shared_clips = meeting_places(frame, runs, study.measurer)
     pairs = []
-    for number, shared in enumerate(made.shared_clips):
+    for number, shared in enumerate(study.shared_clips):
         _combination_intervals(frame, number, shared)
         cohorts = frame["cohort"].iloc[[item.index for item in shared.measured]]
         for cohort in sorted(cohorts.unique()):
             group = [item for item, own in zip(shared.measured, cohorts, strict=True) if own == cohort]
             folds = len(shared.sets) if frame["folds"].iloc[group[0].index] else 0
-            pairs.append(_cohort_pairs(made, cohort, shared, group, folds))
+            pairs.append(_cohort_pairs(study, cohort, shared, group, folds))
             if not folds:
-                name = cohort if cohort not in made.effects else f"{cohort}, clip set {number + 1}"
-                made.effects[name] = _cohort_effects(made, shared.clips, group)
+                name = cohort if cohort not in study.effects else f"{cohort}, clip set {number + 1}"
+                study.effects[name] = _cohort_effects(study, shared.clips, group)
     for cohort, rows in frame[(frame["folds"] > 0) & (frame["shared_clips"] >= 0)].groupby("cohort"):
-        made.effects[str(cohort)] = _fold_effects(made, list(rows.index), runs)
-        pairs += _pairs_across(made, list(rows.index), runs)
-    made.pairs = correct(pairs)
-    _mark_best(made)
+        study.effects[str(cohort)] = _fold_effects(study, list(rows.index), runs)
+        pairs += _pairs_across(study, list(rows.index), runs)
+    study.pairs = correct(pairs)
+    _mark_best(study)
 
 
 def _combination_intervals(frame: pd.DataFrame, number: int, shared: SharedClips) -> None:
@@ -236,59 +236,61 @@ def _combination_intervals(frame: pd.DataFrame, number: int, shared: SharedClips
         _fill_intervals(frame, indices, INTERVAL, shared.clips, mean_totals(shared.clips, items))
 
 
-def _cohort_pairs(made: Study, cohort: str, shared: SharedClips, group: Sequence[Measured], folds: int) -> pd.DataFrame:
-    """All paired comparisons between combinations of one cohort on the same clips, at most ``FAMILY_LIMIT`` of them."""
-    chosen = set(_family(made, [item.index for item in group]))
+def _cohort_pairs(
+    study: Study, cohort: str, shared: SharedClips, group: Sequence[Measured], folds: int
+) -> pd.DataFrame:
+    """Paired comparisons between combinations of one cohort on the same clips, at most ``FAMILY_LIMIT`` of them."""
+    chosen = set(_family(study, [item.index for item in group]))
     if len(group) > len(chosen):
-        made.notes.append(
+        study.notes.append(
             f"Cohort {cohort}: {len(group)} combinations; the paired tests take the {FAMILY_LIMIT} best by validation "
             "accuracy, which the test clips had no part in. Filter to compare others."
         )
         group = [item for item in group if item.index in chosen]
     couples = itertools.combinations(range(len(group)), 2)
-    return pair_table(made.combinations, shared.clips, group, couples, folds)
+    return pair_table(study.combinations, shared.clips, group, couples, folds)
 
 
-def _family(made: Study, indices: Sequence[int]) -> list[int]:
+def _family(study: Study, indices: Sequence[int]) -> list[int]:
     """The ``FAMILY_LIMIT`` combinations of the highest validation accuracy, in their order."""
-    score = made.combinations["val_acc"].iloc[list(indices)].to_numpy(float)
+    score = study.combinations["val_acc"].iloc[list(indices)].to_numpy(float)
     best = np.argsort(-np.nan_to_num(score, nan=-1.0), kind="stable")[:FAMILY_LIMIT]
     return [indices[number] for number in sorted(best)]
 
 
-def _pairs_across(made: Study, indices: Sequence[int], runs: Sequence[RunsBySet]) -> Iterator[pd.DataFrame]:
+def _pairs_across(study: Study, indices: Sequence[int], runs: Sequence[RunsBySet]) -> Iterator[pd.DataFrame]:
     """Comparisons between combinations of a cohort that have other folds, on the folds that both have."""
-    chosen = set(_family(made, indices))
-    numbers = sorted(set(made.combinations["shared_clips"].iloc[list(indices)]))
-    for places in itertools.combinations([made.shared_clips[number] for number in numbers], 2):
+    chosen = set(_family(study, indices))
+    numbers = sorted(set(study.combinations["shared_clips"].iloc[list(indices)]))
+    for places in itertools.combinations([study.shared_clips[number] for number in numbers], 2):
         sets = tuple(sorted(set.intersection(*(set(place.sets) for place in places))))
         first, second = ([item.index for item in place.measured if item.index in chosen] for place in places)
         if sets and first and second:
-            shared = made.measurer.share(sets, [*first, *second], runs)
+            shared = study.measurer.share(sets, [*first, *second], runs)
             size = len(shared.measured)
             couples = itertools.product(range(len(first)), range(len(first), size))
-            yield pair_table(made.combinations, shared.clips, shared.measured, couples, len(sets))
+            yield pair_table(study.combinations, shared.clips, shared.measured, couples, len(sets))
 
 
-def _fold_effects(made: Study, indices: Sequence[int], runs: Sequence[RunsBySet]) -> Effects:
+def _fold_effects(study: Study, indices: Sequence[int], runs: Sequence[RunsBySet]) -> Effects:
     """Effects of a cross-validation, on the folds that all its combinations have."""
     sets = tuple(sorted(set.intersection(*(set(runs[index]) for index in indices))))
     if not sets:
         return Effects(reason="Effects can't be tested: no fold is common to all combinations.")
-    shared = made.measurer.share(sets, indices, runs)
-    return _cohort_effects(made, shared.clips, shared.measured)
+    shared = study.measurer.share(sets, indices, runs)
+    return _cohort_effects(study, shared.clips, shared.measured)
 
 
-def _cohort_effects(made: Study, clips: ClipSet, group: Sequence[Measured]) -> Effects:
+def _cohort_effects(study: Study, clips: ClipSet, group: Sequence[Measured]) -> Effects:
     if clips.player is None:
         return Effects(reason="Effects can't be tested: the predictions name no player.")
-    cells = made.combinations.iloc[[item.index for item in group]]
-    return effects(cells, made.factors, mean_totals(clips, group), clips.sizes)
+    cells = study.combinations.iloc[[item.index for item in group]]
+    return effects(cells, study.factors, mean_totals(clips, group), clips.sizes)
 
 
-def _mark_best(made: Study) -> None:
+def _mark_best(study: Study) -> None:
     """Mark the best combination of each cohort and those that the corrected tests can't tell from it."""
-    frame = made.combinations
+    frame = study.combinations
     frame["best_set"] = False
     frame["p_best"] = np.nan
     for cohort in frame["cohort"].unique():
@@ -296,10 +298,8 @@ def _mark_best(made: Study) -> None:
         if not len(rows):
             continue
         best = frame.loc[rows, "test_acc"].idxmax()
+        against = against_best(study.pairs, str(cohort), str(frame.loc[best, "combination"]))
+        p_values = frame.loc[rows, "combination"].map(against).astype(float)
+        frame.loc[rows, "p_best"] = p_values
+        frame.loc[rows, "best_set"] = p_values > ALPHA
         frame.loc[best, "best_set"] = True
-        against = against_best(made.pairs, str(cohort), str(frame.loc[best, "combination"]))
-        for row in rows:
-            label = frame.loc[row, "combination"]
-            if label in against:
-                frame.loc[row, "p_best"] = against[label]
-                frame.loc[row, "best_set"] = against[label] > ALPHA

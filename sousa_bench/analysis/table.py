@@ -44,7 +44,7 @@ class Results:
         problems: One line for each file that was passed over.
         repeats: One line for each run that a newer one of the same fingerprint replaced.
         config_keys: Columns that come from the results' ``config``.
-        known: Fingerprints of all runs, those that the filters dropped among them.
+        fingerprints: Those of all runs, the ones that the filters dropped among them.
         unwanted: Results of the planned jobs that the filters would drop.
         unmatched: One line for each value of a filter that no run has.
     """
@@ -57,7 +57,7 @@ class Results:
     problems: list[str] = field(default_factory=list)
     repeats: list[str] = field(default_factory=list)
     config_keys: list[str] = field(default_factory=list)
-    known: frozenset[str] = frozenset()
+    fingerprints: frozenset[str] = frozenset()
     unwanted: frozenset[Path] = frozenset()
     unmatched: list[str] = field(default_factory=list)
 
@@ -70,7 +70,7 @@ class Results:
             job.fingerprint or str(job.result): job
             for job in self.planned
             if job.decision not in ("refused", "skipped")
-            and job.fingerprint not in self.known
+            and job.fingerprint not in self.fingerprints
             and not job.result.is_file()
         }
         return list(jobs.values())
@@ -130,7 +130,7 @@ def collect(
     runs = runs.where(keep)
     fill_resolved(runs.table, runs.resolved, columns.config_keys)
     fill_folds(runs.table, runs.resolved)
-    known = _known(runs.table)
+    fingerprints = _fingerprints(runs.table)
     unwanted = frozenset(path for wanted in filters for path in _unwanted(found.planned, runs, wanted))
     unmatched = [line for wanted in filters for line in _unmatched(runs, found.planned, wanted)]
     for wanted in filters:
@@ -147,7 +147,7 @@ def collect(
         problems=problems,
         repeats=repeats,
         config_keys=list(columns.config_keys),
-        known=known,
+        fingerprints=fingerprints,
         unwanted=unwanted,
         unmatched=unmatched,
     )
@@ -214,7 +214,7 @@ def _newest(table: pd.DataFrame) -> tuple[list[bool], list[str]]:
     return list(keep), repeats
 
 
-def _known(table: pd.DataFrame) -> frozenset[str]:
+def _fingerprints(table: pd.DataFrame) -> frozenset[str]:
     """Fingerprints of the runs that there are; an evaluation may bear that of the run it evaluates."""
     if "fingerprint" not in table:
         return frozenset()

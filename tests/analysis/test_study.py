@@ -63,7 +63,8 @@ def test_a_pair_turned_round(comparison_study: Study):
     assert back is not None
     assert back["difference"] == -there["difference"]
     assert (back["low"], back["high"]) == (-there["high"], -there["low"])
-    assert back["only_first"] == there["only_second"]
+    for key in ("only", "seeds"):
+        assert (back[f"{key}_first"], back[f"{key}_second"]) == (there[f"{key}_second"], there[f"{key}_first"])
 
 
 def test_seeds_are_averaged_and_their_spread_stands_apart(seeded_study: Study):

@@ -90,7 +90,7 @@ def pair_table(
     totals = mean_totals(clips, group)
     first, second = places.T
     interval = difference_interval(totals[first] - totals[second], clips.sizes)
-    alone = _alone(np.stack([item.first for item in group]), places)
+    alone = _right_alone(np.stack([item.first for item in group]), places)
     rows = combinations.iloc[[item.index for item in group]]
     labels, cohorts = rows["combination"].to_numpy(), rows["cohort"].to_numpy()
     seeds = np.array([item.seeds for item in group])
@@ -128,7 +128,7 @@ def correct(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return frame[list(COLUMNS)]
 
 
-def _alone(right: NDArray[np.bool_], couples: NDArray[np.int64]) -> NDArray[np.int64]:
+def _right_alone(right: NDArray[np.bool_], couples: NDArray[np.int64]) -> NDArray[np.int64]:
     """Clips that one of two rows of ``right`` alone recognised, shape (comparisons, 2)."""
     values = right.astype(np.float32)
     alone = values.sum(axis=1)[:, None] - values @ values.T
@@ -145,7 +145,7 @@ def pair_of(pairs: pd.DataFrame, cohort: str, first: str, second: str) -> Mappin
     mine = pairs[(pairs["cohort"] == cohort) & pairs["first"].isin(both) & pairs["second"].isin(both)]
     if not len(mine):
         return None
-    row = dict(mine.iloc[0])
+    row: dict[str, Any] = {str(key): value for key, value in mine.iloc[0].items()}
     if row["first"] == first:
         return row
     turned = {TURNED.get(key, key): value for key, value in row.items()}

@@ -67,17 +67,17 @@ def join_folds(identity: pd.DataFrame, table: pd.DataFrame, counted: pd.Series) 
     frame = identity.assign(_fold=table[FOLD], _label=table["combination"], _counted=counted)[counts > 0]
     identity.loc[frame.index[~frame["_counted"]], prints] = ""  # fits any cohort of as many folds
     for _, base in frame[frame["_counted"]].groupby(rest, sort=False):
-        if _is_one(base, prints):
+        if _one_split_a_fold(base, prints):
             identity.loc[base.index, prints] = EACH_FOLD
             continue
         for _, runs in base.groupby("_label", sort=False):
-            if _is_one(runs, prints):
+            if _one_split_a_fold(runs, prints):
                 splits = runs[["_fold", *prints]].drop_duplicates().sort_values("_fold")
                 digest = hashlib.sha256(splits.to_csv(index=False).encode()).hexdigest()
                 identity.loc[runs.index, prints] = f"{EACH_FOLD} ({digest[:8]})"
 
 
-def _is_one(runs: pd.DataFrame, prints: Sequence[str]) -> bool:
+def _one_split_a_fold(runs: pd.DataFrame, prints: Sequence[str]) -> bool:
     """Whether each fold was one split only."""
     return not runs[["_fold", *prints]].drop_duplicates()["_fold"].duplicated().any()
 
