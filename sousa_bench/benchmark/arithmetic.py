@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -111,7 +112,7 @@ def bare(overrides: Sequence[str]) -> dict[str, Any]:
         plain = module.augmentation.name == "off"
         inputs = [module.training_inputs(batch) if plain else None for batch in batches]
         module.injection.train_mode()
-        taken = setup.seconds(lambda batches=batches, inputs=inputs: train(batches, inputs))
+        taken = setup.seconds(partial(train, batches, inputs))
         epochs.append(taken + setup.seconds(lambda: setup.evaluate(ready["val"])))
     return {"epochs": epochs, "test": setup.seconds(lambda: setup.evaluate(ready["test"]))}
 

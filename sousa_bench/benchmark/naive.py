@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -123,8 +124,8 @@ def naive(overrides: Sequence[str], *, repeats: int) -> dict[str, Any]:
     slow, fast = [], []
     _our_epoch(pipeline, 0)  # the first epoch fills the memory of features, and warms both sides up
     for turn in range(1, repeats + 1):
-        slow.append(setup.seconds(lambda turn=turn: pipeline.train_epoch(turn)))
-        fast.append(setup.seconds(lambda turn=turn: _our_epoch(pipeline, turn)))
+        slow.append(setup.seconds(partial(pipeline.train_epoch, turn)))
+        fast.append(setup.seconds(partial(_our_epoch, pipeline, turn)))
     lengths = np.concatenate([setup.datamodule.clips[split].padded for split in ("train", "val")])
     naive_seconds, our_seconds = statistics.median(slow), statistics.median(fast)
     return {

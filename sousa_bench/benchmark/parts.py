@@ -94,7 +94,7 @@ def _rows(part: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         yield ask("cache_rate.cache", options.overrides, repeats=options.repeats)
     else:
         function = {"overhead": "overhead.overhead", "naive": "naive.naive", "inference": "arithmetic.inference"}[part]
-        more = {"naive": [["augmentation=off"]], "inference": [[]]}
+        more: dict[str, list[list[str]]] = {"naive": [["augmentation=off"]], "inference": [[]]}
         more["overhead"] = [[f"augmentation={a}", f"trainer.max_epochs={options.epochs}"] for a in options.augmentation]
         for model in options.models:
             for words in more[part]:

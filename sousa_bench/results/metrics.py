@@ -104,7 +104,7 @@ def _loss(scores: Scores) -> Tensor:
     return cross_entropy(scores.logits.double(), scores.labels)
 
 
-METRICS = (
+METRICS: tuple[Metric, ...] = (
     Metric("acc", "accuracy", _accuracy),
     Metric("top5_acc", "top-5 accuracy", _top5_accuracy),
     Metric("f1_macro", "macro F1", _macro_f1),

@@ -17,7 +17,7 @@ from sousa_bench.errors import Interrupted
 from sousa_bench.results import pruning
 from sousa_bench.results.result import CHECKPOINT_FOLDER
 from sousa_bench.system.files import replaced
-from sousa_bench.training.classifier import Classifier
+from sousa_bench.training.classifier import Classifier, profiled
 from sousa_bench.training.distributed import any_rank, rank, world_size
 
 if TYPE_CHECKING:
@@ -87,9 +87,9 @@ class Checkpoints:
             if content is not None:
                 with replaced(self.folder / name) as draft, draft.open("wb") as file:
                     torch.save(content, file)
-        for file in self.folder.glob("best_*.pt"):
-            if file.name != state["best_file"]:
-                file.unlink(missing_ok=True)
+        for former in self.folder.glob("best_*.pt"):
+            if former.name != state["best_file"]:
+                former.unlink(missing_ok=True)
 
     def last(self) -> dict[str, Any] | None:
         """The last checkpoint, or None when there is none that can be read (which is said)."""
@@ -221,7 +221,7 @@ class KeepState(pl.Callback):
         *,
         finished: bool = False,
     ) -> None:
-        with trainer.profiler.profile("checkpoint"):
+        with profiled(trainer, "checkpoint"):
             now = time.monotonic()
             self.fit_seconds += now - self._counted_until
             self._counted_until = self._saved_at = now
@@ -234,7 +234,7 @@ class KeepState(pl.Callback):
     def _show(self, trainer: pl.Trainer, module: Classifier) -> None:
         self._shown_at = time.monotonic()
         if trainer.is_global_zero:
-            with trainer.profiler.profile("record"):
+            with profiled(trainer, "record"):
                 self.recorder.show(
                     epoch=trainer.current_epoch + 1,
                     max_epochs=trainer.max_epochs,

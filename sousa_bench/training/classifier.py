@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -151,7 +152,7 @@ class Classifier(pl.LightningModule):
         assert not isinstance(optimizer, list)
         inputs = None
         if len(batch.index):
-            with self.trainer.profiler.profile("inputs"):
+            with profiled(self.trainer, "inputs"):
                 inputs = self.training_inputs(batch)
         total = self.update(optimizer, inputs, len(batch.members))
         self.sums.loss = self.sums.loss.to(total.device) + total
@@ -209,7 +210,7 @@ class Classifier(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Keep the logits; nothing is computed until the end."""
         if len(batch.index):  # else another process has one batch more
-            with self.trainer.profiler.profile("inputs"):
+            with profiled(self.trainer, "inputs"):
                 inputs = self.inputs.plain(batch.split, batch.index)
             self._batch_outputs.append((batch.index, inputs.logits().float()))
 
@@ -261,13 +262,13 @@ class Classifier(pl.LightningModule):
         )
 
     def _log(self, metrics: dict[str, float]) -> None:
-        with self.trainer.profiler.profile("log"):
+        with profiled(self.trainer, "log"):
             for logger in self.loggers:
                 logger.log_metrics(metrics, step=self.steps_done)
 
     def _split_metrics(self, split: str) -> dict[str, float]:
         """Bring the logits of all processes into the order of the split, and judge them."""
-        with self.trainer.profiler.profile("metrics"):
+        with profiled(self.trainer, "metrics"):
             mine = [(index, logits.cpu()) for index, logits in self._batch_outputs]
             self._batch_outputs = []
             batches = [batch for part in gathered(mine) for batch in part]
@@ -277,6 +278,11 @@ class Classifier(pl.LightningModule):
             logits = torch.cat([batch[1] for batch in batches])[torch.from_numpy(order)]
             self.outputs[split] = (positions, logits)
             return split_metrics(split, logits, self.clips[split].labels[positions], (*METRICS, *self.own_metrics))
+
+
+def profiled(trainer: pl.Trainer, action: str) -> AbstractContextManager[str]:
+    """Tell the trainer's profiler that what follows is ``action``."""
+    return trainer.profiler.profile(action)  # type: ignore[attr-defined]
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

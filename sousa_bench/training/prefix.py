@@ -60,10 +60,7 @@ class FrozenPrefix:
         for group in np.unique(self._groups[split][missing]):
             self._compute(split, np.flatnonzero(self._groups[split] == group), frames)
         states = [self._states[split, int(i), frames] for i in index]
-        return tuple(
-            None if parts[0] is None else torch.cat(parts)  # type: ignore[arg-type]
-            for parts in zip(*states, strict=True)
-        )
+        return tuple(None if parts[0] is None else torch.cat(parts) for parts in zip(*states, strict=True))
 
     def onward(self, state: State) -> Tensor:
         """States → logits."""
