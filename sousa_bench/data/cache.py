@@ -250,12 +250,12 @@ class _Build:
                     break
                 rates = [rate for rate in writers if self.absent[rate][position]]
                 try:
-                    clips, whole = decode(audio, rates, self.cache.stored)
+                    clips, complete = decode(audio, rates, self.cache.stored)
                 except BadClip as error:
                     self.bad[position] = str(error)
                 else:
                     for rate, samples in clips.items():
-                        writers[rate].add(self.keys[position], samples, whole)
+                        writers[rate].add(self.keys[position], samples, complete)
                 with self._count:
                     self.done += 1
             self._seal(writers.values())

@@ -23,7 +23,7 @@ from sousa_bench.errors import DataError
 
 SUFFIX = ".s16"
 TEMPORARY = ".part"
-ENTRY = np.dtype([("key", "V16"), ("start", "<i8"), ("length", "<i8"), ("whole", "?")])
+ENTRY = np.dtype([("key", "V16"), ("start", "<i8"), ("length", "<i8"), ("complete", "?")])
 """A clip's key, its first sample in the file, its number of samples, and whether those are all that its file held."""
 
 _FOOTER = struct.Struct("<8sqqq")
@@ -45,10 +45,10 @@ class ChunkWriter:
         self._entries: list[tuple[bytes, int, int, bool]] = []
         self._samples = 0
 
-    def add(self, key: bytes, samples: np.ndarray, whole: bool) -> None:
+    def add(self, key: bytes, samples: np.ndarray, complete: bool) -> None:
         """Append one clip, (samples,) int16."""
         self._file.write(np.ascontiguousarray(samples, dtype="<i2").data)
-        self._entries.append((key, self._samples, len(samples), whole))
+        self._entries.append((key, self._samples, len(samples), complete))
         self._samples += len(samples)
 
     def seal(self) -> None:
@@ -122,10 +122,10 @@ def read_index(folder: Path) -> ChunkIndex:
             continue
         number = len(index.paths)
         index.paths.append(str(path))
-        for key, start, length, whole in entries.tolist():
+        for key, start, length, complete in entries.tolist():
             earlier = index.at.get(key)
             if earlier is None or length > earlier[2]:
-                index.at[key] = (number, start, length, whole)
+                index.at[key] = (number, start, length, complete)
     return index
 
 

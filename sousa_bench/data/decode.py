@@ -116,5 +116,5 @@ def decode(audio: str | BytesIO, rates: Sequence[int], seconds: float) -> tuple[
     Raises:
         BadClip: See `read_mono`.
     """
-    mono, rate, whole = read_mono(audio, seconds)
-    return {target: to_int16(resample(mono, rate, target)) for target in rates}, whole
+    mono, rate, complete = read_mono(audio, seconds)
+    return {target: to_int16(resample(mono, rate, target)) for target in rates}, complete

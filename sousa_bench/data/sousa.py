@@ -243,15 +243,15 @@ class SousaData:
         if not bad:
             return
         files = self.source.names(self._chosen.iloc[list(bad)])
-        told = [
+        listed = [
             self.source.missing(name) if reason == "is missing" else f"{name} {reason}"
             for name, reason in zip(files[:5], bad.values(), strict=False)
         ]
         more = f"; and {len(bad) - 5:,} more" if len(bad) > 5 else ""
         clips = "A clip" if len(bad) == 1 else f"{len(bad):,} clips"
         raise DataError(
-            f"{clips} of {self.source.place} can't be used: {'; '.join(told)}{more}. Restore the audio from where the "
-            "dataset came from, or leave such clips out with data.on_bad_clip=skip (the result then counts them)."
+            f"{clips} of {self.source.place} can't be used: {'; '.join(listed)}{more}. Restore the audio from where "
+            "the dataset came from, or leave such clips out with data.on_bad_clip=skip (the result then counts them)."
         )
 
     def _skip(self, bad: Mapping[int, str]) -> None:

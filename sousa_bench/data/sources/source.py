@@ -10,7 +10,7 @@ import glob
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
@@ -258,12 +258,18 @@ def column(frame: pd.DataFrame, *names: str) -> pd.Series | None:
     return next((frame[name] for name in names if name in frame.columns and not frame[name].isna().all()), None)
 
 
-def texts(frame: pd.DataFrame, *names: str) -> list[str]:
+def texts(frame: pd.DataFrame, *names: str) -> np.ndarray:
     """A text column under the first of its names; `UNKNOWN` where a value or the whole column is missing."""
     found = column(frame, *names)
     if found is None:
-        return [UNKNOWN] * len(frame)
-    return [UNKNOWN if pd.isna(value) or value == "" else str(value) for value in found.tolist()]
+        return np.full(len(frame), UNKNOWN, dtype=object)
+    return _each(found, lambda value: UNKNOWN if value == "" else str(value), UNKNOWN)
+
+
+def _each(values: pd.Series, change: Callable[[Any], str], missing: str) -> np.ndarray:
+    """(values,) of text: a function of each value, computed once for equal ones."""
+    codes, unique = pd.factorize(values)
+    return np.array([*map(change, unique), missing], dtype=object)[codes]  # a missing value's code is -1: the last
 
 
 def numbers(frame: pd.DataFrame, *names: str) -> np.ndarray | float:
@@ -311,15 +317,15 @@ def standard_table(frame: pd.DataFrame, origin: str) -> pd.DataFrame:
             "sample_id": _objects(ids),
             "label": np.array([INDEX[slug] for slug in slugs], dtype=np.int64),
             "rudiment": _objects(slugs),
-            "skill_tier": _objects(texts(frame, "skill_tier")),
+            "skill_tier": texts(frame, "skill_tier"),
             "tempo_bpm": numbers(frame, "tempo_bpm", "tempo"),
-            "soundfont": _objects(texts(frame, "soundfont", "aug_soundfont")),
-            "augmentation_preset": _objects(texts(frame, "augmentation_preset")),
+            "soundfont": texts(frame, "soundfont", "aug_soundfont"),
+            "augmentation_preset": texts(frame, "augmentation_preset"),
             "seconds": numbers(frame, "duration_sec"),
             "row": frame["row"].to_numpy() if "row" in frame.columns else np.arange(len(frame)),
             "shard": _objects(frame["shard"].tolist()) if "shard" in frame.columns else "",
-            "player": _objects(texts(frame, "player")),
-            "split": _objects([split_name(value, origin) for value in frame.get("split", [""] * len(frame))]),
+            "player": texts(frame, "player"),
+            "split": _each(frame["split"], lambda v: split_name(v, origin), "") if "split" in frame.columns else "",
             "where": _objects(frame["audio_path"].tolist()) if "audio_path" in frame.columns else "",
         },
     )
@@ -339,13 +345,13 @@ def _slugs(raw: list[str], ids: list[str], origin: str) -> list[str]:
     return [slugs[value] for value in raw]
 
 
-def split_name(value: Any, origin: str) -> str:
-    """`train`, `val` or `test` for any usual spelling; "" for none.
+def split_name(value: object, origin: str) -> str:
+    """`train`, `val` or `test` for any usual spelling; "" for an empty one.
 
     Raises:
         DataError: A name that is no split.
     """
-    if pd.isna(value) or value == "":
+    if value == "":
         return ""
     key = str(value).strip().lower()
     if key not in _SPLIT_NAMES:
