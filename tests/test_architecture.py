@@ -6,11 +6,15 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "architecture.md"
 PACKAGE = ROOT / "sousa_bench"
+SHARED_NAMES = {"__init__.py", "__main__.py"}
 TORCH_FREE = ("analysis", "results", "config", "search", "promote", "status", "analyze")
 IMPORT = """
 import importlib, pkgutil, sys
@@ -61,6 +65,12 @@ def test_every_folder_of_the_package_stands_on_the_map() -> None:
 def test_the_root_holds_the_modules_that_the_map_gives_it() -> None:
     named = {name for name in drawn()[PACKAGE] if name.endswith(".py")}
     assert {path.name for path in PACKAGE.glob("*.py")} == named | {"__init__.py"}
+
+
+@pytest.mark.xfail(reason="three pairs of names are left: answer, files, page", strict=False)
+def test_no_two_files_share_a_name() -> None:
+    counts = Counter(path.name for path in PACKAGE.rglob("*.py") if path.name not in SHARED_NAMES)
+    assert not [name for name, count in counts.items() if count > 1]
 
 
 def test_what_reads_results_loads_no_torch() -> None:
