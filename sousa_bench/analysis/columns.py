@@ -157,12 +157,13 @@ def _said(table: pd.DataFrame, name: str, what: str) -> str:
     return str(values[0]) if values else ""
 
 
-def measure(key: str, table: pd.DataFrame) -> Column:
-    """The column of a metric: as declared, or else by its name."""
+def measure(key: str, table: pd.DataFrame | None = None) -> Column:
+    """The column of a metric: as declared, here or in the results that a table holds, or else by its name."""
     better = "lower" if any(word in key for word in LOWER_IS_BETTER) else "higher"
-    return MEASURES.get(key) or declared_metrics(table).get(key) or Column(key, key, ".4g", better)
+    declared = {} if table is None else declared_metrics(table)
+    return MEASURES.get(key) or declared.get(key) or Column(key, key, ".4g", better)
 
 
-def lower_is_better(key: str, table: pd.DataFrame) -> bool:
+def lower_is_better(key: str, table: pd.DataFrame | None = None) -> bool:
     """Whether a smaller value of a metric is the better one: losses, times, sizes, and what is declared so."""
     return measure(key, table).better == "lower"

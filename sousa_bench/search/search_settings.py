@@ -10,6 +10,7 @@ from typing import Any
 
 from hydra.utils import get_class
 
+from sousa_bench.analysis.columns import lower_is_better
 from sousa_bench.errors import ConfigError, UserError, first_line
 
 METRICS = ("val_acc", "val_f1_macro", "val_balanced_acc", "val_top5_acc", "val_loss")
@@ -60,7 +61,7 @@ class SearchSettings:
     @classmethod
     def of(cls, direction: str | None, **values: Any) -> SearchSettings:
         """Fill in the direction that a metric has by its name."""
-        natural = "minimize" if str(values["metric"]).endswith("loss") else "maximize"
+        natural = "minimize" if lower_is_better(str(values["metric"])) else "maximize"
         return cls(direction=direction or natural, **values)
 
 

@@ -193,7 +193,7 @@ def test_missing_cells_become_commands_that_run_exactly_them(unfinished: Path):
     assert planned.isdisjoint(done)
 
 
-def test_a_hole_in_the_matrix_without_a_manifest(tmp_path: Path):
+def test_a_missing_cell_of_the_matrix_without_a_manifest(tmp_path: Path):
     study = compare(collect([write_sweep(tmp_path / "multirun", missing=(5,), manifest=False)]))
     step = next(step for step in next_steps(study, 3) if step.title.startswith("Fill"))
     assert step.commands == (
@@ -244,7 +244,7 @@ class Runs:
         return steps_of(self.folder)
 
 
-def test_a_hole_is_sought_in_a_cohort_and_keeps_what_its_runs_were_given(tmp_path: Path):
+def test_a_missing_cell_is_sought_in_a_cohort_and_keeps_what_its_runs_were_given(tmp_path: Path):
     """Beside a whole matrix on other data; a pretraining's method is none that a comparison lacks."""
     runs = Runs(tmp_path / "multirun" / "s")
     for cell in CELLS:
@@ -263,20 +263,20 @@ def test_a_hole_is_sought_in_a_cohort_and_keeps_what_its_runs_were_given(tmp_pat
 
 
 @pytest.mark.parametrize("status", ["failed", "running"])
-def test_a_run_that_ended_before_it_said_where_it_belongs_is_no_hole(tmp_path: Path, status: str):
+def test_a_run_that_ended_before_it_said_where_it_belongs_is_no_missing_cell(tmp_path: Path, status: str):
     runs = Runs(tmp_path)
     for cell in CELLS:
         runs.add(*cell, weights="embedded")
     for cell in CELLS[:3]:
         runs.add(*cell, weights="official")
-    hole = runs.steps()[FILL]
+    asked = runs.steps()[FILL]
     runs.add(*CELLS[3], weights="official", lack=("weights", "data"), status=status)
     assert FILL not in runs.steps()
-    assert "model=beats peft=ia3" in hole[0]
-    assert "weights=official" in hole[0]
+    assert "model=beats peft=ia3" in asked[0]
+    assert "weights=official" in asked[0]
 
 
-def test_a_run_that_failed_in_another_cohort_hides_no_hole(tmp_path: Path):
+def test_a_run_that_failed_in_another_cohort_hides_no_missing_cell(tmp_path: Path):
     """Two datasets of one name, whose runs say by their fingerprints which they are of."""
     runs = Runs(tmp_path)
     for root in ("/a", "/b"):
@@ -288,7 +288,7 @@ def test_a_run_that_failed_in_another_cohort_hides_no_hole(tmp_path: Path):
     assert "data.root=/a" in command
 
 
-def test_a_trial_of_the_machinery_has_no_holes(tmp_path: Path):
+def test_a_trial_of_the_machinery_has_no_missing_cells(tmp_path: Path):
     runs = Runs(tmp_path)
     for cell in CELLS[:3]:
         runs.add(*cell, "experiment=smoke", max_epochs=1)
@@ -299,7 +299,7 @@ def test_a_trial_of_the_machinery_has_no_holes(tmp_path: Path):
     assert "model=beats peft=ia3" in runs.steps()[FILL][0]
 
 
-def test_a_job_stands_for_the_hole_that_it_would_fill_and_for_no_other(tmp_path: Path):
+def test_a_job_stands_for_the_cell_that_it_would_fill_and_for_no_other(tmp_path: Path):
     runs = Runs(tmp_path)
     for data in ("small", "medium"):
         for cell in CELLS[: 4 if data == "small" else 3]:
@@ -311,7 +311,7 @@ def test_a_job_stands_for_the_hole_that_it_would_fill_and_for_no_other(tmp_path:
     assert FILL not in runs.steps()
 
 
-def test_a_job_of_another_value_leaves_the_hole(tmp_path: Path):
+def test_a_job_of_another_value_leaves_the_cell(tmp_path: Path):
     runs = Runs(tmp_path)
     for (model, strategy), rank in list(product(CELLS, (8, 16)))[:6]:
         runs.add(model, strategy, f"++peft.r={rank}", **{"peft.r": rank})
@@ -321,7 +321,7 @@ def test_a_job_of_another_value_leaves_the_hole(tmp_path: Path):
     assert "8" not in command.replace("peft.r=16", "")
 
 
-def test_a_pair_that_was_refused_is_no_hole_on_any_data(tmp_path: Path):
+def test_a_pair_that_was_refused_is_no_missing_cell_on_any_data(tmp_path: Path):
     runs = Runs(tmp_path)
     for cell in CELLS[:3]:
         runs.add(*cell, data="medium")
