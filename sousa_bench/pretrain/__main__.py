@@ -118,11 +118,11 @@ def _has_several_values(word: str) -> bool:
 def _pack(folders: list[Path], output: Path, words: list[str]) -> None:
     if not folders:
         return
-    from sousa_bench.pretrain.packing import pack, told_apart  # they import torch
+    from sousa_bench.pretrain.packing import one_per_model, pack  # they import torch
     from sousa_bench.results.finished import finished_run
 
-    runs = told_apart([finished_run(folder) for folder in folders])
-    command = shlex.join(["python", "-m", "sousa_bench.pretrain", *filter(_speaks_of_training, words)])
+    runs = one_per_model([finished_run(folder) for folder in folders])
+    command = shlex.join(["python", "-m", "sousa_bench.pretrain", *filter(_belongs_on_card, words)])
     for run in runs:
         file = embedded_file(str(run.config["model"]["name"]), str(output))
         old = sha256(file) if file.is_file() else None
@@ -131,8 +131,8 @@ def _pack(folders: list[Path], output: Path, words: list[str]) -> None:
         print(f"Packed: {packed}{replaced}", flush=True)
 
 
-def _speaks_of_training(word: str) -> bool:
-    """Whether a word belongs on a card: not where things lie, nor how they are launched."""
+def _belongs_on_card(word: str) -> bool:
+    """Whether an override stands in a card's command: not where things lie, nor how they are launched."""
     key, _, value = word.partition("=")
     return not key.startswith(("hydra", "sweep", "--", "logger", "n_jobs")) and not value.startswith(("/", "~"))
 

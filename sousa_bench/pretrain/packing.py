@@ -25,7 +25,7 @@ from sousa_bench.system.files import replaced
 LICENSE = "MIT"
 
 
-def told_apart(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
+def one_per_model(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
     """The runs, of which each model has one.
 
     Raises:
@@ -77,8 +77,7 @@ def pack(run: FinishedRun, folder: Path, command: str) -> Path:
     }
     if run.config["data"].get("synthetic") and (weights["kind"] == "random" or weights["license"] == LICENSE):
         facts["license"] = LICENSE  # of weights that come from other data, whoever trained them decides
-    before = _before(run)  # now: the new file may take the place of the one that the run went on from
-    if before:
+    if before := _before(run):  # now: the new file may take the place of the one that the run went on from
         facts["before"] = before
     with replaced(path) as draft:
         save_file(state, draft, metadata=header(facts))
@@ -111,44 +110,35 @@ def halves(model: AudioModel) -> dict[str, Tensor]:
 def card(run: FinishedRun, facts: Mapping[str, str], path: Path, state: Mapping[str, Tensor]) -> str:
     """Markdown: what was trained on what, for how long, and how well it did."""
     result, config = run.result, run.config
-    metrics, efficiency, data = result["metrics"], result["efficiency"], result["data"]
-    counts, trainer = data["counts"], config["trainer"]
-    variant = facts["variant"]
+    metrics, efficiency, data, peft = result["metrics"], result["efficiency"], result["data"], result["peft"]
+    environment, counts, trainer = result["environment"], data["counts"], config["trainer"]
+    variant, threads = facts["variant"], environment["threads"]
     numbers = sum(tensor.numel() for tensor in state.values())
-    rows: list[tuple[str, Any]] = [
-        (
-            "model",
-            f"{config['model']['name']}, variant {variant}: `{json.dumps(config['model']['variants'][variant])}`",
-        ),
-        (
-            "file",
-            f"`{path.name}`, {path.stat().st_size / 1e6:.2f} MB, {numbers:,} numbers in float16, without the head",
-        ),
-        ("SHA-256", f"`{sha256(path)}`"),
-        (
-            "data",
-            f"{_clips(config['data'])}: {counts['train']:,} clips of "
-            f"{data['players']['train']} players to train on, at most {config['data']['max_duration']:g} s of each",
-        ),
-        ("augmentation", _augmented(config["augmentation"])),
-        (
-            "training",
-            f"all weights from {_beginning(result['weights'], facts.get('before'))} (seed {config['seed']}), "
-            f"{efficiency['epochs']} epochs of batches of {trainer['batch_size']}: {efficiency['steps']:,} steps, "
-            f"{efficiency['epochs'] * counts['train']:,} clips; {_rates(result)}",
-        ),
-        ("time", f"{efficiency['training_time_seconds'] / 60:.0f} min on {_machine(result)}"),
-        (
-            "score",
-            f"best epoch {metrics['best_epoch']}; accuracy {metrics['val_acc']:.3f} on {counts['val']} validation and "
-            f"{metrics['test_acc']:.3f} on {counts['test']} test clips of {_players(result['weights'])} "
-            f"(top 5: {metrics['test_top5_acc']:.3f}; chance 0.025)",
-        ),
-        ("made by", f"sousa_bench {result['environment']['sousa_bench']}, {_commit(result)}"),
-    ]
+    if result["weights"]["kind"] == "random":
+        players = "other players of the same data"
+    else:
+        players = "players that this stage didn't train on, and those before it may have"
+    rows = {
+        "model": f"{config['model']['name']}, variant {variant}: `{json.dumps(config['model']['variants'][variant])}`",
+        "file": f"`{path.name}`, {path.stat().st_size / 1e6:.2f} MB, {numbers:,} numbers in float16, without the head",
+        "SHA-256": f"`{sha256(path)}`",
+        "data": f"{_clips(config['data'])}: {counts['train']:,} clips of {data['players']['train']} players to train "
+        f"on, at most {config['data']['max_duration']:g} s of each",
+        "augmentation": _augmented(config["augmentation"]),
+        "training": f"all weights from {_beginning(result['weights'], facts.get('before'))} (seed {config['seed']}), "
+        f"{efficiency['epochs']} epochs of batches of {trainer['batch_size']}: {efficiency['steps']:,} steps, "
+        f"{efficiency['epochs'] * counts['train']:,} clips; peak learning rate {peft['learning_rate']:g}, of the "
+        f"head's last layer {peft['head_learning_rate']:g}",
+        "time": f"{efficiency['training_time_seconds'] / 60:.0f} min on {environment['device']}, "
+        f"{threads} thread{'' if threads == 1 else 's'}",
+        "score": f"best epoch {metrics['best_epoch']}; accuracy {metrics['val_acc']:.3f} on {counts['val']} validation "
+        f"and {metrics['test_acc']:.3f} on {counts['test']} test clips of {players} "
+        f"(top 5: {metrics['test_top5_acc']:.3f}; chance 0.025)",
+        "made by": f"sousa_bench {environment['sousa_bench']}, {_commit(result)}",
+    }
     if license_ := facts.get("license"):
-        rows.append(("licence", license_))
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+        rows["licence"] = license_
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return (
         f"# Embedded weights of {config['model']['name']}\n\n"
         "For demonstrations without a network; no substitute for the published checkpoint (`weights=official`).\n\n"
@@ -161,12 +151,6 @@ def _beginning(weights: Mapping[str, Any], before: str | None) -> str:
         return "random ones"
     made = f", made by `{before}`" if before else ""
     return f"those of `{weights['origin']}`, SHA-256 `{weights['sha256']}`{made}"
-
-
-def _players(weights: Mapping[str, Any]) -> str:
-    if weights["kind"] == "random":
-        return "other players of the same data"
-    return "players that this stage didn't train on, and those before it may have"
 
 
 def _before(run: FinishedRun) -> str:
@@ -195,19 +179,8 @@ def _augmented(config: Mapping[str, Any]) -> str:
     return ", ".join(used).replace("_", " ") or "none"
 
 
-def _rates(result: Mapping[str, Any]) -> str:
-    peaks = result["peft"]
-    return f"peak learning rate {peaks['learning_rate']:g}, of the head's last layer {peaks['head_learning_rate']:g}"
-
-
 def _commit(result: Mapping[str, Any]) -> str:
     commit, _, changed = str(result["git_commit"] or "").partition("-")
     if not commit:
         return "commit unknown"
     return f"commit {commit[:12]}" + (" and changes that are in no commit" if changed else "")
-
-
-def _machine(result: Mapping[str, Any]) -> str:
-    environment = result["environment"]
-    threads = environment["threads"]
-    return f"{environment['device']}, {threads} thread{'' if threads == 1 else 's'}"

@@ -25,7 +25,7 @@ from sousa_bench.models.base import AudioModel
 from sousa_bench.models.weight_files import sha256
 from sousa_bench.peft import inject, load_run_model, precheck
 from sousa_bench.pretrain.__main__ import check
-from sousa_bench.pretrain.packing import halves, header, pack, told_apart
+from sousa_bench.pretrain.packing import halves, header, one_per_model, pack
 from sousa_bench.results.finished import FinishedRun, finished_run
 from sousa_bench.training.recipe import build_model
 from tests.trained import ROOT
@@ -262,9 +262,9 @@ def test_what_would_spoil_the_end_is_refused_at_the_start(tmp_path: Path, words:
 
 def test_two_runs_of_a_model_are_not_one_file(pretrained: tuple[Path, Sequence[str], str], tmp_path: Path) -> None:
     run = finished_run(next((pretrained[0] / "multirun" / "source").glob("ast_*")))
-    assert told_apart([run, run]) == [run]
+    assert one_per_model([run, run]) == [run]
     with pytest.raises(UserError, match="ast was trained twice"):
-        told_apart([run, FinishedRun(tmp_path, run.result)])
+        one_per_model([run, FinishedRun(tmp_path, run.result)])
 
 
 def test_real_clips_have_a_card_too(pretrained: tuple[Path, Sequence[str], str], tmp_path: Path) -> None:
