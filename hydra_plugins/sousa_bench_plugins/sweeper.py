@@ -48,8 +48,9 @@ class SousaSweeper(BasicSweeper):
         from sousa_bench.errors import ConfigError
 
         assert self.hydra_context is not None
-        given = self._combinations
-        given = OmegaConf.to_container(given) if OmegaConf.is_config(given) else given
+        given: Any = self._combinations
+        if OmegaConf.is_config(given):
+            given = OmegaConf.to_container(given)
         combinations = check_combinations(given, arguments)
         own = {split(word)[0] for combination in combinations for word in combination}
         params = [word for word in self._parse_config() if word.partition("=")[0] not in own]

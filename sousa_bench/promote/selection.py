@@ -155,7 +155,7 @@ def _chosen(
     kept: dict[str, str] = {}
     dropped = []
     resolved = study.results.resolved[best]
-    written = study.results.overrides[best]
+    written: Sequence[str] = study.results.overrides[best]
     if any(split(word)[0] == "experiment" for word in written):
         from sousa_bench.promote.experiment import spelled_out  # composes
 

@@ -396,4 +396,12 @@ def find_section(name: str) -> Section:
         ) from error
     if not callable(made):
         raise UserError(f"--section {name}: {function} is no function")
-    return made
+
+    def section(study: Study, options: Options) -> list[Block]:
+        try:
+            return list(made(study, options))
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise UserError(f"--section {name} failed ({reason}); the tables are written, the report is not") from error
+
+    return section
