@@ -67,11 +67,17 @@ def main() -> None:
         sys.path[:] = settings["path"]
         try:
             preload(settings["modules"])
-        except BaseException:
-            messages.send(channel, {"event": "broken", "traceback": traceback.format_exc()})
+        except BaseException as error:
+            messages.send(channel, {"event": "broken", "error": _where(error)})
             return
         messages.send(channel, {"event": "ready", "threads": threads(), "code": code_digest()})
         serve(channel)
+
+
+def _where(error: BaseException) -> str:
+    """An error of an import in one line, with the file and line that it came from."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
+    return f"{type(error).__name__}: {error} ({frames[-1].filename}, line {frames[-1].lineno})"
 
 
 def preload(modules: list[str]) -> None:

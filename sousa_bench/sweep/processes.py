@@ -134,7 +134,7 @@ class ForkServer(Spawner):
             try:
                 answer = await self._receive()
                 if answer["event"] == "broken":
-                    self._give_up(f"the code of a run can't be imported:\n{answer['traceback'].rstrip()}")
+                    self._give_up(f"the code of a run can't be imported: {answer['error']}")
                 self._greet(answer)
                 await self._send({"event": "adopt", "pids": sorted(self._live)})
             except (EOFError, OSError):

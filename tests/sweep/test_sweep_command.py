@@ -235,8 +235,6 @@ def test_code_that_cannot_be_imported_is_one_error(command: Command, tmp_path: P
         "command_line(app.job, target='tests.standin.training.run', modules=['tests.sweep.no_such_module'])\n"
     )
     command.program = [sys.executable, str(script)]
-    process = command.start("-m", "sweep=a", "seed=1,2")
-    output = finish(process, 2)
-    assert "Error: the code of a run can't be imported" in output
-    assert "No module named 'tests.sweep.no_such_module'" in output
+    output = command("-m", "sweep=a", "seed=1,2", code=2)
+    assert "Error: the code of a run can't be imported: ModuleNotFoundError: No module named 'tests.sweep." in output
     assert not list(command.folder.glob("multirun/a/*/result.json"))
