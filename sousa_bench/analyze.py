@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
     def work() -> None:
-        from sousa_bench.analysis.app import analyze, watch
+        from sousa_bench.analysis.pipeline import analyze, watch
 
         (watch if options.watch else analyze)(options)
 

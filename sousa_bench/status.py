@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sousa_bench.results.manifest import MANIFEST_FILE, read_manifest
-from sousa_bench.results.process import alive
 from sousa_bench.results.result import RESULT_FILE
+from sousa_bench.results.run_process import alive
 from sousa_bench.results.run_state import RunState, run_state, sweep_states
 from sousa_bench.results.scan import result_folders, sweep_folders
 from sousa_bench.sweep.slurm.ended_jobs import settle

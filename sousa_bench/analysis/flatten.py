@@ -9,7 +9,6 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sousa_bench.results.process import true_status
 from sousa_bench.results.result import (
     CONFIG_KEYS,
     EFFICIENCY_KEYS,
@@ -22,6 +21,7 @@ from sousa_bench.results.result import (
     read_progress,
     read_result,
 )
+from sousa_bench.results.run_process import true_status
 
 MAX_TEXT = 2000
 MAX_COLUMNS = 2000

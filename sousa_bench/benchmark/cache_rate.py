@@ -19,8 +19,8 @@ from sousa_bench.data.decode import read_mono, resample
 from sousa_bench.data.sources.source import Source
 from sousa_bench.errors import DataError
 from sousa_bench.system.cores import usable_cores
+from sousa_bench.training.evaluated_clips import ALL, SplitData
 from sousa_bench.training.run import SAMPLE_RATES
-from sousa_bench.training.split_data import ALL, SplitData
 
 
 def cache(overrides: Sequence[str], *, repeats: int, clips: int = 400) -> dict[str, Any]:

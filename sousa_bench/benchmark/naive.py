@@ -23,8 +23,8 @@ from sousa_bench.benchmark.arithmetic import Setup
 from sousa_bench.config.composing import composed
 from sousa_bench.errors import ConfigError
 from sousa_bench.rudiments import RUDIMENTS
+from sousa_bench.training.evaluated_clips import SplitData
 from sousa_bench.training.inputs import Inputs
-from sousa_bench.training.split_data import SplitData
 
 SECONDS = 10.0
 """What the official code of all four models pads a clip to."""

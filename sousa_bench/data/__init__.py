@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sousa_bench.data.sousa import SousaData, fingerprint
+    from sousa_bench.data.run_data import SousaData, fingerprint
 
 __all__ = ["SPLITS", "SousaData", "fingerprint"]
 
@@ -13,7 +13,7 @@ SPLITS = ("train", "val", "test")
 def __getattr__(name: str) -> object:
     """Import what needs pandas when it is first asked for: the processes that write synthetic clips never do."""
     if name in __all__:
-        from sousa_bench.data import sousa
+        from sousa_bench.data import run_data
 
-        return getattr(sousa, name)
+        return getattr(run_data, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,7 +12,7 @@ from sousa_bench.data.subset import parse_fold
 from sousa_bench.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sousa_bench.data.sousa import SousaData
+    from sousa_bench.data.run_data import SousaData
 
 
 def check_values(data: SousaData) -> None:

@@ -55,9 +55,9 @@ def serve(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="sousa_bench_demo_") as folder:
         quiet_environment(folder)
-        from sousa_bench.demo import page
+        from sousa_bench.demo import web_page
 
-        shown = page.build(listener, share)
+        shown = web_page.build(listener, share)
         try:
             _, address, public = shown.launch(
                 server_name=HOST,
@@ -69,8 +69,8 @@ def serve(
                 ssr_mode=False,
                 footer_links=[],
                 enable_monitoring=False,
-                max_file_size=page.MAX_FILE_SIZE,
-                theme=page.theme(),
+                max_file_size=web_page.MAX_FILE_SIZE,
+                theme=web_page.theme(),
             )
             if share and not public:
                 print("no public address could be had from Gradio's servers: the page is here alone", file=sys.stderr)

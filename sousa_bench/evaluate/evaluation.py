@@ -31,7 +31,7 @@ from sousa_bench.results.result import EVALUATED, PREDICTIONS_FILE, RESULT_FILE,
 from sousa_bench.results.scan import ROOT_NAMES
 from sousa_bench.rudiments import DISPLAY, RUDIMENTS
 from sousa_bench.training import hardware
-from sousa_bench.training.split_data import SplitData, data_node
+from sousa_bench.training.evaluated_clips import SplitData, data_node
 
 log = logging.getLogger("sousa_bench")
 

@@ -19,7 +19,7 @@ from sousa_bench.results.result import EFFICIENCY_KEYS, EVALUATED, METRIC_KEYS, 
 from sousa_bench.rudiments import RUDIMENTS
 from sousa_bench.system.commit import git_commit
 from sousa_bench.training.hardware import environment
-from sousa_bench.training.overlap import met_before
+from sousa_bench.training.seen_before import met_before
 
 if TYPE_CHECKING:
     from sousa_bench.evaluate.evaluation import Evaluation

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sousa_bench.errors import WeightsError
 from sousa_bench.models import weight_files
 from sousa_bench.models.base import WeightsInfo, inside
-from sousa_bench.models.containers import read
+from sousa_bench.models.checkpoint_formats import read
 from sousa_bench.models.download import from_hub, from_url
 from sousa_bench.models.weight_files import sha256
 

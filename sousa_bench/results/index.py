@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sousa_bench.results.process import true_status
 from sousa_bench.results.result import ResultError, read_result
+from sousa_bench.results.run_process import true_status
 from sousa_bench.results.scan import result_folders
 
 

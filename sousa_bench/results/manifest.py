@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sousa_bench.results.process import alive
 from sousa_bench.results.result import RESULT_FILE, clean, read_json
+from sousa_bench.results.run_process import alive
 
 MANIFEST_FILE = "sweep.json"
 

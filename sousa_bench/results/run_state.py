@@ -9,8 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sousa_bench.results.process import true_status
 from sousa_bench.results.result import DEAD, RESULT_FILE, ResultError, read_progress, read_result
+from sousa_bench.results.run_process import true_status
 
 
 @dataclass(frozen=True)

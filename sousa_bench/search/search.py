@@ -14,17 +14,17 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from sousa_bench.config.composing import compose, remember_files
 from sousa_bench.errors import ConfigError, UserError
-from sousa_bench.results import pruning
+from sousa_bench.results import stop_request
 from sousa_bench.results.locks import folder_lock
 from sousa_bench.search.optuna_study import ERROR, STUDY_NAME, Trials
 from sousa_bench.search.search_settings import SearchSettings, built, import_optuna
 from sousa_bench.search.space import Space, make_space
 from sousa_bench.search.watcher import Watcher
 from sousa_bench.sweep import record, session
+from sousa_bench.sweep.current_command import hydra_overrides, run_command
 from sousa_bench.sweep.job import Job, Outcome
 from sousa_bench.sweep.output import say
 from sousa_bench.sweep.plan import Candidate, SweepSettings, check_possible
-from sousa_bench.sweep.present_command import hydra_overrides, run_command
 from sousa_bench.sweep.progress import Progress, shown
 from sousa_bench.sweep.sweep import Sweep, claim_folder, plan_sweep, sweeps_root
 
@@ -152,7 +152,7 @@ class _Search:
         self.command = sweep.command
         pairs = list(zip(batch, sweep.jobs, strict=True))
         for asked, job in list(pairs):
-            if self.trials.was_pruned(asked) and pruning.is_pruned(record.read(job.folder)):
+            if self.trials.was_pruned(asked) and stop_request.is_pruned(record.read(job.folder)):
                 self.trials.prune(asked)  # the kill came after its end, and before that was told
                 self.progress.end(Outcome(job, "pruned", record.read(job.folder).get("error")))
                 pairs.remove((asked, job))

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sousa_bench.results import pruning
+from sousa_bench.results import stop_request
 from sousa_bench.search.optuna_study import PRUNED, report
 from sousa_bench.sweep.job import Job
 from sousa_bench.sweep.output import say
@@ -49,7 +49,7 @@ class Watcher(threading.Thread):
         self.join()
 
     def _look(self, asked: Trial, job: Job) -> None:
-        history = pruning.read_history(job.folder)
+        history = stop_request.read_history(job.folder)
         if not history:
             return
         report(asked, history, self._metric)
@@ -62,5 +62,5 @@ class Watcher(threading.Thread):
             asked.set_user_attr(PRUNED, reason)
             self._given_up[asked.number] = reason
         given_up = self._given_up.get(asked.number)
-        if given_up is not None and pruning.asked(job.folder) is None:
-            pruning.ask(job.folder, given_up)
+        if given_up is not None and stop_request.asked(job.folder) is None:
+            stop_request.ask(job.folder, given_up)

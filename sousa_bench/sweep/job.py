@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from sousa_bench.results import pruning
+from sousa_bench.results import stop_request
 
 
 @dataclass
@@ -102,7 +102,7 @@ class Outcome:
         """How a job ended by what its record says, where there is one."""
         if reused:  # it was completed when it was found, even if it can't be read now
             return cls(job, "completed", score=score(result), reused=True)
-        status = "pruned" if pruning.is_pruned(result) else str(result.get("status", "pending"))
+        status = "pruned" if stop_request.is_pruned(result) else str(result.get("status", "pending"))
         seconds = float((result.get("efficiency") or {}).get("training_time_seconds") or 0.0)
         return cls(job, status, result.get("error"), seconds, score(result))
 

@@ -16,8 +16,8 @@ from sousa_bench.config.settings import check_values
 from sousa_bench.errors import ConfigError
 from sousa_bench.results.index import ResultIndex
 from sousa_bench.sweep import record
+from sousa_bench.sweep.current_command import hydra_overrides, run_command
 from sousa_bench.sweep.job import Job, devices_of
-from sousa_bench.sweep.present_command import hydra_overrides, run_command
 from sousa_bench.sweep.resources import fitting_jobs
 from sousa_bench.system.commit import git_commit
 

@@ -16,9 +16,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from sousa_bench.results import pruning
+from sousa_bench.results import stop_request
 from sousa_bench.results.lineage import lineage
-from sousa_bench.results.process import identity
 from sousa_bench.results.result import (
     CHECKPOINT_FOLDER,
     ERROR_FILE,
@@ -27,6 +26,7 @@ from sousa_bench.results.result import (
     read_result,
     write_result,
 )
+from sousa_bench.results.run_process import identity
 from sousa_bench.sweep.job import Job
 
 RESERVE_FILE = ".reserve"
@@ -50,7 +50,7 @@ def begin(job: Job) -> dict[str, Any]:
     job.folder.mkdir(parents=True, exist_ok=True)
     with suppress(OSError):
         (job.folder / ERROR_FILE).unlink()
-    pruning.forget(job.folder)
+    stop_request.forget(job.folder)
     earlier = read(job.folder)
     record = opening(job)
     record["attempts"] = int(earlier.get("attempts") or 0) + 1 if not job.fresh else 1
@@ -153,7 +153,7 @@ def drop_checkpoints(folder: Path) -> None:
 def start_over(folder: Path) -> None:
     """Drop what an earlier attempt left to continue from."""
     drop_checkpoints(folder)
-    for name in (PROGRESS_FILE, ERROR_FILE, pruning.HISTORY_FILE):
+    for name in (PROGRESS_FILE, ERROR_FILE, stop_request.HISTORY_FILE):
         with suppress(OSError):
             (folder / name).unlink()
 

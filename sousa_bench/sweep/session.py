@@ -24,13 +24,13 @@ from sousa_bench.results.manifest import read_manifest
 from sousa_bench.results.result import RESULT_FILE
 from sousa_bench.results.scan import ROOT_NAMES
 from sousa_bench.sweep import record
+from sousa_bench.sweep.current_command import config_folders, spell_augmentation, spell_search
 from sousa_bench.sweep.forkserver import PRELOAD
 from sousa_bench.sweep.job import Job, Outcome
 from sousa_bench.sweep.output import say
 from sousa_bench.sweep.plan import Candidate, SweepSettings, check_possible, plan
-from sousa_bench.sweep.present_command import config_folders, spell_augmentation, spell_search
-from sousa_bench.sweep.processes import ForkServer, Spawner, can_fork
 from sousa_bench.sweep.progress import Progress, shown, summary
+from sousa_bench.sweep.spawner import ForkServer, Spawner, can_fork
 from sousa_bench.sweep.supervisor import Rules, Supervisor
 
 TARGET = "sousa_bench.training.run.run"

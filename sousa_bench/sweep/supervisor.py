@@ -20,15 +20,15 @@ from sousa_bench.results.locks import RunLock
 from sousa_bench.results.result import LOG_FILE
 from sousa_bench.sweep import record
 from sousa_bench.sweep.child import Order
+from sousa_bench.sweep.device_processes import Ranks
 from sousa_bench.sweep.forkserver import code_digest
 from sousa_bench.sweep.job import Job, Outcome
 from sousa_bench.sweep.output import say, screen_that_never_blocks, show_bytes
-from sousa_bench.sweep.processes import ServerError, Spawner
 from sousa_bench.sweep.progress import Progress
-from sousa_bench.sweep.ranks import Ranks
 from sousa_bench.sweep.resources import Slot, slots
+from sousa_bench.sweep.spawner import ServerError, Spawner
+from sousa_bench.sweep.supervised_process import Exit
 from sousa_bench.sweep.verdict import conclude, not_started
-from sousa_bench.sweep.watch import Exit
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOCK_SECONDS = 1.0

@@ -18,14 +18,14 @@ from sousa_bench.config.overrides import quoted
 from sousa_bench.errors import ConfigError
 from sousa_bench.results.locks import folder_lock
 from sousa_bench.results.manifest import MANIFEST_FILE, read_manifest, relative
-from sousa_bench.results.process import alive, identity
 from sousa_bench.results.result import RESULT_FILE, write_json
+from sousa_bench.results.run_process import alive, identity
 from sousa_bench.results.scan import ROOT_NAMES
 from sousa_bench.sweep import record, session
+from sousa_bench.sweep.current_command import resume_command
 from sousa_bench.sweep.job import Job, Outcome
 from sousa_bench.sweep.output import say
 from sousa_bench.sweep.plan import Candidate, SweepSettings, check_possible, plan
-from sousa_bench.sweep.present_command import resume_command
 from sousa_bench.sweep.progress import Progress, shown, summary
 from sousa_bench.sweep.slurm.ended_jobs import runs_in_queue
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sousa_bench.errors import Interrupted, UserError, out_of_memory
-from sousa_bench.results import pruning
+from sousa_bench.results import stop_request
 from sousa_bench.results.result import ERROR_FILE, RESULT_FILE
 from sousa_bench.sweep import record
 from sousa_bench.sweep.job import Job, Outcome, score
 
 if TYPE_CHECKING:
-    from sousa_bench.sweep.watch import Exit
+    from sousa_bench.sweep.supervised_process import Exit
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,10 @@ class Verdict:
         text = f"{kind}: {error}" if str(error) else kind
         status, cause = "failed", cause_of(error)
         if isinstance(error, (Interrupted, KeyboardInterrupt)):
-            status, cause = "interrupted", pruning.CAUSE if isinstance(error, pruning.Pruned) else "interrupted"
+            status, cause = (
+                "interrupted",
+                stop_request.CAUSE if isinstance(error, stop_request.Pruned) else "interrupted",
+            )
         return cls.of(status, kind, text, phase=phase, cause=cause, message=str(error))
 
     @classmethod
@@ -150,7 +153,7 @@ def conclude(job: Job, end: Exit) -> Outcome:
     if verdict.failure["cause"] == "disk full":
         record.free_space(job.folder)
         record.drop_checkpoints(job.folder)
-    pruned = pruning.is_pruned({"status": verdict.status, "failure": verdict.failure})
+    pruned = stop_request.is_pruned({"status": verdict.status, "failure": verdict.failure})
     return Outcome(job, "pruned" if pruned else verdict.status, error, end.seconds)
 
 

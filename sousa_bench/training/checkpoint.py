@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 import torch
 
 from sousa_bench.errors import Interrupted
-from sousa_bench.results import pruning
+from sousa_bench.results import stop_request
 from sousa_bench.results.result import CHECKPOINT_FOLDER
 from sousa_bench.system.files import replaced
 from sousa_bench.training.classifier import Classifier, profiled
@@ -183,7 +183,7 @@ class KeepState(pl.Callback):
         self._save(trainer, pl_module, (epoch, 0), weights, finished=finished)
         self.recorder.add(history=history)
         if trainer.is_global_zero:
-            pruning.write_history(self.recorder.folder, history)
+            stop_request.write_history(self.recorder.folder, history)
         self._show(trainer, pl_module)
         if trainer.is_global_zero and not finished:  # what the line above tells may bring a request
             self._look_for_a_request()
@@ -203,12 +203,12 @@ class KeepState(pl.Callback):
 
     def _look_for_a_request(self) -> None:
         """See whether a search gave this run up."""
-        if (reason := pruning.asked(self.recorder.folder)) is not None:
+        if (reason := stop_request.asked(self.recorder.folder)) is not None:
             self.stop.asked, self.stop.pruned = True, reason
 
     def _stop_if(self, asked: bool) -> None:
         if asked and self.stop.pruned is not None:
-            raise pruning.Pruned(self.stop.pruned)
+            raise stop_request.Pruned(self.stop.pruned)
         if asked:
             raise Interrupted("asked to stop; the checkpoint is written")
 

@@ -14,7 +14,7 @@ from torch.nn.functional import one_hot, pad
 
 from sousa_bench.data.augmentation import FULL_SCALE, Augmentation
 from sousa_bench.rudiments import RUDIMENTS
-from sousa_bench.training.prefix import FrozenPrefix, frozen_prefix
+from sousa_bench.training.frozen_part import FrozenPrefix, frozen_prefix
 
 if TYPE_CHECKING:
     from sousa_bench.data.augmentation import Draws

@@ -25,9 +25,9 @@ from sousa_bench.training.classifier import Classifier
 from sousa_bench.training.loggers import BackgroundLogger, check_mode, open_logger
 from sousa_bench.training.memory import MemoryUse
 from sousa_bench.training.outcome import outcome
-from sousa_bench.training.overlap import inherited
 from sousa_bench.training.progress_bar import EpochBar
 from sousa_bench.training.recipe import build_batches, build_model, build_module, total_steps
+from sousa_bench.training.seen_before import inherited
 
 if TYPE_CHECKING:
     from pytorch_lightning.profilers import Profiler

@@ -14,8 +14,8 @@ from sousa_bench.analysis.plots.details import f1_by_class, tempo_bands
 from sousa_bench.analysis.plots.runs import pareto_front
 from sousa_bench.analysis.plots.style import accuracy_scale, log_axis, safe
 from sousa_bench.analysis.report.blocks import Figure, Options
+from sousa_bench.analysis.report.html_page import page
 from sousa_bench.analysis.report.images import NO_BROWSER, write_images
-from sousa_bench.analysis.report.page import page
 from sousa_bench.analysis.report.sections import figures, report
 from sousa_bench.rudiments import FAMILY_NAMES
 from tests.analysis.synthetic import result, write_folds, write_result

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sousa_bench.analysis import collect, compare, load
-from sousa_bench.analysis.report.page import script_json
+from sousa_bench.analysis.report.html_page import script_json
 from sousa_bench.analyze import main
 from sousa_bench.results.result import ResultError, read_progress, read_result, write_json, write_result
 from tests.analysis.synthetic import Clips, predict, result, write_predictions, write_sweep

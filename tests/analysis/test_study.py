@@ -17,7 +17,7 @@ import pytest
 from sousa_bench.analysis import Study, collect, compare
 from sousa_bench.analysis.clip_sets import ClipSet
 from sousa_bench.analysis.next_steps import next_steps
-from sousa_bench.analysis.report.answer import answer, others_in_words
+from sousa_bench.analysis.report.conclusion import answer, others_in_words
 from sousa_bench.analysis.stats.comparisons import (
     COLUMNS,
     Measured,

@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 
 from sousa_bench.benchmark.arithmetic import Setup
 from sousa_bench.models.base import Divisible
-from sousa_bench.training.prefix import GROUP, groups
+from sousa_bench.training.frozen_part import GROUP, groups
 from sousa_bench.training.run import run
 
 MODELS = ("ast", "htsat", "beats", "efficientat")

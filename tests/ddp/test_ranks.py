@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sousa_bench.sweep.ranks import verdict
+from sousa_bench.sweep.device_processes import verdict
 from sousa_bench.sweep.resources import slots
-from sousa_bench.sweep.watch import Exit
+from sousa_bench.sweep.supervised_process import Exit
 from tests.sweep.running import Command, finish, interrupt, running, until
 
 TRIO = ["-m", "sweep=s", "seed=1,2,3", "+trainer.devices=2"]

@@ -12,8 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from sousa_bench.results.finished import FinishedRun
 from sousa_bench.results.result import read_result
-from sousa_bench.training.overlap import inherited, met_before
-from sousa_bench.training.split_data import SplitData
+from sousa_bench.training.evaluated_clips import SplitData
+from sousa_bench.training.seen_before import inherited, met_before
 
 FEW = "data.synthetic.split_players=[6,3,3]"  # several clips a player
 

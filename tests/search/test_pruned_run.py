@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sousa_bench.results import pruning
+from sousa_bench.results import stop_request
 from sousa_bench.results.result import Recorder
 from sousa_bench.training.run import run
 from tests.core.conftest import cache, config, folder  # noqa: F401 - real runs on a few clips
@@ -19,7 +19,7 @@ def searched(folder: Path) -> Recorder:  # noqa: F811
 
     def look(recorder: Recorder) -> None:
         if "val_acc" in recorder.progress:
-            pruning.ask(folder, "lagging")
+            stop_request.ask(folder, "lagging")
 
     return Recorder(folder, listener=look)
 
@@ -30,12 +30,12 @@ def epochs(entries: list[dict[str, Any]]) -> list[int]:
 
 def test_a_run_is_given_up_and_can_go_on(config: Any, folder: Path, searched: Recorder) -> None:  # noqa: F811
     cfg = config("model=efficientat", "peft=head", "augmentation=off")
-    with pytest.raises(pruning.Pruned, match="lagging"):
+    with pytest.raises(stop_request.Pruned, match="lagging"):
         run(cfg, folder, searched)
-    assert epochs(pruning.read_history(folder)) == [1]
-    pruning.forget(folder)
+    assert epochs(stop_request.read_history(folder)) == [1]
+    stop_request.forget(folder)
     result = run(cfg, folder)
-    assert epochs(result["history"]) == epochs(pruning.read_history(folder)) == [1, 2, 3]
+    assert epochs(result["history"]) == epochs(stop_request.read_history(folder)) == [1, 2, 3]
 
 
 def test_a_request_after_the_last_epoch_comes_too_late(
@@ -48,8 +48,8 @@ def test_a_request_after_the_last_epoch_comes_too_late(
 
 
 def test_a_request_within_an_epoch_is_met_within_it(config: Any, folder: Path) -> None:  # noqa: F811
-    pruning.ask(folder, "lagging")
-    with pytest.raises(pruning.Pruned):
+    stop_request.ask(folder, "lagging")
+    with pytest.raises(stop_request.Pruned):
         run(config("model=efficientat", "peft=head", "augmentation=off"), folder)
-    assert pruning.read_history(folder) == []
+    assert stop_request.read_history(folder) == []
     assert (folder / "checkpoints" / "last.pt").is_file()

@@ -15,7 +15,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from sousa_bench.errors import Interrupted
-from sousa_bench.results import pruning
+from sousa_bench.results import stop_request
 from sousa_bench.results.result import PHASES, Recorder, write_json
 
 
@@ -90,11 +90,11 @@ def fit(cfg: DictConfig, recorder: Recorder, state: dict[str, Any], checkpoint: 
             history.append({"epoch": epoch, "val_acc": height * epoch / epochs, "val_loss": 1 - height})
         write_json(checkpoint, state)
         if len(history) > before:
-            pruning.write_history(folder, history)
+            stop_request.write_history(folder, history)
         epoch = min(len(history) + 1, epochs)
         recorder.show(epoch=epoch, max_epochs=epochs, step=state["step"], total_steps=steps)
-        if before < len(history) < epochs and (reason := pruning.asked(folder)):
-            raise pruning.Pruned(reason)
+        if before < len(history) < epochs and (reason := stop_request.asked(folder)):
+            raise stop_request.Pruned(reason)
 
 
 def misbehave(cfg: DictConfig, phase: str, recorder: Recorder) -> None:

@@ -26,23 +26,23 @@ from sousa_bench.errors import ConfigError
 from sousa_bench.results.index import ResultIndex
 from sousa_bench.results.locks import RunLock, folder_lock
 from sousa_bench.results.manifest import read_manifest
-from sousa_bench.results.process import alive, identity
 from sousa_bench.results.result import ResultError
+from sousa_bench.results.run_process import alive, identity
 from sousa_bench.sweep import messages, record
 from sousa_bench.sweep.child import Order
+from sousa_bench.sweep.current_command import run_command, spell_augmentation
+from sousa_bench.sweep.device_processes import Ranks
 from sousa_bench.sweep.forkserver import serve
 from sousa_bench.sweep.job import Job, Outcome
 from sousa_bench.sweep.output import MOST_WAITING, RunLog, Screen
 from sousa_bench.sweep.plan import SweepSettings, varied_keys
-from sousa_bench.sweep.present_command import run_command, spell_augmentation
-from sousa_bench.sweep.processes import ForkServer, ServerError, StartError
 from sousa_bench.sweep.progress import Progress
-from sousa_bench.sweep.ranks import Ranks
 from sousa_bench.sweep.resources import slots
+from sousa_bench.sweep.spawner import ForkServer, ServerError, StartError
+from sousa_bench.sweep.supervised_process import Exit
 from sousa_bench.sweep.supervisor import Rules, Supervisor
 from sousa_bench.sweep.sweep import Sweep, claim_folder, withdraw
 from sousa_bench.sweep.verdict import conclude
-from sousa_bench.sweep.watch import Exit
 from sousa_bench.system.python import python_environment
 from tests.sweep import running
 

@@ -16,7 +16,6 @@ from sousa_bench.analysis.factors import counted_rows, shown
 from sousa_bench.analysis.limitations import warned_runs
 from sousa_bench.analysis.next_steps import next_steps
 from sousa_bench.analysis.origins import origins
-from sousa_bench.analysis.report.answer import answer, rests_on
 from sousa_bench.analysis.report.blocks import (
     MAX_LISTED,
     Block,
@@ -34,6 +33,7 @@ from sousa_bench.analysis.report.blocks import (
     Text,
     listed,
 )
+from sousa_bench.analysis.report.conclusion import answer, rests_on
 from sousa_bench.analysis.report.ranking import NOTHING_TO_RANK, ranking_table, test_metrics
 from sousa_bench.analysis.stats.augmentation_effect import augmentation_impact, tested_on
 from sousa_bench.analysis.stats.comparisons import pair_of

@@ -1,1 +1,1 @@
-"""The layouts that SOUSA comes in, one file each, behind `base.Source`."""
+"""The layouts that SOUSA comes in, one file each, behind `source.Source`."""

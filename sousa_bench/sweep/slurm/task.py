@@ -7,13 +7,13 @@ import sys
 import time
 from dataclasses import dataclass
 
-from sousa_bench.results.process import slurm_job_id
+from sousa_bench.results.run_process import slurm_job_id
 from sousa_bench.sweep import record
 from sousa_bench.sweep.forkserver import code_digest
 from sousa_bench.sweep.job import Job, Outcome
-from sousa_bench.sweep.processes import Spawner
 from sousa_bench.sweep.progress import Progress, describe
 from sousa_bench.sweep.slurm.ended_jobs import last_output
+from sousa_bench.sweep.spawner import Spawner
 from sousa_bench.sweep.supervisor import STOP_SIGNALS, Rules, Supervisor
 from sousa_bench.sweep.verdict import Verdict, close
 from sousa_bench.system.slurm_queue import ask_slurm, job_details

@@ -15,7 +15,7 @@ from typing import Any
 from sousa_bench.sweep import messages
 from sousa_bench.sweep.child import SHOW_STACKS, Order
 from sousa_bench.sweep.output import RunLog, on_terminal, open_output
-from sousa_bench.sweep.processes import Spawner
+from sousa_bench.sweep.spawner import Spawner
 
 DRAIN_SECONDS = 2.0
 LEAVE_SECONDS = 30.0  # for a run that has reported its end, to exit

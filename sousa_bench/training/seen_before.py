@@ -12,7 +12,7 @@ from sousa_bench.config import init_from
 from sousa_bench.errors import UserError
 from sousa_bench.results.finished import FinishedRun
 from sousa_bench.results.result import read_result
-from sousa_bench.training.split_data import SplitData
+from sousa_bench.training.evaluated_clips import SplitData
 
 CLIP = ["sample_id", "player", "label"]
 ROLES = {"train": "was trained on", "val": "chose its best epoch by"}

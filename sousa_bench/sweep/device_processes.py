@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from sousa_bench.sweep.child import Order
-from sousa_bench.sweep.processes import Spawner
-from sousa_bench.sweep.watch import Exit, Watch
+from sousa_bench.sweep.spawner import Spawner
+from sousa_bench.sweep.supervised_process import Exit, Watch
 
 PATIENCE = 5.0  # seconds that the other ranks get to end by themselves once one has died
 

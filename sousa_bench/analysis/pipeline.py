@@ -8,7 +8,6 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from sousa_bench.analysis.files import write_tables, write_text
 from sousa_bench.analysis.flatten import read_row
 from sousa_bench.analysis.report.blocks import Options
 from sousa_bench.analysis.report.markdown import markdown
@@ -16,6 +15,7 @@ from sousa_bench.analysis.report.ranking import render
 from sousa_bench.analysis.report.sections import counts, find_section, report
 from sousa_bench.analysis.study import Study, compare
 from sousa_bench.analysis.table import Filter, collect
+from sousa_bench.analysis.table_files import write_tables, write_text
 from sousa_bench.errors import UserError
 from sousa_bench.results.result import DEAD, ResultError
 from sousa_bench.results.scan import NothingYetError, scan, snapshot
@@ -118,7 +118,7 @@ def _once(options: argparse.Namespace, refresh: float = 0) -> Study:
     blocks = report(study, Options(options.top, options.min_accuracy, not options.no_plots), own)
     write_text(output / "summary_report.md", markdown("Summary of the comparison", blocks))
     if not options.no_plots:
-        from sousa_bench.analysis.report.page import page
+        from sousa_bench.analysis.report.html_page import page
 
         title = f"{options.folders[0].resolve().name} · sousa_bench report"
         write_text(output / "report.html", page(study, blocks, title, refresh))
