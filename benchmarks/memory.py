@@ -3,8 +3,8 @@
     python benchmarks/memory.py data=pretraining data.clips.train=1000
     python benchmarks/memory.py data=pretraining
 
-The words are overrides of the training config. What counts is the process's own memory (RssAnon); the mapped pages of
-the cache are the system's, which takes them back when it needs them. The first call for a dataset fills its cache.
+The words are overrides of the training config. What counts is the process's own memory (RssAnon); the pages of the
+cache are the system's, which takes them back when it needs them. The first call for a dataset fills its cache.
 """
 
 from __future__ import annotations

@@ -27,7 +27,15 @@ import numpy as np
 import pandas as pd
 
 from sousa_bench.data.cache_folder import ELSEWHERE, filled_by_one, folder_bytes, size_text
-from sousa_bench.data.chunks import ENTRY, TEMPORARY, ChunkIndex, ChunkWriter, WaveformStore, read_index
+from sousa_bench.data.chunks import (
+    ENTRY,
+    TEMPORARY,
+    ChunkIndex,
+    ChunkWriter,
+    WaveformStore,
+    read_index,
+    samples_intact,
+)
 from sousa_bench.data.decode import BadClip, decode
 from sousa_bench.data.sources.source import Source
 from sousa_bench.errors import DataError
@@ -39,7 +47,7 @@ STORED_SECONDS = 10.0
 """Clips are stored to this length even where a run uses less, so that another `max_duration` decodes nothing."""
 
 CHUNK_CLIPS = 128
-VERSION = "v1"
+VERSION = "v2"
 Progress = Callable[[int, int], None]
 """Called now and then with (clips done, clips to do)."""
 
@@ -73,6 +81,7 @@ class ClipCache:
         self.limit_gb = limit_gb
         self.workers = workers
         self._indices: dict[int, ChunkIndex] = {}
+        self._intact: set[str] = set()
 
     def _index(self, rate: int, fresh: bool = False) -> ChunkIndex:
         if fresh or rate not in self._indices:
@@ -128,8 +137,7 @@ class ClipCache:
             path.unlink(missing_ok=True)
         for rate in rates:
             for path in self._index(rate).damaged:
-                log.warning("The cache file %s is damaged: its clips are decoded again", path)
-                path.unlink(missing_ok=True)
+                _remove(path)
 
     def _check_room(self, clips: pd.DataFrame, hertz: int) -> None:
         needed = int(min(self.source.mean_seconds(clips), self.stored) * hertz * 2) + len(clips) * ENTRY.itemsize
@@ -166,6 +174,8 @@ class ClipCache:
     def store(self, table: pd.DataFrame, rate: int) -> WaveformStore:
         """The waveforms of clips that `fill` has seen to.
 
+        Their chunks are checked on first use; the clips of a damaged one are decoded again.
+
         Raises:
             DataError: A clip isn't there: its file changed, or the cache was deleted meanwhile.
         """
@@ -179,7 +189,24 @@ class ClipCache:
         places = np.array([entry[:3] for entry in found if entry], dtype=np.int64).reshape(-1, 3)
         used, chunk = np.unique(places[:, 0], return_inverse=True)
         paths = [index.paths[number] for number in used]
+        if self._removed_damaged_samples(paths):
+            self.fill(table, [rate])
+            return self.store(table, rate)
         return WaveformStore(rate, paths, chunk, places[:, 1], np.minimum(places[:, 2], samples))
+
+    def _removed_damaged_samples(self, paths: list[str]) -> bool:
+        """Whether the samples of a chunk were not those that were written; such a chunk is deleted."""
+        new = [path for path in paths if path not in self._intact]
+        with ThreadPoolExecutor(self.workers or usable_cores()) as pool:  # the checksum is computed outside the lock
+            good = list(pool.map(samples_intact, new))
+        damaged = [Path(path) for path, intact in zip(new, good, strict=True) if not intact]
+        self._intact.update(set(new) - set(map(str, damaged)))
+        try:
+            for path in damaged:
+                _remove(path)
+        except OSError as error:
+            raise self._disk_error(error) from error
+        return bool(damaged)
 
     def size(self) -> int:
         """Bytes that this dataset's cache takes."""
@@ -280,6 +307,11 @@ class _Build:
             self._stop.set()
             writer.discard()
             raise
+
+
+def _remove(path: Path) -> None:
+    log.warning("The cache file %s is damaged: its clips are decoded again", path)
+    path.unlink(missing_ok=True)
 
 
 def _largest(folder: Path) -> str:

@@ -18,8 +18,8 @@ import pytest
 import soundfile as sf
 from noise_data import data
 
+from sousa_bench.data import SPLITS, chunks
 from sousa_bench.data import cache as cache_module
-from sousa_bench.data import chunks
 from sousa_bench.errors import DataError
 
 
@@ -114,7 +114,7 @@ def test_clips_longer_than_is_stored_are_decoded_again_when_more_is_wanted(gener
     assert max(max(long.waveforms(split, 8_000).lengths) for split in ("train", "val", "test")) == 96_000
 
 
-@pytest.mark.parametrize("damage", ["truncated", "footer", "empty", "list"])
+@pytest.mark.parametrize("damage", ["truncated", "footer", "empty", "list", "zeroed", "flipped"])
 def test_a_torn_file_is_not_believed(
     generator: Path, own_cache: Path, decoded: list, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -130,16 +130,35 @@ def test_a_torn_file_is_not_believed(
         content[-32:] = bytes(32)
     elif damage == "empty":
         content.clear()
+    elif damage == "zeroed":
+        content[4000:8000] = bytes(4000)
+    elif damage == "flipped":
+        content[5001] ^= 0x01
     else:
         content[-60] ^= 0xFF
     path.write_bytes(content)
     again = data(generator)
     with caplog.at_level(logging.WARNING):
         again.prepare([16_000])
+        after = {split: again.waveforms(split, 16_000) for split in SPLITS}
     assert path.name in caplog.text
     assert len(decoded) == 240 + clips
     for ours, theirs in zip(whole, stores(again), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+    assert sum(map(len, after.values())) == 240
+    assert all(chunks.samples_intact(str(path)) for path in own_cache.rglob("*.s16"))
+
+
+def test_a_chunk_that_is_cut_while_in_use_is_told(generator: Path) -> None:
+    """A mapped file would kill the process (SIGBUS)."""
+    made = data(generator)
+    made.prepare([16_000])
+    store = made.waveforms("train", 16_000)
+    assert len(store.read(0))
+    for path in set(store._paths):
+        os.truncate(path, 100)
+    with pytest.raises(DataError, match="is cut while it was in use"):
+        store.read(len(store) - 1)
 
 
 def test_a_deleted_cache_is_made_again_and_told_while_in_use(generator: Path, own_cache: Path) -> None:
@@ -241,7 +260,7 @@ def test_the_cap(generator: Path, own_cache: Path) -> None:
         data(generator, cache_limit_gb=0.0005).prepare([16_000])
     assert not list(own_cache.rglob("*.s16"))
     data(generator, cache_limit_gb=0.001).prepare([16_000])
-    with pytest.raises(DataError, match=r"generator-[0-9a-f]+-v1: .* kB|generator-[0-9a-f]+-v1: .* MB"):
+    with pytest.raises(DataError, match=r"generator-[0-9a-f]+-v2: .* kB|generator-[0-9a-f]+-v2: .* MB"):
         data(generator, cache_limit_gb=0.001).prepare([48_000])
 
 
