@@ -16,7 +16,7 @@ import uuid
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
@@ -181,7 +181,6 @@ class WaveformStore:
         self._paths = paths
         self._chunk = chunk.astype(np.int32)
         self._start = start.astype(np.int64)
-        self._files: dict[int, BinaryIO] = {}
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -194,26 +193,17 @@ class WaveformStore:
         Raises:
             DataError: The cache was deleted or cut meanwhile.
         """
-        number = int(self._chunk[i])
-        size = 2 * int(self.lengths[i])
-        if number not in self._files:
-            try:
-                self._files[number] = Path(self._paths[number]).open("rb", buffering=0)  # noqa: SIM115
-            except FileNotFoundError as error:
-                raise self._lost(number, "gone: the cache was deleted") from error
-        content = os.pread(self._files[number].fileno(), size, 2 * int(self._start[i]))
+        path, size = self._paths[int(self._chunk[i])], 2 * int(self.lengths[i])
+        try:
+            # Opened for each clip (10 µs): one handle a chunk would be more than a process may hold at SOUSA's size.
+            with Path(path).open("rb", buffering=0) as file:
+                content = os.pread(file.fileno(), size, 2 * int(self._start[i]))
+        except FileNotFoundError as error:
+            raise self._lost(path, "gone: the cache was deleted") from error
         if len(content) != size:
-            raise self._lost(number, "cut")
+            raise self._lost(path, "cut")
         return np.frombuffer(content, dtype="<i2")
 
-    def _lost(self, number: int, what: str) -> DataError:
-        return DataError(
-            f"{self._paths[number]} is {what} while it was in use. Start again; what is missing is decoded anew."
-        )
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_files": {}}
-
-    def __del__(self) -> None:
-        for file in self._files.values():
-            file.close()
+    @staticmethod
+    def _lost(path: str, what: str) -> DataError:
+        return DataError(f"{path} is {what} while it was in use. Start again; what is missing is decoded anew.")
