@@ -93,8 +93,20 @@ class ClipCache:
         absent = {}
         for rate in rates:
             index, samples = self._index(rate, fresh), int(self.max_duration * rate)
+            self._check_samples(index, keys)
             absent[rate] = np.array([not index.holds(key, samples) for key in keys], dtype=bool)
         return absent
+
+    def _check_samples(self, index: ChunkIndex, keys: list[bytes]) -> None:
+        """Read the chunks that hold `keys`, each once a process; what lies in a damaged one counts as absent."""
+        numbers = {index.at[key][0] for key in keys if key in index.at}
+        new = [number for number in sorted(numbers) if index.paths[number] not in self._intact]
+        with ThreadPoolExecutor(self.workers or usable_cores()) as pool:  # zlib works outside Python's lock
+            good = list(pool.map(samples_intact, [index.paths[number] for number in new]))
+        damaged = {number for number, intact in zip(new, good, strict=True) if not intact}
+        self._intact |= {index.paths[number] for number in numbers - damaged}
+        index.damaged += [Path(index.paths[number]) for number in sorted(damaged)]
+        index.at = {key: place for key, place in index.at.items() if place[0] not in damaged}
 
     def fill(self, table: pd.DataFrame, rates: Sequence[int], progress: Progress | None = None) -> dict[int, str]:
         """Decode those clips that aren't there yet.
@@ -137,7 +149,8 @@ class ClipCache:
             path.unlink(missing_ok=True)
         for rate in rates:
             for path in self._index(rate).damaged:
-                _remove(path)
+                log.warning("The cache file %s is damaged: its clips are decoded again", path)
+                path.unlink(missing_ok=True)
 
     def _check_room(self, clips: pd.DataFrame, hertz: int) -> None:
         needed = int(min(self.source.mean_seconds(clips), self.stored) * hertz * 2) + len(clips) * ENTRY.itemsize
@@ -174,8 +187,6 @@ class ClipCache:
     def store(self, table: pd.DataFrame, rate: int) -> WaveformStore:
         """The waveforms of clips that `fill` has seen to.
 
-        Their chunks are checked on first use; the clips of a damaged one are decoded again.
-
         Raises:
             DataError: A clip isn't there: its file changed, or the cache was deleted meanwhile.
         """
@@ -189,24 +200,7 @@ class ClipCache:
         places = np.array([entry[:3] for entry in found if entry], dtype=np.int64).reshape(-1, 3)
         used, chunk = np.unique(places[:, 0], return_inverse=True)
         paths = [index.paths[number] for number in used]
-        if self._removed_damaged_samples(paths):
-            self.fill(table, [rate])
-            return self.store(table, rate)
         return WaveformStore(rate, paths, chunk, places[:, 1], np.minimum(places[:, 2], samples))
-
-    def _removed_damaged_samples(self, paths: list[str]) -> bool:
-        """Whether the samples of a chunk were not those that were written; such a chunk is deleted."""
-        new = [path for path in paths if path not in self._intact]
-        with ThreadPoolExecutor(self.workers or usable_cores()) as pool:  # the checksum is computed outside the lock
-            good = list(pool.map(samples_intact, new))
-        damaged = [Path(path) for path, intact in zip(new, good, strict=True) if not intact]
-        self._intact.update(set(new) - set(map(str, damaged)))
-        try:
-            for path in damaged:
-                _remove(path)
-        except OSError as error:
-            raise self._disk_error(error) from error
-        return bool(damaged)
 
     def size(self) -> int:
         """Bytes that this dataset's cache takes."""
@@ -307,11 +301,6 @@ class _Build:
             self._stop.set()
             writer.discard()
             raise
-
-
-def _remove(path: Path) -> None:
-    log.warning("The cache file %s is damaged: its clips are decoded again", path)
-    path.unlink(missing_ok=True)
 
 
 def _largest(folder: Path) -> str:
