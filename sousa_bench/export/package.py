@@ -16,8 +16,9 @@ from sousa_bench.errors import UserError
 from sousa_bench.export.description import GRAPH_FILE, model_card, package_config
 from sousa_bench.export.onnx_graph import Grid, waveform_graph
 from sousa_bench.export.verification import check
-from sousa_bench.inference.predictor import MODEL_TARGET, PACKAGE_FILE, PACKAGE_WEIGHTS, Predictor, is_package
+from sousa_bench.inference.predictor import PACKAGE_FILE, PACKAGE_WEIGHTS, Predictor, is_package
 from sousa_bench.models.base import AudioModel
+from sousa_bench.models.family import OUR_MODEL
 from sousa_bench.peft.injection import merged
 from sousa_bench.results.finished import SELECTION
 from sousa_bench.results.result import write_json
@@ -63,7 +64,7 @@ def export(
     predictor = Predictor.open(place, metric=metric, checkpoint=checkpoint)
     assert predictor.run is not None
     target = str(predictor.description["model"].get("_target_"))
-    if not MODEL_TARGET.fullmatch(target):
+    if not OUR_MODEL.fullmatch(target):
         raise ExportError(
             f"{predictor.place}: model={predictor.model.name} can't be exported: a package opens without the module of "
             f"{target}, so only models of sousa_bench itself are exported; evaluate and predict take the run itself"

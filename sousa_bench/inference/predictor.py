@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -12,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -22,6 +19,7 @@ from sousa_bench.data.cache import STORED_SECONDS
 from sousa_bench.data.decode import decode
 from sousa_bench.errors import UserError
 from sousa_bench.models.base import AudioModel
+from sousa_bench.models.family import rebuild
 from sousa_bench.peft.adapter import load_run_model, read_description
 from sousa_bench.results.finished import SELECTION, FinishedRun, finished_run
 
@@ -29,7 +27,6 @@ PACKAGE_FILE = "config.json"
 PACKAGE_WEIGHTS = "model.safetensors"
 PACKAGE_KEY = "sousa_bench_package"
 PACKAGE_FORMAT = 1
-MODEL_TARGET = re.compile(r"sousa_bench\.models\.[a-z_]+\.build")
 QUANTUM = 0.5
 MAX_DURATION = 5.0
 
@@ -94,7 +91,7 @@ class Predictor:
     def _open_package(cls, place: Path, device: str) -> Predictor:
         content = read_package(place)
         node = {**content["model"], "weights": "random", "checkpoint": None}
-        model = instantiate(OmegaConf.create(node), num_classes=len(content["labels"]), _convert_="all")
+        model = rebuild(node, len(content["labels"]), place / PACKAGE_FILE, own_models=False)
         try:
             state = load_file(place / PACKAGE_WEIGHTS)
             model.load_state_dict(state)
@@ -203,7 +200,7 @@ def read_package(place: Path) -> dict[str, Any]:
     """What a package says of itself.
 
     Raises:
-        UserError: Written by a newer version, a key is missing, or it names anything but a model of ours to be built.
+        UserError: Written by a newer version, or a key is missing.
     """
     file = place / PACKAGE_FILE
     content = json.loads(file.read_text(encoding="utf-8"))
@@ -212,23 +209,4 @@ def read_package(place: Path) -> dict[str, Any]:
     missing = [key for key in ("model", "labels", "preprocessing") if key not in content]
     if missing:
         raise UserError(f"{file}: lacks {', '.join(missing)}; export the run again")
-    _assert_harmless(file, content["model"])
     return dict(content)
-
-
-def _assert_harmless(file: Path, node: Any) -> None:
-    """A package may come from anyone, and whatever its model's ``_target_`` names would be called."""
-    outer = node.get("_target_") if isinstance(node, dict) else None
-    found = [target for target in _targets(node) if target != outer]
-    if not (isinstance(outer, str) and MODEL_TARGET.fullmatch(outer)) or found:
-        raise UserError(
-            f"{file}: model._target_ must name a model of sousa_bench, and nothing else may have one; "
-            f"it says {', '.join(map(str, [outer, *found]))}: export the run again"
-        )
-
-
-def _targets(node: Any) -> list[Any]:
-    if isinstance(node, dict):
-        own = [node["_target_"]] if "_target_" in node else []
-        return own + [target for value in node.values() for target in _targets(value)]
-    return [target for value in node for target in _targets(value)] if isinstance(node, list) else []

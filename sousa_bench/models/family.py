@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from sousa_bench.errors import ConfigError, WeightsError
+from sousa_bench.errors import ConfigError, PeftError, UserError, WeightsError
 from sousa_bench.models.base import AudioModel, Frontend, Targets
 from sousa_bench.models.weight_files import check_weights, default_variant
 from sousa_bench.models.weights import (
@@ -21,8 +23,10 @@ from sousa_bench.models.weights import (
     random_info,
     seeded,
 )
+from sousa_bench.system.foreign import check_node
 
 AUDIOSET_CLASSES = 527
+OUR_MODEL = re.compile(r"sousa_bench\.models\.[a-z_]+\.build")
 
 
 class Family:
@@ -224,3 +228,35 @@ def _layers(module: nn.Module) -> Iterator[nn.Linear | nn.Conv2d]:
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
             yield layer
+
+
+def rebuild(node: Mapping[str, Any], num_classes: int, place: Path, *, own_models: bool) -> AudioModel:
+    """Build the model that a checkpoint or a package describes. Its file may come from anyone: nothing else is called.
+
+    Args:
+        node: The ``model`` node as it was read from JSON.
+        num_classes: Outputs.
+        place: The file or folder, for messages.
+        own_models: Whether it may name a model that is not sousa_bench's, as a run's may and a package's may not.
+
+    Raises:
+        PeftError: It names something else than a model, or one that can't be built.
+        ForeignError: It holds more than plain values.
+        UserError: What the model says of an impossible value.
+    """
+    values = dict(node)
+    target = str(values.pop("_target_", None))
+    check_node(values, place)
+    if not (own_models or OUR_MODEL.fullmatch(target)):
+        raise PeftError(f"{place}: model._target_ must name a model of sousa_bench, and it names {target}")
+    module, _, name = target.rpartition(".")
+    try:
+        build = getattr(importlib.import_module(module), name)
+        if getattr(build, "__annotations__", {}).get("return") not in (AudioModel, AudioModel.__name__):
+            raise PeftError(f"{place}: model._target_={target} is no function that says it returns an AudioModel")
+        model: AudioModel = build(**values, num_classes=num_classes)
+    except UserError:
+        raise
+    except Exception as error:  # whatever the user's module raises
+        raise PeftError(f"{place}: {target} can't build its model: {' '.join(str(error).split())}") from error
+    return model

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import peft
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from peft.utils.other import CONFIG_NAME
@@ -23,8 +21,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import sousa_bench
-from sousa_bench.errors import PeftError, UserError
+from sousa_bench.errors import PeftError
 from sousa_bench.models.base import AudioModel
+from sousa_bench.models.family import rebuild
 from sousa_bench.peft.build import inject
 from sousa_bench.peft.options import DESCRIPTION_FILE, is_adalora, trains_all
 
@@ -123,15 +122,8 @@ def load_run_model(folder: Path, **overrides: Any) -> AudioModel:
         WeightsError: The base weights can't be had.
     """
     description = read_description(folder)
-    config = OmegaConf.create({**description["model"], **overrides})
-    try:
-        model = instantiate(config, num_classes=description["num_classes"], _convert_="all")
-    except InstantiationException as error:
-        cause = error.__cause__ or error
-        if isinstance(cause, UserError):
-            raise cause from None
-        raise PeftError(f"{folder}: {config._target_} can't build its model: {' '.join(str(cause).split())}") from error
-    return load(model, folder)
+    node = {**description["model"], **overrides}
+    return load(rebuild(node, description["num_classes"], folder, own_models=True), folder)
 
 
 def load(model: AudioModel, folder: Path) -> AudioModel:

@@ -189,6 +189,9 @@ def test_a_missing_extra_names_the_command(monkeypatch, capsys, tmp_path):
         {"_target_": "sousa_bench.models.ast.build.__globals__.x"},
         {"variants": {"tiny": {"_target_": "os.getcwd"}}},
         {"targets": {"groups": [{"_target_": "os.getcwd"}]}},
+        {"targets": "${oc.create:'{\"_targ\\x65t_\": os.getcwd}'}"},
+        {"name": "${oc.env:HOME}"},
+        {"_target_": "my_model.build"},
     ],
 )
 def test_a_foreign_package_can_call_nothing_but_our_models(package, tmp_path, change):
@@ -196,8 +199,28 @@ def test_a_foreign_package_can_call_nothing_but_our_models(package, tmp_path, ch
     facts = json.loads((folder / "config.json").read_text())
     facts["model"] |= change
     (folder / "config.json").write_text(json.dumps(facts))
-    with pytest.raises(UserError, match="must name a model of sousa_bench"):
+    with pytest.raises(UserError, match=r"must name a model of sousa_bench|must be plain values|can't build"):
         Predictor.open(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"_target_": "os.makedirs", "name": "HERE", "exist_ok": True},
+        {"_target_": "torch.hub.load"},
+        {"targets": {"groups": [{"_target_": "os.makedirs", "name": "HERE"}]}},
+        {"targets": "${oc.create:'{\"_targ\\x65t_\": os.makedirs, name: HERE}'}"},
+    ],
+)
+def test_a_foreign_runs_folder_can_call_nothing_but_models(finished, tmp_path, change):
+    folder = shutil.copytree(finished.folder, tmp_path / "foreign")
+    file = folder / "adapter" / "sousa.json"
+    content = json.loads(file.read_text())
+    content["model"] |= json.loads(json.dumps(change).replace("HERE", str(tmp_path / "called")))
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"is no function that says|must be plain values"):
+        Predictor.open(folder)
+    assert not (tmp_path / "called").exists()
 
 
 def test_help_imports_nothing_heavy():
