@@ -16,8 +16,10 @@ from sousa_bench.analysis.stats.folds import FOLD
 from sousa_bench.analysis.study import Study
 from sousa_bench.config.overrides import quoted
 from sousa_bench.results.scan import ROOT_NAMES
+from sousa_bench.system.foreign import ForeignError, check_overrides
 
 TRAIN = "python -m sousa_bench.train"
+NO_COMMAND = "# no command: "  # then why
 OVERRIDE_NAMES = {"strategy": "peft", "max_epochs": "trainer.max_epochs"}
 KEY_ORDER = ("model", "peft", "augmentation", "data", "trainer.max_epochs")
 SMOKE = ("trainer.train_batches", "trainer.eval_batches", "trainer=smoke")  # a trial's leftovers
@@ -119,13 +121,18 @@ def _home(fields: pd.Series) -> list[str]:
 
 
 def _command(overrides: Iterable[str], start: Sequence[str] = ()) -> str:
-    return shlex.join([*TRAIN.split(), *start, *(item for item in overrides if _is_safe(item))])
+    words = [item for item in overrides if _is_plain(item)]
+    try:
+        check_overrides([*words, *start])
+    except ForeignError as error:
+        return f"{NO_COMMAND}{' '.join(str(error).split())}"
+    return shlex.join([*TRAIN.split(), *start, *words])
 
 
-def _is_safe(override: str) -> bool:
-    """Whether an override is plain ``KEY=VALUE`` (or ``~KEY``): no option of the command, nothing that is executed."""
+def _is_plain(override: str) -> bool:
+    """Whether an override is ``KEY=VALUE`` (or ``~KEY``): no option of the command, no setting of Hydra's own."""
     key, sign, _ = override.partition("=")
-    if not PLAIN_KEY.fullmatch(key) or not (sign or key.startswith("~")) or "_target_" in override:
+    if not PLAIN_KEY.fullmatch(key) or not (sign or key.startswith("~")):
         return False
     return not key.lstrip("+~").startswith("hydra.")
 

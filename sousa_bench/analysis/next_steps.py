@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from sousa_bench.analysis.commands import KEY_ORDER, SMOKE, Cell, cell_of, merge_cells, sweep_command
+from sousa_bench.analysis.commands import KEY_ORDER, NO_COMMAND, SMOKE, Cell, cell_of, merge_cells, sweep_command
 from sousa_bench.analysis.factors import counted_rows, no_outcome
 from sousa_bench.analysis.missing_cells import missing_cells
 from sousa_bench.analysis.stats.folds import FOLD
@@ -70,9 +70,14 @@ def next_steps(study: Study, top: int) -> list[Step]:
 def _commands(study: Study, wanted: Sequence[Wanted]) -> tuple[str, ...]:
     """As few sweeps as run exactly these cells, each once."""
     alike: dict[tuple[str, ...], list[Cell]] = {}
+    refusals: dict[str, None] = {}
     for cell, shared in _once(study, wanted):
-        alike.setdefault(shared, []).append(cell)
+        if (line := sweep_command(cell, shared)).startswith(NO_COMMAND):
+            refusals[line] = None
+        else:
+            alike.setdefault(shared, []).append(cell)
     lines = [sweep_command(cell, shared) for shared, cells in alike.items() for cell in merge_cells(cells)]
+    lines += refusals
     more = len(lines) - MAX_COMMANDS
     return (*lines[:MAX_COMMANDS], f"# … and {more} more sweeps") if more > 0 else tuple(lines)
 

@@ -19,6 +19,7 @@ from sousa_bench.config.overrides import combinations_override, in_quotes, quote
 from sousa_bench.errors import UserError
 from sousa_bench.peft.options import is_adalora, trains_all
 from sousa_bench.results.result import ADAPTER_FOLDER, EVALUATED
+from sousa_bench.system.foreign import ForeignError, check_overrides
 
 SEEDS = 3
 # What belongs to the earlier sweep alone.
@@ -82,11 +83,17 @@ def promotion(
     _check(metric, filters, seeds, new, warm)
     pairs = [text.split("=", 1) for text in filters]
     study = compare(collect(places, [(key, value.split(",")) for key, value in pairs]), metric)
-    chosen, left_out = [], dict[str, None]()
+    chosen, left_out, refusals = [], dict[str, None](), []
     for _, row in _picked(study, top, metric).iterrows():
-        made, dropped = _chosen(study, row, metric, new, config_folder)
+        try:
+            made, dropped = _chosen(study, row, metric, new, config_folder)
+        except ForeignError as error:
+            refusals.append(f"Not promoted: {row['combination']}: {error}")
+            continue
         chosen.append(made)
         left_out |= dict.fromkeys(dropped)
+    if not chosen:
+        raise UserError("\n".join(refusals))
     shared = {
         key: word
         for key, word in chosen[0].overrides.items()
@@ -108,10 +115,8 @@ def promotion(
     text = [f"Promoted: {len(chosen)} of {len(study.combinations)} combinations, by {metric}"]
     text += [f"  {each.score:.4f}  {each.label} ({len(each.rows)} run{'s'[: len(each.rows) > 1]})" for each in chosen]
     if left_out:
-        text.append(
-            f"Left out, since it limits, names code or belongs to the earlier runs alone: {', '.join(left_out)}"
-        )
-    return words, "\n".join([*text, *notes])
+        text.append(f"Left out, since it limits or belongs to the earlier runs alone: {', '.join(left_out)}")
+    return words, "\n".join([*text, *refusals, *notes])
 
 
 def _check(metric: str, filters: Sequence[str], seeds: int | None, new: dict[str, str], warm: bool) -> None:
@@ -155,16 +160,17 @@ def _chosen(
     kept: dict[str, str] = {}
     dropped = []
     resolved = study.results.resolved[best]
-    written: Sequence[str] = study.results.overrides[best]
+    written: Sequence[str] = [word for word in study.results.overrides[best] if not split(word)[0].startswith("hydra")]
+    check_overrides(written)
     if any(split(word)[0] == "experiment" for word in written):
         from sousa_bench.promote.experiment import spelled_out  # composes
 
         written = spelled_out(written, resolved, config_folder)
     for override in written:
         key = split(override)[0]
-        if key in new or key in NOT_TAKEN or key.startswith(("hydra", "lineage")):
+        if key in new or key in NOT_TAKEN or key.startswith("lineage"):
             continue
-        limit = key in LIMITS or override == "trainer=smoke" or "_target_" in override
+        limit = key in LIMITS or override == "trainer=smoke"
         of_old_data = key.startswith("data.") and "data" in new and key not in PLACES
         if limit or of_old_data or key in ("data.fold", KEY):  # a fold is a repeat, as a seed is
             dropped.append(override)
@@ -179,6 +185,7 @@ def _chosen(
         if "trainer" in kept and key not in new and resolved.get(key) is not None:
             dropped.append(f"{key}={resolved[key]}")
             kept[key] = f"{key}=null"
+    check_overrides(kept.values())
     kept = {key: kept[key] for key in sorted(kept, key=lambda key: (key not in GROUPS.values(), "." in key))}
     return Chosen(str(row["combination"]), float(row[metric]), [int(number) for number in order], kept), dropped
 
@@ -186,6 +193,7 @@ def _chosen(
 def _origin(study: Study, chosen: Chosen, warm: bool, new: dict[str, str], seeds: int | None) -> list[str]:
     """Overrides that say which runs a combination comes from, and with ``warm`` which weights it goes on from."""
     folders = [quoted(_shown(_folder(study, row))) for row in chosen.rows]
+    check_overrides(f"lineage.from={folder}" for folder in folders)
     words = [f"lineage.from=[{','.join(folders)}]"]
     if not warm:
         return words

@@ -17,6 +17,16 @@ import pyarrow.parquet as pq
 from sousa_bench.results.result import PREDICTIONS_FILE, write_json, write_result
 from sousa_bench.rudiments import FAMILIES, RUDIMENTS
 
+# Overrides of a result that would execute code or read files where a command takes them.
+FOREIGN = (
+    "+peft._target_=os.system",
+    "+x={_target_:os.system}",
+    r'''+x="${oc.create:'{\"_targ\\x65t_\": os.system}'}"''',
+    r"data.root=$\{oc.env:HF_TOKEN\}",
+    "model=../../elsewhere/file",
+    "+model@other=/elsewhere/file",
+    "trainer=[default,../file]",
+)
 MODELS = ("ast", "htsat", "beats", "efficientat")
 STRATEGIES = ("lora", "adalora", "ia3")
 TOTAL_PARAMS = {"ast": 86_219_560, "htsat": 28_500_000, "beats": 90_300_000, "efficientat": 4_900_000}

@@ -21,7 +21,7 @@ from sousa_bench.analysis.table import FIXED_COLUMNS
 from sousa_bench.analyze import main
 from sousa_bench.results.result import write_json
 from tests.analysis.summary import summary
-from tests.analysis.synthetic import result, write_result, write_sweep
+from tests.analysis.synthetic import FOREIGN, result, write_result, write_sweep
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -622,8 +622,6 @@ def test_commands_hold_plain_overrides_only(tmp_path: Path):
         "--config-dir=x",
         "--config-dir=/tmp/evil",
         "-cd=x",
-        "+model._target_=os.system",
-        "+x={_target_:os.system}",
         "hydra.searchpath=[file:///tmp/evil]",
         "++hydra.run.dir=/",
         "--multirun",
@@ -636,3 +634,14 @@ def test_commands_hold_plain_overrides_only(tmp_path: Path):
     assert shlex.split(retry_command(study, failed)) == [*TRAIN.split(), "+note=$(id) `id`", "~logger"]
     for command in (command for step in next_steps(study, 3) for command in step.commands):
         assert not any(item in shlex.split(command) for item in evil)
+
+
+@pytest.mark.parametrize("override", FOREIGN)
+def test_no_command_where_an_override_may_execute_code(tmp_path: Path, override: str):
+    write_result(tmp_path / "run", result({}, status="failed", overrides=["model=ast", override]))
+    write_result(tmp_path / "other", result({"seed": 1}, overrides=["model=ast", override]))
+    study = compare(collect([tmp_path]))
+    failed = int(study.table.index[study.table["status"] == "failed"][0])
+    assert retry_command(study, failed).startswith(f"# no command: the override {override!r}")
+    for command in (command for step in next_steps(study, 3) for command in step.commands):
+        assert command.startswith("# no command: ") or override not in shlex.split(command)

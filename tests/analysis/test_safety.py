@@ -113,6 +113,9 @@ def test_commands_of_the_report_are_one_quoted_command(folder: Path):
     study = compare(collect([folder]))
     failed = int(study.table.index[study.table["status"] == "failed"][0])
     for command in [retry_command(study, failed), *(c for step in next_steps(study, 3) for c in step.commands)]:
+        if command.startswith("# no command: "):
+            assert "\n" not in command
+            continue
         words = shlex.split(command)
         assert words[:3] == ["python", "-m", "sousa_bench.train"]
         assert "\n" not in command

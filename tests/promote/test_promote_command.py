@@ -15,6 +15,7 @@ import pytest
 from sousa_bench.analysis.study import compare
 from sousa_bench.analysis.table import collect
 from sousa_bench.promote.__main__ import main
+from tests.analysis.synthetic import FOREIGN
 from tests.sweep.running import Command
 
 SWEEP = "multirun/2026-02-01/10-30-00"
@@ -147,12 +148,32 @@ def test_what_a_run_began_with_is_left_out_and_said(changed: Any) -> None:
 
 def test_overrides_go_on_as_they_were_written(changed: Any) -> None:
     def change(result: dict[str, Any]) -> None:
-        result["overrides"] += ["+peft.extra=1", "~logger", "++trainer.other='a b'", "peft._target_=mine.Config"]
+        result["overrides"] += ["+peft.extra=1", "~logger", "++trainer.other='a b'", "data.root=../data"]
 
-    words, said = changed(change, "--top", "2")
-    assert {"+peft.extra=1", "~logger", "++trainer.other='a b'"} <= set(words)
-    assert not any("_target_" in word for word in words)
-    assert "peft._target_=mine.Config" in said
+    words, _ = changed(change, "--top", "2")
+    assert {"+peft.extra=1", "~logger", "++trainer.other='a b'", "data.root=../data"} <= set(words)
+
+
+@pytest.mark.parametrize("override", FOREIGN)
+def test_an_override_that_may_execute_code_is_named_and_its_run_not_promoted(changed: Any, override: str) -> None:
+    def change(result: dict[str, Any]) -> None:
+        if result["config"]["model"] == "ast":
+            result["overrides"].append(override)
+
+    words, said = changed(change, "--top", "9")
+    assert "Not promoted: " in said
+    assert repr(override) in said
+    assert override not in " ".join(words)
+    assert "model=htsat" in " ".join(words)
+
+
+def test_where_no_run_may_be_promoted_that_is_the_message(changed: Any) -> None:
+    def change(result: dict[str, Any]) -> None:
+        result["overrides"] = ["experiment=../../evil"]
+
+    words, said = changed(change, code=1)
+    assert words == []
+    assert "error: Not promoted: " in said
 
 
 def test_an_experiments_limits_stay_behind_and_its_choices_go_on(changed: Any, tmp_path: Path) -> None:
