@@ -55,8 +55,13 @@ def serve(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="sousa_bench_demo_") as folder:
         quiet_environment(folder)
+        from starlette.middleware import Middleware
+        from starlette.middleware.trustedhost import TrustedHostMiddleware
+
         from sousa_bench.demo import web_page
 
+        # Otherwise a page of the web whose name is made to lead here could read what this one answers.
+        hosts = ["*"] if share else [HOST, "localhost"]
         shown = web_page.build(listener, share)
         try:
             _, address, public = shown.launch(
@@ -71,6 +76,7 @@ def serve(
                 enable_monitoring=False,
                 max_file_size=web_page.MAX_FILE_SIZE,
                 theme=web_page.theme(),
+                app_kwargs={"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=hosts)]},
             )
             if share and not public:
                 print("no public address could be had from Gradio's servers: the page is here alone", file=sys.stderr)
