@@ -101,7 +101,7 @@ def results_roots(folder: Path) -> tuple[Path, ...]:
     folder.
     """
     resolved = folder.resolve()
-    for place in (Path(_key(folder)), resolved):
+    for place in (Path(os.path.normpath(folder.absolute())), resolved):
         for path in (place, *place.parents):
             if path.name in ROOT_NAMES:
                 return tuple((path.parent / name).resolve() for name in ROOT_NAMES)
@@ -137,8 +137,9 @@ def scan(folders: Sequence[Path], root: Path | None = None, skip: Sequence[Path]
     return found
 
 
-def _key(path: Path) -> str:
-    return os.path.normpath(path.absolute())
+def _key(path: Path) -> Path:
+    """What tells a file from others, whether its folder is named through a link or not."""
+    return path.parent.resolve() / path.name
 
 
 def _scan_folder(top: Path, roots: Sequence[Path], skipped: set[Path], found: Scan) -> None:

@@ -170,6 +170,16 @@ def test_links_are_not_followed(tmp_path: Path):
     assert sum("a link, not followed" in line for line in results.problems) == 2
 
 
+def test_a_sweep_named_through_a_link_has_each_result_once(tmp_path: Path):
+    run = put(tmp_path / "disk" / "multirun" / "s" / "run")
+    manifest(run.parent, run / "result.json")
+    (tmp_path / "multirun").symlink_to(tmp_path / "disk" / "multirun")
+    results = collect([tmp_path / "multirun" / "s"])
+    assert results.table["folder"].tolist() == [str(tmp_path / "multirun" / "s" / "run")]
+    assert not results.repeats
+    assert not results.problems
+
+
 def test_a_factor_of_its_own(ranks: Path):
     results = collect([ranks])
     assert results.factors == ["peft.r"]
