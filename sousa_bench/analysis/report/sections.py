@@ -225,7 +225,7 @@ def augmentation(study: Study, options: Options) -> list[Block]:
             "Paired: the same model, strategy and other factors, over the seeds and folds that both have, on the same "
             "clips; with augmentation minus without."
         )
-        blocks += [Text([text]), Table(shown_columns, impact.table.head(MAX_LISTED).to_dict("records"))]
+        blocks += [Text([text]), Table(shown_columns, impact.table.to_dict("records"))]
     return blocks
 
 
@@ -247,7 +247,8 @@ def folds(study: Study, options: Options) -> list[Block]:
         Column("seed_std", "± std over seeds"),
         Column("seeds", "seeds", ".0f"),
         Column("pooled_acc", "pooled"),
-        *(col.INTERVAL, col.CLIPS),
+        Column("acc_low", "95 % interval", col.between("acc_low", "acc_high", ".4f"), help=col.INTERVAL.help),
+        col.CLIPS,
         Column("missing", "missing", lambda row: row["missing"][:200] or "none"),
     ]
     table = Table(shown_columns, rows.head(MAX_LISTED).to_dict("records"))
