@@ -18,8 +18,8 @@ from sousa_bench.results.result import (
     ResultError,
     clean,
     finite,
+    read_foreign_result,
     read_progress,
-    read_result,
 )
 from sousa_bench.results.run_process import true_status
 
@@ -49,9 +49,9 @@ def read_row(path: Path) -> Row:
     """Read the result at ``path`` and flatten it.
 
     Raises:
-        ResultError: As ``sousa_bench.results.result.read_result``, or its status is unknown.
+        ResultError: As ``sousa_bench.results.result.read_foreign_result``, or its status is unknown.
     """
-    result = read_result(path)
+    result = read_foreign_result(path)
     if not isinstance(result["status"], str) or result["status"] not in STATUSES:
         raise ResultError(f"{path}: status {clean(str(result['status']))[:40]!r} is none of {', '.join(STATUSES)}")
     fields = flat_fields(result)

@@ -8,10 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sousa_bench.results.result import RESULT_FILE, clean, read_json
+from sousa_bench.results.result import NUMBER, RESULT_FILE, clean, odd_field, read_json
 from sousa_bench.results.run_process import alive
 
 MANIFEST_FILE = "sweep.json"
+JOB_TYPES = {
+    **dict.fromkeys(("fingerprint", "name", "folder", "status", "result", "reason", "slurm_job_id"), str),
+    "index": NUMBER,
+    "overrides": list,
+}
 
 
 def relative(start: Path, path: Path) -> str:
@@ -36,12 +41,15 @@ def load_manifest(file: Path) -> dict[str, Any]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest in ``folder`` with its jobs that have a fingerprint; empty when there is none that can be read."""
+    """The manifest in ``folder`` with its proper jobs, which have a fingerprint; empty when none can be read."""
     try:
         content = load_manifest(folder / MANIFEST_FILE)
     except (OSError, ValueError):
         return {}
-    return content | {"jobs": [job for job in content["jobs"] if isinstance(job.get("fingerprint"), str)]}
+    if odd_field(content, {"name": str, "command": str, "created": str}):
+        return {}
+    jobs = [job for job in content["jobs"] if job.get("fingerprint") and not odd_field(job, JOB_TYPES)]
+    return content | {"jobs": [{**job, "index": int(job.get("index") or 0)} for job in jobs]}
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,22 @@ EFFICIENCY_KEYS = (
     "avg_epoch_time",
 )
 MAX_BYTES = 64 * 1024 * 1024  # of a JSON file
+MAX_LEVELS = 100  # of nesting in it
+NUMBER = (int, float)
+RESULT_TYPES: dict[str, Any] = {
+    **dict.fromkeys(("status", "timestamp", "started", "fingerprint", "experiment_id", "error", "git_commit"), str),
+    **dict.fromkeys(("metrics", "efficiency", "process", "failure", "resolved_config", "environment", "phases"), dict),
+    **dict.fromkeys(("history", "warnings", "overrides"), list),
+    "attempts": int,
+    **dict.fromkeys(("process.pid", "process.start_time"), NUMBER),
+    **{f"metrics.{key}": NUMBER for key in METRIC_KEYS},
+    **{f"efficiency.{key}": NUMBER for key in EFFICIENCY_KEYS},
+}
+"""What readers of a result rely on, as far as it holds these keys."""
+PROGRESS_TYPES: dict[str, Any] = {
+    "phase": str,
+    **dict.fromkeys(("epoch", "max_epochs", "step", "total_steps", "val_acc", "fit_seconds", "updated"), NUMBER),
+}
 
 
 class ResultError(UserError):
@@ -139,6 +155,30 @@ def read_json(file: Path) -> Any:
         raise ValueError("nested too deeply") from error
 
 
+def odd_field(content: Mapping[str, Any], types: Mapping[str, Any]) -> str | None:
+    """What is wrong with a foreign file's content: a field of another type than in ``types``, or endless nesting.
+
+    A number has to be finite; a field may be missing or null.
+    """
+    for name, kind in types.items():
+        block, _, key = name.rpartition(".")
+        value = ((content.get(block) or {}) if block else content).get(key)
+        if value is not None and not (isinstance(value, kind) and not isinstance(value, bool) and _is_finite(value)):
+            return f"{name} can't be {clean(repr(value))[:60]}"
+    containers: list[Any] = [content]
+    for _ in range(MAX_LEVELS):
+        inner = (item for each in containers for item in (each.values() if isinstance(each, dict) else each))
+        containers = [item for item in inner if isinstance(item, (dict, list))]
+    return "nested too deeply" if containers else None
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return not isinstance(value, NUMBER) or math.isfinite(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return False
+
+
 def read_object(file: Path) -> dict[str, Any]:
     """The object that a JSON file holds, or an empty dict when the file is missing, torn or holds none."""
     with suppress(OSError, ValueError):
@@ -148,7 +188,19 @@ def read_object(file: Path) -> dict[str, Any]:
 
 
 def read_result(path: Path | str) -> dict[str, Any]:
-    """Read a result file (or the one in the folder ``path``).
+    """Read a result file (or the one in the folder ``path``), whose fields are what they ought to be.
+
+    Raises:
+        ResultError: As :func:`read_foreign_result`, or a field of :data:`RESULT_TYPES` is of another type.
+    """
+    content = read_foreign_result(path)
+    if problem := odd_field(content, RESULT_TYPES):
+        raise ResultError(f"{path}: can't be read as a result ({problem})")
+    return content
+
+
+def read_foreign_result(path: Path | str) -> dict[str, Any]:
+    """Read a result file, whoever wrote it and whatever its fields hold: the analysis minds each field by itself.
 
     Raises:
         ResultError: It is missing, no regular file, too large, torn, no object, or of a newer schema.
@@ -223,4 +275,5 @@ class Recorder:
 
 def read_progress(folder: Path) -> dict[str, Any]:
     """The run's last ``progress.json``, or an empty dict when there is none, or it is torn or none of ours."""
-    return read_object(folder / PROGRESS_FILE)
+    progress = read_object(folder / PROGRESS_FILE)
+    return {} if odd_field(progress, PROGRESS_TYPES) else progress

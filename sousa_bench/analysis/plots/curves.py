@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from sousa_bench.analysis.flatten import number
 from sousa_bench.analysis.plots.style import LEGEND_BELOW, PALETTE, dots, figure, safe
 from sousa_bench.analysis.study import Study
-from sousa_bench.results.result import ResultError, read_result
+from sousa_bench.results.result import ResultError, read_foreign_result
 
 IMAGE_LIMIT = 8
 PAGE_LIMIT = 600
@@ -93,7 +93,7 @@ def _curves(row: int, label: str, history: list[dict[str, Any]], number: int) ->
 def read_history(path: Path) -> list[dict[str, Any]]:
     """The history of one result: numbers only, at most ``MAX_EPOCHS`` epochs; empty where it can't be read."""
     try:
-        history = read_result(path).get("history")
+        history = read_foreign_result(path).get("history")
     except ResultError:
         return []
     if not isinstance(history, list):
