@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from sousa_bench.errors import ConfigError, UserError
 
@@ -73,6 +73,8 @@ def explain(error: BaseException) -> str:
         return _missing_file(str(error.missing_cfg_file), str(error))
     if several := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '([^']+)'", str(error)):
         return f"{several.group(1)}: several values are a sweep, which needs -m (--multirun)"
+    if cause := _raised_in_resolver(error):
+        return f"{type(cause).__name__}: {_first(cause)}"
     if key := _wrong_key(error):
         return _missing_key(key, _known_keys(error))
     text, reason = _first(error), _first(error.__cause__)
@@ -82,6 +84,16 @@ def explain(error: BaseException) -> str:
 def user_error(error: BaseException) -> UserError | None:
     """The error of the user's that ``error`` goes back to, if any."""
     return next((cause for cause in _chain(error) if isinstance(cause, UserError)), None)
+
+
+def _raised_in_resolver(error: BaseException) -> BaseException | None:
+    """What a function that an interpolation calls raised: no missing key, whatever OmegaConf's wrapping names."""
+    from hydra.errors import HydraException
+
+    causes = list(_chain(error))
+    if not any(isinstance(cause, InterpolationResolutionError) for cause in causes):
+        return None
+    return next((cause for cause in causes if not isinstance(cause, (OmegaConfBaseException, HydraException))), None)
 
 
 def near(word: str, words: Iterable[str], count: int = 3) -> list[str]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from sousa_bench.results.finished import finished_runs
 from tests.sweep.running import ROOT, Command, finish
 
 
@@ -55,6 +56,47 @@ def test_completed_runs_are_never_done_twice(command: Command) -> None:
     for job in jobs[:3]:
         assert (command.folder / "multirun" / "b" / job["result"]).resolve().is_file()
     assert "outputs" in jobs[2]["result"]
+
+
+ODD_FIELDS = {
+    "fingerprint": ["a"],
+    "timestamp": 3,
+    "experiment_id": 4,
+    "status": 5,
+    "error": 1e400,
+    "process": {"pid": "x"},
+    "metrics": {"val_acc": "abc"},
+    "efficiency": {"training_time_seconds": 1e400},
+    "history": "none",
+    "attempts": "many",
+    "failure": ["cause"],
+    "warnings": json.loads("[" * 500 + "]" * 500),
+}
+
+
+def test_odd_files_below_the_results_root_are_named_and_harm_nothing(command: Command) -> None:
+    command("-m", "sweep=a", "seed=1")
+    good = json.loads((command.of(1) / "result.json").read_text())
+    texts = [json.dumps({**good, key: value}).replace("Infinity", "1e400") for key, value in ODD_FIELDS.items()]
+    for number, text in enumerate([*texts, "[" * 10_000 + "]" * 10_000]):
+        folder = command.folder / "multirun" / "odd" / str(number)
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(text)
+        (folder / "progress.json").write_text('{"epoch": [1], "step": "x", "updated": 1e400}')
+        jobs = [{"fingerprint": "f" * 64, "index": "x"}, {"fingerprint": ["x"]}, {"fingerprint": "e" * 64, "folder": 3}]
+        (folder.parent / f"sweep{number}").mkdir()
+        (folder.parent / f"sweep{number}" / "sweep.json").write_text(json.dumps({"jobs": jobs, "name": number}))
+    output = command("-m", "sweep=b", "seed=1,2")
+    for number in range(len(ODD_FIELDS) + 1):
+        assert len(re.findall(rf"Warning: .*/odd/{number}\b.*: can't be read as", output)) == 1, output
+    assert "2 of 2 runs completed" in output
+    for words in (["status", "multirun/odd"], ["status"], ["analyze", "--no-plots"]):
+        python = [sys.executable, "-m", f"sousa_bench.{words[0]}", *words[1:]]
+        told = subprocess.run(python, cwd=command.folder, env=command.environment, capture_output=True, text=True)
+        assert "Traceback" not in told.stderr, told.stderr
+        assert told.returncode == 0, told.stderr
+    [run] = finished_runs([command.folder / "multirun" / "a", command.folder / "multirun" / "odd"])
+    assert run.folder == command.of(1)
 
 
 def test_duplicates_are_dropped(command: Command) -> None:
@@ -147,6 +189,17 @@ def test_mistakes_get_one_message_and_start_nothing(command: Command) -> None:
         assert output.count("\n") == 1, output
     assert not (command.folder / "multirun").exists()
     assert not (command.folder / "outputs").exists()
+
+
+def test_an_unexpected_error_of_the_planning_is_told_as_it_is(command: Command, tmp_path: Path) -> None:
+    script = tmp_path / "planless_app.py"
+    script.write_text(
+        "import runpy\nfrom sousa_bench.sweep import session\n"
+        "def plan(*_, **__): raise ValueError('the plan went wrong')\nsession.plan = plan\n"
+        f"runpy.run_path({str(ROOT / 'tests/standin/app.py')!r}, run_name='__main__')\n"
+    )
+    command.program = [sys.executable, str(script)]
+    assert command("seed=1", code=2) == "Error: ValueError: the plan went wrong\n"
 
 
 def test_the_old_spelling_of_augmentation_works(command: Command) -> None:
