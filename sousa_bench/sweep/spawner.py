@@ -17,7 +17,7 @@ from typing import IO, Any, NoReturn
 
 import psutil
 
-from sousa_bench.errors import UserError
+from sousa_bench.errors import Interrupted, UserError
 from sousa_bench.sweep import messages
 from sousa_bench.sweep.child import Order
 from sousa_bench.sweep.forkserver import ENVIRONMENT, PRELOAD
@@ -25,6 +25,9 @@ from sousa_bench.system.python import python_environment
 
 PR_SET_CHILD_SUBREAPER = 36
 RESTARTS = 3
+LOAD_SECONDS = 600.0  # that the fork server may take for its libraries
+ANSWER_SECONDS = 60.0  # that it may take to answer an order; one that was stopped never does
+STOP_SECONDS = 2.0  # that an order may still take once the sweep was told to end
 
 
 class ServerError(UserError):
@@ -78,6 +81,9 @@ class Spawner:
     def ended(self, pid: int) -> None:
         """Take note that a run's process is gone."""
 
+    def stop(self) -> None:
+        """Wait no longer for a run that is being started: the sweep was told to end."""
+
     def close(self) -> None:
         """Give up what this object holds."""
 
@@ -94,6 +100,7 @@ class ForkServer(Spawner):
         self._modules = list(modules)
         self._live: set[int] = set()
         self._restarts = 0
+        self._stopped = False
         self._code: str | None = None
         self._broken: ServerError | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -132,13 +139,14 @@ class ForkServer(Spawner):
             raise self._broken
         while not self._ready:
             try:
-                answer = await self._receive()
+                answer = await self._receive(LOAD_SECONDS)
                 if answer["event"] == "broken":
                     self._give_up(f"the code of a run can't be imported: {answer['error']}")
                 self._greet(answer)
                 await self._send({"event": "adopt", "pids": sorted(self._live)})
             except (EOFError, OSError):
-                self._restart("died while it loaded the libraries")
+                self._go_on_or_end()
+                self._restart("died, or stood still, while it loaded the libraries")
 
     def _greet(self, answer: dict[str, Any]) -> None:
         self._ready = True
@@ -159,9 +167,10 @@ class ForkServer(Spawner):
                 await self._get_ready()
                 try:
                     await self._send({"event": "start", "order": order}, fds)
-                    answer = await self._receive()
+                    answer = await self._receive(ANSWER_SECONDS)
                 except (EOFError, OSError):
-                    self._restart("died while it started a run")
+                    self._go_on_or_end()
+                    self._restart("died, or stood still, while it started a run")
                     continue
                 self._restarts = 0
                 if answer["event"] != "forked":
@@ -185,6 +194,20 @@ class ForkServer(Spawner):
     def new_loop(self) -> None:
         """See :class:`Spawner`."""
         self._lock = asyncio.Lock()  # whoever holds it may use the channel, for a question and its answer
+
+    def stop(self) -> None:
+        """See :class:`Spawner`."""
+        self._stopped = True
+        asyncio.get_running_loop().call_later(STOP_SECONDS, self._end_order)
+
+    def _go_on_or_end(self) -> None:
+        if self._stopped:
+            raise Interrupted("interrupted before it started")
+
+    def _end_order(self) -> None:
+        """End a server that hasn't answered an order by now, so that whoever waits for the answer goes on."""
+        if self._lock.locked():
+            self._process.kill()
 
     def close(self) -> None:
         """See :class:`Spawner`."""
@@ -224,11 +247,13 @@ class ForkServer(Spawner):
         if fds:
             socket.send_fds(self._channel, [data[: messages.HEADER.size]], list(fds))
             data = data[messages.HEADER.size :]
-        await asyncio.get_running_loop().sock_sendall(self._channel, data)
+        await asyncio.wait_for(asyncio.get_running_loop().sock_sendall(self._channel, data), ANSWER_SECONDS)
 
-    async def _receive(self) -> dict[str, Any]:
-        (length,) = messages.HEADER.unpack(await self._exactly(messages.HEADER.size))
-        return pickle.loads(await self._exactly(length))
+    async def _receive(self, seconds: float) -> dict[str, Any]:
+        """The next message; raises EOFError or OSError where none comes in that time."""
+        async with asyncio.timeout(seconds):
+            (length,) = messages.HEADER.unpack(await self._exactly(messages.HEADER.size))
+            return pickle.loads(await self._exactly(length))
 
     async def _exactly(self, count: int) -> bytes:
         loop, parts = asyncio.get_running_loop(), bytearray()

@@ -127,6 +127,7 @@ class Supervisor:
                 say(f"{number.name}: the current runs save their state{hint}")
             for watch in self._watches:
                 watch.stop("interrupt")
+            self._spawner.stop()
         elif not self._rules.patient:
             for watch in self._watches:
                 watch.kill()

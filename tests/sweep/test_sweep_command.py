@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 from sousa_bench.results.finished import finished_runs
-from tests.sweep.running import ROOT, Command, finish
+from tests.sweep.running import ROOT, Command, finish, interrupt, running, until
 
 
 def manifest(command: Command, name: str) -> dict:
@@ -200,6 +202,36 @@ def test_an_unexpected_error_of_the_planning_is_told_as_it_is(command: Command, 
     )
     command.program = [sys.executable, str(script)]
     assert command("seed=1", code=2) == "Error: ValueError: the plan went wrong\n"
+
+
+def stop_server(command: Command, process: subprocess.Popen[str]) -> None:
+    """Halt the fork server while a run goes on: of the command's children the one that is no session of a run's."""
+    run = running(command, 1)
+    for pid in command.processes():
+        if pid not in (process.pid, run) and os.getsid(pid) != run:
+            os.kill(pid, signal.SIGSTOP)
+
+
+def test_a_fork_server_that_stands_still_is_started_anew(command: Command, tmp_path: Path) -> None:
+    script = tmp_path / "impatient_app.py"
+    script.write_text(
+        "import runpy\nfrom sousa_bench.sweep import spawner\nspawner.ANSWER_SECONDS = 3\n"
+        f"runpy.run_path({str(ROOT / 'tests/standin/app.py')!r}, run_name='__main__')\n"
+    )
+    command.program = [sys.executable, str(script)]
+    process = command.start("-m", "sweep=a", "seed=1,2", "task.seconds=0.3", "task.steps=5")
+    stop_server(command, process)
+    finish(process, timeout=60)
+    assert command.statuses() == {1: "completed", 2: "completed"}
+
+
+def test_ctrl_c_ends_a_sweep_whose_fork_server_stands_still(command: Command) -> None:
+    process = command.start("-m", "sweep=a", "seed=1,2", "task.seconds=0.3", "task.steps=5")
+    stop_server(command, process)
+    until(lambda: command.statuses() == {1: "completed"})
+    interrupt(process)
+    finish(process, 130)
+    assert command.statuses().get(2, "interrupted") == "interrupted"
 
 
 def test_the_old_spelling_of_augmentation_works(command: Command) -> None:
