@@ -195,7 +195,8 @@ class WaveformStore:
         """
         path, size = self._paths[int(self._chunk[i])], 2 * int(self.lengths[i])
         try:
-            # Opened for each clip, some 50 µs with the read: one handle a chunk would be more than a process may hold at SOUSA's size.
+            # Opened for each clip, some 50 µs with the read: one handle a chunk would be more than a process may hold
+            # at SOUSA's size.
             with Path(path).open("rb", buffering=0) as file:
                 content = os.pread(file.fileno(), size, 2 * int(self._start[i]))
         except FileNotFoundError as error:
