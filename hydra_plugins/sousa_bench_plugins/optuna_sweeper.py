@@ -1,4 +1,4 @@
-"""The sweeper that lets Optuna choose: ``hydra/sweeper=optuna``, or a space of ``conf/search``."""
+"""The sweeper that lets Optuna choose: ``hydra/sweeper=optuna``, or a method's space (``search=NAME``)."""
 
 from __future__ import annotations
 

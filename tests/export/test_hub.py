@@ -16,10 +16,10 @@ PUSH = """
 import sys
 from pathlib import Path
 from sousa_bench.errors import UserError
-from sousa_bench.exporting import hub
+from sousa_bench.export import upload
 try:
-    hub.check_access(sys.argv[2])
-    print(hub.push(Path(sys.argv[1]), sys.argv[2], private=True))
+    upload.check_access(sys.argv[2])
+    print(upload.push(Path(sys.argv[1]), sys.argv[2], private=True))
 except UserError as error:
     sys.exit(f"error: {error}")
 """
