@@ -9,6 +9,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sousa_bench.config.identity import lasting_target
 from sousa_bench.results.result import (
     CONFIG_KEYS,
     EFFICIENCY_KEYS,
@@ -64,10 +65,14 @@ def read_row(path: Path) -> Row:
             if isinstance(value := finite(progress.get(key)), (str, int, float)):
                 fields[f"progress.{key}"] = scalar(value)
     resolved = result.get("resolved_config")
+    resolved = leaves(resolved) if isinstance(resolved, dict) else {}
+    for key, value in resolved.items():
+        if key.endswith("_target_") and isinstance(value, str):
+            resolved[key] = lasting_target(value)  # a class that moved is no other choice
     config_keys = tuple(leaves(result["config"]))
     named = result.get("overrides")
     overrides = tuple(clean(str(item))[:MAX_TEXT] for item in named[:200]) if isinstance(named, list) else ()
-    return Row(fields, leaves(resolved) if isinstance(resolved, dict) else {}, overrides, config_keys)
+    return Row(fields, resolved, overrides, config_keys)
 
 
 def flat_fields(result: Mapping[str, Any]) -> dict[str, Any]:

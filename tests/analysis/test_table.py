@@ -252,6 +252,20 @@ def test_keys_that_the_fingerprint_leaves_out_are_no_factors(tmp_path: Path):
     assert collect([tmp_path]).factors == []
 
 
+def test_results_of_before_and_after_a_module_moved_are_of_one_setting(tmp_path: Path):
+    for seed in (1, 2, 3, 4):
+        made = result({"seed": seed}, fingerprint=str(seed))
+        resolved = made["resolved_config"]
+        resolved["trainer"]["_target_"] = f"sousa_bench.{'config.' if seed > 2 else ''}settings.TrainerSettings"
+        resolved["augmentation"] = {"_target_": f"sousa_bench.{'data.' if seed > 2 else ''}augmentation.Augmentation"}
+        if seed > 2:
+            resolved["data"]["layout"], resolved["metrics"] = None, {}
+        write_result(tmp_path / str(seed), made)
+    results = collect([tmp_path])
+    assert results.factors == []
+    assert results.table["combination"].nunique() == 1
+
+
 def test_keys_in_step_are_one_factor(tmp_path: Path):
     for number, rank in enumerate((4, 8)):
         put(tmp_path / str(number), extra={"peft.r": rank, "peft.lora_alpha": 2 * rank})
