@@ -6,8 +6,10 @@ from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from sousa_bench.config.config_errors import user_error
+from sousa_bench.config.identity import with_present_targets
 
 
 def build(node: Any, **arguments: Any) -> Any:
@@ -20,6 +22,10 @@ def build(node: Any, **arguments: Any) -> Any:
     Raises:
         UserError: What the target says of an impossible value, without Hydra's wrapping.
     """
+    if OmegaConf.is_config(node):
+        plain = OmegaConf.to_container(node)
+        if with_present_targets(plain) != plain:
+            node = with_present_targets(OmegaConf.to_container(node, resolve=True))
     try:
         return instantiate(node, _convert_="all", **arguments)
     except InstantiationException as error:

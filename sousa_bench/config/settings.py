@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from sousa_bench.config.config_errors import resolved
+from sousa_bench.config.identity import lasting_target
 from sousa_bench.errors import ConfigError
 from sousa_bench.models.weight_files import WEIGHTS, check_weights, embedded_file, embedded_missing
 from sousa_bench.results.metrics import own_metrics
@@ -118,7 +119,8 @@ def check_values(config: DictConfig) -> None:
                 raise ConfigError(embedded_missing(str(checkpoint), file))
     own_metrics(config.get("metrics"))
     trainer = config.get("trainer")
-    if isinstance(trainer, DictConfig) and trainer.get("_target_") == f"{__name__}.{TrainerSettings.__name__}":
+    own = lasting_target(f"{__name__}.{TrainerSettings.__name__}")
+    if isinstance(trainer, DictConfig) and lasting_target(str(trainer.get("_target_"))) == own:
         values = OmegaConf.to_container(trainer, resolve=True)
         assert isinstance(values, dict)
         TrainerSettings(**{str(key): value for key, value in values.items() if key != "_target_"})

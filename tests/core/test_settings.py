@@ -1,9 +1,10 @@
 """Impossible values are refused before anything starts, by name."""
 
 import pytest
-from omegaconf import open_dict
+from omegaconf import DictConfig, open_dict
 
-from sousa_bench.config.settings import check_values
+from sousa_bench.config.instantiate import build
+from sousa_bench.config.settings import TrainerSettings, check_values
 from sousa_bench.errors import ConfigError
 
 
@@ -54,4 +55,17 @@ def test_an_experiment_without_its_package_line_is_refused(config):
     with open_dict(cfg):
         cfg.experiment = {"hydra": {"mode": "MULTIRUN"}}
     with pytest.raises(ConfigError, match="@package _global_"):
+        check_values(cfg)
+
+
+def test_a_choice_that_names_classes_where_they_lay_is_taken(config):
+    cfg = config("augmentation=on")
+    now = build(cfg.augmentation)
+    cfg.trainer._target_ = "sousa_bench.settings.TrainerSettings"
+    for node in (cfg.augmentation, *(part for part in cfg.augmentation.values() if isinstance(part, DictConfig))):
+        node._target_ = node._target_.replace("sousa_bench.data.augmentation", "sousa_bench.augmentation")
+    assert isinstance(build(cfg.trainer), TrainerSettings)
+    assert build(cfg.augmentation) == now
+    cfg.trainer.max_epochs = 0
+    with pytest.raises(ConfigError, match=r"trainer\.max_epochs=0"):
         check_values(cfg)
