@@ -131,11 +131,14 @@ def declared_fields(target: str) -> frozenset[str] | None:
         Their names, or None for a class of another package, which is looked at when the run starts.
 
     Raises:
-        ConfigError: PEFT has no such class.
+        ConfigError: PEFT, or this package, has no such class.
     """
-    if target == "sousa_bench.peft.LocalConfig":
+    package = target.partition(".")[0]
+    if package == "sousa_bench":
+        if target.rpartition(".")[2] != LocalConfig.__name__:
+            raise ConfigError(f"peft._target_={target}: no such class; near it: sousa_bench.peft.LocalConfig")
         return frozenset(field.name for field in fields(LocalConfig))
-    if target.partition(".")[0] != "peft":
+    if package != "peft":
         return None
     if (found := _class_fields(target.rpartition(".")[2])) is None:
         every = (match for text in _sources() for match in re.findall(r"^class (\w+Config)\b", text, re.MULTILINE))

@@ -41,6 +41,8 @@ def test_an_unknown_key_names_the_nearest():
 def test_an_unknown_class_names_the_nearest():
     with pytest.raises(ConfigError, match=r"no such class; near it: peft\.LoraConfig"):
         check_config(choice("lora", _target_="peft.LoroConfig"))
+    with pytest.raises(ConfigError, match=r"no such class; near it: sousa_bench\.peft\.LocalConfig"):
+        check_config(choice("full", _target_="sousa_bench.peft.LocalConfg"))
 
 
 @pytest.mark.parametrize("key", ["target_modules", "modules_to_save", "task_type"])
