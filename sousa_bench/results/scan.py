@@ -20,7 +20,7 @@ SKIPPED_FOLDERS = frozenset(
     {"analysis", "checkpoints", "adapter", "wandb", "lightning_logs", "node_modules", "__pycache__"}
 )
 DATE = re.compile(r"\d{4}-\d\d-\d\d")
-NOT_RESULTS = frozenset({RESULT_FILE, MANIFEST_FILE, PROGRESS_FILE})
+NOT_RESULTS = frozenset({MANIFEST_FILE, PROGRESS_FILE})
 
 
 def walk(
@@ -49,7 +49,8 @@ def walk(
                 problems.append(f"{folder}: can't be listed ({error.strerror})")
             continue
         yield folder, entries
-        if RESULT_FILE not in entries:
+        result = entries.get(RESULT_FILE)
+        if result is None or not result.is_file(follow_symlinks=False):
             below = [entry for entry in entries.values() if entry.is_dir(follow_symlinks=False)]
             pending += [folder / entry.name for entry in reversed(below) if not entry.name.startswith(".")]
 
@@ -155,8 +156,8 @@ def _scan_folder(top: Path, roots: Sequence[Path], skipped: set[Path], found: Sc
         files = [
             entry.name for entry in visible if entry.name.endswith(".json") and entry.is_file(follow_symlinks=False)
         ]
-        if RESULT_FILE in entries:
-            found.files += [folder / name for name in files if name == RESULT_FILE]
+        if RESULT_FILE in files:
+            found.files.append(folder / RESULT_FILE)
             continue
         if MANIFEST_FILE in files:
             found.add_manifest(folder / MANIFEST_FILE, roots)
