@@ -42,7 +42,7 @@ def read_mono(audio: str | BytesIO, seconds: float) -> tuple[np.ndarray, int, bo
         BadClip: Missing, truncated, no audio, of zero length, shorter than `SHORTEST`, silent, or not finite.
     """
     if isinstance(audio, str) and not Path(audio).is_file():
-        raise BadClip("is missing")
+        raise BadClip("is no regular file" if Path(audio).exists() else "is missing")
     try:
         with sf.SoundFile(audio) as file:
             limit = round(seconds * file.samplerate)

@@ -22,6 +22,10 @@ def check_values(data: SousaData) -> None:
             raise ConfigError(f"data.clips.{split}: the splits are {', '.join(SPLITS)}.")
     longest = data.max_duration
     rules: dict[str, tuple[Callable[[Any], bool], str]] = {
+        "name": (
+            lambda v: isinstance(v, str) and v not in ("", ".", "..") and not set(v) & set("/\\\0"),
+            "one part of a path, since results' folders are named by it",
+        ),
         **{
             f"clips.{split}": (lambda n: n is None or whole_number(n, 1), "a number of clips, or null")
             for split in SPLITS

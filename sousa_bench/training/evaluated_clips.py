@@ -115,6 +115,8 @@ def data_node(run: FinishedRun, overrides: Sequence[str], config_folder: Path | 
         ConfigError: Something else than the data is overridden, or it can't be composed.
     """
     own = dict(run.config["data"])
+    if own.get("cache_dir") and not (Path(str(own["cache_dir"])).expanduser() / "clips").is_dir():
+        own["cache_dir"] = None  # a result from elsewhere doesn't choose where this command makes folders
     with explained():
         items = OverridesParser.create().parse_overrides(list(overrides))
         for item in items:

@@ -28,6 +28,7 @@ from sousa_bench.analysis.stats.comparisons import (
     pair_table,
 )
 from sousa_bench.analysis.stats.effects import flip_sums_of_squares
+from sousa_bench.analyze import main
 from sousa_bench.errors import UserError
 from tests.analysis.summary import summary
 from tests.analysis.synthetic import Truth, result, write_result, write_sweep
@@ -336,3 +337,21 @@ def test_one_run_has_no_spread_and_groups_say_clips_and_players(tmp_path: Path):
     write_result(tmp_path / "other", result({"model": "beats"}, files={}))
     text = summary(compare(collect([tmp_path])))
     assert re.search(r"\*\*beats\*\*: Avg Acc=0\.8000 ± -, Best=0\.8000 \(1 run\); no predictions", text)
+
+
+def test_players_and_clips_named_like_missing_values(tmp_path: Path) -> None:
+    """``NA`` and the like are names: the same tables as under any other."""
+    names = ["NA", "NaN", "None", "nan", "null"]
+    tables = []
+    for place in ("plain", "odd"):
+        folder = write_sweep(tmp_path / place, models=("ast", "beats"), strategies=("lora",), players=5)
+        for path in folder.rglob("predictions.parquet") if place == "odd" else ():
+            frame = pd.read_parquet(path)
+            frame["player"] = [names[int(player[-1])] for player in frame["player"]]
+            frame["soundfont"] = "NA"
+            frame.loc[frame.index[:5], "sample_id"] = names
+            frame.to_parquet(path)
+        assert main([str(folder), "--no-images", "--output-dir", str(tmp_path / "analysis")]) == 0
+        tables.append([(tmp_path / "analysis" / f"{name}.csv").read_text() for name in ("combinations", "comparisons")])
+    assert tables[0] == tables[1]
+    assert ",5," in tables[1][0]

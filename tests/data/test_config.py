@@ -60,6 +60,8 @@ def test_the_sizes_are_nested(nodes: dict[str, dict]) -> None:
         ("workers", 0, r"data\.workers=0 .* at least 1, or null"),
         ("workers", 1.5, r"data\.workers=1\.5"),
         ("quantum", 6.0, r"data\.quantum=6\.0"),
+        ("name", "../x", r"data\.name=\.\./x .* one part of a path"),
+        ("name", "..", r"data\.name=\.\. "),
         ("on_bad_clip", "ignore", r"data\.on_bad_clip=ignore .* error or skip"),
         ("shards", "some", r"data\.shards=some .* fewest or all"),
         ("resplit", "yes", r"data\.resplit=yes"),

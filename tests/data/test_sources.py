@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 from noise_data import data, noise, rows, write_audio, write_hub, write_labels
 
 from sousa_bench.data import SPLITS
-from sousa_bench.data.sources.source import COLUMNS
+from sousa_bench.data.sources.source import COLUMNS, standard_table
 from sousa_bench.errors import DataError
 from sousa_bench.rudiments import RUDIMENTS
 
@@ -287,3 +289,140 @@ def test_a_player_in_no_split_is_told(generator: Path) -> None:
     everything = data(generator, fold="1/3")
     everything.prepare([16_000])
     assert not any("without a split" in warning for warning in everything.warnings)
+
+
+def csv_folder(root: Path, **columns: object) -> Path:
+    """Nine clips of three players, `columns` in place of theirs, in the metadata.csv layout."""
+    table = rows(players=3, rudiments=3).rename(columns={"profile_id": "player"})
+    write_audio(root, table)
+    table.assign(**{"split": ["train"] * 3 + ["val"] * 3 + ["test"] * 3, **columns}).to_csv(
+        root / "metadata.csv", index=False
+    )
+    return root
+
+
+def test_text_stays_text(tmp_path: Path) -> None:
+    """Only an empty cell is missing: players, clips and soundfonts may be called NA or 007."""
+    players = ["NA"] * 3 + ["null"] * 3 + ["None", "nan", "007"]
+    ids = ["NA", "null", "None", "nan", "NaN", "n/a", "<NA>", "NULL", "001"]
+    fonts = ["NA", "", "nan", "None", "x", "y", "z", "1", "01"]
+    made = data(csv_folder(tmp_path, player=players, sample_id=ids, soundfont=fonts))
+    made.prepare([16_000])
+    tables = pd.concat([made.table(split) for split in SPLITS]).set_index("sample_id").loc[ids]
+    assert list(tables["player"]) == players
+    assert list(tables["soundfont"]) == [font or "unknown" for font in fonts]
+    assert not any("names no players" in warning for warning in made.warnings)
+
+
+def test_a_byte_order_mark_is_read_over(tmp_path: Path) -> None:
+    path = csv_folder(tmp_path) / "metadata.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    data(tmp_path).prepare([16_000])
+
+
+def test_a_byte_order_mark_in_splits_json(generator: Path) -> None:
+    path = generator / "splits.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    data(generator).prepare([16_000])
+
+
+@pytest.mark.parametrize(
+    "encode", [lambda t: t.replace("audio/", "audio\0/", 1).encode(), lambda t: t.encode("utf-16")]
+)
+def test_nul_bytes_in_a_csv_file(tmp_path: Path, encode) -> None:
+    path = csv_folder(tmp_path) / "metadata.csv"
+    path.write_bytes(encode(path.read_text()))
+    with pytest.raises(DataError, match=r"metadata\.csv can't be read as CSV \(it holds NUL bytes; save it as UTF-8\)"):
+        data(tmp_path).prepare([16_000])
+
+
+@pytest.mark.parametrize("value", [None, "", "audio/a\0b.flac"])
+def test_a_path_that_names_no_file(generator: Path, value: str | None) -> None:
+    labels = pd.read_parquet(generator / "labels" / "samples.parquet")
+    labels["audio_path"] = [value if i == 3 else path for i, path in enumerate(labels["audio_path"])]
+    write_labels(generator, labels)
+    with pytest.raises(DataError, match=rf"row 4 \({labels['sample_id'][3]}\): audio_path is .*, which names no file"):
+        data(generator).prepare([16_000])
+
+
+def test_a_late_duplicate_is_found_in_one_pass() -> None:
+    ids = [f"clip{i}" for i in range(200_000)] + ["clip199999"]
+    frame = pd.DataFrame({"sample_id": ids, "rudiment_slug": "flam", "player": "p"})
+    start = time.monotonic()
+    with pytest.raises(DataError, match="sample_id 'clip199999' more than once"):
+        standard_table(frame, "table")
+    assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_pipe_among_the_clips_is_refused_unopened(generator: Path, skip: bool) -> None:
+    path = next((generator / "audio" / "flam").glob("*.flac"))
+    path.unlink()
+    os.mkfifo(path)
+    made = data(generator, on_bad_clip="skip" if skip else "error")
+    assert made.fingerprint
+    if skip:
+        made.prepare([16_000])
+        assert list(made.describe()["skipped"]["clips"].values()) == ["is no regular file"]
+    else:
+        with pytest.raises(DataError, match=rf"{path.name} is no regular file"):
+            made.prepare([16_000])
+
+
+@pytest.mark.parametrize("name", ["labels/samples.parquet", "splits.json", "metadata.csv", "train-0-of-1.parquet"])
+def test_a_pipe_as_a_table_is_refused_unopened(generator: Path, tmp_path: Path, name: str) -> None:
+    root = generator if name == "splits.json" else tmp_path / "new"
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).unlink(missing_ok=True)
+    os.mkfifo(root / name)
+    with pytest.raises(DataError, match=rf"{name} is no regular file"):
+        data(root).prepare([16_000])
+
+
+@pytest.mark.parametrize("way", ["..", "absolute", "link", "folder"])
+def test_clips_outside_of_the_folder_are_refused(generator: Path, tmp_path: Path, way: str) -> None:
+    labels = pd.read_parquet(generator / "labels" / "samples.parquet")
+    path = generator / labels["audio_path"][3]
+    private = tmp_path / "private"
+    private.mkdir()
+    moved = path.rename(private / path.name)
+    if way == "link":
+        path.symlink_to(moved)
+    elif way == "folder":
+        (generator / "more").symlink_to(private)
+    where = {"..": f"../private/{path.name}", "absolute": str(moved), "folder": f"more/{path.name}"}
+    labels.loc[3, "audio_path"] = where.get(way, labels["audio_path"][3])
+    write_labels(generator, labels)
+    with pytest.raises(DataError, match=r"samples\.parquet, row 4: audio_path '.*' leads out of the folder"):
+        data(generator, on_bad_clip="skip").prepare([16_000])
+
+
+def test_audio_beside_a_shard_stays_below_its_folder(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import soundfile as sf
+
+    sf.write(tmp_path / "secret.flac", noise(), 44_100)
+    (tmp_path / "set").mkdir()
+    for split in ("train", "validation", "test"):
+        content = pa.Table.from_pandas(rows(players=1, rudiments=1).drop(columns="audio_path"), preserve_index=False)
+        content = content.append_column("audio", pa.array([{"bytes": None, "path": "../secret.flac"}]))
+        content = content.set_column(0, "sample_id", pa.array([split]))
+        pq.write_table(content, tmp_path / "set" / f"{split}-00000-of-00001.parquet")
+    with pytest.raises(DataError, match=r"parquet row 0: the audio's path '\.\./secret\.flac' leads out of"):
+        data(tmp_path / "set").prepare([16_000])
+
+
+def test_a_linked_root_links_within_it_and_a_snapshot_of_the_hub_are_read(generator: Path, tmp_path: Path) -> None:
+    (generator / "audio").rename(generator / "files")
+    (generator / "audio").symlink_to("files")
+    (tmp_path / "link").symlink_to(generator)
+    data(tmp_path / "link").prepare([16_000])
+    repository = tmp_path / "datasets--zkeown--sousa"
+    snapshot = repository / "snapshots" / "0123abcd"
+    (repository / "blobs").mkdir(parents=True)
+    shutil.copytree(tmp_path / "link", snapshot)
+    for i, path in enumerate(sorted(path for path in snapshot.rglob("*") if path.is_file())):
+        blob = path.rename(repository / "blobs" / str(i))
+        path.symlink_to(os.path.relpath(blob, path.parent))
+    data(snapshot).prepare([16_000])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from sousa_bench.evaluate.__main__ import main
 from sousa_bench.results.finished import finished_run, finished_runs
 from sousa_bench.results.result import missing_fields
 from sousa_bench.rudiments import RUDIMENTS
+from sousa_bench.training.evaluated_clips import data_node
 from tests.trained import ROOT, Trained, home, trained
 
 SAMPLE = Path(os.environ.get("SOUSA_SAMPLE", ROOT.parent / "shared" / "sousa_sample"))
@@ -291,3 +293,17 @@ def test_the_command_writes_beside_the_results(finished: Trained):
     assert image[:4] == b"\x89PNG"
     assert len(image) > 50_000
     assert "each with the same prediction" in done.stdout
+
+
+def test_a_result_from_elsewhere_chooses_no_folder(finished: Trained, tmp_path: Path):
+    foreign = replace(finished_run(finished.folder), result=copy.deepcopy(finished.result))
+    foreign.result["resolved_config"]["data"]["cache_dir"] = str(tmp_path / "theirs")
+    assert data_node(foreign, [])["cache_dir"] is None
+    assert data_node(foreign, [f"data.cache_dir={tmp_path}/mine"])["cache_dir"] == f"{tmp_path}/mine"
+    (tmp_path / "theirs" / "clips").mkdir(parents=True)
+    assert data_node(foreign, [])["cache_dir"] == str(tmp_path / "theirs")
+
+
+def test_a_data_name_leads_nowhere_else(finished: Trained, evaluate, capsys):
+    evaluate(finished, "data.name=../../x", code=2)
+    assert "data.name=../../x can't be: it must be one part of a path" in capsys.readouterr().err

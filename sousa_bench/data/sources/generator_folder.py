@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from sousa_bench.data import SPLITS
-from sousa_bench.data.sources.source import LABEL_COLUMNS, FolderSource, need_columns
+from sousa_bench.data.sources.source import LABEL_COLUMNS, FolderSource, is_file, need_columns, texts
 from sousa_bench.errors import DataError
 
 
@@ -37,17 +37,17 @@ class GeneratorFolder(FolderSource):
         except (OSError, ValueError) as error:  # pyarrow's errors are among these
             raise DataError(f"{path} can't be read as Parquet ({error}): copy it again.") from error
         need_columns(present, ("profile_id", "audio_path"), path)
-        frame["player"] = [str(value) for value in frame["profile_id"].tolist()]
+        frame["player"] = texts(frame, "profile_id")
         split_of = self._splits()
         return frame.assign(split=[split_of.get(player, "") for player in frame["player"]])
 
     def _splits(self) -> dict[str, str]:
         """The split of each player, as far as `splits.json` tells it."""
         path = self.root / "splits.json"
-        if not path.is_file():
+        if not is_file(path):
             return {}
         try:
-            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
             members = {split: [str(p) for p in content.get(f"{split}_profile_ids", [])] for split in SPLITS}
         except (ValueError, AttributeError, TypeError) as error:
             raise DataError(f"{path} can't be read ({error}): copy it again, or use data.resplit=true.") from error

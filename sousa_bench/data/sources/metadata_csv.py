@@ -10,6 +10,17 @@ from sousa_bench.data.sources.source import FolderSource, column, need_columns
 from sousa_bench.errors import DataError
 
 _PLAYER_COLUMNS = ("player", "player_id", "profile_id")
+_TEXTS = (
+    "sample_id",
+    *_PLAYER_COLUMNS,
+    "rudiment_slug",
+    "split",
+    "audio_path",
+    "skill_tier",
+    "soundfont",
+    "aug_soundfont",
+    "augmentation_preset",
+)
 _PLAYER_IN_ID = re.compile(r"^([a-z]{3}\d{2,})_")
 
 
@@ -34,14 +45,14 @@ class MetadataCsv(FolderSource):
         """
         path = self.root / self.labels
         try:
-            frame = pd.read_csv(path, dtype=dict.fromkeys(("sample_id", *_PLAYER_COLUMNS), str))
+            if b"\0" in path.read_bytes():
+                raise ValueError("it holds NUL bytes; save it as UTF-8")
+            # A player may be called NA, null or None: only an empty cell is missing.
+            frame = pd.read_csv(path, dtype=dict.fromkeys(_TEXTS, str), keep_default_na=False, na_values=[""])
         except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
             raise DataError(f"{path} can't be read as CSV ({error}).") from error
         need_columns(frame.columns, ("audio_path",), path)
-        empty = frame.index[frame["audio_path"].isna()]
-        if len(empty):
-            raise DataError(f"{path}, line {int(empty[0]) + 2}: audio_path is empty.")
-        frame["audio_path"] = [str(value).replace("\\", "/") for value in frame["audio_path"].tolist()]
+        frame["audio_path"] = frame["audio_path"].str.replace("\\", "/", regex=False)
         return frame.assign(player=self._players(frame))
 
     def _players(self, frame: pd.DataFrame) -> list[str]:

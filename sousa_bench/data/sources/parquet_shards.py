@@ -21,7 +21,10 @@ from sousa_bench.data.sources.source import (
     Audio,
     Source,
     digest,
+    homes,
+    is_file,
     need_columns,
+    outside,
     split_name,
     standard_table,
     texts,
@@ -197,19 +200,27 @@ class Shards(Source):
                     column = batch.column(0)
                     for i in range(len(batch)):
                         if row + i in position:
-                            yield int(position[row + i]), _audio(column[i].as_py(), path.parent)
+                            yield (
+                                int(position[row + i]),
+                                _audio(column[i].as_py(), path.parent, f"{shard} row {row + i}"),
+                            )
                     row += len(batch)
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path} can't be read ({error}): download it again.") from error
 
 
-def _audio(cell: Any, folder: Path) -> Audio:
+def _audio(cell: Any, folder: Path, origin: str) -> Audio:
     if isinstance(cell, bytes):
         return BytesIO(cell)
     if cell and cell.get("bytes") is not None:
         return BytesIO(cell["bytes"])
     name = (cell or {}).get("path")
-    return str(folder / name) if name else ""
+    if not name:
+        return ""
+    path = str(folder / name)
+    if "\0" in path or outside(path, homes(folder)):
+        raise DataError(f"{origin}: the audio's path {name!r} leads out of {folder}. Put the audio itself into it.")
+    return path
 
 
 class HubFolder(Shards):
@@ -229,7 +240,9 @@ class HubFolder(Shards):
     def find_shards(root: Path) -> list[Shard]:
         """Those at most two folders down."""
         found = [*root.glob("*.parquet"), *root.glob("[!.]*/*.parquet"), *root.glob("[!.]*/[!.]*/*.parquet")]
-        return choose_shards([Shard(path.relative_to(root).as_posix(), path.stat().st_size) for path in found])
+        return choose_shards(
+            [Shard(path.relative_to(root).as_posix(), path.stat().st_size) for path in found if is_file(path)]
+        )
 
     @classmethod
     def fits(cls, root: Path) -> bool:

@@ -9,7 +9,9 @@ import difflib
 import glob
 import hashlib
 import os
+import stat
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from io import BytesIO
@@ -161,7 +163,7 @@ class FolderSource(Source):
     @classmethod
     def fits(cls, root: Path) -> bool:
         """Whether `root` is in this layout: whether its file of labels is there."""
-        return (root / cls.labels).is_file()
+        return is_file(root / cls.labels)
 
     @cached_property
     def identity(self) -> str:
@@ -172,9 +174,38 @@ class FolderSource(Source):
         base = str(self.root)
         return [os.path.join(base, where) for where in table["where"]]  # noqa: PTH118 - 100,000 Path objects cost 0.3 s
 
+    @cached_property
+    def _homes(self) -> list[Path]:
+        return homes(self.root)
+
+    def _states(self, table: pd.DataFrame) -> list[os.stat_result | None]:
+        """What the system says of each clip's file; None where there is no regular one.
+
+        Raises:
+            DataError: A clip lies outside of the folder.
+        """
+        inside: set[str] = set()
+        states: list[os.stat_result | None] = []
+        for path, where, row in zip(self._paths(table), table["where"], table["row"], strict=True):
+            folder = os.path.dirname(path)  # noqa: PTH120 - as in _paths
+            try:
+                state = os.lstat(path)
+                followed = os.stat(path) if stat.S_ISLNK(state.st_mode) else state  # noqa: PTH116
+            except OSError:
+                followed = None
+            linked = followed is not None and followed is not state
+            if any(outside(place, self._homes) for place in {folder} - inside | ({path} if linked else set())):
+                raise DataError(
+                    f"{self.root / self.labels}, row {row + 1}: audio_path {where!r} leads out of the folder. Put the "
+                    "audio itself into it."
+                )
+            inside.add(folder)
+            states.append(followed if followed is not None and stat.S_ISREG(followed.st_mode) else None)
+        return states
+
     def sizes(self, table: pd.DataFrame) -> np.ndarray:
         """See `Source.sizes`."""
-        return np.array([-1 if stat is None else stat.st_size for stat in map(_stat, self._paths(table))], np.int64)
+        return np.array([-1 if state is None else state.st_size for state in self._states(table)], np.int64)
 
     def sample(self, table: pd.DataFrame) -> str:
         """A kilobyte from the middle of 64 clips."""
@@ -184,9 +215,8 @@ class FolderSource(Source):
     def keys(self, table: pd.DataFrame) -> list[bytes]:
         """Hash of sample_id, size and modification time; 16 bytes of zeros where the file is missing."""
         keys = []
-        for sample_id, path in zip(table["sample_id"], self._paths(table), strict=True):
-            stat = _stat(path)
-            keys.append(bytes(16) if stat is None else digest(sample_id, stat.st_size, stat.st_mtime_ns))
+        for sample_id, state in zip(table["sample_id"], self._states(table), strict=True):
+            keys.append(bytes(16) if state is None else digest(sample_id, state.st_size, state.st_mtime_ns))
         return keys
 
     def names(self, table: pd.DataFrame) -> list[str]:
@@ -202,6 +232,8 @@ class FolderSource(Source):
     def missing(self, name: str) -> str:
         """A missing file is looked for by its beginning: another ending or a renamed copy."""
         path = self.root / name
+        if path.exists():
+            return f"{name} is no regular file"
         near = sorted(other.name for other in path.parent.glob(f"{glob.escape(path.stem)}*"))[:3]
         return f"{name} is missing" + (f" (there is {', '.join(near)})" if near else "")
 
@@ -213,16 +245,34 @@ class FolderSource(Source):
             yield int(position), os.path.join(base, where[position])  # noqa: PTH118
 
 
-def _stat(path: str) -> os.stat_result | None:
-    try:
-        return os.stat(path)  # noqa: PTH116
-    except OSError:
-        return None
+def is_file(path: Path) -> bool:
+    """Whether a file is there.
+
+    Raises:
+        DataError: It is a pipe or a device, which would block whoever opens it.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise DataError(f"{path} is no regular file: put the file itself there.")
+    return path.is_file()
+
+
+def homes(root: Path) -> list[Path]:
+    """Where a dataset's files may lie: its folder, and the blobs that a snapshot of the hub's cache links to."""
+    root = root.resolve()
+    return [root, *(parent.parent / "blobs" for parent in root.parents if parent.name == "snapshots")]
+
+
+def outside(path: str, homes: list[Path]) -> bool:
+    """Whether a path leads out of all `homes` once its links are followed."""
+    real = Path(path).resolve()
+    return not any(real.is_relative_to(home) for home in homes)
 
 
 def _middle(path: str) -> bytes:
     try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - as in _paths
+        if not os.path.isfile(path):  # noqa: PTH113 - as in _paths
+            return b""
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
             file.seek(os.fstat(file.fileno()).st_size // 2)
             return file.read(1024)
     except OSError:
@@ -231,7 +281,7 @@ def _middle(path: str) -> bytes:
 
 def _seconds(path: str) -> float | None:
     try:
-        return float(sf.info(path).duration)
+        return float(sf.info(path).duration) if Path(path).is_file() else None
     except (sf.LibsndfileError, RuntimeError):
         return None
 
@@ -298,12 +348,14 @@ def standard_table(frame: pd.DataFrame, origin: str) -> pd.DataFrame:
         origin: The file it came from, for messages.
 
     Raises:
-        DataError: A needed column is missing, a rudiment or a split unknown, a sample_id occurs twice.
+        DataError: A needed column is missing, a rudiment or a split unknown, a sample_id occurs twice, an audio_path
+            names no file.
     """
     need_columns(frame.columns, ("sample_id", "rudiment_slug", "player"), origin)
     ids = [str(value) for value in frame["sample_id"].tolist()]
     if len(set(ids)) != len(ids):
-        twice = next(name for name in ids if ids.count(name) > 1)
+        times = Counter(ids)
+        twice = next(name for name in ids if times[name] > 1)
         raise DataError(f"{origin} lists sample_id {twice!r} more than once: each clip needs its own.")
     unlabelled = np.flatnonzero(frame["rudiment_slug"].isna())
     if len(unlabelled):
@@ -311,6 +363,9 @@ def standard_table(frame: pd.DataFrame, origin: str) -> pd.DataFrame:
         raise DataError(
             f"{origin}: {len(unlabelled):,} of {len(ids):,} clips have no rudiment_slug, the first is {first}."
         )
+    for row, path in enumerate(frame["audio_path"].tolist() if "audio_path" in frame.columns else [], 1):
+        if not isinstance(path, str) or not path or "\0" in path:
+            raise DataError(f"{origin}, row {row} ({ids[row - 1]}): audio_path is {path!r}, which names no file.")
     slugs = _slugs([str(value) for value in frame["rudiment_slug"].tolist()], ids, origin)
     return pd.DataFrame(
         {
