@@ -73,8 +73,8 @@ def explain(error: BaseException) -> str:
         return _missing_file(str(error.missing_cfg_file), str(error))
     if several := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '([^']+)'", str(error)):
         return f"{several.group(1)}: several values are a sweep, which needs -m (--multirun)"
-    if cause := _raised_in_resolver(error):
-        return f"{type(cause).__name__}: {_first(cause)}"
+    if raised := _raised_in_resolver(error):
+        return f"{type(raised).__name__}: {_first(raised)}"
     if key := _wrong_key(error):
         return _missing_key(key, _known_keys(error))
     text, reason = _first(error), _first(error.__cause__)
