@@ -110,6 +110,15 @@ def screen_that_never_blocks(patience: Callable[[], float | None]) -> Iterator[N
             sys.stdout = usual
 
 
+def open_missing_streams() -> None:
+    """Lead standard streams that were closed (``>&-``) to nowhere, before another file gets their descriptor."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = Path(os.devnull).open(mode)  # noqa: SIM115 - lives as long as the process
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
+
+
 def say(text: str) -> None:
     """Print to the screen; a terminal that was closed is no reason to end a sweep."""
     with suppress(OSError, ValueError):

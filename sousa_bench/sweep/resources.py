@@ -39,7 +39,8 @@ def slots(n_jobs: int, devices: int = 1) -> list[Slot]:
     """
     cores = visible_cores()
     share = max(1, len(cores) // n_jobs)
-    threads = int(os.environ["OMP_NUM_THREADS"]) if os.environ.get("OMP_NUM_THREADS", "").isdigit() else share
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    threads = int(asked) if asked.isdecimal() and int(asked) > 0 else share
     if n_jobs == 1:
         return [Slot(0, {"OMP_NUM_THREADS": str(threads)}, None, threads)]
     gpus = visible_gpus()

@@ -27,7 +27,7 @@ from sousa_bench.sweep import record
 from sousa_bench.sweep.current_command import config_folders, spell_augmentation, spell_search
 from sousa_bench.sweep.forkserver import PRELOAD
 from sousa_bench.sweep.job import Job, Outcome
-from sousa_bench.sweep.output import say
+from sousa_bench.sweep.output import open_missing_streams, say
 from sousa_bench.sweep.plan import Candidate, SweepSettings, check_possible, plan
 from sousa_bench.sweep.progress import Progress, shown, summary
 from sousa_bench.sweep.spawner import ForkServer, Spawner, can_fork
@@ -104,6 +104,7 @@ def command(
     """
     global current
     current = Session(target, modules)
+    open_missing_streams()
     spell_augmentation(sys.argv)
     spell_search(sys.argv)
     register_spaces([conf or conf_folder(), *config_folders()])
@@ -150,7 +151,7 @@ def register_resolvers() -> None:
         return "" if _only_hydra(_root_) else run_name(_root_, fingerprint(_root_))
 
     def folder(root: str, *, _root_: DictConfig) -> str:
-        return str(Path(root) if _only_hydra(_root_) else _single_folder(Path(root).resolve(), _root_))
+        return str(Path(root) if _only_hydra(_root_) else _single_folder(Path(os.path.realpath(root)), _root_))
 
     OmegaConf.register_new_resolver("sousa_run", folder, replace=True)
     OmegaConf.register_new_resolver("sousa_name", name, replace=True)
@@ -176,7 +177,7 @@ def _single_folder(root: Path, config: DictConfig) -> Path:
 
 def results_roots(*more: Path) -> tuple[Path, ...]:
     """The results roots of the current folder, and those of ``more`` that don't lie below them."""
-    roots = [(Path.cwd() / root).resolve() for root in ROOT_NAMES]
+    roots = [Path(os.path.realpath(root)) for root in ROOT_NAMES]
     return (*roots, *(path for path in more if not any(root in (path, *path.parents) for root in roots)))
 
 

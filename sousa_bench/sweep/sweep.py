@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import time
@@ -20,7 +21,7 @@ from sousa_bench.results.locks import folder_lock
 from sousa_bench.results.manifest import MANIFEST_FILE, read_manifest, relative
 from sousa_bench.results.result import RESULT_FILE, write_json
 from sousa_bench.results.run_process import alive, identity
-from sousa_bench.results.scan import ROOT_NAMES
+from sousa_bench.results.scan import ROOT_NAMES, SKIPPED_FOLDERS
 from sousa_bench.sweep import record, session
 from sousa_bench.sweep.current_command import resume_command
 from sousa_bench.sweep.job import Job, Outcome
@@ -131,6 +132,10 @@ def claim_folder(root: Path, name: str | None) -> Path:
                 f"sweep={name}: a sweep's name is a folder below {root.name}/; "
                 "it can hold letters, digits, '.', '-', '_' and '/'"
             )
+        if skipped := [part for part in Path(name).parts if part in SKIPPED_FOLDERS or part.startswith(".")]:
+            raise ConfigError(
+                f"sweep={name}: readers of results enter no folder named {skipped[0]}; give it another name"
+            )
         folder = root / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -177,6 +182,8 @@ def plan_sweep(
     """
     from sousa_bench.config.composing import compose, remember_files  # it imports Hydra, which status does without
 
+    if not overrides:
+        raise ConfigError("the sweep holds no run: a range or list in it is empty")
     remember_files(loader)
     configs = [compose(loader, master, job) for job in overrides]
     given = [SweepSettings.of(config) for config in configs]
@@ -289,4 +296,4 @@ def _announce(sweep: Sweep, progress: Progress) -> list[Outcome]:
 def sweeps_root(master: DictConfig) -> Path:
     """The results root of sweeps: the part of ``hydra.sweep.dir`` that is the same for every sweep."""
     node = OmegaConf.select(master, "hydra.sweep.dir", default=ROOT_NAMES[0])
-    return Path(str(node)).resolve()
+    return Path(os.path.realpath(str(node)))  # resolve() fails where a link leads to itself

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 from sousa_bench.results.finished import finished_runs
-from tests.sweep.running import ROOT, Command, finish, interrupt, running, until
+from tests.sweep.running import APP, ROOT, Command, finish, interrupt, running, until
 
 
 def manifest(command: Command, name: str) -> dict:
@@ -180,6 +181,9 @@ def test_mistakes_get_one_message_and_start_nothing(command: Command) -> None:
         ("n_jobs=0",): "n_jobs=0: it is the number of runs at the same time",
         ("-m", "n_jobs=1,2"): "belong to the sweep",
         ("-m", "sweep=../x"): "sweep=../x: a sweep's name is a folder below multirun/",
+        ("-m", "sweep=wandb"): "sweep=wandb: readers of results enter no folder named wandb",
+        ("-m", "sweep=x/.hidden"): "sweep=x/.hidden: readers of results enter no folder named .hidden",
+        ("-m", "seed=range(0,0)"): "the sweep holds no run",
         ("resume=maybe",): "resume=maybe: it can be true, false or failed",
         ("timeout=-1",): "timeout=-1: it is a number of seconds",
         ("augmentation=true,false",): "augmentation=on,off: several values are a sweep, which needs -m",
@@ -202,6 +206,20 @@ def test_an_unexpected_error_of_the_planning_is_told_as_it_is(command: Command, 
     )
     command.program = [sys.executable, str(script)]
     assert command("seed=1", code=2) == "Error: ValueError: the plan went wrong\n"
+
+
+def test_odd_surroundings_are_borne_or_told_in_one_message(command: Command) -> None:
+    command.environment["OMP_NUM_THREADS"] = "0"
+    command.program = ["sh", "-c", 'exec "$@" >&-', "sh", *APP]
+    assert command("-m", "sweep=a", "seed=1") == ""
+    [result] = command.results().values()
+    assert (result["status"], result["environment"]["threads"] > "0") == ("completed", True)
+    command.program = APP
+    shutil.rmtree(command.folder / "multirun")
+    (command.folder / "multirun").symlink_to("multirun")
+    output = command("-m", "sweep=a", "seed=1", code=2)
+    assert output.startswith("Error: ")
+    assert output.count("\n") == 1
 
 
 def stop_server(command: Command, process: subprocess.Popen[str]) -> None:
