@@ -20,13 +20,16 @@ def identity(pid: int | None = None) -> dict[str, Any]:
     """What tells this process (or ``pid``) from any other, past and present, on any machine.
 
     Returns:
-        ``host``, ``pid``, ``start_time`` (seconds since the epoch) and ``slurm_job_id`` (None outside Slurm).
+        ``host``, ``pid``, ``start_time`` (seconds since the epoch), ``boot`` (on Linux: the machine's boot and the
+        ticks from it to the process's start, which no change of the clock moves; else None) and ``slurm_job_id`` (None
+        outside Slurm).
     """
     pid = os.getpid() if pid is None else pid
     return {
         "host": socket.gethostname(),
         "pid": pid,
         "start_time": start_time(pid),
+        "boot": start_since_boot(pid),
         "slurm_job_id": slurm_job_id(),
     }
 
@@ -46,6 +49,16 @@ def start_time(pid: int) -> float | None:
         return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
     except psutil.Error:
         return None
+
+
+def start_since_boot(pid: int) -> str | None:
+    """Id of the machine's boot and the clock ticks from then to the start of process ``pid``; None but on Linux."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return f"{boot} {fields[19]}"  # the 22nd of proc(5); the first two are cut off
 
 
 def true_status(result: Mapping[str, Any], folder: Path) -> str:
@@ -71,7 +84,7 @@ def _alive(process: Mapping[str, Any], folder: Path | None) -> bool:
     if not process.get("pid"):
         return False
     here = process.get("host") == socket.gethostname()
-    if here and _lives(int(process["pid"]), process.get("start_time")):
+    if here and _lives(int(process["pid"]), process):
         return True
     if process.get("slurm_job_id") and process["slurm_job_id"] == slurm_job_id():
         return False  # this very job, which was requeued: Slurm has it, but that process is gone
@@ -84,6 +97,11 @@ def _alive(process: Mapping[str, Any], folder: Path | None) -> bool:
     return updated is not None and time.time() - float(updated) < SILENT_AFTER
 
 
-def _lives(pid: int, recorded: Any) -> bool:
+def _lives(pid: int, process: Mapping[str, Any]) -> bool:
     started = start_time(pid)
-    return started is not None and (recorded is None or abs(started - float(recorded)) < START_TOLERANCE)
+    if started is None:
+        return False
+    if process.get("boot") and (boot := start_since_boot(pid)):
+        return bool(process["boot"] == boot)
+    recorded = process.get("start_time")  # a record of an earlier version, or not of Linux
+    return recorded is None or abs(started - float(recorded)) < START_TOLERANCE

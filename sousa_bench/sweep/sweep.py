@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +51,7 @@ class Sweep:
         settings: Its switches.
         command: The command that goes on with it.
         numbered: Whether its jobs are one batch of several, numbered through.
+        process: The one that does it.
     """
 
     folder: Path
@@ -59,6 +60,7 @@ class Sweep:
     settings: SweepSettings
     command: str
     numbered: bool = False
+    process: dict[str, Any] = field(default_factory=identity)
 
     def record(self, *, ended: bool = False) -> None:
         """Write the manifest, ``sweep.json``.
@@ -75,7 +77,7 @@ class Sweep:
             if job.decision == "duplicate":
                 job.result = first[job.fingerprint].result or first[job.fingerprint].folder
         entries = [self._entry(job) for job in self.jobs]
-        own, path, me = {entry["fingerprint"] for entry in entries}, self.folder / MANIFEST_FILE, identity()
+        own, path, me = {entry["fingerprint"] for entry in entries}, self.folder / MANIFEST_FILE, self.process
         with folder_lock(self.folder):
             old = read_manifest(self.folder)
             if not old and path.exists():

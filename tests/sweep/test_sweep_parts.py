@@ -157,7 +157,11 @@ def test_known_results_tell_the_living_from_the_dead(tmp_path: Path) -> None:
 def test_life_is_told_by_pid_and_start_time(tmp_path: Path) -> None:
     me = identity()
     assert alive(me)
-    assert not alive({**me, "start_time": me["start_time"] - 60})
+    assert alive({**me, "start_time": me["start_time"] - 3600})  # the clock was changed meanwhile
+    assert not alive({**me, "boot": f"{me['boot'].split()[0]} 1"})
+    older = {key: value for key, value in me.items() if key != "boot"}
+    assert alive(older)
+    assert not alive({**older, "start_time": me["start_time"] - 60})
     assert not alive(None)
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     other = identity(process.pid)
