@@ -156,6 +156,10 @@ def own_metrics(nodes: Mapping[str, Any] | None) -> tuple[Metric, ...]:
     Raises:
         ConfigError: A name or value can't be, or there is no such function.
     """
+    if nodes is not None and not isinstance(nodes, Mapping):
+        raise ConfigError(
+            f"metrics={nodes}: give each metric a name, such as metrics={{mine: {{_target_: my_module.f}}}}"
+        )
     return tuple(_own_metric(str(name), node) for name, node in (nodes or {}).items())
 
 

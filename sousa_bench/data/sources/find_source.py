@@ -83,6 +83,10 @@ def _own_layout(name: str) -> FolderLayout:
         ) from error
     if not (isinstance(found, type) and issubclass(found, Source) and hasattr(found, "fits")):
         raise ConfigError(f"data.layout={name} can't be: it must be a class derived from FolderSource.")
+    if missing := sorted(getattr(found, "__abstractmethods__", ())) or [
+        key for key in ("layout", "labels") if not hasattr(found, key)
+    ]:
+        raise ConfigError(f"data.layout={name} can't be: it lacks {', '.join(missing)}.")
     return cast(FolderLayout, found)
 
 

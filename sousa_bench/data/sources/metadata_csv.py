@@ -53,7 +53,8 @@ class MetadataCsv(FolderSource):
             raise DataError(f"{path} can't be read as CSV ({error}).") from error
         need_columns(frame.columns, ("audio_path",), path)
         frame["audio_path"] = frame["audio_path"].str.replace("\\", "/", regex=False)
-        return frame.assign(player=self._players(frame))
+        others = frame.drop(columns=["shard", "row"], errors="ignore")  # the file's own, and of another meaning
+        return others.assign(player=self._players(frame))
 
     def _players(self, frame: pd.DataFrame) -> list[str]:
         found = column(frame, *_PLAYER_COLUMNS)
