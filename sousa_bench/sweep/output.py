@@ -11,14 +11,18 @@ import struct
 import sys
 import termios
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from sousa_bench.sweep.record import TAIL_LINES
 
+T = TypeVar("T")
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+QUIET_SECONDS = 3.0  # that planning may take before it says how far it is
 LONGEST_LINE = 64 * 1024
 MOST_WAITING = 1024 * 1024  # bytes that wait for the screen
 DROPPED = b"\n[the screen was not read: some output is only in the runs' run.log]\n"
@@ -123,6 +127,25 @@ def say(text: str) -> None:
     """Print to the screen; a terminal that was closed is no reason to end a sweep."""
     with suppress(OSError, ValueError):
         print(f"{text}\n", end="", flush=True)
+
+
+def counted(items: Sequence[T], what: str) -> Iterator[T]:
+    """Go through ``items``; where that takes long, say how far it is: "composing 240 of 1,000".
+
+    On a terminal that is one line, redrawn and removed at the end; elsewhere a line every ten seconds.
+    """
+    terminal = on_terminal()
+    due, said = time.monotonic() + QUIET_SECONDS, False
+    try:
+        for number, item in enumerate(items):
+            if time.monotonic() >= due:
+                due, said = time.monotonic() + (0.2 if terminal else 10.0), True
+                text = f"{what} {number:,} of {len(items):,}"
+                show_bytes(f"\r{text}\x1b[K".encode()) if terminal else say(text)
+            yield item
+    finally:
+        if said and terminal:
+            show_bytes(b"\r\x1b[K")
 
 
 def show_bytes(data: bytes) -> None:

@@ -25,7 +25,7 @@ from sousa_bench.results.scan import ROOT_NAMES, SKIPPED_FOLDERS
 from sousa_bench.sweep import record, session
 from sousa_bench.sweep.current_command import resume_command
 from sousa_bench.sweep.job import Job, Outcome
-from sousa_bench.sweep.output import say
+from sousa_bench.sweep.output import counted, say
 from sousa_bench.sweep.plan import Candidate, SweepSettings, check_possible, plan
 from sousa_bench.sweep.progress import Progress, shown, summary
 from sousa_bench.sweep.slurm.ended_jobs import runs_in_queue
@@ -187,14 +187,15 @@ def plan_sweep(
     if not overrides:
         raise ConfigError("the sweep holds no run: a range or list in it is empty")
     remember_files(loader)
-    configs = [compose(loader, master, job) for job in overrides]
+    configs = [compose(loader, master, job) for job in counted(overrides, "composing")]
     given = [SweepSettings.of(config) for config in configs]
     if all(config.get("n_jobs") == "auto" for config in configs):  # it follows free memory and the runs' devices
         given = [replace(each, n_jobs=min(some.n_jobs for some in given)) for each in given]
     settings = given[0]
     if any(each != settings for each in given):
         raise ConfigError("n_jobs, sweep, resume, force and on_error belong to the sweep: they can't vary in it")
-    candidates = [Candidate.of(config, job) for config, job in zip(configs, overrides, strict=True)]
+    pairs = list(zip(configs, overrides, strict=True))
+    candidates = [Candidate.of(config, job) for config, job in counted(pairs, "checking")]
     if folder is None:  # a later batch may hold but such runs
         check_possible(candidates)
     root = sweeps_root(master)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import json
 import os
 import pickle
@@ -14,6 +15,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,13 +30,13 @@ from sousa_bench.results.locks import RunLock, folder_lock
 from sousa_bench.results.manifest import read_manifest
 from sousa_bench.results.result import ResultError
 from sousa_bench.results.run_process import alive, identity
-from sousa_bench.sweep import messages, record
+from sousa_bench.sweep import messages, output, record
 from sousa_bench.sweep.child import Order
 from sousa_bench.sweep.current_command import run_command, spell_augmentation
 from sousa_bench.sweep.device_processes import Ranks
 from sousa_bench.sweep.forkserver import serve
 from sousa_bench.sweep.job import Job, Outcome
-from sousa_bench.sweep.output import MOST_WAITING, RunLog, Screen
+from sousa_bench.sweep.output import MOST_WAITING, RunLog, Screen, counted
 from sousa_bench.sweep.plan import SweepSettings, varied_keys
 from sousa_bench.sweep.progress import Progress
 from sousa_bench.sweep.resources import slots
@@ -152,6 +154,17 @@ def test_known_results_tell_the_living_from_the_dead(tmp_path: Path) -> None:
     assert len(results.torn) == 1
     with pytest.raises(ResultError):
         raise ResultError(results.torn[0])
+
+
+def test_long_planning_says_how_far_it_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(counted(range(1000), "composing")) == list(range(1000))
+    assert capsys.readouterr().out == ""
+    clock = itertools.count()
+    monkeypatch.setattr(output, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    assert list(counted(range(1000), "composing")) == list(range(1000))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "composing 2 of 1,000"
+    assert 50 < len(lines) < 101
 
 
 def test_life_is_told_by_pid_and_start_time(tmp_path: Path) -> None:
