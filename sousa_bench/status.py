@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sousa_bench.results.manifest import MANIFEST_FILE, read_manifest
-from sousa_bench.results.result import RESULT_FILE
+from sousa_bench.results.result import RESULT_FILE, clean
 from sousa_bench.results.run_process import alive
 from sousa_bench.results.run_state import RunState, run_state, sweep_states
 from sousa_bench.results.scan import result_folders, sweep_folders
@@ -41,11 +41,11 @@ def show(folder: Path) -> int:
     if not states and not (place / MANIFEST_FILE).exists():
         print(f"{folder}: holds neither a sweep ({MANIFEST_FILE}) nor a result ({RESULT_FILE})", file=sys.stderr)
         return 2
-    print(headline(place, manifest, states))
-    print(table(states))
+    print(clean(headline(place, manifest, states)))
+    print(clean(table(states)))
     for state in states:
         if state.error and state.status in ("failed", "timeout", "torn"):
-            print(f"{state.name}: {state.error.splitlines()[0]}")
+            print(clean(f"{state.name}: {state.error.splitlines()[0]}"))
     return 0
 
 

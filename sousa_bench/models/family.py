@@ -246,6 +246,7 @@ def rebuild(node: Mapping[str, Any], num_classes: int, place: Path, *, own_model
     """
     values = dict(node)
     target = str(values.pop("_target_", None))
+    target = target if target.isprintable() else repr(target)  # messages show it
     check_node(values, place)
     if not (own_models or OUR_MODEL.fullmatch(target)):
         raise PeftError(f"{place}: model._target_ must name a model of sousa_bench, and it names {target}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sousa_bench.inference.answer import SCHEMA_VERSION, STATUS_TEXT, Answer, percent, stretch_text
+from sousa_bench.results.result import clean
 from sousa_bench.rudiments import DISPLAY
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ def predict(options: argparse.Namespace) -> int:
         print(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False))
         return int(any(answer["status"] == "error" for answer in document["files"]))
     names = Names.of(files)
-    print(f"Model: {listener.predictor.name} ({listener.predictor.place})\n{heading(names, options.top)}", flush=True)
+    model = f"Model: {listener.predictor.name} ({listener.predictor.place})"
+    print(clean(f"{model}\n{heading(names, options.top)}"), flush=True)
     return _print_table(answers, names, options.top)
 
 
@@ -83,9 +85,9 @@ def _print_table(answers: Iterable[Answer], names: Names, top: int) -> int:
     for answer in answers:
         if answer.status == "error":
             code = 1
-            print(f"error: {answer.file} {answer.reason}", file=sys.stderr, flush=True)
+            print(clean(f"error: {answer.file} {answer.reason}"), file=sys.stderr, flush=True)
         else:
-            print("\n".join(lines(answer, names, top)), flush=True)
+            print(clean("\n".join(lines(answer, names, top))), flush=True)
     return code
 
 

@@ -154,10 +154,11 @@ def weights_and_biases(
     Raises:
         ConfigError: The mode is none of the two.
     """
-    import wandb
-
     check_mode(mode)
     os.environ["WANDB_SILENT"] = "true"
+    os.environ["WANDB_MODE"] = mode  # offline, its telemetry heeds this alone, and would post and wait for an answer
+    import wandb
+
     logging.getLogger("wandb").setLevel(logging.ERROR)
     run = wandb.init(
         # One identity for all attempts of a run: what a resumed one logs is uploaded to the same place.

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import time
 
 import pytest
+import wandb
 from wandb.proto import wandb_internal_pb2
 
 from sousa_bench.training.classifier import NonFiniteLossError
+from sousa_bench.training.loggers import weights_and_biases
 from sousa_bench.training.run import run
 
 BLOCK = 32 * 1024
@@ -81,3 +84,18 @@ def test_csv(config, folder):
     header, *rows = (folder / blocks["csv"]).read_text().splitlines()
     assert "val_acc" in header.split(",")
     assert rows
+
+
+@pytest.mark.parametrize("mode", ["offline", "online"])
+def test_the_telemetry_of_wandb_is_as_offline_as_the_run(mode, tmp_path, monkeypatch):
+    """It reads the environment alone, whatever ``wandb.init`` is told."""
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+
+    def init(**given):
+        settings = wandb.Settings()
+        settings.update_from_env_vars(os.environ)
+        raise InterruptedError(f"{given['mode']} {settings.mode}")
+
+    monkeypatch.setattr(wandb, "init", init)
+    with pytest.raises(InterruptedError, match=f"^{mode} {mode}$"):
+        weights_and_biases(tmp_path, mode=mode, project="p", entity=None, group=None, name="n", tags=[], resolved={})
