@@ -53,6 +53,7 @@ EFFICIENCY_KEYS = (
     "avg_epoch_time",
 )
 MAX_BYTES = 64 * 1024 * 1024  # of a JSON file
+MAX_PROGRESS_BYTES = 1024 * 1024
 MAX_LEVELS = 100  # of nesting in it
 NUMBER = (int, float)
 RESULT_TYPES: dict[str, Any] = {
@@ -137,18 +138,18 @@ def missing_fields(result: Mapping[str, Any]) -> list[str]:
     return names
 
 
-def read_json(file: Path) -> Any:
-    """What a JSON file holds, whoever wrote it: no pipe or device is opened, nothing beyond ``MAX_BYTES`` read.
+def read_json(file: Path, limit: int = MAX_BYTES) -> Any:
+    """What a JSON file holds, whoever wrote it: no pipe or device is opened, nothing beyond ``limit`` bytes read.
 
     Raises:
         OSError: It is missing or can't be read.
-        ValueError: It is no regular file, larger than ``MAX_BYTES``, no JSON, or nested too deeply.
+        ValueError: It is no regular file, larger than ``limit``, no JSON, or nested too deeply.
     """
     state = file.lstat()
     if not stat.S_ISREG(state.st_mode):
         raise ValueError("no regular file")
-    if state.st_size > MAX_BYTES:
-        raise ValueError(f"larger than {MAX_BYTES // 2**20} MiB")
+    if state.st_size > limit:
+        raise ValueError(f"larger than {limit // 2**20} MiB")
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except RecursionError as error:
@@ -179,10 +180,10 @@ def _is_finite(value: Any) -> bool:
         return False
 
 
-def read_object(file: Path) -> dict[str, Any]:
-    """The object that a JSON file holds, or an empty dict when the file is missing, torn or holds none."""
+def read_object(file: Path, limit: int = MAX_BYTES) -> dict[str, Any]:
+    """The object that a JSON file holds, or an empty dict when the file is missing, torn, too large or holds none."""
     with suppress(OSError, ValueError):
-        content = read_json(file)
+        content = read_json(file, limit)
         return content if isinstance(content, dict) else {}
     return {}
 
@@ -275,5 +276,5 @@ class Recorder:
 
 def read_progress(folder: Path) -> dict[str, Any]:
     """The run's last ``progress.json``, or an empty dict when there is none, or it is torn or none of ours."""
-    progress = read_object(folder / PROGRESS_FILE)
+    progress = read_object(folder / PROGRESS_FILE, MAX_PROGRESS_BYTES)
     return {} if odd_field(progress, PROGRESS_TYPES) else progress
