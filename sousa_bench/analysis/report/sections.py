@@ -357,8 +357,8 @@ def passed_over(study: Study, options: Options) -> list[Block]:
 
 
 SECTIONS: tuple[Section, ...] = (
-    overview,
     conclusion,
+    overview,
     rank,
     runs,
     figures,
