@@ -323,7 +323,8 @@ def test_two_sweeps_do_one_run_once(command: Command) -> None:
 
 def test_a_sweep_keeps_the_checkpoint_of_another_that_was_interrupted_meanwhile(command: Command) -> None:
     """Planned when the run had failed, begun when another sweep had done half of it."""
-    words, healed = with_fault(command, "raise", *SLOW)
+    # The second sweep starts while the first one does seed 7, which must outlast that start.
+    words, healed = with_fault(command, "raise", "task.seconds=0.12", "task.steps=40")
     command(*words, code=1)
     healed.touch()
     slow = [*words[:2], "seed=7,2", *words[3:]]
