@@ -15,7 +15,7 @@ format:  ## Format the code
 lint:  ## Check format, style, types and the layers of imports
 	ruff format --check . && ruff check . && mypy && lint-imports
 
-test:  ## The default tests, under seven minutes on two cores
+test:  ## The default tests
 	$(PYTHON) -m pytest
 
 test-all:  ## Every test that this machine can run
