@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(400)]
 SWEEP = ["-m", "sweep=s", "hydra/launcher=slurm", "hydra.launcher.gpus_per_node=null", "hydra.launcher.poll=0.5"]
 SMALL = ["hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=0.5"]
 TRIO = [*SWEEP, *SMALL, "seed=1,2,3"]
-LONG = ["task.steps=60", "task.seconds=0.1"]
+LONG = ["task.steps=60", "task.seconds=0.2"]
 
 
 WITHOUT_ACCOUNTING = pytest.mark.parametrize("cluster", [False], ids=["no-accounting"], indirect=True)

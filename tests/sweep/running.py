@@ -92,7 +92,7 @@ def finish(process: subprocess.Popen[str], code: int = 0, timeout: float = 30) -
     return output
 
 
-def until(condition: Callable[[], Any], timeout: float = 10) -> Any:
+def until(condition: Callable[[], Any], timeout: float = 30) -> Any:
     """Wait until a condition holds, ``timeout`` seconds on a quiet machine; its value."""
     end = time.monotonic() + patience(timeout)
     while time.monotonic() < end:
