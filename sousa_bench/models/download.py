@@ -12,8 +12,8 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 from sousa_bench.errors import WeightsError, first_line
-from sousa_bench.models.weight_files import sha256
 from sousa_bench.system.deadline import within
+from sousa_bench.system.files import sha256
 
 CONNECT_SECONDS = 8.0
 """Time that a first answer may take. Name look-ups block beyond any socket timeout, hence a deadline of our own."""

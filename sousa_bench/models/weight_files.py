@@ -1,6 +1,5 @@
 """Which file a model's weights come from, and what is said of those that the package ships. Imports no torch."""
 
-import hashlib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,12 +13,6 @@ DEMONSTRATION = (
     "published models on real clips: weights=official data=tiny trainer.max_epochs=5"
 )
 """What the screen, a result and the report say of ``weights=embedded``."""
-
-
-def sha256(path: Path) -> str:
-    """Hash of a file, hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def embedded_folder() -> Path:

@@ -19,7 +19,7 @@ from sousa_bench.models import weight_files
 from sousa_bench.models.base import WeightsInfo, inside
 from sousa_bench.models.checkpoint_formats import read
 from sousa_bench.models.download import from_hub, from_url
-from sousa_bench.models.weight_files import sha256
+from sousa_bench.system.files import sha256
 
 FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 HEADER = "sousa_bench"

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from sousa_bench.config import conf_folder
 from sousa_bench.errors import UserError
-from sousa_bench.models.weight_files import embedded_file, embedded_folder, sha256
+from sousa_bench.models.weight_files import embedded_file, embedded_folder
 from sousa_bench.system.arguments import exit_code
+from sousa_bench.system.files import sha256
 
 EXPERIMENT = "experiment=pretraining"
 FIXED = {

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from sousa_bench.results.result import ResultError, read_result
+from sousa_bench.results.result import ADAPTER_FOLDER, ResultError, read_result
 
 KEY = "lineage"
 
@@ -31,7 +31,7 @@ def lineage(config: DictConfig) -> dict[str, Any] | None:
 
 
 def _parent(place: Path) -> dict[str, Any]:
-    folder = place.parent if place.name == "adapter" else place
+    folder = place.parent if place.name == ADAPTER_FOLDER else place
     try:
         result = read_result(folder)
     except ResultError:

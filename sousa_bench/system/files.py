@@ -37,6 +37,12 @@ def replaced(path: Path) -> Iterator[Path]:
         raise
 
 
+def sha256(path: Path) -> str:
+    """Hash of a file, hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def file_hash(path: Path) -> str:
     """SHA-256 of a file, hexadecimal; remembered while neither its time nor its size changes."""
     state = path.stat()
@@ -45,5 +51,4 @@ def file_hash(path: Path) -> str:
 
 @functools.cache
 def _file_hash(path: Path, _mtime: int, _size: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256(path)

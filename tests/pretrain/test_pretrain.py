@@ -22,11 +22,11 @@ from sousa_bench.config.instantiate import build
 from sousa_bench.data.synthetic import GENERATOR_VERSION
 from sousa_bench.errors import ConfigError, PeftError, UserError, WeightsError
 from sousa_bench.models.base import AudioModel
-from sousa_bench.models.weight_files import sha256
 from sousa_bench.peft import inject, load_run_model, precheck
 from sousa_bench.pretrain.__main__ import check
 from sousa_bench.pretrain.packing import halves, header, one_per_model, pack
 from sousa_bench.results.finished import FinishedRun, finished_run
+from sousa_bench.system.files import sha256
 from sousa_bench.training.recipe import build_model
 from tests.trained import ROOT
 

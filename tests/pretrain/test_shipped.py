@@ -16,7 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from sousa_bench.config import conf_folder
-from sousa_bench.models.weight_files import embedded_folder, sha256
+from sousa_bench.models.weight_files import embedded_folder
+from sousa_bench.system.files import sha256
 from sousa_bench.training.recipe import build_model
 from tests.pretrain.test_pretrain import call, results
 from tests.trained import ROOT, trained
