@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from sousa_bench.analysis.stats.augmentation_effect import augmentation_impact
 from sousa_bench.analysis.study import Study
 from sousa_bench.errors import UserError
 from sousa_bench.system.files import replaced
@@ -19,9 +20,10 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def write_tables(study: Study, folder: Path) -> None:
-    """Write ``comparison_table.csv`` and ``.parquet``, ``comparisons.csv`` and ``combinations.csv``.
+    """Write ``comparison_table.csv`` and ``.parquet``, and a CSV for each table of the statistics.
 
-    In a CSV a text that a spreadsheet would run as a formula gets an apostrophe before it.
+    Those are ``comparisons`` and ``combinations``, and where they have rows ``effects`` and ``augmentation``. In a CSV a
+    text that a spreadsheet would run as a formula gets an apostrophe before it.
     """
     table = study.table.copy()
     table["augmentation"] = table["augmentation"].astype("boolean")
@@ -32,8 +34,24 @@ def write_tables(study: Study, folder: Path) -> None:
     with _written(folder / "comparison_table.parquet") as path:
         pq.write_table(content, path, compression="zstd")
     _write_csv(content, folder / "comparison_table.csv")
-    for frame, name in ((study.pairs, "comparisons"), (_combinations(study), "combinations")):
-        _write_csv(pa.Table.from_pandas(frame, preserve_index=False), folder / f"{name}.csv")
+    statistics = {
+        "comparisons": study.pairs,
+        "combinations": _combinations(study),
+        "effects": _effects(study),
+        "augmentation": augmentation_impact(study).table.drop(columns=["with_rows", "without_rows"], errors="ignore"),
+    }
+    for name, frame in statistics.items():
+        path = folder / f"{name}.csv"
+        if len(frame.columns):
+            _write_csv(pa.Table.from_pandas(frame, preserve_index=False), path)
+        else:
+            path.unlink(missing_ok=True)  # an earlier analysis may have had some
+
+
+def _effects(study: Study) -> pd.DataFrame:
+    """A row an effect of each cohort."""
+    tables = [found.table.assign(cohort=cohort) for cohort, found in study.effects.items() if len(found.table)]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def _combinations(study: Study) -> pd.DataFrame:

@@ -44,6 +44,8 @@ def test_the_table_as_csv_and_parquet(output: Path):
     assert list(typed.columns) == list(table.columns)
     assert typed["augmentation"].dtype == "boolean"
     assert len(pd.read_csv(output / "comparisons.csv")) == 276
+    assert "model × strategy" in set(pd.read_csv(output / "effects.csv")["effect"])
+    assert len(pd.read_csv(output / "augmentation.csv")) == 12
     assert (output / "report.html").stat().st_size < 8e6
 
 
@@ -86,12 +88,22 @@ def test_a_sweep_that_still_runs(unfinished: Path, tmp_path: Path):
 def test_no_plots_writes_neither(comparison: Path, tmp_path: Path):
     assert main([str(comparison), "--no-plots", "--output-dir", str(tmp_path)]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "augmentation.csv",
         "combinations.csv",
         "comparison_table.csv",
         "comparison_table.parquet",
         "comparisons.csv",
+        "effects.csv",
         "summary_report.md",
     ]
+
+
+def test_what_there_are_no_rows_of_has_no_file(comparison: Path, tmp_path: Path):
+    arguments = [str(comparison), "--no-plots", "--output-dir", str(tmp_path)]
+    assert main(arguments) == 0
+    assert main([*arguments, "--filter-models", "ast", "--filter-strategies", "lora", "--filter-aug", "true"]) == 0
+    assert not (tmp_path / "effects.csv").exists()
+    assert not (tmp_path / "augmentation.csv").exists()
 
 
 def test_command_line_filters(comparison: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
