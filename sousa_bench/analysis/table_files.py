@@ -22,8 +22,8 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 def write_tables(study: Study, folder: Path) -> None:
     """Write ``comparison_table.csv`` and ``.parquet``, and a CSV for each table of the statistics.
 
-    Those are ``comparisons`` and ``combinations``, and where they have rows ``effects`` and ``augmentation``. In a CSV a
-    text that a spreadsheet would run as a formula gets an apostrophe before it.
+    Those are ``comparisons`` and ``combinations``, and where they have rows ``effects`` and ``augmentation``. In a CSV
+    a text that a spreadsheet would run as a formula gets an apostrophe before it.
     """
     table = study.table.copy()
     table["augmentation"] = table["augmentation"].astype("boolean")

@@ -7,6 +7,7 @@ import itertools
 import time
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,10 @@ class Clips:
     soundfont: np.ndarray
 
     @staticmethod
-    def make(players: int = 19, per_player: int = 60, seed: int = 0) -> Clips:
+    def make(players: int = 19, per_player: int | np.ndarray = 60, seed: int = 0) -> Clips:
         rng = np.random.default_rng(seed)
-        count = players * per_player
         player = np.repeat(np.arange(players), per_player)
+        count = len(player)
         return Clips(
             np.array([f"clip_{index:06d}" for index in range(count)]),
             np.array([f"player_{index:03d}" for index in player]),
@@ -75,6 +76,23 @@ class Clips:
             rng.integers(60, 181, count).astype(float),
             np.array(SOUNDFONTS)[rng.integers(0, len(SOUNDFONTS), count)],
         )
+
+    def cut(self, there: np.ndarray) -> Clips:
+        """The clips ``there`` (numbers or a mask)."""
+        return Clips(*(getattr(self, name)[there] for name in Clips.__dataclass_fields__))
+
+    @cached_property
+    def columns(self) -> dict[str, pa.Array]:
+        """What a predictions file says of the clips themselves."""
+        return {
+            "sample_id": pa.array(self.sample_id),
+            "player": pa.array(self.player),
+            "label": pa.array(self.label.astype(np.int64)),
+            "rudiment": pa.array(np.array(RUDIMENTS)[self.label]),
+            "skill_tier": pa.array(self.skill_tier),
+            "tempo_bpm": pa.array(self.tempo_bpm),
+            "soundfont": pa.array(self.soundfont),
+        }
 
 
 def predict(clips: Clips, chance: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -90,23 +108,11 @@ def predict(clips: Clips, chance: np.ndarray, rng: np.random.Generator) -> tuple
     return predicted, logits
 
 
-def write_predictions(path: Path, clips: Clips, predicted: np.ndarray, logits: np.ndarray) -> None:
-    pq.write_table(
-        pa.table(
-            {
-                "sample_id": clips.sample_id,
-                "player": clips.player,
-                "label": clips.label.astype(np.int64),
-                "rudiment": np.array(RUDIMENTS)[clips.label],
-                "predicted": predicted.astype(np.int64),
-                "skill_tier": clips.skill_tier,
-                "tempo_bpm": clips.tempo_bpm,
-                "soundfont": clips.soundfont,
-                "logits": pa.FixedSizeListArray.from_arrays(pa.array(logits.ravel()), logits.shape[1]),
-            }
-        ),
-        path,
-    )
+def write_predictions(path: Path, clips: Clips, predicted: np.ndarray, logits: np.ndarray | None = None) -> None:
+    columns = clips.columns | {"predicted": predicted.astype(np.int64)}
+    if logits is not None:
+        columns["logits"] = pa.FixedSizeListArray.from_arrays(pa.array(logits.ravel()), logits.shape[1])
+    pq.write_table(pa.table(columns), path)
 
 
 def scores(label: np.ndarray, predicted: np.ndarray) -> dict[str, dict[str, float]]:
@@ -275,6 +281,15 @@ def result(
     return made | blocks
 
 
+def fold_result(config: dict[str, Any], fold: int, folds: int, **more: Any) -> dict[str, Any]:
+    """A result of fold ``fold`` (from 1); ``more`` as for ``result``."""
+    name = f"{fold}/{folds}"
+    data = {"fingerprint": f"train{fold}", "test_fingerprint": f"test{fold}", "fold": name}
+    made = result(config, extra={"data.fold": name}, data=data, **more)
+    made["resolved_config"]["data"]["fold"] = name
+    return made
+
+
 def write_sweep(
     root: Path,
     models: tuple[str, ...] = MODELS,
@@ -400,27 +415,20 @@ def write_folds(
     for number, (model, strategy, augmentation) in enumerate(combinations):
         for fold, seed in itertools.product(range(1, folds + 1), seeds):
             there = number_of % folds == fold - 1
-            clips = Clips(*(getattr(every, name)[there] for name in Clips.__dataclass_fields__))
+            clips = every.cut(there)
             hit = (
                 right(number, fold, seed, clips)
                 if right
                 else rng.random(there.sum()) < (chance or {}).get(strategy, 0.8)
             )
             predicted = np.where(hit, clips.label, (clips.label + 1) % len(RUDIMENTS))
-            made = result(
-                {"model": model, "strategy": strategy, "augmentation": augmentation, "seed": seed},
-                accuracy=float(hit.mean()),
-                rng=rng,
-                extra={"data.fold": f"{fold}/{folds}"},
-                data={"fingerprint": f"train{fold}", "test_fingerprint": f"test{fold}", "fold": f"{fold}/{folds}"},
-            )
-            made["resolved_config"]["data"]["fold"] = f"{fold}/{folds}"
+            config = {"model": model, "strategy": strategy, "augmentation": augmentation, "seed": seed}
+            made = fold_result(config, fold, folds, accuracy=float(hit.mean()), rng=rng)
             place = folder / made["experiment_id"]
             jobs.append({"index": len(jobs) + 1, "fingerprint": made["fingerprint"], "overrides": made["overrides"],
                          "folder": place.name, "status": "pending"})  # fmt: skip
             if (number, fold) not in missing:
                 write_result(place, made)
-                logits = np.zeros((len(hit), len(RUDIMENTS)), np.float32)
-                write_predictions(place / PREDICTIONS_FILE, clips, predicted, logits)
+                write_predictions(place / PREDICTIONS_FILE, clips, predicted)
     write_json(folder / "sweep.json", {"schema_version": 1, "name": "cv", "processes": [], "jobs": jobs})
     return folder

@@ -1,0 +1,243 @@
+"""How often the analysis is wrong, on simulated studies whose truth is known.
+
+    python -m benchmarks.calibrate --worlds 'equal' --studies 50      a look
+    python -m benchmarks.calibrate --write docs/calibration.md        the page's tables
+
+Each study goes the whole way: result files, the command line of `sousa_bench.analyze`, and the CSV files that it wrote.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import itertools
+import os
+import re
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: a process has one core
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.calibration_worlds import WORLDS, Study, World, draw
+from sousa_bench.analyze import main as analyze
+from sousa_bench.results.result import PREDICTIONS_FILE, write_result
+from sousa_bench.rudiments import RUDIMENTS
+from tests.analysis.synthetic import fold_result, result, write_predictions
+
+STUDIES = 250
+MEMORY = Path("/dev/shm")
+START, END = "<!-- figures -->", "<!-- end of figures -->"
+FIGURES = {
+    "clear": "false “clear”",
+    "effects": "false effect",
+    "augmentation": "false augmentation",
+    "models": "false “clear”, models",
+    "pairs": "pairs covered",
+    "model_pairs": "pairs covered, models",
+    "accuracies": "accuracies covered",
+    "leader": "leader covered",
+    "best": "true best in the set",
+    "size": "size of the set",
+    "power": "found",
+}
+"""The figures of a world, each a mean over its studies, and their names in the tables."""
+
+
+class Stage:
+    """A folder of one world's runs, filled anew for each study."""
+
+    def __init__(self, world: World, folder: Path) -> None:
+        self.world = world
+        self.folder = folder
+        clips = world.test_clips
+        fold_of = np.unique(clips.player, return_inverse=True)[1] % max(world.folds, 1)
+        self.places = [np.flatnonzero(fold_of == fold) for fold in range(max(world.folds, 1))]
+        self.clips = [clips.cut(place) for place in self.places]
+        self.runs: list[tuple[int, int, int, dict[str, Any]]] = []
+        for method, fold, seed in itertools.product(
+            range(len(world.methods)), range(len(self.clips)), range(world.seeds)
+        ):
+            model, strategy, augmentation = world.methods[method]
+            config = {"model": model, "strategy": strategy, "augmentation": augmentation, "seed": seed + 1}
+            made = fold_result(config, fold + 1, world.folds) if world.folds else result(config)
+            self.runs.append((method, fold, seed, made))
+
+    def fill(self, study: Study) -> None:
+        """Write the study's result files."""
+        for method, fold, seed, made in self.runs:
+            clips, hit = self.clips[fold], study.hits[method, seed, self.places[fold]]
+            made["metrics"] |= {"test_acc": float(hit.mean()), "val_acc": float(study.validation[method, fold, seed])}
+            place = self.folder / made["experiment_id"]
+            write_result(place, made)
+            predicted = np.where(hit, clips.label, (clips.label + 1) % len(RUDIMENTS))
+            write_predictions(place / PREDICTIONS_FILE, clips, predicted)
+
+    def analyze(self) -> dict[str, pd.DataFrame]:
+        """Run the command and read the tables that it wrote."""
+        output = self.folder.parent / "analysis"
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            code = analyze([str(self.folder), "--no-plots", "--output-dir", str(output)])
+        if code:
+            raise RuntimeError(f"{self.world.key}: the analysis ended with exit code {code}: {said.getvalue()}")
+        return {path.stem: pd.read_csv(path) for path in output.glob("*.csv") if path.stem != "comparison_table"}
+
+
+def judge(world: World, study: Study, tables: dict[str, pd.DataFrame]) -> dict[str, float]:
+    """The study's figures: shares between 0 and 1 (and the size of the set), NaN where there is nothing to judge."""
+    rows = tables["combinations"]
+    named = zip(rows["model"], rows["strategy"], rows["augmentation"], strict=True)
+    numbers = np.array([world.methods.index(name) for name in named])
+    of = dict(zip(rows["combination"], numbers, strict=True))
+    best = np.flatnonzero(world.truth == world.truth.max())
+    trained = study.models.mean(axis=(1, 2))
+    leader = rows.loc[rows["test_acc"].idxmax()]
+    return {
+        **_pairs(tables["comparisons"], of, world.truth, trained),
+        "effects": _effects(tables.get("effects"), world),
+        "augmentation": _augmentation(tables.get("augmentation"), world),
+        "accuracies": _covered(rows["acc_low"], world.truth[numbers], rows["acc_high"]),
+        "leader": _covered(leader["acc_low"], world.truth[of[leader["combination"]]], leader["acc_high"]),
+        "best": float(rows["best_set"].to_numpy(bool)[np.isin(numbers, best)].mean()),
+        "size": float(rows["best_set"].sum()),
+    }
+
+
+def _pairs(pairs: pd.DataFrame, of: dict[str, int], methods: np.ndarray, trained: np.ndarray) -> dict[str, float]:
+    """What the comparisons say, of the methods or (``about``) of these trainings only, against the truth of that."""
+    first, second = pairs["first"].map(of).to_numpy(), pairs["second"].map(of).to_numpy()
+    true, models = methods[first] - methods[second], trained[first] - trained[second]
+    about = np.where(pairs["about"] == "methods", true, models) if "about" in pairs else true
+    clear, right = pairs["clear"].to_numpy(bool), np.sign(pairs["difference"].to_numpy()) == np.sign(about)
+    with_best = (np.maximum(methods[first], methods[second]) == methods.max()) & (true != 0)
+    figures = {
+        "clear": float((clear & ~right).any()),
+        "pairs": _covered(pairs["low"], about, pairs["high"]),
+        "power": float((clear & right)[with_best].mean()) if with_best.any() else np.nan,
+    }
+    if "models_clear" in pairs:
+        wrong = np.sign(pairs["difference"].to_numpy()) != np.sign(models)
+        figures["models"] = float((pairs["models_clear"].to_numpy(bool) & wrong).any())
+        figures["model_pairs"] = _covered(pairs["models_low"], models, pairs["models_high"])
+    return figures
+
+
+def _effects(table: pd.DataFrame | None, world: World) -> float:
+    """Whether an effect that is not there was called clear; NaN where all are there, or none was tested."""
+    if table is None:
+        return np.nan
+    cells = world.truth.reshape(world.levels)
+    axes = {"model": 0, "strategy": 1, "augmentation": 2}
+    there = [_component(cells, [axes[name] for name in effect.split(" × ")]) for effect in table["effect"]]
+    none = table[~np.array(there)]
+    return float(none["clear"].any()) if len(none) else np.nan
+
+
+def _component(cells: np.ndarray, axes: Sequence[int]) -> bool:
+    """Whether the cells differ by this effect."""
+    part = cells.mean(axis=tuple(axis for axis in range(cells.ndim) if axis not in axes), keepdims=True)
+    for axis in axes:
+        part = part - part.mean(axis=axis, keepdims=True)
+    return bool(np.abs(part).max() > 1e-9)
+
+
+def _augmentation(table: pd.DataFrame | None, world: World) -> float:
+    """Whether augmentation was called clear where it does nothing; NaN where it was not varied."""
+    if table is None:
+        return np.nan
+    truth = {f"{model} + {strategy}": 0.0 for model, strategy, _ in world.methods}
+    for (model, strategy, augmentation), accuracy in zip(world.methods, world.truth, strict=True):
+        truth[f"{model} + {strategy}"] += accuracy if augmentation else -accuracy
+    none = table[np.abs(table["label"].map(truth)) < 1e-9]
+    return float((none["p_holm"] <= 0.05).any()) if len(none) else np.nan
+
+
+def _covered(low: Any, true: Any, high: Any) -> float:
+    """Share of intervals that hold the truth; NaN where there are none."""
+    low, high = np.atleast_1d(np.asarray(low, float)), np.atleast_1d(np.asarray(high, float))
+    there = np.isfinite(low)
+    return float(((low <= true) & (true <= high))[there].mean()) if there.any() else np.nan
+
+
+def studies(world: World, numbers: Iterable[int], seed: int = 0) -> pd.DataFrame:
+    """Simulate the studies ``numbers`` of a world: a row a study, its figures as columns."""
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as temporary:
+        stage = Stage(world, Path(temporary) / "runs")
+        rows = []
+        for number in numbers:
+            study = draw(world, np.random.default_rng([seed, zlib.crc32(world.key.encode()), number]))
+            stage.fill(study)
+            rows.append(judge(world, study, stage.analyze()))
+    return pd.DataFrame(rows, columns=list(FIGURES))
+
+
+def error(values: pd.Series) -> float:
+    """Monte Carlo standard error; for what was never or always seen, as if one more study had been different."""
+    values = values.dropna()
+    spread = values.std(ddof=1)
+    if spread == 0 and values.iloc[0] in (0.0, 1.0):
+        return 1 / (len(values) + 1)
+    return float(spread / len(values) ** 0.5)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Simulate, print a line a world, and write the tables where they are wanted."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.calibrate", description=__doc__)
+    parser.add_argument("--worlds", default="", metavar="PATTERN", help="only worlds whose name holds this expression")
+    parser.add_argument(
+        "--studies", type=int, default=STUDIES, help=f"studies of a world; fewer of large ones ({STUDIES})"
+    )
+    parser.add_argument("--jobs", type=int, default=2, help="processes (2)")
+    parser.add_argument("--seed", type=int, default=0, help="other studies (0)")
+    parser.add_argument("--write", type=Path, metavar="FILE", help=f"put the tables between {START} and {END} of it")
+    options = parser.parse_args(arguments)
+    worlds = [world for world in WORLDS if re.search(options.worlds, world.key)]
+    print(f"{len(worlds)} of {len(WORLDS)} worlds", file=sys.stderr)
+    found: dict[World, pd.DataFrame] = {}
+    with ProcessPoolExecutor(options.jobs) as pool:
+        for world in worlds:
+            started = time.monotonic()
+            count = max(options.studies // world.cost, 4)
+            parts = [range(start, count, options.jobs) for start in range(options.jobs)]
+            found[world] = pd.concat(list(pool.map(studies, [world] * len(parts), parts, [options.seed] * len(parts))))
+            line = ", ".join(
+                f"{name} {found[world][name].mean():.3f}" for name in FIGURES if found[world][name].notna().any()
+            )
+            print(f"{world.key}: {line} ({count} studies, {time.monotonic() - started:.0f} s)", flush=True)
+    if options.write:
+        text = options.write.read_text(encoding="utf-8")
+        before, after = text.split(START)[0], text.split(END)[1]
+        options.write.write_text(f"{before}{START}\n\n{tables(found)}\n{END}{after}", encoding="utf-8")
+
+
+def tables(found: dict[World, pd.DataFrame]) -> str:
+    """A Markdown table for each group of worlds."""
+    parts = []
+    for group, worlds in itertools.groupby(found, key=lambda world: world.group):
+        mine = list(worlds)
+        names = [name for name in FIGURES if any(found[world][name].notna().any() for world in mine)]
+        parts += [f"### {group}", "", " | ".join(["| world", "studies", *(FIGURES[name] for name in names)]) + " |"]
+        parts.append("| --- " * (len(names) + 2) + "|")
+        for world in mine:
+            cells = [_cell(found[world][name]) for name in names]
+            parts.append(" | ".join([f"| {world.name}", str(len(found[world])), *cells]) + " |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _cell(values: pd.Series) -> str:
+    return f"{values.mean():.3f} ± {error(values):.3f}" if values.notna().any() else "–"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,268 @@
+"""The worlds that `benchmarks.calibrate` simulates: what is true of methods, players, clips and trainings.
+
+In training r of method i the clip k of player j is recognised with the probability
+
+    1 / (1 + exp(-(a_i + player_j + taste_ij + clip_k + bias_ik + training_ir + mood_irj)))
+
+so that methods share players and clips, a method's trainings share its taste and its bias, and each training adds a
+luck of its own, in all and with each player. Every part is drawn anew in each study and is zero in the mean. ``a_i`` is
+solved for such that the method's accuracy, over players, clips and trainings, is the one that the world states: what a
+verdict on methods must hold for.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
+from scipy.optimize import brentq
+from scipy.special import expit, ndtri
+
+from tests.analysis.synthetic import MODELS, STRATEGIES, Clips
+
+CLIP, BIAS = 1.0, 0.5  # deviations between clips, on the logit scale
+VALIDATION = (10, 20)  # players that are not in the test, and clips of each
+QUANTILES = 8192
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class World:
+    """What is true, and what is measured of it. Deviations are in percentage points of accuracy.
+
+    Attributes:
+        name: What sets it apart within its group.
+        group: A heading of the table.
+        gains: Points that each method has more than the rest, from the first method; the others 0.
+        accuracy: Accuracy of the rest.
+        levels: Numbers of models, PEFT methods and settings of augmentation; their product are the methods.
+        players: Players of the test clips.
+        clips: Test clips, as evenly as possible, or ``uneven``: half of the players have four times as many.
+        uneven: See ``clips``.
+        seeds: Trainings of each method, in each fold.
+        folds: Folds of a cross-validation, each with its own trainings; 0 for one test split.
+        training: Deviation between trainings of one method; one number, or one a method in turn.
+        player: Deviation between players.
+        taste: Deviation between players in what one method gains over another.
+        mood: Deviation between a training's players.
+        skewed: Whether players have a long tail of the weak rather than a normal distribution.
+        collapse: Share of players with whom the first method falls by ``fall`` points; its mean accuracy stays.
+        fall: See ``collapse``.
+        cost: How many of the table's studies one of this world counts for.
+    """
+
+    name: str
+    group: str
+    gains: tuple[float, ...] = ()
+    accuracy: float = 0.6
+    levels: tuple[int, int, int] = (3, 2, 1)
+    players: int = 19
+    clips: int = 2500
+    uneven: bool = False
+    seeds: int = 3
+    folds: int = 0
+    training: float | tuple[float, ...] = 2.0
+    player: float = 8.0
+    taste: float = 2.0
+    mood: float = 1.0
+    skewed: bool = False
+    collapse: float = 0.0
+    fall: float = 30.0
+    cost: int = 1
+
+    @property
+    def key(self) -> str:
+        """A name of its own."""
+        return f"{self.group}: {self.name}"
+
+    @cached_property
+    def methods(self) -> list[tuple[str, str, bool]]:
+        """Model, PEFT method and augmentation of each method."""
+        models, strategies, settings = self.levels
+        return list(itertools.product(MODELS[:models], STRATEGIES[:strategies], (True, False)[:settings]))
+
+    @cached_property
+    def truth(self) -> Array:
+        """Accuracy of each method, shape (methods,)."""
+        gains = np.zeros(len(self.methods))
+        gains[: len(self.gains)] = self.gains
+        return self.accuracy + gains / 100
+
+    @cached_property
+    def trainings(self) -> Array:
+        """Deviation between trainings of each method, logits, shape (methods,)."""
+        return np.resize(np.atleast_1d(self.training), len(self.methods)).astype(float) * self.logits
+
+    @cached_property
+    def logits(self) -> float:
+        """Logits of a percentage point, at the world's accuracy and with its clips."""
+        spread = np.hypot(CLIP, BIAS) * _normal(QUANTILES)
+        middle = brentq(lambda place: expit(place + spread).mean() - self.accuracy, -20, 20)
+        chance = expit(middle + spread)
+        return float(0.01 / (chance * (1 - chance)).mean())
+
+    @cached_property
+    def intercepts(self) -> Array:
+        """The ``a_i``, shape (methods,)."""
+        return np.array([self._intercept(number) for number in range(len(self.methods))])
+
+    def accuracy_of(self, method: int, place: Array | float) -> Array:
+        """Accuracy over players and clips of trainings of ``method`` at ``place`` (``a_i`` plus luck, logits)."""
+        return _curve(self, self.collapse > 0 and method == 0)(place)
+
+    def _intercept(self, method: int) -> float:
+        luck = self.trainings[method] * _normal(501)
+        return float(brentq(lambda a: self.accuracy_of(method, a + luck).mean() - self.truth[method], -15, 15))
+
+    def parts(self, collapsing: bool) -> list[Array]:
+        """Quantiles of what varies beside the luck of a training."""
+        player = -_exponential(QUANTILES) if self.skewed else _normal(QUANTILES)
+        spread = [player * self.player, player * self.taste, _normal(QUANTILES) * self.mood]
+        if collapsing:
+            spread.append(np.where(np.arange(QUANTILES) < self.collapse * QUANTILES, -self.fall, 0.0))
+        return [part * self.logits for part in spread] + [_normal(QUANTILES) * CLIP, _normal(QUANTILES) * BIAS]
+
+    @cached_property
+    def test_clips(self) -> Clips:
+        """The clips of all players."""
+        return Clips.make(self.players, self._sizes())
+
+    def _sizes(self) -> NDArray[np.int64]:
+        weights = np.resize([4.0, 1.0] if self.uneven else [1.0], self.players)
+        return np.diff(np.round(np.cumsum([0, *weights]) / weights.sum() * self.clips)).astype(int)
+
+
+@dataclass(frozen=True)
+class Study:
+    """What one study saw.
+
+    Attributes:
+        hits: Whether each training of each method recognised each clip, shape (methods, seeds, clips); in a
+            cross-validation a clip's trainings are those of its fold.
+        validation: Validation accuracy of each training, shape (methods, folds or 1, seeds).
+        models: Accuracy over all players and clips of each training, shape (methods, folds or 1, seeds).
+    """
+
+    hits: NDArray[np.bool_]
+    validation: Array
+    models: Array
+
+
+def draw(world: World, rng: np.random.Generator) -> Study:
+    """Draw one study: players, clips, trainings, and what was recognised."""
+    groups, methods = max(world.folds, 1), len(world.methods)
+    number_of = np.unique(world.test_clips.player, return_inverse=True)[1]
+    luck = rng.normal(0, 1, (methods, groups, world.seeds)) * world.trainings[:, None, None]
+    place = world.intercepts[:, None, None] + luck
+    chance = _chances(world, number_of, place, number_of % groups, rng)
+    heard, clips = VALIDATION
+    there = np.repeat(np.arange(heard), clips)
+    validation = [_chances(world, there, place, np.full(len(there), group), rng) for group in range(groups)]
+    right = [(rng.random(one.shape) < one).mean(axis=-1) for one in validation]
+    models = np.stack([world.accuracy_of(method, place[method]) for method in range(methods)])
+    return Study(rng.random(chance.shape) < chance, np.stack(right, axis=1), models)
+
+
+def _chances(
+    world: World, player: NDArray[np.int64], place: Array, group: NDArray[np.int64], rng: np.random.Generator
+) -> Array:
+    """Chance that each clip is recognised, shape (methods, seeds, clips), by players who are drawn here.
+
+    Args:
+        world: The world.
+        player: Player of each clip, shape (clips,).
+        place: ``a_i`` plus luck, shape (methods, groups, seeds).
+        group: Which of the groups' trainings hears each clip, shape (clips,).
+        rng: Draws.
+    """
+    methods, _, seeds = place.shape
+    count = int(player.max()) + 1
+    skill = _people(world, (count,), rng) * world.player
+    taste = _people(world, (methods, count), rng) * world.taste
+    if world.collapse:
+        taste[0] -= world.fall * (rng.random(count) < world.collapse)
+    mood = rng.normal(0, world.mood, (methods, seeds, count))
+    people = (skill + taste)[:, None, :] + mood
+    clip = rng.normal(0, CLIP, len(player)) + rng.normal(0, BIAS, (methods, len(player)))
+    everything: Array = people[..., player] * world.logits + clip[:, None, :] + np.moveaxis(place[:, group], 1, 2)
+    return expit(everything)
+
+
+def _people(world: World, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    return 1 - rng.exponential(1, shape) if world.skewed else rng.normal(0, 1, shape)
+
+
+def _normal(count: int) -> Array:
+    """Quantiles of the standard normal distribution."""
+    values: Array = ndtri((np.arange(count) + 0.5) / count)
+    return values
+
+
+def _exponential(count: int) -> Array:
+    """Quantiles of the exponential distribution, less its mean."""
+    values = -np.log1p(-(np.arange(count) + 0.5) / count)
+    return values - values.mean()
+
+
+@lru_cache(maxsize=8)
+def _curve(world: World, collapsing: bool) -> CubicSpline:
+    """Accuracy against ``a_i`` plus luck: the mean over all that else varies, from shuffled quantiles of each part."""
+    rng = np.random.default_rng(0)
+    total = np.sum([rng.permutation(part) for part in world.parts(collapsing)], axis=0)
+    places = np.linspace(-16, 16, 641)
+    return CubicSpline(places, [expit(place + total).mean() for place in places])
+
+
+def _world(
+    group: str, size: tuple[int, int], seeds: int = 3, training: float = 2.0, more: str = "", **rest: Any
+) -> World:
+    players, clips = size
+    name = f"{players} players, {clips:,} clips; {seeds} seed{'s' * (seeds > 1)}; training ± {training:g}"
+    made = {"players": players, "clips": clips, "seeds": seeds, "training": training, **rest}
+    return World(name + (f"; {more}" if more else ""), group, **made)
+
+
+FEW, SOME, MANY = (8, 400), (19, 2500), (50, 400)
+SIZES = (FEW, SOME, MANY)
+EQUAL, BETTER, SEVERAL = "Six equal methods", "One method better than five equal ones", "Six methods that all differ"
+LARGE, FOLDS, FACTORS = "24 methods", "Five folds", "3 models, 2 PEFT methods, with and without augmentation"
+ACCURACIES, PLAYERS = "Other accuracies, six equal methods", "Other players and trainings, six equal methods"
+POOLED = {"folds": 5, "cost": 2}
+RARE = {"player": 2.0, "taste": 0.5, "mood": 0.25}
+
+WORLDS: tuple[World, ...] = (
+    *(_world(EQUAL, size, seeds) for size in SIZES for seeds in (1, 2, 3, 5)),
+    *(_world(EQUAL, size, seeds, 0.0) for size in SIZES for seeds in (1, 3)),
+    *(_world(EQUAL, size, 3, training) for size in (SOME, MANY) for training in (0.7, 4.0)),
+    *(_world(EQUAL, size) for size in ((8, 2500), (19, 400), (50, 2500))),
+    *(_world(BETTER, size, more=f"by {gain}", gains=(gain,)) for size in SIZES for gain in (1, 2, 5)),
+    *(_world(BETTER, size, 3, 0.7, "by 2", gains=(2,)) for size in (SOME, MANY)),
+    *(_world(BETTER, SOME, seeds, more="by 5", gains=(5,)) for seeds in (1, 5)),
+    _world(SEVERAL, SOME, more="by 1 each", gains=(5, 4, 3, 2, 1)),
+    _world(LARGE, MANY, 1, 0.0, "equal", levels=(4, 3, 2)),
+    _world(LARGE, SOME, more="equal", levels=(4, 3, 2), cost=2),
+    _world(LARGE, SOME, more="one better by 5", levels=(4, 3, 2), gains=(5,), cost=2),
+    _world(FOLDS, (100, 10_000), 1, more="equal", **POOLED),
+    _world(FOLDS, (100, 10_000), 3, more="equal", **POOLED),
+    _world(FOLDS, (100, 10_000), 3, more="one better by 2", gains=(2,), **POOLED),
+    _world(FACTORS, SOME, more="equal", levels=(3, 2, 2)),
+    _world(FACTORS, MANY, more="one model better by 3", levels=(3, 2, 2), gains=(3, 3, 3, 3)),
+    _world(ACCURACIES, SOME, 3, 0.5, "accuracy 0.05", accuracy=0.05, **RARE),
+    _world(ACCURACIES, SOME, 3, 2.0, "accuracy 0.50", accuracy=0.5),
+    _world(ACCURACIES, SOME, 3, 0.5, "accuracy 0.95", accuracy=0.95, **RARE),
+    _world(ACCURACIES, SOME, 3, 0.2, "accuracy 0.99", accuracy=0.99, player=0.5, taste=0.2, mood=0.1),
+    *(_world(PLAYERS, size, more="skewed players", skewed=True) for size in SIZES),
+    *(_world(PLAYERS, size, more="one method collapses for 1 in 3 players", collapse=1 / 3) for size in SIZES),
+    _world(PLAYERS, SOME, more="half of the players have 4 times the clips", uneven=True),
+    World(
+        "19 players, 2,500 clips; 3 seeds; training ± 4 of one method, ± 1 of the others",
+        PLAYERS,
+        training=(4, 1, 1, 1, 1, 1),
+    ),
+)
