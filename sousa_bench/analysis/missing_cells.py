@@ -31,7 +31,7 @@ def missing_cells(study: Study, own: pd.Series) -> Iterator[tuple[str, list[int]
         A cohort's letter, the rows of its completed runs, and its missing cells.
     """
     table = study.table[own]
-    table = table[np.array([not _is_trial(study, row) for row in table.index], dtype=bool)]
+    table = table[np.array([not is_trial(study, row) for row in table.index], dtype=bool)]
     done = table[counted_rows(table)]
     begun = table.drop(done.index)
     unsure = (cohort_identity(study.table).loc[begun.index] == "").any(axis=1)
@@ -44,7 +44,8 @@ def missing_cells(study: Study, own: pd.Series) -> Iterator[tuple[str, list[int]
             yield str(name), list(part.index), list(_missing(study, part, mine))
 
 
-def _is_trial(study: Study, row: int) -> bool:
+def is_trial(study: Study, row: int) -> bool:
+    """Whether a run of the table is a trial of the machinery, which says nothing of methods."""
     resolved, overrides = study.results.resolved[row], study.results.overrides[row] or ()
     if any(key in resolved for key in SMOKE):
         return any(resolved.get(key) is not None for key in SMOKE)

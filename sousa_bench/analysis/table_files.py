@@ -12,6 +12,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from sousa_bench.analysis.stats.augmentation_effect import augmentation_impact
+from sousa_bench.analysis.stats.data_sets import data_set_verdicts
 from sousa_bench.analysis.study import Study
 from sousa_bench.errors import UserError
 from sousa_bench.system.files import replaced
@@ -22,8 +23,8 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 def write_tables(study: Study, folder: Path) -> None:
     """Write ``comparison_table.csv`` and ``.parquet``, and a CSV for each table of the statistics.
 
-    Those are ``comparisons`` and ``combinations``, and where they have rows ``effects`` and ``augmentation``. In a CSV
-    a text that a spreadsheet would run as a formula gets an apostrophe before it.
+    Those are ``comparisons`` and ``combinations``, and where they have rows ``effects``, ``augmentation`` and
+    ``data_sets``. In a CSV a text that a spreadsheet would run as a formula gets an apostrophe before it.
     """
     table = study.table.copy()
     table["augmentation"] = table["augmentation"].astype("boolean")
@@ -39,6 +40,7 @@ def write_tables(study: Study, folder: Path) -> None:
         "combinations": _combinations(study),
         "effects": _effects(study),
         "augmentation": augmentation_impact(study).table.drop(columns=["with_rows", "without_rows"], errors="ignore"),
+        "data_sets": _data_sets(study),
     }
     for name, frame in statistics.items():
         path = folder / f"{name}.csv"
@@ -51,6 +53,12 @@ def write_tables(study: Study, folder: Path) -> None:
 def _effects(study: Study) -> pd.DataFrame:
     """A row an effect of each cohort."""
     tables = [found.table.assign(cohort=cohort) for cohort, found in study.effects.items() if len(found.table)]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def _data_sets(study: Study) -> pd.DataFrame:
+    """The method of the best mean rank against each other one, on each data set and over them."""
+    tables = [item.chances.assign(kind=item.kind) for item in data_set_verdicts(study)]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 

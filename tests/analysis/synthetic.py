@@ -306,15 +306,19 @@ def write_sweep(
     seed: int = 1,
     max_epochs: int = 20,
     manifest: bool = True,
+    data: str = "",
 ) -> Path:
     """Write a sweep below ``root`` and return its folder.
 
     ``statuses`` gives runs (by number from 0) another status; ``missing`` ones are planned but have no result.
+    ``data`` names another data set than the usual one, with clips and players of its own.
     """
     rng = np.random.default_rng(seed)
     truth = truth or Truth()
     clips = Clips.make(players, per_player)
     number_of = np.unique(clips.player, return_inverse=True)[1]
+    if data:
+        clips.player = np.array([f"{data}_{name}" for name in clips.player])
     talent = rng.normal(0, truth.player, players)
     taste = {model: rng.normal(0, truth.player_model, players) for model in models}
     hard = rng.normal(0, 0.4, len(clips.label))
@@ -344,6 +348,7 @@ def write_sweep(
                 "augmentation": augmentation,
                 "seed": run_seed,
                 "max_epochs": max_epochs,
+                **({"data": data} if data else {}),
             },
             accuracy=float((predicted == clips.label).mean()),
             f1=float(np.mean([row["f1"] for row in per_class.values()])),
@@ -353,6 +358,8 @@ def write_sweep(
             per_class=per_class if status == "completed" else {},
             extra=more,
         )
+        if data:
+            made["data"] |= {"fingerprint": f"{data} all", "test_fingerprint": f"{data} test"}
         if not predictions:
             made["files"] = {}
         run_folder = folder / made["experiment_id"]

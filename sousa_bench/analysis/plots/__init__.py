@@ -21,6 +21,7 @@ from sousa_bench.analysis.plots.matrix import (
     augmentation_effect,
     factor_effect,
     main_effects,
+    mean_ranks,
     model_strategy_heatmap,
     pairwise_differences,
 )
@@ -79,6 +80,11 @@ FIGURES = (
         "Accuracy",
         "Row minus column on the same clips. A dot: clear after Holm's correction of the sign-flip tests.",
         "No two combinations were tested on the same clips with known players.",
+    ),
+    Figure(
+        mean_ranks,
+        "Accuracy",
+        "The lower the better. Methods whose bars overlap can't be told apart over these data sets (Nemenyi's test).",
     ),
     Figure(
         efficiency_scatter,

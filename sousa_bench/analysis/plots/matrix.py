@@ -31,6 +31,7 @@ from sousa_bench.analysis.plots.style import (
     safe,
 )
 from sousa_bench.analysis.stats.augmentation_effect import augmentation_impact
+from sousa_bench.analysis.stats.data_sets import data_set_verdicts
 from sousa_bench.analysis.stats.pairs import ALPHA
 from sousa_bench.analysis.study import Study
 
@@ -123,6 +124,20 @@ def main_effects(study: Study) -> go.Figure | None:
     title = "Main effects" + (f" (cohort {safe(cohort)})" if len(study.effects) > 1 else "")
     axis = "Deviation from the mean (points, 95 % interval)"
     return rows_of_dots(traces, title, axis, names, "static", xaxis=ZERO_LINE)
+
+
+def mean_ranks(study: Study, limit: int = ROW_LIMIT) -> go.Figure | None:
+    """Mean ranks over data sets, each within half the critical difference; None where there are no several."""
+    if not (verdicts := data_set_verdicts(study)):
+        return None
+    item = verdicts[0]
+    names = [safe(name) for name in item.accuracy.index[:limit]]
+    mean, half = item.ranks.mean[:limit], item.ranks.critical / 2
+    bars = interval(mean, mean - half, mean + half)
+    trace = dots("methods", rounded(mean), names, "%{y}<br>mean rank %{x:.2f}", error_x=bars, showlegend=False)
+    title = f"Mean rank over {len(item.names)} data sets" + (f" ({safe(item.kind)})" if item.kind else "")
+    title += first_of(len(names), len(item.accuracy))
+    return rows_of_dots([trace], title, "Mean rank (bars: critical difference)", names, "static")
 
 
 def _points(

@@ -34,6 +34,7 @@ from sousa_bench.analysis.report.blocks import (
     listed,
 )
 from sousa_bench.analysis.report.conclusion import answer, rests_on
+from sousa_bench.analysis.report.over_data_sets import over_all_data, over_data_sets
 from sousa_bench.analysis.report.ranking import NOTHING_TO_RANK, ranking_table, test_metrics
 from sousa_bench.analysis.stats.augmentation_effect import augmentation_impact, tested_on
 from sousa_bench.analysis.stats.comparisons import pair_of
@@ -69,7 +70,7 @@ def overview(study: Study, options: Options) -> list[Block]:
 def conclusion(study: Study, options: Options) -> list[Block]:
     """The answer in plain sentences, and what must be minded."""
     notes = [Items(study.notes, notes=True)] if study.notes else []
-    return [Heading("Answer", short="Answer"), Text(answer(study), answer=True), *notes]
+    return [Heading("Answer", short="Answer"), Text([*answer(study), *over_all_data(study)], answer=True), *notes]
 
 
 def rank(study: Study, options: Options) -> list[Block]:
@@ -301,7 +302,8 @@ def methods(study: Study, options: Options) -> list[Block]:
                 "Combinations average their seeds; the spread over seeds is shown apart. Folds of a cross-validation "
                 "by player are averaged, and for intervals and comparisons their test predictions are pooled: each "
                 "player was heard once, by a model that had not learnt from that player.",
-                "Runs that differ in data, test clips, kind of weights or epochs are never compared.",
+                "Runs that differ in data, test clips, kind of weights or epochs are never compared; over several data "
+                "sets only methods are, each time within every data set.",
             ]
         ),
     ]
@@ -364,6 +366,7 @@ SECTIONS: tuple[Section, ...] = (
     figures,
     best,
     comparisons,
+    over_data_sets,
     effects,
     statistics,
     augmentation,
