@@ -137,7 +137,7 @@ def mean_ranks(study: Study, limit: int = ROW_LIMIT) -> go.Figure | None:
     trace = dots("methods", rounded(mean), names, "%{y}<br>mean rank %{x:.2f}", error_x=bars, showlegend=False)
     title = f"Mean rank over {len(item.names)} data sets" + (f" ({safe(item.kind)})" if item.kind else "")
     title += first_of(len(names), len(item.accuracy))
-    return rows_of_dots([trace], title, "Mean rank (bars: critical difference)", names, "static")
+    return rows_of_dots([trace], title, "Mean rank (half the critical difference on either side)", names, "static")
 
 
 def _points(

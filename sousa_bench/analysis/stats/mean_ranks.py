@@ -75,7 +75,7 @@ def mean_ranks(accuracy: Array) -> MeanRanks:
     Args:
         accuracy: Shape (methods, data sets), at least two of each; the higher the better.
     """
-    from scipy import stats  # half a second, which only several data sets should cost
+    from scipy import stats  # its import takes a second, which only several data sets should cost
 
     accuracy = np.round(accuracy, 9)  # sums of the same numbers in another order are ties
     methods, data_sets = accuracy.shape
