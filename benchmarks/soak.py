@@ -31,6 +31,7 @@ REAL = (
     "peft=lora,adalora",
     "trainer.max_epochs=3",
     "trainer.early_stopping=2",
+    "trainer.tested_epoch=best",
     "data.synthetic.clips=200",
     "trainer.checkpoint_minutes=0.01",
     "logger=none",

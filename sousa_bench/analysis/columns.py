@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ABSENT = "-"
 DECLARED = "declared_metrics"
 FORMAT = re.compile(r"\+?,?(\.\d\d?)?[feg%]")
-LOWER_IS_BETTER = ("loss", "time", "seconds", "memory", "params", "param_efficiency")
+LOWER_IS_BETTER = ("loss", "_ece", "time", "seconds", "memory", "params", "param_efficiency")
 
 Row = Mapping[Any, Any]
 

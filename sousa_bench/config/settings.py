@@ -16,6 +16,7 @@ from sousa_bench.results.metrics import own_metrics
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 ACCELERATORS = ("auto", "cpu", "gpu")
+TESTED_EPOCHS = ("last", "best")
 
 
 def _whole(value: Any, least: int = 1) -> bool:
@@ -46,6 +47,7 @@ RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     ("weight_decay feature_memory_mb", "a number, 0 or more", lambda x: _number(x) and x >= 0),
     ("checkpoint_minutes", "a number above 0", _positive),
     ("precision", f"one of {', '.join(PRECISIONS)}", PRECISIONS.__contains__),
+    ("tested_epoch", f"one of {', '.join(TESTED_EPOCHS)}", TESTED_EPOCHS.__contains__),
     ("accelerator", f"one of {', '.join(ACCELERATORS)}", ACCELERATORS.__contains__),
     ("compile progress", "true or false", lambda x: isinstance(x, bool)),
 )
@@ -69,6 +71,7 @@ class TrainerSettings:
     warmup_fraction: float
     label_smoothing: float
     gradient_clip: float | None
+    tested_epoch: str
     early_stopping: int | None
     accelerator: str
     devices: int
@@ -87,6 +90,11 @@ class TrainerSettings:
             for key in keys.split():
                 if not good(value := getattr(self, key)):
                     raise ConfigError(f"trainer.{key}={value!r} can't be: it must be {rule}")
+        if self.early_stopping is not None and self.tested_epoch == "last":
+            raise ConfigError(
+                f"trainer.early_stopping={self.early_stopping} can't be with trainer.tested_epoch=last: it would end "
+                "training after epochs without gain, and the last would be tested; add trainer.tested_epoch=best"
+            )
 
 
 def check_values(config: DictConfig) -> None:

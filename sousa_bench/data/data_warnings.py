@@ -11,9 +11,9 @@ from sousa_bench.data import SPLITS
 from sousa_bench.rudiments import RUDIMENTS
 
 _CONSEQUENCE = {
-    ("train", "val"): "validation, by which the best epoch is chosen, doesn't show how the model does on new players",
+    ("train", "val"): "validation, by which runs and epochs are chosen, doesn't show how the model does on new players",
     ("train", "test"): "the test doesn't show how the model does on new players",
-    ("val", "test"): "the best epoch is chosen by players that are tested",
+    ("val", "test"): "runs and epochs are chosen by players that are tested",
 }
 
 

@@ -13,9 +13,9 @@ import pandas as pd
 from sousa_bench.analysis.stats.intervals import LEVEL, accuracy_interval, why_no_interval
 from sousa_bench.config.identity import IRRELEVANT
 from sousa_bench.errors import ConfigError
-from sousa_bench.results.metrics import METRICS, own_metrics, per_class, split_metrics
+from sousa_bench.results.metrics import METRICS, calibrated, own_metrics, per_class, split_metrics
 from sousa_bench.results.predictions import outcome_warnings
-from sousa_bench.results.result import EFFICIENCY_KEYS, EVALUATED, METRIC_KEYS, PREDICTIONS_FILE, SCHEMA_VERSION
+from sousa_bench.results.result import EFFICIENCY_KEYS, EVALUATED, PREDICTIONS_FILE, SCHEMA_VERSION
 from sousa_bench.rudiments import RUDIMENTS
 from sousa_bench.system.commit import git_commit
 from sousa_bench.training.hardware import environment
@@ -43,6 +43,7 @@ def evaluation_result(evaluation: Evaluation, arguments: Sequence[str]) -> dict[
     compared = own_test(evaluation, predicted.numpy())
     met, met_warnings = met_before(run, data)
     random_weights = (own.get("weights") or {}).get("kind") == "random"
+    temperature = own["metrics"].get("temperature")  # results by earlier versions have none
     metrics, metric_warnings = METRICS, []
     try:
         metrics = (*METRICS, *own_metrics(config.get("metrics")))
@@ -59,8 +60,9 @@ def evaluation_result(evaluation: Evaluation, arguments: Sequence[str]) -> dict[
             "evaluated_split": data.split,
         },
         "metrics": {
-            **{key: value for key, value in own["metrics"].items() if key in METRIC_KEYS or key.startswith("val_")},
+            **{key: value for key, value in own["metrics"].items() if not key.startswith("test_")},
             **split_metrics("test", logits, labels, metrics),
+            **(calibrated(logits, labels, temperature) if temperature else {}),
         },
         "efficiency": {
             **{key: own["efficiency"].get(key) for key in EFFICIENCY_KEYS},

@@ -156,7 +156,7 @@ class Injection:
             facts = self._budget.facts()
             warnings.append(
                 f"AdaLoRA's tested weights hold {facts['final_rank']} ranks, not the budget's {facts['target_rank']}: "
-                f"the best epoch came before step {facts['total_step'] - facts['tfinal']} of {facts['total_step']}"
+                f"the tested epoch came before step {facts['total_step'] - facts['tfinal']} of {facts['total_step']}"
             )
         return warnings
 

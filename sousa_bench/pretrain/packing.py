@@ -131,8 +131,8 @@ def card(run: FinishedRun, facts: Mapping[str, str], path: Path, state: Mapping[
         f"head's last layer {peft['head_learning_rate']:g}",
         "time": f"{efficiency['training_time_seconds'] / 60:.0f} min on {environment['device']}, "
         f"{threads} thread{'' if threads == 1 else 's'}",
-        "score": f"best epoch {metrics['best_epoch']}; accuracy {metrics['val_acc']:.3f} on {counts['val']} validation "
-        f"and {metrics['test_acc']:.3f} on {counts['test']} test clips of {players} "
+        "score": f"epoch {metrics.get('tested_epoch', metrics['best_epoch'])}; accuracy {metrics['val_acc']:.3f} on "
+        f"{counts['val']} validation and {metrics['test_acc']:.3f} on {counts['test']} test clips of {players} "
         f"(top 5: {metrics['test_top5_acc']:.3f}; chance 0.025)",
         "made by": f"sousa_bench {environment['sousa_bench']}, {_commit(result)}",
     }

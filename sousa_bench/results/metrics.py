@@ -104,12 +104,26 @@ def _loss(scores: Scores) -> Tensor:
     return cross_entropy(scores.logits.double(), scores.labels)
 
 
+def _calibration_error(scores: Scores) -> Tensor:
+    """Expected calibration error over 15 bins of equal width (Naeini et al. 2015; Guo et al. 2017).
+
+    The mean distance between a bin's accuracy and its mean confidence, the probability of the predicted class.
+    """
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    probabilities = scores.logits.softmax(dim=1)
+    return multiclass_calibration_error(
+        probabilities, scores.labels, num_classes=probabilities.shape[1], n_bins=15, validate_args=False
+    )
+
+
 METRICS: tuple[Metric, ...] = (
     Metric("acc", "accuracy", _accuracy),
     Metric("top5_acc", "top-5 accuracy", _top5_accuracy),
     Metric("f1_macro", "macro F1", _macro_f1),
     Metric("balanced_acc", "balanced accuracy", _balanced_accuracy),
     Metric("loss", "loss", _loss, better="lower"),
+    Metric("ece", "calibration error", _calibration_error, better="lower"),
 )
 """Those that every run has."""
 
@@ -125,6 +139,31 @@ def split_metrics(split: str, logits: Tensor, labels: Tensor, metrics: Sequence[
     """
     scores = Scores(logits, labels)
     return {f"{split}_{metric.name}": float(metric.compute(scores)) for metric in metrics}
+
+
+def fitted_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The temperature by which logits are divided so that the cross-entropy is least (Guo et al. 2017).
+
+    Args:
+        logits: (clips, classes) float32, of clips that were not trained on.
+        labels: (clips,) int64.
+
+    Returns:
+        From 0.01 to 100: above 1 where the model is too sure of itself, below 1 where it is not sure enough.
+    """
+    from scipy.optimize import minimize_scalar
+
+    logits = logits.double()
+    found = minimize_scalar(
+        lambda log: float(_loss(Scores(logits / math.exp(log), labels))), bounds=(math.log(0.01), math.log(100))
+    )
+    return math.exp(found.x)
+
+
+def calibrated(logits: Tensor, labels: Tensor, temperature: float) -> dict[str, float]:
+    """The temperature, and the calibration error of test clips once their logits are divided by it."""
+    error = _calibration_error(Scores(logits / temperature, labels))
+    return {"temperature": temperature, "test_ece_calibrated": float(error)}
 
 
 def per_class(logits: Tensor, labels: Tensor, names: Sequence[str]) -> dict[str, dict[str, Any]]:

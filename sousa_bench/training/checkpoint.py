@@ -67,7 +67,7 @@ class Stop:
 class Checkpoints:
     """The files below ``checkpoints/`` of one run.
 
-    ``last.pt`` names the file of the best weights that belongs to it, so that a kill between two writes leaves a
+    ``last.pt`` names the file of what is to be tested that belongs to it, so that a kill between two writes leaves a
     pair that fits. Both hold tensors and plain values alone and are read without unpickling code.
 
     Args:
@@ -77,18 +77,18 @@ class Checkpoints:
     def __init__(self, folder: Path) -> None:
         self.folder = folder / CHECKPOINT_FOLDER
 
-    def save(self, state: dict[str, Any], best: dict[str, Any] | None = None) -> None:
-        """Write ``state`` as the last checkpoint, and before it ``best`` when there are new best weights.
+    def save(self, state: dict[str, Any], tested: dict[str, Any] | None = None) -> None:
+        """Write ``state`` as the last checkpoint, and before it ``tested`` when there is something new to be tested.
 
         Raises:
             OSError: The disk is full; the former checkpoint then still stands whole.
         """
-        for name, content in ((state["best_file"], best), (LAST, state)):
+        for name, content in ((state["tested_file"], tested), (LAST, state)):
             if content is not None:
                 with replaced(self.folder / name) as draft, draft.open("wb") as file:
                     torch.save(content, file)
-        for former in self.folder.glob("best_*.pt"):
-            if former.name != state["best_file"]:
+        for former in self.folder.glob("tested_*.pt"):
+            if former.name != state["tested_file"]:
                 former.unlink(missing_ok=True)
 
     def last(self) -> dict[str, Any] | None:
@@ -102,20 +102,23 @@ class Checkpoints:
             log.warning("%s can't be read (%s): the run starts afresh", path, error)
             return None
 
-    def best(self, state: dict[str, Any]) -> dict[str, Any]:
-        """The best weights that ``state`` names."""
-        return torch.load(self.folder / state["best_file"], map_location="cpu", weights_only=True)
+    def tested(self, state: dict[str, Any]) -> dict[str, Any]:
+        """What is to be tested, by the file that ``state`` names: ``trainable`` and ``val``, see :class:`KeepState`."""
+        return torch.load(self.folder / state["tested_file"], map_location="cpu", weights_only=True)
 
 
 class KeepState(pl.Callback):
-    """Saves the run's state, keeps the best weights, stops early, stops when asked, and continues a saved state.
+    """Saves the run's state, keeps what is to be tested, stops early, stops when asked, and continues a saved state.
+
+    What is to be tested are the weights of the epoch that ``trainer.tested_epoch`` names (``trainable``), and what they
+    say of the validation clips (``val``: positions and logits).
 
     Args:
         checkpoints: Where to write.
         recorder: Shows epoch and step.
         stop: Asked by a signal.
-        settings: Minutes between two checkpoints within an epoch; epochs without a better ``val_acc`` before
-            training ends.
+        settings: Which epoch is tested; minutes between two checkpoints within an epoch; epochs without a better one
+            before training ends.
         attempt: Gives what the result of a later attempt repeats of this one.
         state: A captured state to continue from; the module's part of it is restored already.
     """
@@ -171,16 +174,18 @@ class KeepState(pl.Callback):
             self._stop_if(asked)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """At an epoch's end: new best weights, early stopping, checkpoint."""
+        """At an epoch's end: new weights to be tested, early stopping, checkpoint."""
         assert isinstance(pl_module, Classifier)
         if trainer.state.fn != "fit":
             return
         history, patience = pl_module.history, self.settings.early_stopping
-        epoch, best = history[-1]["epoch"], best_epoch(history)
-        stops_early = patience is not None and epoch - best >= patience
+        epoch = history[-1]["epoch"]
+        stops_early = patience is not None and epoch - best_epoch(history) >= patience
         finished = stops_early or epoch == trainer.max_epochs
-        weights = pl_module.injection.trainable_state() if best == epoch else None
-        self._save(trainer, pl_module, (epoch, 0), weights, finished=finished)
+        tested = None
+        if tested_epoch(history, self.settings.tested_epoch) == epoch:
+            tested = {"trainable": pl_module.injection.trainable_state(), "val": pl_module.outputs["val"]}
+        self._save(trainer, pl_module, (epoch, 0), tested, finished=finished)
         self.recorder.add(history=history)
         if trainer.is_global_zero:
             stop_request.write_history(self.recorder.folder, history)
@@ -217,7 +222,7 @@ class KeepState(pl.Callback):
         trainer: pl.Trainer,
         module: Classifier,
         place: tuple[int, int],
-        best: dict[str, Any] | None = None,
+        tested: dict[str, Any] | None = None,
         *,
         finished: bool = False,
     ) -> None:
@@ -227,8 +232,9 @@ class KeepState(pl.Callback):
             self._counted_until = self._saved_at = now
             state = capture(module, trainer, place)
             state |= {"fit_seconds": self.fit_seconds, "finished": finished, "told": self.attempt()}
+            state["tested_file"] = f"tested_{tested_epoch(module.history, self.settings.tested_epoch)}.pt"
             if trainer.is_global_zero:
-                self.checkpoints.save(state, best)
+                self.checkpoints.save(state, tested)
             trainer.strategy.barrier()  # the other ranks read the files at the fit's end
 
     def _show(self, trainer: pl.Trainer, module: Classifier) -> None:
@@ -246,8 +252,17 @@ class KeepState(pl.Callback):
 
 
 def best_epoch(history: list[dict[str, Any]]) -> int:
-    """The first epoch (from 1) with the highest ``val_acc``; 0 for an empty history."""
-    return max(history, key=lambda entry: (entry["val_acc"], -entry["epoch"]))["epoch"] if history else 0
+    """The epoch (from 1) with the highest ``val_acc``, of equals the lowest ``val_loss``, of these the first.
+
+    It is 0 for an empty history.
+    """
+    best = min(history, key=lambda entry: (-entry["val_acc"], entry["val_loss"], entry["epoch"]), default={"epoch": 0})
+    return best["epoch"]
+
+
+def tested_epoch(history: list[dict[str, Any]], rule: str) -> int:
+    """The epoch (from 1) whose weights are tested, by ``trainer.tested_epoch``; 0 for an empty history."""
+    return best_epoch(history) if rule == "best" else len(history)
 
 
 def capture(module: Classifier, trainer: pl.Trainer, place: tuple[int, int]) -> dict[str, Any]:
@@ -262,7 +277,6 @@ def capture(module: Classifier, trainer: pl.Trainer, place: tuple[int, int]) -> 
         "optimizer": trainer.optimizers[0].state_dict(),
         "history": module.history,
         "sums": {"loss": loss, "clips": clips, "seconds": module.sums.seconds},
-        "best_file": f"best_{best_epoch(module.history)}.pt",
         "micro_batch_size": module.micro_batch_size,
     }
 

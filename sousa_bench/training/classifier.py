@@ -1,4 +1,4 @@
-"""The one LightningModule: trains what PEFT left trainable, evaluates, and keeps the best weights."""
+"""The one LightningModule: trains what PEFT left trainable, and evaluates."""
 
 from __future__ import annotations
 

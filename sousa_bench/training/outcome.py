@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
+
 from sousa_bench.config.settings import TrainerSettings
-from sousa_bench.results.metrics import per_class
+from sousa_bench.results.metrics import calibrated, fitted_temperature, per_class
 from sousa_bench.results.result import ADAPTER_FOLDER, PREDICTIONS_FILE
 from sousa_bench.rudiments import RUDIMENTS
-from sousa_bench.training.checkpoint import best_epoch
+from sousa_bench.training.checkpoint import best_epoch, tested_epoch
 from sousa_bench.training.classifier import Classifier
 
 
@@ -22,26 +24,33 @@ def outcome(module: Classifier, settings: TrainerSettings, fit_seconds: float, p
         peak_bytes: Most memory at a time, of all attempts.
 
     Returns:
-        ``history``, ``metrics`` (validation at the best epoch, test), ``efficiency``, ``peft``, ``per_class``,
+        ``history``, ``metrics`` (validation at the tested epoch, test), ``efficiency``, ``peft``, ``per_class``,
         ``files``, and ``declared_metrics`` where the config adds some.
     """
     history, injection = module.history, module.injection
-    best = history[best_epoch(history) - 1]
+    best, last = history[best_epoch(history) - 1], history[-1]
+    tested = history[tested_epoch(history, settings.tested_epoch) - 1]
     parameters = injection.parameters
     clips = len(module.clips["train"])
     if settings.train_batches is not None:
         clips = min(clips, settings.train_batches * settings.batch_size)
     train_seconds = sum(entry["train_seconds"] for entry in history)
-    positions, logits = module.outputs["test"]
+    (logits, labels), (val_logits, val_labels) = (_logits_and_labels(module, split) for split in ("test", "val"))
     declared = {metric.name: metric.as_dict() for metric in module.own_metrics}
     return {
         "history": history,
         "metrics": {
-            **{key: value for key, value in best.items() if key.startswith("val_")},
+            **{key: value for key, value in tested.items() if key.startswith("val_")},
             **module.test_metrics,
+            **calibrated(logits, labels, fitted_temperature(val_logits, val_labels)),
+            "tested_epoch": tested["epoch"],
             "best_epoch": best["epoch"],
-            "final_train_loss": history[-1]["train_loss"],
-            "final_val_loss": history[-1]["val_loss"],
+            "best_val_acc": best["val_acc"],
+            "best_val_loss": best["val_loss"],
+            "last_epoch": last["epoch"],
+            "final_train_loss": last["train_loss"],
+            "final_val_acc": last["val_acc"],
+            "final_val_loss": last["val_loss"],
         },
         **({"declared_metrics": declared} if declared else {}),
         "efficiency": {
@@ -62,5 +71,10 @@ def outcome(module: Classifier, settings: TrainerSettings, fit_seconds: float, p
             "head_learning_rate": module.optimization.head_learning_rate,
         },
         "files": {"predictions": PREDICTIONS_FILE, "adapter": ADAPTER_FOLDER},
-        "per_class": per_class(logits, module.clips["test"].labels[positions], RUDIMENTS),
+        "per_class": per_class(logits, labels, RUDIMENTS),
     }
+
+
+def _logits_and_labels(module: Classifier, split: str) -> tuple[Tensor, Tensor]:
+    positions, logits = module.outputs[split]
+    return logits, module.clips[split].labels[positions]

@@ -252,7 +252,9 @@ class _Run:
         state = self.checkpoints.last()
         assert state is not None, "the fit's end always writes a checkpoint"
         module, injection = self.module, self.injection
-        injection.load_trainable_state(self.checkpoints.best(state))
+        tested = self.checkpoints.tested(state)
+        injection.load_trainable_state(tested["trainable"])
+        module.outputs["val"] = tested["val"]
         module.inputs.compile(False)  # one pass, of a network that may have changed its shape
         injection.finish()
         injection.check_merge()

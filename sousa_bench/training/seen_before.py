@@ -15,7 +15,7 @@ from sousa_bench.results.result import read_result
 from sousa_bench.training.evaluated_clips import SplitData
 
 CLIP = ["sample_id", "player", "label"]
-ROLES = {"train": "was trained on", "val": "chose its best epoch by"}
+ROLES = {"train": "was trained on", "val": "was validated on"}
 
 
 def met_before(run: FinishedRun, data: SplitData) -> tuple[dict[str, Any], list[str]]:
@@ -40,7 +40,7 @@ def met_before(run: FinishedRun, data: SplitData) -> tuple[dict[str, Any], list[
 def inherited(config: Mapping[str, Any]) -> list[str]:
     """What the weights that a run starts from have met of its validation and test clips, in sentences.
 
-    That the earlier run chose its epoch by the same validation clips is no fault, and not named.
+    That the earlier run was validated on the same clips is no fault, and not named.
 
     Args:
         config: The run's whole resolved config.

@@ -62,11 +62,17 @@ def test_a_run_reports_every_fixed_field(config, folder):
 
 
 @pytest.mark.parametrize(
-    ("model", "peft", "augmentation"),
-    [("ast", "adalora", "on"), ("efficientat", "full", "off"), ("beats", "lora", "on"), ("ast", "head", "off")],
+    ("model", "peft", "augmentation", "tested"),
+    [
+        ("ast", "adalora", "on", "best"),
+        ("efficientat", "full", "off", "last"),
+        ("beats", "lora", "on", "last"),
+        ("ast", "head", "off", "best"),
+    ],
 )
-def test_interruptions_change_no_number(config, tmp_path, monkeypatch, model, peft, augmentation):
-    cfg = config(f"model={model}", f"peft={peft}", f"augmentation={augmentation}", "trainer.train_batches=4")
+def test_interruptions_change_no_number(config, tmp_path, monkeypatch, model, peft, augmentation, tested):
+    words = (f"model={model}", f"peft={peft}", f"augmentation={augmentation}", f"trainer.tested_epoch={tested}")
+    cfg = config(*words, "trainer.train_batches=4")
     whole = numbers(run(cfg, tmp_path / "whole"), tmp_path / "whole")
 
     with monkeypatch.context() as patch:  # asked to stop in the middle of the first epoch
@@ -114,30 +120,55 @@ def test_seeds_repeat_and_differ(config, tmp_path):
     assert first[0] != other[0]
 
 
-def test_the_best_weights_are_tested(config, folder, monkeypatch):
-    """With the second of three epochs made the best, the tested weights are those of its end."""
-    seen = {}
-    original = Classifier.on_validation_epoch_end
+def test_the_tested_weights_are_those_of_the_epoch_that_is_asked_for(config, tmp_path, monkeypatch):
+    """With the first two of three epochs made equal in accuracy, the second is better by its loss."""
+    made = {1: (0.9, 3.0), 2: (0.9, 2.0), 3: (0.5, 1.0)}
+    seen, tested = {}, {}
+    close, close_test = Classifier.on_validation_epoch_end, Classifier.on_test_epoch_end
 
     def end(self):
-        original(self)
-        self.history[-1]["val_acc"] = {1: 0.1, 2: 0.9, 3: 0.5}[self.history[-1]["epoch"]]
-        seen[self.history[-1]["epoch"]] = {k: v.clone() for k, v in self.injection.trainable_state().items()}
-
-    monkeypatch.setattr(Classifier, "on_validation_epoch_end", end)
-    tested = {}
-    start = Classifier.on_test_epoch_end
+        close(self)
+        entry = self.history[-1]
+        entry["val_acc"], entry["val_loss"] = made[entry["epoch"]]
+        weights = {key: value.clone() for key, value in self.injection.trainable_state().items()}
+        seen[entry["epoch"]] = (weights, self.outputs["val"][1])
 
     def at_test(self):
-        start(self)
-        tested.update({k: v.clone() for k, v in self.injection.trainable_state().items()})
+        close_test(self)
+        tested.update(self.injection.trainable_state())
+        labels = self.clips["val"].labels[self.outputs["val"][0]]
+        tested["validation"] = (self.outputs["val"][1], labels)
 
+    monkeypatch.setattr(Classifier, "on_validation_epoch_end", end)
     monkeypatch.setattr(Classifier, "on_test_epoch_end", at_test)
-    blocks = run(config("model=efficientat"), folder)
-    assert blocks["metrics"]["best_epoch"] == 2
-    assert blocks["metrics"]["val_acc"] == 0.9
-    assert all(torch.equal(tested[key], seen[2][key]) for key in tested)
-    assert not all(torch.equal(tested[key], seen[3][key]) for key in tested)
+    for rule, epoch in (("best", 2), ("last", 3)):
+        tested.clear()
+        blocks = run(config("model=efficientat", f"trainer.tested_epoch={rule}"), tmp_path / rule)
+        metrics = blocks["metrics"]
+        assert (metrics["tested_epoch"], metrics["best_epoch"], metrics["last_epoch"]) == (epoch, 2, 3), rule
+        assert (metrics["val_acc"], metrics["val_loss"]) == made[epoch], rule
+        assert (metrics["best_val_acc"], metrics["best_val_loss"]) == made[2], rule
+        assert (metrics["final_val_acc"], metrics["final_val_loss"]) == made[3], rule
+        logits, labels = tested.pop("validation")
+        assert torch.equal(logits, seen[epoch][1]), rule
+        for other, (weights, _) in seen.items():
+            same = all(torch.equal(tested[key], weights[key]) for key in tested)
+            assert same == (other == epoch), (rule, other)
+        grid = np.geomspace(0.01, 100, 2000)
+        losses = [torch.nn.functional.cross_entropy(logits.double() / value, labels).item() for value in grid]
+        assert metrics["temperature"] == pytest.approx(grid[np.argmin(losses)], rel=0.01), rule
+        frame = pd.read_parquet(tmp_path / rule / "predictions.parquet")
+        for key, temperature in (("test_ece", 1.0), ("test_ece_calibrated", metrics["temperature"])):
+            assert metrics[key] == pytest.approx(calibration_error(frame, temperature), abs=1e-5), (rule, key)
+
+
+def calibration_error(frame, temperature):
+    """Over 15 bins of equal width, clip by clip."""
+    logits = np.stack(frame["logits"].to_list()).astype(float) / temperature
+    confidence = (np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)).max(axis=1)
+    right = logits.argmax(axis=1) == frame["label"].to_numpy()
+    bins = np.ceil(confidence * 15).astype(int)
+    return sum(abs((right[bins == b] - confidence[bins == b]).sum()) for b in set(bins)) / len(frame)
 
 
 def test_micro_batches_change_nothing_but_memory(config, tmp_path):
@@ -176,7 +207,8 @@ def test_early_stopping(config, folder, monkeypatch):
         self.history[-1]["val_acc"] = 1 / self.history[-1]["epoch"]
 
     monkeypatch.setattr(Classifier, "on_validation_epoch_end", worse)
-    cfg = config("model=efficientat", "trainer.max_epochs=9", "trainer.early_stopping=2", "trainer.train_batches=1")
+    words = ("trainer.max_epochs=9", "trainer.early_stopping=2", "trainer.tested_epoch=best")
+    cfg = config("model=efficientat", *words, "trainer.train_batches=1")
     blocks = run(cfg, folder)
     assert [entry["epoch"] for entry in blocks["history"]] == [1, 2, 3]
     assert blocks["metrics"]["best_epoch"] == 1

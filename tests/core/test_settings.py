@@ -18,6 +18,8 @@ from sousa_bench.errors import ConfigError
         ("trainer.learning_rate=-1", r"trainer\.learning_rate=-1"),
         ("trainer.head_learning_rate=-1", r"trainer\.head_learning_rate=-1"),
         ("trainer.early_stopping=0", r"trainer\.early_stopping=0"),
+        ("trainer.early_stopping=2", r"trainer\.early_stopping=2 can't be with .*; add trainer\.tested_epoch=best"),
+        ("trainer.tested_epoch=first", r"trainer\.tested_epoch='first' can't be: it must be one of last, best"),
         ("trainer.progress=maybe", r"trainer\.progress='maybe'"),
         ("trainer.compile=1", r"trainer\.compile=1 can't be: it must be true or false"),
         ("seed=abc", r"seed='abc'"),
