@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python
 
-.PHONY: help install format lint test test-all parity faults slurm soak wheel
+.PHONY: help install format lint test test-all parity faults slurm soak calibrate wheel
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ slurm:  ## Run sweeps on a one-node Slurm that the tests start
 
 soak:  ## Kill a sweep fifty times at random instants and resume it each time
 	$(PYTHON) -m benchmarks.soak --kills 50 --real
+
+calibrate:  ## Count how often the analysis is wrong, on simulated studies; writes docs/calibration.md
+	$(PYTHON) -m benchmarks.calibrate --write docs/calibration.md
 
 wheel:  ## Build the wheel
 	$(PYTHON) -m build --wheel

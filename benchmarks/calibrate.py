@@ -38,10 +38,10 @@ STUDIES = 250
 MEMORY = Path("/dev/shm")
 START, END = "<!-- figures -->", "<!-- end of figures -->"
 FIGURES = {
-    "clear": "false “clear”",
+    "clear": 'false "clear"',
     "effects": "false effect",
     "augmentation": "false augmentation",
-    "models": "false “clear”, models",
+    "models": 'false "clear", models',
     "pairs": "pairs covered",
     "model_pairs": "pairs covered, models",
     "accuracies": "accuracies covered",
@@ -101,7 +101,7 @@ def judge(world: World, study: Study, tables: dict[str, pd.DataFrame]) -> dict[s
     of = dict(zip(rows["combination"], numbers, strict=True))
     best = np.flatnonzero(world.truth == world.truth.max())
     trained = study.models.mean(axis=(1, 2))
-    leader = rows.loc[rows["test_acc"].idxmax()]
+    leader = rows.sort_values("test_acc").iloc[-1]
     return {
         **_pairs(tables["comparisons"], of, world.truth, trained),
         "effects": _effects(tables.get("effects"), world),
