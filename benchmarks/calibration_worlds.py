@@ -231,7 +231,7 @@ def _world(
 FEW, SOME, MANY = (8, 400), (19, 2500), (50, 400)
 SIZES = (FEW, SOME, MANY)
 EQUAL, BETTER, SEVERAL = "Six equal methods", "One method better than five equal ones", "Six methods that all differ"
-LARGE, FOLDS, FACTORS = "24 methods", "Five folds", "3 models, 2 PEFT methods, with and without augmentation"
+LARGE, FOLDS, FACTORS = "24 methods", "Five folds", "3 × 2 × 2 factors"
 ACCURACIES, PLAYERS = "Other accuracies, six equal methods", "Other players and trainings, six equal methods"
 POOLED = {"folds": 5, "cost": 2}
 RARE = {"player": 2.0, "taste": 0.5, "mood": 0.25}
