@@ -63,7 +63,7 @@ class NaivePipeline:
     def inputs(self, split: str, index: Sequence[int] | np.ndarray) -> Inputs:
         """Some clips as the network takes them."""
         features = torch.cat([self.features(self.files[split][i]) for i in index])
-        return Inputs((features, None), lambda parts: self.model.backbone(*parts))
+        return Inputs([(np.arange(len(index)), (features, None))], lambda parts: self.model.backbone(*parts))
 
     def train_epoch(self, epoch: int) -> None:
         """Training and validation, every clip from its file."""

@@ -8,7 +8,7 @@ code serves all models.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from operator import attrgetter
 
 import numpy as np
@@ -130,6 +130,27 @@ class Draws:
     rate: np.ndarray
     time_masks: np.ndarray
     frequency_masks: np.ndarray
+
+    def of(self, rows: np.ndarray) -> Draws:
+        """The draws of some of the clips."""
+        return Draws(*(getattr(self, column.name)[rows] for column in fields(self)))
+
+    def partners(self, index: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """With whom each clip is mixed, and by which weight: always with another clip of the batch.
+
+        Args:
+            index: (clips,) positions of the clips.
+            members: (global clips,) those of the whole batch, in which each of them stands once.
+
+        Returns:
+            (clips,) positions of the partners, and their weights: 0 for a clip that is alone in its batch.
+        """
+        others = len(members) - 1
+        if not others:
+            return index, np.zeros_like(self.partner_weight)
+        chosen = (self.partner_rank * others).astype(np.int64)
+        own = (members == index[:, None]).argmax(axis=1)
+        return members[chosen + (chosen >= own)], self.partner_weight
 
 
 @dataclass

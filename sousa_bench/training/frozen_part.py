@@ -18,48 +18,46 @@ if TYPE_CHECKING:
 
 GROUP = 16
 """Clips that go through the lower part together, whichever of them was asked for: see :class:`FrozenPrefix`."""
-LENGTHS = 2
-"""Lengths on the grid, its own and a neighbour's, at which a training clip is met on the average."""
 
 Features = tuple[Tensor, Tensor | None]
+Passes = list[tuple[np.ndarray, Features]]
+"""Rows of a batch with their features (clips, frames, bins) and masks: clips of one length in each."""
 
 
 class FrozenPrefix:
     """Remembers what the frozen lower part of a backbone makes of each clip.
 
-    A clip's state depends on the clip and on the length that it is padded to. To the last bit it also depends on which
-    clips go through with it, so these are always the same: the group of clips of its length in which it stands. A run
-    that was interrupted fills its memory in another order and still gets the same numbers.
+    To the last bit a clip's state also depends on which clips go through with it, so these are always the same: the
+    group of clips of its length in which it stands. A run that was interrupted fills its memory in another order and
+    still gets the same numbers.
 
     Args:
         injection: The prepared model.
         place: See :class:`sousa_bench.models.base.Divisible`.
-        features: (split, positions, frames) → features and mask of clips, padded to so many frames.
+        features: (split, positions) → rows, and features and mask of theirs.
     """
 
-    def __init__(
-        self, injection: Injection, place: str | None, features: Callable[[str, np.ndarray, int], Features]
-    ) -> None:
+    def __init__(self, injection: Injection, place: str | None, features: Callable[[str, np.ndarray], Passes]) -> None:
         self.place = place
         self._injection = injection
         self._features = features
         self._groups: dict[str, np.ndarray] = {}
-        self._states: dict[tuple[str, int, int], State] = {}
+        self._states: dict[tuple[str, int], State] = {}
 
     @property
     def backbone(self) -> Divisible:
         """The backbone without its wrapper; its modules hold the adapters."""
         return _unwrapped(self._injection)  # type: ignore[return-value]
 
-    def states(self, clips: Clips, index: np.ndarray, frames: int) -> State:
-        """The states of clips, each padded to so many frames: tensors with ``len(index)`` rows."""
+    def states(self, clips: Clips, index: np.ndarray) -> State:
+        """The states of clips of as many frames: tensors with ``len(index)`` rows."""
         split = clips.split
         if split not in self._groups:
             self._groups[split] = groups(clips.padded)
-        missing = [int(i) for i in index if (split, int(i), frames) not in self._states]
+        missing = [int(i) for i in index if (split, int(i)) not in self._states]
         for group in np.unique(self._groups[split][missing]):
-            self._compute(split, np.flatnonzero(self._groups[split] == group), frames)
-        states = [self._states[split, int(i), frames] for i in index]
+            self._compute(split, np.flatnonzero(self._groups[split] == group))
+        states = [self._states[split, int(i)] for i in index]
         return tuple(None if parts[0] is None else torch.cat(parts) for parts in zip(*states, strict=True))
 
     def onward(self, state: State) -> Tensor:
@@ -67,12 +65,11 @@ class FrozenPrefix:
         return self.backbone.onward(self.place, state)
 
     @torch.no_grad()
-    def _compute(self, split: str, members: np.ndarray, frames: int) -> None:
-        state = self.backbone.until(self.place, *self._features(split, members, frames))
+    def _compute(self, split: str, members: np.ndarray) -> None:
+        [(_, features)] = self._features(split, members)
+        state = self.backbone.until(self.place, *features)
         for row, i in enumerate(members):
-            self._states[split, int(i), frames] = tuple(
-                None if part is None else part[row : row + 1].clone() for part in state
-            )
+            self._states[split, int(i)] = tuple(None if part is None else part[row : row + 1].clone() for part in state)
 
 
 def groups(padded: np.ndarray) -> np.ndarray:
@@ -104,8 +101,7 @@ def frozen_place(injection: Injection) -> tuple[bool, str | None]:
 def frozen_prefix(
     injection: Injection,
     clips: dict[str, Clips],
-    features: Callable[[str, np.ndarray, int], Features],
-    frames_of: Callable[[int], int],
+    features: Callable[[str, np.ndarray], Passes],
     limit_bytes: int,
 ) -> FrozenPrefix | None:
     """The memory of a run's frozen lower part, or None where there is none or it would not fit.
@@ -116,7 +112,6 @@ def frozen_prefix(
         injection: The prepared model.
         clips: The splits.
         features: See :class:`FrozenPrefix`.
-        frames_of: Feature frames of so many samples.
         limit_bytes: Most that the states of all clips may take.
     """
     frozen, place = frozen_place(injection)
@@ -127,11 +122,10 @@ def frozen_prefix(
         ((name, int(np.argmax(part.padded))) for name, part in clips.items() if len(part)),
         key=lambda found: int(clips[found[0]].padded[found[1]]),
     )
-    frames = frames_of(int(clips[split].padded[longest]))
-    if not prefix.backbone.divisible(frames):
+    [(_, parts)] = features(split, np.array([longest]))
+    if not prefix.backbone.divisible(parts[0].shape[1]):
         return None
     with torch.no_grad():
-        state = prefix.backbone.eval().until(place, *features(split, np.array([longest]), frames))
+        state = prefix.backbone.eval().until(place, *parts)
     size = sum(part.numel() * part.element_size() for part in state if part is not None)
-    count = sum(len(part) * (LENGTHS if name == "train" else 1) for name, part in clips.items())
-    return prefix if size * count <= limit_bytes else None
+    return prefix if size * sum(len(part) for part in clips.values()) <= limit_bytes else None

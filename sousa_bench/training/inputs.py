@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot, pad
+from torch.nn.functional import one_hot
 
 from sousa_bench.data.augmentation import FULL_SCALE, Augmentation
 from sousa_bench.rudiments import RUDIMENTS
-from sousa_bench.training.frozen_part import FrozenPrefix, frozen_prefix
+from sousa_bench.training.frozen_part import Features, FrozenPrefix, Passes, frozen_prefix
 
 if TYPE_CHECKING:
     from sousa_bench.data.augmentation import Draws
@@ -25,22 +25,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Inputs:
-    """A batch as the network takes it.
+    """A batch as the network takes it: clips of one length go through together, so that none sees another's.
 
     Attributes:
-        parts: Features (clips, frames, bins) and padding mask, or the state after the frozen part of the network.
-        network: What makes logits (clips, classes) of them.
+        passes: Rows of the batch, ascending, and what the network takes of them: features (clips, frames, bins) and
+            padding mask, or the state after the frozen part of the network.
+        network: What makes logits (clips, classes) of that.
     """
 
-    parts: State
+    passes: Sequence[tuple[np.ndarray, State]]
     network: Callable[[State], Tensor]
 
     def __len__(self) -> int:
-        return 0 if self.parts[0] is None else len(self.parts[0])
+        return sum(len(rows) for rows, _ in self.passes)
 
     def logits(self, rows: slice = slice(None)) -> Tensor:
-        """(clips, classes) of some of the clips."""
-        return self.network(tuple(None if part is None else part[rows] for part in self.parts))
+        """(clips, classes) of some of the clips, in the batch's order."""
+        first, last, _ = rows.indices(len(self))
+        taken, logits = [], []
+        for members, parts in self.passes:
+            own = slice(*np.searchsorted(members, (first, last)))
+            if own.start < own.stop:
+                taken.append(members[own])
+                logits.append(self.network(tuple(None if part is None else part[own] for part in parts)))
+        return logits[0] if len(logits) == 1 else torch.cat(logits)[np.argsort(np.concatenate(taken))]
 
 
 class ClipInputs:
@@ -66,73 +74,64 @@ class ClipInputs:
         self.memory = memory
         self._frames_of: dict[int, int] = {}
         self._compiled: Callable[..., Tensor] | None = None
-        unremembered = partial(self.features, remember=False)  # what the frozen part makes of them is kept instead
-        self.prefix: FrozenPrefix | None = frozen_prefix(
-            injection, clips, unremembered, self.frames, memory.limit_bytes
-        )
+        unremembered = partial(self._computed, remember=False)  # what the frozen part makes of them is kept instead
+        self.prefix: FrozenPrefix | None = frozen_prefix(injection, clips, unremembered, memory.limit_bytes)
 
     @property
     def device(self) -> torch.device:
         """Where the model is."""
         return next(self.model.parameters()).device
 
-    def plain(self, split: str, index: np.ndarray, members: np.ndarray | None = None) -> Inputs:
+    def plain(self, split: str, index: np.ndarray) -> Inputs:
         """Inputs of clips as they are.
 
         Args:
             split: ``train``, ``val`` or ``test``.
             index: (clips,) positions.
-            members: The whole batch where ``index`` is one rank's part of it: its longest clip counts.
         """
-        frames = self._frames_of_longest(split, index if members is None else members)
-        if self.prefix is not None:
-            return Inputs(self.prefix.states(self.clips[split], index, frames), self.prefix.onward)
-        return Inputs(self.features(split, index, frames), self._network)
+        clips = self.clips[split]
+        if self.prefix is None:
+            return Inputs(self.features(split, index), self._network)
+        frames = np.array([self.frames(int(samples)) for samples in clips.padded[index]])
+        passes = [(rows, self.prefix.states(clips, index[rows])) for rows in _alike(frames)]
+        return Inputs(passes, self.prefix.onward)
 
     def training(self, batch: Batch, seed: int) -> tuple[Inputs, Tensor]:
         """Inputs and soft targets (clips, classes) of a training batch."""
         clips = self.clips[batch.split]
         targets = one_hot(clips.labels[batch.index], len(RUDIMENTS)).to(self.device, torch.float32)
         if self.augmentation.name == "off":
-            return self.plain(batch.split, batch.index, batch.members), targets
+            return self.plain(batch.split, batch.index), targets
         draws = self.augmentation.draw(seed, batch.epoch, clips.keys[batch.index])
         if self.augmentation.changes_waveform:
-            partners = batch.members[(draws.partner_rank * len(batch.members)).astype(np.int64)]
-            samples = self._augmented_samples(clips, batch, partners, draws, seed)
-            features, mask = self._augmented_features(clips, batch.index, partners, draws, samples)
-            weight = torch.as_tensor(draws.partner_weight, dtype=torch.float32, device=self.device)[:, None]
+            partners, weights = draws.partners(batch.index, batch.members)
+            draws = replace(draws, partner_weight=weights)
+            passes = self._augmented_features(clips, batch.index, partners, draws)
+            weight = torch.as_tensor(weights, dtype=torch.float32, device=self.device)[:, None]
             mixed = one_hot(clips.labels[partners], len(RUDIMENTS)).to(self.device, torch.float32)
             targets = (1 - weight) * targets + weight * mixed
         else:
-            frames = self._frames_of_longest(batch.split, batch.members)
-            features, mask = self.features(batch.split, batch.index, frames)
-        parts = self.augmentation.on_features(features, mask, draws, self.model.frontend.pad_value)
-        return Inputs(parts, self._network), targets
+            passes = self.features(batch.split, batch.index)
+        value = self.model.frontend.pad_value
+        augmented = [
+            (rows, self.augmentation.on_features(*features, draws.of(rows), value)) for rows, features in passes
+        ]
+        return Inputs(augmented, self._network), targets
 
-    def features(
-        self, split: str, index: np.ndarray, frames: int, *, remember: bool = True
-    ) -> tuple[Tensor, Tensor | None]:
-        """Features (clips, frames, bins) and mask of clips as they are, from memory where it holds them.
-
-        Each clip is computed at its own place on the length grid and then padded. A batch of validation or test holds
-        clips of one place, so that what the model sees of a clip there does not depend on which clips stand beside it;
-        a training batch may hold neighbouring places, and the shorter clips then end in padding.
+    def features(self, split: str, index: np.ndarray, *, remember: bool = True) -> Passes:
+        """Features and masks of clips as they are, from memory where it holds them.
 
         Args:
             split: ``train``, ``val`` or ``test``.
             index: (clips,) positions.
-            frames: Length to pad to, at least that of the longest.
             remember: Whether to keep what is computed.
+
+        Returns:
+            Rows, and their features (clips, frames, bins) and masks, each clip as it is at its own place on the length
+            grid: what the model sees of it doesn't depend on which clips stand beside it.
         """
-        rows = self.memory.get(split, index)
-        if rows is None:
-            rows = self._computed_rows(split, index, remember)
-        value = self.model.frontend.pad_value
-        features = torch.stack([pad(row, (0, 0, 0, frames - len(row)), value=value) for row, _ in rows])
-        if all(mask is None for _, mask in rows):
-            return features.to(self.device), None
-        masks = [pad(mask, (0, frames - len(mask)), value=True) for _, mask in rows if mask is not None]
-        return features.to(self.device), torch.stack(masks).to(self.device)
+        found = self.memory.get(split, index)
+        return self._computed(split, index, remember) if found is None else _passes(found, self.device)
 
     def frames(self, samples: int) -> int:
         """Feature frames of a clip of so many samples."""
@@ -150,44 +149,60 @@ class ClipInputs:
         network = self.model.backbone if self._compiled is None else self._compiled  # a module may have a length
         return network(*parts)
 
-    def _frames_of_longest(self, split: str, index: np.ndarray) -> int:
-        return self.frames(int(self.clips[split].padded[index].max()))
-
-    def _computed_rows(self, split: str, index: np.ndarray, remember: bool) -> list[tuple[Tensor, Tensor | None]]:
+    def _computed(self, split: str, index: np.ndarray, remember: bool) -> Passes:
         clips = self.clips[split]
-        rows: dict[int, tuple[Tensor, Tensor | None]] = {}
-        for samples in np.unique(clips.padded[index]):
-            places = np.flatnonzero(clips.padded[index] == samples)
-            same = index[places]
-            waveform = self._floats(clips.waveform(same, int(samples)))
+
+        def compute(rows: np.ndarray, samples: int) -> Features:
+            same = index[rows]
+            waveform = self._floats(clips.waveform(same, samples))
             features, mask = self.model.features(waveform, torch.from_numpy(clips.lengths[same]).to(self.device))
             if remember:
                 self.memory.put(split, same, features, mask)
-            rows |= {int(p): (features[r], None if mask is None else mask[r]) for r, p in enumerate(places)}
-        return [rows[place] for place in range(len(index))]
+            return features, mask
 
-    def _augmented_samples(self, clips: Clips, batch: Batch, partners: np.ndarray, draws: Draws, seed: int) -> int:
-        """Samples of the longest clip of the whole batch, mixup's partners included."""
-        index = batch.index
-        if len(batch.members) > len(index):
-            index = batch.members
-            draws = self.augmentation.draw(seed, batch.epoch, clips.keys[index])
-            partners = index[(draws.partner_rank * len(index)).astype(np.int64)]
-        longer = np.maximum(clips.padded[index], clips.padded[partners])
-        return int(np.where(draws.partner_weight > 0, longer, clips.padded[index]).max())
+        return self._place_by_place(clips.padded[index], compute)
 
-    def _augmented_features(
-        self, clips: Clips, index: np.ndarray, partners: np.ndarray, draws: Draws, samples: int
-    ) -> tuple[Tensor, Tensor | None]:
+    def _augmented_features(self, clips: Clips, index: np.ndarray, partners: np.ndarray, draws: Draws) -> Passes:
         mixed = draws.partner_weight > 0
-        lengths = np.where(mixed, np.maximum(clips.lengths[index], clips.lengths[partners]), clips.lengths[index])
-        waveform = self._floats(clips.waveform(index, samples))
-        partner = None
-        if mixed.any():
-            partner = torch.zeros_like(waveform)
-            partner[torch.from_numpy(mixed).to(self.device)] = self._floats(clips.waveform(partners[mixed], samples))
-        sizes = torch.from_numpy(lengths).to(self.device)
-        return self.model.features(self.augmentation.on_waveform(waveform, sizes, draws, partner), sizes)
+        lengths, padded = (
+            np.where(mixed, np.maximum(sizes[index], sizes[partners]), sizes[index])
+            for sizes in (clips.lengths, clips.padded)
+        )
+
+        def compute(rows: np.ndarray, samples: int) -> Features:
+            waveform = self._floats(clips.waveform(index[rows], samples))
+            partner, chosen = None, mixed[rows]
+            if chosen.any():
+                partner = torch.zeros_like(waveform)
+                others = clips.waveform(partners[rows][chosen], samples)
+                partner[torch.from_numpy(chosen).to(self.device)] = self._floats(others)
+            sizes = torch.from_numpy(lengths[rows]).to(self.device)
+            return self.model.features(self.augmentation.on_waveform(waveform, sizes, draws.of(rows), partner), sizes)
+
+        return self._place_by_place(padded, compute)
+
+    def _place_by_place(self, padded: np.ndarray, compute: Callable[[np.ndarray, int], Features]) -> Passes:
+        """What ``compute`` makes of the rows of each place on the length grid; those of as many frames as one."""
+        found: dict[int, Features] = {}
+        for rows in _alike(padded):
+            features, mask = compute(rows, int(padded[rows[0]]))
+            found |= {int(row): (features[i], None if mask is None else mask[i]) for i, row in enumerate(rows)}
+        return _passes([found[row] for row in range(len(padded))], self.device)
 
     def _floats(self, samples: Tensor) -> Tensor:
         return samples.to(self.device, non_blocking=True).to(torch.float32) / FULL_SCALE
+
+
+def _alike(sizes: np.ndarray) -> list[np.ndarray]:
+    """Positions of each distinct size, ascending."""
+    return [np.flatnonzero(sizes == size) for size in np.unique(sizes)]
+
+
+def _passes(clips: Sequence[Features], device: torch.device) -> Passes:
+    """Features and masks of single clips, stacked where they have as many frames."""
+    stacked = []
+    for rows in _alike(np.array([len(features) for features, _ in clips])):
+        features = torch.stack([clips[row][0] for row in rows]).to(device)
+        masks = [mask for row in rows if (mask := clips[row][1]) is not None]
+        stacked.append((rows, (features, torch.stack(masks).to(device) if masks else None)))
+    return stacked

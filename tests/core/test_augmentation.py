@@ -8,6 +8,7 @@ import torch
 
 from sousa_bench.data.augmentation import Augmentation, Gain, Mixup, NoAugmentation, Noise, SpecAugment, TimeStretch
 from sousa_bench.errors import ConfigError
+from tests.cases import check_each
 
 KEYS = np.array([11, 22, 33, 44, 55, 66])
 OFF = {
@@ -71,6 +72,31 @@ def test_mixup_blends_with_the_lighter_weight():
     assert (draws.partner_weight > 0).all()
     out = augmentation.on_waveform(torch.ones(6, 10), torch.full((6,), 10), draws, torch.full((6, 10), -1.0))
     torch.testing.assert_close(out[:, 0], torch.as_tensor(1 - 2 * draws.partner_weight, dtype=torch.float32))
+
+
+def test_mixup_takes_another_clip():
+    """With whom is drawn from (seed, epoch, clip); a clip that is alone in its batch stays as it is."""
+    augmentation = Augmentation(mixup=Mixup(probability=1.0, alpha=1.0))
+
+    def check(clips):
+        members = np.arange(clips) + 3
+        met = set()
+        for epoch in range(60):
+            draws = augmentation.draw(7, epoch, members * 11)
+            partners, weights = draws.partners(members, members)
+            if clips == 1:
+                assert not weights.any()
+                continue
+            assert (weights > 0).all()
+            assert (partners != members).all()
+            met |= set(zip(members.tolist(), partners.tolist(), strict=True))
+            part, _ = draws.of(np.arange(1, clips, 2)).partners(
+                members[1::2], members
+            )  # of the second of two processes
+            assert np.array_equal(part, partners[1::2])
+        assert len(met) == clips * (clips - 1)  # each with each
+
+    check_each([1, 2, 7], check)
 
 
 def test_time_stretch_moves_onsets_and_pads():

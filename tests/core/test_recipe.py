@@ -155,7 +155,7 @@ def test_targets_are_smoothed_and_mixed(first_step):
     _, targets = module.training_inputs(batch)
     clips = module.clips["train"]
     draws = module.augmentation.draw(module.optimization.seed, batch.epoch, clips.keys[batch.index])
-    partners = batch.members[(draws.partner_rank * len(batch.members)).astype(int)]
+    partners, _ = draws.partners(batch.index, batch.members)
     for row, (own, other, weight) in enumerate(zip(batch.index, partners, draws.partner_weight, strict=True)):
         expected = torch.full((40,), 0.1 / 40)
         expected[clips.labels[own]] += 0.9 * (1 - weight)
