@@ -93,8 +93,8 @@ def test_a_metric_stands_in_result_table_and_evaluation(home: Path) -> None:
             "confidence": {"label": "Confidence", "format": ".3f", "better": "higher"},
             "surprise": {"label": "surprise", "format": ".4f", "better": "lower"},
         }
-        best = result["history"][result["metrics"]["best_epoch"] - 1]
-        assert result["metrics"]["val_confidence"] == best["val_confidence"]
+        tested = result["history"][result["metrics"]["tested_epoch"] - 1]
+        assert result["metrics"]["val_confidence"] == tested["val_confidence"]
         clips = pd.read_parquet(folder / "predictions.parquet")
         odds = softmax(np.stack(clips["logits"]).astype(float), axis=1)
         right = odds[np.arange(len(clips)), clips["label"]]
