@@ -43,6 +43,9 @@ def parser() -> argparse.ArgumentParser:
     )
     judge = made.add_argument_group("how they are judged")
     judge.add_argument("--metric", default="test_acc", help="column that ranks (test_acc)")
+    judge.add_argument(
+        "--margin", type=_points, default=2.0, metavar="POINTS", help="how far apart two may be to be equally good (2)"
+    )
     judge.add_argument("--min-accuracy", type=_share, default=0.5, help="floor for 'most parameter-efficient' (0.5)")
     judge.add_argument("--top", type=positive, default=5, help="length of the best lists (5)")
     write = made.add_argument_group("what is written")
@@ -67,6 +70,13 @@ def _share(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is no accuracy between 0 and 1")
+    return value
+
+
+def _points(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 100:
+        raise argparse.ArgumentTypeError(f"{text} is no number of percentage points above 0 and up to 100")
     return value
 
 

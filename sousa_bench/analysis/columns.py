@@ -110,11 +110,18 @@ CLIPS = Column("clips", "clips/players", clips_and_players("clips", "players"), 
 BEST = Column("best_set", "can be the best", _best, text=True, help="whether the tests can't tell it from the best")
 DIFFERENCE = Column("difference", "difference", "+.2f", divide=0.01, unit=" points")
 DIFFERENCE_INTERVAL = Column("low", "95 % interval", between("low", "high", "+.2f", 0.01))
-P = Column("p", "p (sign-flip)", lambda row: p_value(row["p"]), help="of a sign-flip test by player")
-MCNEMAR = Column("mcnemar_p", "McNemar p, by clip", lambda row: p_value(row["mcnemar_p"]))
-P_HOLM = Column(
-    "p_holm", "p (Holm)", lambda row: p_value(row["p_holm"]), help="corrected for the number of comparisons"
+SIMULTANEOUS = Column(
+    "simultaneous_low",
+    "simultaneous interval",
+    between("simultaneous_low", "simultaneous_high", "+.2f", 0.01),
+    help="95 % for all comparisons of the family together: it leaves out zero where the difference is clear",
 )
+P = Column("p", "p", lambda row: p_value(row["p"]), help="of this comparison alone, over players and trainings")
+MCNEMAR = Column("mcnemar_p", "McNemar p, by clip", lambda row: p_value(row["mcnemar_p"]))
+P_ADJUSTED = Column(
+    "p_adjusted", "p (all)", lambda row: p_value(row["p_adjusted"]), help="corrected for all comparisons (max-t)"
+)
+P_HOLM = Column("p_holm", "p (Holm)", lambda row: p_value(row["p_holm"]), help="corrected for the number of effects")
 CLEAR = Column("clear", "clear", lambda row: "yes" if row["clear"] else "no", help="at the 5 % level, corrected")
 
 MEASURES = {

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from sousa_bench.analysis.factors import weights_files
-from sousa_bench.analysis.stats.pairs import ALPHA, smallest_p
 from sousa_bench.models.weight_files import DEMONSTRATION
 from sousa_bench.results.result import EVALUATED
 
@@ -32,20 +31,13 @@ def limitations(study: Study) -> list[str]:
     said += [*_clips(frame), *_folds(study, frame[frame["folds"] > 0])]
     for note, rows in frame[frame["note"] != ""].groupby("note", sort=False):
         said.append(f"{len(rows)} of {len(frame)} combinations: {note}.")
-    said += [*_demonstration(study.table), *_weights(study.table), *_warnings(study), *_config_folder(study.table)]
-    return said + list(_few_players(study.pairs))
-
-
-def _few_players(pairs: pd.DataFrame) -> Iterator[str]:
-    """Where no comparison can be clear, whatever the accuracies."""
-    for cohort, mine in pairs.groupby("cohort"):
-        players = int(mine["players"].max())
-        if smallest_p(players) * len(mine) > ALPHA:
-            yield (
-                f"Cohort {cohort}: with {players} players no sign-flip p value can be below "
-                f"{smallest_p(players):.2g}, so none of {len(mine)} comparisons can be clear after Holm's correction. "
-                "Test on more players, or filter to fewer combinations."
-            )
+    return [
+        *said,
+        *_demonstration(study.table),
+        *_weights(study.table),
+        *_warnings(study),
+        *_config_folder(study.table),
+    ]
 
 
 def _clips(frame: pd.DataFrame) -> Iterator[str]:

@@ -113,7 +113,7 @@ def _once(options: argparse.Namespace, refresh: float = 0) -> Study:
     output = _output(options)
     own = [find_section(name) for name in options.section]
     results = collect(options.folders, filters(options), options.results_root, skip=[output])
-    study = compare(results, options.metric)
+    study = compare(results, options.metric, options.margin / 100)
     write_tables(study, output)
     blocks = report(study, Options(options.top, options.min_accuracy, not options.no_plots), own)
     write_text(output / "summary_report.md", markdown("Summary of the comparison", blocks))

@@ -7,7 +7,7 @@ set over all players.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ import pandas as pd
 from sousa_bench.analysis.clip_sets import ClipSet
 from sousa_bench.analysis.stats.comparisons import Measured
 from sousa_bench.analysis.stats.folds import FOLD
+from sousa_bench.analysis.stats.training_luck import Repeats
 
 MAX_SCALE = 2**31  # counts stay whole numbers in double precision
 
@@ -68,7 +69,18 @@ class Measurer:
         scale = math.lcm(*(len(part) for part in right))
         hits = [part.sum(axis=0, dtype=np.int64) * (scale // len(part)) for part in right]
         seeds = max(len(part) for part in right)
-        return Measured(index, np.concatenate(hits), np.concatenate([part[0] for part in right]), seeds, scale)
+        first = np.concatenate([part[0] for part in right])
+        weights = np.array([part.shape[1] for part in right]) / len(first)
+        trainings = 1 / float((weights**2 / [len(part) for part in right]).sum())
+        return Measured(index, np.concatenate(hits), first, seeds, scale, trainings)
+
+    def repeats(self, index: int, runs: RunsBySet) -> Iterator[Repeats]:
+        """The trainings of one combination on each clip set, where players are known."""
+        for number, rows in runs.items():
+            clips = self.clip_sets[number]
+            if clips.player is not None:
+                totals = clips.totals(self._right[number][[self._place[row] for row in rows]])
+                yield Repeats(index, number, totals, clips.sizes)
 
     def share(self, sets: tuple[int, ...], indices: Iterable[int], runs: Sequence[RunsBySet]) -> SharedClips:
         """Several combinations, each with its entry in ``runs``, on the clips of ``sets``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,11 +20,12 @@ from sousa_bench.analysis.combinations import combinations
 from sousa_bench.analysis.factors import BASE_FACTORS, augmentation_words, cohort_words, combination_columns, shown
 from sousa_bench.analysis.limitations import limitations
 from sousa_bench.analysis.shared_clips import Measurer, RunsBySet, SharedClips, meeting_places, runs_by_set
-from sousa_bench.analysis.stats.comparisons import Measured, against_best, correct, mean_totals, pair_table
+from sousa_bench.analysis.stats.comparisons import Measured, against_best, join, luck_of, mean_totals, pair_table
 from sousa_bench.analysis.stats.effects import Effects, effects
 from sousa_bench.analysis.stats.folds import FOLD
-from sousa_bench.analysis.stats.intervals import accuracy_interval, why_no_interval
-from sousa_bench.analysis.stats.pairs import ALPHA
+from sousa_bench.analysis.stats.intervals import MIN_PLAYERS, accuracy_interval, why_no_interval
+from sousa_bench.analysis.stats.pairs import ALPHA, highest_t
+from sousa_bench.analysis.stats.training_luck import Luck, TrainingLuck, training_luck
 from sousa_bench.analysis.table import Results
 from sousa_bench.errors import UserError
 
@@ -44,14 +46,18 @@ class Study:
         metric: Column that ranks.
         combinations: A row a combination with a completed run, best first: see ``combinations.combinations``, and
             ``pooled_acc`` (over the clips of all folds) with ``acc_low``, ``acc_high`` and ``acc_error`` over players,
-            ``clips``, ``players``, ``note``, ``best_set``.
-        pairs: A row a comparison: ``first``, ``second``, ``difference`` (first minus second) with ``low``, ``high``,
-            ``p``, ``p_holm``, ``mcnemar_p`` (by clip), ``seeds_first``, ``seeds_second``, ``folds``, ``clips``,
-            ``players``, ``cohort``.
+            ``clips``, ``players``, ``note``, ``best_set``,
+            ``leader`` (``test``, ``validation`` or ``both``: of its cohort the first by that accuracy; the interval of
+            a leader allows for its having been chosen).
+        pairs: A row a comparison, see ``comparisons.pair_table``: ``first``, ``second``, ``difference`` (first minus
+            second) with ``low``, ``high`` and ``p`` of this comparison alone, ``simultaneous_low``,
+            ``simultaneous_high``, ``p_adjusted`` and ``clear`` of its family.
+        luck: What each cohort shows of training luck.
         effects: Main effects and interactions of each cohort.
         clip_sets: The aligned predictions.
         shared_clips: The clips on which combinations meet, with the combinations.
         measurer: Counts how often combinations were right on them.
+        margin: Difference of accuracies within which two combinations count as equally good.
         cohorts: What sets each cohort apart; empty where all runs are comparable.
         notes: Plain sentences about what was not compared, and why.
     """
@@ -60,10 +66,12 @@ class Study:
     metric: str
     combinations: pd.DataFrame
     pairs: pd.DataFrame = field(default_factory=pd.DataFrame)
+    luck: dict[str, TrainingLuck] = field(default_factory=dict)
     effects: dict[str, Effects] = field(default_factory=dict)
     clip_sets: list[ClipSet] = field(default_factory=list)
     shared_clips: list[SharedClips] = field(default_factory=list)
     measurer: Measurer = field(default_factory=lambda: Measurer([]))
+    margin: float = 0.02
     cohorts: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -113,12 +121,13 @@ def _part(key: str, value: Any) -> str:
     return f"{name} {shown(value)}" if key in (FOLD, "seed") else f"{name}={shown(value)}"
 
 
-def compare(results: Results, metric: str = "test_acc") -> Study:
+def compare(results: Results, metric: str = "test_acc", margin: float = 0.02) -> Study:
     """Compare the combinations in ``results``.
 
     Args:
         results: From ``collect``.
         metric: Numeric column that ranks the combinations.
+        margin: Difference of accuracies within which two combinations count as equally good.
 
     Raises:
         UserError: ``metric`` is no numeric column.
@@ -129,7 +138,7 @@ def compare(results: Results, metric: str = "test_acc") -> Study:
         near = difflib.get_close_matches(metric, numeric, 1)
         hint = f" did you mean {near[0]}?" if near else ""
         raise UserError(f"--metric {metric}: no such metric;{hint} there are {', '.join(numeric)}")
-    study = Study(results, metric, combinations(results, metric), cohorts=cohort_words(table))
+    study = Study(results, metric, combinations(results, metric), margin=margin, cohorts=cohort_words(table))
     study.notes += results.unmatched
     study.clip_sets, problems = read_predictions(table, _with_predictions(study))
     results.problems += problems
@@ -169,7 +178,13 @@ def _add_run_intervals(study: Study) -> None:
 
 
 def _fill_intervals(
-    frame: pd.DataFrame, rows: Sequence[int], columns: Sequence[str], clips: ClipSet, totals: NDArray[np.float64]
+    frame: pd.DataFrame,
+    rows: Sequence[int],
+    columns: Sequence[str],
+    clips: ClipSet,
+    totals: NDArray[np.float64],
+    luck: Luck | None = None,
+    lower_quantile: NDArray[np.float64] | None = None,
 ) -> None:
     """Fill in interval, clips and players of some rows of the runs or the combinations.
 
@@ -179,12 +194,14 @@ def _fill_intervals(
         columns: ``RUN_INTERVAL`` or ``INTERVAL``.
         clips: What these were tested on.
         totals: Right clips of each row by player, shape (rows, players).
+        luck: Of each row's trainings; None: a row is one trained model.
+        lower_quantile: See ``accuracy_interval``.
     """
     *ends, count, players, note = columns
     frame.loc[rows, [count, players]] = [len(clips.label), len(clips.players)]
     frame.loc[rows, note] = why_no_interval(len(clips.players), clips.player is not None)
     if clips.player is not None:
-        interval = accuracy_interval(totals, clips.sizes)
+        interval = accuracy_interval(totals, clips.sizes, luck, lower_quantile=lower_quantile)
         frame.loc[rows, ends] = np.stack([interval.low, interval.high, interval.error], axis=1)
 
 
@@ -204,42 +221,79 @@ def _compare(study: Study) -> None:
     for key in ("pooled_acc", "acc_low", "acc_high", "acc_error"):
         frame[key] = np.nan
     frame["clips"], frame["players"], frame["shared_clips"] = 0, 0, -1
-    frame["note"] = NO_INTERVAL
+    frame["note"], frame["leader"] = NO_INTERVAL, ""
     study.measurer = Measurer(study.clip_sets)
     runs = runs_by_set(frame, study.table, study.measurer)
     study.shared_clips = meeting_places(frame, runs, study.measurer)
-    pairs = []
+    for cohort, rows in frame.groupby("cohort"):
+        cells = [cell for index in rows.index for cell in study.measurer.repeats(index, runs[index])]
+        study.luck[str(cohort)] = training_luck(cells)
+        _mark_leaders(frame, rows)
+    families: list[_Family] = []
     for number, shared in enumerate(study.shared_clips):
-        _combination_intervals(frame, number, shared)
         cohorts = frame["cohort"].iloc[[item.index for item in shared.measured]]
         for cohort in sorted(cohorts.unique()):
             group = [item for item, own in zip(shared.measured, cohorts, strict=True) if own == cohort]
+            _combination_intervals(study, number, shared, group)
             folds = len(shared.sets) if frame["folds"].iloc[group[0].index] else 0
-            pairs.append(_cohort_pairs(study, cohort, shared, group, folds))
+            families.append(_cohort_family(study, cohort, shared, group, folds))
             if not folds:
                 name = cohort if cohort not in study.effects else f"{cohort}, clip set {number + 1}"
-                study.effects[name] = _cohort_effects(study, shared.clips, group)
+                study.effects[name] = _cohort_effects(study, cohort, shared.clips, group)
     for cohort, rows in frame[(frame["folds"] > 0) & (frame["shared_clips"] >= 0)].groupby("cohort"):
-        study.effects[str(cohort)] = _fold_effects(study, list(rows.index), runs)
-        pairs += _pairs_across(study, list(rows.index), runs)
-    study.pairs = correct(pairs)
+        study.effects[str(cohort)] = _fold_effects(study, str(cohort), list(rows.index), runs)
+        families += _families_across(study, str(cohort), list(rows.index), runs)
+    count = Counter(family.cohort for family in families if family.couples)
+    study.pairs = join(
+        [
+            pair_table(
+                frame, each.clips, each.group, each.couples, study.luck[each.cohort], each.folds, count[each.cohort]
+            )
+            for each in families
+        ]
+    )
     _mark_best(study)
 
 
-def _combination_intervals(frame: pd.DataFrame, number: int, shared: SharedClips) -> None:
-    """Intervals of the combinations that have none yet: of several clip sets the one of most runs comes first."""
-    items = [item for item in shared.measured if frame["shared_clips"].iloc[item.index] < 0]
-    if items:
-        indices = [item.index for item in items]
-        frame.loc[indices, "shared_clips"] = number
-        frame.loc[indices, "pooled_acc"] = [float(item.hits.mean()) / item.scale for item in items]
-        _fill_intervals(frame, indices, INTERVAL, shared.clips, mean_totals(shared.clips, items))
+@dataclass(frozen=True)
+class _Family:
+    """Comparisons on the same clips: arguments of ``pair_table``."""
+
+    cohort: str
+    clips: ClipSet
+    group: Sequence[Measured]
+    couples: Sequence[tuple[int, int]]
+    folds: int
 
 
-def _cohort_pairs(
-    study: Study, cohort: str, shared: SharedClips, group: Sequence[Measured], folds: int
-) -> pd.DataFrame:
-    """Paired comparisons between combinations of one cohort on the same clips, at most ``FAMILY_LIMIT`` of them."""
+def _mark_leaders(frame: pd.DataFrame, rows: pd.DataFrame) -> None:
+    """Mark a cohort's first by test and by validation accuracy."""
+    for key, word in (("test_acc", "test"), ("val_acc", "validation")):
+        if key in rows and rows[key].notna().any():
+            first = rows[key].idxmax()
+            frame.at[first, "leader"] = "both" if frame.at[first, "leader"] else word
+
+
+def _combination_intervals(study: Study, number: int, shared: SharedClips, group: Sequence[Measured]) -> None:
+    """Intervals of a cohort's combinations that have none yet: of several clip sets that of most runs comes first."""
+    frame = study.combinations
+    items = [item for item in group if frame["shared_clips"].iloc[item.index] < 0]
+    if not items:
+        return
+    indices = [item.index for item in items]
+    frame.loc[indices, "shared_clips"] = number
+    frame.loc[indices, "pooled_acc"] = [float(item.hits.mean()) / item.scale for item in items]
+    totals = mean_totals(shared.clips, items)
+    luck = luck_of(items, study.luck[str(frame["cohort"].iloc[indices[0]])])
+    leads = (frame["leader"].iloc[indices] != "").to_numpy()
+    chosen = None
+    if leads.any() and len(items) > 1 and len(shared.clips.players) >= MIN_PLAYERS:
+        chosen = np.where(leads, highest_t(totals, shared.clips.sizes, luck), 0.0)
+    _fill_intervals(frame, indices, INTERVAL, shared.clips, totals, luck, chosen)
+
+
+def _cohort_family(study: Study, cohort: str, shared: SharedClips, group: Sequence[Measured], folds: int) -> _Family:
+    """All pairs of the combinations of one cohort on the same clips, at most ``FAMILY_LIMIT`` of them."""
     chosen = set(_family(study, [item.index for item in group]))
     if len(group) > len(chosen):
         study.notes.append(
@@ -247,8 +301,7 @@ def _cohort_pairs(
             "accuracy, which the test clips had no part in. Filter to compare others."
         )
         group = [item for item in group if item.index in chosen]
-    couples = itertools.combinations(range(len(group)), 2)
-    return pair_table(study.combinations, shared.clips, group, couples, folds)
+    return _Family(cohort, shared.clips, group, list(itertools.combinations(range(len(group)), 2)), folds)
 
 
 def _family(study: Study, indices: Sequence[int]) -> list[int]:
@@ -258,7 +311,7 @@ def _family(study: Study, indices: Sequence[int]) -> list[int]:
     return [indices[number] for number in sorted(best)]
 
 
-def _pairs_across(study: Study, indices: Sequence[int], runs: Sequence[RunsBySet]) -> Iterator[pd.DataFrame]:
+def _families_across(study: Study, cohort: str, indices: Sequence[int], runs: Sequence[RunsBySet]) -> Iterator[_Family]:
     """Comparisons between combinations of a cohort that have other folds, on the folds that both have."""
     chosen = set(_family(study, indices))
     numbers = sorted(set(study.combinations["shared_clips"].iloc[list(indices)]))
@@ -268,28 +321,28 @@ def _pairs_across(study: Study, indices: Sequence[int], runs: Sequence[RunsBySet
         if sets and first and second:
             shared = study.measurer.share(sets, [*first, *second], runs)
             size = len(shared.measured)
-            couples = itertools.product(range(len(first)), range(len(first), size))
-            yield pair_table(study.combinations, shared.clips, shared.measured, couples, len(sets))
+            couples = list(itertools.product(range(len(first)), range(len(first), size)))
+            yield _Family(cohort, shared.clips, shared.measured, couples, len(sets))
 
 
-def _fold_effects(study: Study, indices: Sequence[int], runs: Sequence[RunsBySet]) -> Effects:
+def _fold_effects(study: Study, cohort: str, indices: Sequence[int], runs: Sequence[RunsBySet]) -> Effects:
     """Effects of a cross-validation, on the folds that all its combinations have."""
     sets = tuple(sorted(set.intersection(*(set(runs[index]) for index in indices))))
     if not sets:
         return Effects(reason="Effects can't be tested: no fold is common to all combinations.")
     shared = study.measurer.share(sets, indices, runs)
-    return _cohort_effects(study, shared.clips, shared.measured)
+    return _cohort_effects(study, cohort, shared.clips, shared.measured)
 
 
-def _cohort_effects(study: Study, clips: ClipSet, group: Sequence[Measured]) -> Effects:
+def _cohort_effects(study: Study, cohort: str, clips: ClipSet, group: Sequence[Measured]) -> Effects:
     if clips.player is None:
         return Effects(reason="Effects can't be tested: the predictions name no player.")
     cells = study.combinations.iloc[[item.index for item in group]]
-    return effects(cells, study.factors, mean_totals(clips, group), clips.sizes)
+    return effects(cells, study.factors, mean_totals(clips, group), clips.sizes, luck_of(group, study.luck[cohort]))
 
 
 def _mark_best(study: Study) -> None:
-    """Mark the best combination of each cohort and those that the corrected tests can't tell from it."""
+    """Mark the best combination of each cohort and those that the tests can't tell from it."""
     frame = study.combinations
     frame["best_set"] = False
     frame["p_best"] = np.nan

@@ -89,7 +89,7 @@ def augmentation_effect(study: Study, limit: int | None = ROW_LIMIT) -> go.Figur
             "difference",
             [safe(label) for label in part["label"]],
             [
-                f"p {p_value(row['p'])}, Holm {p_value(row['p_holm'])}<br>"
+                f"p {p_value(row['p'])}, of all {p_value(row['p_adjusted'])}<br>"
                 f"{row['clips']:,} clips, {row['players']} players"
                 for row in part.to_dict("records")
             ],
@@ -207,7 +207,7 @@ def _factor_axis(numeric: pd.Series, is_number: bool) -> dict[str, Any]:
 
 
 def pairwise_differences(study: Study, limit: int = 24) -> go.Figure | None:
-    """Paired differences between the best combinations (row minus column); a dot marks what is clear after Holm."""
+    """Paired differences between the best combinations (row minus column); a dot marks what is clear."""
     if not len(study.pairs):
         return None
     cohort = study.pairs["cohort"].mode().iloc[0]
@@ -223,8 +223,8 @@ def pairwise_differences(study: Study, limit: int = 24) -> go.Figure | None:
     for row in pairs[pairs["first"].isin(names) & pairs["second"].isin(names)].itertuples():
         i, j = place[row.first], place[row.second]
         values[i, j], values[j, i] = 100 * row.difference, -100 * row.difference
-        texts[i, j] = texts[j, i] = "●" if row.p_holm <= ALPHA else ""
-        words[i, j] = words[j, i] = f"p {p_value(row.p)}, Holm {p_value(row.p_holm)}"
+        texts[i, j] = texts[j, i] = "●" if row.p_adjusted <= ALPHA else ""
+        words[i, j] = words[j, i] = f"p {p_value(row.p)}, of all {p_value(row.p_adjusted)}"
     bound = max([LEAST_BOUND, *np.abs(values[np.isfinite(values)])])
     labels = [safe(name) for name in names]
     heat = heatmap(

@@ -7,13 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from sousa_bench.analysis.columns import DIFFERENCE, DIFFERENCE_INTERVAL, is_absent
+from sousa_bench.analysis.columns import DIFFERENCE, SIMULTANEOUS, is_absent
 from sousa_bench.analysis.combinations import interval_words, spread_words
 from sousa_bench.analysis.stats.comparisons import pair_of
 from sousa_bench.analysis.study import Study
 
 MAX_NAMED = 12
-TEST = "sign-flip test by player, Holm-corrected, 5 % level"
 
 
 def answer(study: Study) -> list[str]:
@@ -34,26 +33,77 @@ def _cohort(study: Study, cohort: str, rows: pd.DataFrame) -> list[str]:
     ranked = rows.sort_values("test_acc", ascending=False, kind="stable")
     leader = ranked.iloc[0]
     where = f"Cohort {cohort}: the" if study.cohorts else "The"
-    said = [f"{where} highest test accuracy is that of {leader['combination']}: {_accuracy(leader)}."]
+    only = "" if study.luck[cohort].dof else " of these trained models only"
+    said = [f"{where} highest test accuracy{only} is that of {leader['combination']}: {_accuracy(leader)}."]
+    if len(rows) == 1:
+        return [*said, "It is the only combination."]
+    said += _first_by_validation(rows, leader)
+    mine = study.pairs[study.pairs["cohort"] == cohort]
     tested = int(rows["p_best"].notna().sum())
     others = rows.loc[rows["best_set"] & (rows["combination"] != leader["combination"]), "combination"]
-    if len(rows) == 1:
-        said.append("It is the only combination.")
-    elif not tested:
-        said.append("No other could be tested against it, so it may be ahead by chance.")
-    elif len(others):
-        names = "; ".join(others.head(MAX_NAMED))
-        more = f"; and {len(others) - MAX_NAMED} more" if len(others) > MAX_NAMED else ""
-        said.append(f"{others_in_words(len(others), tested)} can't be told from it ({TEST}): {names}{more}.")
+    if not tested:
+        return [*said, "No other could be tested against it, so it may be ahead by chance."]
+    test = f"max-t over all {len(mine)} pairs, 5 % level"
+    if len(others):
+        said.append(f"{others_in_words(len(others), tested)} can't be told from it ({test}): {_named(list(others))}.")
     else:
         every = others_in_words(tested, tested)
-        said.append(f"It is clearly better than {every[0].lower()}{every[1:]} ({TEST}).")
-    following = ranked["combination"].iloc[1] if len(ranked) > 1 else ""
-    pair = pair_of(study.pairs, cohort, leader["combination"], following)
-    if pair is not None:
-        interval = "" if is_absent(pair["low"]) else f" (95 % interval {DIFFERENCE_INTERVAL.cell(pair)})"
-        said.append(f"Its lead over the next, {following}, is {DIFFERENCE.cell(pair)}{interval}.")
-    return said + _luck(rows[rows["best_set"]])
+        said.append(f"It is clearly better than {every[0].lower()}{every[1:]} ({test}).")
+    following = ranked["combination"].iloc[1]
+    pair = pair_of(mine, cohort, leader["combination"], following)
+    if pair is not None and not is_absent(pair["simultaneous_low"]):
+        said.append(
+            f"Its lead over the next, {following}, is {DIFFERENCE.cell(pair)} (simultaneous 95 % interval "
+            f"{SIMULTANEOUS.cell(pair)})."
+        )
+    return [*said, *_within_margin(study, cohort, leader, rows), *_luck(study, cohort, leader, mine)]
+
+
+def _named(names: list[str]) -> str:
+    more = f"; and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return "; ".join(names[:MAX_NAMED]) + more
+
+
+def _first_by_validation(rows: pd.DataFrame, leader: pd.Series) -> list[str]:
+    """Which is first by the clips that the test accuracy had no part in."""
+    chosen = rows[rows["leader"].isin(("validation", "both"))]
+    if not len(chosen):
+        return []
+    first = chosen.iloc[0]
+    if first["combination"] == leader["combination"]:
+        return ["It is the first by validation accuracy, too."]
+    name = f"{first['combination']}: {_accuracy(first)}"
+    return [f"By validation accuracy, which the test clips had no part in, the first is {name}."]
+
+
+def _within_margin(study: Study, cohort: str, leader: pd.Series, rows: pd.DataFrame) -> list[str]:
+    """Which others are as good within the study's margin, which is more than that no difference was seen."""
+    pairs = {
+        str(name): pair_of(study.pairs, cohort, leader["combination"], name)
+        for name in rows["combination"]
+        if name != leader["combination"]
+    }
+    near = [name for name, pair in pairs.items() if pair is not None and pair["simultaneous_high"] <= study.margin]
+    points = f"{100 * study.margin:g} point{'' if study.margin == 0.01 else 's'}"
+    return [f"As good within {points} at 95 % confidence: {_named(near)}."] if near else []
+
+
+def _luck(study: Study, cohort: str, leader: pd.Series, pairs: pd.DataFrame) -> list[str]:
+    """What is known of training luck, and the verdict on the trained models apart from it."""
+    known = study.luck[cohort]
+    if not known.dof:
+        return ["Each was trained once, so nothing tells how another training would fall out; more seeds would."]
+    by = "seeds" if known.source == "seeds" else "folds and combinations"
+    said = [
+        f"Trainings of one method differ by {100 * known.deviation:.2f} points (standard deviation, from {known.dof} "
+        f"degrees of freedom between {by}); the intervals and tests above hold for the method, whatever the training."
+    ]
+    beaten = [pair_of(pairs, cohort, leader["combination"], str(name)) for name in {*pairs["first"], *pairs["second"]}]
+    clear = sum(bool(pair["models_clear"]) and pair["difference"] > 0 for pair in beaten if pair is not None)
+    tested = sum(pair is not None for pair in beaten)
+    if tested:
+        said.append(f"Of the trained models at hand alone: it is clearly better than {clear} of {tested} others.")
+    return said
 
 
 def others_in_words(number: int, tested: int) -> str:
@@ -61,21 +111,6 @@ def others_in_words(number: int, tested: int) -> str:
     if number < tested:
         return f"{number} of {tested} others"
     return {1: "The other one", 2: "Both others"}.get(tested, f"All {tested} others")
-
-
-def _luck(best: pd.DataFrame) -> list[str]:
-    """What the intervals don't cover, where the best have one seed each."""
-    if (best["seeds"] >= 2).all():
-        return []
-    if (best["folds"] > 0).all():
-        return [
-            "With one seed each, the players of a fold share one training's luck, which intervals and tests don't "
-            "cover; more seeds would show it."
-        ]
-    return [
-        "With one seed each, intervals and tests cover the choice of players and clips, not the luck of training; "
-        "more seeds would show that."
-    ]
 
 
 def _accuracy(row: pd.Series) -> str:

@@ -142,15 +142,19 @@ def comparisons(study: Study, options: Options) -> list[Block]:
             Heading(f"{leader} against the next{of_cohort}", 3),
             Text(
                 [
-                    f"{len(mine)} comparisons in the family. The sign-flip test decides. McNemar's test takes every "
-                    "clip for independent, which clips of one player are not: it raises false alarms and is given for "
-                    "comparison with other papers only (first seed of each)."
+                    f"About {mine['about'].iloc[0]}. The family is all {len(mine)} pairs of the cohort: the leader is "
+                    "the highest of all, so each pair could have been asked about. The first interval and p are those "
+                    "of one comparison alone; the simultaneous interval and the last p hold for all together and "
+                    "decide what is clear. McNemar's test takes every clip for independent, which clips of one player "
+                    "are not: it raises false alarms and is given for comparison with other papers only (first seed "
+                    "of each)."
                 ]
             ),
             Table(
                 [
                     Column("second", "against", text=True),
-                    *(col.DIFFERENCE, col.DIFFERENCE_INTERVAL, col.P, col.P_HOLM, col.CLEAR, col.MCNEMAR, col.CLIPS),
+                    *(col.DIFFERENCE, col.DIFFERENCE_INTERVAL, col.P, col.SIMULTANEOUS, col.P_ADJUSTED, col.CLEAR),
+                    *(col.MCNEMAR, col.CLIPS),
                 ],
                 [pair for pair in found if pair is not None],
             ),
@@ -168,9 +172,9 @@ def effects(study: Study, options: Options) -> list[Block]:
             continue
         players, clips = int(item.table["players"].iloc[0]), int(item.table["clips"].iloc[0])
         text = (
-            f"Balanced matrix, players as blocks ({players} players, {clips:,} clips), sign-flip tests, "
-            "Holm-corrected. The share is that of the variation between the cells' means. With one seed a small "
-            "interaction may be the luck of training."
+            f"About {item.table['about'].iloc[0]}. Balanced matrix, players as blocks ({players} players, {clips:,} "
+            f"clips); the family is these {len(item.table)} effects, Holm-corrected. The share is that of the "
+            "variation between the cells' means."
         )
         shown_columns = [
             Column("effect", "effect", text=True),
@@ -218,13 +222,13 @@ def augmentation(study: Study, options: Options) -> list[Block]:
     if len(impact.table):
         shown_columns = [
             Column("label", "combination", text=True),
-            *(col.DIFFERENCE, col.DIFFERENCE_INTERVAL, col.P, col.P_HOLM),
+            *(col.DIFFERENCE, col.DIFFERENCE_INTERVAL, col.P, col.P_ADJUSTED),
             Column("repeats", "runs on either side", lambda row: row["repeats"]),
             col.CLIPS,
         ]
         text = (
             "Paired: the same model, strategy and other factors, over the seeds and folds that both have, on the same "
-            "clips; with augmentation minus without."
+            f"clips; with augmentation minus without. The family is these {len(impact.table)} pairs."
         )
         blocks += [Text([text]), Table(shown_columns, impact.table.to_dict("records"))]
     return blocks
@@ -238,8 +242,7 @@ def folds(study: Study, options: Options) -> list[Block]:
     text = (
         "The mean and its standard deviation are over folds, each averaged over its seeds. The pooled accuracy takes "
         "the test clips of all folds as one set: each player was heard once, by a model that had not learnt from that "
-        "player. Its interval is clustered by player. The players of one fold share one training's luck, which no "
-        "interval covers; seeds show a part of it."
+        "player. Its interval is clustered by player, and holds the luck of the folds' trainings."
     )
     shown_columns = [
         col.COMBINATION,

@@ -13,7 +13,6 @@ import pandas as pd
 from sousa_bench.analysis.factors import BASE_FACTORS, shown
 from sousa_bench.analysis.stats.comparisons import pair_table
 from sousa_bench.analysis.stats.folds import FOLD
-from sousa_bench.analysis.stats.pairs import holm
 from sousa_bench.analysis.study import Study
 
 MAX_NAMED = 6
@@ -29,8 +28,8 @@ class Impact:
         averages: Name, mean test accuracy, number of runs, and the clips and players they were tested on.
         table: A row a pair, over the seeds and folds that both sides have: ``label``, ``with_rows`` and
             ``without_rows`` (row numbers of the runs), ``repeats`` (how many runs on either side, and how many were
-            left out), ``difference`` (with minus without) with ``low`` and ``high``, ``p``, ``p_holm`` within this
-            family, ``clips``, ``players``.
+            left out), ``difference`` (with minus without) with ``low`` and ``high``, ``p``, ``p_adjusted`` within this
+            family, ``about``, ``clips``, ``players``.
         reason: Why there are no pairs, or which were left out, in a sentence; empty where all were paired.
     """
 
@@ -58,11 +57,10 @@ def augmentation_impact(study: Study) -> Impact:
     if not shared:
         return Impact(averages, reason=reason)
     table = pd.DataFrame([_row(study, couple) for couple in shared])
-    table[["low", "high", "p", "p_holm"]] = np.nan
+    table[["low", "high", "p", "p_adjusted"]] = np.nan
     table[["clips", "players"]] = 0
+    table["about"] = ""
     _measure(study, shared, table)
-    tested = table["p"].notna()
-    table.loc[tested, "p_holm"] = holm(table.loc[tested, "p"].to_numpy())
     return Impact(averages, table.sort_values("difference", ascending=False, ignore_index=True), reason)
 
 
@@ -150,12 +148,13 @@ def _row(study: Study, couple: Couple) -> dict[str, object]:
 
 def _measure(study: Study, couples: Sequence[Couple], table: pd.DataFrame) -> None:
     """Difference, interval and test of the couples whose runs were measured on the same clips."""
-    by_sets: dict[tuple[int, ...], list[int]] = {}
+    families: dict[tuple[str, tuple[int, ...]], list[int]] = {}
     runs = [_on_same_clips(study, couple) for couple in couples]
     for number, (with_runs, _) in enumerate(runs):
         if with_runs:
-            by_sets.setdefault(tuple(sorted(with_runs)), []).append(number)
-    for sets, numbers in by_sets.items():
+            cohort = str(study.combinations.at[couples[number].on, "cohort"])
+            families.setdefault((cohort, tuple(sorted(with_runs))), []).append(number)
+    for (cohort, sets), numbers in families.items():
         clips = study.measurer.pool(sets)
         group = [
             study.measurer.measure(index, own, sets)
@@ -163,9 +162,11 @@ def _measure(study: Study, couples: Sequence[Couple], table: pd.DataFrame) -> No
             for index, own in zip((couples[number].on, couples[number].off), runs[number], strict=True)
         ]
         couples_of_group = zip(range(0, len(group), 2), range(1, len(group), 2), strict=True)
-        pairs = pair_table(study.combinations, clips, group, couples_of_group)
+        pairs = pair_table(
+            study.combinations, clips, group, couples_of_group, study.luck[cohort], families=len(families)
+        )
         if len(pairs):
-            for key in ("difference", "low", "high", "p", "clips", "players"):
+            for key in ("difference", "low", "high", "p", "p_adjusted", "about", "clips", "players"):
                 table.loc[numbers, key] = pairs[key].to_numpy()
 
 

@@ -11,8 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sousa_bench.analysis.clip_sets import ClipSet
-from sousa_bench.analysis.stats.intervals import difference_interval
-from sousa_bench.analysis.stats.pairs import ALPHA, holm, mcnemar, sign_flip
+from sousa_bench.analysis.stats.intervals import MIN_PLAYERS, difference_interval
+from sousa_bench.analysis.stats.pairs import ALPHA, max_t, mcnemar
+from sousa_bench.analysis.stats.training_luck import Luck, TrainingLuck
 
 COLUMNS = (
     "cohort",
@@ -21,8 +22,18 @@ COLUMNS = (
     "difference",
     "low",
     "high",
+    "error",
+    "dof",
     "p",
-    "p_holm",
+    "simultaneous_low",
+    "simultaneous_high",
+    "p_adjusted",
+    "clear",
+    "about",
+    "models_low",
+    "models_high",
+    "models_p_adjusted",
+    "models_clear",
     "mcnemar_p",
     "only_first",
     "only_second",
@@ -31,9 +42,11 @@ COLUMNS = (
     "folds",
     "clips",
     "players",
-    "clear",
 )
+METHODS, MODELS = "methods", "these trained models"
 SIDES = (("first", "second"), ("only_first", "only_second"), ("seeds_first", "seeds_second"))
+ENDS = [(f"{kind}low", f"{kind}high") for kind in ("", "simultaneous_", "models_")]
+TURNED_ENDS = {one: two for low, high in ENDS for one, two in ((low, high), (high, low))}
 TURNED = {one: two for first, second in SIDES for one, two in ((first, second), (second, first))}
 
 
@@ -47,6 +60,7 @@ class Measured:
         first: Whether its first seed recognised each clip, shape (clips,).
         seeds: Most runs behind any of the clips.
         scale: What ``hits`` are divided by: the number of seeds, or a common multiple of the folds' numbers of seeds.
+        trainings: As many trainings of equal weight have a mean of the same luck.
     """
 
     index: int
@@ -54,6 +68,12 @@ class Measured:
     first: NDArray[np.bool_]
     seeds: int
     scale: int
+    trainings: float
+
+
+def luck_of(group: Sequence[Measured], known: TrainingLuck) -> Luck:
+    """The training luck in the mean accuracy of each of ``group``."""
+    return known.of([item.index for item in group], [item.trainings for item in group])
 
 
 def mean_totals(clips: ClipSet, group: Sequence[Measured]) -> NDArray[np.float64]:
@@ -70,7 +90,9 @@ def pair_table(
     clips: ClipSet,
     group: Sequence[Measured],
     couples: Iterable[tuple[int, int]],
+    luck: TrainingLuck,
     folds: int = 0,
+    families: int = 1,
 ) -> pd.DataFrame:
     """Compare couples of ``group`` on the same clips.
 
@@ -79,29 +101,33 @@ def pair_table(
         clips: The clips.
         group: Combinations measured on them.
         couples: Numbers of the two within ``group``, for each comparison.
+        luck: What the cohort shows of training luck.
         folds: Number of folds whose clips these are; 0 where they are no folds'.
+        families: Number of such tables that are read together; each gets its share of the error (Bonferroni).
 
     Returns:
-        A row a comparison with ``COLUMNS`` but those of ``correct``; empty where players are unknown or fewer than two.
+        A row a comparison with ``COLUMNS``, about methods where training luck is known and else about these trained
+        models, for which the columns ``models_…`` hold in any case; without tests and intervals below ``MIN_PLAYERS``
+        players; empty where players are unknown or fewer than two.
     """
     places = np.array(list(couples), dtype=np.int64).reshape(-1, 2)
     if not len(places) or clips.player is None or len(clips.players) < 2:
         return pd.DataFrame(columns=list(COLUMNS))
     totals = mean_totals(clips, group)
     first, second = places.T
-    interval = difference_interval(totals[first] - totals[second], clips.sizes)
     alone = _right_alone(np.stack([item.first for item in group]), places)
     rows = combinations.iloc[[item.index for item in group]]
     labels, cohorts = rows["combination"].to_numpy(), rows["cohort"].to_numpy()
     seeds = np.array([item.seeds for item in group])
+    of_models = _verdicts(totals, clips.sizes, places, Luck.none(len(group)), families)
+    of_methods = _verdicts(totals, clips.sizes, places, luck_of(group, luck), families) if luck.dof else of_models
     table = {
         "cohort": cohorts[first],
         "first": labels[first],
         "second": labels[second],
-        "difference": interval.estimate,
-        "low": interval.low,
-        "high": interval.high,
-        "p": sign_flip(totals, places),
+        **of_methods,
+        "about": METHODS if luck.dof else MODELS,
+        **{f"models_{key}": of_models[key] for key in ("low", "high", "p_adjusted", "clear")},
         "mcnemar_p": mcnemar(alone[:, 0], alone[:, 1]),
         "only_first": alone[:, 0],
         "only_second": alone[:, 1],
@@ -111,21 +137,45 @@ def pair_table(
         "clips": len(clips.label),
         "players": len(clips.players),
     }
-    return pd.DataFrame(table)
+    return pd.DataFrame(table)[list(COLUMNS)]
 
 
-def correct(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Join the comparisons of several clip sets, largest first, and correct them: a cohort is one family.
+def _verdicts(
+    totals: NDArray[np.float64], sizes: NDArray[np.float64], places: NDArray[np.int64], luck: Luck, families: int
+) -> dict[str, NDArray[np.float64]]:
+    """The columns from ``difference`` to ``clear``."""
+    first, second = places.T
+    chosen = np.zeros((len(places), len(totals)))
+    chosen[np.arange(len(places)), first], chosen[np.arange(len(places)), second] = 1, -1
+    interval = difference_interval(totals[first] - totals[second], sizes, luck.of(chosen))
+    if len(sizes) < MIN_PLAYERS:
+        adjusted, half = np.full(len(places), np.nan), np.full(len(places), np.nan)
+    else:
+        family = max_t(totals, sizes, places, luck, level=1 - ALPHA / families)
+        adjusted, half = np.minimum(family.p * families, 1.0), family.quantile * interval.error
+    return {
+        "difference": interval.estimate,
+        "low": interval.low,
+        "high": interval.high,
+        "error": interval.error,
+        "dof": interval.dof,
+        "p": interval.p,
+        "simultaneous_low": interval.estimate - half,
+        "simultaneous_high": interval.estimate + half,
+        "p_adjusted": adjusted,
+        "clear": adjusted <= ALPHA,
+    }
+
+
+def join(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Join the comparisons of several clip sets, largest first.
 
     Two combinations that were measured on several clip sets count once, on the first of them.
     """
     parts = [part for part in parts if len(part)]
     if not parts:
         return pd.DataFrame(columns=list(COLUMNS))
-    frame = pd.concat(parts, ignore_index=True).drop_duplicates(["cohort", "first", "second"], ignore_index=True)
-    frame["p_holm"] = frame.groupby("cohort")["p"].transform(lambda column: holm(column.to_numpy()))
-    frame["clear"] = frame["p_holm"] <= ALPHA
-    return frame[list(COLUMNS)]
+    return pd.concat(parts, ignore_index=True).drop_duplicates(["cohort", "first", "second"], ignore_index=True)
 
 
 def _right_alone(right: NDArray[np.bool_], couples: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -149,12 +199,13 @@ def pair_of(pairs: pd.DataFrame, cohort: str, first: str, second: str) -> Mappin
     if row["first"] == first:
         return row
     turned = {TURNED.get(key, key): value for key, value in row.items()}
-    return turned | {"difference": -row["difference"], "low": -row["high"], "high": -row["low"]}
+    ends = {key: -row[TURNED_ENDS.get(key, key)] for key in ("difference", *TURNED_ENDS)}
+    return turned | ends
 
 
 def against_best(pairs: pd.DataFrame, cohort: str, best: str) -> dict[str, float]:
-    """Holm-adjusted p value of each combination that was compared with ``best``."""
+    """Adjusted p value of each combination that was compared with ``best``."""
     mine = pairs[pairs["cohort"] == cohort]
     sides = (("first", "second"), ("second", "first"))
-    found = [mine[mine[own] == best].set_index(other)["p_holm"] for own, other in sides]
+    found = [mine[mine[own] == best].set_index(other)["p_adjusted"] for own, other in sides]
     return {str(name): float(p_value) for name, p_value in pd.concat(found).items()}

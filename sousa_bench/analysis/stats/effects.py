@@ -1,8 +1,9 @@
 """Main effects and interactions over a balanced matrix, with players as blocks.
 
 The analysis of variance of a full factorial, each player measured in every cell, tested by flipping the signs of whole
-players' contrasts (as ``pairs.sign_flip``; with one degree of freedom and normal differences it agrees with the
-repeated measures F test). A matrix with holes has no such decomposition, and is named rather than patched.
+players' contrasts and adding drawn training luck (as ``pairs.max_t``; with one degree of freedom, normal differences
+and no luck it agrees with the repeated measures F test). A matrix with holes has no such decomposition, and is named
+rather than patched.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sousa_bench.analysis.factors import augmentation_words, shown
+from sousa_bench.analysis.stats.comparisons import METHODS, MODELS
 from sousa_bench.analysis.stats.intervals import difference_interval
-from sousa_bench.analysis.stats.pairs import ALPHA, DRAWS, EXACT_PLAYERS, holm, sign_patterns
+from sousa_bench.analysis.stats.pairs import ALPHA, holm, sign_patterns
+from sousa_bench.analysis.stats.training_luck import Luck
 
 MAX_ORDER = 3
 MAX_CELLS = 400
@@ -32,7 +35,7 @@ class Effects:
     Attributes:
         table: A row an effect: ``effect``, ``levels``, ``share`` (of the variation between cells), ``largest``
             (greatest difference between two levels, percentage points, main effects only), ``p``, ``p_holm``,
-            ``clear``, ``players``, ``clips``.
+            ``clear``, ``about`` (methods, or these trained models), ``players``, ``clips``.
         levels: A row a level of each factor: ``factor``, ``level``, ``accuracy``, ``deviation`` from the grand mean
             with ``low`` and ``high``, ``cells``, ``players``, ``clips``.
         reason: Why there is no decomposition, in a plain sentence; empty where there is one.
@@ -43,7 +46,7 @@ class Effects:
     reason: str = ""
 
 
-def effects(cells: pd.DataFrame, factors: Sequence[str], totals: Array, sizes: Array) -> Effects:
+def effects(cells: pd.DataFrame, factors: Sequence[str], totals: Array, sizes: Array, luck: Luck) -> Effects:
     """Decompose the accuracies of a balanced matrix.
 
     Args:
@@ -51,6 +54,7 @@ def effects(cells: pd.DataFrame, factors: Sequence[str], totals: Array, sizes: A
         factors: Columns to decompose by; those with one level are left out.
         totals: Right clips by combination and player (seeds averaged), shape (combinations, players).
         sizes: Clips of each player, shape (players,).
+        luck: Training luck in the mean of each combination.
     """
     varied = [key for key in factors if cells[key].map(shown).nunique() > 1]
     if not varied:
@@ -66,9 +70,12 @@ def effects(cells: pd.DataFrame, factors: Sequence[str], totals: Array, sizes: A
     array = np.empty((len(place), totals.shape[1]))
     array[place] = totals / sizes.sum()
     array = array.reshape([*shape, totals.shape[1]])
-    table = _table(array, varied, shape)
+    order = np.argsort(place)
+    luck = Luck(luck.raw[order], luck.noise[order], luck.dof)
+    table = _table(array, varied, shape, luck)
+    table["about"] = METHODS if luck.dof else MODELS
     table["players"], table["clips"] = len(sizes), int(sizes.sum())
-    return Effects(table, _levels(array, levels, sizes))
+    return Effects(table, _levels(array, levels, sizes, luck))
 
 
 def level_name(value: object) -> str:
@@ -99,7 +106,7 @@ def _unbalanced(names: pd.DataFrame, levels: dict[str, list[str]]) -> str:
     )
 
 
-def _table(array: Array, factors: Sequence[str], shape: Sequence[int]) -> pd.DataFrame:
+def _table(array: Array, factors: Sequence[str], shape: Sequence[int], luck: Luck) -> pd.DataFrame:
     """Sum of squares and sign-flip p value of each effect up to ``MAX_ORDER`` factors."""
     axes = range(len(shape))
     subsets = [s for order in range(1, min(len(shape), MAX_ORDER) + 1) for s in itertools.combinations(axes, order)]
@@ -119,7 +126,7 @@ def _table(array: Array, factors: Sequence[str], shape: Sequence[int]) -> pd.Dat
             }
         )
     table = pd.DataFrame(rows)
-    table["p"] = flip_sums_of_squares(contrasts)
+    table["p"] = _p_values(contrasts, subsets, shape, luck)
     table["p_holm"] = holm(table["p"].to_numpy())
     table["clear"] = table["p_holm"] <= ALPHA
     return table
@@ -135,47 +142,42 @@ def _component(array: Array, subset: Sequence[int]) -> Array:
     return result
 
 
-def flip_sums_of_squares(contrasts: Sequence[Array], seed: int = 0, draws: int = DRAWS) -> Array:
-    """P values of sums of squares of summed contrasts under sign flips of whole players.
+def _p_values(contrasts: Sequence[Array], subsets: Sequence[Sequence[int]], shape: Sequence[int], luck: Luck) -> Array:
+    """P values of sums of squares of summed contrasts, under sign flips of whole players and drawn training luck.
 
     Args:
         contrasts: For each effect the contrasts by player, shape (contrasts, players).
-        seed: As ``pairs.sign_flip``, and so ``draws``.
-        draws: Number of drawn patterns.
+        subsets: The axes of each effect.
+        shape: Levels of each factor.
+        luck: Of each cell, in the order of ``shape``.
     """
-    observed = np.array([(contrast.sum(axis=1) ** 2).sum() for contrast in contrasts])
-    hits, count = np.zeros(len(contrasts), dtype=np.int64), 0
-    players = contrasts[0].shape[1]
-    reduced = [_reduced(contrast) for contrast in contrasts]
-    stacked = np.concatenate(reduced).T
-    starts = np.cumsum([0, *(len(part) for part in reduced[:-1])])
-    least = observed * (1 - 1e-9) - 1e-18
-    for signs in sign_patterns(players, seed, draws):
-        sums = signs @ stacked
-        np.square(sums, out=sums)
-        hits += np.count_nonzero(np.add.reduceat(sums, starts, axis=1) >= least, axis=0)
+    least = [float((contrast.sum(axis=1) ** 2).sum()) * (1 - 1e-9) - 1e-18 for contrast in contrasts]
+    reached, count = np.zeros(len(contrasts), dtype=np.int64), 0
+    rng = np.random.default_rng(0)
+    for signs in sign_patterns(contrasts[0].shape[1], rng):
+        chance = luck.draws(rng, len(signs)).T.reshape([*shape, len(signs)])
+        for number, (contrast, subset) in enumerate(zip(contrasts, subsets, strict=True)):
+            sums = contrast @ signs.T
+            if luck.dof:
+                sums += _component(chance, subset)
+            reached[number] += np.count_nonzero((sums**2).sum(axis=0) >= least[number])
         count += len(signs)
-    drawn = players > EXACT_PLAYERS
-    result: Array = (hits + drawn) / (count + drawn)
+    result: Array = (reached + 1) / (count + 1)
     return result
 
 
-def _reduced(contrast: Array) -> Array:
-    """As many rows as the effect has degrees of freedom, whose sums have the same sum of squares."""
-    _, values, rows = np.linalg.svd(contrast, full_matrices=False)
-    rank = max(int((values > 1e-12 * values.max(initial=0.0)).sum()), 1)
-    result: Array = values[:rank, None] * rows[:rank]
-    return result
-
-
-def _levels(array: Array, levels: dict[str, list[str]], sizes: Array) -> pd.DataFrame:
-    """Mean of each level and its deviation from the grand mean, with an interval over players."""
+def _levels(array: Array, levels: dict[str, list[str]], sizes: Array, luck: Luck) -> pd.DataFrame:
+    """Mean of each level and its deviation from the grand mean, with an interval over players and trainings."""
     rows = []
+    shape = array.shape[:-1]
+    cells = int(np.prod(shape))
     grand = array.mean(axis=tuple(range(array.ndim - 1)))
     for axis, (factor, names) in enumerate(levels.items()):
         others = tuple(other for other in range(array.ndim - 1) if other != axis)
         means = array.mean(axis=others) if others else array
-        interval = difference_interval((means - grand) * sizes.sum(), sizes)
+        at_level = np.indices(shape)[axis].ravel() == np.arange(len(names))[:, None]
+        coefficients = at_level * len(names) / cells - 1 / cells
+        interval = difference_interval((means - grand) * sizes.sum(), sizes, luck.of(coefficients))
         rows.append(
             pd.DataFrame(
                 {
@@ -185,7 +187,7 @@ def _levels(array: Array, levels: dict[str, list[str]], sizes: Array) -> pd.Data
                     "deviation": interval.estimate,
                     "low": interval.low,
                     "high": interval.high,
-                    "cells": int(np.prod(array.shape[:-1]) // len(names)),
+                    "cells": cells // len(names),
                 }
             )
         )

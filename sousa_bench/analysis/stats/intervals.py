@@ -4,15 +4,21 @@ Clips of one player resemble each other, so the players are the sample. The vari
 bias-reduced linearisation CR2 (Bell and McCaffrey 2002, "Bias reduction in standard errors for linear regression
 with multi-stage samples", Survey Methodology 28), the quantile that of t with their Satterthwaite degrees of freedom.
 An accuracy's interval is made on the logit scale, so it stays within 0 and 1; a difference's on the plain scale.
+The variance of training luck is added to that over players, and the degrees of freedom follow from both (Satterthwaite
+1946, Biometrics Bulletin 2).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
+
+if TYPE_CHECKING:
+    from sousa_bench.analysis.stats.training_luck import Luck
 
 MIN_PLAYERS = 8
 LEVEL = 0.95
@@ -28,7 +34,7 @@ class Interval:
         estimate: Weighted means, shape (rows,).
         low: Lower ends, NaN where there is no interval.
         high: Upper ends.
-        error: Standard errors over players.
+        error: Standard errors, over players and, where it was given, training luck.
         dof: Satterthwaite degrees of freedom.
     """
 
@@ -37,6 +43,14 @@ class Interval:
     high: Array
     error: Array
     dof: Array
+
+    @property
+    def p(self) -> Array:
+        """Two-sided p values against zero, shape (rows,); NaN where there is no interval."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            size = np.where(self.estimate == 0, 0.0, np.abs(self.estimate) / self.error)
+        result: Array = np.where(np.isnan(self.low), np.nan, 2 * stdtr(self.dof, -size))
+        return result
 
 
 def why_no_interval(players: int, known: bool = True) -> str:
@@ -48,29 +62,35 @@ def why_no_interval(players: int, known: bool = True) -> str:
     return ""
 
 
-def accuracy_interval(totals: Array, sizes: Array, level: float = LEVEL) -> Interval:
+def accuracy_interval(
+    totals: Array, sizes: Array, luck: Luck | None = None, level: float = LEVEL, lower_quantile: Array | None = None
+) -> Interval:
     """Interval of accuracies, clustered by player.
 
     Args:
         totals: Right clips by row and player, shape (rows, players); fractions where seeds are averaged.
         sizes: Clips of each player, shape (players,).
+        luck: Of each row's trainings; None: of these trained models.
         level: Confidence level.
+        lower_quantile: Standard errors down to the lower end where that is more than t's, shape (rows,): for rows that
+            were chosen because they are high.
 
     Returns:
         Intervals within [0, 1]; NaN ends below ``MIN_PLAYERS``. Where every clip is right (or wrong) there is no spread
         to measure, and the far end is the exact binomial one with a player as the unit: ``(alpha / 2) ** (1 /
         players)``.
     """
-    estimate, error, dof = _clustered(totals, sizes)
+    estimate, error, dof = _clustered(totals, sizes, luck)
     players = len(sizes)
     if players < MIN_PLAYERS:
         nothing = np.full(len(estimate), np.nan)
         return Interval(estimate, nothing, nothing.copy(), error, dof)
     alpha = 1 - level
     inside = np.clip(estimate, 1e-12, 1 - 1e-12)
-    spread = stdtrit(dof, 1 - alpha / 2) * error / (inside * (1 - inside))
+    quantile, scale = stdtrit(dof, 1 - alpha / 2), error / (inside * (1 - inside))
     logit = np.log(inside / (1 - inside))
-    low, high = _expit(logit - spread), _expit(logit + spread)
+    down = quantile if lower_quantile is None else np.maximum(quantile, lower_quantile)
+    low, high = _expit(logit - down * scale), _expit(logit + quantile * scale)
     edge = (alpha / 2) ** (1 / players)
     perfect, hopeless = estimate >= 1 - 1e-12, estimate <= 1e-12
     low, high = np.where(perfect, edge, low), np.where(perfect, 1.0, high)
@@ -78,24 +98,32 @@ def accuracy_interval(totals: Array, sizes: Array, level: float = LEVEL) -> Inte
     return Interval(estimate, low, high, error, dof)
 
 
-def difference_interval(totals: Array, sizes: Array, level: float = LEVEL) -> Interval:
+def difference_interval(totals: Array, sizes: Array, luck: Luck | None = None, level: float = LEVEL) -> Interval:
     """Interval of paired differences of accuracies, clustered by player.
 
     Args:
         totals: Differences of the numbers of right clips by row and player, shape (rows, players).
         sizes: Clips of each player, shape (players,).
+        luck: Of each row's trainings; None: of these trained models.
         level: Confidence level.
 
     Returns:
         Intervals on the plain scale; NaN ends below ``MIN_PLAYERS``.
     """
-    estimate, error, dof = _clustered(totals, sizes)
+    estimate, error, dof = _clustered(totals, sizes, luck)
     spread = stdtrit(dof, 0.5 + level / 2) * error if len(sizes) >= MIN_PLAYERS else np.full(len(estimate), np.nan)
     return Interval(estimate, estimate - spread, estimate + spread, error, dof)
 
 
-def _clustered(totals: Array, sizes: Array) -> tuple[Array, Array, Array]:
-    """Ratio estimates, CR2 standard errors and Satterthwaite degrees of freedom, each of shape (rows,)."""
+def cluster_weights(sizes: Array) -> Array:
+    """What CR2 multiplies each player's squared residual by, shape (players,)."""
+    count = sizes.sum()
+    weights: Array = 1 / (1 - sizes / count) / count**2
+    return weights
+
+
+def _clustered(totals: Array, sizes: Array, luck: Luck | None) -> tuple[Array, Array, Array]:
+    """Ratio estimates, their standard errors and Satterthwaite degrees of freedom, each of shape (rows,)."""
     totals, sizes = np.atleast_2d(np.asarray(totals, float)), np.asarray(sizes, float)
     count = sizes.sum()
     estimate = totals.sum(axis=1) / count
@@ -103,13 +131,19 @@ def _clustered(totals: Array, sizes: Array) -> tuple[Array, Array, Array]:
         nothing = np.full(len(estimate), np.nan)
         return estimate, nothing, nothing.copy()
     residuals = totals - estimate[:, None] * sizes
-    weights = 1 / (1 - sizes / count) / count**2
-    error = np.sqrt((residuals**2 * weights).sum(axis=1))
+    weights = cluster_weights(sizes)
+    variance = (residuals**2 * weights).sum(axis=1)
     # Working model of the degrees of freedom: whole players vary, so a total's variance goes with its squared size.
     centre = np.eye(len(sizes)) - np.outer(sizes, np.ones(len(sizes))) / count
     product = (centre * sizes**2) @ centre.T * weights
-    dof = np.trace(product) ** 2 / np.trace(product @ product)
-    return estimate, error, np.full(len(estimate), dof)
+    dof = np.full(len(estimate), np.trace(product) ** 2 / np.trace(product @ product))
+    if luck is not None and luck.dof:
+        whole = variance + luck.variance
+        doubt = np.where(luck.variance > 0, luck.raw, 0.0)
+        with np.errstate(invalid="ignore"):
+            both = whole**2 / (variance**2 / dof + doubt**2 / luck.dof)
+        variance, dof = whole, np.where(whole > 0, both, dof)
+    return estimate, np.sqrt(variance), dof
 
 
 def _expit(value: Array) -> Array:

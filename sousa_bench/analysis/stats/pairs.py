@@ -1,97 +1,133 @@
-"""Paired comparisons on the same clips: sign-flip permutation by player, McNemar by clip, Holm's correction.
+"""Paired comparisons on the same clips: max-t over a whole family, McNemar by clip, Holm's correction.
 
-A sign-flip test (Fisher 1935, "The Design of Experiments", section 21) asks how often the summed difference is as
-large as the one seen when each player's difference could as well have had the other sign. It needs no distribution,
-and takes players, who resemble themselves from clip to clip, as the units. McNemar's test takes each clip for a unit
-of its own and so raises false alarms as soon as players differ; it is given for comparison with older papers only.
+How large the largest of many t statistics gets when no method is better than another is found by flipping the signs of
+whole players' totals (Fisher 1935, "The Design of Experiments", section 21; players resemble themselves from clip to
+clip) and by drawing training luck, whose size is known as well as the repeated trainings tell it (Westfall and Young
+1993, "Resampling-Based Multiple Testing"). The same quantile makes p values and simultaneous intervals, so they agree.
+McNemar's test takes each clip for a unit of its own and so raises false alarms as soon as players differ; it is given
+for comparison with older papers only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import bdtr
 
+from sousa_bench.analysis.stats.intervals import cluster_weights
+from sousa_bench.analysis.stats.training_luck import Luck
+
 ALPHA = 0.05
-EXACT_PLAYERS = 17
-DRAWS = 100_000
-CHUNK = 8_192
-COUPLES = 32  # comparisons at once: what a processor's cache holds
+DRAWS = 10_000
+CHUNK = 512
 
 Array = NDArray[np.float64]
 
 
-def sign_flip(values: Array, pairs: NDArray[np.int64], seed: int = 0, draws: int = DRAWS) -> Array:
-    """Two-sided p values of paired differences, flipping the sign of whole players.
+@dataclass(frozen=True)
+class Family:
+    """A family of comparisons.
+
+    Attributes:
+        p: P value of each comparison, corrected for the family, shape (comparisons,).
+        quantile: Standard errors of a simultaneous interval's half width.
+    """
+
+    p: Array
+    quantile: float
+
+
+def max_t(
+    totals: Array,
+    sizes: Array,
+    couples: NDArray[np.int64],
+    luck: Luck,
+    level: float = 1 - ALPHA,
+    seed: int = 0,
+    draws: int = DRAWS,
+) -> Family:
+    """Test all comparisons of a family at once.
 
     Args:
-        values: Right clips by combination and player, shape (combinations, players).
-        pairs: Numbers of the two combinations of each comparison, shape (comparisons, 2).
-        seed: Seed of the drawn sign patterns, where the players are too many to enumerate them all.
-        draws: Number of drawn patterns.
-
-    Returns:
-        P values, shape (comparisons,): exact up to ``EXACT_PLAYERS`` players, else from patterns drawn with a
-        fixed seed, the one seen counted among them (so never 0).
+        totals: Right clips by combination and player, shape (combinations, players).
+        sizes: Clips of each player, shape (players,).
+        couples: Numbers of the two combinations of each comparison, shape (comparisons, 2).
+        luck: Of each combination's mean; ``Luck.none`` for statements about the trained models.
+        level: Of the simultaneous intervals.
+        seed: Of the draws.
+        draws: Number of draws.
     """
-    values = np.asarray(values, float)
-    first, second = np.asarray(pairs).reshape(-1, 2).T
-    observed = np.abs(values[first].sum(axis=1) - values[second].sum(axis=1))
-    tolerance = 1e-9 * (1 + np.abs(values).sum(axis=1).max(initial=0.0))
-    hits = np.zeros(len(observed), dtype=np.int64)
-    count = 0
-    least = (observed - tolerance)[:, None]
-    for signs in sign_patterns(values.shape[1], seed, draws):
-        sums = np.ascontiguousarray((signs @ values.T).T)
-        for start in range(0, len(first), COUPLES):
-            some = slice(start, start + COUPLES)
-            gaps = sums[first[some]]
-            gaps -= sums[second[some]]
-            np.abs(gaps, out=gaps)
-            hits[some] += np.count_nonzero(gaps >= least[some], axis=1)
-        count += len(signs)
-    if values.shape[1] > EXACT_PLAYERS:
-        return (hits + 1) / (count + 1)
-    result: Array = hits / max(count, 1)
-    return result
-
-
-def sign_patterns(players: int, seed: int = 0, draws: int = DRAWS) -> Iterator[Array]:
-    """Chunks of sign patterns, each (patterns, players): all of them up to ``EXACT_PLAYERS`` players, else drawn.
-
-    Of all patterns the half with a positive first sign is enough, since a two-sided statistic doesn't see the other.
-    """
-    if players <= EXACT_PLAYERS:
-        total = 2 ** max(players - 1, 0)
-        bits = np.arange(players)
-        for start in range(0, total, CHUNK):
-            codes = np.arange(start, min(start + CHUNK, total))
-            yield (1 - 2 * ((codes[:, None] >> bits) & 1)).astype(np.float64)
-        return
+    first, second = np.asarray(couples).reshape(-1, 2).T
+    gaps = totals[first] - totals[second]
+    count, weights = sizes.sum(), cluster_weights(sizes)
+    squares, scale = (gaps**2 * weights).sum(axis=1), float((sizes**2 * weights).sum())
+    added = luck.variance[first] + luck.variance[second]
+    size = gaps.sum(axis=1) / count
+    seen = squares - 2 * size * (gaps * weights * sizes).sum(axis=1) + size**2 * scale + added
+    statistic = np.abs(size) / np.sqrt(_positive(seen))
+    largest = []
     rng = np.random.default_rng(seed)
+    for signs in sign_patterns(len(sizes), rng, draws):
+        sums, bent = signs @ (totals / count).T, signs @ (totals * weights * sizes).T
+        drawn = sums[:, first] - sums[:, second]
+        variance = squares - 2 * drawn * (bent[:, first] - bent[:, second]) + drawn**2 * scale + added
+        if luck.dof:
+            chance = luck.draws(rng, len(signs))
+            drawn += chance[:, first] - chance[:, second]
+        largest.append((np.abs(drawn) / np.sqrt(_positive(variance))).max(axis=1))
+    top = np.sort(np.concatenate(largest))
+    reached = len(top) - np.searchsorted(top, statistic * (1 - 1e-9))
+    p_values = np.where(size == 0, 1.0, (reached + 1) / (len(top) + 1))
+    return Family(p_values, float(np.quantile(top, level, method="higher")))
+
+
+def highest_t(totals: Array, sizes: Array, luck: Luck, tail: float = ALPHA / 2, seed: int = 0) -> float:
+    """How many standard errors the highest of several estimates may stand above its truth, because it is the highest.
+
+    Args:
+        totals: Right clips by combination and player, shape (combinations, players).
+        sizes: Clips of each player, shape (players,).
+        luck: Of each combination's mean.
+        tail: Share of studies that may exceed it.
+        seed: Of the draws.
+    """
+    count, weights = sizes.sum(), cluster_weights(sizes)
+    rest = totals - np.outer(totals.sum(axis=1) / count, sizes)
+    squares, scale = (rest**2 * weights).sum(axis=1), float((sizes**2 * weights).sum())
+    highest = []
+    rng = np.random.default_rng(seed)
+    for signs in sign_patterns(len(sizes), rng, DRAWS):
+        drawn, bent = signs @ (rest / count).T, signs @ (rest * weights * sizes).T
+        variance = squares - 2 * drawn * bent + drawn**2 * scale + luck.variance
+        drawn += luck.draws(rng, len(signs))
+        highest.append((drawn / np.sqrt(_positive(variance))).max(axis=1))
+    return float(np.quantile(np.concatenate(highest), 1 - tail, method="higher"))
+
+
+def sign_patterns(players: int, rng: np.random.Generator, draws: int = DRAWS) -> Iterator[Array]:
+    """Chunks of drawn sign patterns, each of shape (patterns, players)."""
     for start in range(0, draws, CHUNK):
         size = min(CHUNK, draws - start)
         yield (1 - 2 * rng.integers(0, 2, (size, players), dtype=np.int8)).astype(np.float64)
 
 
-def smallest_p(players: int) -> float:
-    """The smallest p value that a sign-flip test can give with so many players."""
-    return 2.0 / 2**players if players <= EXACT_PLAYERS else 1 / (DRAWS + 1)
+def _positive(variance: Array) -> Array:
+    """Variances that can be divided by: rounding can leave a zero one below zero."""
+    return np.maximum(variance, 1e-18)
 
 
-def holm(p_values: Array, family: int | None = None) -> Array:
+def holm(p_values: Array) -> Array:
     """Holm's step-down adjusted p values (Holm 1979, Scandinavian Journal of Statistics 6, 65-70).
 
     Args:
         p_values: Raw p values, shape (tests,).
-        family: Size of the family where it is larger than ``p_values``; the tests not given count as never rejected.
     """
     p_values = np.asarray(p_values, float)
-    size = max(family or 0, len(p_values))
     order = np.argsort(p_values, kind="stable")
-    stepped = np.maximum.accumulate(p_values[order] * (size - np.arange(len(p_values))))
+    stepped = np.maximum.accumulate(p_values[order] * (len(p_values) - np.arange(len(p_values))))
     adjusted = np.empty_like(stepped)
     adjusted[order] = np.minimum(stepped, 1.0)
     return adjusted

@@ -1,0 +1,178 @@
+"""Training luck: how far the trainings of one method differ from each other, apart from the clips they are tested on.
+
+Two things vary when a method is tried: who plays the test clips, and how a training falls out (its first weights, the
+order of its clips, the clips it learns from). The variance between repeated trainings is pooled over the combinations
+of a cohort. What clips and players alone would make of it is taken off: the part by which trainings differ on some
+players and not on others, which the variance between players holds already (the two-way clustering of Cameron, Gelbach
+and Miller 2011, Journal of Business & Economic Statistics 29).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sousa_bench.analysis.stats.intervals import cluster_weights
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Luck:
+    """The variance that training luck adds to some estimates (accuracies, differences, contrasts).
+
+    Attributes:
+        raw: Variance between trainings as seen, of each estimate, shape (estimates,).
+        noise: The part of it that clips and players make, shape (estimates,).
+        dof: Degrees of freedom behind ``raw``; 0 where nothing is known of the luck.
+    """
+
+    raw: Array
+    noise: Array
+    dof: int
+
+    @staticmethod
+    def none(estimates: int) -> Luck:
+        """For statements about trained models, whose luck is part of them."""
+        return Luck(np.zeros(estimates), np.zeros(estimates), 0)
+
+    @property
+    def variance(self) -> Array:
+        """What is added to the variance over players, shape (estimates,)."""
+        return np.maximum(self.raw - self.noise, 0.0)
+
+    def of(self, coefficients: Array) -> Luck:
+        """Of sums of the estimates, which come from trainings of their own.
+
+        Args:
+            coefficients: Shape (sums, estimates).
+        """
+        squared = coefficients**2
+        return Luck(squared @ self.raw, squared @ self.noise, self.dof)
+
+    def draws(self, rng: np.random.Generator, count: int) -> Array:
+        """Drawn luck of each estimate, shape (count, estimates), as uncertain as ``dof`` leaves its size."""
+        if not self.dof:
+            return np.zeros((count, len(self.raw)))
+        size = self.dof / rng.chisquare(self.dof, (count, 1))
+        drawn: Array = np.sqrt(np.maximum(self.raw * size - self.noise, 0.0))
+        drawn *= rng.standard_normal(drawn.shape)
+        return drawn
+
+
+@dataclass(frozen=True)
+class TrainingLuck:
+    """What a cohort's repeated trainings show.
+
+    Attributes:
+        raw: Variance between the accuracies of one method's trainings on the same clips, pooled.
+        noise: The part of it that clips and players make.
+        dof: Degrees of freedom; 0: no training was repeated, so nothing is known.
+        own: The variance within one combination alone, by its row.
+        source: ``seeds`` or ``folds``; empty: nothing is known.
+    """
+
+    raw: float = 0.0
+    noise: float = 0.0
+    dof: int = 0
+    own: Mapping[int, float] = field(default_factory=dict)
+    source: str = ""
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the accuracies that trainings of one method would have on endless clips."""
+        return float(np.sqrt(max(self.raw - self.noise, 0.0)))
+
+    def of(self, indices: Sequence[int], trainings: Sequence[float]) -> Luck:
+        """The luck in mean accuracies.
+
+        A method whose own trainings differ by more than the cohort's gets the mean of the two variances, so that one
+        whose trainings scatter is not judged by the calm of the others.
+
+        Args:
+            indices: Rows of the combinations.
+            trainings: Number of trainings that each mean is over.
+        """
+        own = np.array([self.own.get(index, self.raw) for index in indices])
+        count = np.asarray(trainings, float)
+        return Luck(np.maximum(self.raw, (self.raw + own) / 2) / count, self.noise / count, self.dof)
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Trainings of one combination, tested on the same clips.
+
+    Attributes:
+        index: The combination's row.
+        clip_set: Number of the set of clips.
+        totals: Right clips by training and player, shape (trainings, players).
+        sizes: Clips of each player, shape (players,).
+    """
+
+    index: int
+    clip_set: int
+    totals: Array
+    sizes: Array
+
+
+def training_luck(cells: Sequence[Repeats]) -> TrainingLuck:
+    """From seeds where any combination has several, else from how folds and combinations go together.
+
+    With one training a fold, a fold may be hard for all, but what one combination does better in one fold than
+    in another, beyond what its players explain, is its trainings' luck.
+
+    Args:
+        cells: The trainings of each combination of a cohort on each set of clips.
+    """
+    several = [cell for cell in cells if len(cell.totals) > 1]
+    # A method without chance in it (a linear solver) says nothing of the others.
+    varying = [cell for cell in several if (cell.totals != cell.totals[0]).any()] or several
+    if varying:
+        parts = [(cell.index, *_spread(cell.totals, cell.sizes), len(cell.totals) - 1) for cell in varying]
+        own: dict[int, list[tuple[float, int]]] = {}
+        for index, raw, _, dof in parts:
+            own.setdefault(index, []).append((raw, dof))
+        return TrainingLuck(
+            *_pooled([part[1:] for part in parts]),
+            {index: sum(raw * dof for raw, dof in some) / sum(dof for _, dof in some) for index, some in own.items()},
+            "seeds",
+        )
+    folds = list(_by_fold(cells))
+    if len(folds) < 2:
+        return TrainingLuck()
+    accuracy = np.stack([fold.sum(axis=1) / sizes.sum() for fold, sizes in folds])
+    residual = accuracy - accuracy.mean(axis=0) - accuracy.mean(axis=1, keepdims=True) + accuracy.mean()
+    dof = (accuracy.shape[0] - 1) * (accuracy.shape[1] - 1)
+    noise = float(np.mean([_spread(fold, sizes)[1] for fold, sizes in folds]))
+    return TrainingLuck(float((residual**2).sum()) / dof, noise, dof, {}, "folds")
+
+
+def _by_fold(cells: Sequence[Repeats]) -> Iterator[tuple[Array, Array]]:
+    """Totals (combinations, players) and clips of each player, of the sets that all combinations have."""
+    by_set: dict[int, list[Repeats]] = {}
+    for cell in cells:
+        by_set.setdefault(cell.clip_set, []).append(cell)
+    whole = len({cell.index for cell in cells})
+    if whole > 1:
+        for some in by_set.values():
+            if len(some) == whole and len(some[0].sizes) > 1:
+                yield np.concatenate([cell.totals for cell in some]), some[0].sizes
+
+
+def _spread(totals: Array, sizes: Array) -> tuple[float, float]:
+    """Variance between the accuracies of the rows, and the part of it that clips and players make."""
+    accuracy = totals.sum(axis=1) / sizes.sum()
+    raw = float(accuracy.var(ddof=1))
+    if len(sizes) < 2:
+        return raw, 0.0
+    rest = totals - totals.mean(axis=0) - np.outer(accuracy - accuracy.mean(), sizes)
+    return raw, float((rest**2 * cluster_weights(sizes)).sum()) / (len(totals) - 1)
+
+
+def _pooled(parts: Sequence[tuple[float, float, int]]) -> tuple[float, float, int]:
+    """Raw variance and noise, weighted by degrees of freedom, and these in all."""
+    raw, noise, dof = np.array(parts).T
+    return float((raw * dof).sum() / dof.sum()), float((noise * dof).sum() / dof.sum()), int(dof.sum())
