@@ -71,7 +71,7 @@ def effects(cells: pd.DataFrame, factors: Sequence[str], totals: Array, sizes: A
     array[place] = totals / sizes.sum()
     array = array.reshape([*shape, totals.shape[1]])
     order = np.argsort(place)
-    luck = Luck(luck.raw[order], luck.noise[order], luck.dof)
+    luck = Luck(luck.raw[order], luck.noise[order], luck.dof, luck.feared[order])
     table = _table(array, varied, shape, luck)
     table["about"] = METHODS if luck.dof else MODELS
     table["players"], table["clips"] = len(sizes), int(sizes.sum())

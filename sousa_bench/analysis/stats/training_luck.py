@@ -28,16 +28,18 @@ class Luck:
         raw: Variance between trainings as seen, of each estimate, shape (estimates,).
         noise: The part of it that clips and players make, shape (estimates,).
         dof: Degrees of freedom behind ``raw``; 0 where nothing is known of the luck.
+        feared: What families reckon with in place of ``raw``: more where a method's own trainings scatter more.
     """
 
     raw: Array
     noise: Array
     dof: int
+    feared: Array
 
     @staticmethod
     def none(estimates: int) -> Luck:
         """For statements about trained models, whose luck is part of them."""
-        return Luck(np.zeros(estimates), np.zeros(estimates), 0)
+        return Luck(np.zeros(estimates), np.zeros(estimates), 0, np.zeros(estimates))
 
     @property
     def variance(self) -> Array:
@@ -51,14 +53,14 @@ class Luck:
             coefficients: Shape (sums, estimates).
         """
         squared = coefficients**2
-        return Luck(squared @ self.raw, squared @ self.noise, self.dof)
+        return Luck(squared @ self.raw, squared @ self.noise, self.dof, squared @ self.feared)
 
     def draws(self, rng: np.random.Generator, count: int) -> Array:
         """Drawn luck of each estimate, shape (count, estimates), as uncertain as ``dof`` leaves its size."""
         if not self.dof:
-            return np.zeros((count, len(self.raw)))
+            return np.zeros((count, len(self.feared)))
         size = self.dof / rng.chisquare(self.dof, (count, 1))
-        drawn: Array = np.sqrt(np.maximum(self.raw * size - self.noise, 0.0))
+        drawn: Array = np.sqrt(np.maximum(self.feared * size - self.noise, 0.0))
         drawn *= rng.standard_normal(drawn.shape)
         return drawn
 
@@ -89,8 +91,8 @@ class TrainingLuck:
     def of(self, indices: Sequence[int], trainings: Sequence[float]) -> Luck:
         """The luck in mean accuracies.
 
-        A method whose own trainings differ by more than the cohort's gets the mean of the two variances, so that one
-        whose trainings scatter is not judged by the calm of the others.
+        The variance is the cohort's. Where a method's own trainings differ by more, families of comparisons reckon
+        with the mean of the two, so that one whose trainings scatter is not judged by the calm of the others.
 
         Args:
             indices: Rows of the combinations.
@@ -98,7 +100,8 @@ class TrainingLuck:
         """
         own = np.array([self.own.get(index, self.raw) for index in indices])
         count = np.asarray(trainings, float)
-        return Luck(np.maximum(self.raw, (self.raw + own) / 2) / count, self.noise / count, self.dof)
+        feared = np.maximum(self.raw, (self.raw + own) / 2)
+        return Luck(self.raw / count, self.noise / count, self.dof, feared / count)
 
 
 @dataclass(frozen=True)
