@@ -11,9 +11,11 @@ from typing import Any
 
 import peft
 import torch
+from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
 from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
 from sousa_bench.errors import PeftError
 from sousa_bench.models.base import AudioModel, inside
@@ -24,6 +26,8 @@ from sousa_bench.rudiments import RUDIMENTS
 WRAPPED = "base_model.model."
 COPY = re.compile(r"\.modules_to_save\.[^.]+")
 """How PEFT names the trained copy of a module, behind the module's own name."""
+SCALES = ("ia3_l", "lora_E", "lora_magnitude_vector")
+"""What PEFT stores with further dimensions of one and is a vector: a factor for each channel, or for each rank."""
 _PATTERN_KEY = "rank_pattern/"
 MERGE_TOLERANCE = 1e-3
 """Of the difference between merged and unmerged logits, relative to the largest logit, in float32 on a CPU."""
@@ -93,6 +97,28 @@ class Injection:
             for name, parameter in self.model.backbone.named_parameters()
             if parameter.requires_grad and inside(COPY.sub("", name.removeprefix(WRAPPED)), places)
         ]
+
+    def decaying_parameters(self) -> list[nn.Parameter]:
+        """What weight decay is for: trainable matrices and kernels, those with one row or one column among them.
+
+        Not vectors, whatever the dimensions of one that they are stored with: biases, norms, scales such as IA3's,
+        whose neutral value is 1 and not 0, and single tokens.
+        """
+        backbone = self.model.backbone
+        method = None if isinstance(self.config, LocalConfig) else self.config.peft_type
+        prefix = PEFT_TYPE_TO_PREFIX_MAPPING[peft.PeftType(method)] if method else None
+
+        def is_matrix(name: str, parameter: nn.Parameter) -> bool:
+            if parameter.ndim < 2 or parameter.numel() > max(parameter.shape):
+                return parameter.ndim > 1
+            owner, _, own_name = name.rpartition(".")
+            if isinstance(backbone.get_submodule(owner), nn.Linear | _ConvNd | nn.Embedding):
+                return own_name == "weight"
+            of_method = [part for part in name.split(".") if prefix and part.startswith(prefix)]
+            return bool(of_method) and not set(of_method) & set(SCALES)
+
+        named = backbone.named_parameters()
+        return [parameter for name, parameter in named if parameter.requires_grad and is_matrix(name, parameter)]
 
     @property
     def block_names(self) -> list[str] | None:

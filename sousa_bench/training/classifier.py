@@ -121,16 +121,16 @@ class Classifier(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW over the trainable parameters, without decay for vectors.
 
-        Vectors are also those that a method stores with a second dimension of one, such as IA3's factors, whose
-        neutral value is 1 and not 0. The head's last layer has a peak rate of its own.
+        The head's last layer has a peak rate of its own.
         """
         optimization = self.optimization
         trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
         head = {id(p) for p in self.injection.head_parameters()}
+        decaying = {id(p) for p in self.injection.decaying_parameters()}
         groups: dict[tuple[float, bool], list[torch.nn.Parameter]] = {}
         for p in trainable:
             peak = optimization.head_learning_rate if id(p) in head else optimization.learning_rate
-            groups.setdefault((peak, p.numel() == max(p.shape, default=1)), []).append(p)
+            groups.setdefault((peak, id(p) not in decaying), []).append(p)
         return torch.optim.AdamW(
             [
                 {"params": group, "weight_decay": 0.0 if is_vector else optimization.weight_decay, "peak": peak}

@@ -15,6 +15,7 @@ from sousa_bench.peft import inject
 from sousa_bench.training.classifier import Classifier, Optimization
 from sousa_bench.training.recipe import build_model, learning_rates
 from sousa_bench.training.run import run
+from tests.cases import check_each
 
 
 def optimization(**changes):
@@ -171,20 +172,53 @@ def test_without_augmentation_the_targets_are_smoothed_alike(first_step):
     torch.testing.assert_close(targets.sum(dim=1), torch.ones(len(targets)))
 
 
-@pytest.mark.parametrize("method", ["ia3", "adalora", "lora", "full"])
-def test_only_matrices_decay(first_step, method):
-    module, _ = first_step("model=ast", f"peft={method}", "trainer.weight_decay=0.1")
+SCALES_AND_TOKENS = (
+    "ia3_l",
+    "lora_E",
+    "lora_magnitude_vector",
+    "cls_token",
+    "distillation_token",
+    "grep_a",
+    "original0",
+)
+"""In the names of vectors that are stored with more than one dimension."""
+
+
+def test_matrices_decay_and_vectors_do_not(config):
+    """A matrix is one with a single row or column too, such as LoRA's of rank 1."""
+
+    def check(model, method, *words):
+        cfg = config(f"model={model}", f"peft={method}", "trainer.weight_decay=0.1", *words)
+        injection = inject(build_model(cfg), cfg.peft, 10)
+        decaying = {id(parameter) for parameter in injection.decaying_parameters()}
+        for name, parameter in injection.model.backbone.named_parameters():
+            vector = parameter.ndim == 1 or any(part in name for part in SCALES_AND_TOKENS)
+            assert (id(parameter) in decaying) == (parameter.requires_grad and not vector), name
+        assert decaying
+
+    low_rank = ("lora", "dora", "hira", "hra", "loha", "lokr")
+    check_each(
+        [
+            *(("ast", method) for method in ("lora", "adalora", "ia3", "full", "bitfit", "oft", "randlora")),
+            *(("beats", "full"), ("htsat", "randlora"), ("efficientat", "oft"), ("efficientat", "ia3")),
+            *(("efficientat", method, "peft.r=1") for method in low_rank),
+            *(("ast", method, "peft.r=1") for method in ("lora", "dora", "miss", "randlora")),
+        ],
+        check,
+    )
+
+
+def test_the_optimizer_lets_matrices_decay(first_step):
+    module, _ = first_step("model=ast", "peft=lora", "peft.r=1", "trainer.weight_decay=0.1")
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     decay = {
         names[id(parameter)]: group["weight_decay"]
         for group in module.configure_optimizers().param_groups
         for parameter in group["params"]
     }
-    trainable = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
-    assert set(decay) == trainable
-    free = {name for name, value in decay.items() if value == 0}
-    assert all(name in free for name in trainable if "ia3_l" in name or "lora_E" in name or name.endswith("bias"))
-    assert any(value == 0.1 for value in decay.values())
+    assert set(decay) == {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    assert {value for name, value in decay.items() if "lora_" in name or name.endswith("dense.weight")} <= {0.1}
+    assert {value for name, value in decay.items() if name.endswith("bias")} == {0.0}
 
 
 def test_gradients_are_clipped_and_the_rate_follows_the_schedule(config, folder, monkeypatch):
