@@ -7,12 +7,11 @@ from typing import Any
 from sousa_bench.analysis.columns import DIFFERENCE, Column, p_value
 from sousa_bench.analysis.report.blocks import Block, Heading, Options, Table, Text
 from sousa_bench.analysis.report.conclusion import others_in_words
+from sousa_bench.analysis.stats.comparisons import MODELS
 from sousa_bench.analysis.stats.data_sets import MIN_DATA_SETS, OVER_ALL, DataSets, data_set_verdicts
-from sousa_bench.analysis.stats.mean_ranks import ROPE
 from sousa_bench.analysis.study import Study
 
 MAX_NAMED = 12
-POINTS = f"{100 * ROPE:g} point{'' if ROPE == 0.01 else 's'}"
 
 
 def over_all_data(study: Study) -> list[str]:
@@ -30,7 +29,7 @@ def over_data_sets(study: Study, options: Options) -> list[Block]:
             Text([" ".join(_answer(item)), " ".join(_minded(item))]),
             _rank_table(item),
             Heading(f"{item.accuracy.index[0]} against the others, by data set", 3),
-            Text([_chance_words(item)]),
+            Text([_chance_words(item, study.margin)]),
             _chance_table(item, max(options.top, 10)),
         ]
     return blocks
@@ -97,15 +96,19 @@ def _rank_table(item: DataSets) -> Table:
     return Table(columns, rows.to_dict("records"))
 
 
-def _chance_words(item: DataSets) -> str:
+def _chance_words(item: DataSets, margin: float) -> str:
+    points = f"{100 * margin:g} point{'' if margin == 0.01 else 's'}"
     words = (
         "For each data set the probability that the true difference is above 0, from the paired difference and its "
-        f"standard error. For a next data set, by the Bayesian signed-rank test, that it is above {POINTS}, within "
-        f"{POINTS} on either side of 0 (equal in practice), or below. The method was chosen by these same ranks, which "
+        f"standard error. For a next data set, by the Bayesian signed-rank test, that it is above {points}, within "
+        f"{points} on either side of 0 (equally good), or below. The method was chosen by these same ranks, which "
         "flatters it."
     )
-    lacking = f" With fewer than {MIN_DATA_SETS} data sets nothing is said of a next one."
-    return words + (lacking if len(item.names) < MIN_DATA_SETS else "")
+    if len(item.names) < MIN_DATA_SETS:
+        words += f" With fewer than {MIN_DATA_SETS} data sets nothing is said of a next one."
+    if once := list(item.chances.loc[item.chances["about"] == MODELS, "data_set"].unique()):
+        words += f" Where each method was trained once, they are of these trained models only: {_listed(once)}."
+    return words
 
 
 def _chance_table(item: DataSets, limit: int) -> Table:

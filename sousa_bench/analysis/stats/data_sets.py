@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
 from sousa_bench.analysis.columns import is_absent
 from sousa_bench.analysis.factors import (
@@ -22,7 +21,7 @@ from sousa_bench.analysis.factors import (
     shown,
 )
 from sousa_bench.analysis.missing_cells import is_trial
-from sousa_bench.analysis.stats.comparisons import pair_of
+from sousa_bench.analysis.stats.comparisons import METHODS, MODELS, pair_of
 from sousa_bench.analysis.stats.folds import EACH_FOLD
 from sousa_bench.analysis.stats.mean_ranks import Chances, MeanRanks, chances, mean_ranks, signed_rank
 from sousa_bench.analysis.study import Study
@@ -43,8 +42,9 @@ class DataSets:
         accuracy: Mean test accuracies, a row a method, best mean rank first, and a column a cohort.
         ranks: Those of the methods, in the same order.
         chances: The first method against each other one: ``first``, ``second``, ``data_set`` (``all`` for a next one),
-            ``cohort``, ``difference`` and the fields of ``Chances``. These are NaN where a data set has too few
-            players, and over fewer than ``MIN_DATA_SETS``.
+            ``cohort``, ``about`` (methods, or these trained models where the cohort shows no training luck),
+            ``difference`` and the fields of ``Chances``, by the study's margin. These are NaN where a data set has too
+            few players, and over fewer than ``MIN_DATA_SETS``.
         repeated: Cohorts that don't count, since one of more runs was tested on the same clips.
         apart: Data sets that don't count, since they have fewer than two or half of the others' methods.
         lacking: Methods that not all of the data sets have.
@@ -191,16 +191,15 @@ def _best_against_others(
         for cohort, name in names.items():
             pair = pair_of(pairs[cohort], cohort, labels[cohort, best], labels[cohort, other])
             row = {"first": best, "second": other, "data_set": name, "cohort": cohort}
-            yield {**row, "difference": differences[cohort], **asdict(_chances(pair))}
-        over = signed_rank(differences.to_numpy()) if len(names) >= MIN_DATA_SETS else UNKNOWN
+            about = MODELS if pair is None else pair["about"]
+            yield {**row, "about": about, "difference": differences[cohort], **asdict(_chances(pair, study.margin))}
+        over = signed_rank(differences.to_numpy(), study.margin) if len(names) >= MIN_DATA_SETS else UNKNOWN
         row = {"first": best, "second": other, "data_set": OVER_ALL, "cohort": ""}
-        yield {**row, "difference": differences.mean(), **asdict(over)}
+        yield {**row, "about": METHODS, "difference": differences.mean(), **asdict(over)}
 
 
-def _chances(pair: Mapping[str, Any] | None) -> Chances:
+def _chances(pair: Mapping[str, Any] | None, margin: float) -> Chances:
     """The chances on one data set, from a comparison of the study; unknown without one or without its interval."""
     if pair is None or is_absent(pair["low"]):
         return UNKNOWN
-    dof = pair["players"] - 1
-    error = (pair["high"] - pair["low"]) / 2 / stdtrit(dof, 0.975)
-    return chances(pair["difference"], error, dof)
+    return chances(pair["difference"], pair["error"], pair["dof"], margin)

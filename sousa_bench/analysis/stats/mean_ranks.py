@@ -18,7 +18,6 @@ from scipy.special import chdtrc, stdtr
 
 from sousa_bench.analysis.stats.pairs import ALPHA
 
-ROPE = 0.01  # accuracies that differ by no more are equal in practice
 PRIOR = 0.5  # weight of a pseudo data set without a difference, where a real one has 1
 DRAWS = 20_000
 
@@ -53,8 +52,8 @@ class Chances:
 
     Attributes:
         greater: That it is above 0.
-        better: That it is above the region of practical equivalence.
-        equal: That it is within.
+        better: That it is above the margin within which methods count as equally good.
+        equal: That it is within, on either side of 0.
         worse: That it is below.
     """
 
@@ -131,26 +130,26 @@ def _needed(methods: int) -> int:
     return next(n for n in counts if chdtrc(most, n * most) <= ALPHA and _critical(methods, n) < most)
 
 
-def chances(difference: float, error: float, dof: float, rope: float = ROPE) -> Chances:
+def chances(difference: float, error: float, dof: float, margin: float) -> Chances:
     """Of a difference measured with a standard error, from the t distribution around it (a flat prior).
 
     Args:
         difference: As measured.
         error: Its standard error.
         dof: Degrees of freedom of the error.
-        rope: Half the width of the region of practical equivalence.
+        margin: Difference within which the two count as equally good, the region of practical equivalence.
     """
     error = max(error, 1e-12)
-    greater, better, worse = stdtr(dof, np.array([difference, difference - rope, -difference - rope]) / error)
+    greater, better, worse = stdtr(dof, np.array([difference, difference - margin, -difference - margin]) / error)
     return Chances(float(greater), float(better), float(1 - better - worse), float(worse))
 
 
-def signed_rank(differences: Array, rope: float = ROPE) -> Chances:
+def signed_rank(differences: Array, margin: float) -> Chances:
     """The Bayesian signed-rank test: of the difference on a next data set, from Dirichlet weights with a fixed seed.
 
     Args:
         differences: Of one method's accuracy from another's, shape (data sets,).
-        rope: Half the width of the region of practical equivalence.
+        margin: Difference within which the two count as equally good, the region of practical equivalence.
     """
     values = np.concatenate([[0.0], differences])
     sums = values[:, None] + values
@@ -160,7 +159,7 @@ def signed_rank(differences: Array, rope: float = ROPE) -> Chances:
         total: Array = ((weights @ pairs) * weights).sum(axis=1)
         return total
 
-    edge = 2 * rope + 1e-9
+    edge = 2 * margin + 1e-9
     above, below = mass(sums > edge), mass(sums < -edge)
     largest = np.argmax([above, 1 - above - below, below], axis=0)
     better, equal, worse = (float((largest == place).mean()) for place in range(3))
