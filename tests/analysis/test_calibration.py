@@ -1,0 +1,41 @@
+"""A small part of `make calibrate`: whole studies through the command line, against a known truth."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.calibrate import studies, tables
+from benchmarks.calibration_worlds import WORLDS, World
+
+
+def world(key: str) -> World:
+    return next(world for world in WORLDS if world.key == key)
+
+
+def test_the_luck_of_training_raises_no_false_alarms():
+    """Six equal methods, three seeds that differ by 2 points: what tests of the players alone call clear too often."""
+    equal = world("Six equal methods: 19 players, 2,500 clips; 3 seeds; training ± 2")
+    found = studies(equal, range(20))
+    shares = found.mean()
+    assert shares["clear"] <= 0.1, shares
+    assert shares["effects"] <= 0.1, shares
+    assert shares["pairs"] >= 0.9, shares
+    assert shares["best"] >= 0.9, shares
+    assert "19 players" in tables({equal: found})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "key",
+    [
+        "24 methods: 50 players, 400 clips; 1 seed; training ± 0; equal",
+        "Five folds: 100 players, 10,000 clips; 1 seed; training ± 2; equal",
+        "3 × 2 × 2 factors: 19 players, 2,500 clips; 3 seeds; training ± 2; equal",
+    ],
+)
+def test_large_worlds(key: str):
+    shares = studies(world(key), range(30)).mean()
+    for figure in ("clear", "effects", "augmentation"):
+        assert not shares[figure] > 0.1, (figure, shares)  # NaN where there is no such figure
+    for figure in ("pairs", "leader", "best"):
+        assert shares[figure] >= 0.87, (figure, shares)
