@@ -152,7 +152,7 @@ def _verdicts(
         adjusted, half = np.full(len(places), np.nan), np.full(len(places), np.nan)
     else:
         family = max_t(totals, sizes, places, luck, level=1 - ALPHA / families)
-        adjusted, half = np.minimum(family.p * families, 1.0), family.quantile * interval.error
+        adjusted, half = np.minimum(family.p * families, 1.0), family.half_width
     return {
         "difference": interval.estimate,
         "low": interval.low,

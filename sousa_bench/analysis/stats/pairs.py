@@ -4,6 +4,9 @@ How large the largest of many t statistics gets when no method is better than an
 whole players' totals (Fisher 1935, "The Design of Experiments", section 21; players resemble themselves from clip to
 clip) and by drawing training luck, whose size is known as well as the repeated trainings tell it (Westfall and Young
 1993, "Resampling-Based Multiple Testing"). The same quantile makes p values and simultaneous intervals, so they agree.
+A comparison's variance over players is taken half from itself and half from the whole family: with few players its own
+is so uncertain that the largest of many statistics would mostly show the smallest of many variances. The draws are
+treated alike, so that this costs no validity where the variances differ.
 McNemar's test takes each clip for a unit of its own and so raises false alarms as soon as players differ; it is given
 for comparison with older papers only.
 """
@@ -33,11 +36,11 @@ class Family:
 
     Attributes:
         p: P value of each comparison, corrected for the family, shape (comparisons,).
-        quantile: Standard errors of a simultaneous interval's half width.
+        half_width: Of each comparison's simultaneous interval, a difference of accuracies, shape (comparisons,).
     """
 
     p: Array
-    quantile: float
+    half_width: Array
 
 
 def max_t(
@@ -61,27 +64,32 @@ def max_t(
         draws: Number of draws.
     """
     first, second = np.asarray(couples).reshape(-1, 2).T
-    gaps = totals[first] - totals[second]
     count, weights = sizes.sum(), cluster_weights(sizes)
-    squares, scale = (gaps**2 * weights).sum(axis=1), float((sizes**2 * weights).sum())
+    accuracy = totals.sum(axis=1) / count
+    rest = totals - np.outer(accuracy, sizes)
+    squares, scale = ((rest[first] - rest[second]) ** 2 * weights).sum(axis=1), float((sizes**2 * weights).sum())
     added = luck.variance[first] + luck.variance[second]
-    size = gaps.sum(axis=1) / count
-    seen = squares - 2 * size * (gaps * weights * sizes).sum(axis=1) + size**2 * scale + added
-    statistic = np.abs(size) / np.sqrt(_positive(seen))
+    size, error = np.abs(accuracy[first] - accuracy[second]), np.sqrt(_moderated(squares) + added)
     largest = []
     rng = np.random.default_rng(seed)
     for signs in sign_patterns(len(sizes), rng, draws):
-        sums, bent = signs @ (totals / count).T, signs @ (totals * weights * sizes).T
+        sums, bent = signs @ (rest / count).T, signs @ (rest * weights * sizes).T
         drawn = sums[:, first] - sums[:, second]
-        variance = squares - 2 * drawn * (bent[:, first] - bent[:, second]) + drawn**2 * scale + added
+        variance = squares - 2 * drawn * (bent[:, first] - bent[:, second]) + drawn**2 * scale
         if luck.dof:
             chance = luck.draws(rng, len(signs))
             drawn += chance[:, first] - chance[:, second]
-        largest.append((np.abs(drawn) / np.sqrt(_positive(variance))).max(axis=1))
+        largest.append((np.abs(drawn) / np.sqrt(_moderated(variance) + added)).max(axis=1))
     top = np.sort(np.concatenate(largest))
-    reached = len(top) - np.searchsorted(top, statistic * (1 - 1e-9))
-    p_values = np.where(size == 0, 1.0, (reached + 1) / (len(top) + 1))
-    return Family(p_values, float(np.quantile(top, level, method="higher")))
+    reached = len(top) - np.searchsorted(top, size / error * (1 - 1e-9))
+    p_values = np.where(size < 1e-12, 1.0, (reached + 1) / (len(top) + 1))
+    return Family(p_values, float(np.quantile(top, level, method="higher")) * error)
+
+
+def _moderated(variance: Array) -> Array:
+    """Half each comparison's variance, half the family's mean, shape (…, comparisons); never quite zero."""
+    mixed: Array = np.maximum((variance + variance.mean(axis=-1, keepdims=True)) / 2, 1e-18)
+    return mixed
 
 
 def highest_t(totals: Array, sizes: Array, luck: Luck, tail: float = ALPHA / 2, seed: int = 0) -> float:
@@ -103,7 +111,7 @@ def highest_t(totals: Array, sizes: Array, luck: Luck, tail: float = ALPHA / 2, 
         drawn, bent = signs @ (rest / count).T, signs @ (rest * weights * sizes).T
         variance = squares - 2 * drawn * bent + drawn**2 * scale + luck.variance
         drawn += luck.draws(rng, len(signs))
-        highest.append((drawn / np.sqrt(_positive(variance))).max(axis=1))
+        highest.append((drawn / np.sqrt(np.maximum(variance, 1e-18))).max(axis=1))
     return float(np.quantile(np.concatenate(highest), 1 - tail, method="higher"))
 
 
@@ -112,11 +120,6 @@ def sign_patterns(players: int, rng: np.random.Generator, draws: int = DRAWS) ->
     for start in range(0, draws, CHUNK):
         size = min(CHUNK, draws - start)
         yield (1 - 2 * rng.integers(0, 2, (size, players), dtype=np.int8)).astype(np.float64)
-
-
-def _positive(variance: Array) -> Array:
-    """Variances that can be divided by: rounding can leave a zero one below zero."""
-    return np.maximum(variance, 1e-18)
 
 
 def holm(p_values: Array) -> Array:
