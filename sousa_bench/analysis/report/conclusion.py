@@ -45,7 +45,7 @@ def _cohort(study: Study, cohort: str, rows: pd.DataFrame) -> list[str]:
         return [*said, "No other could be tested against it, so it may be ahead by chance."]
     test = f"max-t over all {len(mine)} pairs, 5 % level"
     if len(others):
-        said.append(f"{others_in_words(len(others), tested)} can't be told from it ({test}): {_named(list(others))}.")
+        said.append(f"{others_in_words(len(others), tested)} can't be told from it ({test}): {named(list(others))}.")
     else:
         every = others_in_words(tested, tested)
         said.append(f"It is clearly better than {every[0].lower()}{every[1:]} ({test}).")
@@ -59,7 +59,8 @@ def _cohort(study: Study, cohort: str, rows: pd.DataFrame) -> list[str]:
     return [*said, *_within_margin(study, cohort, leader, rows), *_luck(study, cohort, leader, mine)]
 
 
-def _named(names: list[str]) -> str:
+def named(names: list[str]) -> str:
+    """The first ``MAX_NAMED`` names, and how many more there are."""
     more = f"; and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
     return "; ".join(names[:MAX_NAMED]) + more
 
@@ -84,8 +85,7 @@ def _within_margin(study: Study, cohort: str, leader: pd.Series, rows: pd.DataFr
         if name != leader["combination"]
     }
     near = [name for name, pair in pairs.items() if pair is not None and pair["simultaneous_high"] <= study.margin]
-    points = f"{100 * study.margin:g} point{'' if study.margin == 0.01 else 's'}"
-    return [f"As good within {points} at 95 % confidence: {_named(near)}."] if near else []
+    return [f"As good within {in_points(study.margin)} at 95 % confidence: {named(near)}."] if near else []
 
 
 def _luck(study: Study, cohort: str, leader: pd.Series, pairs: pd.DataFrame) -> list[str]:
@@ -104,6 +104,11 @@ def _luck(study: Study, cohort: str, leader: pd.Series, pairs: pd.DataFrame) -> 
     if tested:
         said.append(f"Of the trained models at hand alone: it is clearly better than {clear} of {tested} others.")
     return said
+
+
+def in_points(margin: float) -> str:
+    """A difference of accuracies as people say it: ``2 points``."""
+    return f"{100 * margin:g} point{'' if margin == 0.01 else 's'}"
 
 
 def others_in_words(number: int, tested: int) -> str:

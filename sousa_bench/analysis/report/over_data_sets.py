@@ -6,12 +6,10 @@ from typing import Any
 
 from sousa_bench.analysis.columns import DIFFERENCE, Column, p_value
 from sousa_bench.analysis.report.blocks import Block, Heading, Options, Table, Text
-from sousa_bench.analysis.report.conclusion import others_in_words
+from sousa_bench.analysis.report.conclusion import in_points, named, others_in_words
 from sousa_bench.analysis.stats.comparisons import MODELS
 from sousa_bench.analysis.stats.data_sets import MIN_DATA_SETS, OVER_ALL, DataSets, data_set_verdicts
 from sousa_bench.analysis.study import Study
-
-MAX_NAMED = 12
 
 
 def over_all_data(study: Study) -> list[str]:
@@ -41,8 +39,8 @@ def _answer(item: DataSets) -> list[str]:
     tied = [name for name, mean in zip(methods[1:], ranks.mean[1:], strict=True) if mean == ranks.mean[0]]
     of_kind = f" ({item.kind})" if item.kind else ""
     said = [
-        f"Over {len(names)} data sets{of_kind} ({_listed(names)}) the best mean rank of {len(methods)} methods is that "
-        f"of {methods[0]}, {ranks.mean[0]:.2f}{f', shared by {_listed(tied)}' if tied else ''}."
+        f"Over {len(names)} data sets{of_kind} ({named(names)}) the best mean rank of {len(methods)} methods is that "
+        f"of {methods[0]}, {ranks.mean[0]:.2f}{f', shared by {named(tied)}' if tied else ''}."
     ]
     if len(names) < ranks.needed:
         said.append(
@@ -55,7 +53,7 @@ def _answer(item: DataSets) -> list[str]:
     same = [name for name, own in zip(methods[1:], ranks.groups[1:], strict=True) if letters & set(own)]
     every = len(methods) - 1
     if same:
-        said.append(f"{others_in_words(len(same), every)} can't be told from it ({test}): {_listed(same)}.")
+        said.append(f"{others_in_words(len(same), every)} can't be told from it ({test}): {named(same)}.")
     else:
         said.append(f"{others_in_words(every, every)} can be told from it ({test}).")
     return said
@@ -77,11 +75,11 @@ def _minded(item: DataSets) -> list[str]:
             f"{item.same_players[0]}): if they are the same people, the data sets count for fewer."
         )
     if item.repeated:
-        said.append(f"Cohorts tested on the same clips as one of more runs don't count: {_listed(item.repeated)}.")
+        said.append(f"Cohorts tested on the same clips as one of more runs don't count: {named(item.repeated)}.")
     if item.apart:
-        said.append(f"Data sets with fewer than two or half of these methods don't count: {_listed(item.apart)}.")
+        said.append(f"Data sets with fewer than two or half of these methods don't count: {named(item.apart)}.")
     if item.lacking:
-        said.append(f"Not run on all of them, so left out: {_listed(item.lacking)}.")
+        said.append(f"Not run on all of them, so left out: {named(item.lacking)}.")
     return said
 
 
@@ -97,7 +95,7 @@ def _rank_table(item: DataSets) -> Table:
 
 
 def _chance_words(item: DataSets, margin: float) -> str:
-    points = f"{100 * margin:g} point{'' if margin == 0.01 else 's'}"
+    points = in_points(margin)
     words = (
         "For each data set the probability that the true difference is above 0, from the paired difference and its "
         f"standard error. For a next data set, by the Bayesian signed-rank test, that it is above {points}, within "
@@ -107,7 +105,7 @@ def _chance_words(item: DataSets, margin: float) -> str:
     if len(item.names) < MIN_DATA_SETS:
         words += f" With fewer than {MIN_DATA_SETS} data sets nothing is said of a next one."
     if once := list(item.chances.loc[item.chances["about"] == MODELS, "data_set"].unique()):
-        words += f" Where each method was trained once, they are of these trained models only: {_listed(once)}."
+        words += f" Where each method was trained once, they are of these trained models only: {named(once)}."
     return words
 
 
@@ -125,8 +123,3 @@ def _chance_table(item: DataSets, limit: int) -> Table:
     if len(item.names) >= MIN_DATA_SETS:
         columns += [Column(key, f"next: P {key}", ".3f") for key in ("better", "equal", "worse")]
     return Table(columns, rows[:limit])
-
-
-def _listed(names: list[str]) -> str:
-    more = f"; and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return "; ".join(names[:MAX_NAMED]) + more
