@@ -99,7 +99,7 @@ class Stage:
 
 
 def judge(world: World, study: Study, tables: dict[str, pd.DataFrame]) -> dict[str, float]:
-    """The study's figures: shares between 0 and 1 (and the size of the set), NaN where there is nothing to judge."""
+    """The study's figures: shares (and the size of the set), NaN where there is nothing to judge."""
     rows, pairs = tables["combinations"], tables["comparisons"]
     named = zip(rows["model"], rows["strategy"], rows["augmentation"], strict=True)
     numbers = np.array([world.methods.index(name) for name in named])
@@ -118,7 +118,7 @@ def judge(world: World, study: Study, tables: dict[str, pd.DataFrame]) -> dict[s
         "accuracies": float(inside.mean()),
         "leader": float(inside[rows["leader"].isin(["test", "both"])].mean()),
         "validation": float(inside[rows["leader"].isin(["validation", "both"])].mean()),
-        "best": float(in_set[world.truth[numbers] == world.truth.max()].mean()),
+        "best": float(in_set[truth[numbers] == truth.max()].mean()),
         "size": float(in_set.sum()),
     }
 
