@@ -97,7 +97,9 @@ def evaluation_result(evaluation: Evaluation, arguments: Sequence[str]) -> dict[
             *met_warnings,
             *metric_warnings,
             *_numeric_warnings(evaluation, compared),
-            *outcome_warnings(logits.numpy(), labels.numpy(), RUDIMENTS, partial=False, random_weights=random_weights),
+            *outcome_warnings(
+                logits.numpy(), labels.numpy(), RUDIMENTS, players, partial=False, random_weights=random_weights
+            ),
         ],
         "data": data.describe(),
         **{key: own[key] for key in KEPT if key in own},

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
+from scipy.special import stdtr
 
+from sousa_bench.results.player_variance import clustered
 from sousa_bench.system.files import replaced
 
 COLUMNS = ("sample_id", "player", "label", "rudiment", "skill_tier", "tempo_bpm", "soundfont", "augmentation_preset")
@@ -28,8 +29,40 @@ def write_predictions(path: Path, table: pd.DataFrame, logits: np.ndarray) -> No
         frame.to_parquet(draft, index=False)
 
 
+def above_chance(right: np.ndarray, players: np.ndarray | pd.Series, chance: float) -> float:
+    """One-sided p value of a share of right clips against chance, with the players as the sample.
+
+    The variance is what independent clips have at chance, times the design effect: how many times as far apart the
+    players are as independent clips would put them, at least once (Rao and Scott 1992, Biometrics 48, 577-585).
+
+    Args:
+        right: (clips,) bool.
+        players: (clips,) names.
+        chance: Share that luck would give.
+
+    Returns:
+        From 0 to 1; NaN for one player above chance, whose clips tell nothing of others.
+    """
+    codes, _ = pd.factorize(np.asarray(players))
+    [share], [variance], [dof] = clustered(
+        np.bincount(codes, weights=right).astype(np.float64), np.bincount(codes).astype(np.float64)
+    )
+    if share <= chance:
+        return 1.0
+    independent = share * (1 - share) / len(right)
+    design_effect = max(1.0, variance / independent) if independent > 0 else 1.0
+    error = np.sqrt(design_effect * chance * (1 - chance) / len(right))
+    return float(stdtr(dof, (chance - share) / error))
+
+
 def outcome_warnings(
-    logits: np.ndarray, labels: np.ndarray, names: Sequence[str], *, partial: bool, random_weights: bool
+    logits: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+    players: np.ndarray | pd.Series,
+    *,
+    partial: bool,
+    random_weights: bool,
 ) -> list[str]:
     """What a reader of the test accuracy must know.
 
@@ -37,20 +70,29 @@ def outcome_warnings(
         logits: (clips, classes).
         labels: (clips,).
         names: Class names.
+        players: (clips,) who plays.
         partial: Only some batches of the test split were used.
         random_weights: The run started from random weights.
     """
     messages = []
     predicted = logits.argmax(axis=1)
-    clips, hits = len(labels), int((predicted == labels).sum())
+    right = predicted == labels
+    clips, hits = len(labels), int(right.sum())
     if partial:
         messages.append(f"only {clips} test clips were used (trainer.eval_batches): the metrics are no comparison")
     if len(np.unique(predicted)) == 1:
         messages.append(f"the model predicts one class for every test clip: {names[predicted[0]]}")
     chance = max(int(np.bincount(labels).max()) / clips, 1 / len(names))
-    if binomtest(hits, clips, chance, alternative="greater").pvalue > 0.05:
+    p = above_chance(right, players, chance)
+    if np.isnan(p):
         messages.append(
-            f"test accuracy {hits / clips:.4f} is not above chance ({hits} of {clips} clips; {chance:.4f} by always "
-            "naming one class)" + (", which is what random weights give" if random_weights else "")
+            f"all {clips} test clips are by one player: whether the test accuracy {hits / clips:.4f} is more than luck "
+            "can't be told for others"
+        )
+    elif p > 0.05:
+        messages.append(
+            f"test accuracy {hits / clips:.4f} is not above chance ({hits} of {clips} clips by {len(set(players))} "
+            f"players; {chance:.4f} by always naming one class)"
+            + (", which is what random weights give" if random_weights else "")
         )
     return messages

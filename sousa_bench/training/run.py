@@ -271,6 +271,7 @@ class _Run:
                 logits,
                 clips.labels[positions].numpy(),
                 RUDIMENTS,
+                clips.table["player"].iloc[positions],
                 partial=self.settings.eval_batches is not None,
                 random_weights=self.model.weights.kind == "random",
             )

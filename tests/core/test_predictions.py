@@ -1,6 +1,7 @@
 """What stands out in a run's predictions is said; what doesn't is not."""
 
 import numpy as np
+from scipy.stats import binomtest
 
 from sousa_bench.results.predictions import outcome_warnings
 
@@ -8,9 +9,12 @@ NAMES = [f"class {i}" for i in range(10)]
 LABELS = np.tile(np.arange(10), 10)
 
 
-def noted(predicted, **facts):
+PLAYERS = np.repeat([f"player {i}" for i in range(10)], 10)
+
+
+def noted(predicted, players=PLAYERS, labels=LABELS, **facts):
     logits = np.eye(10, dtype=np.float32)[predicted]
-    return outcome_warnings(logits, LABELS, NAMES, **{"partial": False, "random_weights": False, **facts})
+    return outcome_warnings(logits, labels, NAMES, players, **{"partial": False, "random_weights": False, **facts})
 
 
 def test_a_good_model_has_no_warning():
@@ -33,3 +37,35 @@ def test_partial_tests_are_marked():
     assert noted(LABELS, partial=True) == [
         "only 100 test clips were used (trainer.eval_batches): the metrics are no comparison"
     ]
+
+
+def test_above_chance_is_about_players():
+    """At chance in the mean, but for each player in another degree: clips taken for independent say too often that
+    something was learnt."""
+    rng, studies = np.random.default_rng(0), 300
+    players = np.repeat(np.arange(12), 40)
+    labels = np.tile(np.arange(10), 48)
+    by_players, by_clips = 0, 0
+    for _ in range(studies):
+        right = rng.random(len(labels)) < rng.beta(1, 9, 12)[players]
+        by_players += noted(np.where(right, labels, (labels + 1) % 10), players, labels) == []
+        by_clips += binomtest(int(right.sum()), len(labels), 0.1, alternative="greater").pvalue <= 0.05
+    assert by_players / studies <= 0.06
+    assert by_clips / studies >= 0.2
+
+
+def test_players_who_all_learnt_something_are_above_chance():
+    rng = np.random.default_rng(0)
+    found = [noted(np.where(rng.random(100) < 0.3, LABELS, (LABELS + 1) % 10)) for _ in range(50)]
+    assert sum(messages == [] for messages in found) >= 48
+
+
+def test_few_players_who_agree_by_luck_are_not_above_chance():
+    right = np.isin(np.arange(100), [0, 10, 11, 12, 13, 14, 50, 61, 62, 63, 64, 65])  # 6 clips of 50, by each of two
+    [message] = noted(np.where(right, LABELS, (LABELS + 1) % 10), np.repeat(["a", "b"], 50))
+    assert "is not above chance (12 of 100 clips by 2 players; 0.1000" in message
+
+
+def test_one_player_says_nothing_of_others():
+    [message] = noted(LABELS, np.full(100, "a"))
+    assert message.startswith("all 100 test clips are by one player")

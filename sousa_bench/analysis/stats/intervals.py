@@ -1,9 +1,7 @@
 """Confidence intervals for accuracies whose clips come in clusters: several clips of each player.
 
-Clips of one player resemble each other, so the players are the sample. The variance of the ratio of totals is the
-bias-reduced linearisation CR2 (Bell and McCaffrey 2002, "Bias reduction in standard errors for linear regression
-with multi-stage samples", Survey Methodology 28), the quantile that of t with their Satterthwaite degrees of freedom.
-An accuracy's interval is made on the logit scale, so it stays within 0 and 1; a difference's on the plain scale.
+The players are the sample: the variance is that of `sousa_bench.results.player_variance`, the quantile that of t. An
+accuracy's interval is made on the logit scale, so it stays within 0 and 1; a difference's on the plain scale.
 The variance of training luck is added to that over players, and the degrees of freedom follow from both (Satterthwaite
 1946, Biometrics Bulletin 2).
 """
@@ -16,6 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
+
+from sousa_bench.results.player_variance import clustered
 
 if TYPE_CHECKING:
     from sousa_bench.analysis.stats.training_luck import Luck
@@ -115,28 +115,9 @@ def difference_interval(totals: Array, sizes: Array, luck: Luck | None = None, l
     return Interval(estimate, estimate - spread, estimate + spread, error, dof)
 
 
-def cluster_weights(sizes: Array) -> Array:
-    """What CR2 multiplies each player's squared residual by, shape (players,)."""
-    count = sizes.sum()
-    weights: Array = 1 / (1 - sizes / count) / count**2
-    return weights
-
-
 def _clustered(totals: Array, sizes: Array, luck: Luck | None) -> tuple[Array, Array, Array]:
     """Ratio estimates, their standard errors and Satterthwaite degrees of freedom, each of shape (rows,)."""
-    totals, sizes = np.atleast_2d(np.asarray(totals, float)), np.asarray(sizes, float)
-    count = sizes.sum()
-    estimate = totals.sum(axis=1) / count
-    if len(sizes) < 2:
-        nothing = np.full(len(estimate), np.nan)
-        return estimate, nothing, nothing.copy()
-    residuals = totals - estimate[:, None] * sizes
-    weights = cluster_weights(sizes)
-    variance = (residuals**2 * weights).sum(axis=1)
-    # Working model of the degrees of freedom: whole players vary, so a total's variance goes with its squared size.
-    centre = np.eye(len(sizes)) - np.outer(sizes, np.ones(len(sizes))) / count
-    product = (centre * sizes**2) @ centre.T * weights
-    dof = np.full(len(estimate), np.trace(product) ** 2 / np.trace(product @ product))
+    estimate, variance, dof = clustered(totals, sizes)
     if luck is not None and luck.dof:
         whole = variance + luck.variance
         doubt = np.where(luck.variance > 0, luck.raw, 0.0)

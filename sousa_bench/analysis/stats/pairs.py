@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import bdtr
 
-from sousa_bench.analysis.stats.intervals import cluster_weights
 from sousa_bench.analysis.stats.training_luck import Luck
+from sousa_bench.results.player_variance import cluster_weights
 
 ALPHA = 0.05
 DRAWS = 10_000

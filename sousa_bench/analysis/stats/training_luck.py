@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from sousa_bench.analysis.stats.intervals import cluster_weights
+from sousa_bench.results.player_variance import cluster_weights
 
 Array = NDArray[np.float64]
 
