@@ -78,6 +78,8 @@ def scores(clips: pd.DataFrame) -> list[dict[str, float]]:
 
 def interval(values: np.ndarray) -> str:
     """Mean of independent values in points, with its 95 % interval."""
+    if len(values) < 2:
+        return f"{100 * values[0]:+.2f} points (no interval of one run)"
     mean, error = values.mean(), values.std(ddof=1) / len(values) ** 0.5
     half = student.ppf(0.975, len(values) - 1) * error
     return f"{100 * mean:+.2f} points ({100 * (mean - half):+.2f} to {100 * (mean + half):+.2f})"
