@@ -16,9 +16,16 @@ from sousa_bench.errors import ConfigError, PeftError
 from sousa_bench.models.base import AudioModel, inside
 from sousa_bench.peft import adalora
 from sousa_bench.peft.injection import WRAPPED, Injection
-from sousa_bench.peft.options import OWN_KEYS, LocalConfig, Options, plain, read, target_of
+from sousa_bench.peft.options import OWN_KEYS, SOLVED, LocalConfig, Options, is_solved, plain, read, target_of
 from sousa_bench.peft.precheck import declared_fields, refusal
-from sousa_bench.peft.targets import batch_norms, feedforward_modules, selected_blocks, target_modules, used_groups
+from sousa_bench.peft.targets import (
+    batch_norms,
+    feedforward_modules,
+    last_layer,
+    selected_blocks,
+    target_modules,
+    used_groups,
+)
 
 
 def inject(model: AudioModel, peft_cfg: Mapping[str, Any], total_steps: int) -> Injection:
@@ -74,6 +81,7 @@ def _mark_trainable(injection: Injection) -> None:
     """Set ``requires_grad`` on the backbone's parameters as a method that adds none says."""
     model, options, method = injection.model, injection.options, injection.config.trains  # type: ignore[union-attr]
     norms = batch_norms(model.backbone)
+    head = [last_layer(model) if method == SOLVED else model.head_name]
     for name, parameter in model.backbone.named_parameters():
         owner, _, kind = name.rpartition(".")
         if owner in norms and options.batch_norm == "train":
@@ -83,7 +91,7 @@ def _mark_trainable(injection: Injection) -> None:
         else:
             trains = method == "all" and owner not in norms
         chosen = injection.blocks is None or inside(name, injection.blocks)
-        parameter.requires_grad_(inside(name, [model.head_name]) or (chosen and trains))
+        parameter.requires_grad_(inside(name, head) or (chosen and trains))
 
 
 def _inject_adapters(
@@ -199,9 +207,10 @@ def _assert_trainable(injection: Injection) -> None:
     backbone = injection.model.backbone
     if injection.is_peft and not injection.parameters["adapter"]:
         raise PeftError(f"{pair}: no trainable adapter parameter came out")
-    head = [p for name, p in backbone.named_parameters() if inside(name, [injection.trained_head_name])]
+    place = last_layer(injection.model) if is_solved(injection.node) else injection.trained_head_name
+    head = [p for name, p in backbone.named_parameters() if inside(name, [place])]
     if not head or not all(parameter.requires_grad for parameter in head):
-        raise PeftError(f"{pair}: the head {injection.model.head_name} doesn't train")
+        raise PeftError(f"{pair}: the head {place} doesn't train")
     if not injection.is_peft:
         return
     allowed = [

@@ -53,6 +53,7 @@ class Injection:
         warnings: What a reader of the result must know.
         merged_max_error: Largest difference of logits in :meth:`check_merge`; None before it, or where nothing merges.
         merged_relative_error: The same, divided by the largest absolute logit.
+        probe: What ``peft=probe`` found (``sousa_bench.training.probe``); None with any other method.
     """
 
     model: AudioModel
@@ -67,6 +68,7 @@ class Injection:
     warnings: list[str] = field(default_factory=list)
     merged_max_error: float | None = None
     merged_relative_error: float | None = None
+    probe: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self._merge_warning: str | None = None
@@ -142,9 +144,9 @@ class Injection:
     def train_mode(self) -> None:
         """Put the model into training mode, but not what is frozen in behaviour as well as in weights.
 
-        BatchNorm with ``batch_norm=frozen`` keeps its statistics. With ``peft=head``, and outside the blocks that
-        ``peft.layers`` selects, dropout and stochastic depth are off too: that part is a fixed function of the input.
-        Elsewhere the trunk's own dropout stays on, as in the official training.
+        BatchNorm with ``batch_norm=frozen`` keeps its statistics. With ``peft=head`` and ``probe``, and outside the
+        blocks that ``peft.layers`` selects, dropout and stochastic depth are off too: that part is a fixed function of
+        the input. Elsewhere the trunk's own dropout stays on, as in the official training.
         """
         self.model.train()
         backbone = self.model.backbone
@@ -173,6 +175,8 @@ class Injection:
         }
         if self._budget:
             facts["adalora"] = self._budget.facts()
+        if self.probe:
+            facts["probe"] = self.probe
         return facts
 
     def final_warnings(self) -> list[str]:

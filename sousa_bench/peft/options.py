@@ -16,6 +16,8 @@ from sousa_bench.errors import ConfigError
 DESCRIPTION_FILE = "sousa.json"  # beside the saved weights: what rebuilds the model
 # A well-known group that a model lacks is passed over, so that one choice serves transformers and CNNs.
 WELL_KNOWN = ("attention", "mlp", "pointwise", "squeeze_excitation", "depthwise", "norm")
+SOLVED = "last_layer"
+"""What ``peft=probe`` trains."""
 _SET_HERE = ("target_modules", "exclude_modules", "modules_to_save", "task_type", "peft_type", "inference_mode")
 
 
@@ -25,7 +27,7 @@ class Options:
 
     Attributes:
         name: The choice's name, the ``strategy`` of the result.
-        learning_rate: Peak learning rate of the optimizer.
+        learning_rate: Peak learning rate of the optimizer; None where the method has no steps.
         targets: Groups of the model's modules (``attention``, ``mlp``, …) or regular expressions of module names.
             Of the well-known groups, those that the model has are used.
         layers: ``all``, ``last_K`` or ``first_K`` blocks.
@@ -33,7 +35,7 @@ class Options:
     """
 
     name: str
-    learning_rate: float
+    learning_rate: float | None = None
     targets: tuple[str, ...] = ()
     layers: str = "all"
     batch_norm: str = "frozen"
@@ -43,7 +45,7 @@ class Options:
             raise ConfigError(f"peft.layers={self.layers}: must be all, last_K or first_K, such as last_2")
         if self.batch_norm not in ("frozen", "train"):
             raise ConfigError(f"peft.batch_norm={self.batch_norm}: must be frozen or train")
-        if not self.learning_rate > 0:
+        if self.learning_rate is not None and not self.learning_rate > 0:
             raise ConfigError(f"peft.learning_rate={self.learning_rate}: must be above 0")
 
 
@@ -53,14 +55,16 @@ class LocalConfig:
 
     Attributes:
         trains: ``all`` (full fine-tuning), ``head`` (linear probe) or ``bias`` (BitFit, arXiv:2106.10199: every bias).
-            The head trains in all three.
+            The head trains in all three. ``last_layer``: the head's last layer alone, solved for without steps.
+        l2: Of ``last_layer``: the strengths of the penalty to choose from.
     """
 
     trains: str = "all"
+    l2: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.trains not in ("all", "head", "bias"):
-            raise ConfigError(f"peft.trains={self.trains}: must be one of all, head, bias")
+        if self.trains not in ("all", "head", "bias", SOLVED):
+            raise ConfigError(f"peft.trains={self.trains}: must be one of all, head, bias, {SOLVED}")
 
 
 OWN_KEYS = frozenset(field.name for field in fields(Options))
@@ -77,7 +81,7 @@ def read(node: Mapping[str, Any], theirs: Collection[str] | None) -> Options:
         ConfigError: A key that neither we nor the method's class knows, or an impossible value.
     """
     name = node.get("name", "?")
-    known = OWN_KEYS | set(theirs or ()) - set(_SET_HERE)
+    known = {"name", "trains", "l2"} if is_solved(node) else OWN_KEYS | set(theirs or ()) - set(_SET_HERE)
     for key in node:
         if key in _SET_HERE:
             raise ConfigError(f"peft.{key} is set by sousa_bench; say peft.targets=[…] and peft.layers=… instead")
@@ -85,17 +89,18 @@ def read(node: Mapping[str, Any], theirs: Collection[str] | None) -> Options:
             near = get_close_matches(key, known, 4, 0.5)
             hint = f"; did you mean {', '.join(near)}?" if near else f"; it has {', '.join(sorted(known))}"
             raise ConfigError(f"peft={name} ({target_of(node)}) has no key {key!r}{hint}")
-    if missing := {"name", "learning_rate"} - node.keys():
+    if missing := {"name", "l2" if is_solved(node) else "learning_rate"} - node.keys():
         raise ConfigError(f"peft={name} lacks {', '.join(sorted(missing))}")
     _check_values(node)
     options = {key: node[key] for key in OWN_KEYS & node.keys()}
     targets = options.get("targets") or ()
     options["targets"] = (targets,) if isinstance(targets, str) else tuple(str(entry) for entry in targets)
     options["layers"] = str(options.get("layers", "all"))
-    try:
-        options["learning_rate"] = float(options["learning_rate"])
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"peft.learning_rate={options['learning_rate']!r}: must be a number") from error
+    if not is_solved(node):
+        try:
+            options["learning_rate"] = float(options["learning_rate"])
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"peft.learning_rate={options['learning_rate']!r}: must be a number") from error
     return Options(**options)
 
 
@@ -110,8 +115,15 @@ def _check_values(node: Mapping[str, Any]) -> None:
     for key, value in node.items():
         if key.endswith("dropout") and not (isinstance(value, int | float) and 0 <= value < 1):
             raise ConfigError(f"peft.{key}={value}: must be from 0 on and below 1")
+    if "l2" in node and not (is_solved(node) and _strengths(node["l2"])):
+        raise ConfigError(f"peft.l2={node['l2']}: must be a list of numbers above 0, such as [0.1,0.01], of peft=probe")
     if "target_r" in node and "init_r" in node and not node["target_r"] < node["init_r"]:
         raise ConfigError(f"peft.target_r={node['target_r']}: must be above 0 and below peft.init_r={node['init_r']}")
+
+
+def _strengths(values: object) -> bool:
+    numbers = isinstance(values, list | tuple) and all(type(value) in (int, float) for value in values)
+    return numbers and bool(values) and all(value > 0 for value in values)  # type: ignore[attr-defined]
 
 
 def plain(node: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,4 +164,9 @@ def is_adalora(node: Mapping[str, Any]) -> bool:
 
 def is_linear_probe(config: object) -> bool:
     """Whether nothing but the head trains."""
-    return isinstance(config, LocalConfig) and config.trains == "head"
+    return isinstance(config, LocalConfig) and config.trains in ("head", SOLVED)
+
+
+def is_solved(node: Mapping[str, Any]) -> bool:
+    """Whether a method solves for the head's last layer, so that there are no epochs and no steps."""
+    return node.get("trains") == SOLVED

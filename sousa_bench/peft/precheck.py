@@ -14,30 +14,33 @@ from typing import Any
 
 from sousa_bench.errors import ConfigError
 from sousa_bench.models.weight_files import default_variant
-from sousa_bench.peft.options import WELL_KNOWN, LocalConfig, Options, plain, read, target_of
+from sousa_bench.peft.options import WELL_KNOWN, LocalConfig, Options, is_solved, plain, read, target_of
 
 LINEAR_ONLY = frozenset(f"peft.{name}Config" for name in ("Vera", "Road", "Miss", "FourierFT", "RandLora"))
 CONVOLUTIONS = frozenset({"pointwise", "depthwise"})
 """The well-known groups of a network that consists of convolutions."""
 
 
-def precheck(model_cfg: Mapping[str, Any], peft_cfg: Mapping[str, Any]) -> str | None:
-    """Why a run of this pair would fail as soon as its model is there, as far as the two configs tell.
+def precheck(
+    model_cfg: Mapping[str, Any], peft_cfg: Mapping[str, Any], augmentation_cfg: Mapping[str, Any] | None = None
+) -> str | None:
+    """Why a run of this pair would fail as soon as its model is there, as far as the configs tell.
 
-    That is: the method can't adapt such a model; the method's node has an unknown key or impossible value; a group in
-    ``peft.targets`` is none of the model's, or ``peft.layers`` asks for more blocks than it has. A regular expression
-    of the user's own is held against the module names when the run starts.
+    That is: the method can't adapt such a model, or can't take augmented clips; its node has an unknown key or
+    impossible value; a group in ``peft.targets`` is none of the model's, or ``peft.layers`` asks for more blocks than
+    it has. A regular expression of the user's own is held against the module names when the run starts.
 
     Args:
         model_cfg: The composed model node.
         peft_cfg: The composed method node.
+        augmentation_cfg: The composed augmentation node.
 
     Returns:
         One sentence, or None.
     """
     model, node = plain(model_cfg), plain(peft_cfg)
     name, groups = str(model.get("name")), (model.get("targets") or {}).get("groups") or {}
-    if reason := refusal(name, groups, node):
+    if reason := refusal(name, groups, node) or _against_augmentation(node, augmentation_cfg):
         return reason
     try:
         options = read(node, declared_fields(target_of(node)))
@@ -62,6 +65,15 @@ def refusal(model: str, groups: Iterable[str], node: Mapping[str, Any]) -> str |
             "network consists of convolutions; use lora, dora, loha, lokr, oft, hra or hira"
         )
     return None
+
+
+def _against_augmentation(node: Mapping[str, Any], augmentation: Mapping[str, Any] | None) -> str | None:
+    if not is_solved(node) or augmentation is None or augmentation.get("name") == "off":
+        return None
+    return (
+        f"peft={node.get('name')} doesn't fit augmentation={augmentation.get('name')}: it takes each clip once, as it "
+        "is; give augmentation=off, or peft=head for a linear probe that trains on augmented clips"
+    )
 
 
 def block_count(model: Mapping[str, Any]) -> int | None:

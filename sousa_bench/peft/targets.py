@@ -69,6 +69,22 @@ def feedforward_modules(model: AudioModel, targets: Sequence[str]) -> list[str]:
     return [name for name in targets if name in wanted]
 
 
+def last_layer(model: AudioModel) -> str:
+    """Name, inside the backbone, of the head's last linear layer or convolution.
+
+    Raises:
+        PeftError: The head has none.
+    """
+    layers = (nn.Linear, nn.Conv1d, nn.Conv2d)
+    inner = [name for name, module in model.backbone.named_modules() if isinstance(module, layers)]
+    found = [name for name in inner if inside(name, [model.head_name])]
+    if not found:
+        raise PeftError(
+            f"peft=probe: the head {model.head_name} of model={model.name} has no linear layer to solve for"
+        )
+    return found[-1]
+
+
 def batch_norms(backbone: nn.Module) -> list[str]:
     """Names of the BatchNorm layers."""
     return [name for name, module in backbone.named_modules() if isinstance(module, _BatchNorm)]

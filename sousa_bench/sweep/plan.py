@@ -198,12 +198,12 @@ def unused(folder: Path) -> Path:
 
 
 def refusal(config: DictConfig) -> str | None:
-    """Why a model can't be tuned by a method, or None."""
+    """Why a model can't be tuned by a method, with this augmentation, or None."""
     if OmegaConf.select(config, "peft.name", default=None) is None or OmegaConf.select(config, "model.name") is None:
         return None
     from sousa_bench import peft
 
-    return peft.precheck(config.model, config.peft)
+    return peft.precheck(config.model, config.peft, config.get("augmentation"))
 
 
 def varied_keys(overrides: Sequence[Sequence[str]]) -> list[str]:

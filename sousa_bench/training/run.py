@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import warnings
 from functools import partial
 from pathlib import Path
@@ -16,10 +17,11 @@ from sousa_bench.config.settings import TrainerSettings
 from sousa_bench.data.datamodule import SousaDataModule
 from sousa_bench.peft import inject
 from sousa_bench.peft.adapter import warm_start
+from sousa_bench.peft.options import is_solved
 from sousa_bench.results.predictions import outcome_warnings, write_predictions
 from sousa_bench.results.result import ADAPTER_FOLDER, PREDICTIONS_FILE, Recorder
 from sousa_bench.rudiments import RUDIMENTS
-from sousa_bench.training import distributed, hardware
+from sousa_bench.training import distributed, hardware, probe
 from sousa_bench.training.checkpoint import Checkpoints, KeepState, Stop, restore
 from sousa_bench.training.classifier import Classifier
 from sousa_bench.training.loggers import BackgroundLogger, check_mode, open_logger
@@ -213,6 +215,9 @@ class _Run:
             )
 
     def _fit(self) -> None:
+        if is_solved(self.injection.node):
+            self._solve()
+            return
         state = self.state
         keep = KeepState(self.checkpoints, self.recorder, self.stop, self.settings, self._attempt, state)
         if state:
@@ -226,6 +231,14 @@ class _Run:
             finally:
                 self.stop.training = False
         self.fit_seconds = keep.fit_seconds
+
+    def _solve(self) -> None:
+        """A fit without epochs: nothing is kept of an attempt that was interrupted."""
+        started = time.monotonic()
+        self.trainer = self._trainer([])
+        self._warn(*probe.solve(self.module, self.datamodule, self.trainer))
+        self.fit_seconds = time.monotonic() - started
+        self.recorder.add(history=self.module.history)
 
     def _trainer(self, callbacks: list[pl.Callback]) -> pl.Trainer:
         return pl.Trainer(
@@ -249,12 +262,13 @@ class _Run:
         )
 
     def _test(self) -> None:
-        state = self.checkpoints.last()
-        assert state is not None, "the fit's end always writes a checkpoint"
         module, injection = self.module, self.injection
-        tested = self.checkpoints.tested(state)
-        injection.load_trainable_state(tested["trainable"])
-        module.outputs["val"] = tested["val"]
+        if not is_solved(injection.node):
+            state = self.checkpoints.last()
+            assert state is not None, "the fit's end always writes a checkpoint"
+            tested = self.checkpoints.tested(state)
+            injection.load_trainable_state(tested["trainable"])
+            module.outputs["val"] = tested["val"]
         module.inputs.compile(False)  # one pass, of a network that may have changed its shape
         injection.finish()
         injection.check_merge()

@@ -1,0 +1,114 @@
+"""Multinomial logistic regression with an L2 penalty, solved to its minimum for several strengths of the penalty."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import log_softmax
+
+GRADIENT = 1e-7
+"""Largest norm of the gradient at a minimum, in the coordinates of the solver."""
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The linear layer for one strength of the penalty.
+
+    Attributes:
+        l2: The strength.
+        weight: (classes, features).
+        bias: (classes,).
+        steps: Newton steps that it took.
+        converged: Whether they led to the minimum.
+    """
+
+    l2: float
+    weight: Array
+    bias: Array
+    steps: int
+    converged: bool
+
+    def logits(self, features: Array) -> Array:
+        """(clips, features) → (clips, classes)."""
+        return features @ self.weight.T + self.bias
+
+    def loss(self, features: Array, labels: NDArray[np.int64]) -> float:
+        """Mean cross-entropy in nats."""
+        chances: Array = log_softmax(self.logits(features), axis=1)
+        return -float(chances[np.arange(len(labels)), labels].mean())
+
+
+def solutions(
+    features: Array, labels: NDArray[np.int64], classes: int, strengths: Sequence[float]
+) -> Iterator[Solution]:
+    """Minimise mean cross-entropy + l2 / 2 · ‖weights of the standardised features‖² for each strength.
+
+    The strongest comes first, and each starts from the one before. The bias has no penalty. A trust region with
+    conjugate gradients inside (Steihaug 1983) works in the features' principal axes, each scaled by its curvature at
+    equal chances: a tenth of the steps that it takes without.
+
+    Args:
+        features: (clips, features).
+        labels: (clips,).
+        classes: Number of classes.
+        strengths: Of the penalty, above 0.
+    """
+    mean, deviation = features.mean(axis=0), features.std(axis=0)
+    scale = np.where(deviation > 1e-9 * deviation.max(initial=0.0), deviation, np.inf)  # a constant one says nothing
+    rows = (features - mean) / scale
+    spread, axes = np.linalg.eigh(rows.T @ rows / len(rows))
+    axes = axes[:, spread > 1e-12 * spread[-1]]
+    spread = spread[-axes.shape[1] :]
+    rotated = np.column_stack([rows @ axes, np.ones(len(rows))])
+    found: Array = np.zeros((classes, rotated.shape[1]))
+    for l2 in sorted(strengths, reverse=True):
+        curvature = np.sqrt(np.append(spread / classes + l2, 1 / classes))
+        problem = _Problem(rotated / curvature, labels, np.append(np.full(len(spread), l2), 0.0) / curvature**2)
+        solved = minimize(
+            problem.loss,
+            (found * curvature).ravel(),
+            jac=True,
+            hessp=problem.curved,
+            method="trust-ncg",
+            options={"gtol": GRADIENT},
+        )
+        found = solved.x.reshape(classes, -1) / curvature
+        weight = found[:, :-1] @ axes.T / scale
+        yield Solution(l2, weight, found[:, -1] - weight @ mean, int(solved.nit), bool(solved.success))
+
+
+class _Problem:
+    """What is minimised, as SciPy asks for it: the unknowns are (classes, columns of the rows), flat."""
+
+    def __init__(self, rows: Array, labels: NDArray[np.int64], penalty: Array) -> None:
+        self.rows = rows
+        self.penalty = penalty
+        self._own = (np.arange(len(rows)), labels)
+        self._place: bytes = b""
+        self._chances: Array = np.zeros(0)
+
+    def loss(self, flat: Array) -> tuple[float, Array]:
+        """The loss and its gradient."""
+        unknown = flat.reshape(-1, self.rows.shape[1])
+        logs: Array = log_softmax(self.rows @ unknown.T, axis=1)
+        wrong = np.exp(logs)
+        wrong[self._own] -= 1
+        slope = wrong.T @ self.rows / len(self.rows) + self.penalty * unknown
+        return float((self.penalty * unknown**2).sum() / 2 - logs[self._own].mean()), slope.ravel()
+
+    def curved(self, flat: Array, direction: Array) -> Array:
+        """The Hessian times a direction."""
+        if self._place != flat.tobytes():  # many directions are asked for at one place
+            unknown = flat.reshape(-1, self.rows.shape[1])
+            self._place, self._chances = flat.tobytes(), np.exp(log_softmax(self.rows @ unknown.T, axis=1))
+        along = direction.reshape(-1, self.rows.shape[1])
+        change = self._chances * (self.rows @ along.T)
+        change -= self._chances * change.sum(axis=1, keepdims=True)
+        curved: Array = (change.T @ self.rows / len(self.rows) + self.penalty * along).ravel()
+        return curved

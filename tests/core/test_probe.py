@@ -1,0 +1,163 @@
+"""The linear probe that is solved for: the right minimum, chosen on validation, and a run like any other."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
+
+from sousa_bench.benchmark.arithmetic import Setup
+from sousa_bench.errors import ConfigError, PeftError
+from sousa_bench.evaluate.__main__ import main as evaluate
+from sousa_bench.models.ast import AstBackbone
+from sousa_bench.peft import load_run_model
+from sousa_bench.peft.targets import last_layer
+from sousa_bench.results.result import read_result
+from sousa_bench.sweep.plan import refusal
+from sousa_bench.training.logistic_regression import solutions
+from sousa_bench.training.run import run
+from tests.cases import check_each
+from tests.trained import ROOT, SMALL, home
+
+MODELS = ("ast", "htsat", "beats", "efficientat")
+PROBE = ("peft=probe", "augmentation=off")
+
+
+def test_each_strength_has_the_minimum_that_scikit_learn_finds():
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 5, 90)
+    features = (rng.normal(size=(90, 12)) + rng.normal(size=(5, 12))[labels]) @ rng.normal(size=(12, 12)) + 7
+    features = np.column_stack([features, features[:, 0] * 100, np.full(90, 3.0)])  # a copy, and one that says nothing
+    standard = (features - features.mean(0)) / np.where(features.std(0) > 1e-9, features.std(0), 1)
+    for found in solutions(features, labels, 5, [1e-3, 1.0, 0.03]):
+        known = LogisticRegression(C=1 / (found.l2 * 90), tol=1e-10, max_iter=100_000).fit(standard, labels)
+        assert found.converged
+        np.testing.assert_allclose(softmax(found.logits(features), 1), known.predict_proba(standard), atol=1e-5)
+        assert found.loss(features, labels) == pytest.approx(
+            -np.log(known.predict_proba(standard)[np.arange(90), labels]).mean(), rel=1e-5
+        )
+
+
+def test_fewer_clips_than_features_and_a_class_without_clips_have_a_minimum_too():
+    rng = np.random.default_rng(4)
+    features, labels = rng.normal(size=(10, 30)), np.arange(10) % 3
+    for found in solutions(features, labels, 4, [0.1, 1e-4]):
+        assert found.converged
+        assert (found.logits(features).argmax(1) == labels).all()
+
+
+def test_the_strength_is_the_one_of_the_lowest_validation_loss(config, folder):
+    """Against scikit-learn, on features that the network gives by itself."""
+    cfg = config("model=efficientat", *PROBE, "data.synthetic.clips=320", "data.synthetic.split_players=[20,10,10]")
+    blocks = run(cfg, folder)
+    probe = blocks["peft"]["probe"]
+    setup = Setup.of(cfg)
+    inputs = setup.module.inputs
+    setup.module.model.eval()
+    features, labels = {}, {}
+    for split, clips in setup.module.clips.items():
+        index = np.arange(len(clips))
+        rows = [inputs.plain(split, index[i : i + 1]).parts[0] for i in index]  # what the last layer takes
+        features[split], labels[split] = torch.cat(rows).double().numpy(), clips.labels.numpy()
+    mean, scale = features["train"].mean(0), features["train"].std(0)
+    standard = {split: (rows - mean) / np.where(scale > 0, scale, 1) for split, rows in features.items()}
+    losses, known = {}, {}
+    for l2 in (each["l2"] for each in probe["path"]):
+        model = LogisticRegression(C=1 / (l2 * len(labels["train"])), tol=1e-9, max_iter=100_000)
+        known[l2] = model.fit(standard["train"], labels["train"])
+        chances = known[l2].predict_proba(standard["val"])
+        losses[l2] = -np.log(chances[np.arange(len(chances)), labels["val"]]).mean()
+    assert probe["l2"] == min(losses, key=losses.get)
+    assert blocks["metrics"]["val_loss"] == pytest.approx(losses[probe["l2"]], rel=1e-3)
+    frame = pd.read_parquet(folder / "predictions.parquet").set_index("sample_id")
+    order = setup.module.clips["test"].table["sample_id"]
+    tested = softmax(np.stack(frame.loc[order, "logits"]), axis=1)
+    np.testing.assert_allclose(tested, known[probe["l2"]].predict_proba(standard["test"]), atol=2e-3)
+
+
+def test_every_model_is_solved_for_saved_and_repeated(config, tmp_path):
+    """By its last layer alone; the logits of HTS-AT are those of a convolution, of BEATs a mean over tokens."""
+
+    def check(name):
+        cfg = config(f"model={name}", *PROBE, "seed=1")
+        blocks = run(cfg, tmp_path / name)
+        assert not any("no minimum" in warning for warning in blocks["warnings"])
+        assert blocks["metrics"]["best_epoch"] == blocks["efficiency"]["epochs"] == len(blocks["history"]) == 1
+        assert blocks["metrics"]["final_val_loss"] == blocks["metrics"]["val_loss"]
+        assert blocks["metrics"]["final_train_loss"] < np.log(40)
+        assert blocks["efficiency"]["trainable_params"] == 40 * (blocks["peft"]["probe"]["features"] + 1)
+        if name == "htsat":
+            assert run(cfg, tmp_path / "again")["metrics"] == blocks["metrics"]
+        model = load_run_model(tmp_path / name)
+        assert torch.equal(model.backbone.get_submodule(last_layer(model)).bias, saved_bias(tmp_path / name))
+
+    check_each(MODELS, check)
+
+
+def saved_bias(folder):
+    state = load_file(folder / "adapter" / "model.safetensors")
+    assert len(state) == 2  # no more than the last layer
+    return next(tensor for name, tensor in state.items() if name.endswith("bias"))
+
+
+def test_augmented_clips_are_refused_before_a_sweep_and_in_a_run(config, folder):
+    cfg = config("model=ast", "peft=probe")
+    assert "peft=probe doesn't fit augmentation=on" in refusal(cfg)
+    assert "give augmentation=off" in refusal(cfg)
+    assert refusal(config("model=ast", *PROBE)) is None
+    assert refusal(config("model=ast", "peft=head")) is None
+    with pytest.raises(ConfigError, match="give augmentation=off"):
+        run(cfg, folder)
+
+
+def test_what_a_probe_cannot_do_is_said_before_anything_starts(config):
+    def check(words, says):
+        assert says in refusal(config("model=ast", *PROBE, *words)), words
+
+    check_each(
+        [
+            (["peft.l2=0.1"], "peft.l2=0.1: must be a list of numbers above 0"),
+            (["peft.l2=[]"], "must be a list of numbers above 0"),
+            (["peft.l2=[0.1,0]"], "must be a list of numbers above 0"),
+            (["+peft.layers=last_2"], "has no key 'layers'"),
+            (["+peft.learning_rate=0.1"], "has no key 'learning_rate'"),
+        ],
+        check,
+    )
+    assert "of peft=probe" in refusal(config("model=ast", "peft=head", "+peft.l2=[0.1]"))
+
+
+def test_logits_that_are_not_linear_in_the_last_layer_are_an_error(config, folder, monkeypatch):
+    onward = AstBackbone.onward
+    monkeypatch.setattr(AstBackbone, "onward", lambda self, place, state: onward(self, place, state).tanh())
+    with pytest.raises(PeftError, match=r"not linear in classifier\.dense.*take peft=head"):
+        run(config("model=ast", *PROBE), folder)
+
+
+def test_the_command_refuses_trains_and_evaluates_it():
+    words = [word for word in SMALL if word.split("=")[0] not in ("model", "peft", "augmentation", "trainer.precision")]
+    words += ["model=efficientat", "peft=probe", "augmentation=on,off", "sweep=probe"]
+    done = subprocess.run(
+        [sys.executable, "-m", "sousa_bench.train", "-m", *words],
+        cwd=home(),
+        env={**os.environ, "PYTHONPATH": str(ROOT), "SOUSA_BENCH_CACHE": str(home() / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert "peft=probe doesn't fit augmentation=on" in done.stdout + done.stderr
+    [folder] = [file.parent for file in (home() / "multirun" / "probe").glob("*/result.json")]
+    result = read_result(folder)
+    assert result["status"] == "completed", done.stdout + done.stderr
+    out = folder / "evaluated"
+    assert evaluate([str(folder), "--no-images", "--threads", "1", "--output-dir", str(out)]) == 0
+    assert read_result(out)["metrics"]["test_acc"] == result["metrics"]["test_acc"]
