@@ -16,11 +16,11 @@ from sousa_bench.analysis.next_steps import next_steps
 from sousa_bench.analysis.stats.augmentation_effect import augmentation_impact
 from sousa_bench.analysis.stats.folds import fold_order, missing_folds, read_fold
 from sousa_bench.analysis.stats.intervals import accuracy_interval, difference_interval
-from sousa_bench.analysis.stats.pairs import sign_flip
 from sousa_bench.analyze import main
 from tests.analysis.summary import summary
 from tests.analysis.synthetic import write_folds
 
+SIDES = ("first", "second")
 THREE = (("ast", "lora", True), ("ast", "lora", False), ("beats", "ia3", True))
 
 
@@ -55,7 +55,7 @@ def test_folds_and_seeds_end_in_one_line_with_an_interval_over_all_players(tmp_p
     assert len(frame) == 3
     assert study.results.factors == []
     assert study.cohorts == {}
-    for _, row in frame.iterrows():
+    for name, row in frame.iterrows():
         assert (row["runs"], row["folds"], row["of_folds"], row["seeds"]) == (15, 5, 5, 3)
         assert (row["clips"], row["players"], row["missing"], row["note"]) == (400, 20, "", "")
         runs = study.table.loc[row["rows"]]
@@ -64,9 +64,14 @@ def test_folds_and_seeds_end_in_one_line_with_an_interval_over_all_players(tmp_p
         assert row["acc_std"] == pytest.approx(by_fold.mean().std(ddof=1))
         assert row["seed_std"] == pytest.approx(np.sqrt(by_fold.var(ddof=1).mean()))
         totals, sizes = right_by_player(study, row["rows"])
-        wanted = accuracy_interval(totals[None], sizes)
+        luck = study.luck["A"].of([study.combinations.index[study.combinations["combination"] == name][0]], [15])
+        wanted = accuracy_interval(totals[None], sizes, luck)
         assert row["pooled_acc"] == pytest.approx(totals.sum() / sizes.sum())
-        assert (row["acc_low"], row["acc_high"]) == pytest.approx((wanted.low[0], wanted.high[0]))
+        assert row["acc_high"] == pytest.approx(wanted.high[0])
+        if row["leader"]:  # its lower end allows for its having been chosen
+            assert row["acc_low"] < wanted.low[0]
+        else:
+            assert row["acc_low"] == pytest.approx(wanted.low[0])
     assert not any("same clips" in note for note in study.notes)
     assert any("heard once, by a model that had not learnt from that player" in note for note in study.notes)
 
@@ -79,10 +84,13 @@ def test_two_combinations_are_paired_on_the_pooled_clips(tmp_path: Path):
         assert (pair["folds"], pair["clips"], pair["players"]) == (5, 400, 20)
         one, size = right_by_player(study, frame.loc[pair["first"], "rows"])
         two, _ = right_by_player(study, frame.loc[pair["second"], "rows"])
-        wanted = difference_interval((one - two)[None], size)
         assert pair["difference"] == pytest.approx((one - two).sum() / 400)
-        assert (pair["low"], pair["high"]) == pytest.approx((wanted.low[0], wanted.high[0]))
-        assert pair["p"] == pytest.approx(sign_flip(np.stack([one, two]), np.array([[0, 1]]))[0])
+        rows = [study.combinations.index[study.combinations["combination"] == pair[side]][0] for side in SIDES]
+        luck = study.luck["A"].of(rows, [10, 10]).of(np.array([[1.0, -1.0]]))
+        wanted = difference_interval((one - two)[None], size, luck)
+        assert [pair[key] for key in ("low", "high", "p")] == pytest.approx([*wanted.low, *wanted.high, *wanted.p])
+        models = difference_interval((one - two)[None], size)
+        assert [pair[key] for key in ("models_low", "models_high")] == pytest.approx([*models.low, *models.high])
 
 
 def test_known_answer_of_unequal_folds(tmp_path: Path):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sousa_bench.analysis.factors import augmentation_words, shown
 from sousa_bench.analysis.stats.comparisons import METHODS, MODELS
 from sousa_bench.analysis.stats.intervals import difference_interval
-from sousa_bench.analysis.stats.pairs import ALPHA, holm, sign_patterns
+from sousa_bench.analysis.stats.pairs import ALPHA, DRAWS, holm, sign_patterns
 from sousa_bench.analysis.stats.training_luck import Luck
 
 MAX_ORDER = 3
@@ -46,7 +46,9 @@ class Effects:
     reason: str = ""
 
 
-def effects(cells: pd.DataFrame, factors: Sequence[str], totals: Array, sizes: Array, luck: Luck) -> Effects:
+def effects(
+    cells: pd.DataFrame, factors: Sequence[str], totals: Array, sizes: Array, luck: Luck, draws: int = DRAWS
+) -> Effects:
     """Decompose the accuracies of a balanced matrix.
 
     Args:
@@ -55,6 +57,7 @@ def effects(cells: pd.DataFrame, factors: Sequence[str], totals: Array, sizes: A
         totals: Right clips by combination and player (seeds averaged), shape (combinations, players).
         sizes: Clips of each player, shape (players,).
         luck: Training luck in the mean of each combination.
+        draws: Number of draws behind the p values.
     """
     varied = [key for key in factors if cells[key].map(shown).nunique() > 1]
     if not varied:
@@ -72,7 +75,7 @@ def effects(cells: pd.DataFrame, factors: Sequence[str], totals: Array, sizes: A
     array = array.reshape([*shape, totals.shape[1]])
     order = np.argsort(place)
     luck = Luck(luck.raw[order], luck.noise[order], luck.dof, luck.feared[order])
-    table = _table(array, varied, shape, luck)
+    table = _table(array, varied, shape, luck, draws)
     table["about"] = METHODS if luck.dof else MODELS
     table["players"], table["clips"] = len(sizes), int(sizes.sum())
     return Effects(table, _levels(array, levels, sizes, luck))
@@ -106,7 +109,7 @@ def _unbalanced(names: pd.DataFrame, levels: dict[str, list[str]]) -> str:
     )
 
 
-def _table(array: Array, factors: Sequence[str], shape: Sequence[int], luck: Luck) -> pd.DataFrame:
+def _table(array: Array, factors: Sequence[str], shape: Sequence[int], luck: Luck, draws: int) -> pd.DataFrame:
     """Sum of squares and sign-flip p value of each effect up to ``MAX_ORDER`` factors."""
     axes = range(len(shape))
     subsets = [s for order in range(1, min(len(shape), MAX_ORDER) + 1) for s in itertools.combinations(axes, order)]
@@ -126,7 +129,7 @@ def _table(array: Array, factors: Sequence[str], shape: Sequence[int], luck: Luc
             }
         )
     table = pd.DataFrame(rows)
-    table["p"] = _p_values(contrasts, subsets, shape, luck)
+    table["p"] = _p_values(contrasts, subsets, shape, luck, draws)
     table["p_holm"] = holm(table["p"].to_numpy())
     table["clear"] = table["p_holm"] <= ALPHA
     return table
@@ -142,7 +145,9 @@ def _component(array: Array, subset: Sequence[int]) -> Array:
     return result
 
 
-def _p_values(contrasts: Sequence[Array], subsets: Sequence[Sequence[int]], shape: Sequence[int], luck: Luck) -> Array:
+def _p_values(
+    contrasts: Sequence[Array], subsets: Sequence[Sequence[int]], shape: Sequence[int], luck: Luck, draws: int
+) -> Array:
     """P values of sums of squares of summed contrasts, under sign flips of whole players and drawn training luck.
 
     Args:
@@ -150,11 +155,12 @@ def _p_values(contrasts: Sequence[Array], subsets: Sequence[Sequence[int]], shap
         subsets: The axes of each effect.
         shape: Levels of each factor.
         luck: Of each cell, in the order of ``shape``.
+        draws: Number of draws.
     """
     least = [float((contrast.sum(axis=1) ** 2).sum()) * (1 - 1e-9) - 1e-18 for contrast in contrasts]
     reached, count = np.zeros(len(contrasts), dtype=np.int64), 0
     rng = np.random.default_rng(0)
-    for signs in sign_patterns(contrasts[0].shape[1], rng):
+    for signs in sign_patterns(contrasts[0].shape[1], rng, draws):
         chance = luck.draws(rng, len(signs)).T.reshape([*shape, len(signs)])
         for number, (contrast, subset) in enumerate(zip(contrasts, subsets, strict=True)):
             sums = contrast @ signs.T

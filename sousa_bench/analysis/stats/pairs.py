@@ -1,8 +1,8 @@
 """Paired comparisons on the same clips: max-t over a whole family, McNemar by clip, Holm's correction.
 
 How large the largest of many t statistics gets when no method is better than another is found by flipping the signs of
-whole players' totals (Fisher 1935, "The Design of Experiments", section 21; players resemble themselves from clip to
-clip) and by drawing training luck, whose size is known as well as the repeated trainings tell it (Westfall and Young
+whole players' deviations from the mean (after Fisher 1935, "The Design of Experiments", section 21; players resemble
+themselves from clip to clip) and by drawing training luck, whose size is known as well as the repeated trainings tell it (Westfall and Young
 1993, "Resampling-Based Multiple Testing"). The same quantile makes p values and simultaneous intervals, so they agree.
 A comparison's variance over players is taken half from itself and half from the whole family: with few players its own
 is so uncertain that the largest of many statistics would mostly show the smallest of many variances. The draws are
@@ -26,6 +26,7 @@ from sousa_bench.results.player_variance import cluster_weights
 ALPHA = 0.05
 DRAWS = 10_000
 CHUNK = 512
+TIE = 1e-9  # statistics that differ by no more than rounding are equal
 
 Array = NDArray[np.float64]
 
@@ -36,7 +37,8 @@ class Family:
 
     Attributes:
         p: P value of each comparison, corrected for the family, shape (comparisons,).
-        half_width: Of each comparison's simultaneous interval, a difference of accuracies, shape (comparisons,).
+        half_width: Of each comparison's simultaneous interval, a difference of accuracies, shape (comparisons,). The
+            interval leaves out zero where ``p`` is at most 1 - ``level``, and nowhere else.
     """
 
     p: Array
@@ -81,9 +83,11 @@ def max_t(
             drawn += chance[:, first] - chance[:, second]
         largest.append((np.abs(drawn) / np.sqrt(_moderated(variance) + added)).max(axis=1))
     top = np.sort(np.concatenate(largest))
-    reached = len(top) - np.searchsorted(top, size / error * (1 - 1e-9))
+    reached = len(top) - np.searchsorted(top, size / error * (1 - TIE))
     p_values = np.where(size < 1e-12, 1.0, (reached + 1) / (len(top) + 1))
-    return Family(p_values, float(np.quantile(top, level, method="higher")) * error)
+    allowed = int((1 - level) * (len(top) + 1) + TIE)  # p is small enough where fewer draws reach the statistic
+    quantile = float(top[-allowed]) / (1 - TIE) if allowed else np.inf
+    return Family(p_values, quantile * error)
 
 
 def _moderated(variance: Array) -> Array:
