@@ -13,6 +13,7 @@ from numpy.polynomial.hermite_e import hermegauss
 
 from sousa_bench.analysis import Study, collect, compare
 from sousa_bench.analysis.next_steps import next_steps
+from sousa_bench.analysis.report.conclusion import answer
 from sousa_bench.analysis.stats.augmentation_effect import augmentation_impact
 from sousa_bench.analysis.stats.folds import fold_order, missing_folds, read_fold
 from sousa_bench.analysis.stats.intervals import accuracy_interval, difference_interval
@@ -91,6 +92,16 @@ def test_two_combinations_are_paired_on_the_pooled_clips(tmp_path: Path):
         assert [pair[key] for key in ("low", "high", "p")] == pytest.approx([*wanted.low, *wanted.high, *wanted.p])
         models = difference_interval((one - two)[None], size)
         assert [pair[key] for key in ("models_low", "models_high")] == pytest.approx([*models.low, *models.high])
+
+
+def test_folds_trained_once_show_the_luck_and_the_verdict_is_about_methods(tmp_path: Path):
+    study = study_of(write_folds(tmp_path, THREE))
+    assert (study.luck["A"].source, study.luck["A"].dof) == ("folds", 8)
+    assert set(study.pairs["about"]) == {"methods"}
+    assert "from 8 degrees of freedom between folds and combinations" in " ".join(answer(study))
+    alone = study_of(write_folds(tmp_path / "alone", THREE, folds=1))
+    assert alone.luck["A"].dof == 0
+    assert "of these trained models only" in answer(alone)[0]
 
 
 def test_known_answer_of_unequal_folds(tmp_path: Path):

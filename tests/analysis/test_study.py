@@ -136,6 +136,70 @@ def test_the_order_of_the_clips_does_not_matter(comparison: Path, comparison_stu
     assert shuffled.pairs["p"].tolist() == comparison_study.pairs["p"].tolist()
 
 
+def test_what_is_clear_has_a_simultaneous_interval_without_zero(comparison_study: Study, seeded_study: Study):
+    for pairs in (comparison_study.pairs, seeded_study.pairs):
+        without = (pairs["simultaneous_low"] > 0) | (pairs["simultaneous_high"] < 0)
+        assert pairs["clear"].tolist() == without.tolist() == (pairs["p_adjusted"] <= 0.05).tolist()
+        alone = (pairs["low"] > 0) | (pairs["high"] < 0)
+        assert (pairs["p"] < 0.05).tolist() == alone.tolist()
+
+
+def test_with_one_seed_the_first_sentence_is_about_these_trained_models(comparison_study: Study):
+    first, *_, last = answer(comparison_study)
+    assert first.startswith("The highest test accuracy of these trained models only is that of beats + lora")
+    assert last.startswith("Each was trained once, so nothing tells how another training would fall out")
+    pairs = comparison_study.pairs
+    assert set(pairs["about"]) == {"these trained models"}
+    assert pairs["low"].tolist() == pairs["models_low"].tolist()
+    assert "About these trained models. The family is all 276 pairs" in summary(comparison_study)
+    assert set(comparison_study.effects["A"].table["about"]) == {"these trained models"}
+
+
+def test_with_seeds_the_verdict_is_about_methods_and_the_models_have_a_line(seeded_study: Study):
+    said = answer(seeded_study)
+    assert said[0].startswith("The highest test accuracy is that of")
+    assert re.search(
+        r"differ by \d\.\d\d points \(standard deviation, from 16 degrees of freedom between seeds\)", str(said)
+    )
+    assert re.fullmatch(r"Of the trained models at hand alone: it is clearly better than \d of 7 others\.", said[-1])
+    pairs = seeded_study.pairs
+    assert set(pairs["about"]) == {"methods"}
+    assert (pairs["high"] - pairs["low"] >= pairs["models_high"] - pairs["models_low"] - 0.002).all()
+    assert set(seeded_study.effects["A"].table["about"]) == {"methods"}
+
+
+def test_the_first_by_validation_is_named_with_its_interval(comparison: Path, tmp_path: Path):
+    shutil.copytree(comparison, tmp_path / "multirun")
+    chosen = next((tmp_path / "multirun").glob("ast_lora_on_*"))
+    for path in (tmp_path / "multirun").glob("*/result.json"):
+        content = json.loads(path.read_text())
+        content["metrics"]["val_acc"] = 0.9 if path.parent == chosen else 0.8
+        path.write_text(json.dumps(content))
+    study = compare(collect([tmp_path]))
+    frame = study.combinations.set_index("combination")
+    assert frame["leader"].to_dict() == dict.fromkeys(frame.index, "") | {
+        frame["test_acc"].idxmax(): "test",
+        "ast + lora (with aug)": "validation",
+    }
+    [sentence] = [line for line in answer(study) if "By validation" in line]
+    assert "test clips had no part in, the first is ast + lora (with aug): 0." in sentence
+    assert "95 % interval" in sentence
+
+
+def test_as_good_within_a_margin(comparison: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    """Within a hundredth of a point no other is shown to be as good; within thirty points all but the worst are."""
+    for margin, words in ((0.01, ""), (30, "As good within 30 points at 95 % confidence: ")):
+        arguments = [str(comparison), "--margin", str(margin), "--no-plots", "--output-dir", str(tmp_path)]
+        assert main(arguments) == 0
+        text = (tmp_path / "summary_report.md").read_text()
+        assert ("As good within" in text) == bool(words)
+        assert words in text
+    for wrong in ("0", "-1", "101"):
+        with pytest.raises(SystemExit):
+            main([str(comparison), "--margin", wrong])
+        assert "no number of percentage points above 0 and up to 100" in capsys.readouterr().err
+
+
 def test_equal_combinations_are_not_told_apart(tmp_path: Path):
     same = Truth(model={}, strategy={}, augmentation=0.0, seed=0.0)
     study = compare(collect([write_sweep(tmp_path / "multirun", truth=same)]))

@@ -273,14 +273,15 @@ def seeds(study: Study, options: Options) -> list[Block]:
         col.COMBINATION,
         Column("test_acc", "mean accuracy ± std over seeds", lambda row: _mean(row, "seed_std")),
         Column("seeds", "seeds", ".0f"),
-        Column("acc_error", "standard error over players"),
+        Column("acc_error", "standard error of the mean"),
         col.CLIPS,
     ]
     freedom = rows["runs"] - rows["folds"].clip(lower=1)
     pooled = float(np.sqrt((rows["seed_std"] ** 2 * freedom).sum() / freedom.sum()))
     text = (
-        "Two kinds of luck, apart: the spread over seeds (training) and the standard error over players (the test "
-        f"clips). Pooled over {len(rows)} combinations, the standard deviation over seeds is {pooled:.4f}."
+        "The spread over seeds holds the luck of training and that of the clips; the standard error of the mean holds "
+        f"both kinds of luck, over players and over trainings. Pooled over {len(rows)} combinations, the standard "
+        f"deviation over seeds is {pooled:.4f}."
     )
     table = Table(shown_columns, rows.head(MAX_LISTED).to_dict("records"))
     return [Heading("Seeds and players"), Text([text]), table]
@@ -298,10 +299,14 @@ def methods(study: Study, options: Options) -> list[Block]:
         Items(
             [
                 f"Test clips: {clips or 'no predictions were found'}.",
-                "Intervals: 95 %, clustered by player, CR2 variance and t quantile with Satterthwaite degrees of "
-                "freedom, on the logit scale; none below 8 players.",
-                "Comparisons: sign-flip permutation tests by player on the same clips, exact up to 17 players, else "
-                "100,000 drawn patterns; Holm's correction over all pairs of a cohort.",
+                "Intervals: 95 %, over players (clustered, CR2 variance) and, where it is known, training luck; t "
+                "quantile with Satterthwaite degrees of freedom, accuracies on the logit scale; none below 8 players. "
+                "The first by test and the first by validation allow for their having been chosen.",
+                "Comparisons: max-t over all pairs of a cohort, by flipping players' signs and drawing training luck; "
+                "it makes the corrected p values and the simultaneous intervals. Effects: the same draws, with Holm's "
+                "correction.",
+                "Training luck: the variance between seeds, pooled over the cohort, less what clips and players make "
+                "of it; with one seed, from how folds and combinations go together; else unknown.",
                 "Combinations average their seeds; the spread over seeds is shown apart. Folds of a cross-validation "
                 "by player are averaged, and for intervals and comparisons their test predictions are pooled: each "
                 "player was heard once, by a model that had not learnt from that player.",

@@ -2,8 +2,9 @@
 
 How large the largest of many t statistics gets when no method is better than another is found by flipping the signs of
 whole players' deviations from the mean (after Fisher 1935, "The Design of Experiments", section 21; players resemble
-themselves from clip to clip) and by drawing training luck, whose size is known as well as the repeated trainings tell it (Westfall and Young
-1993, "Resampling-Based Multiple Testing"). The same quantile makes p values and simultaneous intervals, so they agree.
+themselves from clip to clip) and by drawing training luck, whose size is known as well as the repeated trainings tell
+it (Westfall and Young 1993, "Resampling-Based Multiple Testing"). The same quantile makes p values and simultaneous
+intervals, so they agree.
 A comparison's variance over players is taken half from itself and half from the whole family: with few players its own
 is so uncertain that the largest of many statistics would mostly show the smallest of many variances. The draws are
 treated alike, so that this costs no validity where the variances differ.
