@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from sousa_bench.analysis.columns import declared_metrics, lower_is_better
 from sousa_bench.analysis.factors import SETTING_FACTORS, combination_columns
 from sousa_bench.analysis.stats.folds import FOLD, fold_counts, missing_folds
 from sousa_bench.analysis.table import Results
+from sousa_bench.results.result import EVALUATED
 
 MEANS = (
     "val_acc",
@@ -113,3 +115,16 @@ def interval_words(row: Any) -> str:
         return ""
     pooled = f"pooled {row['pooled_acc']:.4f}, " if row["folds"] else ""
     return f"{pooled}95 % interval {row['acc_low']:.4f} to {row['acc_high']:.4f}"
+
+
+def own_training(results: Results) -> pd.Series:
+    """Which rows of the table were trained to be compared: no evaluations of finished runs, no pretraining."""
+    own = ["experiment=pretraining" not in (overrides or ()) for overrides in results.overrides]
+    runs = pd.Series(own, results.table.index, dtype=bool)
+    return runs & results.table[EVALUATED].isna() if EVALUATED in results.table else runs
+
+
+def trained(frame: pd.DataFrame, results: Results) -> pd.DataFrame:
+    """The combinations that were trained to be compared, best first."""
+    own = own_training(results)
+    return frame[np.array([own[rows].all() for rows in frame["rows"]], dtype=bool)]

@@ -10,6 +10,7 @@ from contextlib import suppress
 import numpy as np
 import pandas as pd
 
+from sousa_bench.analysis.baselines import PROBES
 from sousa_bench.analysis.commands import SMOKE, Cell, cell_of
 from sousa_bench.analysis.factors import BASE_FACTORS, NO_COHORT, cohort_identity, counted_rows, shown
 from sousa_bench.analysis.stats.folds import fold_counts
@@ -88,6 +89,8 @@ def _missing(study: Study, done: pd.DataFrame, begun: pd.DataFrame) -> Iterator[
     for values in itertools.product(*levels):
         if values not in there:
             row = {key: level[value] for key, level, value in zip(keys, levels, values, strict=True)}
+            if row["strategy"] in PROBES and row["augmentation"]:  # a baseline has none
+                continue
             cell = cell_of(study, row | common)
             if not any(_stands_for(job, cell) for job in jobs):
                 yield cell

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
+from sousa_bench.analysis.baselines import lacking_baselines
+from sousa_bench.analysis.combinations import own_training, trained
 from sousa_bench.analysis.commands import KEY_ORDER, NO_COMMAND, SMOKE, Cell, cell_of, merge_cells, sweep_command
 from sousa_bench.analysis.factors import counted_rows, no_outcome
 from sousa_bench.analysis.missing_cells import missing_cells
 from sousa_bench.analysis.stats.folds import FOLD
 from sousa_bench.analysis.study import Study
 from sousa_bench.config.overrides import split
-from sousa_bench.results.result import EVALUATED
 
 NEXT_DATA = {"tiny": "small", "mini": "small", "synthetic": "small", "small": "medium", "medium": "full"}
 PLACES = ("data.root", "data.cache_dir")
+OF_A_METHOD = ("peft", "augmentation", "init_from", "trainer.learning_rate", "trainer.head_learning_rate")
 WANTED_SEEDS = 3
 MAX_COMMANDS = 20
 
@@ -60,6 +61,7 @@ def next_steps(study: Study, top: int) -> list[Step]:
         best = len({tuple(sorted(item.cell.items())) for item in promoted})
         wanted |= {
             "Finish the cross-validations": _missing_folds(study),
+            "Baselines, which the methods are held against (experiment=baselines)": _baselines(study),
             "Fill in the missing cells of the matrix": _missing_cells(study),
             "More seeds for what is undecided": _more_seeds(study),
             f"The best {best if best > 1 else 'one'} on more data, with more epochs": promoted,
@@ -96,7 +98,7 @@ def _once(study: Study, wanted: Sequence[Wanted]) -> list[tuple[Cell, tuple[str,
 
 def _common(study: Study, wanted: Wanted) -> list[str]:
     """Overrides that every completed run like it had, apart from those that make a cell: where the data lie, say."""
-    own = study.table[_own_training(study)]
+    own = study.table[own_training(study.results)]
     rows: Sequence[int] = []
     for table in (own, study.table):
         counted = table[counted_rows(table)]
@@ -124,19 +126,6 @@ def _seeds(study: Study, rows: Sequence[int]) -> list[int]:
     return sorted({int(value) for value in pd.to_numeric(column, errors="coerce").dropna()})
 
 
-def _own_training(study: Study) -> pd.Series:
-    """Which rows were trained to be compared: no evaluations of finished runs, no pretraining."""
-    own = ["experiment=pretraining" not in (overrides or ()) for overrides in study.results.overrides]
-    trained = pd.Series(own, study.table.index, dtype=bool)
-    return trained & study.table[EVALUATED].isna() if EVALUATED in study.table else trained
-
-
-def _trained(study: Study) -> pd.DataFrame:
-    """The combinations that were trained to be compared, best first."""
-    own = _own_training(study)
-    return study.combinations[np.array([own[rows].all() for rows in study.combinations["rows"]], dtype=bool)]
-
-
 def _not_started(study: Study) -> list[Wanted]:
     """Jobs of a manifest that have no result and that no other run of the same fingerprint stands for."""
     return [
@@ -154,7 +143,7 @@ def _not_started(study: Study) -> list[Wanted]:
 def _missing_cells(study: Study) -> list[Wanted]:
     """Cells of a cohort's crossed levels that have no run at all, with the seeds of the cohort's runs."""
     wanted = []
-    for cohort, rows, cells in missing_cells(study, _own_training(study)):
+    for cohort, rows, cells in missing_cells(study, own_training(study.results)):
         seeds = ",".join(map(str, _seeds(study, rows)))
         wanted += [Wanted(cell | ({"seed": seeds} if seeds else {}), cohort) for cell in cells]
     return wanted
@@ -162,10 +151,10 @@ def _missing_cells(study: Study) -> list[Wanted]:
 
 def _missing_folds(study: Study) -> list[Wanted]:
     """Folds, and seeds of a fold, that a cross-validation lacks and no planned job stands for."""
-    trained = _trained(study)
+    rows = trained(study.combinations, study.results)
     waiting = [set(job.overrides) for job in study.results.waiting()]
     wanted = []
-    for row in trained[trained["missing"] != ""].to_dict("records"):
+    for row in rows[rows["missing"] != ""].to_dict("records"):
         cell = cell_of(study, row)
         choice = {f"{key}={cell[key]}" for key in ("model", "peft", "augmentation") if key in cell}
         for part in row["missing"].split(", "):
@@ -177,11 +166,22 @@ def _missing_folds(study: Study) -> list[Wanted]:
     return wanted
 
 
+def _baselines(study: Study) -> list[Wanted]:
+    """What a cohort lacks of the baselines, on its data, with its epochs, folds and seeds."""
+    wanted = []
+    for row, strategies in lacking_baselines(study):
+        cell = {key: value for key, value in cell_of(study, row).items() if not _inside(key, OF_A_METHOD)}
+        seeds = ",".join(map(str, _seeds(study, row["rows"])))
+        cell |= {"augmentation": "off"} | ({"seed": seeds} if seeds else {})
+        wanted += [Wanted(cell | {"peft": name}, row["cohort"], OF_A_METHOD) for name in strategies]
+    return wanted
+
+
 def _more_seeds(study: Study) -> list[Wanted]:
     """Fresh seeds for combinations that can't be told from the best, until each has ``WANTED_SEEDS`` or two more."""
     wanted = []
-    trained = _trained(study)
-    for cohort, rows in trained[trained["best_set"]].groupby("cohort", sort=False):
+    own = trained(study.combinations, study.results)
+    for cohort, rows in own[own["best_set"]].groupby("cohort", sort=False):
         for row in rows.to_dict("records") if len(rows) > 1 else ():
             have = _seeds(study, row["rows"]) or [42]
             fresh = range(max(have) + 1, max(have) + 1 + max(WANTED_SEEDS - len(have), 2))
@@ -195,7 +195,7 @@ def _promoted(study: Study, top: int) -> list[Wanted]:
     Those from the package's own small weights go on from the published ones, which they demonstrate.
     """
     wanted = []
-    for row in _trained(study).head(top).to_dict("records"):
+    for row in trained(study.combinations, study.results).head(top).to_dict("records"):
         cell = cell_of(study, row)
         epochs = int(float(cell.get("trainer.max_epochs", 10)))
         more = {
@@ -219,8 +219,8 @@ def _from_shipped_weights(resolved: Mapping[str, Any]) -> bool:
 
 def _longer(study: Study) -> list[Wanted]:
     """The first combination on the same data with three times the epochs, once."""
-    trained = _trained(study)
-    row = (trained if len(trained) else study.combinations).iloc[0]
+    rows = trained(study.combinations, study.results)
+    row = (rows if len(rows) else study.combinations).iloc[0]
     cell = cell_of(study, row)
     if FOLD in cell:
         cell[FOLD] = cell[FOLD].split(",")[0]

@@ -16,6 +16,7 @@ from sousa_bench.analysis.factors import counted_rows, shown
 from sousa_bench.analysis.limitations import warned_runs
 from sousa_bench.analysis.next_steps import next_steps
 from sousa_bench.analysis.origins import origins
+from sousa_bench.analysis.report.against_baselines import against_baselines
 from sousa_bench.analysis.report.blocks import (
     MAX_LISTED,
     Block,
@@ -70,7 +71,8 @@ def overview(study: Study, options: Options) -> list[Block]:
 def conclusion(study: Study, options: Options) -> list[Block]:
     """The answer in plain sentences, and what must be minded."""
     notes = [Items(study.notes, notes=True)] if study.notes else []
-    return [Heading("Answer", short="Answer"), Text([*answer(study), *over_all_data(study)], answer=True), *notes]
+    said = [*answer(study), *against_baselines(study), *over_all_data(study)]
+    return [Heading("Answer", short="Answer"), Text(said, answer=True), *notes]
 
 
 def rank(study: Study, options: Options) -> list[Block]:
@@ -176,6 +178,8 @@ def effects(study: Study, options: Options) -> list[Block]:
             f"clips); the family is these {len(item.table)} effects, Holm-corrected. The share is that of the "
             "variation between the cells' means."
         )
+        if item.left_out:
+            text += f" Left out, having been run without augmentation alone: {', '.join(item.left_out)}."
         shown_columns = [
             Column("effect", "effect", text=True),
             Column("levels", "levels", lambda row: row["levels"]),

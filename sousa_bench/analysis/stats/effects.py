@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -39,11 +39,13 @@ class Effects:
         levels: A row a level of each factor: ``factor``, ``level``, ``accuracy``, ``deviation`` from the grand mean
             with ``low`` and ``high``, ``cells``, ``players``, ``clips``.
         reason: Why there is no decomposition, in a plain sentence; empty where there is one.
+        left_out: Strategies that were run without augmentation alone, as baselines are, where others were run with it.
     """
 
     table: pd.DataFrame = field(default_factory=pd.DataFrame)
     levels: pd.DataFrame = field(default_factory=pd.DataFrame)
     reason: str = ""
+    left_out: tuple[str, ...] = ()
 
 
 def effects(
@@ -59,6 +61,23 @@ def effects(
         luck: Training luck in the mean of each combination.
         draws: Number of draws behind the p values.
     """
+    crossed = _crossed(cells)
+    left_out = () if crossed.all() else tuple(dict.fromkeys(cells["strategy"][~crossed]))
+    made = _decomposed(cells[crossed], factors, totals[crossed], sizes, luck.part(crossed), draws)
+    return replace(made, left_out=left_out)
+
+
+def _crossed(cells: pd.DataFrame) -> NDArray[np.bool_]:
+    """Which cells are of a strategy that was run with augmentation, where any was, shape (cells,)."""
+    if not {"strategy", "augmentation"} <= {*cells} or cells["augmentation"].map(shown).nunique() < 2:
+        return np.ones(len(cells), dtype=bool)
+    crossed: NDArray[np.bool_] = cells.groupby("strategy")["augmentation"].transform("any").to_numpy(dtype=bool)
+    return crossed
+
+
+def _decomposed(
+    cells: pd.DataFrame, factors: Sequence[str], totals: Array, sizes: Array, luck: Luck, draws: int
+) -> Effects:
     varied = [key for key in factors if cells[key].map(shown).nunique() > 1]
     if not varied:
         return Effects(reason="No factor varies, so there is no effect to separate.")
@@ -74,11 +93,10 @@ def effects(
     array[place] = totals / sizes.sum()
     array = array.reshape([*shape, totals.shape[1]])
     order = np.argsort(place)
-    luck = Luck(luck.raw[order], luck.noise[order], luck.dof, luck.feared[order])
-    table = _table(array, varied, shape, luck, draws)
+    table = _table(array, varied, shape, luck.part(order), draws)
     table["about"] = METHODS if luck.dof else MODELS
     table["players"], table["clips"] = len(sizes), int(sizes.sum())
-    return Effects(table, _levels(array, levels, sizes, luck))
+    return Effects(table, _levels(array, levels, sizes, luck.part(order)))
 
 
 def level_name(value: object) -> str:

@@ -46,6 +46,10 @@ class Luck:
         """What is added to the variance over players, shape (estimates,)."""
         return np.maximum(self.raw - self.noise, 0.0)
 
+    def part(self, chosen: NDArray[np.int64] | NDArray[np.bool_]) -> Luck:
+        """Of some of the estimates, by number or by mask."""
+        return Luck(self.raw[chosen], self.noise[chosen], self.dof, self.feared[chosen])
+
     def of(self, coefficients: Array) -> Luck:
         """Of sums of the estimates, which come from trainings of their own.
 

@@ -1,0 +1,111 @@
+"""Whether any method beats the linear probe of its model: the report's line, and the command where none has run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from sousa_bench.analysis import Study, collect, compare
+from sousa_bench.analysis.next_steps import next_steps
+from sousa_bench.analysis.report.against_baselines import against_baselines
+from sousa_bench.config import conf_folder
+from sousa_bench.sweep.plan import refusal
+from tests.analysis.synthetic import Truth, result, write_result, write_sweep
+
+MODELS = ("ast", "beats")
+STEP = "Baselines, which the methods are held against (experiment=baselines)"
+
+
+def study_of(
+    root: Path, effects: dict[str, float], baselines: tuple[str, ...] = ("probe", "head", "full"), seeds=(1, 2, 3)
+) -> Study:
+    """Two methods with and without augmentation, baselines without, in two sweeps on the same clips."""
+    truth = Truth(strategy=effects, augmentation=0.0)
+    common = {"models": MODELS, "seeds": seeds, "players": 30, "per_player": 20, "truth": truth}
+    write_sweep(root / "methods", strategies=("lora", "ia3"), **common)
+    if baselines:
+        write_sweep(root / "baselines", strategies=baselines, augmentations=(False,), **common)
+    return compare(collect([root]))
+
+
+@pytest.fixture(scope="module")
+def better(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return study_of(tmp_path_factory.mktemp("better"), {"lora": 1.2, "full": -1.2})
+
+
+def test_what_beats_the_probe_is_said_with_the_difference(better: Study):
+    verdict, worse = against_baselines(better)
+    accuracy = better.combinations.set_index("combination")["test_acc"]
+    gains = {name: accuracy[name] - accuracy[f"{name.split(' + ')[0]} + probe (no aug)"] for name in accuracy.index}
+    most = max(gains, key=gains.get)
+    assert verdict.startswith("4 of 10 combinations clearly beat the linear probe of the same model; by the most ")
+    assert f"{most}, by {100 * gains[most]:+.2f} points (simultaneous 95 % interval +" in verdict
+    assert verdict.endswith(f"against {most.split(' + ')[0]} + probe (no aug).")
+    assert worse.startswith("Clearly worse than the linear probe: ")
+    assert {name.split(" (")[0] for name in worse.removesuffix(".").split(": ")[1].split("; ")} == {
+        "ast + full",
+        "beats + full",
+    }
+
+
+def test_the_report_shows_the_line_and_asks_for_no_baseline(better: Study):
+    assert STEP not in {step.title for step in next_steps(better, 3)}
+
+
+def test_baselines_leave_the_effects_of_the_others_whole(better: Study):
+    [effects] = better.effects.values()
+    assert not effects.reason
+    assert sorted(effects.left_out) == ["full", "head", "probe"]
+    assert set(effects.levels["level"]) == {"ast", "beats", "lora", "ia3", "with aug", "no aug"}
+    commands = [command for step in next_steps(better, 3) if step.title.startswith("Fill") for command in step.commands]
+    assert not any("probe" in command or "head" in command for command in commands)
+
+
+def test_where_none_is_better_it_says_so(tmp_path: Path):
+    said = against_baselines(study_of(tmp_path, {}))
+    assert said[0].startswith("No method clearly beats the linear probe of its model (10 combinations compared); ")
+    assert len(said) == 1
+
+
+def test_one_training_each_speaks_of_the_trained_models(tmp_path: Path):
+    [said, *_] = against_baselines(study_of(tmp_path, {}, ("head",), seeds=(42,)))
+    assert said.startswith("Of these trained models only: ")
+    assert "of 8 combinations clearly beat the linear probe" in said  # by luck, which one training can't tell
+    assert "+ head (no aug)." in said  # the next best baseline
+
+
+def test_without_a_baseline_the_command_runs_it_on_the_same_data(tmp_path: Path):
+    study = study_of(tmp_path, {}, baselines=())
+    assert against_baselines(study)[0].startswith("No baseline has completed beside these methods, so nothing tells ")
+    [step] = [step for step in next_steps(study, 3) if step.title == STEP]
+    assert step.commands == (
+        "python -m sousa_bench.train -m model=beats,ast peft=probe,head,full augmentation=off data=small "
+        "trainer.max_epochs=20 seed=1,2,3",
+    )
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        words = step.commands[0].split()[4:]
+        for model in MODELS:
+            chosen = {"model": model, "peft": "probe", "seed": "1"}
+            cfg = compose("config", [f"{key}={chosen.get(key, value)}" for key, value in (w.split("=") for w in words)])
+            assert refusal(cfg) is None
+
+
+def test_what_belongs_to_the_methods_is_not_given_to_the_baselines(tmp_path: Path):
+    """A method's rank and rate stay with it; weights, the place of the data and the folds' number go along."""
+    for number, strategy in enumerate(("lora", "ia3")):
+        made = result({"strategy": strategy, "augmentation": False}, accuracy=0.5 + number / 10)
+        made["overrides"] += ["peft.learning_rate=0.01", "trainer.learning_rate=0.02", "data.root=/d"]
+        made["resolved_config"] |= {"weights": "official"}
+        write_result(tmp_path / str(number), made)
+    [step] = [step for step in next_steps(compare(collect([tmp_path])), 3) if step.title == STEP]
+    [command] = step.commands
+    assert "learning_rate" not in command
+    assert {"seed=42", "weights=official", "data.root=/d", "peft=probe,head,full"} <= {*command.split()}
+
+
+def test_a_baseline_that_is_under_way_is_not_asked_for_again(tmp_path: Path):
+    write_result(tmp_path / "0", result({"strategy": "lora", "augmentation": False}))
+    write_result(tmp_path / "1", result({"strategy": "probe", "augmentation": False}, status="failed"))
+    assert STEP not in {step.title for step in next_steps(compare(collect([tmp_path])), 3)}
