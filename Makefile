@@ -15,11 +15,11 @@ format:  ## Format the code
 lint:  ## Check format, style, types and the layers of imports
 	ruff format --check . && ruff check . && mypy && lint-imports
 
-test:  ## The default tests
-	$(PYTHON) -m pytest
+test:  ## The default tests, in two processes
+	$(PYTHON) -m pytest -n 2
 
 test-all:  ## Every test that this machine can run
-	$(PYTHON) -m pytest -m 'not gpu'
+	$(PYTHON) -m pytest -n 2 -m 'not gpu'
 
 parity:  ## Compare the models with the official implementations' golden data
 	$(PYTHON) -m pytest -m parity

@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
+import tempfile
 
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything imports NumPy or torch; `-n 2` has a core for each lane
+HOME = "SOUSA_BENCH_TEST_HOME"
+"""The folder of what tests of several files share (tests/trained.py): one, however many processes run the tests."""
+
+LONG = ("tests/docs/test_from", "tests/docs/", "tests/slurm/", "tests/faults/", "tests/pretrain/", "tests/sweep/")
+"""Begun first, so that with -n 2 none of them is left over at the end."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        os.environ[HOME] = tempfile.mkdtemp(prefix="sousa_tests_")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ.pop(HOME), ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: next((i for i, name in enumerate(LONG) if item.nodeid.startswith(name)), len(LONG)))
 
 
 @pytest.hookimpl(tryfirst=True)

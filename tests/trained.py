@@ -1,18 +1,16 @@
-"""Tiny runs that the real training command left, made once a session for whichever tests want them."""
+"""Tiny runs that the real training command left, made once for whichever tests want them, in whichever process."""
 
 from __future__ import annotations
 
-import atexit
 import functools
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from filelock import FileLock
 
 from sousa_bench.results.result import read_result
 
@@ -61,12 +59,9 @@ class Trained:
         return {name: dataset / table.loc[name, "audio_path"] for name in self.predictions().index}
 
 
-@functools.cache
 def home() -> Path:
-    """A folder that goes with the session; its cache is everyone's."""
-    folder = Path(tempfile.mkdtemp(prefix="sousa_trained_"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+    """The folder that goes with the session; its cache is everyone's."""
+    return Path(os.environ["SOUSA_BENCH_TEST_HOME"])
 
 
 def trained(precision: str = "32-true") -> Trained:
@@ -76,16 +71,17 @@ def trained(precision: str = "32-true") -> Trained:
 
 @functools.cache
 def sweep() -> dict[str, Trained]:
-    """Train with the real command; by precision."""
-    done = subprocess.run(
-        [sys.executable, "-m", "sousa_bench.train", "-m", "sweep=tiny", *SMALL],
-        cwd=home(),
-        env={**os.environ, "PYTHONPATH": str(ROOT), "SOUSA_BENCH_CACHE": str(home() / "cache")},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+    """Train with the real command, or find what another process has trained; by precision."""
+    with FileLock(home() / "trained.lock"):
+        done = subprocess.run(
+            [sys.executable, "-m", "sousa_bench.train", "-m", "sweep=tiny", *SMALL],
+            cwd=home(),
+            env={**os.environ, "PYTHONPATH": str(ROOT), "SOUSA_BENCH_CACHE": str(home() / "cache")},
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
+        )
     assert done.returncode == 0, done.stdout + done.stderr
     runs = [Trained(home(), file.parent) for file in (home() / "multirun" / "tiny").glob("*/result.json")]
     return {run.result["environment"]["precision"]: run for run in runs}

@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from sousa_bench.config import conf_folder
+from tests.trained import home
 
 SMALL = [
     "weights=random",
@@ -22,16 +23,10 @@ SMALL = [
 ]
 
 
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    """One cache of decoded clips for all tests of the session."""
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
-def config(cache, monkeypatch):
-    """Compose the real config with overrides, cut down to seconds."""
-    monkeypatch.setenv("SOUSA_BENCH_CACHE", str(cache))
+def config(monkeypatch):
+    """Compose the real config with overrides, cut down to seconds; the cache of clips is one for all tests."""
+    monkeypatch.setenv("SOUSA_BENCH_CACHE", str(home() / "clips"))
     torch.set_num_threads(1)
     OmegaConf.register_new_resolver("sousa_run", lambda root: root, replace=True)
     OmegaConf.register_new_resolver("sousa_name", lambda: "run", replace=True)

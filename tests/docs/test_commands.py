@@ -7,7 +7,6 @@ import re
 import shlex
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,13 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
+from tests.cases import check_each
+
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = Path(os.environ.get("SOUSA_SAMPLE", ROOT.parent / "shared" / "sousa_sample"))
 SHORTER = ["trainer.max_epochs=1", "trainer.train_batches=1", "trainer.eval_batches=1", "trainer.batch_size=4"]
+LESS = ["model=ast,htsat", "peft=lora,ia3"]  # of a comparison; the page from sweep to model runs all of it
+MANY = re.compile(r"[\w.]+=[^,\[\]()]+(,[^,\[\]()]+){2,}")
 ELSEWHERE = ("docs/from_sweep_to_model.md", "docs/extending.md")  # run by tests of their own
 FENCE = re.compile(r"```bash\n(.*?)```", re.S)
 
@@ -51,8 +54,9 @@ def shortened(command: str) -> list[str]:
         words = [w if not w.startswith("trainer.max_epochs") else "trainer.max_epochs=1" for w in words]
         if any(re.match(r"data=(tiny|mini|small|medium|full)", word) for word in words):
             words.append(f"data.root={SAMPLE / 'generator'}")
-        if "experiment=comparison" in words and "peft" not in given:
-            words.append("peft=lora,ia3")  # the page from sweep to model runs the third
+        if "experiment=comparison" in words:
+            words += [word for word in LESS if word.split("=")[0] not in given]
+        words = [",".join(word.split(",")[:2]) if MANY.fullmatch(word) else word for word in words]
         if "weights=official" in words:  # no hub here: the small variant with random weights stands in
             words[words.index("weights=official")] = "weights=random"
     return [sys.executable, *words]
@@ -105,34 +109,21 @@ def test_every_override_in_the_text_is_one_that_hydra_takes():
     assert not problems, "\n".join(problems)
 
 
-LANES = ("docs/sweep_guide.md",)
-"""Pages whose commands need no other page's runs. They go beside the rest, since half of a command is one process."""
-
-
 def runnable(page: str, command: str) -> bool:
     kinds = tuple(f"python -m sousa_bench.{name}" for name in ("train", "analyze", "status"))
     return command.startswith(kinds) and "slurm" not in command and "…" not in command and page not in ELSEWHERE
 
 
-def failures_of(commands: list[tuple[str, str]], folder: Path) -> list[str]:
-    """Run the commands in order in one folder, since later ones take up what earlier ones left."""
-    failures = []
-    shorter = {tuple(shortened(command)): f"{page}: {command}" for page, command in commands}
-    for words, name in shorter.items():
-        done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=900, check=False)
-        if done.returncode != 0:
-            failures.append(f"{name}\n{done.stdout[-800:]}\n{done.stderr[-800:]}")
-    return failures
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-def test_train_commands_of_the_pages_in_order(tmp_path_factory):
+def test_train_commands_of_the_pages_in_order(tmp_path):
+    """In one folder, since later ones take up what earlier ones left."""
     if not SAMPLE.is_dir():
         pytest.skip(f"needs the sample data in {SAMPLE} (SOUSA_SAMPLE)")
-    commands = [each for each in COMMANDS if runnable(*each)]
-    lanes = [[each for each in commands if (each[0] in LANES) == chosen] for chosen in (True, False)]
-    with ThreadPoolExecutor(len(lanes)) as pool:
-        found = pool.map(failures_of, lanes, [tmp_path_factory.mktemp("pages") for _ in lanes])
-    failures = [failure for lane in found for failure in lane]
-    assert not failures, "\n\n".join(failures)
+    shorter = {tuple(shortened(command)): f"{page}: {command}" for page, command in COMMANDS if runnable(page, command)}
+
+    def check(words: tuple[str, ...], name: str) -> None:
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False)
+        assert done.returncode == 0, f"{name}\n{done.stdout[-800:]}\n{done.stderr[-800:]}"
+
+    check_each(shorter.items(), check)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
@@ -19,6 +20,7 @@ from sousa_bench.data.datamodule import Clips
 from sousa_bench.export.__main__ import main
 from sousa_bench.results.result import write_result
 from sousa_bench.training.run import SAMPLE_RATES, run
+from tests.trained import home
 
 SMALL = [
     "data.synthetic.clips=60",
@@ -28,8 +30,6 @@ SMALL = [
     "trainer.progress=false",
     "logger=none",
 ]
-MADE: dict[str, Finished] = {}
-"""What was trained already in this session, whichever folder's tests wanted it."""
 
 
 @dataclass(frozen=True)
@@ -52,48 +52,53 @@ class Finished:
 
 
 @pytest.fixture(scope="session")
-def finish(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Finished]]:
-    """Train a combination in this process, and leave what the command would leave."""
-    root = tmp_path_factory.mktemp("export")
+def finish() -> Iterator[Callable[..., Finished]]:
+    """Train a combination once, in whichever process wants it, and leave what the command would leave."""
+    root = home() / "export"
+    root.mkdir(exist_ok=True)
     patch = pytest.MonkeyPatch()
-    patch.setenv("SOUSA_BENCH_CACHE", str(root / "cache"))
+    patch.setenv("SOUSA_BENCH_CACHE", str(home() / "clips"))
     torch.set_num_threads(1)
     OmegaConf.register_new_resolver("sousa_run", lambda root: root, replace=True)
     OmegaConf.register_new_resolver("sousa_name", lambda: "run", replace=True)
 
     def make(model: str, peft: str, *overrides: str) -> Finished:
         name = "_".join((model, peft, *overrides)).replace("=", "").replace("/", "")
-        if name not in MADE:
-            with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-                cfg = compose("config", overrides=[*SMALL, f"model={model}", f"peft={peft}", *overrides])
-            folder = root / name
-            config = {
-                "model": model,
-                "strategy": peft,
-                "augmentation": True,
-                "data": "synthetic",
-                "max_epochs": 1,
-                "seed": 42,
-            }
-            write_result(
-                folder,
-                {
-                    **run(cfg, folder),
-                    "experiment_id": name,
-                    "config": config,
-                    "status": "completed",
-                    "error": None,
-                    "timestamp": "2026-02-01T10:30:00",
-                    "git_commit": "0" * 40,
-                    "command": "python -m sousa_bench.train " + " ".join(overrides),
-                    "resolved_config": OmegaConf.to_container(cfg, resolve=True),
-                },
-            )
-            MADE[name] = Finished(folder, cfg)
-        return MADE[name]
+        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+            cfg = compose("config", overrides=[*SMALL, f"model={model}", f"peft={peft}", *overrides])
+        folder = root / name
+        with FileLock(root / f"{name}.lock"):
+            if not (folder / "result.json").exists():
+                train(folder, cfg, overrides)
+        return Finished(folder, cfg)
 
     yield make
     patch.undo()
+
+
+def train(folder: Path, cfg: DictConfig, overrides: tuple[str, ...]) -> None:
+    config = {
+        "model": cfg.model.name,
+        "strategy": cfg.peft.name,
+        "augmentation": True,
+        "data": "synthetic",
+        "max_epochs": 1,
+        "seed": 42,
+    }
+    write_result(
+        folder,
+        {
+            **run(cfg, folder),
+            "experiment_id": folder.name,
+            "config": config,
+            "status": "completed",
+            "error": None,
+            "timestamp": "2026-02-01T10:30:00",
+            "git_commit": "0" * 40,
+            "command": "python -m sousa_bench.train " + " ".join(overrides),
+            "resolved_config": OmegaConf.to_container(cfg, resolve=True),
+        },
+    )
 
 
 @pytest.fixture(scope="session")
@@ -103,7 +108,8 @@ def finished(finish: Callable[..., Finished]) -> Finished:
 
 
 @pytest.fixture(scope="session")
-def package(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("packages") / "made" / "package"
-    assert main([str(finished.folder), str(folder)]) == 0
+def package(finished: Finished) -> Path:
+    folder = home() / "export" / "packages" / "package"
+    with FileLock(home() / "export" / "package.lock"):
+        assert folder.exists() or main([str(finished.folder), str(folder)]) == 0
     return folder

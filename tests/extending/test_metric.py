@@ -14,6 +14,7 @@ import torch
 from scipy.special import softmax
 
 from sousa_bench.errors import ConfigError
+from sousa_bench.evaluate.__main__ import main as evaluate
 from sousa_bench.results.metrics import own_metrics, split_metrics
 from sousa_bench.results.result import read_result
 from sousa_bench.system.python import python_path
@@ -82,7 +83,9 @@ def command(home: Path, name: str, *words: str) -> subprocess.CompletedProcess[s
     )
 
 
-def test_a_metric_stands_in_result_table_and_evaluation(home: Path) -> None:
+def test_a_metric_stands_in_result_table_and_evaluation(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["--config-dir", str(home / "mine"), "+metrics=mine", "-m", "sweep=own", "peft=lora,head"]
     done = command(home, "train", *words, *TINY)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -111,9 +114,11 @@ def test_a_metric_stands_in_result_table_and_evaluation(home: Path) -> None:
     [page] = home.glob("**/report.html")
     assert "confidence" in page.read_text()
 
-    done = command(home, "evaluate", str(next(iter(results))), "--split", "val", "--no-images")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Confidence" in done.stdout
+    monkeypatch.syspath_prepend(str(home / "mine"))
+    monkeypatch.setenv("SOUSA_BENCH_CACHE", str(home / "cache"))
+    output = ("--output-dir", str(home / "evaluated"))
+    assert evaluate([str(next(iter(results))), "--split", "val", "--no-images", "--threads", "1", *output]) == 0
+    assert "Confidence" in capsys.readouterr().out
 
 
 def test_a_function_that_is_not_there_refuses_the_command(home: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 import subprocess
@@ -95,15 +96,15 @@ def trained(tmp_path_factory) -> dict[str, dict[str, Any]]:
     outcomes: dict[str, dict[str, Any]] = {}
     for name in MODELS:
         node = model_node(name)
-        sample_rate = build(node).sample_rate
-        waveform = clips(sample_rate)
-        features, mask = build(node).features(waveform, torch.full((len(waveform),), waveform.shape[1]))
+        fresh = build(node)
+        sizes = layer_sizes(fresh.backbone)
+        waveform = clips(fresh.sample_rate)
+        features, mask = fresh.features(waveform, torch.full((len(waveform),), waveform.shape[1]))
         torch.save([features, mask], root / f"{name}.pt")
         for method in METHODS:
             if precheck(model_node(name), choice(method)):
                 continue
-            model = build(node)
-            sizes = layer_sizes(model.backbone)
+            model = copy.deepcopy(fresh)
             torch.manual_seed(1)
             injection = inject(model, choice(method), EPOCHS * CLIPS // BATCH_SIZE)
             before, after = train(injection, features, mask)
@@ -201,12 +202,12 @@ def test_every_method_has_its_formula_in_the_docs():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_official_variants_take_a_step_with_the_documented_count(name):
-    node = model_node(name, "official")
+    whole = build(model_node(name, "official"))
+    sizes = layer_sizes(whole.backbone)
     for method in METHODS:
         if precheck(model_node(name), choice(method)):
             continue
-        model = build(node)
-        sizes = layer_sizes(model.backbone)
+        model = copy.deepcopy(whole)
         injection = inject(model, choice(method), 10)
         assert injection.parameters["trainable"] - injection.parameters["head"] == expected_count(injection, sizes), (
             method

@@ -1,3 +1,3 @@
 from __future__ import annotations
 
-from tests.core.conftest import cache, config  # noqa: F401 - compose the real config
+from tests.core.conftest import config  # noqa: F401 - compose the real config

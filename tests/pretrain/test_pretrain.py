@@ -28,6 +28,7 @@ from sousa_bench.pretrain.packing import halves, header, one_per_model, pack
 from sousa_bench.results.finished import FinishedRun, finished_run
 from sousa_bench.system.files import sha256
 from sousa_bench.training.recipe import build_model
+from sousa_bench.training.run import run
 from tests.trained import ROOT
 
 FEW = [
@@ -119,16 +120,13 @@ def test_the_same_command_again_trains_nothing(pretrained: tuple[Path, Sequence[
     assert (home / "mine" / "efficientat.safetensors").read_bytes() == (home / "kept.safetensors").read_bytes()
 
 
-def test_a_run_starts_from_it(pretrained: tuple[Path, Sequence[str], str]) -> None:
-    home, _, _ = pretrained
-    words = ["model=ast", "peft=lora", "weights=embedded", "model.checkpoint=mine", "trainer.max_epochs=1", *FEW]
-    call(home, "train", "-m", "sweep=tuned", "augmentation=off", *words)
-    [result] = results(home / "multirun" / "tuned")
-    assert result["status"] == "completed"
+def test_a_run_starts_from_it(config, pretrained: tuple[Path, Sequence[str], str], tmp_path: Path) -> None:
+    mine = pretrained[0] / "mine"
+    words = ("model=ast", "peft=lora", "augmentation=off", "weights=embedded", f"model.checkpoint={mine}")
+    result = run(config(*words, "trainer.max_epochs=1", "data.max_duration=1"), tmp_path)
     assert result["weights"]["kind"] == "embedded"
-    folder = Path(finished_run(home / "multirun" / "tuned").folder)
-    tuned = load_run_model(folder / "adapter", checkpoint=str(home / "mine"))
-    packed = load_file(home / "mine" / "ast.safetensors")
+    tuned = load_run_model(tmp_path / "adapter", checkpoint=str(mine))
+    packed = load_file(mine / "ast.safetensors")
     frozen = tuned.backbone.state_dict()["base_model.model.trunk.embeddings.patch_embeddings.projection.weight"]
     torch.testing.assert_close(frozen, packed["trunk.embeddings.patch_embeddings.projection.weight"].float())
 

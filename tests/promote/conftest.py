@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.analysis.synthetic import MODELS, STRATEGIES, write_sweep
-from tests.core.conftest import cache, config, folder  # noqa: F401 - real runs on a few clips
+from tests.core.conftest import config, folder  # noqa: F401 - real runs on a few clips
 from tests.sweep.running import Command
 
 

@@ -10,7 +10,7 @@ import pytest
 from sousa_bench.results import stop_request
 from sousa_bench.results.result import Recorder
 from sousa_bench.training.run import run
-from tests.core.conftest import cache, config, folder  # noqa: F401 - real runs on a few clips
+from tests.core.conftest import config, folder  # noqa: F401 - real runs on a few clips
 
 
 @pytest.fixture
