@@ -103,7 +103,13 @@ def _best(row: Row) -> str:
 
 COMBINATION = Column("combination", "combination", text=True)
 COHORT = Column("cohort", "cohort", lambda row: str(row["cohort"]), help="only runs of one cohort are compared")
-INTERVAL = Column("acc_low", "95 % interval", between("acc_low", "acc_high"), "higher", "of the accuracy, over players")
+INTERVAL = Column(
+    "acc_low",
+    "95 % interval",
+    between("acc_low", "acc_high"),
+    "higher",
+    "of the accuracy, over players and, where several trainings tell, training luck",
+)
 FOLDS = Column("acc_std", "± folds (n)", _folds, help="standard deviation over folds, and their number")
 SEEDS = Column("seed_std", "± seeds (n)", _seeds, help="standard deviation over seeds, and their number")
 CLIPS = Column("clips", "clips/players", clips_and_players("clips", "players"), help="what it was tested on")

@@ -45,7 +45,7 @@ class Study:
         results: What was read.
         metric: Column that ranks.
         combinations: A row a combination with a completed run, best first: see ``combinations.combinations``, and
-            ``pooled_acc`` (over the clips of all folds) with ``acc_low``, ``acc_high`` and ``acc_error`` over players,
+            ``pooled_acc`` (over the clips of all folds) with ``acc_low``, ``acc_high`` and ``acc_error``,
             ``clips``, ``players``, ``note``, ``best_set``,
             ``leader`` (``test``, ``validation`` or ``both``: of its cohort the first by that accuracy; the interval of
             a leader allows for its having been chosen).

@@ -78,7 +78,7 @@ FIGURES = (
     Figure(
         pairwise_differences,
         "Accuracy",
-        "Row minus column on the same clips. A dot: clear after Holm's correction of the sign-flip tests.",
+        "Row minus column on the same clips. A dot: clear, corrected for all pairs.",
         "No two combinations were tested on the same clips with known players.",
     ),
     Figure(

@@ -245,7 +245,7 @@ def pairwise_differences(study: Study, limit: int = 24) -> go.Figure | None:
     axis = {"type": "category", "showgrid": False, "tickfont": {"size": 10}}
     return figure(
         [heat],
-        f"Paired differences of accuracy (●: clear after Holm, {len(pairs)} comparisons)",
+        f"Paired differences of accuracy (●: clear, {len(pairs)} comparisons)",
         {"kind": "static"},
         height=330 + 20 * size,
         xaxis={"tickangle": -60, **axis},

@@ -199,7 +199,7 @@ def _texts(study: Study, rows: pd.DataFrame) -> list[str]:
 
 
 def seed_spread(study: Study, limit: int = ROW_LIMIT) -> go.Figure | None:
-    """Accuracy of every run, the mean ± standard deviation over seeds or folds, and the standard error over players.
+    """Accuracy of every run, the mean ± standard deviation over seeds or folds, and its standard error.
 
     None where no combination has two runs.
     """
@@ -224,7 +224,7 @@ def seed_spread(study: Study, limit: int = ROW_LIMIT) -> go.Figure | None:
     ]
     for key, what, colour, symbol in (
         ("acc_std", f"mean ± std over {repeats}", "#0072B2", "circle"),
-        ("acc_error", "mean ± standard error over players", "#D55E00", "square"),
+        ("acc_error", "mean ± standard error", "#D55E00", "square"),
     ):
         hover = "%{y}<br>" + what + ": %{x} ± %{error_x.array}"
         marker = {"color": colour, "symbol": symbol}

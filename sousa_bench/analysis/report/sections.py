@@ -269,7 +269,7 @@ def _mean(row: Mapping[Any, Any], spread: str) -> str:
 
 
 def seeds(study: Study, options: Options) -> list[Block]:
-    """The spread over seeds beside the standard error over players."""
+    """The spread over seeds beside the standard error of the mean."""
     rows = study.combinations[study.combinations["seed_std"].notna()]
     if not len(rows):
         return []

@@ -128,7 +128,7 @@ def _unbalanced(names: pd.DataFrame, levels: dict[str, list[str]]) -> str:
 
 
 def _table(array: Array, factors: Sequence[str], shape: Sequence[int], luck: Luck, draws: int) -> pd.DataFrame:
-    """Sum of squares and sign-flip p value of each effect up to ``MAX_ORDER`` factors."""
+    """Sum of squares and p value of each effect up to ``MAX_ORDER`` factors."""
     axes = range(len(shape))
     subsets = [s for order in range(1, min(len(shape), MAX_ORDER) + 1) for s in itertools.combinations(axes, order)]
     contrasts = [_component(array, subset) for subset in subsets]
