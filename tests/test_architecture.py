@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "architecture.md"
 PACKAGE = ROOT / "sousa_bench"
 SHARED_NAMES = {"__init__.py", "__main__.py"}
-TORCH_FREE = ("analysis", "results", "config", "search", "promote", "status", "analyze")
+TORCH_FREE = ("analysis", "results", "config", "search", "promote", "status", "analyze", "inspection")
 IMPORT = """
 import importlib, pkgutil, sys
 for name in sys.argv[1:]:

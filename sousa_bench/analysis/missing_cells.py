@@ -92,11 +92,11 @@ def _missing(study: Study, done: pd.DataFrame, begun: pd.DataFrame) -> Iterator[
             if row["strategy"] in PROBES and row["augmentation"]:  # a baseline has none
                 continue
             cell = cell_of(study, row | common)
-            if not any(_stands_for(job, cell) for job in jobs):
+            if not any(stands_for(job, cell) for job in jobs):
                 yield cell
 
 
-def _stands_for(job: Planned, cell: Cell) -> bool:
+def stands_for(job: Planned, cell: Cell) -> bool:
     """Whether a job that has no result is a cell's: a key that it doesn't name may have the cell's value.
 
     One that was refused stands for the cell on any data, unless it was refused for words that the cell doesn't have.

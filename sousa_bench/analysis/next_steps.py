@@ -11,15 +11,21 @@ from sousa_bench.analysis.baselines import lacking_baselines
 from sousa_bench.analysis.combinations import own_training, trained
 from sousa_bench.analysis.commands import KEY_ORDER, NO_COMMAND, SMOKE, Cell, cell_of, merge_cells, sweep_command
 from sousa_bench.analysis.factors import counted_rows, no_outcome
-from sousa_bench.analysis.missing_cells import missing_cells
-from sousa_bench.analysis.stats.folds import FOLD
+from sousa_bench.analysis.fresh_players import evaluations, finalists, has_fresh_casts
+from sousa_bench.analysis.missing_cells import missing_cells, stands_for
+from sousa_bench.analysis.reach import FOLDS, Reach, reaches
+from sousa_bench.analysis.stats.folds import FOLD, fold_counts
 from sousa_bench.analysis.study import Study
 from sousa_bench.config.overrides import split
 
 NEXT_DATA = {"tiny": "small", "mini": "small", "synthetic": "small", "small": "medium", "medium": "full"}
 PLACES = ("data.root", "data.cache_dir")
 OF_A_METHOD = ("peft", "augmentation", "init_from", "trainer.learning_rate", "trainer.head_learning_rate")
+MORE_SEEDS = "More seeds for what is undecided"
+FRESH_PLAYERS = "Confirm on fresh players: the leader and its rivals, without a new training"
+OTHER_PLAYERS = "Confirm on other players: the leader and its rivals, cross-validated"
 WANTED_SEEDS = 3
+MOST_SEEDS = 20
 MAX_COMMANDS = 20
 
 
@@ -51,22 +57,49 @@ class Wanted(NamedTuple):
 
 
 def next_steps(study: Study, top: int) -> list[Step]:
-    """What to run next, most urgent first; empty steps are left out."""
-    wanted = {"Finish what the sweep planned and never started": _not_started(study)}
+    """What to run next, most urgent first, of what decides the question the cheapest first; empty ones are left out."""
+    unfinished = {"Finish what the sweep planned and never started": _not_started(study)}
     if study.at_chance:
         title = "No run is above chance: before more runs, make one learn, such as by more epochs or official weights"
-        wanted[title] = _longer(study)
-    else:
-        promoted = _promoted(study, top)
-        best = len({tuple(sorted(item.cell.items())) for item in promoted})
-        wanted |= {
-            "Finish the cross-validations": _missing_folds(study),
-            "Baselines, which the methods are held against (experiment=baselines)": _baselines(study),
-            "Fill in the missing cells of the matrix": _missing_cells(study),
-            "More seeds for what is undecided": _more_seeds(study),
-            f"The best {best if best > 1 else 'one'} on more data, with more epochs": promoted,
-        }
+        return _steps(study, unfinished | {title: _longer(study)})
+    promoted = _promoted(study, top)
+    best = len({tuple(sorted(item.cell.items())) for item in promoted})
+    unfinished |= {
+        "Finish the cross-validations": _missing_folds(study),
+        "Baselines, which the methods are held against (experiment=baselines)": _baselines(study),
+        "Fill in the missing cells of the matrix": _missing_cells(study),
+    }
+    longer = {f"The best {best if best > 1 else 'one'} on more data, with more epochs": promoted}
+    return [*_steps(study, unfinished), *deciding(study), *_steps(study, longer)]
+
+
+def _steps(study: Study, wanted: Mapping[str, Sequence[Wanted]]) -> list[Step]:
     return [Step(title, _commands(study, items)) for title, items in wanted.items() if items]
+
+
+def deciding(study: Study) -> list[Step]:
+    """More seeds, other players, folds: in the order of what each costs to decide the first cohort's question."""
+    reached = {reach.cohort: reach for reach in reaches(study)}
+    own = trained(study.combinations, study.results)
+    fresh = {
+        cohort
+        for cohort, rows in own.groupby("cohort", sort=False)
+        if cohort in reached and has_fresh_casts(study, rows)
+    }
+    casts = [
+        line
+        for cohort, rows in own[own["cohort"].isin(fresh)].groupby("cohort", sort=False)
+        for line in evaluations(study, rows, reached[str(cohort)], study.margin)
+    ]
+    found = {
+        "seeds": _steps(study, {MORE_SEEDS: _more_seeds(study, reached)}),
+        "players": [Step(FRESH_PLAYERS, tuple(casts))] if casts else [],
+        "folds": _steps(study, {OTHER_PLAYERS: _folds(study, {k: v for k, v in reached.items() if k not in fresh})}),
+    }
+    order = list(found)
+    if len(own) and (first := reached.get(str(own["cohort"].iloc[0]))):
+        order = first.cheapest_first(study.margin, first.cohort in fresh)
+    return [step for name in order for step in found[name]]
 
 
 def _commands(study: Study, wanted: Sequence[Wanted]) -> tuple[str, ...]:
@@ -177,15 +210,53 @@ def _baselines(study: Study) -> list[Wanted]:
     return wanted
 
 
-def _more_seeds(study: Study) -> list[Wanted]:
-    """Fresh seeds for combinations that can't be told from the best, until each has ``WANTED_SEEDS`` or two more."""
+def _more_seeds(study: Study, reached: Mapping[str, Reach]) -> list[Wanted]:
+    """Fresh seeds for combinations that can't be told from the best, as many as find a difference of the margin.
+
+    Where that isn't known, or more seeds alone don't do it, until each has ``WANTED_SEEDS`` or two more. None where the
+    margin is found as it is.
+    """
     wanted = []
     own = trained(study.combinations, study.results)
     for cohort, rows in own[own["best_set"]].groupby("cohort", sort=False):
+        reach = reached.get(str(cohort))
+        if reach is not None and reach.enough(study.margin):
+            continue
+        needed = reach.seeds(study.margin, reach.quantile) if reach is not None and reach.known else None
         for row in rows.to_dict("records") if len(rows) > 1 else ():
             have = _seeds(study, row["rows"]) or [42]
-            fresh = range(max(have) + 1, max(have) + 1 + max(WANTED_SEEDS - len(have), 2))
-            wanted.append(Wanted(cell_of(study, row) | {"seed": ",".join(map(str, fresh))}, str(cohort)))
+            begun = {*have, *_seeds_under_way(study, row)}
+            least = needed if needed and needed <= MOST_SEEDS else max(WANTED_SEEDS, len(have) + 2)
+            fresh = range(max(begun) + 1, max(begun) + 1 + least - len(begun))
+            if fresh:
+                wanted.append(Wanted(cell_of(study, row) | {"seed": ",".join(map(str, fresh))}, str(cohort)))
+    return wanted
+
+
+def _seeds_under_way(study: Study, row: Mapping[Any, Any]) -> set[int]:
+    """Seeds with which a combination runs, failed, or is planned."""
+    table = study.table[own_training(study.results)]
+    same = table[(table["combination"] == row["combination"]) & (table["status"] != "completed")]
+    planned = [job.overrides for job in study.results.waiting() if stands_for(job, cell_of(study, row))]
+    asked = [value for job in planned for key, value in map(split, job) if key == "seed" and value.isdigit()]
+    return {*_seeds(study, list(same.index)), *map(int, asked)}
+
+
+def _folds(study: Study, reached: Mapping[str, Reach]) -> list[Wanted]:
+    """Cross-validations of the finalists of cohorts that have none, with a seed that they have."""
+    wanted = []
+    every = ",".join(f"{number}/{FOLDS}" for number in range(1, FOLDS + 1))
+    own = trained(study.combinations, study.results)
+    folded = set(study.table.loc[fold_counts(study.table) > 0, "combination"])
+    for cohort, rows in own.groupby("cohort", sort=False):
+        reach = reached.get(str(cohort))
+        if reach is None or reach.design.folds > 1 or (reach.everyone and reach.cross_validated is None):
+            continue
+        for row in finalists(rows):
+            seed = str((_seeds(study, row["rows"]) or [42])[0])
+            cell = cell_of(study, row) | {FOLD: every, "seed": seed}
+            if row["combination"] not in folded and not any(stands_for(job, cell) for job in study.results.waiting()):
+                wanted.append(Wanted(cell, str(cohort), ("data.resplit",)))
     return wanted
 
 

@@ -173,6 +173,14 @@ class SousaData:
             parts.append(part.sort_values("sample_id", kind="stable"))
         return pd.concat(parts, ignore_index=True)
 
+    def chosen(self) -> pd.DataFrame:
+        """The clips with ``sample_id``, ``label``, ``rudiment``, ``player`` and ``split``, before any is decoded."""
+        return self._chosen
+
+    def absent(self) -> list[str]:
+        """Names of the chosen clips' files that are not there."""
+        return self.source.names(self._chosen[self._sizes < 0])
+
     @cached_property
     def _sizes(self) -> np.ndarray:
         return self.source.sizes(self._chosen)

@@ -94,10 +94,6 @@ class SplitData(SousaData):
         found = [*self.source.warnings, *absent_classes({"evaluated": self._split(self.split)})]
         return [*found, self._skipped_warning()] if self._skipped else found
 
-    def chosen(self) -> pd.DataFrame:
-        """The clips with ``sample_id``, ``label`` and ``player``, before any is decoded."""
-        return self._chosen
-
 
 def data_node(run: FinishedRun, overrides: Sequence[str], config_folder: Path | None = None) -> dict[str, Any]:
     """What the evaluated data are.

@@ -14,7 +14,7 @@ from sousa_bench.analysis.columns import ABSENT, MEASURES, Column
 from sousa_bench.analysis.commands import retry_command
 from sousa_bench.analysis.factors import counted_rows, shown
 from sousa_bench.analysis.limitations import warned_runs
-from sousa_bench.analysis.next_steps import next_steps
+from sousa_bench.analysis.next_steps import deciding, next_steps
 from sousa_bench.analysis.origins import origins
 from sousa_bench.analysis.report.against_baselines import against_baselines
 from sousa_bench.analysis.report.blocks import (
@@ -37,6 +37,7 @@ from sousa_bench.analysis.report.blocks import (
 from sousa_bench.analysis.report.conclusion import answer, rests_on
 from sousa_bench.analysis.report.over_data_sets import over_all_data, over_data_sets
 from sousa_bench.analysis.report.ranking import NOTHING_TO_RANK, ranking_table, test_metrics
+from sousa_bench.analysis.report.what_it_takes import what_it_takes
 from sousa_bench.analysis.stats.augmentation_effect import augmentation_impact, tested_on
 from sousa_bench.analysis.stats.comparisons import pair_of
 from sousa_bench.analysis.study import Study
@@ -71,8 +72,19 @@ def overview(study: Study, options: Options) -> list[Block]:
 def conclusion(study: Study, options: Options) -> list[Block]:
     """The answer in plain sentences, and what must be minded."""
     notes = [Items(study.notes, notes=True)] if study.notes else []
-    said = [*answer(study), *against_baselines(study), *over_all_data(study)]
+    said = [*answer(study), *against_baselines(study), *_what_decides(study), *over_all_data(study)]
     return [Heading("Answer", short="Answer"), Text(said, answer=True), *notes]
+
+
+def _what_decides(study: Study) -> list[str]:
+    """Which of the next commands decide more, the cheapest first."""
+    found = [] if study.at_chance else [f"{step.title[0].lower()}{step.title[1:]}" for step in deciding(study)]
+    if not found:
+        return []
+    return [
+        f"The leader was chosen on these test clips. What decides more, the cheapest first: {'; '.join(found)} (under "
+        "Next commands)."
+    ]
 
 
 def rank(study: Study, options: Options) -> list[Block]:
@@ -353,10 +365,14 @@ def failure_cause(row: pd.Series) -> str:
 
 
 def steps(study: Study, options: Options) -> list[Block]:
-    """What to run next."""
+    """What to run next, and how many seeds or players the question takes."""
     found = [(Heading(step.title, 3), Command(step.commands)) for step in next_steps(study, options.top)]
     blocks: list[Block] = [block for pair in found for block in pair]
-    return [Heading("Next commands", short="Next"), *(blocks or [Text(["Nothing is missing."])])]
+    return [
+        Heading("Next commands", short="Next"),
+        *(blocks or [Text(["Nothing is missing."])]),
+        *what_it_takes(study),
+    ]
 
 
 def passed_over(study: Study, options: Options) -> list[Block]:

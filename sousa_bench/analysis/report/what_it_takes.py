@@ -1,0 +1,85 @@
+"""What it takes to know: what the tests find as they are, and how many seeds or players find a smaller difference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sousa_bench.analysis.columns import Column
+from sousa_bench.analysis.reach import FOLDS, Reach, reaches
+from sousa_bench.analysis.report.blocks import Block, Heading, Table, Text
+from sousa_bench.analysis.stats.sample_size import ASSUMED_LUCK, POWER
+from sousa_bench.analysis.study import Study
+
+TO_FIND = Column(
+    "difference", "to find", lambda row: f"{100 * row['difference']:g} point{'s' * (row['difference'] != 0.01)}"
+)
+
+
+def what_it_takes(study: Study) -> list[Block]:
+    """A paragraph and a table for each cohort with a comparison."""
+    blocks: list[Block] = []
+    for reach in reaches(study):
+        of_cohort = f" (cohort {reach.cohort})" if study.cohorts else ""
+        blocks += [
+            Heading(f"What it takes to know{of_cohort}", 3),
+            Text([" ".join(_sentences(reach))]),
+            Table(_columns(reach), reach.rows()),
+        ]
+    return blocks
+
+
+def needs(row: Mapping[Any, Any], key: str, none: str = "not by these alone") -> str:
+    """A number for one comparison, and in brackets for all: ``12 (31)``."""
+    one, every = (none if (value := row.get(f"{key}{kind}")) is None else f"{value:,}" for kind in ("", "_all"))
+    return one if one == every else f"{one} ({every})"
+
+
+def _sentences(reach: Reach) -> list[str]:
+    design, components = reach.design, reach.components
+    seeds = f"{design.seeds} seed{'s' if design.seeds > 1 else ''}"
+    folds = f" in each of {design.folds} folds" if design.folds > 1 else ""
+    one, every = components.least(design), components.least(design, reach.quantile)
+    whose = "" if reach.known else " of these trained models"
+    said = [
+        f"The leader against those that can't be told from it, else the next: with {design.players} players and "
+        f"{seeds}{folds} the test finds a difference{whose} of {100 * one:.1f} points with power {POWER:g} in one "
+        f"comparison alone, of {100 * every:.1f} points among all of its family."
+    ]
+    if reach.known:
+        players, trainings = components.parts(design)
+        share = 100 * players / (players + trainings) if players + trainings else 0.0
+        said.append(
+            f"{share:.0f} % of that comparison's variance comes from players and their clips, {100 - share:.0f} % from "
+            "trainings."
+        )
+    else:
+        said.append(
+            "Nothing was trained twice, so more seeds come first; until then the table assumes that trainings of one "
+            f"method differ by {100 * ASSUMED_LUCK:g} points, as in the demonstration."
+        )
+    return [
+        *said,
+        "The table has the numbers for one comparison, in brackets those for all; players are as these, each with as "
+        "many clips.",
+    ]
+
+
+def _columns(reach: Reach) -> list[Column]:
+    columns = [
+        TO_FIND,
+        Column("seeds", f"seeds, with {reach.design.players} players", _cell("seeds")),
+        Column(
+            "players",
+            f"players, with {reach.design.seeds} seeds" if reach.known else "players",
+            _cell("players", "not by these alone" if reach.known else "seeds first"),
+        ),
+    ]
+    if (design := reach.cross_validated) is not None:
+        label = f"seeds a fold, {FOLDS} folds with {design.players} players"
+        columns.append(Column("seeds_in_folds", label, _cell("seeds_in_folds")))
+    return columns
+
+
+def _cell(key: str, none: str = "not by these alone") -> Callable[[Mapping[Any, Any]], str]:
+    return lambda row: needs(row, key, none)

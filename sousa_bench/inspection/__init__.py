@@ -1,0 +1,1 @@
+"""What data hold, and what a test on them could find, before any training."""
