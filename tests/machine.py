@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import subprocess
 import sys
 import time
@@ -14,10 +15,11 @@ QUIET = 1.2
 
 @functools.cache
 def slowness() -> float:
-    """Measured once a session; 1 on a quiet machine."""
+    """Measured once a session; 1 on a quiet machine, times the processes that run tests side by side with `-n`."""
     started = time.perf_counter()
     subprocess.run([sys.executable, "-c", WORK], check=True)
-    return max(1.0, (time.perf_counter() - started) / QUIET)
+    lanes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    return lanes * max(1.0, (time.perf_counter() - started) / QUIET)
 
 
 def patience(seconds: float) -> float:
