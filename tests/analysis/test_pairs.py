@@ -168,7 +168,7 @@ def test_false_alarms_with_training_luck():
     """Six equal methods whose trainings differ by 2 points; what flips players alone cries in a third of studies."""
 
     def check(players: int, seeds: int) -> None:
-        found = [judged(totals) for totals in studies(players, seeds, 0.02, 150)]
+        found = [judged(totals) for totals in studies(players, seeds, 0.02, 100)]
         methods, models = (np.mean([(each.p <= 0.05).any() for each in some]) for some in zip(*found, strict=True))
         assert methods <= 0.07
         assert models > 0.25
@@ -180,7 +180,7 @@ def test_false_alarms_without_training_luck():
     """Equal models, players differ, models differ by player: nothing else than flips is asked."""
 
     def check(players: int, methods: int) -> None:
-        found = [judged(totals)[1] for totals in studies(players, 1, 0.0, 200, methods=methods)]
+        found = [judged(totals)[1] for totals in studies(players, 1, 0.0, 120, methods=methods)]
         assert np.mean([(each.p <= 0.05).any() for each in found]) <= 0.08
 
     check_each([(8, 2), (19, 2), (8, 4)], check)
@@ -190,7 +190,7 @@ def test_a_true_difference_is_found():
     """Six points with three seeds whose trainings differ by one point."""
 
     def check(players: int) -> None:
-        found = [judged(totals)[0].p[:5] <= 0.05 for totals in studies(players, 3, 0.01, 60, better=0.06)]
+        found = [judged(totals)[0].p[:5] <= 0.05 for totals in studies(players, 3, 0.01, 40, better=0.06)]
         assert np.mean(found) > 0.75
 
     check_each([19, 40], check)

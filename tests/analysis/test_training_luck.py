@@ -59,10 +59,10 @@ def test_combinations_are_pooled_by_their_degrees_of_freedom():
 
 
 def test_what_clips_and_players_make_is_taken_off():
-    """The mean over 400 cohorts is the simulated variance, 2 points squared, and none where there is none."""
+    """The mean over 300 cohorts is the simulated variance, 2 points squared, and none where there is none."""
     rng = np.random.default_rng(3)
     for deviation in (0.0, 0.02):
-        found = [of_seeds(cohort(rng, (6, 3, 19), deviation)) for _ in range(400)]
+        found = [of_seeds(cohort(rng, (6, 3, 19), deviation)) for _ in range(300)]
         variance = np.mean([luck.raw - luck.noise for luck in found])
         assert variance == pytest.approx(deviation**2, abs=2e-5), deviation
 
@@ -92,7 +92,7 @@ def test_folds_show_the_simulated_luck():
     """Each fold has players of its own, each method one training a fold."""
     rng = np.random.default_rng(6)
     sizes, found = np.full(10, float(CLIPS)), []
-    for _ in range(300):
+    for _ in range(200):
         folds = [cohort(rng, (4, 1, 10), 0.02) for _ in range(5)]
         luck = training_luck([Repeats(m, f, fold[m], sizes) for f, fold in enumerate(folds) for m in range(4)])
         found.append(luck.raw - luck.noise)
@@ -111,7 +111,7 @@ def test_the_leaders_interval_covers_although_it_was_chosen():
     """Of 24 equal methods the highest: t's interval covers its truth far less often than 95 %."""
     rng = np.random.default_rng(8)
     sizes, covered = np.full(19, float(CLIPS)), []
-    for _ in range(60):
+    for _ in range(40):
         totals = cohort(rng, (24, 2, 19), 0.02)
         luck = of_seeds(totals).of(range(24), [2] * 24)
         means = totals.mean(axis=1)
