@@ -19,7 +19,11 @@ from tests.cases import check_each
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = Path(os.environ.get("SOUSA_SAMPLE", ROOT.parent / "shared" / "sousa_sample"))
 SHORTER = ["trainer.max_epochs=1", "trainer.train_batches=1", "trainer.eval_batches=1", "trainer.batch_size=4"]
-LESS = ["model=ast,htsat", "peft=lora,ia3"]  # of a comparison; the page from sweep to model runs all of it
+LESS = {  # the page from sweep to model runs a whole comparison
+    "experiment=comparison": ("model=ast,htsat", "peft=lora,ia3"),
+    "experiment=smoke": ("model=ast,htsat", "peft=lora,ia3"),
+    "experiment=baselines": ("model=ast,htsat",),
+}
 MANY = re.compile(r"[\w.]+=[^,\[\]()]+(,[^,\[\]()]+){2,}")
 ELSEWHERE = ("docs/from_sweep_to_model.md", "docs/extending.md")  # run by tests of their own
 FENCE = re.compile(r"```bash\n(.*?)```", re.S)
@@ -56,8 +60,7 @@ def shortened(command: str) -> list[str]:
         words = [w if not w.startswith("trainer.max_epochs") else "trainer.max_epochs=1" for w in words]
         if any(re.match(r"data=(tiny|mini|small|medium|full)", word) for word in words):
             words.append(f"data.root={SAMPLE / 'generator'}")
-        if "experiment=comparison" in words:
-            words += [word for word in LESS if word.split("=")[0] not in given]
+        words += [less for word in words for less in LESS.get(word, ()) if less.split("=")[0] not in given]
         words = [",".join(word.split(",")[:2]) if MANY.fullmatch(word) else word for word in words]
         if "weights=official" in words:  # no hub here: the small variant with random weights stands in
             words[words.index("weights=official")] = "weights=random"
