@@ -9,7 +9,9 @@ from sousa_bench.analysis.combinations import own_training, trained
 from sousa_bench.analysis.stats.comparisons import pair_of
 from sousa_bench.analysis.study import Study
 
-PROBES = ("probe", "head")
+SOLVED = "probe"
+"""The strategy that no seed changes: its minimum is solved for."""
+PROBES = (SOLVED, "head")
 """Strategies that leave the pretrained features as they are; the first that a model has is its baseline."""
 BASELINES = (*PROBES, "full")
 """What ``experiment=baselines`` runs."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from sousa_bench.analysis.baselines import lacking_baselines
+from sousa_bench.analysis.baselines import SOLVED, lacking_baselines
 from sousa_bench.analysis.combinations import own_training, trained
 from sousa_bench.analysis.commands import KEY_ORDER, NO_COMMAND, SMOKE, Cell, cell_of, merge_cells, sweep_command
 from sousa_bench.analysis.factors import counted_rows, no_outcome
@@ -223,7 +223,7 @@ def _more_seeds(study: Study, reached: Mapping[str, Reach]) -> list[Wanted]:
         if reach is not None and reach.enough(study.margin):
             continue
         needed = reach.seeds(study.margin, reach.quantile) if reach is not None and reach.known else None
-        for row in rows.to_dict("records") if len(rows) > 1 else ():
+        for row in rows[rows["strategy"] != SOLVED].to_dict("records") if len(rows) > 1 else ():
             have = _seeds(study, row["rows"]) or [42]
             begun = {*have, *_seeds_under_way(study, row)}
             least = needed if needed and needed <= MOST_SEEDS else max(WANTED_SEEDS, len(have) + 2)

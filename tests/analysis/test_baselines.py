@@ -8,7 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from sousa_bench.analysis import Study, collect, compare
-from sousa_bench.analysis.next_steps import next_steps
+from sousa_bench.analysis.next_steps import MORE_SEEDS, next_steps
 from sousa_bench.analysis.report.against_baselines import against_baselines
 from sousa_bench.config import conf_folder
 from sousa_bench.sweep.plan import refusal
@@ -74,6 +74,14 @@ def test_one_training_each_speaks_of_the_trained_models(tmp_path: Path):
     assert said.startswith("Of these trained models only: ")
     assert "of 8 combinations clearly beat the linear probe" in said  # by luck, which one training can't tell
     assert "+ head (no aug)." in said  # the next best baseline
+
+
+def test_more_seeds_are_not_asked_of_what_no_seed_changes(tmp_path: Path):
+    study = study_of(tmp_path, {"probe": 0.3}, ("probe",), seeds=(42,))
+    assert "probe" in set(study.combinations.loc[study.combinations["best_set"], "strategy"])
+    commands = [command for step in next_steps(study, 3) if step.title == MORE_SEEDS for command in step.commands]
+    assert commands
+    assert not any("probe" in command for command in commands)
 
 
 def test_without_a_baseline_the_command_runs_it_on_the_same_data(tmp_path: Path):
