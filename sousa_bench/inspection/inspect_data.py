@@ -76,20 +76,28 @@ def _lines(found: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
     assumed = found["assumed"]
     lines += [
         "",
-        f"What a test on these clips could find with power {found['power']:g}, by assumptions that the first sweep "
-        "replaces by measurements:",
-        f"trainings of one method differ by {assumed['luck_points']:g} points; how methods differ from player to "
-        "player and clip to clip is that of data=synthetic",
-        f"(docs/data.md). In brackets: among all pairs of {assumed['methods']} methods, as the report counts them.",
+        f"What a test on these clips could find with power {found['power']:g}. Nothing is trained yet, so this assumes",
+        f"that trainings of one method differ by {assumed['luck_points']:g} points, and methods from player to player",
+        "and clip to clip as on data=synthetic (docs/data.md).",
+        f"In brackets: among all pairs of {assumed['methods']} methods.",
         "",
         *_printed(Table(_find_columns(), found["finds"])),
         "",
         *_printed(Table(_need_columns(found), found["needs"])),
         "",
         "With one seed a verdict is on the trained models alone. So ask for three:",
-        f"  {TRAIN} seed=1,2,3 {shlex.join(overrides)}".rstrip(),
+        f"  {TRAIN} seed=1,2,3 {shlex.join(_all_folds(overrides, found['fold']))}".rstrip(),
     ]
     return lines
+
+
+def _all_folds(overrides: Sequence[str], fold: str | None) -> list[str]:
+    """The overrides, with every fold in place of one: only all of them test every player."""
+    if fold is None:
+        return list(overrides)
+    count = int(fold.rpartition("/")[2])
+    every = ",".join(f"{number}/{count}" for number in range(1, count + 1))
+    return [f"{key}={every}" if (key := word.partition("=")[0]) == "data.fold" else word for word in overrides]
 
 
 def _printed(table: Table) -> list[str]:

@@ -73,14 +73,15 @@ class Components:
 
         Args:
             design: What is compared on what.
-            quantile: Standard errors that a difference must exceed; None: t's, for a single comparison.
+            quantile: Standard errors that a difference must exceed where that is more than t's; None: a single
+                comparison.
         """
         players, trainings = self.parts(design)
         dof = float(design.players - 1)
         if trainings:
             seen = trainings + self.both / design.players / design.seeds
             dof = (players + trainings) ** 2 / (players**2 / dof + seen**2 / design.training_dof)
-        must = float(stdtrit(dof, (1 + LEVEL) / 2)) if quantile is None else quantile
+        must = max(float(stdtrit(dof, (1 + LEVEL) / 2)), quantile or 0.0)
         return (must + float(stdtrit(dof, POWER))) * self.error(design)
 
     def seeds_for(self, difference: float, design: Design, quantile: float | None = None) -> int | None:
