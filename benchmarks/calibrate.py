@@ -226,14 +226,16 @@ def tables(found: dict[World, pd.DataFrame]) -> str:
         parts += [f"### {group}", "", " | ".join(["| world", "studies", *(FIGURES[name] for name in names)]) + " |"]
         parts.append("| --- " * (len(names) + 2) + "|")
         for world in mine:
-            cells = [_cell(found[world][name]) for name in names]
+            cells = [_cell(found[world][name], name != "methods") for name in names]
             parts.append(" | ".join([f"| {world.name}", str(len(found[world])), *cells]) + " |")
         parts.append("")
     return "\n".join(parts)
 
 
-def _cell(values: pd.Series) -> str:
-    return f"{values.mean():.3f} ± {error(values):.3f}" if values.notna().any() else "–"
+def _cell(values: pd.Series, uncertain: bool) -> str:
+    if values.isna().all():
+        return "–"
+    return f"{values.mean():.3f} ± {error(values):.3f}" if uncertain else f"{values.mean():.2f}"
 
 
 if __name__ == "__main__":
