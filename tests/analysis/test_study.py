@@ -247,9 +247,8 @@ def chance_runs(folder: Path, *warned: bool) -> Study:
     """One completed run for each of ``warned``, with the warnings that the trainer itself gives."""
     from sousa_bench.results.predictions import outcome_warnings
 
-    words = outcome_warnings(
-        np.tile(np.eye(40), (2, 1)), (np.arange(80) + 1) % 40, list("x" * 40), partial=False, random_weights=True
-    )
+    logits, labels, players = np.tile(np.eye(40), (2, 1)), (np.arange(80) + 1) % 40, np.arange(80) % 8
+    words = outcome_warnings(logits, labels, list("x" * 40), players, partial=False, random_weights=True)
     for number, item in enumerate(warned):
         write_result(folder / str(number), result({"seed": number}, accuracy=0.0, warnings=words if item else []))
     return compare(collect([folder]))
