@@ -65,7 +65,7 @@ def test_the_strength_is_the_one_of_the_lowest_validation_loss(config, folder):
     features, labels = {}, {}
     for split, clips in setup.module.clips.items():
         index = np.arange(len(clips))
-        rows = [inputs.plain(split, index[i : i + 1]).parts[0] for i in index]  # what the last layer takes
+        rows = [inputs.plain(split, index[i : i + 1]).passes[0][1][0] for i in index]  # what the last layer takes
         features[split], labels[split] = torch.cat(rows).double().numpy(), clips.labels.numpy()
     mean, scale = features["train"].mean(0), features["train"].std(0)
     standard = {split: (rows - mean) / np.where(scale > 0, scale, 1) for split, rows in features.items()}

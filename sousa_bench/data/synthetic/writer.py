@@ -177,7 +177,8 @@ def _work(order: str) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     generator = Generator(clips, seed, domain, tuple(split_players))
     for made in _write_blocks(generator, Path(folder), range(first, -(-clips // BLOCK), step)):
-        print(made, flush=True)
+        sys.stdout.write(f"{made}\n")  # in one piece even where output is unbuffered: all workers share the pipe
+        sys.stdout.flush()
 
 
 def _end_with_parent() -> None:
