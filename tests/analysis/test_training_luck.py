@@ -73,6 +73,9 @@ def test_a_method_without_chance_says_nothing_of_the_others():
     still[2] = still[2, :1]
     assert of_seeds(still).raw == pytest.approx(of_seeds(totals[:2]).raw)
     assert of_seeds(still[2:]).raw == 0
+    sizes = np.full(12, float(CLIPS))
+    once = [Repeats(number, 0, one[:1], sizes) for number, one in enumerate(totals[:2])]
+    assert training_luck([*once, Repeats(2, 0, still[2], sizes)]).dof == 0, "the two may have luck that nothing shows"
 
 
 def test_folds_and_combinations_where_each_was_trained_once():

@@ -136,7 +136,9 @@ def training_luck(cells: Sequence[Repeats]) -> TrainingLuck:
     """
     several = [cell for cell in cells if len(cell.totals) > 1]
     # A method without chance in it (a linear solver) says nothing of the others.
-    varying = [cell for cell in several if (cell.totals != cell.totals[0]).any()] or several
+    varying = [cell for cell in several if (cell.totals != cell.totals[0]).any()]
+    if len(several) == len(cells):
+        varying = varying or several  # nothing varies, so there is no chance in any of them
     if varying:
         parts = [(cell.index, *_spread(cell.totals, cell.sizes), len(cell.totals) - 1) for cell in varying]
         own: dict[int, list[tuple[float, int]]] = {}
