@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
@@ -43,7 +43,7 @@ class Reach:
         """A cross-validation in place of one split, so that every player is tested; None where it is one already."""
         if self.design.folds > 1 or self.everyone < max(FOLDS, self.design.players + 1):
             return None
-        return Design(self.everyone, self.design.seeds, FOLDS, self.design.methods)
+        return replace(self.design, players=self.everyone, folds=FOLDS)
 
     def seeds(self, difference: float, quantile: float | None = None) -> int | None:
         """Seeds that find a difference with these players."""
@@ -125,7 +125,7 @@ def _reach(study: Study, cohort: str, rows: pd.DataFrame) -> Reach | None:
     return Reach(
         cohort,
         Components(float(player), training, float(both)),
-        Design(players, max(int(min(pair["seeds_first"], pair["seeds_second"])), 1), folds, len(rows)),
+        Design(players, max(int(min(pair["seeds_first"], pair["seeds_second"])), 1), folds, len(rows), luck.dof),
         float(np.mean(half)) if half else np.nan,
         bool(luck.dof),
         _everyone(study, leader),

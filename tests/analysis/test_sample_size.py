@@ -79,6 +79,9 @@ def test_more_of_what_the_variance_does_not_come_from_never_suffices():
 
 def test_one_seed_says_nothing_of_other_trainings():
     assert Design(50, 1).training_dof == 0
+    elsewhere = Design(50, 1, known_dof=2)  # the seeds of a third method tell it
+    assert TRUTH.error(elsewhere) ** 2 == pytest.approx(TRUTH.error(Design(50, 1)) ** 2 + TRUTH.training)
+    assert TRUTH.least(elsewhere) > TRUTH.least(replace(elsewhere, known_dof=20)) > TRUTH.least(Design(50, 1))
     assert TRUTH.error(Design(50, 1)) == pytest.approx(((TRUTH.player + TRUTH.both) / 50) ** 0.5)
     assert TRUTH.error(Design(50, 2)) == pytest.approx(
         (TRUTH.player / 50 + TRUTH.both / 100 + TRUTH.training / 2) ** 0.5
@@ -117,7 +120,7 @@ def test_the_components_of_a_study_are_those_it_was_made_with(tmp_path: Path):
     taste = np.random.default_rng(1).normal(0, 0.2 / 2**0.5, (4, 40))
     chance = lambda method, seed, player: 0.6 + luck[method, seed] + taste[method][player]  # noqa: E731
     (reach,) = reaches(compare(collect([written(tmp_path, chance, tuple(range(1, 9)))])))
-    assert reach.design == Design(40, 8, methods=4)
+    assert reach.design == Design(40, 8, methods=4, known_dof=4 * 7)
     assert reach.everyone == 100
     found, clips = reach.components, 2 * 0.6 * 0.4 / CLIPS
     assert found.training**0.5 == pytest.approx(0.06 * 2**0.5, rel=0.3)

@@ -35,7 +35,7 @@ def _cohort(study: Study, cohort: str) -> list[str]:
         ]
     lacking = dict.fromkeys(str(each.row["model"]) for each in held if each.baseline is None)
     more = [f"No baseline has run for {', '.join(lacking)}."] if lacking else []
-    compared = [(each, each.pair) for each in held if each.pair is not None]
+    compared = [(each, pair) for each in held if (pair := each.pair) is not None and not is_absent(pair["p_adjusted"])]
     if not compared:
         return ["No method could be compared with the linear probe of its model.", *more]
     verdict = _verdict(compared)

@@ -30,19 +30,21 @@ class Design:
         seeds: Trainings of each method on each fold.
         folds: Folds of a cross-validation; 1 where there is none.
         methods: Methods whose trainings tell the training luck.
+        known_dof: Degrees of freedom with which it is known already, from whatever trainings.
     """
 
     players: int
     seeds: int
     folds: int = 1
     methods: int = 2
+    known_dof: int = 0
 
     @property
     def training_dof(self) -> int:
         """Degrees of freedom of the training luck; 0: it stays unknown, so the verdict is on trained models."""
         if self.seeds > 1:
-            return self.methods * self.folds * (self.seeds - 1)
-        return (self.methods - 1) * (self.folds - 1)
+            return max(self.methods * self.folds * (self.seeds - 1), self.known_dof)
+        return max((self.methods - 1) * (self.folds - 1), self.known_dof)
 
 
 @dataclass(frozen=True)
