@@ -234,9 +234,10 @@ def _more_seeds(study: Study, reached: Mapping[str, Reach]) -> list[Wanted]:
 
 
 def _seeds_under_way(study: Study, row: Mapping[Any, Any]) -> set[int]:
-    """Seeds with which a combination runs, failed, or is planned."""
+    """Seeds with which a combination runs, failed, or is planned on the same data."""
     table = study.table[own_training(study.results)]
-    same = table[(table["combination"] == row["combination"]) & (table["status"] != "completed")]
+    alike = (table["combination"] == row["combination"]) & (table["data"] == row["data"])
+    same = table[alike & (table["status"] != "completed")]
     planned = [job.overrides for job in study.results.waiting() if stands_for(job, cell_of(study, row))]
     asked = [value for job in planned for key, value in map(split, job) if key == "seed" and value.isdigit()]
     return {*_seeds(study, list(same.index)), *map(int, asked)}
