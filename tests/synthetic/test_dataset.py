@@ -188,6 +188,17 @@ def test_impossible_requests(tmp_path: Path, arguments: dict[str, object], messa
         write_dataset(tmp_path / "x", **({"clips": 10, "seed": 0} | arguments))  # type: ignore[arg-type]
 
 
+def test_a_cast_of_test_players_takes_no_clips_from_below_zero() -> None:
+    """One player to train and one to validate, as where a leader is confirmed on fresh players."""
+    for clips, players in ((480, 58), (1040, 50), (416, 50), (3, 8)):
+        generator = Generator(clips, 0, split_players=(1, 1, players))
+        assert min(generator.counts) >= 0, (clips, players)
+        assert sum(generator.counts) == clips, (clips, players)
+        assert Counter(generator.place(index)[0] for index in range(clips)) == Counter(
+            dict(zip(("train", "val", "test"), generator.counts, strict=True))
+        ), (clips, players)
+
+
 def test_a_worker_that_fails_says_why(tmp_path: Path) -> None:
     (tmp_path / "audio").write_text("in the way")
     with pytest.raises(UserError, match=r"failed in a worker process.*audio"):

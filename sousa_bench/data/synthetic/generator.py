@@ -57,12 +57,12 @@ class Clip:
 
 
 def split_counts(clips: int, split_players: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Clips per split in proportion to its players; whole rounds of the 40 classes from 400 clips on."""
+    """Clips per split in proportion to its players, the test's first; whole rounds of the classes from 400 clips on."""
     unit = NUM_CLASSES if clips >= 10 * NUM_CLASSES and clips % NUM_CLASSES == 0 else 1
     units, total = clips // unit, sum(split_players)
     floor = 1 if clips >= 3 else 0
     test = max(floor, round(units * split_players[2] / total))
-    val = max(floor, round(units * split_players[1] / total))
+    val = min(max(floor, round(units * split_players[1] / total)), units - test)
     return (units - val - test) * unit, val * unit, test * unit
 
 
