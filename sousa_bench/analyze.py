@@ -6,9 +6,10 @@ python -m sousa_bench.analyze multirun/2026-02-01
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sousa_bench.system.arguments import exit_code, positive
@@ -44,9 +45,15 @@ def parser() -> argparse.ArgumentParser:
     judge = made.add_argument_group("how they are judged")
     judge.add_argument("--metric", default="test_acc", help="column that ranks (test_acc)")
     judge.add_argument(
-        "--margin", type=_points, default=2.0, metavar="POINTS", help="how far apart two may be to be equally good (2)"
+        "--margin",
+        type=_number(0.01, 100, "number of percentage points"),
+        default=2.0,
+        metavar="POINTS",
+        help="how far apart two may be to be equally good (2)",
     )
-    judge.add_argument("--min-accuracy", type=_share, default=0.5, help="floor for 'most parameter-efficient' (0.5)")
+    judge.add_argument(
+        "--min-accuracy", type=_number(0, 1, "accuracy"), default=0.5, help="floor for 'most parameter-efficient' (0.5)"
+    )
     judge.add_argument("--top", type=positive, default=5, help="length of the best lists (5)")
     write = made.add_argument_group("what is written")
     write.add_argument("--output-dir", type=Path, help="where to write (DIR/analysis)")
@@ -62,29 +69,25 @@ def parser() -> argparse.ArgumentParser:
     write.add_argument(
         "--watch", action="store_true", help="refresh table and page while runs arrive, until no more come"
     )
-    write.add_argument("--interval", type=_seconds, default=10.0, help="seconds between looks with --watch (10)")
+    write.add_argument(
+        "--interval",
+        type=_number(0.1, 86_400, "number of seconds"),
+        default=10.0,
+        help="seconds between looks with --watch (10)",
+    )
     return made
 
 
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is no accuracy between 0 and 1")
-    return value
+def _number(low: float, high: float, what: str) -> Callable[[str], float]:
+    """A parser of numbers from ``low`` to ``high``."""
 
+    def parse(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            if low <= (value := float(text)) <= high:
+                return value
+        raise argparse.ArgumentTypeError(f"{text!r} is no {what} from {low:g} to {high:g}")
 
-def _points(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 100:
-        raise argparse.ArgumentTypeError(f"{text} is no number of percentage points above 0 and up to 100")
-    return value
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0.1 <= value <= 86_400:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0.1 and 86400 seconds")
-    return value
+    return parse
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

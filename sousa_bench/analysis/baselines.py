@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from sousa_bench.analysis.combinations import own_training, trained
+from sousa_bench.analysis.factors import SOLVED
 from sousa_bench.analysis.stats.comparisons import pair_of
 from sousa_bench.analysis.study import Study
 
-SOLVED = "probe"
-"""The strategy that no seed changes: its minimum is solved for."""
 PROBES = (SOLVED, "head")
 """Strategies that leave the pretrained features as they are; the first that a model has is its baseline."""
 BASELINES = (*PROBES, "full")

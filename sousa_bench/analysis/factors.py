@@ -19,6 +19,7 @@ from sousa_bench.results.result import CONFIG_KEYS, EFFICIENCY_KEYS, EVALUATED, 
 BASE_FACTORS = ("model", "strategy", "augmentation")
 SETTING_FACTORS = ("data", "max_epochs")
 NO_COHORT = "–"
+SOLVED = "probe"  # the strategy that no seed changes: its minimum is solved for
 OF_EVALUATIONS = frozenset({"trained_on", "evaluated_split"})  # keys of a config that runs don't have
 NOT_FACTORS = frozenset({"seed", FOLD, "experiment_id"})
 RECORDED = frozenset({*CONFIG_KEYS, *METRIC_KEYS, *EFFICIENCY_KEYS, *TOP_FIELDS, "seed"})

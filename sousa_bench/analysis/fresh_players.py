@@ -49,7 +49,10 @@ def evaluations(study: Study, rows: pd.DataFrame, reach: Reach, margin: float) -
     Returns:
         A command a run, and one that compares what they find; none where each was evaluated on another cast already.
     """
-    runs = [run for row in finalists(rows) for run in row["rows"]][:MAX_RUNS]
+    runs: list[int] = []
+    for row in finalists(rows):
+        if len(runs) + len(row["rows"]) <= MAX_RUNS or not runs:
+            runs += row["rows"]
     evaluated = set(_evaluated_elsewhere(study))
     if all(study.table.at[run, "experiment_id"] in evaluated for run in runs):
         return ()

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from sousa_bench.analysis.baselines import SOLVED, lacking_baselines
+from sousa_bench.analysis.baselines import lacking_baselines
 from sousa_bench.analysis.combinations import own_training, trained
 from sousa_bench.analysis.commands import KEY_ORDER, NO_COMMAND, SMOKE, Cell, cell_of, merge_cells, sweep_command
-from sousa_bench.analysis.factors import counted_rows, no_outcome
+from sousa_bench.analysis.factors import SOLVED, counted_rows, no_outcome
 from sousa_bench.analysis.fresh_players import evaluations, finalists, has_fresh_casts
 from sousa_bench.analysis.missing_cells import missing_cells, stands_for
 from sousa_bench.analysis.reach import FOLDS, Reach, reaches
@@ -267,7 +267,8 @@ def _promoted(study: Study, top: int) -> list[Wanted]:
     Those from the package's own small weights go on from the published ones, which they demonstrate.
     """
     wanted = []
-    for row in trained(study.combinations, study.results).head(top).to_dict("records"):
+    rows = trained(study.combinations, study.results)
+    for row in rows[rows["strategy"] != SOLVED].head(top).to_dict("records"):
         cell = cell_of(study, row)
         epochs = int(float(cell.get("trainer.max_epochs", 10)))
         more = {

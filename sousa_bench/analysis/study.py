@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 from sousa_bench.analysis.clip_sets import ClipSet, read_predictions
 from sousa_bench.analysis.columns import lower_is_better
 from sousa_bench.analysis.combinations import combinations
-from sousa_bench.analysis.factors import BASE_FACTORS, augmentation_words, cohort_words, combination_columns, shown
+from sousa_bench.analysis.factors import (
+    BASE_FACTORS,
+    SOLVED,
+    augmentation_words,
+    cohort_words,
+    combination_columns,
+    shown,
+)
 from sousa_bench.analysis.limitations import limitations
 from sousa_bench.analysis.shared_clips import Measurer, RunsBySet, SharedClips, meeting_places, runs_by_set
 from sousa_bench.analysis.stats.comparisons import Measured, against_best, join, luck_of, mean_totals, pair_table
@@ -226,7 +233,8 @@ def _compare(study: Study) -> None:
     runs = runs_by_set(frame, study.table, study.measurer)
     study.shared_clips = meeting_places(frame, runs, study.measurer)
     for cohort, rows in frame.groupby("cohort"):
-        cells = [cell for index in rows.index for cell in study.measurer.repeats(index, runs[index])]
+        drawn = rows[rows["strategy"] != SOLVED]
+        cells = [cell for index in drawn.index for cell in study.measurer.repeats(index, runs[index])]
         study.luck[str(cohort)] = training_luck(cells)
         _mark_leaders(frame, rows)
     families: list[_Family] = []

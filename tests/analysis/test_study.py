@@ -147,7 +147,7 @@ def test_what_is_clear_has_a_simultaneous_interval_without_zero(comparison_study
 def test_with_one_seed_the_first_sentence_is_about_these_trained_models(comparison_study: Study):
     first, *_, last = answer(comparison_study)
     assert first.startswith("The highest test accuracy of these trained models only is that of beats + lora")
-    assert last.startswith("Each was trained once, so nothing tells how another training would fall out")
+    assert last.startswith("Nothing shows how another training would fall out")
     pairs = comparison_study.pairs
     assert set(pairs["about"]) == {"these trained models"}
     assert pairs["low"].tolist() == pairs["models_low"].tolist()
@@ -197,7 +197,7 @@ def test_as_good_within_a_margin(comparison: Path, capsys: pytest.CaptureFixture
     for wrong in ("0", "-1", "101"):
         with pytest.raises(SystemExit):
             main([str(comparison), "--margin", wrong])
-        assert "no number of percentage points above 0 and up to 100" in capsys.readouterr().err
+        assert "no number of percentage points from 0.01 to 100" in capsys.readouterr().err
 
 
 def test_equal_combinations_are_not_told_apart(tmp_path: Path):

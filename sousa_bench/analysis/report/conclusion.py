@@ -84,7 +84,11 @@ def _within_margin(study: Study, cohort: str, leader: pd.Series, rows: pd.DataFr
         for name in rows["combination"]
         if name != leader["combination"]
     }
-    near = [name for name, pair in pairs.items() if pair is not None and pair["simultaneous_high"] <= study.margin]
+    near = [
+        name
+        for name, pair in pairs.items()
+        if pair is not None and pair["error"] > 0 and pair["simultaneous_high"] <= study.margin
+    ]
     return [f"As good within {in_points(study.margin)} at 95 % confidence: {named(near)}."] if near else []
 
 
@@ -92,7 +96,7 @@ def _luck(study: Study, cohort: str, leader: pd.Series, pairs: pd.DataFrame) -> 
     """What is known of training luck, and the verdict on the trained models apart from it."""
     known = study.luck[cohort]
     if not known.dof:
-        return ["Each was trained once, so nothing tells how another training would fall out; more seeds would."]
+        return ["Nothing shows how another training would fall out; more seeds would."]
     by = "seeds" if known.source == "seeds" else "folds and combinations"
     said = [
         f"Trainings of one method differ by {100 * known.deviation:.2f} points (standard deviation, from {known.dof} "
