@@ -98,9 +98,12 @@ def _luck(study: Study, cohort: str, leader: pd.Series, pairs: pd.DataFrame) -> 
     if not known.dof:
         return ["Nothing shows how another training would fall out; more seeds would."]
     by = "seeds" if known.source == "seeds" else "folds and combinations"
+    size = "no more than clips and players make of it"
+    if known.deviation:
+        size = f"{100 * known.deviation:.2f} points, as a standard deviation"
     said = [
-        f"Trainings of one method differ by {100 * known.deviation:.2f} points (standard deviation, from {known.dof} "
-        f"degrees of freedom between {by}); the intervals and tests above hold for the method, whatever the training."
+        f"Trainings of one method differ by {size} ({known.dof} degrees of freedom between {by}); the intervals and "
+        "tests above hold for the method, whatever the training."
     ]
     beaten = [pair_of(pairs, cohort, leader["combination"], str(name)) for name in {*pairs["first"], *pairs["second"]}]
     clear = sum(bool(pair["models_clear"]) and pair["difference"] > 0 for pair in beaten if pair is not None)
