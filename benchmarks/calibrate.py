@@ -211,10 +211,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 f"{name} {found[world][name].mean():.3f}" for name in FIGURES if found[world][name].notna().any()
             )
             print(f"{world.key}: {line} ({count} studies, {time.monotonic() - started:.0f} s)", flush=True)
-    if options.write:
-        text = options.write.read_text(encoding="utf-8")
-        before, after = text.split(START)[0], text.split(END)[1]
-        options.write.write_text(f"{before}{START}\n\n{tables(found)}\n{END}{after}", encoding="utf-8")
+            if options.write:
+                text = options.write.read_text(encoding="utf-8")
+                before, after = text.split(START)[0], text.split(END)[1]
+                options.write.write_text(f"{before}{START}\n\n{tables(found)}\n{END}{after}", encoding="utf-8")
 
 
 def tables(found: dict[World, pd.DataFrame]) -> str:
