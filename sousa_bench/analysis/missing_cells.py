@@ -10,7 +10,7 @@ from contextlib import suppress
 import numpy as np
 import pandas as pd
 
-from sousa_bench.analysis.baselines import PROBES
+from sousa_bench.analysis.baselines import BASELINES
 from sousa_bench.analysis.commands import SMOKE, Cell, cell_of
 from sousa_bench.analysis.factors import BASE_FACTORS, NO_COHORT, cohort_identity, counted_rows, shown
 from sousa_bench.analysis.stats.folds import fold_counts
@@ -86,10 +86,11 @@ def _missing(study: Study, done: pd.DataFrame, begun: pd.DataFrame) -> Iterator[
     common = {key: done[key].mode(dropna=False).iloc[0] for key in ("data", "max_epochs")}
     counts = fold_counts(done)
     common |= {"rows": list(done.index), "of_folds": int(counts.iloc[0]) if counts.nunique() == 1 else 0}
+    plain = set(BASELINES) - set(done.loc[done["augmentation"] == True, "strategy"])  # noqa: E712
     for values in itertools.product(*levels):
         if values not in there:
             row = {key: level[value] for key, level, value in zip(keys, levels, values, strict=True)}
-            if row["strategy"] in PROBES and row["augmentation"]:  # a baseline has none
+            if row["augmentation"] and row["strategy"] in plain:
                 continue
             cell = cell_of(study, row | common)
             if not any(stands_for(job, cell) for job in jobs):
