@@ -233,7 +233,7 @@ def _compare(study: Study) -> None:
     runs = runs_by_set(frame, study.table, study.measurer)
     study.shared_clips = meeting_places(frame, runs, study.measurer)
     for cohort, rows in frame.groupby("cohort"):
-        drawn = rows[rows["strategy"] != SOLVED]
+        drawn = rows[rows["strategy"] != SOLVED] if (rows["strategy"] != SOLVED).any() else rows
         cells = [cell for index in drawn.index for cell in study.measurer.repeats(index, runs[index])]
         study.luck[str(cohort)] = training_luck(cells)
         _mark_leaders(frame, rows)
