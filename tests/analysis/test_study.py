@@ -158,9 +158,8 @@ def test_with_one_seed_the_first_sentence_is_about_these_trained_models(comparis
 def test_with_seeds_the_verdict_is_about_methods_and_the_models_have_a_line(seeded_study: Study):
     said = answer(seeded_study)
     assert said[0].startswith("The highest test accuracy is that of")
-    assert re.search(
-        r"differ by \d\.\d\d points \(standard deviation, from 16 degrees of freedom between seeds\)", str(said)
-    )
+    found = r"differ by \d\.\d\d points, as a standard deviation \(16 degrees of freedom between seeds\)"
+    assert re.search(found, str(said))
     assert re.fullmatch(r"Of the trained models at hand alone: it is clearly better than \d of 7 others\.", said[-1])
     pairs = seeded_study.pairs
     assert set(pairs["about"]) == {"methods"}
