@@ -98,7 +98,7 @@ def test_folds_trained_once_show_the_luck_and_the_verdict_is_about_methods(tmp_p
     study = study_of(write_folds(tmp_path, THREE))
     assert (study.luck["A"].source, study.luck["A"].dof) == ("folds", 8)
     assert set(study.pairs["about"]) == {"methods"}
-    assert "from 8 degrees of freedom between folds and combinations" in " ".join(answer(study))
+    assert "8 degrees of freedom between folds and combinations" in " ".join(answer(study))
     alone = study_of(write_folds(tmp_path / "alone", THREE, folds=1))
     assert alone.luck["A"].dof == 0
     assert "of these trained models only" in answer(alone)[0]
