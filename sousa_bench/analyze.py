@@ -6,13 +6,12 @@ python -m sousa_bench.analyze multirun/2026-02-01
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from sousa_bench.system.arguments import exit_code, positive
+from sousa_bench.system.arguments import exit_code, number, positive
 
 
 def parser() -> argparse.ArgumentParser:
@@ -46,13 +45,13 @@ def parser() -> argparse.ArgumentParser:
     judge.add_argument("--metric", default="test_acc", help="column that ranks (test_acc)")
     judge.add_argument(
         "--margin",
-        type=_number(0.01, 100, "number of percentage points"),
+        type=number(0.01, 100, "number of percentage points"),
         default=2.0,
         metavar="POINTS",
         help="how far apart two may be to be equally good (2)",
     )
     judge.add_argument(
-        "--min-accuracy", type=_number(0, 1, "accuracy"), default=0.5, help="floor for 'most parameter-efficient' (0.5)"
+        "--min-accuracy", type=number(0, 1, "accuracy"), default=0.5, help="floor for 'most parameter-efficient' (0.5)"
     )
     judge.add_argument("--top", type=positive, default=5, help="length of the best lists (5)")
     write = made.add_argument_group("what is written")
@@ -71,23 +70,11 @@ def parser() -> argparse.ArgumentParser:
     )
     write.add_argument(
         "--interval",
-        type=_number(0.1, 86_400, "number of seconds"),
+        type=number(0.1, 86_400, "number of seconds"),
         default=10.0,
         help="seconds between looks with --watch (10)",
     )
     return made
-
-
-def _number(low: float, high: float, what: str) -> Callable[[str], float]:
-    """A parser of numbers from ``low`` to ``high``."""
-
-    def parse(text: str) -> float:
-        with contextlib.suppress(ValueError):
-            if low <= (value := float(text)) <= high:
-                return value
-        raise argparse.ArgumentTypeError(f"{text!r} is no {what} from {low:g} to {high:g}")
-
-    return parse
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

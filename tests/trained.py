@@ -64,6 +64,19 @@ def home() -> Path:
     return Path(os.environ["SOUSA_BENCH_TEST_HOME"])
 
 
+def command(name: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m sousa_bench.NAME`` in that folder."""
+    return subprocess.run(
+        [sys.executable, "-m", f"sousa_bench.{name}", *words],
+        cwd=home(),
+        env={**os.environ, "PYTHONPATH": str(ROOT), "SOUSA_BENCH_CACHE": str(home() / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+
+
 def trained(precision: str = "32-true") -> Trained:
     """A run of one sweep over two precisions."""
     return sweep()[precision]
@@ -73,15 +86,7 @@ def trained(precision: str = "32-true") -> Trained:
 def sweep() -> dict[str, Trained]:
     """Train with the real command, or find what another process has trained; by precision."""
     with FileLock(home() / "trained.lock"):
-        done = subprocess.run(
-            [sys.executable, "-m", "sousa_bench.train", "-m", "sweep=tiny", *SMALL],
-            cwd=home(),
-            env={**os.environ, "PYTHONPATH": str(ROOT), "SOUSA_BENCH_CACHE": str(home() / "cache")},
-            capture_output=True,
-            text=True,
-            timeout=280,
-            check=False,
-        )
+        done = command("train", "-m", "sweep=tiny", *SMALL)
     assert done.returncode == 0, done.stdout + done.stderr
     runs = [Trained(home(), file.parent) for file in (home() / "multirun" / "tiny").glob("*/result.json")]
     return {run.result["environment"]["precision"]: run for run in runs}

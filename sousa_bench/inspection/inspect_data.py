@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sousa_bench.errors import ConfigError
-from sousa_bench.system.arguments import exit_code, positive
+from sousa_bench.system.arguments import exit_code, number, positive
 
 if TYPE_CHECKING:
     from sousa_bench.analysis.report.blocks import Table
@@ -33,20 +33,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--json", action="store_true", help="the same facts as JSON")
     assumed = made.add_argument_group("what is assumed")
     assumed.add_argument(
-        "--luck", type=_points, default=0.7, metavar="POINTS",
+        "--luck", type=number(0, 99.9, "number of points"), default=0.7, metavar="POINTS",
         help="standard deviation between trainings of one method (0.7)",
     )  # fmt: skip
     assumed.add_argument(
         "--methods", type=positive, default=24, metavar="N", help="methods that are compared with one another (24)"
     )
     return made
-
-
-def _points(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < 100:
-        raise argparse.ArgumentTypeError(f"{text} is no number of points from 0 to 100")
-    return value
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

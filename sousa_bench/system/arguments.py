@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Callable
 
@@ -17,6 +18,18 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is below 1")
     return value
+
+
+def number(low: float, high: float, what: str) -> Callable[[str], float]:
+    """A parser of numbers from ``low`` to ``high``; ``what`` names one in the message."""
+
+    def parse(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            if low <= (value := float(text)) <= high:
+                return value
+        raise argparse.ArgumentTypeError(f"{text!r} is no {what} from {low:g} to {high:g}")
+
+    return parse
 
 
 def add_run_choice(parser: argparse.ArgumentParser, chosen: str = "a sweep's best run") -> None:

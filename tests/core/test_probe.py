@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,7 +21,7 @@ from sousa_bench.sweep.plan import refusal
 from sousa_bench.training.logistic_regression import solutions
 from sousa_bench.training.run import run
 from tests.cases import check_each
-from tests.trained import ROOT, SMALL, home
+from tests.trained import SMALL, command, home
 
 MODELS = ("ast", "htsat", "beats", "efficientat")
 PROBE = ("peft=probe", "augmentation=off")
@@ -145,15 +141,7 @@ def test_logits_that_are_not_linear_in_the_last_layer_are_an_error(config, folde
 def test_the_command_refuses_trains_and_evaluates_it():
     words = [word for word in SMALL if word.split("=")[0] not in ("model", "peft", "augmentation", "trainer.precision")]
     words += ["model=efficientat", "peft=probe", "augmentation=on,off", "sweep=probe"]
-    done = subprocess.run(
-        [sys.executable, "-m", "sousa_bench.train", "-m", *words],
-        cwd=home(),
-        env={**os.environ, "PYTHONPATH": str(ROOT), "SOUSA_BENCH_CACHE": str(home() / "cache")},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+    done = command("train", "-m", *words)
     assert "peft=probe doesn't fit augmentation=on" in done.stdout + done.stderr
     [folder] = [file.parent for file in (home() / "multirun" / "probe").glob("*/result.json")]
     result = read_result(folder)

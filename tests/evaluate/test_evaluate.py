@@ -7,8 +7,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +21,7 @@ from sousa_bench.results.finished import finished_run, finished_runs
 from sousa_bench.results.result import missing_fields
 from sousa_bench.rudiments import RUDIMENTS
 from sousa_bench.training.evaluated_clips import data_node
-from tests.trained import ROOT, Trained, home, trained
+from tests.trained import ROOT, Trained, command, home, trained
 
 SAMPLE = Path(os.environ.get("SOUSA_SAMPLE", ROOT.parent / "shared" / "sousa_sample"))
 
@@ -274,15 +272,7 @@ def test_a_package_is_refused(tmp_path: Path, capsys):
 def test_the_command_writes_beside_the_results(finished: Trained):
     if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))):
         pytest.skip("no Chromium or Chrome on this machine")
-    done = subprocess.run(
-        [sys.executable, "-m", "sousa_bench.evaluate", str(finished.folder), "--threads", "1", "--device", "cpu"],
-        cwd=home(),
-        env={**os.environ, "PYTHONPATH": str(ROOT), "SOUSA_BENCH_CACHE": str(home() / "cache")},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    done = command("evaluate", str(finished.folder), "--threads", "1", "--device", "cpu")
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     [folder] = (home() / "outputs" / "evaluate").iterdir()

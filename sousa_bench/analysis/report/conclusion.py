@@ -10,9 +10,13 @@ import pandas as pd
 from sousa_bench.analysis.columns import DIFFERENCE, SIMULTANEOUS, is_absent
 from sousa_bench.analysis.combinations import interval_words, spread_words
 from sousa_bench.analysis.stats.comparisons import pair_of
+from sousa_bench.analysis.stats.training_luck import TrainingLuck
 from sousa_bench.analysis.study import Study
 
 MAX_NAMED = 12
+
+Pairs = Mapping[str, Mapping[str, Any]]
+"""The leader's comparisons, leader minus other, by the other's name."""
 
 
 def answer(study: Study) -> list[str]:
@@ -49,14 +53,17 @@ def _cohort(study: Study, cohort: str, rows: pd.DataFrame) -> list[str]:
     else:
         every = others_in_words(tested, tested)
         said.append(f"It is clearly better than {every[0].lower()}{every[1:]} ({test}).")
-    following = ranked["combination"].iloc[1]
-    pair = pair_of(mine, cohort, leader["combination"], following)
+    names = [str(name) for name in rows["combination"] if name != leader["combination"]]
+    found = {name: pair_of(mine, cohort, leader["combination"], name) for name in names}
+    pairs = {name: pair for name, pair in found.items() if pair is not None}
+    following = str(ranked["combination"].iloc[1])
+    pair = pairs.get(following)
     if pair is not None and not is_absent(pair["simultaneous_low"]):
         said.append(
             f"Its lead over the next, {following}, is {DIFFERENCE.cell(pair)} (simultaneous 95 % interval "
             f"{SIMULTANEOUS.cell(pair)})."
         )
-    return [*said, *_within_margin(study, cohort, leader, rows), *_luck(study, cohort, leader, mine)]
+    return [*said, *_within_margin(pairs, study.margin), *_luck(study.luck[cohort], pairs)]
 
 
 def named(names: list[str]) -> str:
@@ -77,24 +84,14 @@ def _first_by_validation(rows: pd.DataFrame, leader: pd.Series) -> list[str]:
     return [f"By validation accuracy, which the test clips had no part in, the first is {name}."]
 
 
-def _within_margin(study: Study, cohort: str, leader: pd.Series, rows: pd.DataFrame) -> list[str]:
-    """Which others are as good within the study's margin, which is more than that no difference was seen."""
-    pairs = {
-        str(name): pair_of(study.pairs, cohort, leader["combination"], name)
-        for name in rows["combination"]
-        if name != leader["combination"]
-    }
-    near = [
-        name
-        for name, pair in pairs.items()
-        if pair is not None and pair["error"] > 0 and pair["simultaneous_high"] <= study.margin
-    ]
-    return [f"As good within {in_points(study.margin)} at 95 % confidence: {named(near)}."] if near else []
+def _within_margin(pairs: Pairs, margin: float) -> list[str]:
+    """Which others are as good as the leader within a margin, which is more than that no difference was seen."""
+    near = [name for name, pair in pairs.items() if pair["error"] > 0 and pair["simultaneous_high"] <= margin]
+    return [f"As good within {in_points(margin)} at 95 % confidence: {named(near)}."] if near else []
 
 
-def _luck(study: Study, cohort: str, leader: pd.Series, pairs: pd.DataFrame) -> list[str]:
+def _luck(known: TrainingLuck, pairs: Pairs) -> list[str]:
     """What is known of training luck, and the verdict on the trained models apart from it."""
-    known = study.luck[cohort]
     if not known.dof:
         return ["Nothing shows how another training would fall out; more seeds would."]
     by = "seeds" if known.source == "seeds" else "folds and combinations"
@@ -105,11 +102,9 @@ def _luck(study: Study, cohort: str, leader: pd.Series, pairs: pd.DataFrame) -> 
         f"Trainings of one method differ by {size} ({known.dof} degrees of freedom between {by}); the intervals and "
         "tests above hold for the method, whatever the training."
     ]
-    beaten = [pair_of(pairs, cohort, leader["combination"], str(name)) for name in {*pairs["first"], *pairs["second"]}]
-    clear = sum(bool(pair["models_clear"]) and pair["difference"] > 0 for pair in beaten if pair is not None)
-    tested = sum(pair is not None for pair in beaten)
-    if tested:
-        said.append(f"Of the trained models at hand alone: it is clearly better than {clear} of {tested} others.")
+    clear = sum(bool(pair["models_clear"]) and pair["difference"] > 0 for pair in pairs.values())
+    if pairs:
+        said.append(f"Of the trained models at hand alone: it is clearly better than {clear} of {len(pairs)} others.")
     return said
 
 
