@@ -32,8 +32,8 @@ from benchmarks.calibration_worlds import WORLDS, Study, World, draw
 from sousa_bench.analysis.stats.comparisons import METHODS
 from sousa_bench.analysis.stats.pairs import ALPHA
 from sousa_bench.analyze import main as analyze
+from sousa_bench.data.rudiments import RUDIMENTS
 from sousa_bench.results.result import PREDICTIONS_FILE, write_result
-from sousa_bench.rudiments import RUDIMENTS
 from tests.analysis.synthetic import MODELS, STRATEGIES, fold_result, result, write_predictions
 
 STUDIES = 250

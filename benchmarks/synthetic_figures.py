@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sousa_bench.data.rudiments import DISPLAY
 from sousa_bench.data.synthetic import SAMPLE_RATE
 from sousa_bench.data.synthetic.drums import DRUMS, make_bank
 from sousa_bench.data.synthetic.performance import SOUSA_TAIL_MS, Performance, Player, make_player, perform
 from sousa_bench.data.synthetic.rooms import render
-from sousa_bench.rudiments import DISPLAY
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

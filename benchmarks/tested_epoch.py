@@ -55,7 +55,7 @@ def trained(model: str, method: str, seed: int, overrides: list[str]) -> pd.Data
                 found = {
                     "epoch": self.history[-1]["epoch"],
                     "split": split,
-                    "player": clips.table["player"].iloc[batch.index].to_numpy(),
+                    "player": clips.table["group"].iloc[batch.index].to_numpy(),
                     "right": (logits.argmax(dim=1) == labels).numpy(),
                     "loss": cross_entropy(logits, labels, reduction="none").numpy(),
                 }

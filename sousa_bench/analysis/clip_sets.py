@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from sousa_bench.results.predictions import SOUSA_COLUMNS
 from sousa_bench.results.result import clean
-from sousa_bench.rudiments import INDEX, NUM_CLASSES
+from sousa_bench.task import Task
 
 MAX_BYTES = 1024**3
 MAX_CLIPS = 5_000_000
-IDENTITY = ("sample_id", "label", "player")
+IDENTITY = ("sample_id", "label", "group")
 SLICES = ("skill_tier", "tempo_bpm", "soundfont")
-DICTIONARIES = ("player", "skill_tier", "soundfont")  # few different texts, many rows
+DICTIONARIES = ("group", "player", "skill_tier", "soundfont")  # few different texts, many rows
 
 
 class PredictionsError(ValueError):
@@ -34,6 +35,7 @@ class ClipSet:
     """The same test clips, predicted by one run or many.
 
     Attributes:
+        task: What they were asked.
         sample_id: Identity of each clip, sorted, shape (clips,).
         label: True class of each clip, shape (clips,).
         player: Player number of each clip, shape (clips,), or None where the files name no player.
@@ -43,6 +45,7 @@ class ClipSet:
         predicted: Predicted class, shape (runs, clips).
     """
 
+    task: Task
     sample_id: NDArray[Any]
     label: NDArray[np.int64]
     player: NDArray[np.int64] | None
@@ -79,8 +82,10 @@ class ClipSet:
         return (values.astype(kind) @ onehot).astype(float)
 
 
-def read_predictions(table: pd.DataFrame, rows: Iterable[int]) -> tuple[list[ClipSet], list[str]]:
-    """Read the predictions of the runs ``rows`` (row numbers of ``table``).
+def read_predictions(
+    table: pd.DataFrame, tasks: Sequence[Task], rows: Iterable[int]
+) -> tuple[list[ClipSet], list[str]]:
+    """Read the predictions of the runs ``rows`` (row numbers of ``table``, whose tasks are ``tasks``).
 
     Returns:
         The clip sets, that of most runs first, and one line for each file that was passed over.
@@ -88,15 +93,15 @@ def read_predictions(table: pd.DataFrame, rows: Iterable[int]) -> tuple[list[Cli
     sets: dict[str, ClipSet] = {}
     predicted: dict[str, list[NDArray[np.int16]]] = {}
     problems: list[str] = []
-    seen: list[tuple[pa.Table, str, NDArray[np.int64]]] = []
+    seen: list[tuple[pa.Table, Task, str, NDArray[np.int64]]] = []
     for row in rows:
         named = table["files.predictions"].iloc[row] if "files.predictions" in table else None
         if not isinstance(named, str) or not named:
             continue
         try:
             content = _read(Path(table["folder"].iloc[row]), named)
-            key, order = _identify(content, sets, seen)
-            classes = _classes(content["predicted"])[order]
+            key, order = _identify(content, tasks[row], sets, seen)
+            classes = _classes(content["predicted"], tasks[row])[order]
         except (PredictionsError, pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
             problems.append(f"{table['folder'].iloc[row]}: predictions passed over ({clean(str(error))[:300]})")
             continue
@@ -135,8 +140,10 @@ def _read(folder: Path, named: str) -> pa.Table:
         there = set(file.schema_arrow.names)
         if missing := {"sample_id", "label", "predicted"} - there:
             raise PredictionsError(f"no column {', '.join(sorted(missing))}")
-        _check_size(file, {*IDENTITY, *SLICES, "predicted"})
-        table: pa.Table = file.read([name for name in (*IDENTITY, "predicted", *SLICES) if name in there])
+        wanted = (*IDENTITY, *SOUSA_COLUMNS.values(), "predicted", *SLICES)
+        _check_size(file, set(wanted))
+        table: pa.Table = file.read([name for name in wanted if name in there])
+    table = table.rename_columns({then: now for now, then in SOUSA_COLUMNS.items() if then in there})
     if not table.num_rows:
         raise PredictionsError("no clip in it")
     if table["sample_id"].null_count or table["label"].null_count or table["predicted"].null_count:
@@ -154,30 +161,34 @@ def _check_size(file: pq.ParquetFile, wanted: set[str]) -> None:
 
 
 def _identify(
-    content: pa.Table, sets: dict[str, ClipSet], seen: list[tuple[pa.Table, str, NDArray[np.int64]]]
+    content: pa.Table,
+    task: Task,
+    sets: dict[str, ClipSet],
+    seen: list[tuple[pa.Table, Task, str, NDArray[np.int64]]],
 ) -> tuple[str, NDArray[np.int64]]:
     """The key of the content's clip set (made when new), and the order that sorts its clips by ``sample_id``."""
     identity = content.select([name for name in IDENTITY if name in content.column_names])
-    for known, key, order in seen:
-        if identity.equals(known):
+    for known, its_task, key, order in seen:
+        if task == its_task and identity.equals(known):
             return key, order
     sample_id = _texts(content["sample_id"])
     order = np.argsort(sample_id, kind="stable")
     sample_id = sample_id[order]
     if (sample_id[1:] == sample_id[:-1]).any():
         raise PredictionsError("a sample_id occurs twice")
-    label = _classes(content["label"])[order].astype(np.int64)
-    names = _texts(content["player"])[order] if _complete(content, "player") else None
+    label = _classes(content["label"], task)[order].astype(np.int64)
+    names = _texts(content["group"])[order] if _complete(content, "group") else None
     digest = hashlib.sha256("\x1f".join(sample_id).encode("utf-8", "replace"))
+    digest.update(task.digest.encode())
     digest.update(label.tobytes())
     digest.update(b"" if names is None else "\x1f".join(names).encode("utf-8", "replace"))
     key = digest.hexdigest()
     if key not in sets:
         players, codes = (None, None) if names is None else np.unique(names, return_inverse=True)
         slices = {name: _slice(content, name)[order] for name in SLICES if _complete(content, name)}
-        sets[key] = ClipSet(sample_id, label, codes, [] if players is None else [str(p) for p in players], slices)
+        sets[key] = ClipSet(task, sample_id, label, codes, [] if players is None else [str(p) for p in players], slices)
     if len(seen) < 64:
-        seen.append((identity, key, order))
+        seen.append((identity, task, key, order))
     return key, order
 
 
@@ -195,12 +206,13 @@ def _slice(content: pa.Table, name: str) -> NDArray[Any]:
     return _texts(content[name])
 
 
-def _classes(column: pa.ChunkedArray) -> NDArray[np.int16]:
-    """Class numbers of a column of numbers or slugs."""
+def _classes(column: pa.ChunkedArray, task: Task) -> NDArray[np.int16]:
+    """Class numbers of a column of numbers or names."""
     if pa.types.is_integer(column.type):
         numbers = column.to_numpy()
     else:
-        numbers = np.array([INDEX.get(str(value), -1) for value in column.to_pylist()])
-    if ((numbers < 0) | (numbers >= NUM_CLASSES)).any():
-        raise PredictionsError(f"a class is none of the {NUM_CLASSES} rudiments")
+        index = {name: number for number, name in enumerate(task.classes)}
+        numbers = np.array([index.get(str(value), -1) for value in column.to_pylist()])
+    if ((numbers < 0) | (numbers >= len(task.classes))).any():
+        raise PredictionsError(f"a class is none of the {len(task.classes)} {task.nouns}")
     return numbers.astype(np.int16)

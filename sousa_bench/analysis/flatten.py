@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping
 from functools import lru_cache
 from math import isfinite
@@ -31,19 +32,20 @@ MAX_NAMES = 500  # that are remembered below one prefix
 TOP_FIELDS = ("experiment_id", "status", "error", "timestamp", "git_commit", "fingerprint")
 NUMBERS = frozenset({*METRIC_KEYS, *EFFICIENCY_KEYS, "max_epochs", "seed"})
 LEFT_OUT = frozenset(
-    {"resolved_config", "history", "config", "metrics", "efficiency", "lineage", EVALUATED, *TOP_FIELDS}
+    {"resolved_config", "task", "history", "config", "metrics", "efficiency", "lineage", EVALUATED, *TOP_FIELDS}
 )
 MAX_ANCESTORS = 20
 BOOLEANS = {"true": True, "on": True, "yes": True, "1": True, "false": False, "off": False, "no": False, "0": False}
 
 
 class Row(NamedTuple):
-    """A run: its flat fields, its resolved config as dotted leaves, its overrides, and the names in its ``config``."""
+    """A run: its flat fields, resolved config as dotted leaves, overrides, the names in its ``config``, its task."""
 
     fields: dict[str, Any]
     resolved: dict[str, Any]
     overrides: tuple[str, ...]
     config_keys: tuple[str, ...]
+    task: str
 
 
 def read_row(path: Path) -> Row:
@@ -72,7 +74,8 @@ def read_row(path: Path) -> Row:
     config_keys = tuple(leaves(result["config"]))
     named = result.get("overrides")
     overrides = tuple(clean(str(item))[:MAX_TEXT] for item in named[:200]) if isinstance(named, list) else ()
-    return Row(fields, resolved, overrides, config_keys)
+    task = json.dumps(result["task"]) if "task" in result else ""
+    return Row(fields, resolved, overrides, config_keys, task)
 
 
 def flat_fields(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ class Columns:
         fields: Values of each field, in order of the rows, None where a row has none.
         resolved: The resolved config of each row.
         overrides: The Hydra overrides of each row.
+        tasks: The block ``task`` of each row as JSON, "" where there is none.
         problems: One line for each file that was passed over.
         config_keys: Fields that some result's ``config`` block named, in order of appearance.
     """
@@ -42,6 +43,7 @@ class Columns:
     fields: dict[str, list[Any]] = field(default_factory=dict)
     resolved: list[dict[str, Any]] = field(default_factory=list)
     overrides: list[tuple[str, ...]] = field(default_factory=list)
+    tasks: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     config_keys: dict[str, None] = field(default_factory=dict)
 
@@ -52,6 +54,7 @@ class Columns:
         for row in rows:
             self.resolved.append(row.resolved)
             self.overrides.append(row.overrides)
+            self.tasks.append(row.task)
             self.config_keys.update(dict.fromkeys(row.config_keys))
         self.size += len(rows)
 
@@ -62,6 +65,7 @@ class Columns:
         self.size += other.size
         self.resolved += other.resolved
         self.overrides += other.overrides
+        self.tasks += other.tasks
         self.problems += other.problems
         self.config_keys |= other.config_keys
 
@@ -117,7 +121,7 @@ def _read(paths: Iterable[Path]) -> Columns:
         except ResultError as error:
             columns.problems.append(str(error))
             continue
-        waiting.append(row._replace(resolved=_share(row.resolved, shared)))
+        waiting.append(row._replace(resolved=_share(row.resolved, shared), task=shared.setdefault(row.task, row.task)))
         if len(waiting) == ROWS_AT_ONCE:
             columns.add(waiting)
             waiting = []

@@ -96,6 +96,7 @@ def pool(sets: Sequence[ClipSet]) -> ClipSet:
     codes = [np.array([place[name] for name in each.players])[each.player] for each in sets if each.player is not None]
     known = len(codes) == len(sets)
     return ClipSet(
+        task=sets[0].task,
         sample_id=np.concatenate([clips.sample_id for clips in sets]),
         label=np.concatenate([clips.label for clips in sets]),
         player=np.concatenate(codes) if known else None,

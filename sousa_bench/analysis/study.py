@@ -35,6 +35,7 @@ from sousa_bench.analysis.stats.pairs import ALPHA, highest_t
 from sousa_bench.analysis.stats.training_luck import Luck, TrainingLuck, training_luck
 from sousa_bench.analysis.table import Results
 from sousa_bench.errors import UserError
+from sousa_bench.task import Task
 
 FAMILY_LIMIT = 40
 PREDICTIONS_LIMIT = 1000
@@ -100,6 +101,20 @@ class Study:
         return rows.sort_values(self.metric, ascending=ascending, kind="stable", na_position="last")
 
     @cached_property
+    def task(self) -> Task:
+        """What the completed runs were asked; where that was not the same, a task of their common words."""
+        found = [self.results.tasks[row] for row in self.done.index] or self.results.tasks
+        if all(task == found[0] for task in found):
+            return found[0]
+        nouns, groups = {task.noun for task in found}, {task.group for task in found}
+        return Task(
+            (),
+            several=any(task.several for task in found),
+            noun=nouns.pop() if len(nouns) == 1 else "class",
+            group=groups.pop() if len(groups) == 1 else "group",
+        )
+
+    @cached_property
     def at_chance(self) -> bool:
         """Whether every completed run says of itself that its accuracy is not above chance."""
         warnings = self.done.get("warnings", pd.Series(dtype=object)).astype(str)
@@ -147,7 +162,7 @@ def compare(results: Results, metric: str = "test_acc", margin: float = 0.02) ->
         raise UserError(f"--metric {metric}: no such metric;{hint} there are {', '.join(numeric)}")
     study = Study(results, metric, combinations(results, metric), margin=margin, cohorts=cohort_words(table))
     study.notes += results.unmatched
-    study.clip_sets, problems = read_predictions(table, _with_predictions(study))
+    study.clip_sets, problems = read_predictions(table, results.tasks, _with_predictions(study))
     results.problems += problems
     _add_run_intervals(study)
     _compare(study)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +13,13 @@ import pandas as pd
 
 from sousa_bench.analysis.factors import BASE_FACTORS, add_combinations, fill_resolved, find_factors, shown, typed
 from sousa_bench.analysis.flatten import BOOLEANS
-from sousa_bench.analysis.read import read_files
+from sousa_bench.analysis.read import Columns, read_files
 from sousa_bench.analysis.stats.folds import FOLD, fill_folds
+from sousa_bench.data.saved_task import saved_task
+from sousa_bench.errors import UserError
 from sousa_bench.results.result import CONFIG_KEYS, EFFICIENCY_KEYS, EVALUATED, METRIC_KEYS, clean
 from sousa_bench.results.scan import NothingYetError, Planned, scan
+from sousa_bench.task import Task
 
 FIXED_COLUMNS = (
     "experiment_id",
@@ -40,6 +44,7 @@ class Results:
         factors: Columns that varied beside model, strategy, augmentation and seed.
         resolved: The resolved config of each row.
         overrides: The Hydra overrides of each row.
+        tasks: What the run of each row was asked.
         planned: Jobs of the manifests.
         problems: One line for each file that was passed over.
         repeats: One line for each run that a newer one of the same fingerprint replaced.
@@ -53,6 +58,7 @@ class Results:
     factors: list[str] = field(default_factory=list)
     resolved: list[dict[str, Any]] = field(default_factory=list)
     overrides: list[tuple[str, ...]] = field(default_factory=list)
+    tasks: list[Task] = field(default_factory=list)
     planned: list[Planned] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     repeats: list[str] = field(default_factory=list)
@@ -125,7 +131,10 @@ def collect(
     places = ", ".join(str(folder) for folder in folders)
     if not columns.size:
         raise NothingYetError(_nothing_found(places, problems, len(found.planned)))
-    runs = _Runs(_table(columns.filled()), columns.resolved, columns.overrides)
+    tasks = _tasks(columns, problems)
+    if not any(tasks):
+        raise NothingYetError(_nothing_found(places, problems, len(found.planned)))
+    runs = _Runs(_table(columns.filled()), columns.resolved, columns.overrides, tasks).where([bool(t) for t in tasks])
     keep, repeats = _newest(runs.table)
     runs = runs.where(keep)
     fill_resolved(runs.table, runs.resolved, columns.config_keys)
@@ -143,6 +152,7 @@ def collect(
         factors=factors,
         resolved=runs.resolved,
         overrides=runs.overrides,
+        tasks=runs.tasks,
         planned=found.planned,
         problems=problems,
         repeats=repeats,
@@ -155,11 +165,12 @@ def collect(
 
 @dataclass
 class _Runs:
-    """The table as far as it is made, and the resolved config and the overrides of each of its rows."""
+    """The table as far as it is made, and the resolved config, the overrides and the task of each of its rows."""
 
     table: pd.DataFrame
     resolved: list[dict[str, Any]]
     overrides: list[tuple[str, ...]]
+    tasks: list[Any]
 
     def where(self, mask: Sequence[bool] | pd.Series) -> _Runs:
         """The runs where ``mask`` holds."""
@@ -167,6 +178,7 @@ class _Runs:
             self.table[mask].reset_index(drop=True),
             list(itertools.compress(self.resolved, mask)),
             list(itertools.compress(self.overrides, mask)),
+            list(itertools.compress(self.tasks, mask)),
         )
 
     def values(self, key: str) -> pd.Series | None:
@@ -178,6 +190,19 @@ class _Runs:
             if any(name in row for row in self.resolved):
                 return pd.Series([row.get(name) for row in self.resolved], index=self.table.index)
         return None
+
+
+def _tasks(columns: Columns, problems: list[str]) -> list[Task | None]:
+    """The task of each result; None, and a line in ``problems``, where it says none that can be."""
+    made: dict[str, Task | None] = {}
+    for block, path in zip(columns.tasks, columns.fields["path"], strict=True):
+        if block not in made:
+            try:
+                made[block] = saved_task({"task": json.loads(block)} if block else {}, path)
+            except UserError as error:
+                made[block] = None
+                problems.append(clean(str(error)))
+    return [made[block] for block in columns.tasks]
 
 
 def _table(columns: Mapping[str, list[Any]]) -> pd.DataFrame:

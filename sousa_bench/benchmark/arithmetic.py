@@ -49,7 +49,8 @@ class Setup:
         settings: TrainerSettings = build(cfg.trainer)
         gpu = hardware.choose_accelerator(settings.accelerator) == "gpu"
         device = torch.device("cuda" if gpu else "cpu")
-        model, data = build_model(cfg), build(cfg.data)
+        data = build(cfg.data)
+        model = build_model(cfg, data.task)
         data.prepare((model.sample_rate,))
         batches = build_batches(cfg, settings, data, model.sample_rate)
         injection = inject(model, cfg.peft, total_steps(settings, batches))

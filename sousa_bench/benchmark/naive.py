@@ -22,7 +22,6 @@ from torch.nn import functional as F
 from sousa_bench.benchmark.arithmetic import Setup
 from sousa_bench.config.composing import composed
 from sousa_bench.errors import ConfigError
-from sousa_bench.rudiments import RUDIMENTS
 from sousa_bench.training.evaluated_clips import SplitData
 from sousa_bench.training.inputs import Inputs
 
@@ -67,11 +66,11 @@ class NaivePipeline:
 
     def train_epoch(self, epoch: int) -> None:
         """Training and validation, every clip from its file."""
-        module, labels = self.setup.module, self.setup.datamodule.clips["train"].labels
-        smoothing, classes = module.optimization.label_smoothing, len(RUDIMENTS)
+        module, clips = self.setup.module, self.setup.datamodule.clips["train"]
+        smoothing, classes = module.optimization.label_smoothing, len(clips.task.classes)
         module.injection.train_mode()
         for batch in self.setup.batches(epoch):
-            targets = F.one_hot(labels[batch.index], classes).float().to(self.setup.device)
+            targets = clips.targets(batch.index).to(self.setup.device)
             targets = targets * (1 - smoothing) + smoothing / classes
             with self.setup.autocast:
                 module.update(self.optimizer, (self.inputs("train", batch.index), targets), len(batch.index))

@@ -8,62 +8,66 @@ from itertools import combinations
 import pandas as pd
 
 from sousa_bench.data import SPLITS
-from sousa_bench.rudiments import RUDIMENTS
+from sousa_bench.task import Task, plural
 
 _CONSEQUENCE = {
-    ("train", "val"): "validation, by which runs and epochs are chosen, doesn't show how the model does on new players",
-    ("train", "test"): "the test doesn't show how the model does on new players",
-    ("val", "test"): "runs and epochs are chosen by players that are tested",
+    ("train", "val"): "validation, which chooses runs and epochs, doesn't show how the model does on new {groups}",
+    ("train", "test"): "the test doesn't show how the model does on new {groups}",
+    ("val", "test"): "runs and epochs are chosen by {groups} that are tested",
 }
 
 
-def without_split(available: pd.DataFrame) -> list[str]:
+def without_split(available: pd.DataFrame, task: Task) -> list[str]:
     """Clips that the dataset puts into no split.
 
     Args:
-        available: All clips that could be drawn, with `player` and `split`.
+        available: All clips that could be drawn, with `group` and `split`.
+        task: Says what a group is called.
     """
     left = available[~available["split"].isin(SPLITS)]
     if not len(left):
         return []
     return [
-        f"{_count(len(left), 'clip')} of {_count(left['player'].nunique(), 'player')} ({_some(left['player'])}) "
+        f"{_count(len(left), 'clip')} of {_count(left['group'].nunique(), task.group)} ({_some(left['group'])}) "
         "without a split: not used; data.resplit=true uses all clips"
     ]
 
 
-def shared_players(used: Mapping[str, pd.DataFrame]) -> list[str]:
-    """Players whose clips lie in two splits.
+def shared_groups(used: Mapping[str, pd.DataFrame], task: Task) -> list[str]:
+    """Groups whose clips lie in two splits.
 
     Args:
         used: The clips of each split.
+        task: Says what a group is called.
     """
-    players = {split: set(table["player"]) for split, table in used.items()}
+    groups = {split: set(table["group"]) for split, table in used.items()}
     return [
-        f"{_count(len(both), 'player')} with clips in both {one} and {other} ({_some(both)}): "
-        f"{_CONSEQUENCE[one, other]}; data.resplit=true splits by player"
+        f"{_count(len(both), task.group)} with clips in both {one} and {other} ({_some(both)}): "
+        f"{_CONSEQUENCE[one, other].format(groups=task.groups)}; data.resplit=true splits by {task.group}"
         for one, other in combinations(SPLITS, 2)
-        if (both := players[one] & players[other])
+        if (both := groups[one] & groups[other])
     ]
 
 
-def absent_classes(used: Mapping[str, pd.DataFrame]) -> list[str]:
+def absent_classes(used: Mapping[str, pd.DataFrame], task: Task) -> list[str]:
     """Classes of which a split holds no clip.
 
     Args:
         used: The clips of each split.
+        task: Says which classes there are.
     """
     gaps = []
     for split, table in used.items():
-        held = set(table["rudiment"])
-        if absent := [slug for slug in RUDIMENTS if slug not in held]:
+        numbers = set(table["label"])
+        held = {number for labels in numbers for number in labels} if task.several else numbers
+        if absent := [name for number, name in enumerate(task.classes) if number not in held]:
             named = f"{', '.join(absent[:3])}{', …' if len(absent) > 3 else ''}"
-            gaps.append(f"{len(absent)} of {len(RUDIMENTS)} classes have no clip in the {split} split: {named}")
+            gaps.append(f"{len(absent)} of {len(task.classes)} classes have no clip in the {split} split: {named}")
     return gaps
 
 
 def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun if number == 1 else plural(noun)}"
 
 
 def _some(names: pd.Series | set[str]) -> str:

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from sousa_bench.data import SPLITS
+from sousa_bench.task import Task
 
 if TYPE_CHECKING:
     from sousa_bench.data import SousaData
@@ -40,6 +43,8 @@ class Batch:
 class Clips:
     """One split in memory: labels, lengths on the grid, waveforms on demand.
 
+    ``labels`` are class numbers, (clips,) int64, or where a clip may have several, (clips, classes) int64 of 0 and 1.
+
     Args:
         data: The prepared data.
         split: Which split.
@@ -51,7 +56,8 @@ class Clips:
         self.split = split
         self.table = data.table(split)
         self.store = data.waveforms(split, sample_rate)
-        self.labels = torch.from_numpy(self.table["label"].to_numpy(dtype=np.int64, copy=True))
+        self.task = data.task
+        self.labels = _labels(self.table["label"], self.task)
         self.lengths = np.asarray(self.store.lengths, dtype=np.int64)
         step = round(quantum * sample_rate)
         self.padded = np.maximum(-(-self.lengths // step), 1) * step
@@ -59,6 +65,11 @@ class Clips:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    def targets(self, index: Sequence[int] | np.ndarray) -> Tensor:
+        """(clips, classes) float32 of 0 and 1."""
+        labels = self.labels[index]
+        return (labels if self.task.several else one_hot(labels, len(self.task.classes))).float()
 
     def waveform(self, index: Sequence[int] | np.ndarray, samples: int | None = None) -> Tensor:
         """(clips, samples) int16, padded with zeros to ``samples`` or to the longest clip's place on the grid."""
@@ -68,6 +79,15 @@ class Clips:
             clip = self.store.read(int(i))
             block[row, : len(clip)] = clip
         return torch.from_numpy(block)
+
+
+def _labels(column: pd.Series, task: Task) -> Tensor:
+    if not task.several:
+        return torch.from_numpy(column.to_numpy(dtype=np.int64, copy=True))
+    labels = torch.zeros(len(column), len(task.classes), dtype=torch.int64)
+    for row, numbers in enumerate(column):
+        labels[row, list(numbers)] = 1
+    return labels
 
 
 class Batches:

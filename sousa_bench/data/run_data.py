@@ -18,7 +18,8 @@ from sousa_bench.data import SPLITS
 from sousa_bench.data.cache import ClipCache, Progress
 from sousa_bench.data.cache_folder import cache_root
 from sousa_bench.data.chunks import WaveformStore
-from sousa_bench.data.data_warnings import absent_classes, shared_players, without_split
+from sousa_bench.data.data_warnings import absent_classes, shared_groups, without_split
+from sousa_bench.data.rudiments import TASK
 from sousa_bench.data.sources.find_source import find_source
 from sousa_bench.data.sources.source import COLUMNS, Source
 from sousa_bench.data.sources.synthetic_source import recipe, synthetic_source
@@ -34,6 +35,7 @@ from sousa_bench.data.subset import (
 )
 from sousa_bench.data.values import check_keys, check_values, plain
 from sousa_bench.errors import DataError
+from sousa_bench.task import Task
 
 log = logging.getLogger("sousa_bench.data")
 
@@ -129,6 +131,11 @@ class SousaData:
             return synthetic_source(self.synthetic, self.cache_root, self._progress, self.workers)
         return find_source(self.root, self.hub_id, self.revision, self.cache_root, self.layout)
 
+    @property
+    def task(self) -> Task:
+        """What is asked of a clip."""
+        return self.source.task
+
     @cached_property
     def filters(self) -> Filters:
         """Those of the config.
@@ -174,7 +181,7 @@ class SousaData:
         return pd.concat(parts, ignore_index=True)
 
     def chosen(self) -> pd.DataFrame:
-        """The clips with ``sample_id``, ``label``, ``rudiment``, ``player`` and ``split``, before any is decoded."""
+        """The clips with ``sample_id``, ``label``, ``class``, ``group`` and ``split``, before any is decoded."""
         return self._chosen
 
     def absent(self) -> list[str]:
@@ -198,7 +205,12 @@ class SousaData:
             text = "\n".join(f"{key}={content[key]}" for key in sorted(content))
             return hashlib.blake2b(text.encode(), digest_size=32).hexdigest()
         grid = f"{float(self.max_duration)} {float(self.quantum)}"
-        return _digest(self._chosen, self._sizes, f"{grid} {self.source.sample(self._chosen)}")
+        return _digest(self._chosen, self._sizes, f"{grid} {self.source.sample(self._chosen)}{self._asked}")
+
+    @property
+    def _asked(self) -> str:
+        """What the classes are; nothing for SOUSA's, whose numbers mean the same since the first results."""
+        return "" if self.task == TASK else f" {self.task.digest}"
 
     @cached_property
     def test_fingerprint(self) -> str:
@@ -207,7 +219,8 @@ class SousaData:
 
     def _split_digest(self, *splits: str) -> str:
         rows = self._chosen["split"].isin(splits).to_numpy()
-        return _digest(self._chosen[rows], self._sizes[rows], self.source.sample(self._chosen[rows]))
+        chosen = self._chosen[rows]
+        return _digest(chosen, self._sizes[rows], f"{self.source.sample(chosen)}{self._asked}")
 
     # What is decoded
 
@@ -285,7 +298,7 @@ class SousaData:
     def table(self, split: str) -> pd.DataFrame:
         """One row a clip, ordered by sample_id.
 
-        Columns: sample_id, label (class number), rudiment, player, skill_tier, tempo_bpm (NaN where unknown),
+        Columns: sample_id, label (class number), class, group, skill_tier, tempo_bpm (NaN where unknown),
         soundfont, augmentation_preset ("unknown" where the dataset doesn't tell).
         """
         return self._split(split)[list(COLUMNS)].reset_index(drop=True)
@@ -302,7 +315,9 @@ class SousaData:
     def warnings(self) -> list[str]:
         """What a reader of the results must know; empty for sound data. Complete after `prepare`."""
         used = {split: self._split(split) for split in SPLITS}
-        found = [*self.source.warnings, *without_split(self._available), *shared_players(used), *absent_classes(used)]
+        task = self.task
+        found = [*self.source.warnings, *without_split(self._available, task)]
+        found += [*shared_groups(used, task), *absent_classes(used, task)]
         return [*found, self._skipped_warning()] if self._skipped else found
 
     def describe(self) -> dict[str, Any]:
@@ -322,7 +337,7 @@ class SousaData:
             "available": counts(self._available),
             "found": counts(self._chosen),
             "counts": {split: len(used[split]) for split in SPLITS},
-            "players": {split: int(used[split]["player"].nunique()) for split in SPLITS},
+            "players": {split: int(used[split]["group"].nunique()) for split in SPLITS},
             "classes": {split: int(used[split]["label"].nunique()) for split in SPLITS},
             "skipped": {"count": len(self._skipped), "clips": dict(list(self._skipped.items())[:100])},
             "filters": self.filters.active(),
@@ -353,6 +368,6 @@ def fingerprint(data_cfg: Mapping[str, Any]) -> str:
 
 
 def _digest(clips: pd.DataFrame, sizes: np.ndarray, more: str) -> str:
-    columns = [clips[name].tolist() for name in ("split", *(name for name in COLUMNS if name != "rudiment"))]
+    columns = [clips[name].tolist() for name in ("split", *(name for name in COLUMNS if name != "class"))]
     lines = ["\t".join(map(str, row)) for row in zip(*columns, sizes.tolist(), strict=True)]
     return hashlib.blake2b("\n".join([*sorted(lines), more]).encode(), digest_size=32).hexdigest()

@@ -137,7 +137,7 @@ def choose(split: pd.DataFrame, count: int | None, seed: int, by_shard: bool = F
     keys = [order(split["sample_id"].tolist(), seed)]
     if by_shard:
         keys.append(_order_of(split["shard"].tolist(), seed))
-    klass = _order_of(split["rudiment"].tolist(), seed)
+    klass = _order_of(split["class"].tolist(), seed)
     by_class = np.lexsort((*keys, klass))
     starts = np.r_[0, np.flatnonzero(np.diff(klass[by_class])) + 1]
     rank = np.empty(len(split), dtype=np.int64)
@@ -165,7 +165,7 @@ def parse_fold(fold: str | None) -> tuple[int, int] | None:
 
 def _players(table: pd.DataFrame, least: int, what: str) -> list[str]:
     """Players so that neighbours are of one skill tier, and otherwise in hashed order."""
-    tiers = dict(zip(table["player"].tolist(), table["skill_tier"].tolist(), strict=True))
+    tiers = dict(zip(table["group"].tolist(), table["skill_tier"].tolist(), strict=True))
     names = sorted(tiers)
     if len(names) < least:
         raise DataError(f"{what} needs at least {least} players; there are {len(names)}: {', '.join(names[:5])}.")
@@ -206,7 +206,7 @@ def resplit(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_splits(table: pd.DataFrame, of_player: Mapping[str, str]) -> pd.DataFrame:
-    return table.assign(split=[of_player[player] for player in table["player"].tolist()])
+    return table.assign(split=[of_player[player] for player in table["group"].tolist()])
 
 
 def refuse_empty(table: pd.DataFrame, why: str) -> None:

@@ -7,18 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from sousa_bench.analysis import collect, compare
 from sousa_bench.analysis.plots import Plot, confusion_matrix
-from sousa_bench.analysis.plots.details import f1_by_class
+from sousa_bench.analysis.plots.details import confusions, f1_by_class
 from sousa_bench.analysis.plots.style import safe
 from sousa_bench.analysis.report.images import write_images
 from sousa_bench.analysis.study import Study
 from sousa_bench.results.result import RESULT_FILE
-from sousa_bench.rudiments import DISPLAY, FAMILIES, INDEX, NUM_CLASSES, RUDIMENTS
 
 PER_CLASS_FILE = "per_class.csv"
 CONFUSION = "confusion"
@@ -30,47 +27,44 @@ def read_back(folder: Path) -> Study:
 
 
 def write_table(folder: Path, study: Study, scores: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Write ``per_class.csv``: a row a rudiment, family by family.
+    """Write ``per_class.csv``: a row a class, family by family.
 
     Args:
         folder: Of the evaluation.
         study: From :func:`read_back`.
-        scores: Precision, recall, F1 and support by rudiment.
+        scores: Precision, recall, F1 and support by class.
 
     Returns:
-        The table: ``rudiment``, ``name``, ``family``, ``clips``, ``precision``, ``recall``, ``f1``, ``f1_error`` (a
-        jackknife standard error over players), ``taken_for`` (the rudiment it is most often mistaken for) and
-        ``taken_for_clips``.
+        The table: the class under the task's ``noun``, ``name``, ``family``, ``clips``, ``precision``, ``recall``,
+        ``f1``, ``f1_error`` (a jackknife standard error over groups), ``taken_for`` (the class it is most often
+        mistaken for) and ``taken_for_clips``.
     """
     [clips] = study.clip_sets
     _, errors = f1_by_class(clips, clips.predicted[0])
-    counts = confusions(clips.label, clips.predicted[0])
+    task = clips.task
+    counts = confusions(clips.label, clips.predicted[0], len(task.classes))
     rows = []
-    for slug, family in FAMILIES.items():
-        wrong = counts[INDEX[slug]].copy()
-        wrong[INDEX[slug]] = 0
+    for name in task.order:
+        number = task.classes.index(name)
+        wrong = counts[number].copy()
+        wrong[number] = 0
         most = int(wrong.argmax())
-        error = float(errors[INDEX[slug]])
+        error = float(errors[number])
         rows.append(
             {
-                "rudiment": slug,
-                "name": DISPLAY[slug],
-                "family": family,
-                "clips": scores[slug]["support"],
-                **{key: scores[slug][key] for key in ("precision", "recall", "f1")},
+                task.noun: name,
+                "name": task.display(name),
+                "family": task.families.get(name),
+                "clips": scores[name]["support"],
+                **{key: scores[name][key] for key in ("precision", "recall", "f1")},
                 "f1_error": error if not math.isnan(error) else None,
-                "taken_for": RUDIMENTS[most] if wrong[most] else None,
+                "taken_for": task.classes[most] if wrong[most] else None,
                 "taken_for_clips": int(wrong[most]),
             }
         )
     table = pd.DataFrame(rows)
     table.to_csv(folder / PER_CLASS_FILE, index=False, float_format="%.6f")
     return table
-
-
-def confusions(label: NDArray[np.int64], predicted: NDArray[np.int16]) -> NDArray[np.int64]:
-    """(classes, classes): clips of each true class by predicted class."""
-    return np.bincount(label * NUM_CLASSES + predicted, minlength=NUM_CLASSES**2).reshape(NUM_CLASSES, NUM_CLASSES)
 
 
 def draw(folder: Path, study: Study, title: str, images: bool) -> str:

@@ -29,7 +29,7 @@ from sousa_bench.results.metrics import METRICS
 from sousa_bench.results.predictions import write_predictions
 from sousa_bench.results.result import EVALUATED, PREDICTIONS_FILE, RESULT_FILE, ResultError, read_result, write_result
 from sousa_bench.results.scan import ROOT_NAMES
-from sousa_bench.rudiments import DISPLAY, RUDIMENTS
+from sousa_bench.task import Task
 from sousa_bench.training import hardware
 from sousa_bench.training.evaluated_clips import SplitData, data_node
 
@@ -111,8 +111,11 @@ class Evaluation:
             UserError: The model has other classes, or a logit is not finite.
         """
         predictor = Predictor.open(self.run.folder, device=device, checkpoint=checkpoint)
-        if predictor.labels != list(RUDIMENTS):
-            raise UserError(f"{self.run.folder}: its classes are not the {len(RUDIMENTS)} rudiments of this version")
+        if predictor.task.digest != self.data.task.digest:
+            raise UserError(
+                f"{self.run.folder}: was trained for {_kind(predictor.task)}, and data={self.data.name} has "
+                f"{_kind(self.data.task)}: only clips of the same classes can be evaluated"
+            )
         predictor.precision = self.precision
         predictor.batch_size = int((self.run.config.get("trainer") or {}).get("eval_batch_size") or 16)
         predictor.quantum, predictor.max_duration = float(self.data.quantum), float(self.data.max_duration)
@@ -171,6 +174,11 @@ def evaluate(options: argparse.Namespace, arguments: Sequence[str]) -> Path:
     return folder
 
 
+def _kind(task: Task) -> str:
+    several = "any number of " if task.several else ""
+    return f"{several}{len(task.classes)} {task.nouns} ({', '.join(task.classes[:3])}, …)"
+
+
 def _prepare(options: argparse.Namespace, run: FinishedRun, device: str) -> Evaluation:
     node = data_node(run, options.overrides, options.config_dir)
     data = SplitData.of(options.split, node)
@@ -193,7 +201,9 @@ def _write(folder: Path, evaluation: Evaluation, result: dict[str, Any], images:
     folder.mkdir(parents=True, exist_ok=True)
     with suppress(FileNotFoundError):
         (folder / RESULT_FILE).unlink()  # an older one would vouch for the new predictions
-    write_predictions(folder / PREDICTIONS_FILE, evaluation.clips.table, evaluation.logits.numpy())
+    write_predictions(
+        folder / PREDICTIONS_FILE, evaluation.clips.table, evaluation.logits.numpy(), evaluation.data.task
+    )
     write_result(folder, result)
     study = read_back(folder)
     table = write_table(folder, study, result["per_class"])
@@ -226,8 +236,9 @@ def _lines(evaluation: Evaluation, result: Mapping[str, Any], table: pd.DataFram
     ]
     worst = table[table["taken_for_clips"] > 0].sort_values("taken_for_clips", ascending=False, kind="stable").head(5)
     if len(worst):
+        display = evaluation.data.task.display
         pairs = zip(worst["name"], worst["taken_for"], worst["taken_for_clips"], worst["clips"], strict=True)
-        named = "; ".join(f"{name} → {DISPLAY[other]} ({wrong} of {all_})" for name, other, wrong, all_ in pairs)
+        named = "; ".join(f"{name} → {display(other)} ({wrong} of {all_})" for name, other, wrong, all_ in pairs)
         lines.append(f"Most often mistaken: {named}")
     return lines + [f"warning: {message}" for message in result["warnings"]]
 

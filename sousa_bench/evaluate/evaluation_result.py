@@ -16,7 +16,6 @@ from sousa_bench.errors import ConfigError
 from sousa_bench.results.metrics import METRICS, calibrated, own_metrics, per_class, split_metrics
 from sousa_bench.results.predictions import outcome_warnings
 from sousa_bench.results.result import EFFICIENCY_KEYS, EVALUATED, PREDICTIONS_FILE, SCHEMA_VERSION
-from sousa_bench.rudiments import RUDIMENTS
 from sousa_bench.system.commit import git_commit
 from sousa_bench.training.hardware import environment
 from sousa_bench.training.seen_before import met_before
@@ -37,7 +36,7 @@ def evaluation_result(evaluation: Evaluation, arguments: Sequence[str]) -> dict[
     """
     run, data, now = evaluation.run, evaluation.data, datetime.now()
     own, config = run.result, run.config
-    logits, labels, players = evaluation.logits, evaluation.clips.labels, evaluation.clips.table["player"]
+    logits, labels, players = evaluation.logits, evaluation.clips.labels, evaluation.clips.table["group"]
     predicted = logits.argmax(dim=1)
     top = logits.topk(min(5, logits.shape[1]), dim=1).indices
     compared = own_test(evaluation, predicted.numpy())
@@ -98,12 +97,13 @@ def evaluation_result(evaluation: Evaluation, arguments: Sequence[str]) -> dict[
             *metric_warnings,
             *_numeric_warnings(evaluation, compared),
             *outcome_warnings(
-                logits.numpy(), labels.numpy(), RUDIMENTS, players, partial=False, random_weights=random_weights
+                logits.numpy(), labels.numpy(), data.task, players, partial=False, random_weights=random_weights
             ),
         ],
+        "task": data.task.as_dict(),
         "data": data.describe(),
         **{key: own[key] for key in KEPT if key in own},
-        "per_class": per_class(logits, labels, RUDIMENTS),
+        "per_class": per_class(logits, labels, data.task),
         "files": {"predictions": PREDICTIONS_FILE},
         "command": shlex.join(["python", "-m", "sousa_bench.evaluate", *arguments]),
     }

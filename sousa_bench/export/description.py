@@ -37,6 +37,7 @@ def package_config(predictor: Predictor, run: FinishedRun, command: str) -> dict
         "sousa_bench": sousa_bench.__version__,
         "model": model_node(predictor),
         "labels": predictor.labels,
+        "task": predictor.task.as_dict(),
         "preprocessing": preprocessing(predictor),
         "onnx": {"file": GRAPH_FILE, "opset": OPSET, "input": INPUT, "output": OUTPUT},
         "metrics": {**result["metrics"], **intervals(run)},
@@ -79,13 +80,14 @@ def intervals(run: FinishedRun) -> dict[str, Any]:
     if not file.is_file():
         return {}
     table = pd.read_parquet(file)
-    known = "player" in table and bool(table["player"].notna().all())
-    clips = np.asarray(table.groupby("player").size() if known else [], dtype=np.float64)
+    group = next((name for name in ("group", "player") if name in table), "")
+    known = bool(group) and bool(table[group].notna().all())
+    clips = np.asarray(table.groupby(group).size() if known else [], dtype=np.float64)
     made: dict[str, Any] = {"test_clips": len(table), **({"test_players": len(clips)} if known else {})}
     if reason := why_no_interval(len(clips), known=known):
         return {**made, "no_interval": reason}
     for name, right in {"test_acc": 1, "test_top5_acc": 5}.items():
-        totals = _right(table, right).groupby(table["player"]).sum().to_numpy(np.float64)
+        totals = _right(table, right).groupby(table[group]).sum().to_numpy(np.float64)
         found = accuracy_interval(totals[None], clips)
         made[f"{name}_interval"] = [round(float(found.low[0]), 6), round(float(found.high[0]), 6)]
     return {**made, "interval_level": LEVEL}

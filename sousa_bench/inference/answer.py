@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sousa_bench.rudiments import DISPLAY, FAMILIES
+from sousa_bench.task import Task
 
 SCHEMA_VERSION = 1
 STATUS_TEXT = {"ok": "", "no_drum": "no drum", "too_short": "too short", "error": "error"}
@@ -47,7 +47,7 @@ class Answer:
         channels: Of the file.
         windows: Pieces that the recording was cut into, 1 for a clip.
         drum_windows: Those that hold a drum; the overall answer is the mean of their probabilities.
-        labels: Class names.
+        task: What the model answers.
         probabilities: (classes,) of the whole recording.
         stretches: The timeline, where there are several windows.
         notes: What is unusual about the file.
@@ -55,7 +55,7 @@ class Answer:
 
     file: Path | str
     status: str
-    labels: Sequence[str] = ()
+    task: Task
     reason: str | None = None
     seconds: float | None = None
     sample_rate: int | None = None
@@ -96,12 +96,12 @@ class Answer:
 
     def _named(self, label: int | None, probability: float | None) -> dict[str, Any]:
         if label is None or probability is None:
-            return dict.fromkeys(("rudiment", "name", "family", "probability"))
-        name = self.labels[label]
+            return dict.fromkeys((self.task.noun, "name", "family", "probability"))
+        name = self.task.classes[label]
         return {
-            "rudiment": name,
-            "name": DISPLAY.get(name, name),
-            "family": FAMILIES.get(name),
+            self.task.noun: name,
+            "name": self.task.display(name),
+            "family": self.task.families.get(name),
             "probability": float(f"{probability:.7g}"),
         }
 

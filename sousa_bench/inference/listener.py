@@ -96,7 +96,15 @@ class Listener:
                 silent = silent and all(is_silent(window.clip) for window in batch)
         except BadClip as error:
             rate, channels = recording.rate or None, recording.channels or None
-            return Answer(path, "error", reason=str(error), sample_rate=rate, channels=channels, notes=recording.notes)
+            return Answer(
+                path,
+                "error",
+                self.predictor.task,
+                reason=str(error),
+                sample_rate=rate,
+                channels=channels,
+                notes=recording.notes,
+            )
         return self._answer(recording, starts, rows, silent)
 
     def _windows(self, recording: Recording) -> Iterator[Window]:
@@ -146,7 +154,7 @@ class Listener:
         answer = Answer(
             recording.path,
             "ok",
-            labels=self.predictor.labels,
+            task=self.predictor.task,
             seconds=seconds,
             sample_rate=recording.rate,
             channels=recording.channels,

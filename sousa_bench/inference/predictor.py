@@ -17,11 +17,13 @@ from torch import Tensor
 from sousa_bench.data.augmentation import FULL_SCALE
 from sousa_bench.data.cache import STORED_SECONDS
 from sousa_bench.data.decode import decode
+from sousa_bench.data.saved_task import saved_task
 from sousa_bench.errors import UserError
 from sousa_bench.models.base import AudioModel
 from sousa_bench.models.family import rebuild
 from sousa_bench.peft.adapter import load_run_model, read_description
 from sousa_bench.results.finished import SELECTION, FinishedRun, finished_run
+from sousa_bench.task import Task
 
 PACKAGE_FILE = "config.json"
 PACKAGE_WEIGHTS = "model.safetensors"
@@ -37,7 +39,7 @@ class Predictor:
 
     Attributes:
         model: In evaluation mode.
-        labels: Class names in the order of the logits.
+        task: What the logits answer.
         quantum: Seconds; a clip is padded to a whole number of these, as in training.
         max_duration: Seconds of a clip that the model was trained on.
         place: The run's or the package's folder.
@@ -48,7 +50,7 @@ class Predictor:
     """
 
     model: AudioModel
-    labels: list[str]
+    task: Task
     quantum: float
     max_duration: float
     place: Path
@@ -79,7 +81,7 @@ class Predictor:
         data = run.config.get("data") or {}
         return cls(
             model=load_run_model(run.adapter, **({"checkpoint": checkpoint} if checkpoint else {})).to(device),
-            labels=list(description["labels"]),
+            task=saved_task(description, run.adapter),
             quantum=float(data.get("quantum", QUANTUM)),
             max_duration=float(data.get("max_duration", MAX_DURATION)),
             place=run.folder,
@@ -99,13 +101,18 @@ class Predictor:
             raise UserError(f"{place / PACKAGE_WEIGHTS}: doesn't fit {PACKAGE_FILE}, or is damaged: {error}") from error
         return cls(
             model=model.eval().to(device),
-            labels=list(content["labels"]),
+            task=saved_task(content, place / PACKAGE_FILE),
             quantum=float(content["preprocessing"]["quantum"]),
             max_duration=float(content["preprocessing"]["max_duration"]),
             place=place.resolve(),
             run=None,
             description=content,
         )
+
+    @property
+    def labels(self) -> list[str]:
+        """Class names in the order of the logits."""
+        return list(self.task.classes)
 
     @property
     def name(self) -> str:
@@ -157,8 +164,9 @@ class Predictor:
         return result
 
     def probabilities(self, clips: Sequence[np.ndarray]) -> np.ndarray:
-        """(clips, classes) float32, each row of sum 1; see :meth:`logits`."""
-        return torch.from_numpy(self.logits(clips)).softmax(dim=1).numpy()
+        """(clips, classes) float32, each row of sum 1 where a clip has one label; see :meth:`logits`."""
+        logits = torch.from_numpy(self.logits(clips))
+        return (logits.sigmoid() if self.task.several else logits.softmax(dim=1)).numpy()
 
     @torch.inference_mode()
     def _forward(self, clips: Sequence[np.ndarray], size: int) -> Tensor:

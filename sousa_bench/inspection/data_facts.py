@@ -17,7 +17,7 @@ from sousa_bench.analysis.stats.sample_size import CONTRASTS, LEVEL, POWER, Cont
 from sousa_bench.config.composing import composed
 from sousa_bench.config.config_errors import explained
 from sousa_bench.data import SPLITS, SousaData
-from sousa_bench.data.data_warnings import absent_classes, shared_players
+from sousa_bench.data.data_warnings import absent_classes, shared_groups
 from sousa_bench.data.values import check_keys
 from sousa_bench.errors import ConfigError
 
@@ -46,15 +46,15 @@ def facts(overrides: Sequence[str], config_folder: Path | None, luck: float, met
     if absent and data.on_bad_clip == "error":
         named = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
         refused.append(f"{len(absent):,} of the clips' files are missing: {named}")
-    sizes = [int(size) for size in used["test"]["player"].value_counts()]
-    everyone = int(chosen["player"].nunique())
+    sizes = [int(size) for size in used["test"]["group"].value_counts()]
+    everyone = int(chosen["group"].nunique())
     found: dict[str, Any] = {
         "name": data.name,
         "place": data.source.place,
         "fingerprint": data.fingerprint,
         "fold": data.fold,
         "splits": [_split(split, table) for split, table in used.items()],
-        "warnings": [*data.source.warnings, *shared_players(used), *absent_classes(used)],
+        "warnings": [*data.source.warnings, *shared_groups(used, data.task), *absent_classes(used, data.task)],
         "refused": refused,
         "everyone": everyone,
         "power": POWER,
@@ -87,9 +87,9 @@ def _split(split: str, table: pd.DataFrame) -> dict[str, Any]:
     return {
         "split": split,
         "clips": len(table),
-        "players": int(table["player"].nunique()),
+        "players": int(table["group"].nunique()),
         "classes": int(table["label"].nunique()),
-        "clips_a_player": _range(table["player"]),
+        "clips_a_player": _range(table["group"]),
         "clips_a_class": _range(table["label"]),
     }
 

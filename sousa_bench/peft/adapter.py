@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,12 +29,13 @@ from sousa_bench.peft.options import DESCRIPTION_FILE, is_adalora, trains_all
 
 if TYPE_CHECKING:
     from sousa_bench.peft.injection import Injection
+    from sousa_bench.task import Task
 
 WEIGHTS_FILE = "model.safetensors"
 FORMAT = 1
 
 
-def save(injection: Injection, folder: Path, cfg: Mapping[str, Any], labels: Sequence[str]) -> Path:
+def save(injection: Injection, folder: Path, cfg: Mapping[str, Any], task: Task) -> Path:
     """Write a checkpoint folder as a whole or not at all, replacing an older one.
 
     It holds ``adapter_config.json`` and ``adapter_model.safetensors`` (PEFT's methods;
@@ -45,7 +46,7 @@ def save(injection: Injection, folder: Path, cfg: Mapping[str, Any], labels: Seq
         injection: What was trained.
         folder: Where to.
         cfg: The run's config, whose ``model`` node built the model.
-        labels: Class names in the order of the logits.
+        task: What the logits answer.
 
     Returns:
         ``folder``.
@@ -57,8 +58,9 @@ def save(injection: Injection, folder: Path, cfg: Mapping[str, Any], labels: Seq
         "model": OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node),
         "peft": injection.node,
         "weights": model.weights.as_dict(),
-        "num_classes": len(labels),
-        "labels": list(labels),
+        "num_classes": len(task.classes),
+        "labels": list(task.classes),
+        "task": task.as_dict(),
         "parameters": injection.parameters,
         "facts": injection.facts(),
     }

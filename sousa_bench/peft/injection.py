@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from sousa_bench.errors import PeftError
 from sousa_bench.models.base import AudioModel, inside
 from sousa_bench.peft.adalora import BudgetKeeper
 from sousa_bench.peft.options import LocalConfig, Options, is_linear_probe
-from sousa_bench.rudiments import RUDIMENTS
+from sousa_bench.task import Task
 
 WRAPPED = "base_model.model."
 COPY = re.compile(r"\.modules_to_save\.[^.]+")
@@ -279,11 +279,11 @@ class Injection:
             )
         return self.merged_max_error
 
-    def save(self, folder: Path, cfg: Mapping[str, Any], labels: Sequence[str] = RUDIMENTS) -> Path:
+    def save(self, folder: Path, cfg: Mapping[str, Any], task: Task) -> Path:
         """Save what was trained and what rebuilds the model; see :func:`sousa_bench.peft.adapter.save`."""
         from sousa_bench.peft.adapter import save
 
-        return save(self, folder, cfg, labels)
+        return save(self, folder, cfg, task)
 
     def _noise(self) -> tuple[Tensor, Tensor | None]:
         length = 2 * self.model.sample_rate

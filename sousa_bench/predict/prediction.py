@@ -8,20 +8,19 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sousa_bench.inference.answer import SCHEMA_VERSION, STATUS_TEXT, Answer, percent, stretch_text
 from sousa_bench.results.result import clean
-from sousa_bench.rudiments import DISPLAY
+from sousa_bench.task import Task
 
 if TYPE_CHECKING:
     from sousa_bench.inference.listener import Listener
 
 NAME_WIDTH = 44
-RUDIMENT_WIDTH = max(map(len, DISPLAY.values()))
 MARGIN = "  "
 SUFFIXES = frozenset(
     (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64")
@@ -39,19 +38,23 @@ def predict(options: argparse.Namespace) -> int:
         UserError: The run can't be opened, or the windows can't be.
     """
     files, problems = find_files(options.files)
-    failed = [Answer(word, "error", reason=problem) for word, problem in problems.items()]
     if not files and not options.json:  # no model is loaded to say so
-        return _print_table(failed, Names(None, 0), options.top)
+        return _print_table(_failed(problems, Task(())), Names(None, 0), options.top)
     listener = _listener(options)
-    answers = itertools.chain(failed, map(listener.answer, files))
+    task = listener.predictor.task
+    answers = itertools.chain(_failed(problems, task), map(listener.answer, files))
     if options.json:
         document = _document(listener, answers, options.top)
         print(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False))
         return int(any(answer["status"] == "error" for answer in document["files"]))
-    names = Names.of(files)
+    names = replace(Names.of(files), class_width=max(len(task.display(name)) for name in task.classes), noun=task.noun)
     model = f"Model: {listener.predictor.name} ({listener.predictor.place})"
     print(clean(f"{model}\n{heading(names, options.top)}"), flush=True)
     return _print_table(answers, names, options.top)
+
+
+def _failed(problems: Mapping[str, str], task: Task) -> list[Answer]:
+    return [Answer(word, "error", task, reason=problem) for word, problem in problems.items()]
 
 
 def _listener(options: argparse.Namespace) -> Listener:
@@ -137,10 +140,14 @@ class Names:
     Attributes:
         folder: What all of them lie in, and no line repeats; None for a single file.
         width: Of the column.
+        noun: What a class is called.
+        class_width: Of the column of the classes.
     """
 
     folder: Path | None
     width: int
+    noun: str = ""
+    class_width: int = 0
 
     @classmethod
     def of(cls, files: Sequence[Path]) -> Names:
@@ -158,7 +165,7 @@ def heading(names: Names, top: int) -> str:
     """The table's first line, and where the files lie."""
     others = f"{MARGIN}then" if top > 1 else ""
     place = "" if names.folder is None else f"Files: {names.folder}\n"
-    return f"{place}\n{'file':{names.width}}{MARGIN}{'rudiment':{RUDIMENT_WIDTH}}{MARGIN}probability{others}"
+    return f"{place}\n{'file':{names.width}}{MARGIN}{names.noun:{names.class_width}}{MARGIN}probability{others}"
 
 
 def lines(answer: Answer, names: Names, top: int) -> list[str]:
@@ -171,7 +178,7 @@ def lines(answer: Answer, names: Names, top: int) -> list[str]:
         made.append(f"{name:{width}}{MARGIN}{STATUS_TEXT[answer.status]} ({answer.reason})")
     else:
         others = ", ".join(f"{item['name']} {percent(item['probability'])}" for item in best[1:])
-        first = f"{best[0]['name']:{RUDIMENT_WIDTH}}{MARGIN}{percent(best[0]['probability']):>11}"
+        first = f"{best[0]['name']:{names.class_width}}{MARGIN}{percent(best[0]['probability']):>11}"
         made.append(f"{name:{width}}{MARGIN}{first}{MARGIN}{others}".rstrip())
     made += [f"{MARGIN}{place:>21}{MARGIN}{text}" for place, text in map(stretch_text, answer.record(top)["timeline"])]
     return made + [f"{MARGIN}({note})" for note in answer.notes]

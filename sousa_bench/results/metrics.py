@@ -6,12 +6,13 @@ Importing this module needs no torch, so that the analysis reads the same declar
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from sousa_bench.errors import ConfigError, first_line
+from sousa_bench.task import Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,11 +27,16 @@ class Scores:
 
     Attributes:
         logits: (clips, classes) float32.
-        labels: (clips,) int64.
+        labels: (clips,) int64; (clips, classes) int64 of 0 and 1 where a clip may have several.
     """
 
     logits: Tensor
     labels: Tensor
+
+    @property
+    def several(self) -> bool:
+        """Whether a clip may have several labels."""
+        return self.labels.ndim > 1
 
     @cached_property
     def counts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -47,8 +53,25 @@ class Scores:
 
     @cached_property
     def probabilities(self) -> np.ndarray:
-        """(clips, classes) float64."""
-        return self.logits.double().softmax(dim=1).numpy()
+        """(clips, classes) float64; of sum 1 where a clip has one label."""
+        logits = self.logits.double()
+        return (logits.sigmoid() if self.several else logits.softmax(dim=1)).numpy()
+
+    @cached_property
+    def average_precisions(self) -> Tensor:
+        """(classes,) float64, several labels a clip; NaN for a class that no clip has."""
+        from torchmetrics.functional.classification import binary_average_precision
+
+        made = self.logits.new_full((self.logits.shape[1],), math.nan).double()
+        for number, logits, labels in self.met_classes():
+            made[number] = binary_average_precision(logits, labels, validate_args=False)
+        return made
+
+    def met_classes(self) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Number, logits (clips,) and labels (clips,) of each class that a clip has, several labels a clip."""
+        for number in range(self.logits.shape[1]):
+            if self.labels[:, number].any():
+                yield number, self.logits[:, number], self.labels[:, number]
 
 
 @dataclass(frozen=True)
@@ -98,9 +121,11 @@ def _balanced_accuracy(scores: Scores) -> Tensor:
 
 
 def _loss(scores: Scores) -> Tensor:
-    """Cross-entropy in nats, without label smoothing."""
-    from torch.nn.functional import cross_entropy
+    """Cross-entropy in nats, without label smoothing; with several labels a clip the classes' mean binary one."""
+    from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+    if scores.several:
+        return binary_cross_entropy_with_logits(scores.logits.double(), scores.labels.double())
     return cross_entropy(scores.logits.double(), scores.labels)
 
 
@@ -117,6 +142,44 @@ def _calibration_error(scores: Scores) -> Tensor:
     )
 
 
+def _mean_average_precision(scores: Scores) -> Tensor:
+    """Mean over the classes that a clip has of the area under precision over recall, in steps, as scikit-learn's."""
+    return scores.average_precisions.nanmean()
+
+
+def _micro_average_precision(scores: Scores) -> Tensor:
+    """Average precision of all pairs of a clip and a class as one list."""
+    from torchmetrics.functional.classification import binary_average_precision
+
+    return binary_average_precision(scores.logits.flatten(), scores.labels.flatten(), validate_args=False)
+
+
+def _area_under_roc(scores: Scores) -> Tensor:
+    """Mean over the classes that some clips have and others not."""
+    import torch
+    from torchmetrics.functional.classification import binary_auroc
+
+    areas = [
+        binary_auroc(logits, labels, validate_args=False)
+        for _, logits, labels in scores.met_classes()
+        if not labels.all()
+    ]
+    return torch.stack(areas).mean() if areas else torch.tensor(math.nan)
+
+
+def _lwlrap(scores: Scores) -> Tensor:
+    """Label-weighted label-ranking average precision (Fonseca et al. 2019, arXiv:1906.02975).
+
+    The mean over all labels of all clips of the precision at the label's rank among the clip's classes.
+    """
+    import torch
+
+    order = scores.logits.argsort(dim=1, descending=True, stable=True)
+    hits = scores.labels.gather(1, order).double()
+    ranks = torch.arange(1, hits.shape[1] + 1)
+    return (hits.cumsum(dim=1) / ranks * hits).sum() / hits.sum()
+
+
 METRICS: tuple[Metric, ...] = (
     Metric("acc", "accuracy", _accuracy),
     Metric("top5_acc", "top-5 accuracy", _top5_accuracy),
@@ -125,7 +188,32 @@ METRICS: tuple[Metric, ...] = (
     Metric("loss", "loss", _loss, better="lower"),
     Metric("ece", "calibration error", _calibration_error, better="lower"),
 )
-"""Those that every run has."""
+"""Those of every run whose clips have one label each."""
+
+METRICS_OF_SEVERAL: tuple[Metric, ...] = (
+    Metric("map", "mean average precision", _mean_average_precision),
+    Metric("map_micro", "micro average precision", _micro_average_precision),
+    Metric("auc", "area under ROC", _area_under_roc),
+    Metric("lwlrap", "lwlrap", _lwlrap),
+    Metric("loss", "loss", _loss, better="lower"),
+)
+"""Those of every run whose clips may have several."""
+
+
+def metrics_of(task: Task) -> tuple[Metric, ...]:
+    """The metrics of every run on a task; the first one ranks."""
+    return METRICS_OF_SEVERAL if task.several else METRICS
+
+
+def ranking(metrics: Mapping[str, Any], split: str = "val") -> str:
+    """The key of the metric that ranks runs: ``val_acc``, or ``val_map`` where clips may have several labels.
+
+    Args:
+        metrics: Of a run, by key.
+        split: ``val`` or ``test``.
+    """
+    several = f"{split}_{METRICS_OF_SEVERAL[0].name}"
+    return several if several in metrics else f"{split}_{METRICS[0].name}"
 
 
 def split_metrics(split: str, logits: Tensor, labels: Tensor, metrics: Sequence[Metric] = METRICS) -> dict[str, float]:
@@ -134,7 +222,7 @@ def split_metrics(split: str, logits: Tensor, labels: Tensor, metrics: Sequence[
     Args:
         split: ``val`` or ``test``; every key begins with it.
         logits: (clips, classes) float32.
-        labels: (clips,) int64.
+        labels: As in :class:`Scores`.
         metrics: Which.
     """
     scores = Scores(logits, labels)
@@ -166,8 +254,17 @@ def calibrated(logits: Tensor, labels: Tensor, temperature: float) -> dict[str, 
     return {"temperature": temperature, "test_ece_calibrated": float(error)}
 
 
-def per_class(logits: Tensor, labels: Tensor, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Precision, recall, F1 (None where undefined) and support of each class, by name."""
+def per_class(logits: Tensor, labels: Tensor, task: Task) -> dict[str, dict[str, Any]]:
+    """Precision, recall, F1 (None where undefined) and support of each class, by name.
+
+    With several labels a clip: average precision (None where no clip has the class) and support.
+    """
+    if task.several:
+        precisions = Scores(logits, labels).average_precisions.tolist()
+        return {
+            name: {"average_precision": None if math.isnan(value) else value, "support": int(count)}
+            for name, value, count in zip(task.classes, precisions, labels.sum(dim=0).tolist(), strict=True)
+        }
     tp, fp, fn, support = (part.tolist() for part in Scores(logits, labels).counts)
 
     def ratio(value: float, of: float) -> float | None:
@@ -180,7 +277,7 @@ def per_class(logits: Tensor, labels: Tensor, names: Sequence[str]) -> dict[str,
             "f1": ratio(2 * tp[i], 2 * tp[i] + fp[i] + fn[i]),
             "support": int(support[i]),
         }
-        for i, name in enumerate(names)
+        for i, name in enumerate(task.classes)
     }
 
 
@@ -204,7 +301,7 @@ def own_metrics(nodes: Mapping[str, Any] | None) -> tuple[Metric, ...]:
 
 def _own_metric(name: str, node: Any) -> Metric:
     key = f"metrics.{name}"
-    if not name.isidentifier() or name in {metric.name for metric in METRICS}:
+    if not name.isidentifier() or name in {metric.name for metric in (*METRICS, *METRICS_OF_SEVERAL)}:
         raise ConfigError(f"{key}: choose another name, of letters, digits and _, that no metric has yet")
     if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
         raise ConfigError(f"{key}: give its function as _target_, such as {{_target_: my_module.{name}}}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +10,32 @@ from scipy.special import stdtr
 
 from sousa_bench.results.player_variance import clustered
 from sousa_bench.system.files import replaced
+from sousa_bench.task import Task
 
-COLUMNS = ("sample_id", "player", "label", "rudiment", "skill_tier", "tempo_bpm", "soundfont", "augmentation_preset")
+COLUMNS = ("sample_id", "group", "label", "class", "skill_tier", "tempo_bpm", "soundfont", "augmentation_preset")
+SOUSA_COLUMNS = {"group": "player", "class": "rudiment"}
+"""What two columns have been called since before there were other tasks, and are called where the task says so."""
 
 
-def write_predictions(path: Path, table: pd.DataFrame, logits: np.ndarray) -> None:
-    """Write one row a clip: who played what, what was predicted, and all logits.
+def write_predictions(path: Path, table: pd.DataFrame, logits: np.ndarray, task: Task) -> None:
+    """Write one row a clip: its group, its label or labels, what was predicted, and all logits.
+
+    The two columns `group` and `class` are called `player` and `rudiment` where the task calls them so. With several
+    labels a clip, `label` holds a list, and there is no `predicted`.
 
     Args:
         path: The Parquet file; it appears whole or not at all.
         table: The clips, in the order of ``logits``.
         logits: (clips, classes) float32.
+        task: What the logits answer.
     """
     frame = table[[column for column in COLUMNS if column in table]].reset_index(drop=True)
-    frame = frame.assign(predicted=logits.argmax(axis=1), logits=list(logits))
+    if not task.several:
+        frame = frame.assign(predicted=logits.argmax(axis=1))
+    own = {task.group, task.noun}
+    frame = frame.assign(logits=list(logits)).rename(
+        columns={now: then for now, then in SOUSA_COLUMNS.items() if then in own}
+    )
     with replaced(path) as draft:
         frame.to_parquet(draft, index=False)
 
@@ -58,8 +69,8 @@ def above_chance(right: np.ndarray, players: np.ndarray | pd.Series, chance: flo
 def outcome_warnings(
     logits: np.ndarray,
     labels: np.ndarray,
-    names: Sequence[str],
-    players: np.ndarray | pd.Series,
+    task: Task,
+    groups: np.ndarray | pd.Series,
     *,
     partial: bool,
     random_weights: bool,
@@ -68,31 +79,34 @@ def outcome_warnings(
 
     Args:
         logits: (clips, classes).
-        labels: (clips,).
-        names: Class names.
-        players: (clips,) who plays.
+        labels: (clips,), or (clips, classes) of 0 and 1 where a clip may have several.
+        task: What the logits answer.
+        groups: (clips,) names.
         partial: Only some batches of the test split were used.
         random_weights: The run started from random weights.
     """
     messages = []
-    predicted = logits.argmax(axis=1)
-    right = predicted == labels
-    clips, hits = len(labels), int(right.sum())
+    clips = len(labels)
     if partial:
         messages.append(f"only {clips} test clips were used (trainer.eval_batches): the metrics are no comparison")
+    if task.several:
+        return messages
+    predicted = logits.argmax(axis=1)
+    right = predicted == labels
+    hits = int(right.sum())
     if len(np.unique(predicted)) == 1:
-        messages.append(f"the model predicts one class for every test clip: {names[predicted[0]]}")
-    chance = max(int(np.bincount(labels).max()) / clips, 1 / len(names))
-    p = above_chance(right, players, chance)
+        messages.append(f"the model predicts one class for every test clip: {task.classes[predicted[0]]}")
+    chance = max(int(np.bincount(labels).max()) / clips, 1 / len(task.classes))
+    p = above_chance(right, groups, chance)
     if np.isnan(p):
         messages.append(
-            f"all {clips} test clips are by one player: whether the test accuracy {hits / clips:.4f} is more than luck "
-            "can't be told for others"
+            f"all {clips} test clips are by one {task.group}: whether the test accuracy {hits / clips:.4f} is more "
+            "than luck can't be told for others"
         )
     elif p > 0.05:
+        of_groups = f" by {len(set(groups))} {task.groups}" if task.grouped else ""
         messages.append(
-            f"test accuracy {hits / clips:.4f} is not above chance ({hits} of {clips} clips by {len(set(players))} "
-            f"players; {chance:.4f} by always naming one class)"
-            + (", which is what random weights give" if random_weights else "")
+            f"test accuracy {hits / clips:.4f} is not above chance ({hits} of {clips} clips{of_groups}; {chance:.4f} "
+            "by always naming one class)" + (", which is what random weights give" if random_weights else "")
         )
     return messages

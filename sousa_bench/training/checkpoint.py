@@ -15,6 +15,7 @@ import torch
 
 from sousa_bench.errors import Interrupted
 from sousa_bench.results import stop_request
+from sousa_bench.results.metrics import ranking
 from sousa_bench.results.result import CHECKPOINT_FOLDER
 from sousa_bench.system.files import replaced
 from sousa_bench.training.classifier import Classifier, profiled
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
     from sousa_bench.config.settings import TrainerSettings
     from sousa_bench.data.datamodule import Batch
-    from sousa_bench.results.result import Recorder
+    from sousa_bench.results.metrics import ranking
+from sousa_bench.results.result import Recorder
 
 LAST = "last.pt"
 log = logging.getLogger(__name__)
@@ -247,16 +249,19 @@ class KeepState(pl.Callback):
                     step=module.steps_done,
                     total_steps=module.optimization.total_steps,
                     fit_seconds=self.fit_seconds + self._shown_at - self._counted_until,
-                    **({"val_acc": module.history[-1]["val_acc"]} if module.history else {}),
+                    **({(key := ranking(module.history[-1])): module.history[-1][key]} if module.history else {}),
                 )
 
 
 def best_epoch(history: list[dict[str, Any]]) -> int:
-    """The epoch (from 1) with the highest ``val_acc``, of equals the lowest ``val_loss``, of these the first.
+    """The epoch (from 1) that validates best, of equals the lowest ``val_loss``, of these the first.
 
     It is 0 for an empty history.
     """
-    best = min(history, key=lambda entry: (-entry["val_acc"], entry["val_loss"], entry["epoch"]), default={"epoch": 0})
+    if not history:
+        return 0
+    key = ranking(history[0])
+    best = min(history, key=lambda entry: (-entry[key], entry["val_loss"], entry["epoch"]))
     return best["epoch"]
 
 

@@ -13,12 +13,12 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.nn.functional import log_softmax
+from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 
 from sousa_bench.data.augmentation import Augmentation
 from sousa_bench.data.datamodule import Batch, Clips, FeatureMemory, SousaDataModule
 from sousa_bench.errors import UserError
-from sousa_bench.results.metrics import METRICS, Metric, split_metrics
+from sousa_bench.results.metrics import Metric, metrics_of, split_metrics
 from sousa_bench.training.distributed import copy_from_first_rank, gathered, sum_gradients
 from sousa_bench.training.inputs import ClipInputs, Inputs
 
@@ -77,7 +77,7 @@ class EpochSums:
 
 
 class Classifier(pl.LightningModule):
-    """Waveform clips → rudiment logits, under any PEFT method.
+    """Waveform clips → logits of the task's classes, under any PEFT method.
 
     One Lightning batch is one optimizer step. It is cut into micro-batches inside the step, so that the
     effective batch, the schedule and mixup are the same whatever the memory allows.
@@ -107,6 +107,7 @@ class Classifier(pl.LightningModule):
         self.model = injection.model
         self.injection = injection
         self.clips: dict[str, Clips] = datamodule.clips
+        self.task = self.clips["train"].task
         self.augmentation = augmentation
         self.optimization = optimization
         self.micro_batch_size = micro_batch_size
@@ -165,7 +166,7 @@ class Classifier(pl.LightningModule):
         """Inputs and smoothed soft targets (clips, classes) of a training batch."""
         inputs, targets = self.inputs.training(batch, self.optimization.seed)
         smoothing = self.optimization.label_smoothing
-        return inputs, targets * (1 - smoothing) + smoothing / targets.shape[1]
+        return inputs, targets * (1 - smoothing) + smoothing / (2 if self.task.several else targets.shape[1])
 
     def update(
         self, optimizer: torch.optim.Optimizer | LightningOptimizer, inputs: tuple[Inputs, Tensor] | None, clips: int
@@ -199,13 +200,19 @@ class Classifier(pl.LightningModule):
         for start in range(0, len(inputs), self.micro_batch_size):
             rows = slice(start, start + self.micro_batch_size)
             logits = inputs.logits(rows)
-            losses = -(targets[rows] * log_softmax(logits.float(), dim=1)).sum(dim=1)
+            losses = self._losses(logits.float(), targets[rows])
             loss = losses.sum() / clips
             if start == 0 and self.global_rank == 0 and (extra := self.injection.extra_loss()) is not None:
                 loss = loss + extra
             loss.backward()
             total += losses.detach().sum()
         return total
+
+    def _losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """(clips,) cross-entropy in nats; with several labels a clip the mean of the classes' binary ones."""
+        if self.task.several:
+            return binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1)
+        return -(targets * log_softmax(logits, dim=1)).sum(dim=1)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Keep the logits; nothing is computed until the end."""
@@ -277,7 +284,8 @@ class Classifier(pl.LightningModule):
             positions = torch.from_numpy(index[order])
             logits = torch.cat([batch[1] for batch in batches])[torch.from_numpy(order)]
             self.outputs[split] = (positions, logits)
-            return split_metrics(split, logits, self.clips[split].labels[positions], (*METRICS, *self.own_metrics))
+            labels = self.clips[split].labels[positions]
+            return split_metrics(split, logits, labels, (*metrics_of(self.task), *self.own_metrics))
 
 
 def profiled(trainer: pl.Trainer, action: str) -> AbstractContextManager[str]:

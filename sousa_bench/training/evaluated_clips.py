@@ -91,7 +91,7 @@ class SplitData(SousaData):
     @property
     def warnings(self) -> list[str]:
         """What a reader of the metrics must know of these clips."""
-        found = [*self.source.warnings, *absent_classes({"evaluated": self._split(self.split)})]
+        found = [*self.source.warnings, *absent_classes({"evaluated": self._split(self.split)}, self.task)]
         return [*found, self._skipped_warning()] if self._skipped else found
 
 

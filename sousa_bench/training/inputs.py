@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from sousa_bench.data.augmentation import FULL_SCALE, Augmentation
-from sousa_bench.rudiments import RUDIMENTS
 from sousa_bench.training.frozen_part import Features, FrozenPrefix, Passes, frozen_prefix
 
 if TYPE_CHECKING:
@@ -99,7 +97,7 @@ class ClipInputs:
     def training(self, batch: Batch, seed: int) -> tuple[Inputs, Tensor]:
         """Inputs and soft targets (clips, classes) of a training batch."""
         clips = self.clips[batch.split]
-        targets = one_hot(clips.labels[batch.index], len(RUDIMENTS)).to(self.device, torch.float32)
+        targets = clips.targets(batch.index).to(self.device)
         if self.augmentation.name == "off":
             return self.plain(batch.split, batch.index), targets
         draws = self.augmentation.draw(seed, batch.epoch, clips.keys[batch.index])
@@ -108,7 +106,7 @@ class ClipInputs:
             draws = replace(draws, partner_weight=weights)
             passes = self._augmented_features(clips, batch.index, partners, draws)
             weight = torch.as_tensor(weights, dtype=torch.float32, device=self.device)[:, None]
-            mixed = one_hot(clips.labels[partners], len(RUDIMENTS)).to(self.device, torch.float32)
+            mixed = clips.targets(partners).to(self.device)
             targets = (1 - weight) * targets + weight * mixed
         else:
             passes = self.features(batch.split, batch.index)

@@ -9,7 +9,6 @@ from torch import Tensor
 from sousa_bench.config.settings import TrainerSettings
 from sousa_bench.results.metrics import calibrated, fitted_temperature, per_class
 from sousa_bench.results.result import ADAPTER_FOLDER, PREDICTIONS_FILE
-from sousa_bench.rudiments import RUDIMENTS
 from sousa_bench.training.checkpoint import best_epoch, tested_epoch
 from sousa_bench.training.classifier import Classifier
 
@@ -28,6 +27,7 @@ def outcome(module: Classifier, settings: TrainerSettings, fit_seconds: float, p
         ``files``, and ``declared_metrics`` where the config adds some.
     """
     history, injection = module.history, module.injection
+    task = module.task
     best, last = history[best_epoch(history) - 1], history[-1]
     tested = history[tested_epoch(history, settings.tested_epoch) - 1]
     parameters = injection.parameters
@@ -42,14 +42,14 @@ def outcome(module: Classifier, settings: TrainerSettings, fit_seconds: float, p
         "metrics": {
             **{key: value for key, value in tested.items() if key.startswith("val_")},
             **module.test_metrics,
-            **calibrated(logits, labels, fitted_temperature(val_logits, val_labels)),
+            **({} if task.several else calibrated(logits, labels, fitted_temperature(val_logits, val_labels))),
             "tested_epoch": tested["epoch"],
             "best_epoch": best["epoch"],
-            "best_val_acc": best["val_acc"],
+            f"best_val_{task.metric}": best[f"val_{task.metric}"],
             "best_val_loss": best["val_loss"],
             "last_epoch": last["epoch"],
             "final_train_loss": last["train_loss"],
-            "final_val_acc": last["val_acc"],
+            f"final_val_{task.metric}": last[f"val_{task.metric}"],
             "final_val_loss": last["val_loss"],
         },
         **({"declared_metrics": declared} if declared else {}),
@@ -71,7 +71,7 @@ def outcome(module: Classifier, settings: TrainerSettings, fit_seconds: float, p
             "head_learning_rate": module.optimization.head_learning_rate,
         },
         "files": {"predictions": PREDICTIONS_FILE, "adapter": ADAPTER_FOLDER},
-        "per_class": per_class(logits, labels, RUDIMENTS),
+        "per_class": per_class(logits, labels, task),
     }
 
 

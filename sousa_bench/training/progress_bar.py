@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 from tqdm import tqdm
 
+from sousa_bench.results.metrics import ranking
 from sousa_bench.training.classifier import Classifier
 
 
@@ -39,9 +40,10 @@ class EpochBar(pl.Callback):
         assert isinstance(pl_module, Classifier)
         if trainer.is_global_zero and trainer.state.fn == "fit" and pl_module.history:
             last = pl_module.history[-1]
+            key = ranking(last)
             print(
                 f"epoch {last['epoch']}/{trainer.max_epochs}: train_loss={last['train_loss']:.4f} "
-                f"val_loss={last['val_loss']:.4f} val_acc={last['val_acc']:.4f}",
+                f"val_loss={last['val_loss']:.4f} {key}={last[key]:.4f}",
                 flush=True,
             )
 

@@ -13,18 +13,18 @@ from sousa_bench.data.datamodule import FeatureMemory, SousaDataModule
 from sousa_bench.errors import ConfigError
 from sousa_bench.peft.options import is_linear_probe, is_solved
 from sousa_bench.results.metrics import own_metrics
-from sousa_bench.rudiments import RUDIMENTS
 from sousa_bench.training.classifier import Classifier, Optimization
 
 if TYPE_CHECKING:
     from sousa_bench.data import SousaData
     from sousa_bench.models.base import AudioModel
     from sousa_bench.peft import Injection
+    from sousa_bench.task import Task
 
 
-def build_model(cfg: DictConfig) -> AudioModel:
+def build_model(cfg: DictConfig, task: Task) -> AudioModel:
     """The model with its weights, before any adapter."""
-    model: AudioModel = build(cfg.model, num_classes=len(RUDIMENTS))
+    model: AudioModel = build(cfg.model, num_classes=len(task.classes))
     if cfg.gradient_checkpointing:
         model.enable_gradient_checkpointing()
     return model

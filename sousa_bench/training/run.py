@@ -20,7 +20,6 @@ from sousa_bench.peft.adapter import warm_start
 from sousa_bench.peft.options import is_solved
 from sousa_bench.results.predictions import outcome_warnings, write_predictions
 from sousa_bench.results.result import ADAPTER_FOLDER, PREDICTIONS_FILE, Recorder
-from sousa_bench.rudiments import RUDIMENTS
 from sousa_bench.training import distributed, hardware, probe
 from sousa_bench.training.checkpoint import Checkpoints, KeepState, Stop, restore
 from sousa_bench.training.classifier import Classifier
@@ -132,7 +131,7 @@ class _Run:
             plain = OmegaConf.to_container(self.cfg, resolve=True)
             assert isinstance(plain, dict)
             self._warn(*inherited({str(key): value for key, value in plain.items()}))
-        self.recorder.add(data=self.data.describe())
+        self.recorder.add(task=self.data.task.as_dict(), data=self.data.describe())
 
     def _fit_with_memory_left(self) -> None:
         """Fit; when memory runs out, go on from the last checkpoint with half the micro-batch."""
@@ -190,7 +189,7 @@ class _Run:
         cfg, settings, state = self.cfg, self.settings, self.state
         pl.seed_everything(cfg.seed, workers=False, verbose=False)
         with self.recorder.phase("weights"):
-            self.model = build_model(cfg)
+            self.model = build_model(cfg, self.data.task)
             self.recorder.add(weights=self.model.weights.as_dict())
         if self.model.sample_rate not in SAMPLE_RATES:
             with self.recorder.phase("data"):
@@ -284,15 +283,15 @@ class _Run:
             *outcome_warnings(
                 logits,
                 clips.labels[positions].numpy(),
-                RUDIMENTS,
-                clips.table["player"].iloc[positions],
+                clips.task,
+                clips.table["group"].iloc[positions],
                 partial=self.settings.eval_batches is not None,
                 random_weights=self.model.weights.kind == "random",
             )
         )
         if self.trainer.is_global_zero:
-            write_predictions(self.folder / PREDICTIONS_FILE, clips.table.iloc[positions], logits)
-            injection.save(self.folder / ADAPTER_FOLDER, self.cfg)
+            write_predictions(self.folder / PREDICTIONS_FILE, clips.table.iloc[positions], logits, clips.task)
+            injection.save(self.folder / ADAPTER_FOLDER, self.cfg, clips.task)
 
 
 def _quiet_libraries() -> None:

@@ -14,7 +14,7 @@ from sousa_bench.results.finished import FinishedRun
 from sousa_bench.results.result import read_result
 from sousa_bench.training.evaluated_clips import SplitData
 
-CLIP = ["sample_id", "player", "label"]
+CLIP = ["sample_id", "group", "label"]
 ROLES = {"train": "was trained on", "val": "was validated on"}
 
 
@@ -91,13 +91,13 @@ def _shared(clips: pd.DataFrame, split: str, nodes: list[dict[str, Any]]) -> dic
     earlier = pd.concat([SplitData.of(split, node).chosen()[CLIP] for node in nodes]).drop_duplicates()
     return {
         "clips": len(clips.merge(earlier, on=CLIP)),
-        "players": int(clips.loc[clips["player"].isin(earlier["player"]), "player"].nunique()),
+        "players": int(clips.loc[clips["group"].isin(earlier["group"]), "group"].nunique()),
     }
 
 
 def _sentences(counts: Mapping[str, Any], clips: pd.DataFrame, who: str) -> list[str]:
     made = []
-    players = clips["player"].nunique()
+    players = clips["group"].nunique()
     for split, found in counts.items():
         role = ROLES[split]
         if found["clips"]:

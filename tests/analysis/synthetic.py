@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sousa_bench.data.rudiments import FAMILIES, RUDIMENTS
 from sousa_bench.results.result import PREDICTIONS_FILE, write_json, write_result
-from sousa_bench.rudiments import FAMILIES, RUDIMENTS
 
 # Overrides of a result that would execute code or read files where a command takes them.
 FOREIGN = (

@@ -17,7 +17,7 @@ from sousa_bench.analysis.report.blocks import Figure, Options
 from sousa_bench.analysis.report.html_page import page
 from sousa_bench.analysis.report.images import NO_BROWSER, write_images
 from sousa_bench.analysis.report.sections import figures, report
-from sousa_bench.rudiments import FAMILY_NAMES
+from sousa_bench.data.rudiments import FAMILY_NAMES
 from tests.analysis.synthetic import result, write_folds, write_result
 
 ALWAYS = {

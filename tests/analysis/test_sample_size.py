@@ -19,9 +19,9 @@ from sousa_bench.analysis.stats.sample_size import Components, Design
 from sousa_bench.analysis.stats.training_luck import Repeats, TrainingLuck, training_luck
 from sousa_bench.analyze import main
 from sousa_bench.config.composing import composed
+from sousa_bench.data.rudiments import RUDIMENTS
 from sousa_bench.evaluate.__main__ import parser as evaluate_parser
 from sousa_bench.results.result import PREDICTIONS_FILE, read_result, write_result
-from sousa_bench.rudiments import RUDIMENTS
 from tests.analysis.synthetic import Clips, fold_result, result, write_predictions
 from tests.cases import check_each
 

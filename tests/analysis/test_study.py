@@ -27,6 +27,7 @@ from sousa_bench.analysis.stats.comparisons import (
 )
 from sousa_bench.analysis.stats.training_luck import TrainingLuck
 from sousa_bench.analyze import main
+from sousa_bench.data.rudiments import TASK
 from sousa_bench.errors import UserError
 from tests.analysis.summary import summary
 from tests.analysis.synthetic import Truth, result, write_result, write_sweep
@@ -247,7 +248,7 @@ def chance_runs(folder: Path, *warned: bool) -> Study:
     from sousa_bench.results.predictions import outcome_warnings
 
     logits, labels, players = np.tile(np.eye(40), (2, 1)), (np.arange(80) + 1) % 40, np.arange(80) % 8
-    words = outcome_warnings(logits, labels, list("x" * 40), players, partial=False, random_weights=True)
+    words = outcome_warnings(logits, labels, TASK, players, partial=False, random_weights=True)
     for number, item in enumerate(warned):
         write_result(folder / str(number), result({"seed": number}, accuracy=0.0, warnings=words if item else []))
     return compare(collect([folder]))
@@ -265,7 +266,7 @@ def test_means_of_seeds_are_equal_where_their_counts_are():
     rng = np.random.default_rng(3)
     frame = pd.DataFrame({"combination": ["a", "b"], "cohort": "A"})
     player = np.repeat(np.arange(8), 11)
-    clips = ClipSet(np.arange(88), np.zeros(88, int), player, [str(number) for number in range(8)], {})
+    clips = ClipSet(TASK, np.arange(88), np.zeros(88, int), player, [str(number) for number in range(8)], {})
     for _ in range(20):
         hits = rng.integers(0, 4, 88)
         mixed = np.concatenate([rng.permutation(hits[player == number]) for number in range(8)])

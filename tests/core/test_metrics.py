@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sousa_bench.results.metrics import per_class, split_metrics
+from sousa_bench.task import Task
 
 # Labels 0 0 1 1 2, predictions 0 1 1 1 3 of five classes; class 4 occurs nowhere.
 LABELS = torch.tensor([0, 0, 1, 1, 2])
@@ -37,7 +38,7 @@ def test_top5():
 
 
 def test_per_class_leaves_undefined_ratios_empty():
-    table = per_class(LOGITS, LABELS, ["a", "b", "c", "d", "e"])
+    table = per_class(LOGITS, LABELS, Task(("a", "b", "c", "d", "e")))
     assert table["a"] == {"precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3), "support": 2}
     assert table["d"] == {"precision": 0.0, "recall": None, "f1": 0.0, "support": 0}
     assert table["e"]["f1"] is None

@@ -4,8 +4,9 @@ import numpy as np
 from scipy.stats import binomtest
 
 from sousa_bench.results.predictions import outcome_warnings
+from sousa_bench.task import Task
 
-NAMES = [f"class {i}" for i in range(10)]
+TASK = Task(tuple(f"class {i}" for i in range(10)), group="player")
 LABELS = np.tile(np.arange(10), 10)
 
 
@@ -14,7 +15,7 @@ PLAYERS = np.repeat([f"player {i}" for i in range(10)], 10)
 
 def noted(predicted, players=PLAYERS, labels=LABELS, **facts):
     logits = np.eye(10, dtype=np.float32)[predicted]
-    return outcome_warnings(logits, labels, NAMES, players, **{"partial": False, "random_weights": False, **facts})
+    return outcome_warnings(logits, labels, TASK, players, **{"partial": False, "random_weights": False, **facts})
 
 
 def test_a_good_model_has_no_warning():

@@ -10,6 +10,7 @@ import torch
 
 from sousa_bench.config.instantiate import build
 from sousa_bench.data.datamodule import Batch, EpochBatches, EvalBatches
+from sousa_bench.data.rudiments import TASK
 from sousa_bench.errors import ConfigError
 from sousa_bench.peft import inject
 from sousa_bench.training.classifier import Classifier, Optimization
@@ -86,7 +87,7 @@ def test_a_linear_probe_has_one_rate_whichever_key_gives_it(key, first_step):
 
 def test_a_head_that_the_weights_fill_has_the_rate_of_the_method(config):
     cfg = config("model=ast", "peft=lora")
-    injection = inject(build_model(cfg), cfg.peft, 10)
+    injection = inject(build_model(cfg, TASK), cfg.peft, 10)
     settings = build(cfg.trainer)
     assert learning_rates(cfg, settings, injection) == (1e-3, pytest.approx(1 / 96))
     injection.model.fresh = ()
@@ -96,7 +97,7 @@ def test_a_head_that_the_weights_fill_has_the_rate_of_the_method(config):
 
 def test_a_head_without_a_width_wants_a_rate(config):
     cfg = config("model=ast", "peft=lora")
-    injection = inject(build_model(cfg), cfg.peft, 10)
+    injection = inject(build_model(cfg, TASK), cfg.peft, 10)
     injection.model.fresh = (f"{injection.model.head_name}.layernorm",)
     with pytest.raises(ConfigError, match=r"holds 0 matrices.*give trainer\.head_learning_rate"):
         learning_rates(cfg, build(cfg.trainer), injection)
@@ -189,7 +190,7 @@ def test_matrices_decay_and_vectors_do_not(config):
 
     def check(model, method, *words):
         cfg = config(f"model={model}", f"peft={method}", "trainer.weight_decay=0.1", *words)
-        injection = inject(build_model(cfg), cfg.peft, 10)
+        injection = inject(build_model(cfg, TASK), cfg.peft, 10)
         decaying = {id(parameter) for parameter in injection.decaying_parameters()}
         for name, parameter in injection.model.backbone.named_parameters():
             vector = parameter.ndim == 1 or any(part in name for part in SCALES_AND_TOKENS)

@@ -16,6 +16,7 @@ from torch._inductor.exc import InductorError
 
 from sousa_bench.config.fingerprint import fingerprint
 from sousa_bench.data.datamodule import FeatureMemory
+from sousa_bench.data.rudiments import TASK
 from sousa_bench.errors import ConfigError
 from sousa_bench.training import hardware
 from sousa_bench.training.classifier import Classifier
@@ -55,7 +56,7 @@ def test_a_test_clip_does_not_see_its_neighbours(config, tmp_path, model):
 
 
 def test_channels_last_is_a_matter_of_memory(config):
-    model = build_model(config("model=efficientat")).eval()
+    model = build_model(config("model=efficientat"), TASK).eval()
     plain = copy.deepcopy(model.backbone).to(memory_format=torch.contiguous_format)
     convolutions = [m for m in model.backbone.modules() if isinstance(m, nn.Conv2d) and m.kernel_size != (1, 1)]
     assert convolutions

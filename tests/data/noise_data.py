@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import soundfile as sf
 
 from sousa_bench.data import SousaData
-from sousa_bench.rudiments import RUDIMENTS
+from sousa_bench.data.rudiments import RUDIMENTS
 
 TIERS = ("beginner", "intermediate", "advanced", "professional")
 FONTS = ("FluidR3_GM", "Arachno")

@@ -51,7 +51,7 @@ def test_folds_and_resplit_of_four_players(sample: Path) -> None:
     for k in range(1, 5):
         fold = data(sample / "generator", fold=f"{k}/4")
         fold.prepare([16_000])
-        tested |= set(fold.table("test")["player"])
+        tested |= set(fold.table("test")["group"])
     assert len(tested) == 4
 
 

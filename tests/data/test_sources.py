@@ -14,9 +14,9 @@ import pytest
 from noise_data import data, noise, rows, write_audio, write_hub, write_labels
 
 from sousa_bench.data import SPLITS
+from sousa_bench.data.rudiments import RUDIMENTS
 from sousa_bench.data.sources.source import COLUMNS, standard_table
 from sousa_bench.errors import DataError
-from sousa_bench.rudiments import RUDIMENTS
 
 
 def test_generator_folder(generator: Path) -> None:
@@ -28,8 +28,8 @@ def test_generator_folder(generator: Path) -> None:
     table = made.table("test")
     assert tuple(table.columns) == COLUMNS
     assert list(table["sample_id"]) == sorted(table["sample_id"])
-    assert [RUDIMENTS[label] for label in table["label"]] == list(table["rudiment"])
-    assert set(table["player"]) == {"player-005"}
+    assert [RUDIMENTS[label] for label in table["label"]] == list(table["class"])
+    assert set(table["group"]) == {"player-005"}
     assert set(table["tempo_bpm"]) == {110.0}
 
 
@@ -161,7 +161,7 @@ def test_hub_subset_reads_few_shards(tmp_path: Path) -> None:
     few, spread = (data(tmp_path, clips=small, shards=kind) for kind in ("fewest", "all"))
     chosen = few._chosen[few._chosen["split"] == "train"]
     everywhere = spread._chosen[spread._chosen["split"] == "train"]
-    assert chosen["rudiment"].nunique() == 5
+    assert chosen["class"].nunique() == 5
     assert chosen["shard"].nunique() < everywhere["shard"].nunique()
     few.prepare([16_000])
     assert few.describe()["counts"] == small
@@ -309,7 +309,7 @@ def test_text_stays_text(tmp_path: Path) -> None:
     made = data(csv_folder(tmp_path, player=players, sample_id=ids, soundfont=fonts))
     made.prepare([16_000])
     tables = pd.concat([made.table(split) for split in SPLITS]).set_index("sample_id").loc[ids]
-    assert list(tables["player"]) == players
+    assert list(tables["group"]) == players
     assert list(tables["soundfont"]) == [font or "unknown" for font in fonts]
     assert not any("names no players" in warning for warning in made.warnings)
 

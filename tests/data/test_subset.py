@@ -27,7 +27,7 @@ def table(players: int = 10, clips: int = 3, rudiments: int = 40) -> pd.DataFram
 def test_a_subset_is_stratified_and_independent_of_row_order() -> None:
     whole = table()
     part = choose(whole, 100, seed=0)
-    counts = Counter(part["rudiment"])
+    counts = Counter(part["class"])
     assert len(part) == 100
     assert len(counts) == 40
     assert max(counts.values()) - min(counts.values()) <= 1
@@ -66,21 +66,21 @@ def test_folds_are_a_partition_by_player() -> None:
     tested: list[str] = []
     for k in range(1, 6):
         split = fold_splits(whole, k, 5)
-        players = {name: set(split.loc[split["split"] == name, "player"]) for name in SPLITS}
+        players = {name: set(split.loc[split["split"] == name, "group"]) for name in SPLITS}
         assert sum(map(len, players.values())) == len(set.union(*players.values())) == 10
         assert len(players["test"]) == len(players["val"]) == 2
         tested += players["test"]
-    assert sorted(tested) == sorted(set(whole["player"]))
+    assert sorted(tested) == sorted(set(whole["group"]))
 
 
 def test_resplit_keeps_players_whole_and_sousas_shares() -> None:
     whole = table(players=100, clips=1, rudiments=2)
     split = resplit(whole)
-    players = split.groupby("split")["player"].nunique()
-    assert split.groupby("player")["split"].nunique().max() == 1
+    players = split.groupby("split")["group"].nunique()
+    assert split.groupby("group")["split"].nunique().max() == 1
     assert players.to_dict() == {"train": 68, "val": 13, "test": 19}
     assert split[split["split"] == "test"]["skill_tier"].nunique() == 4
-    assert resplit(table(players=3)).groupby("split")["player"].nunique().to_dict() == dict.fromkeys(SPLITS, 1)
+    assert resplit(table(players=3)).groupby("split")["group"].nunique().to_dict() == dict.fromkeys(SPLITS, 1)
 
 
 def test_too_few_players() -> None:
@@ -124,5 +124,5 @@ def test_fold_through_the_data(generator: Path) -> None:
         made = data(generator, fold=f"{k}/3")
         made.prepare([16_000])
         assert made.describe()["players"] == {"train": 2, "val": 2, "test": 2}
-        tested |= set(made.table("test")["player"])
+        tested |= set(made.table("test")["group"])
     assert len(tested) == 6

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from sousa_bench.data.rudiments import TASK
 from sousa_bench.demo import server
 from sousa_bench.inference.predictor import Predictor
 
@@ -16,7 +17,7 @@ pytest.importorskip("gradio")
 
 
 def test_a_request_to_another_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = SimpleNamespace(name="model", labels=["flam"], max_duration=5.0, sample_rate=16_000)
+    model = SimpleNamespace(name="model", task=TASK, labels=["flam"], max_duration=5.0, sample_rate=16_000)
     monkeypatch.setattr(Predictor, "open", lambda *_, **__: model)
     monkeypatch.setattr(server.signal, "signal", lambda *_: None)
     with socket.socket() as probe:

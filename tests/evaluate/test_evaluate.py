@@ -15,11 +15,11 @@ import pandas as pd
 import pytest
 
 from sousa_bench.analysis import collect, compare
+from sousa_bench.data.rudiments import RUDIMENTS
 from sousa_bench.errors import UserError
 from sousa_bench.evaluate.__main__ import main
 from sousa_bench.results.finished import finished_run, finished_runs
 from sousa_bench.results.result import missing_fields
-from sousa_bench.rudiments import RUDIMENTS
 from sousa_bench.training.evaluated_clips import data_node
 from tests.trained import ROOT, Trained, command, home, trained
 

@@ -8,6 +8,7 @@ from helpers import BATCH, choice, fit, standin_node
 from standins import build
 
 from sousa_bench.peft import inject, load_run_model
+from sousa_bench.task import Task
 
 CORE = ("lora", "adalora", "ia3", "full", "head", "bitfit")
 
@@ -19,7 +20,7 @@ def test_trains_saves_and_reloads(model_name, method, tmp_path):
     injection = inject(model, choice(method), 40)
     losses = fit(injection, steps=40)
     assert losses[-1] < 0.97 * losses[0]
-    injection.save(tmp_path / "adapter", {"model": standin_node(model_name)}, [str(index) for index in range(10)])
+    injection.save(tmp_path / "adapter", {"model": standin_node(model_name)}, Task(tuple(map(str, range(10)))))
     reloaded = load_run_model(tmp_path)
     with torch.no_grad():
         assert torch.equal(model.eval()(BATCH), reloaded(BATCH))

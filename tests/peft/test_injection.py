@@ -16,13 +16,14 @@ from sousa_bench.errors import PeftError
 from sousa_bench.peft import inject, load, load_run_model
 from sousa_bench.peft.injection import MERGE_TOLERANCE
 from sousa_bench.peft.targets import batch_norms
+from sousa_bench.task import Task
 
 LABELS = [str(index) for index in range(10)]
 LORA_ON_ATTENTION = {"targets": ["attention"], "r": 4}
 
 
 def save(injection, folder, seed=0):
-    return injection.save(folder / "adapter", {"model": standin_node(injection.model.name, seed)}, LABELS)
+    return injection.save(folder / "adapter", {"model": standin_node(injection.model.name, seed)}, Task(tuple(LABELS)))
 
 
 def trainable_names(injection):

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from sousa_bench.data.rudiments import TASK
 from sousa_bench.models.base import AudioModel
 from sousa_bench.peft import Injection, inject, precheck
 from tests.cases import check_each
@@ -108,7 +109,7 @@ def trained(tmp_path_factory) -> dict[str, dict[str, Any]]:
             torch.manual_seed(1)
             injection = inject(model, choice(method), EPOCHS * CLIPS // BATCH_SIZE)
             before, after = train(injection, features, mask)
-            folder = injection.save(root / f"{name}-{method}", {"model": node})
+            folder = injection.save(root / f"{name}-{method}", {"model": node}, TASK)
             with torch.no_grad():
                 logits = model.backbone(features, mask)
             outcomes[f"{name}-{method}"] = {

@@ -16,10 +16,10 @@ import soundfile as sf
 import soxr
 from scipy.special import softmax
 
+from sousa_bench.data.rudiments import FAMILIES, RUDIMENTS
 from sousa_bench.inference.answer import Answer
 from sousa_bench.inference.predictor import Predictor
 from sousa_bench.predict.__main__ import main
-from sousa_bench.rudiments import FAMILIES, RUDIMENTS
 from tests.predict.conftest import RATE, write
 from tests.trained import ROOT, Trained, sweep
 

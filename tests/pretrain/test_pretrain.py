@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from sousa_bench.config.fingerprint import fingerprint
 from sousa_bench.config.instantiate import build
+from sousa_bench.data.rudiments import TASK
 from sousa_bench.data.synthetic import GENERATOR_VERSION
 from sousa_bench.errors import ConfigError, PeftError, UserError, WeightsError
 from sousa_bench.models.base import AudioModel
@@ -60,13 +61,13 @@ def results(place: Path) -> list[dict]:
 
 
 def test_they_say_what_they_are(config, tmp_path: Path) -> None:
-    packed = halves(build_model(config("model=ast")))
+    packed = halves(build_model(config("model=ast"), TASK))
     save_file(packed, tmp_path / "ast.safetensors", metadata=header({"model": "ast"}))
     words = ("model=ast", "weights=embedded", f"model.checkpoint={tmp_path}")
-    note = build_model(config(*words)).weights.as_dict()["note"]
+    note = build_model(config(*words), TASK).weights.as_dict()["note"]
     assert "demonstration" in note
     assert "weights=official data=tiny" in note
-    assert "note" not in build_model(config("model=ast")).weights.as_dict()
+    assert "note" not in build_model(config("model=ast"), TASK).weights.as_dict()
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +161,7 @@ def test_a_wholly_trained_model_needs_no_base(pretrained: tuple[Path, Sequence[s
 
 def test_what_keeps_statistics_needs_its_base(config, tmp_path: Path) -> None:
     cfg = config("model=efficientat", "peft=full", "peft.batch_norm=frozen", "weights=random")
-    saved = inject(build_model(cfg), cfg.peft, 1).save(tmp_path / "adapter", cfg)
+    saved = inject(build_model(cfg, TASK), cfg.peft, 1).save(tmp_path / "adapter", cfg, TASK)
     with pytest.raises(PeftError, match="load it onto the weights that it was trained on"):
         load_run_model(saved, seed=7)
 
@@ -284,7 +285,7 @@ def test_every_augmentation_can_be_asked_for(config) -> None:
 
 
 def test_what_float16_cannot_hold_is_refused(config) -> None:
-    model: AudioModel = build_model(config("model=efficientat", "weights=random"))
+    model: AudioModel = build_model(config("model=efficientat", "weights=random"), TASK)
     norm = next(key for key in model.backbone.state_dict() if key.endswith("running_var"))
     model.backbone.state_dict()[norm].fill_(1e6)
     with pytest.raises(UserError, match=rf"{norm} holds values that float16 can't \(1e\+06\)"):
@@ -292,24 +293,26 @@ def test_what_float16_cannot_hold_is_refused(config) -> None:
 
 
 def test_weights_of_another_model_or_none_are_refused(config, tmp_path: Path) -> None:
-    model = build_model(config("model=ast", "weights=random"))
+    model = build_model(config("model=ast", "weights=random"), TASK)
     save_file(halves(model), tmp_path / "ast.safetensors", metadata=header({"model": "ast"}))
     words = ("weights=embedded", f"model.checkpoint={tmp_path / 'ast.safetensors'}")
-    assert build_model(config("model=ast", *words)).weights.kind == "embedded"
+    assert build_model(config("model=ast", *words), TASK).weights.kind == "embedded"
     save_file(halves(model), tmp_path / "odd.safetensors", metadata={"sousa_bench": "no JSON"})
     save_file(halves(model), tmp_path / "published.safetensors", metadata={"format": "pt"})
     with pytest.raises(WeightsError, match=r"no file of sousa_bench\.pretrain.*add weights=official"):
-        build_model(config("model=ast", "weights=embedded", f"model.checkpoint={tmp_path / 'published.safetensors'}"))
+        build_model(
+            config("model=ast", "weights=embedded", f"model.checkpoint={tmp_path / 'published.safetensors'}"), TASK
+        )
     with pytest.raises(WeightsError, match=r"there is no file MIT/x.*is read with weights=official"):
-        build_model(config("model=ast", "weights=embedded", "model.checkpoint=MIT/x"))
+        build_model(config("model=ast", "weights=embedded", "model.checkpoint=MIT/x"), TASK)
     with pytest.raises(WeightsError, match="metadata are not those"):
-        build_model(config("model=ast", "weights=embedded", f"model.checkpoint={tmp_path / 'odd.safetensors'}"))
+        build_model(config("model=ast", "weights=embedded", f"model.checkpoint={tmp_path / 'odd.safetensors'}"), TASK)
     with pytest.raises(WeightsError, match="holds weights of ast, not of beats"):
-        build_model(config("model=beats", *words))
+        build_model(config("model=beats", *words), TASK)
     with pytest.raises(WeightsError, match=r"there is no file .*beats\.safetensors"):
-        build_model(config("model=beats", "weights=embedded", f"model.checkpoint={tmp_path}"))
+        build_model(config("model=beats", "weights=embedded", f"model.checkpoint={tmp_path}"), TASK)
     with pytest.raises(ConfigError, match="would not be read with weights=random"):
-        build_model(config("model=ast", "weights=random", f"model.checkpoint={tmp_path}"))
+        build_model(config("model=ast", "weights=random", f"model.checkpoint={tmp_path}"), TASK)
 
 
 def test_a_run_is_known_by_the_weights_content(config, tmp_path: Path) -> None:
@@ -318,7 +321,7 @@ def test_a_run_is_known_by_the_weights_content(config, tmp_path: Path) -> None:
 
     for name, seed in (("one", 1), ("same", 1), ("other", 2)):
         (tmp_path / name).mkdir()
-        state = halves(build_model(config("model=ast", "weights=random", f"seed={seed}")))
+        state = halves(build_model(config("model=ast", "weights=random", f"seed={seed}"), TASK))
         save_file(state, tmp_path / name / "ast.safetensors", metadata=header({"model": "ast"}))
     found = {name: digest(f"model.checkpoint={tmp_path / name}") for name in ("one", "same", "other")}
     assert found["one"] == found["same"] != found["other"]

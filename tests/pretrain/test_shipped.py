@@ -16,6 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from sousa_bench.config import conf_folder
+from sousa_bench.data.rudiments import TASK
 from sousa_bench.models.weight_files import embedded_folder
 from sousa_bench.system.files import sha256
 from sousa_bench.training.recipe import build_model
@@ -56,7 +57,7 @@ def test_the_card_is_that_of_the_file(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_a_run_has_a_head_of_its_own_seed_on_them(name: str, config) -> None:
     one, two = (
-        build_model(config(f"model={name}", "weights=embedded", f"seed={seed}")).backbone.state_dict()
+        build_model(config(f"model={name}", "weights=embedded", f"seed={seed}"), TASK).backbone.state_dict()
         for seed in (1, 2)
     )
     packed = load_file(shipped(name))

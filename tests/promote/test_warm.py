@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from sousa_bench.config import init_from
 from sousa_bench.config.fingerprint import fingerprint
 from sousa_bench.config.instantiate import build
+from sousa_bench.data.rudiments import RUDIMENTS, TASK
 from sousa_bench.errors import ConfigError, PeftError
 from sousa_bench.peft import inject
 from sousa_bench.peft.adapter import warm_start
-from sousa_bench.rudiments import RUDIMENTS
 from sousa_bench.training.run import run
 
 # Nothing moves: what a run ends with is what it began with.
@@ -56,7 +56,7 @@ def save(cfg: DictConfig, folder: Path) -> Path:
     with torch.no_grad():
         for tensor in injection.changing().values():
             tensor.add_(step(tensor))
-    return injection.save(folder, cfg).parent
+    return injection.save(folder, cfg, TASK).parent
 
 
 def step(tensor: torch.Tensor) -> float:

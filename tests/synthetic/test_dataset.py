@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
+from sousa_bench.data.rudiments import RUDIMENTS
 from sousa_bench.data.synthetic import GENERATOR_VERSION, Generator, describe, write_dataset
 from sousa_bench.data.synthetic.__main__ import main
 from sousa_bench.data.synthetic.drums import DRUMS, Drum, make_bank
 from sousa_bench.data.synthetic.rooms import ROOMS, Room
 from sousa_bench.errors import UserError
-from sousa_bench.rudiments import RUDIMENTS
 
 TEXT = {"sample_id", "profile_id", "rudiment_slug", "skill_tier", "skill_tier_binary", "dominant_hand", "midi_path"}
 TEXT |= {"audio_path", "soundfont", "augmentation_preset", "augmentation_group_id", "aug_soundfont", "aug_room_type"}

@@ -9,9 +9,9 @@ import math
 
 import pytest
 
+from sousa_bench.data.rudiments import FAMILIES, RUDIMENTS
 from sousa_bench.data.synthetic.notation import TABLE, Rudiment
 from sousa_bench.errors import UserError
-from sousa_bench.rudiments import FAMILIES, RUDIMENTS
 from tests.cases import check_each
 
 PAS: dict[str, tuple[str, list[int], list[int], list[int], str]] = {

@@ -6,8 +6,8 @@ import itertools
 import numpy as np
 import pytest
 
+from sousa_bench.data.rudiments import RUDIMENTS
 from sousa_bench.data.synthetic.performance import LEAD_IN_MS, TIERS, Player, make_player, perform
-from sousa_bench.rudiments import RUDIMENTS
 from tests.cases import check_each
 
 MACHINE = Player("m", 0, "professional", "right", 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 20)

@@ -27,11 +27,10 @@ from sousa_bench.analysis.plots.style import (
 )
 from sousa_bench.analysis.stats.intervals import MIN_PLAYERS, accuracy_interval
 from sousa_bench.analysis.study import Study
-from sousa_bench.rudiments import DISPLAY, FAMILIES, FAMILY_NAMES, INDEX, NUM_CLASSES
+from sousa_bench.task import Task
 
 DETAIL_LIMIT = 24
 IMAGE_LIMIT = 5
-ORDER = list(FAMILIES)  # the order of the PAS sheet, family by family
 CONFUSION_AXIS = {"tickfont": {"size": 9}, "showgrid": False, "type": "category", "tickmode": "linear", "dtick": 1}
 TEMPO_EDGES = (80, 100, 120, 140, 160)
 TEMPO_BANDS = ("under 80", "80–99", "100–119", "120–139", "140–159", "160 and over", "unknown")
@@ -79,31 +78,32 @@ def confusion_matrix(study: Study, row: int | None = None) -> go.Figure | None:
     if not rows:
         return None
     title, data = confusion_traces(study, rows[0])
+    task = _predictions(study, rows[0])[0].task
     return figure(
         data,
         title,
         {"kind": "variants"},
         height=880,
-        xaxis={"title": {"text": "Predicted rudiment"}, "tickangle": -90, **CONFUSION_AXIS},
-        yaxis={"title": {"text": "True rudiment"}, "autorange": "reversed", **CONFUSION_AXIS},
-        shapes=_family_lines(),
-        annotations=_family_names(),
+        xaxis={"title": {"text": f"Predicted {task.noun}"}, "tickangle": -90, **CONFUSION_AXIS},
+        yaxis={"title": {"text": f"True {task.noun}"}, "autorange": "reversed", **CONFUSION_AXIS},
+        shapes=_family_lines(task),
+        annotations=_family_names(task),
     )
 
 
 def confusion_traces(study: Study, row: int) -> tuple[str, list[dict[str, Any]]]:
     """Title and traces of ``confusion_matrix``."""
     clips, predicted = _predictions(study, row)
-    place = np.array([INDEX[slug] for slug in ORDER])
-    counts = np.bincount(clips.label * NUM_CLASSES + predicted, minlength=NUM_CLASSES**2)
-    counts = counts.reshape(NUM_CLASSES, NUM_CLASSES)[np.ix_(place, place)]
+    task = clips.task
+    place = np.array([task.classes.index(name) for name in task.order])
+    counts = confusions(clips.label, predicted, len(place))[np.ix_(place, place)]
     sums = counts.sum(axis=1, keepdims=True)
-    names = [DISPLAY[slug] for slug in ORDER]
+    names = [task.display(name) for name in task.order]
     heat = heatmap(
         names,
         names,
         np.divide(counts, sums, out=np.full(counts.shape, np.nan), where=sums > 0),
-        "played: %{y}<br>heard: %{x}<br>%{customdata} clips, %{z:.1%} of that rudiment",
+        "played: %{y}<br>heard: %{x}<br>%{customdata} clips, %{z:.1%} of that " + task.noun,
         "Share",
         (0, 1),
         customdata=counts.tolist(),
@@ -113,32 +113,37 @@ def confusion_traces(study: Study, row: int) -> tuple[str, list[dict[str, Any]]]
     return f"Confusions: {safe(study.run_labels[row])}", [heat]
 
 
-def _family_bounds() -> list[int]:
-    """First class of each family in ``ORDER``, and the end."""
-    families = [FAMILIES[slug] for slug in ORDER]
-    return [families.index(name) for name in FAMILY_NAMES] + [len(ORDER)]
+def confusions(label: NDArray[np.int64], predicted: NDArray[np.int16], classes: int) -> NDArray[np.int64]:
+    """(classes, classes): clips of each true class by predicted class."""
+    return np.bincount(label * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 
-def _family_lines() -> list[dict[str, Any]]:
+def _family_bounds(task: Task) -> list[int]:
+    """First class of each family in the task's order, and the end."""
+    families = list(task.families.values())
+    return [families.index(name) for name in task.family_names] + [len(families)]
+
+
+def _family_lines(task: Task) -> list[dict[str, Any]]:
     line = {"type": "line", "line": {"color": "#ffffff", "width": 1.5}}
-    ends = {0: -0.5, 1: len(ORDER) - 0.5}
+    ends = {0: -0.5, 1: len(task.order) - 0.5}
     return [
         {**line, **{f"{along}{end}": value for end, value in ends.items()}, f"{across}0": edge, f"{across}1": edge}
         for along, across in ("xy", "yx")
-        for edge in (bound - 0.5 for bound in _family_bounds()[1:-1])
+        for edge in (bound - 0.5 for bound in _family_bounds(task)[1:-1])
     ]
 
 
-def _family_names() -> list[dict[str, Any]]:
+def _family_names(task: Task) -> list[dict[str, Any]]:
     usual = {"y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False}
     return [
         {**usual, "x": (start + end - 1) / 2, "text": name.capitalize()}
-        for name, (start, end) in zip(FAMILY_NAMES, itertools.pairwise(_family_bounds()), strict=True)
+        for name, (start, end) in zip(task.family_names, itertools.pairwise(_family_bounds(task)), strict=True)
     ]
 
 
 def per_class_f1(study: Study, row: int | None = None) -> go.Figure | None:
-    """F1 of each rudiment in one run, grouped by family, ± one jackknife standard error over players.
+    """F1 of each class in one run, grouped by family, ± one jackknife standard error over players.
 
     Arguments and None as ``confusion_matrix``. No error bars below ``MIN_PLAYERS`` players.
     """
@@ -161,16 +166,17 @@ def f1_traces(study: Study, row: int) -> tuple[str, list[dict[str, Any]]]:
     """Title and traces of ``per_class_f1``."""
     clips, predicted = _predictions(study, row)
     value, error = f1_by_class(clips, predicted)
-    support = np.bincount(clips.label, minlength=NUM_CLASSES)
+    task = clips.task
+    support = np.bincount(clips.label, minlength=len(task.classes))
     traces = []
-    for number, family in enumerate(FAMILY_NAMES):
-        slugs = [slug for slug in ORDER if FAMILIES[slug] == family]
-        place = [INDEX[slug] for slug in slugs]
+    for number, family in enumerate(task.family_names or ("",)):
+        names = [name for name in task.order if task.families.get(name, "") == family]
+        place = [task.classes.index(name) for name in names]
         traces.append(
             {
                 "type": "bar",
                 "name": family.capitalize(),
-                "x": [DISPLAY[slug] for slug in slugs],
+                "x": [task.display(name) for name in names],
                 "y": rounded(value[place], 4),
                 "customdata": support[place].tolist(),
                 "hovertemplate": "%{x}<br>F1 %{y:.3f}, %{customdata} test clips<extra></extra>",
@@ -178,7 +184,7 @@ def f1_traces(study: Study, row: int) -> tuple[str, list[dict[str, Any]]]:
                 "error_y": deviation(error[place]),
             }
         )
-    return f"F1 by rudiment: {safe(study.run_labels[row])}", traces
+    return f"F1 by {task.noun}: {safe(study.run_labels[row])}", traces
 
 
 def f1_by_class(clips: ClipSet, predicted: NDArray[np.int16]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -188,14 +194,14 @@ def f1_by_class(clips: ClipSet, predicted: NDArray[np.int16]) -> tuple[NDArray[n
     """
     player = clips.player if clips.player is not None else np.zeros(len(clips.label), dtype=np.int64)
     players = int(player.max()) + 1
-    hit = np.zeros((players, NUM_CLASSES))
+    hit = np.zeros((players, len(clips.task.classes)))
     true, said = np.zeros_like(hit), np.zeros_like(hit)
     np.add.at(hit, (player, clips.label), predicted == clips.label)
     np.add.at(true, (player, clips.label), 1)
     np.add.at(said, (player, predicted), 1)
     whole = _f1(hit.sum(0), true.sum(0), said.sum(0))
     if players < MIN_PLAYERS:
-        return whole, np.full(NUM_CLASSES, np.nan)
+        return whole, np.full_like(whole, np.nan)
     left = _f1(hit.sum(0) - hit, true.sum(0) - true, said.sum(0) - said)
     with np.errstate(invalid="ignore"):
         error = np.sqrt((players - 1) / players * ((left - left.mean(axis=0)) ** 2).sum(axis=0))

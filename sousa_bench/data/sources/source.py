@@ -22,20 +22,21 @@ import numpy as np
 import pandas as pd
 import soundfile as sf
 
+from sousa_bench.data.rudiments import INDEX, TASK, canonical
 from sousa_bench.errors import DataError
-from sousa_bench.rudiments import INDEX, canonical
+from sousa_bench.task import Task
 
 COLUMNS = (
     "sample_id",
     "label",
-    "rudiment",
-    "player",
+    "class",
+    "group",
     "skill_tier",
     "tempo_bpm",
     "soundfont",
     "augmentation_preset",
 )
-"""The columns of a public table, in order."""
+"""The columns of a public table. `label` is a class number, or a tuple of these where a clip may have several."""
 
 UNKNOWN = "unknown"
 """Stands where a layout doesn't tell a text."""
@@ -79,6 +80,11 @@ class Source(ABC):
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
+
+    @property
+    def task(self) -> Task:
+        """What is asked of its clips."""
+        return TASK
 
     @property
     @abstractmethod
@@ -371,7 +377,7 @@ def standard_table(frame: pd.DataFrame, origin: str) -> pd.DataFrame:
         {
             "sample_id": _objects(ids),
             "label": np.array([INDEX[slug] for slug in slugs], dtype=np.int64),
-            "rudiment": _objects(slugs),
+            "class": _objects(slugs),
             "skill_tier": texts(frame, "skill_tier"),
             "tempo_bpm": numbers(frame, "tempo_bpm", "tempo"),
             "soundfont": texts(frame, "soundfont", "aug_soundfont"),
@@ -379,7 +385,7 @@ def standard_table(frame: pd.DataFrame, origin: str) -> pd.DataFrame:
             "seconds": numbers(frame, "duration_sec"),
             "row": frame["row"].to_numpy() if "row" in frame.columns else np.arange(len(frame)),
             "shard": _objects(frame["shard"].tolist()) if "shard" in frame.columns else "",
-            "player": texts(frame, "player"),
+            "group": texts(frame, "player"),
             "split": _each(frame["split"], lambda v: split_name(v, origin), "") if "split" in frame.columns else "",
             "where": _objects(frame["audio_path"].tolist()) if "audio_path" in frame.columns else "",
         },

@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sousa_bench.data import SPLITS
+from sousa_bench.data.rudiments import NUM_CLASSES, RUDIMENTS
 from sousa_bench.data.synthetic import DOMAINS, SAMPLE_RATE, SPLIT_PLAYERS, check_domain
 from sousa_bench.data.synthetic.drums import DRUMS, make_bank
 from sousa_bench.data.synthetic.performance import Performance, Player, make_player, perform
 from sousa_bench.data.synthetic.rooms import ROOMS, VARIANTS, render
 from sousa_bench.errors import DataError
-from sousa_bench.rudiments import NUM_CLASSES, RUDIMENTS
 
 TEMPO_BPM: dict[str, tuple[int, int]] = {"target": (60, 180), "source": (70, 160)}
 """Range of tempi, both ends included."""

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
+from sousa_bench.data.rudiments import ALIASES, DISPLAY, FAMILIES, INDEX, RUDIMENTS, canonical, family_members, label
 from sousa_bench.errors import UserError
-from sousa_bench.rudiments import ALIASES, DISPLAY, FAMILIES, INDEX, RUDIMENTS, canonical, family_members, label
 
 
 def test_forty_classes_in_alphabetical_order() -> None:
@@ -63,6 +63,6 @@ def test_a_far_name_gets_the_list() -> None:
 
 
 def test_import_is_light() -> None:
-    code = "import sys, sousa_bench.rudiments; print([m for m in ('torch', 'pandas') if m in sys.modules])"
+    code = "import sys, sousa_bench.data.rudiments; print([m for m in ('torch', 'pandas') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 
 from sousa_bench.errors import DataError
+from sousa_bench.task import Task
 
 _BY_FAMILY: dict[str, tuple[str, ...]] = {
     "rolls": (
@@ -83,6 +84,9 @@ DISPLAY: dict[str, str] = {slug: slug.replace("_", " ").capitalize() for slug in
     "swiss_army_triplet": "Swiss Army triplet",
 }
 """Names for people, as the PAS sheet prints them."""
+
+TASK = Task(RUDIMENTS, DISPLAY, FAMILIES, noun="rudiment", group="player")
+"""SOUSA's question: which rudiment does a clip hold, and players are the sample."""
 
 _ROLL_LENGTHS = {
     "5": "five",
