@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from sousa_bench.errors import ConfigError, UserError
 from sousa_bench.sweep.forkserver import code_digest
 from sousa_bench.sweep.job import Job
-from sousa_bench.sweep.slurm import task
+from sousa_bench.sweep.slurm import array_task
 from sousa_bench.sweep.slurm.ended_jobs import SUBMITIT_FOLDER
 from sousa_bench.system.python import python_path
 
@@ -92,12 +92,12 @@ def submit(jobs: Sequence[Job], preset: Preset, sweep_folder: Path, name: str, t
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     minutes = preset.minutes(jobs)
-    terms = task.Terms(target, preset.grace, minutes, preset.signal_delay_s, code_digest())
+    terms = array_task.Terms(target, preset.grace, minutes, preset.signal_delay_s, code_digest())
     try:
         executor = SlurmExecutor(folder=sweep_folder / SUBMITIT_FOLDER, max_num_timeout=0)
         executor.update_parameters(**_parameters(jobs, preset, name, minutes))
         with executor.batch():
-            submitted = [executor.submit(task.do, job, terms) for job in jobs]
+            submitted = [executor.submit(array_task.do, job, terms) for job in jobs]
     except RuntimeError as error:
         if isinstance(error, (FailedJobError, FailedSubmissionError)) or "srun" not in str(error):
             raise SubmissionError(_refusal(error)) from error
