@@ -16,7 +16,7 @@ import soundfile as sf
 import soxr
 from scipy.special import softmax
 
-from sousa_bench.data.rudiments import FAMILIES, RUDIMENTS
+from sousa_bench.data.rudiments import FAMILIES, RUDIMENTS, TASK
 from sousa_bench.inference.answer import Answer
 from sousa_bench.inference.predictor import Predictor
 from sousa_bench.predict.__main__ import main
@@ -229,7 +229,7 @@ def test_no_run_no_answer(tmp_path: Path, stroke, capsys):
 
 
 def test_json_never_holds_nan():
-    record = Answer("x", "error", reason="y").record(5)
+    record = Answer("x", "error", TASK, reason="y").record(5)
     assert set(record) == KEYS
     json.dumps(record, allow_nan=False)
 
