@@ -60,9 +60,24 @@ class Task:
         return self.group != CLIP
 
     @property
+    def groups_key(self) -> str:
+        """What results call a number of groups: `players`, as before there were other tasks, else `groups`."""
+        return "players" if self.group == "player" else "groups"
+
+    def extent(self, clips: str, groups: object, link: str = ", ") -> str:
+        """How much there is: `1,140 clips, 19 players`; `1,140 clips` where no groups are known."""
+        return f"{clips} clips{link}{groups} {self.groups}" if self.grouped else f"{clips} clips"
+
+    @property
+    def clips_and_groups(self) -> str:
+        """What the sample is made of: `clips and players`; `clips` where no groups are known."""
+        return f"clips and {self.groups}" if self.grouped else self.groups
+
+    @property
     def order(self) -> tuple[str, ...]:
         """The classes as tables list them: family by family, else as they are numbered."""
-        return tuple(self.families) or self.classes
+        place = {family: number for number, family in enumerate(self.family_names)}
+        return tuple(sorted(self.families, key=lambda name: place[self.families[name]])) or self.classes
 
     @property
     def family_names(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import hashlib
 import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from sousa_bench.analysis.stats.class_order import class_order
 from sousa_bench.results.predictions import SOUSA_COLUMNS
 from sousa_bench.results.result import clean
 from sousa_bench.task import Task
@@ -66,6 +68,11 @@ class ClipSet:
         """Whether each run recognised each clip, shape (runs, clips)."""
         right: NDArray[np.bool_] = self.predicted == self.label
         return right
+
+    @cached_property
+    def order(self) -> list[int]:
+        """The classes' numbers as figures list them."""
+        return class_order(self.task, self.label, self.predicted)
 
     def totals(self, values: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
         """Sums of ``values`` (rows, clips) by player, shape (rows, players), over the clips in ``mask``.

@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
+    from sousa_bench.task import Task
+
 ABSENT = "-"
+TESTED_ON = "what it was tested on"
 DECLARED = "declared_metrics"
 FORMAT = re.compile(r"\+?,?(\.\d\d?)?[feg%]")
 LOWER_IS_BETTER = ("loss", "_ece", "time", "seconds", "memory", "params", "param_efficiency")
@@ -92,9 +95,49 @@ def _seeds(row: Row) -> str:
     return _spread(row["seed_std"], row["seeds"] if row["folds"] else row["runs"])
 
 
-def clips_and_players(clips: str, players: str) -> Callable[[Row], str]:
-    """Cells with what something was tested on: ``1,140/19``."""
-    return lambda row: f"{row[clips]:,}/{row[players]}" if row[clips] else ABSENT
+def clips_column(task: Task, clips: str = "clips", groups: str = "players", help: str = TESTED_ON) -> Column:
+    """The column of what something was tested on: clips and groups, ``1,140/19``, or clips where no groups are known.
+
+    Args:
+        task: Says what the groups are called.
+        clips: Where the number of clips stands.
+        groups: Where that of the groups stands.
+        help: As in the column.
+    """
+
+    def cell(row: Row) -> str:
+        if not row[clips]:
+            return ABSENT
+        return f"{row[clips]:,}/{row[groups]}" if task.grouped else f"{row[clips]:,}"
+
+    return Column(clips, f"clips/{task.groups}" if task.grouped else "clips", cell, help=help)
+
+
+def interval_column(task: Task, form: str = ".3f", better: str = "higher") -> Column:
+    """The column of the accuracies' intervals."""
+    text = f"of the accuracy, over {task.groups} and, where several trainings tell, training luck"
+    return Column("acc_low", "95 % interval", between("acc_low", "acc_high", form), better, text)
+
+
+def p_column(task: Task) -> Column:
+    """The column of the p values of comparisons by themselves."""
+    text = f"of this comparison alone, over {task.groups} and trainings"
+    return Column("p", "p", lambda row: p_value(row["p"]), help=text)
+
+
+def in_the_words_of(task: Task, table: pd.DataFrame) -> pd.DataFrame:
+    """A copy of a table whose columns of numbers of groups are called as the task calls these.
+
+    Where no groups are known there are no such columns. Where another column has the name already, it is `groups`.
+    """
+    columns = [key for key in ("players", "test_players") if key in table]
+    if not task.grouped:
+        return table.drop(columns=columns)
+    taken = set(table.columns).difference(columns)
+    names = {key: key.replace("players", task.groups) for key in columns}
+    return table.rename(
+        columns={key: key.replace("players", "groups") if name in taken else name for key, name in names.items()}
+    )
 
 
 def _best(row: Row) -> str:
@@ -103,16 +146,8 @@ def _best(row: Row) -> str:
 
 COMBINATION = Column("combination", "combination", text=True)
 COHORT = Column("cohort", "cohort", lambda row: str(row["cohort"]), help="only runs of one cohort are compared")
-INTERVAL = Column(
-    "acc_low",
-    "95 % interval",
-    between("acc_low", "acc_high"),
-    "higher",
-    "of the accuracy, over players and, where several trainings tell, training luck",
-)
 FOLDS = Column("acc_std", "± folds (n)", _folds, help="standard deviation over folds, and their number")
 SEEDS = Column("seed_std", "± seeds (n)", _seeds, help="standard deviation over seeds, and their number")
-CLIPS = Column("clips", "clips/players", clips_and_players("clips", "players"), help="what it was tested on")
 BEST = Column("best_set", "can be the best", _best, text=True, help="whether the tests can't tell it from the best")
 DIFFERENCE = Column("difference", "difference", "+.2f", divide=0.01, unit=" points")
 DIFFERENCE_INTERVAL = Column("low", "95 % interval", between("low", "high", "+.2f", 0.01))
@@ -122,7 +157,6 @@ SIMULTANEOUS = Column(
     between("simultaneous_low", "simultaneous_high", "+.2f", 0.01),
     help="95 % for all comparisons of the family together: it leaves out zero where the difference is clear",
 )
-P = Column("p", "p", lambda row: p_value(row["p"]), help="of this comparison alone, over players and trainings")
 MCNEMAR = Column("mcnemar_p", "McNemar p, by clip", lambda row: p_value(row["mcnemar_p"]))
 P_ADJUSTED = Column(
     "p_adjusted", "p (all)", lambda row: p_value(row["p_adjusted"]), help="corrected for all comparisons (max-t)"

@@ -55,11 +55,12 @@ def _folds(study: Study, frame: pd.DataFrame) -> Iterator[str]:
     """How a cross-validation was taken together, and what it lacks."""
     if not len(frame):
         return
+    group = study.task.group
     most = frame.sort_values("folds", ascending=False, kind="stable").iloc[0]
     yield (
         f"Cross-validation: {len(frame)} combinations over up to {most['folds']} of {most['of_folds']} folds. The mean "
-        "and ± are over folds; intervals and comparisons pool the folds' test predictions, in which each player was "
-        "heard once, by a model that had not learnt from that player, and are clustered by player."
+        f"and ± are over folds; intervals and comparisons pool the folds' test predictions, in which each {group} was "
+        f"heard once, by a model that had not learnt from that {group}, and are clustered by {group}."
     )
     trained = study.table[EVALUATED].isna() if EVALUATED in study.table else pd.Series(True, study.table.index)
     was_trained = np.array([bool(trained[rows].all()) for rows in frame["rows"]])
@@ -76,7 +77,7 @@ def _folds(study: Study, frame: pd.DataFrame) -> Iterator[str]:
     for shared in study.shared_clips:
         sets = [study.clip_sets[number] for number in shared.sets]
         if sum(len(clips.players) for clips in sets) > len(shared.clips.players) > 0:
-            yield "Some players were tested in more than one fold; each of them counts as one cluster."
+            yield f"Some {study.task.groups} were tested in more than one fold; each of them counts as one cluster."
             break
     pooled = [
         (row, len(study.shared_clips[row["shared_clips"]].sets))

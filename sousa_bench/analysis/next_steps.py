@@ -23,7 +23,7 @@ PLACES = ("data.root", "data.cache_dir")
 OF_A_METHOD = ("peft", "augmentation", "init_from", "trainer.learning_rate", "trainer.head_learning_rate")
 MORE_SEEDS = "More seeds for what is undecided"
 FRESH_PLAYERS = "Confirm on fresh players: the leader and its rivals, without a new training"
-OTHER_PLAYERS = "Confirm on other players: the leader and its rivals, cross-validated"
+OTHER_GROUPS = "Confirm on other {groups}: the leader and its rivals, cross-validated"
 WANTED_SEEDS = 3
 MOST_SEEDS = 20
 MAX_COMMANDS = 20
@@ -91,10 +91,11 @@ def deciding(study: Study) -> list[Step]:
         for cohort, rows in own[own["cohort"].isin(fresh)].groupby("cohort", sort=False)
         for line in evaluations(study, rows, reached[str(cohort)], study.margin)
     ]
+    other = OTHER_GROUPS.format(groups=study.task.groups)
     found = {
         "seeds": _steps(study, {MORE_SEEDS: _more_seeds(study, reached)}),
         "players": [Step(FRESH_PLAYERS, tuple(casts))] if casts else [],
-        "folds": _steps(study, {OTHER_PLAYERS: _folds(study, {k: v for k, v in reached.items() if k not in fresh})}),
+        "folds": _steps(study, {other: _folds(study, {k: v for k, v in reached.items() if k not in fresh})}),
     }
     order = list(found)
     if len(own) and (first := reached.get(str(own["cohort"].iloc[0]))):

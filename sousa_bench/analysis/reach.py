@@ -154,7 +154,7 @@ def _over_players(
 
 def _everyone(study: Study, leader: Mapping[Any, Any]) -> int:
     """Players of all splits of the leader's data; 0 where its results don't say."""
-    keys = [f"data.players.{split}" for split in ("train", "val", "test")]
+    keys = [f"data.{study.task.groups_key}.{split}" for split in ("train", "val", "test")]
     if not set(keys) <= set(study.table):
         return 0
     counts = study.table.loc[leader["rows"], keys].apply(pd.to_numeric, errors="coerce").sum(axis=1, min_count=3)

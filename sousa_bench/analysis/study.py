@@ -221,7 +221,7 @@ def _fill_intervals(
     """
     *ends, count, players, note = columns
     frame.loc[rows, [count, players]] = [len(clips.label), len(clips.players)]
-    frame.loc[rows, note] = why_no_interval(len(clips.players), clips.player is not None)
+    frame.loc[rows, note] = why_no_interval(len(clips.players), clips.task, clips.player is not None)
     if clips.player is not None:
         interval = accuracy_interval(totals, clips.sizes, luck, lower_quantile=lower_quantile)
         frame.loc[rows, ends] = np.stack([interval.low, interval.high, interval.error], axis=1)
@@ -359,9 +359,10 @@ def _fold_effects(study: Study, cohort: str, indices: Sequence[int], runs: Seque
 
 def _cohort_effects(study: Study, cohort: str, clips: ClipSet, group: Sequence[Measured]) -> Effects:
     if clips.player is None:
-        return Effects(reason="Effects can't be tested: the predictions name no player.")
+        return Effects(reason=f"Effects can't be tested: the predictions name no {clips.task.group}.")
     cells = study.combinations.iloc[[item.index for item in group]]
-    return effects(cells, study.factors, mean_totals(clips, group), clips.sizes, luck_of(group, study.luck[cohort]))
+    luck = luck_of(group, study.luck[cohort])
+    return effects(cells, study.factors, mean_totals(clips, group), clips.sizes, luck, groups=clips.task.groups)
 
 
 def _mark_best(study: Study) -> None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from sousa_bench.analysis.columns import in_the_words_of
 from sousa_bench.analysis.stats.augmentation_effect import augmentation_impact
 from sousa_bench.analysis.stats.data_sets import data_set_verdicts
 from sousa_bench.analysis.study import Study
@@ -26,7 +27,7 @@ def write_tables(study: Study, folder: Path) -> None:
     Those are ``comparisons`` and ``combinations``, and where they have rows ``effects``, ``augmentation`` and
     ``data_sets``. In a CSV a text that a spreadsheet would run as a formula gets an apostrophe before it.
     """
-    table = study.table.copy()
+    table = in_the_words_of(study.task, study.table)
     table["augmentation"] = table["augmentation"].astype("boolean")
     for key in table.columns:
         if table[key].dtype == object and table[key].isna().all():
@@ -45,7 +46,7 @@ def write_tables(study: Study, folder: Path) -> None:
     for name, frame in statistics.items():
         path = folder / f"{name}.csv"
         if len(frame.columns):
-            _write_csv(pa.Table.from_pandas(frame, preserve_index=False), path)
+            _write_csv(pa.Table.from_pandas(in_the_words_of(study.task, frame), preserve_index=False), path)
         else:
             path.unlink(missing_ok=True)  # an earlier analysis may have had some
 

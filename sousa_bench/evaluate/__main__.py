@@ -18,7 +18,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line; importing it costs nothing but argparse."""
     made = argparse.ArgumentParser(
         prog="python -m sousa_bench.evaluate",
-        description="Evaluate a finished run on any split of any dataset: metrics with intervals over players, a table "
+        description="Evaluate a finished run on any split of any dataset: metrics with intervals, a table "
         "by class, the confusion matrix, predictions, and a result file that sousa_bench.analyze takes.",
         epilog="Overrides of the data as in training: data=NAME takes that choice, data.KEY=VALUE changes a key of it "
         "or, without data=NAME, of the run's own data. Without any, the run's own data are used.",

@@ -11,9 +11,10 @@ import pandas as pd
 
 from sousa_bench.analysis import collect, compare
 from sousa_bench.analysis.plots import Plot, confusion_matrix
-from sousa_bench.analysis.plots.details import confusions, f1_by_class
+from sousa_bench.analysis.plots.details import f1_by_class
 from sousa_bench.analysis.plots.style import safe
 from sousa_bench.analysis.report.images import write_images
+from sousa_bench.analysis.stats.class_order import confusions
 from sousa_bench.analysis.study import Study
 from sousa_bench.results.result import RESULT_FILE
 

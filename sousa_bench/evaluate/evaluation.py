@@ -216,15 +216,16 @@ def _write(folder: Path, evaluation: Evaluation, result: dict[str, Any], images:
 def _lines(evaluation: Evaluation, result: Mapping[str, Any], table: pd.DataFrame) -> list[str]:
     """The metrics for people."""
     metrics, about = result["metrics"], result["evaluation"]
-    players = about["accuracy_interval"]["players"]
+    task = evaluation.data.task
+    size = task.extent(f"{table['clips'].sum():,}", about["accuracy_interval"][task.groups_key], " of ")
     declared = {metric.name: metric.as_dict() for metric in METRICS} | dict(result.get("declared_metrics") or {})
     intervals = {
-        name: f"  {_interval_text(about[key])}"
+        name: f"  {_interval_text(about[key], task)}"
         for name, key in (("acc", "accuracy_interval"), ("top5_acc", "top5_interval"))
     }
     lines = [
         f"{evaluation.run.name}",
-        f"on data={evaluation.data.name}, {evaluation.split_name}: {table['clips'].sum():,} clips of {players} players",
+        f"on data={evaluation.data.name}, {evaluation.split_name}: {size}",
         "",
         *(
             f"  {metric['label']:<18} {metrics[key]:{metric['format']}}{intervals.get(name, '')}"
@@ -236,17 +237,18 @@ def _lines(evaluation: Evaluation, result: Mapping[str, Any], table: pd.DataFram
     ]
     worst = table[table["taken_for_clips"] > 0].sort_values("taken_for_clips", ascending=False, kind="stable").head(5)
     if len(worst):
-        display = evaluation.data.task.display
+        display = task.display
         pairs = zip(worst["name"], worst["taken_for"], worst["taken_for_clips"], worst["clips"], strict=True)
         named = "; ".join(f"{name} → {display(other)} ({wrong} of {all_})" for name, other, wrong, all_ in pairs)
         lines.append(f"Most often mistaken: {named}")
     return lines + [f"warning: {message}" for message in result["warnings"]]
 
 
-def _interval_text(found: Mapping[str, Any]) -> str:
+def _interval_text(found: Mapping[str, Any], task: Task) -> str:
     if found["low"] is None:
         return f"({found['note']})"
-    return f"({found['level']:.0%} interval {found['low']:.4f} to {found['high']:.4f}, over players)".replace("%", " %")
+    level = f"{found['level']:.0%}".replace("%", " %")
+    return f"({level} interval {found['low']:.4f} to {found['high']:.4f}, over {task.groups})"
 
 
 def _own_test_text(compared: Mapping[str, Any], accuracy: float) -> str:

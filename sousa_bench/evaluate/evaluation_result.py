@@ -17,6 +17,7 @@ from sousa_bench.results.metrics import METRICS, calibrated, own_metrics, per_cl
 from sousa_bench.results.predictions import outcome_warnings
 from sousa_bench.results.result import EFFICIENCY_KEYS, EVALUATED, PREDICTIONS_FILE, SCHEMA_VERSION
 from sousa_bench.system.commit import git_commit
+from sousa_bench.task import Task
 from sousa_bench.training.hardware import environment
 from sousa_bench.training.seen_before import met_before
 
@@ -36,7 +37,7 @@ def evaluation_result(evaluation: Evaluation, arguments: Sequence[str]) -> dict[
     """
     run, data, now = evaluation.run, evaluation.data, datetime.now()
     own, config = run.result, run.config
-    logits, labels, players = evaluation.logits, evaluation.clips.labels, evaluation.clips.table["group"]
+    logits, labels, groups = evaluation.logits, evaluation.clips.labels, evaluation.clips.table["group"]
     predicted = logits.argmax(dim=1)
     top = logits.topk(min(5, logits.shape[1]), dim=1).indices
     compared = own_test(evaluation, predicted.numpy())
@@ -79,8 +80,8 @@ def evaluation_result(evaluation: Evaluation, arguments: Sequence[str]) -> dict[
             "run_fingerprint": own.get("fingerprint"),
             "split": data.split,
             "precision": evaluation.precision,
-            "accuracy_interval": interval((predicted == labels).numpy(), players),
-            "top5_interval": interval((top == labels[:, None]).any(dim=1).numpy(), players),
+            "accuracy_interval": interval((predicted == labels).numpy(), groups, data.task),
+            "top5_interval": interval((top == labels[:, None]).any(dim=1).numpy(), groups, data.task),
             "own_test": compared,
             "met_before": met,
         },
@@ -97,7 +98,7 @@ def evaluation_result(evaluation: Evaluation, arguments: Sequence[str]) -> dict[
             *metric_warnings,
             *_numeric_warnings(evaluation, compared),
             *outcome_warnings(
-                logits.numpy(), labels.numpy(), data.task, players, partial=False, random_weights=random_weights
+                logits.numpy(), labels.numpy(), data.task, groups, partial=False, random_weights=random_weights
             ),
         ],
         "task": data.task.as_dict(),
@@ -109,25 +110,27 @@ def evaluation_result(evaluation: Evaluation, arguments: Sequence[str]) -> dict[
     }
 
 
-def interval(values: np.ndarray, players: pd.Series) -> dict[str, Any]:
-    """Confidence interval of a share of clips, clustered by player; see `sousa_bench.analysis.stats.intervals`.
+def interval(values: np.ndarray, groups: pd.Series, task: Task) -> dict[str, Any]:
+    """Confidence interval of a share of clips, clustered by group; see `sousa_bench.analysis.stats.intervals`.
 
     Args:
         values: (clips,) bool: what counts.
-        players: (clips,) names.
+        groups: (clips,) names.
+        task: Says what the groups are called.
 
     Returns:
-        ``low`` and ``high`` (None where there is no interval, and ``note`` says why), ``level``, ``players``.
+        ``low`` and ``high`` (None where there is no interval, and ``note`` says why), ``level``, and the number of
+        groups under the task's ``groups_key``.
     """
-    codes, names = pd.factorize(players)
+    codes, names = pd.factorize(groups)
     totals = np.bincount(codes, weights=values).astype(float)[None, :]
     found = accuracy_interval(totals, np.bincount(codes).astype(float))
-    note = why_no_interval(len(names))
+    note = why_no_interval(len(names), task)
     return {
         "low": None if note else float(found.low[0]),
         "high": None if note else float(found.high[0]),
         "level": LEVEL,
-        "players": len(names),
+        task.groups_key: len(names),
         "note": note or None,
     }
 

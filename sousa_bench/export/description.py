@@ -17,9 +17,21 @@ from sousa_bench.export.onnx_graph import INPUT, OPSET, OUTPUT
 from sousa_bench.inference.predictor import PACKAGE_FORMAT, PACKAGE_KEY, Predictor
 from sousa_bench.results.finished import FinishedRun
 from sousa_bench.results.result import PREDICTIONS_FILE
+from sousa_bench.task import Task
 
 GRAPH_FILE = "model.onnx"
-DATA_KEYS = ("name", "source", "fingerprint", "test_fingerprint", "counts", "players", "classes", "fold", "filters")
+DATA_KEYS = (
+    "name",
+    "source",
+    "fingerprint",
+    "test_fingerprint",
+    "counts",
+    "players",
+    "groups",
+    "classes",
+    "fold",
+    "filters",
+)
 RUN_KEYS = ("experiment_id", "fingerprint", "git_commit", "timestamp", "command", "warnings", "lineage")
 
 
@@ -40,7 +52,7 @@ def package_config(predictor: Predictor, run: FinishedRun, command: str) -> dict
         "task": predictor.task.as_dict(),
         "preprocessing": preprocessing(predictor),
         "onnx": {"file": GRAPH_FILE, "opset": OPSET, "input": INPUT, "output": OUTPUT},
-        "metrics": {**result["metrics"], **intervals(run)},
+        "metrics": {**result["metrics"], **intervals(run, predictor.task)},
         "data": {key: value for key, value in (result.get("data") or {}).items() if key in DATA_KEYS},
         "base_weights": predictor.description["weights"],
         "training": {**result["config"], "parameters": result.get("parameters")},
@@ -74,8 +86,8 @@ def preprocessing(predictor: Predictor) -> dict[str, Any]:
     }
 
 
-def intervals(run: FinishedRun) -> dict[str, Any]:
-    """95 % intervals of the test accuracies by player, with clips and players; without predictions: nothing."""
+def intervals(run: FinishedRun, task: Task) -> dict[str, Any]:
+    """95 % intervals of the test accuracies by group, with clips and groups; without predictions: nothing."""
     file = run.folder / PREDICTIONS_FILE
     if not file.is_file():
         return {}
@@ -83,8 +95,8 @@ def intervals(run: FinishedRun) -> dict[str, Any]:
     group = next((name for name in ("group", "player") if name in table), "")
     known = bool(group) and bool(table[group].notna().all())
     clips = np.asarray(table.groupby(group).size() if known else [], dtype=np.float64)
-    made: dict[str, Any] = {"test_clips": len(table), **({"test_players": len(clips)} if known else {})}
-    if reason := why_no_interval(len(clips), known=known):
+    made: dict[str, Any] = {"test_clips": len(table), **({f"test_{task.groups_key}": len(clips)} if known else {})}
+    if reason := why_no_interval(len(clips), task, known):
         return {**made, "no_interval": reason}
     for name, right in {"test_acc": 1, "test_top5_acc": 5}.items():
         totals = _right(table, right).groupby(table[group]).sum().to_numpy(np.float64)

@@ -62,7 +62,7 @@ def facts(overrides: Sequence[str], config_folder: Path | None, luck: float, met
         "finds": [],
         "needs": [],
         "folds": 0,
-        "why_no_test": why_no_interval(len(sizes)),
+        "why_no_test": why_no_interval(len(sizes), data.task),
     }
     if len(sizes) >= MIN_PLAYERS:
         found |= _reached(sizes, everyone, luck, methods)

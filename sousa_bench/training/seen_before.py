@@ -1,4 +1,4 @@
-"""Whether a run has met the evaluated clips, or their players, before."""
+"""Whether a run has met the evaluated clips, or their groups, before."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sousa_bench.config import init_from
 from sousa_bench.errors import UserError
 from sousa_bench.results.finished import FinishedRun
 from sousa_bench.results.result import read_result
+from sousa_bench.task import Task
 from sousa_bench.training.evaluated_clips import SplitData
 
 CLIP = ["sample_id", "group", "label"]
@@ -26,15 +27,17 @@ def met_before(run: FinishedRun, data: SplitData) -> tuple[dict[str, Any], list[
         data: The evaluated clips.
 
     Returns:
-        ``clips`` and ``players`` by split, for the result, and a sentence for each that is not zero.
+        ``clips`` and ``players`` (or ``groups``) by split, for the result, and a sentence for each that is not zero.
     """
     clips = data.chosen()
     try:
         nodes = [run.config["data"], *_ancestors(run.config, run.folder)]
-        counts = {split: _shared(clips, split, nodes) for split in ROLES}
+        counts = {split: _shared(clips, split, nodes, data.task) for split in ROLES}
     except UserError as error:
         return {}, [f"whether the run has met these clips before can't be told: {error}"]
-    return counts, _sentences(counts, clips, "the run" if len(nodes) == 1 else "the run, or one that it goes on from,")
+    return counts, _sentences(
+        counts, clips, data.task, "the run" if len(nodes) == 1 else "the run, or one that it goes on from,"
+    )
 
 
 def inherited(config: Mapping[str, Any]) -> list[str]:
@@ -51,10 +54,11 @@ def inherited(config: Mapping[str, Any]) -> list[str]:
             return []
         made = []
         for split, roles in (("val", ("train",)), ("test", ("train", "val"))):
-            clips = SplitData.of(split, config["data"]).chosen()
-            counts = {role: _shared(clips, role, nodes) for role in roles}
+            data = SplitData.of(split, config["data"])
+            clips = data.chosen()
+            counts = {role: _shared(clips, role, nodes, data.task) for role in roles}
             start = f"{init_from.KEY}: the {split} split is not new to the weights: a run that they come from"
-            made += _sentences(counts, clips, start)
+            made += _sentences(counts, clips, data.task, start)
     except UserError as error:
         return [f"{init_from.KEY}: whether the weights have met the clips of val and test can't be told: {error}"]
     return made
@@ -86,24 +90,23 @@ def _ancestors(config: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
     return nodes
 
 
-def _shared(clips: pd.DataFrame, split: str, nodes: list[dict[str, Any]]) -> dict[str, int]:
-    """How many of ``clips``, and of their players, stand in a split of some data."""
+def _shared(clips: pd.DataFrame, split: str, nodes: list[dict[str, Any]], task: Task) -> dict[str, int]:
+    """How many of ``clips``, and of their groups, stand in a split of some data."""
     earlier = pd.concat([SplitData.of(split, node).chosen()[CLIP] for node in nodes]).drop_duplicates()
     return {
         "clips": len(clips.merge(earlier, on=CLIP)),
-        "players": int(clips.loc[clips["group"].isin(earlier["group"]), "group"].nunique()),
+        task.groups_key: int(clips.loc[clips["group"].isin(earlier["group"]), "group"].nunique()),
     }
 
 
-def _sentences(counts: Mapping[str, Any], clips: pd.DataFrame, who: str) -> list[str]:
+def _sentences(counts: Mapping[str, Any], clips: pd.DataFrame, task: Task, who: str) -> list[str]:
     made = []
-    players = clips["group"].nunique()
     for split, found in counts.items():
         role = ROLES[split]
         if found["clips"]:
             what, new = f"{found['clips']:,} of these {len(clips):,} clips", "ones"
-        elif found["players"]:
-            what, new = f"other clips of {found['players']} of these {players} players", "players"
+        elif task.grouped and (known := found[task.groups_key]):
+            what, new = f"other clips of {known} of these {clips['group'].nunique()} {task.groups}", task.groups
         else:
             continue
         made.append(f"{who} {role} {what}: the metrics don't show how it does on new {new}")

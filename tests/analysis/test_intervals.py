@@ -8,6 +8,7 @@ from numpy.polynomial.hermite_e import hermegauss
 from scipy import stats
 
 from sousa_bench.analysis.stats.intervals import accuracy_interval, difference_interval, why_no_interval
+from sousa_bench.data.rudiments import TASK
 
 SIMULATIONS = 1000
 
@@ -48,9 +49,9 @@ def test_no_interval_below_eight_players_but_a_word():
     assert np.isnan(interval.low).all()
     assert np.isnan(interval.high).all()
     assert interval.estimate == pytest.approx([0.75, 0.75])
-    assert "7 players" in why_no_interval(7)
-    assert why_no_interval(8) == ""
-    assert "no player" in why_no_interval(20, known=False)
+    assert "7 players" in why_no_interval(7, TASK)
+    assert why_no_interval(8, TASK) == ""
+    assert "no player" in why_no_interval(20, TASK, known=False)
 
 
 def test_perfect_and_hopeless_runs_have_an_exact_far_end():

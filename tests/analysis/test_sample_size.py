@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sousa_bench.analysis import collect, compare
-from sousa_bench.analysis.next_steps import FRESH_PLAYERS, MORE_SEEDS, OTHER_PLAYERS, next_steps
+from sousa_bench.analysis.next_steps import FRESH_PLAYERS, MORE_SEEDS, OTHER_GROUPS, next_steps
 from sousa_bench.analysis.reach import reaches
 from sousa_bench.analysis.stats.intervals import difference_interval
 from sousa_bench.analysis.stats.sample_size import Components, Design
@@ -139,14 +139,16 @@ def test_seeds_come_first_where_nothing_was_trained_twice_and_none_is_asked_for_
 
 def test_real_players_are_confirmed_by_folds_in_commands_that_compose(tmp_path: Path):
     folder = written(tmp_path, even, (1, 2, 3))
-    commands = steps_of(folder)[OTHER_PLAYERS]
+    commands = steps_of(folder)[OTHER_GROUPS.format(groups="players")]
     assert commands
     for line in commands:
         words = [word for word in shlex.split(line)[4:] if not word.startswith(("data.fold=", "peft="))]
         assert str(composed([*words, "data.fold=1/5", "peft=lora"]).data.fold) == "1/5"
         assert "data.fold=1/5,2/5,3/5,4/5,5/5" in line
     write_result(folder / "fold", fold_result({"strategy": "lora", "seed": 1}, 1, 5))
-    assert not any("peft=lora" in line.split() for line in steps_of(folder).get(OTHER_PLAYERS, ()))
+    assert not any(
+        "peft=lora" in line.split() for line in steps_of(folder).get(OTHER_GROUPS.format(groups="players"), ())
+    )
 
 
 def test_the_report_says_what_it_takes_and_confirms_on_a_fresh_cast(tmp_path: Path):

@@ -34,9 +34,10 @@ from sousa_bench.analysis.plots.runs import (
     training_time,
 )
 from sousa_bench.analysis.study import Study
+from sousa_bench.task import Task
 
 NO_PREDICTIONS = "No test predictions were found."
-SLICES = "The best runs; intervals where a slice has at least 8 players."
+SLICES = "The best runs; intervals where a slice has at least 8 {groups}."
 NO_SLICES = f"{NO_PREDICTIONS} Or they don't say it."
 EVERY_RUN = {"limit": None}
 DETAILED_RUNS = {"limit": DETAIL_LIMIT}
@@ -49,7 +50,8 @@ class Figure:
     Attributes:
         draw: Draws it; None where the results don't hold what it needs.
         group: Heading it stands under.
-        caption: What it shows and how to read it.
+        caption: What it shows and how to read it; ``{noun}`` and the other names of ``_words`` stand for the task's
+            words.
         absent: Why there is none; empty for a figure that is only mentioned where there is one.
         on_page: Arguments of ``draw`` for the page, which filters and so wants more runs than an image can show.
     """
@@ -71,7 +73,7 @@ FIGURES = (
         accuracy_comparison,
         "Accuracy",
         "A mark a run; the symbol is the strategy, an open mark has no augmentation. The interval covers the choice of "
-        "players and clips.",
+        "{groups_and_clips}.",
         on_page=EVERY_RUN,
     ),
     Figure(model_strategy_heatmap, "Accuracy", "Averages over all shown runs of a cell."),
@@ -79,7 +81,7 @@ FIGURES = (
         pairwise_differences,
         "Accuracy",
         "Row minus column on the same clips. A dot: clear, corrected for all pairs.",
-        "No two combinations were tested on the same clips with known players.",
+        "No two combinations were tested on the same clips with known {groups}.",
     ),
     Figure(
         mean_ranks,
@@ -110,7 +112,7 @@ FIGURES = (
     Figure(
         seed_spread,
         "Effects",
-        "The spread over runs of one combination (seeds, folds) beside the luck of the test players.",
+        "The spread over runs of one combination (seeds, folds) beside the luck of the test {groups}.",
     ),
     Figure(
         learning_curves,
@@ -122,10 +124,10 @@ FIGURES = (
     Figure(
         confusion_matrix,
         "Predictions",
-        "Rudiments grouped by family; colour is the share of the true rudiment's clips.",
+        "{order}; colour is the share of the true {noun}'s clips.",
         NO_PREDICTIONS,
     ),
-    Figure(per_class_f1, "Predictions", "Harmonic mean of precision and recall of each rudiment.", NO_PREDICTIONS),
+    Figure(per_class_f1, "Predictions", "Harmonic mean of precision and recall of each {noun}.", NO_PREDICTIONS),
     Figure(accuracy_by_skill_tier, "Predictions", SLICES, NO_SLICES, DETAILED_RUNS),
     Figure(accuracy_by_tempo, "Predictions", SLICES, NO_SLICES, DETAILED_RUNS),
     Figure(accuracy_by_soundfont, "Predictions", SLICES, NO_SLICES, DETAILED_RUNS),
@@ -151,6 +153,17 @@ class Plot:
     caption: str
 
 
+def _words(task: Task) -> dict[str, str]:
+    """What captions say in the task's words."""
+    how = "grouped by family" if task.families else "beside those that they are taken for"
+    return {
+        "noun": task.noun,
+        "groups": task.groups,
+        "groups_and_clips": f"{task.groups} and clips" if task.grouped else "clips",
+        "order": f"{task.nouns.capitalize()} {how}",
+    }
+
+
 def all_plots(study: Study, page: bool) -> Iterator[Plot]:
     """Every plot that the results allow, with a reason for those that they don't.
 
@@ -162,7 +175,9 @@ def all_plots(study: Study, page: bool) -> Iterator[Plot]:
         if not len(study.done) and item.draw is not learning_curves:
             continue
         figure = item.draw(study, **(item.on_page if page else {}))
-        caption = item.caption if figure is not None else item.absent
+        if figure is None and item.absent == NO_SLICES and study.task.group != "player":
+            continue  # only SOUSA says these of its clips
+        caption = (item.caption if figure is not None else item.absent).format(**_words(study.task))
         if item.draw is main_effects:
             caption = " ".join(effects.reason for effects in study.effects.values() if effects.reason) or caption
         if caption:

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from sousa_bench.analysis.clip_sets import ClipSet
 from sousa_bench.analysis.plots.style import (
-    ACCURACY,
     LEGEND_BELOW,
     PALETTE,
     RARE,
     SYMBOLS,
+    accuracy_axis,
     deviation,
     dots,
     figure,
@@ -25,6 +25,7 @@ from sousa_bench.analysis.plots.style import (
     rounded,
     safe,
 )
+from sousa_bench.analysis.stats.class_order import confusions
 from sousa_bench.analysis.stats.intervals import MIN_PLAYERS, accuracy_interval
 from sousa_bench.analysis.study import Study
 from sousa_bench.task import Task
@@ -32,6 +33,10 @@ from sousa_bench.task import Task
 DETAIL_LIMIT = 24
 IMAGE_LIMIT = 5
 CONFUSION_AXIS = {"tickfont": {"size": 9}, "showgrid": False, "type": "category", "tickmode": "linear", "dtick": 1}
+CONFUSION_EDGE, CLASS_HEIGHT, MOST_HEIGHT = 240, 16, 1600  # pixels, of the labels, of a class, of all
+MOST_CLASSES = 1000  # of a confusion matrix
+F1_LABELS = 80
+PAGE_CELLS = 1_000_000  # of all confusion matrices in the page
 TEMPO_EDGES = (80, 100, 120, 140, 160)
 TEMPO_BANDS = ("under 80", "80–99", "100–119", "120–139", "140–159", "160 and over", "unknown")
 TIERS = ("novice", "beginner", "intermediate", "advanced", "professional", "expert")
@@ -57,6 +62,12 @@ def detail_runs(study: Study, limit: int = DETAIL_LIMIT) -> list[int]:
     return [row for row in known if row in chosen]
 
 
+def variant_runs(study: Study) -> list[int]:
+    """As ``detail_runs``, of the runs whose confusions the page holds: fewer where there are many classes."""
+    classes = max((len(clips.task.classes) for clips in study.clip_sets), default=1)
+    return detail_runs(study, min(max(PAGE_CELLS // classes**2, 1), DETAIL_LIMIT))
+
+
 def _predictions(study: Study, row: int) -> tuple[ClipSet, NDArray[np.int16]]:
     for clips in study.clip_sets:
         if row in clips.rows:
@@ -65,27 +76,31 @@ def _predictions(study: Study, row: int) -> tuple[ClipSet, NDArray[np.int16]]:
 
 
 def confusion_matrix(study: Study, row: int | None = None) -> go.Figure | None:
-    """Confusions of one run, a true class a row, classes grouped by family.
+    """Confusions of one run, a true class a row, in the order of ``ClipSet.order``.
 
     Args:
         study: From ``compare``.
         row: Row number of the run; default the best one with predictions.
 
     Returns:
-        The figure; None where no run has predictions. Colours are shares of the true class's clips.
+        The figure; None where no run has predictions, or there are more than ``MOST_CLASSES`` classes. Colours are
+        shares of the true class's clips.
     """
     rows = [row] if row is not None else predicted_runs(study, 1)
-    if not rows:
+    if not rows or len(_predictions(study, rows[0])[0].task.classes) > MOST_CLASSES:
         return None
     title, data = confusion_traces(study, rows[0])
     task = _predictions(study, rows[0])[0].task
+    height = min(CONFUSION_EDGE + CLASS_HEIGHT * len(task.classes), MOST_HEIGHT)
+    axis = {**CONFUSION_AXIS, "dtick": _every(task, (MOST_HEIGHT - CONFUSION_EDGE) // CLASS_HEIGHT)}
+    noun = safe(task.noun)
     return figure(
         data,
         title,
         {"kind": "variants"},
-        height=880,
-        xaxis={"title": {"text": f"Predicted {task.noun}"}, "tickangle": -90, **CONFUSION_AXIS},
-        yaxis={"title": {"text": f"True {task.noun}"}, "autorange": "reversed", **CONFUSION_AXIS},
+        height=height,
+        xaxis={"title": {"text": f"Predicted {noun}"}, "tickangle": -90, **axis},
+        yaxis={"title": {"text": f"True {noun}"}, "autorange": "reversed", **axis},
         shapes=_family_lines(task),
         annotations=_family_names(task),
     )
@@ -95,15 +110,14 @@ def confusion_traces(study: Study, row: int) -> tuple[str, list[dict[str, Any]]]
     """Title and traces of ``confusion_matrix``."""
     clips, predicted = _predictions(study, row)
     task = clips.task
-    place = np.array([task.classes.index(name) for name in task.order])
-    counts = confusions(clips.label, predicted, len(place))[np.ix_(place, place)]
+    counts = confusions(clips.label, predicted, len(clips.order))[np.ix_(clips.order, clips.order)]
     sums = counts.sum(axis=1, keepdims=True)
-    names = [task.display(name) for name in task.order]
+    names = [safe(task.display(task.classes[number])) for number in clips.order]
     heat = heatmap(
         names,
         names,
         np.divide(counts, sums, out=np.full(counts.shape, np.nan), where=sums > 0),
-        "played: %{y}<br>heard: %{x}<br>%{customdata} clips, %{z:.1%} of that " + task.noun,
+        "played: %{y}<br>heard: %{x}<br>%{customdata} clips, %{z:.1%} of that " + safe(task.noun),
         "Share",
         (0, 1),
         customdata=counts.tolist(),
@@ -113,14 +127,14 @@ def confusion_traces(study: Study, row: int) -> tuple[str, list[dict[str, Any]]]
     return f"Confusions: {safe(study.run_labels[row])}", [heat]
 
 
-def confusions(label: NDArray[np.int64], predicted: NDArray[np.int16], classes: int) -> NDArray[np.int64]:
-    """(classes, classes): clips of each true class by predicted class."""
-    return np.bincount(label * classes + predicted, minlength=classes**2).reshape(classes, classes)
+def _every(task: Task, labels: int) -> int:
+    """Every how many classes an axis that has room for ``labels`` names one."""
+    return -(-len(task.classes) // labels)
 
 
 def _family_bounds(task: Task) -> list[int]:
     """First class of each family in the task's order, and the end."""
-    families = list(task.families.values())
+    families = [task.families[name] for name in task.order if task.families]
     return [families.index(name) for name in task.family_names] + [len(families)]
 
 
@@ -137,13 +151,13 @@ def _family_lines(task: Task) -> list[dict[str, Any]]:
 def _family_names(task: Task) -> list[dict[str, Any]]:
     usual = {"y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False}
     return [
-        {**usual, "x": (start + end - 1) / 2, "text": name.capitalize()}
+        {**usual, "x": (start + end - 1) / 2, "text": safe(name.capitalize())}
         for name, (start, end) in zip(task.family_names, itertools.pairwise(_family_bounds(task)), strict=True)
     ]
 
 
 def per_class_f1(study: Study, row: int | None = None) -> go.Figure | None:
-    """F1 of each class in one run, grouped by family, ± one jackknife standard error over players.
+    """F1 of each class in one run, ordered as its confusions, ± one jackknife standard error over players.
 
     Arguments and None as ``confusion_matrix``. No error bars below ``MIN_PLAYERS`` players.
     """
@@ -151,13 +165,16 @@ def per_class_f1(study: Study, row: int | None = None) -> go.Figure | None:
     if not rows:
         return None
     title, data = f1_traces(study, rows[0])
+    clips, _ = _predictions(study, rows[0])
+    groups = safe(clips.task.groups)
+    classes = {"type": "category", "tickmode": "linear", "dtick": _every(clips.task, F1_LABELS)}
     return figure(
         data,
         title,
         {"kind": "variants"},
         height=520,
-        xaxis={"tickangle": -60, "tickfont": {"size": 10}, "type": "category", "tickmode": "linear", "dtick": 1},
-        yaxis={"title": {"text": "F1 (± jackknife standard error over players)"}, "range": [0, 1.08]},
+        xaxis={"tickangle": -60, "tickfont": {"size": 10}, **classes},
+        yaxis={"title": {"text": f"F1 (± jackknife standard error over {groups})"}, "range": [0, 1.08]},
         bargap=0.15,
     )
 
@@ -170,21 +187,20 @@ def f1_traces(study: Study, row: int) -> tuple[str, list[dict[str, Any]]]:
     support = np.bincount(clips.label, minlength=len(task.classes))
     traces = []
     for number, family in enumerate(task.family_names or ("",)):
-        names = [name for name in task.order if task.families.get(name, "") == family]
-        place = [task.classes.index(name) for name in names]
+        place = [number for number in clips.order if task.families.get(task.classes[number], "") == family]
         traces.append(
             {
                 "type": "bar",
-                "name": family.capitalize(),
-                "x": [task.display(name) for name in names],
+                "name": safe(family.capitalize()),
+                "x": [safe(task.display(task.classes[number])) for number in place],
                 "y": rounded(value[place], 4),
                 "customdata": support[place].tolist(),
                 "hovertemplate": "%{x}<br>F1 %{y:.3f}, %{customdata} test clips<extra></extra>",
-                "marker": {"color": PALETTE[number]},
+                "marker": {"color": PALETTE[number % len(PALETTE)]},
                 "error_y": deviation(error[place]),
             }
         )
-    return f"F1 by {task.noun}: {safe(study.run_labels[row])}", traces
+    return f"F1 by {safe(task.noun)}: {safe(study.run_labels[row])}", traces
 
 
 def f1_by_class(clips: ClipSet, predicted: NDArray[np.int16]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -275,7 +291,10 @@ def _slices(study: Study, key: str, title: str, axis: str, order: Sequence[str],
         height=520,
         legend=LEGEND_BELOW,
         xaxis={"title": {"text": axis}, "type": "category", "categoryorder": "array", "categoryarray": names},
-        yaxis={"title": {"text": ACCURACY}, "range": [max(least - 0.03, -0.02), min(most + 0.03, 1.02)]},
+        yaxis={
+            "title": {"text": accuracy_axis(study.task)},
+            "range": [max(least - 0.03, -0.02), min(most + 0.03, 1.02)],
+        },
         scattermode="group",
         scattergap=0.5,
     )
@@ -298,7 +317,7 @@ def _slice_accuracies(
             ends = accuracy_interval(clips.totals(right, mask)[:, there], sizes[there])
             made[1:, number] = ends.low[0], ends.high[0]
         note = " (no interval)" if np.isnan(made[1, number]) else ""
-        texts.append(f"{int(mask.sum()):,} clips, {players} players{note}")
+        texts.append(safe(clips.task.extent(f"{int(mask.sum()):,}", players)) + note)
     return made[0], made[1], made[2], texts
 
 

@@ -90,7 +90,7 @@ def augmentation_effect(study: Study, limit: int | None = ROW_LIMIT) -> go.Figur
             [safe(label) for label in part["label"]],
             [
                 f"p {p_value(row['p'])}, of all {p_value(row['p_adjusted'])}<br>"
-                f"{row['clips']:,} clips, {row['players']} players"
+                + safe(study.task.extent(f"{row['clips']:,}", row["players"]))
                 for row in part.to_dict("records")
             ],
             {"color": colours[str(model)]},

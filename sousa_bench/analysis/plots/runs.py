@@ -13,9 +13,9 @@ import plotly.graph_objects as go
 
 from sousa_bench.analysis.factors import shown
 from sousa_bench.analysis.plots.style import (
-    ACCURACY,
     GREY,
     ROW_LIMIT,
+    accuracy_axis,
     deviation,
     dots,
     figure,
@@ -41,7 +41,7 @@ def accuracy_comparison(study: Study, limit: int | None = ROW_LIMIT) -> go.Figur
         limit: Number of runs, the best ones; None for all.
     """
     rows = study.done.sort_values("test_acc", ascending=False, kind="stable")
-    return _ranking(study, rows["test_acc"], "Test accuracy of each run", ACCURACY, limit, error="x")
+    return _ranking(study, rows["test_acc"], "Test accuracy of each run", accuracy_axis(study.task), limit, error="x")
 
 
 def training_time(study: Study, limit: int | None = ROW_LIMIT) -> go.Figure:
@@ -89,7 +89,7 @@ def efficiency_scatter(study: Study) -> go.Figure:
         {"kind": "points"},
         height=520,
         xaxis={"title": {"text": "Trainable parameters"}, **log_axis(cost)},
-        yaxis={"title": {"text": ACCURACY}},
+        yaxis={"title": {"text": accuracy_axis(study.task)}},
     )
 
 
@@ -122,7 +122,7 @@ def time_accuracy(study: Study) -> go.Figure:
         {"kind": "points"},
         height=500,
         xaxis={"title": {"text": "Training time (minutes)"}, **log_axis(minutes)},
-        yaxis={"title": {"text": ACCURACY}},
+        yaxis={"title": {"text": accuracy_axis(study.task)}},
     )
 
 
@@ -191,7 +191,7 @@ def _texts(study: Study, rows: pd.DataFrame) -> list[str]:
         elif item["interval_note"]:
             lines.append(item["interval_note"])
         if item["test_clips"]:
-            lines.append(f"{item['test_clips']:,} clips, {item['test_players']} players")
+            lines.append(study.task.extent(f"{item['test_clips']:,}", item["test_players"]))
         if pd.notna(memory := item.get("peak_memory_bytes")):
             lines.append(f"peak memory {memory / 2**30:.2f} GiB")
         texts.append("<br>".join(map(safe, lines)))
@@ -231,7 +231,7 @@ def seed_spread(study: Study, limit: int = ROW_LIMIT) -> go.Figure | None:
         traces.append(
             dots(what, rounded(frame["test_acc"]), names, hover, error_x=deviation(frame[key]), marker=marker)
         )
-    title = f"{repeats.capitalize()} and players: two kinds of luck"
+    title = f"{repeats.capitalize()} and {safe(study.task.groups)}: two kinds of luck"
     return rows_of_dots(traces, title, "Test accuracy", names, "static", scattermode="group", scattergap=0.3)
 
 

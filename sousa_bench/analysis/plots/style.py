@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from sousa_bench.task import Task
+
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7A7A7A")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "hexagon", "triangle-down", "pentagon", "x")
 SEQUENTIAL = "Cividis"
@@ -33,7 +35,6 @@ ROW_HEIGHT = 19
 ROW_LIMIT = 40  # rows of dots in an image, or at once in the page
 GREY = "#7A7A7A"
 LEGEND_BELOW = {"orientation": "h", "x": 0, "y": -0.18, "yanchor": "top", "font": {"size": 11}}
-ACCURACY = "Test accuracy (95 % interval over players)"
 LEAST_RANGE = 0.2  # of accuracies in colours
 GOOD = 0.5  # accuracy below which none gets the brightest colour
 LEAST_SPAN = 0.25  # of a logarithmic axis, in powers of ten
@@ -175,6 +176,11 @@ def heatmap(
 def first_of(count: int, total: int) -> str:
     """What a title says where a figure shows only a part."""
     return f" (first {count} of {total})" if count < total else ""
+
+
+def accuracy_axis(task: Task) -> str:
+    """Title of an axis of accuracies with their intervals."""
+    return f"Test accuracy (95 % interval over {safe(task.groups)})"
 
 
 def safe(text: object) -> str:

@@ -12,6 +12,7 @@ from sousa_bench.analysis.combinations import interval_words, spread_words
 from sousa_bench.analysis.stats.comparisons import pair_of
 from sousa_bench.analysis.stats.training_luck import TrainingLuck
 from sousa_bench.analysis.study import Study
+from sousa_bench.task import Task
 
 MAX_NAMED = 12
 
@@ -38,10 +39,10 @@ def _cohort(study: Study, cohort: str, rows: pd.DataFrame) -> list[str]:
     leader = ranked.iloc[0]
     where = f"Cohort {cohort}: the" if study.cohorts else "The"
     only = "" if study.luck[cohort].dof else " of these trained models only"
-    said = [f"{where} highest test accuracy{only} is that of {leader['combination']}: {_accuracy(leader)}."]
+    said = [f"{where} highest test accuracy{only} is that of {leader['combination']}: {_accuracy(leader, study.task)}."]
     if len(rows) == 1:
         return [*said, "It is the only combination."]
-    said += _first_by_validation(rows, leader)
+    said += _first_by_validation(rows, leader, study.task)
     mine = study.pairs[study.pairs["cohort"] == cohort]
     tested = int(rows["p_best"].notna().sum())
     others = rows.loc[rows["best_set"] & (rows["combination"] != leader["combination"]), "combination"]
@@ -63,7 +64,7 @@ def _cohort(study: Study, cohort: str, rows: pd.DataFrame) -> list[str]:
             f"Its lead over the next, {following}, is {DIFFERENCE.cell(pair)} (simultaneous 95 % interval "
             f"{SIMULTANEOUS.cell(pair)})."
         )
-    return [*said, *_within_margin(pairs, study.margin), *_luck(study.luck[cohort], pairs)]
+    return [*said, *_within_margin(pairs, study.margin), *_luck(study.luck[cohort], pairs, study.task)]
 
 
 def named(names: list[str]) -> str:
@@ -72,7 +73,7 @@ def named(names: list[str]) -> str:
     return "; ".join(names[:MAX_NAMED]) + more
 
 
-def _first_by_validation(rows: pd.DataFrame, leader: pd.Series) -> list[str]:
+def _first_by_validation(rows: pd.DataFrame, leader: pd.Series, task: Task) -> list[str]:
     """Which is first by the clips that the test accuracy had no part in."""
     chosen = rows[rows["leader"].isin(("validation", "both"))]
     if not len(chosen):
@@ -80,7 +81,7 @@ def _first_by_validation(rows: pd.DataFrame, leader: pd.Series) -> list[str]:
     first = chosen.iloc[0]
     if first["combination"] == leader["combination"]:
         return ["It is the first by validation accuracy, too."]
-    name = f"{first['combination']}: {_accuracy(first)}"
+    name = f"{first['combination']}: {_accuracy(first, task)}"
     return [f"By validation accuracy, which the test clips had no part in, the first is {name}."]
 
 
@@ -90,12 +91,12 @@ def _within_margin(pairs: Pairs, margin: float) -> list[str]:
     return [f"As good within {in_points(margin)} at 95 % confidence: {named(near)}."] if near else []
 
 
-def _luck(known: TrainingLuck, pairs: Pairs) -> list[str]:
+def _luck(known: TrainingLuck, pairs: Pairs, task: Task) -> list[str]:
     """What is known of training luck, and the verdict on the trained models apart from it."""
     if not known.dof:
         return ["Nothing shows how another training would fall out; more seeds would."]
     by = "seeds" if known.source == "seeds" else "folds and combinations"
-    size = "no more than clips and players make of it"
+    size = f"no more than {task.clips_and_groups} make of it"
     if known.deviation:
         size = f"{100 * known.deviation:.2f} points, as a standard deviation"
     said = [
@@ -120,13 +121,13 @@ def others_in_words(number: int, tested: int) -> str:
     return {1: "The other one", 2: "Both others"}.get(tested, f"All {tested} others")
 
 
-def _accuracy(row: pd.Series) -> str:
-    parts = rests_on(row, note=True)
+def _accuracy(row: pd.Series, task: Task) -> str:
+    parts = rests_on(row, task, note=True)
     return f"{row['test_acc']:.4f}" + (f" ({'; '.join(parts)})" if parts else "")
 
 
-def rests_on(row: Mapping[Any, Any] | pd.Series, note: bool = False) -> list[str]:
-    """What an accuracy rests on: folds and seeds, interval (or a ``note`` why there is none), clips and players."""
-    clips = f"{row['clips']:,} clips, {row['players']} players" if row["clips"] else ""
+def rests_on(row: Mapping[Any, Any] | pd.Series, task: Task, note: bool = False) -> list[str]:
+    """What an accuracy rests on: folds and seeds, interval (or a ``note`` why there is none), clips and groups."""
+    clips = task.extent(f"{row['clips']:,}", row["players"]) if row["clips"] else ""
     parts = [spread_words(row), interval_words(row) or (str(row["note"]) if note else ""), clips]
     return [part for part in parts if part]

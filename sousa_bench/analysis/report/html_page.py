@@ -20,7 +20,7 @@ from typing import Any
 from plotly.io.json import to_json_plotly
 
 from sousa_bench.analysis.columns import lower_is_better
-from sousa_bench.analysis.plots.details import confusion_traces, detail_runs, f1_traces
+from sousa_bench.analysis.plots.details import confusion_traces, f1_traces, variant_runs
 from sousa_bench.analysis.plots.style import template
 from sousa_bench.analysis.report.blocks import (
     Block,
@@ -176,7 +176,7 @@ def _plot(study: Study, block: Figure) -> dict[str, Any]:
     title = made["layout"].get("title", {}).get("text", "")
     content = {"name": block.name, "title": title, "data": made["data"], "layout": layout}
     if block.name in VARIANTS:
-        runs = detail_runs(study)
+        runs = variant_runs(study)
         made_for = {str(row): VARIANTS[block.name](study, row) for row in runs}
         content["variants"] = {row: {"title": title, "data": data} for row, (title, data) in made_for.items()}
         content["data"] = []

@@ -10,6 +10,7 @@ from sousa_bench.analysis.report.conclusion import in_points, named, others_in_w
 from sousa_bench.analysis.stats.comparisons import MODELS
 from sousa_bench.analysis.stats.data_sets import MIN_DATA_SETS, OVER_ALL, DataSets, data_set_verdicts
 from sousa_bench.analysis.study import Study
+from sousa_bench.task import Task
 
 
 def over_all_data(study: Study) -> list[str]:
@@ -24,7 +25,7 @@ def over_data_sets(study: Study, options: Options) -> list[Block]:
         kind = f" ({item.kind})" if item.kind else ""
         blocks += [
             Heading(f"Over {len(item.names)} data sets{kind}", short="" if blocks else "Data sets"),
-            Text([" ".join(_answer(item)), " ".join(_minded(item))]),
+            Text([" ".join(_answer(item)), " ".join(_minded(item, study.task))]),
             _rank_table(item),
             Heading(f"{item.accuracy.index[0]} against the others, by data set", 3),
             Text([_chance_words(item, study.margin)]),
@@ -59,7 +60,7 @@ def _answer(item: DataSets) -> list[str]:
     return said
 
 
-def _minded(item: DataSets) -> list[str]:
+def _minded(item: DataSets, task: Task) -> list[str]:
     """What must be known of the data sets."""
     said = []
     count = len(item.names)
@@ -70,9 +71,10 @@ def _minded(item: DataSets) -> list[str]:
         )
     said.append("The tests take each data set for a separate draw.")
     if item.same_players:
+        same = "people" if task.group == "player" else task.groups
         said.append(
-            f"Here {len(item.same_players)} players occur in more than one of them by name (such as "
-            f"{item.same_players[0]}): if they are the same people, the data sets count for fewer."
+            f"Here {len(item.same_players)} {task.groups} occur in more than one of them by name (such as "
+            f"{item.same_players[0]}): if they are the same {same}, the data sets count for fewer."
         )
     if item.repeated:
         said.append(f"Cohorts tested on the same clips as one of more runs don't count: {named(item.repeated)}.")

@@ -28,7 +28,7 @@ def ranking(study: Study) -> pd.DataFrame:
     keys += ["trainable_params", "training_time_seconds", "peak_memory_bytes", "p_best", "best_set", "note"]
     out = frame[[key for key in dict.fromkeys(keys) if key in frame]].copy()
     out.insert(0, "rank", range(1, len(out) + 1))
-    return out
+    return col.in_the_words_of(study.task, out)
 
 
 def ranking_table(study: Study, top: int | None = None) -> Table:
@@ -38,13 +38,14 @@ def ranking_table(study: Study, top: int | None = None) -> Table:
 
 def _columns(study: Study) -> list[Column]:
     frame = study.combinations
-    shown = [MEASURES["test_acc"], col.INTERVAL]
+    shown = [MEASURES["test_acc"], col.interval_column(study.task)]
     if (frame["folds"] > 0).any():
         shown.append(col.FOLDS)
     if frame["seed_std"].notna().any():
         shown.append(col.SEEDS)
     shown += [MEASURES["test_f1_macro"], *test_metrics(study)]
-    shown += [MEASURES["trainable_params"], MEASURES["training_time_seconds"], col.CLIPS, col.BEST]
+    shown += [MEASURES["trainable_params"], MEASURES["training_time_seconds"]]
+    shown += [col.clips_column(study.task), col.BEST]
     if study.metric not in [column.key for column in shown]:
         shown.insert(0, measure(study.metric, study.table))
     if study.cohorts:

@@ -14,7 +14,7 @@ from sousa_bench.analysis.columns import (
     MEASURES,
     Column,
     between,
-    clips_and_players,
+    clips_column,
     declared_metrics,
     is_absent,
     measure,
@@ -48,7 +48,7 @@ def run_columns(study: Study) -> list[Column]:
         columns.append(COHORT)
     columns.append(Column("status", "status", _status, text=True))
     interval = Column("interval", "95 % interval", between("test_acc_low", "test_acc_high"))
-    clips = Column("test_clips", "clips/players", clips_and_players("test_clips", "test_players"))
+    clips = clips_column(study.task, "test_clips", "test_players", help="")
     keys = ["test_f1_macro", *declared_metrics(table), "val_acc", "trainable_params", "training_time_seconds"]
     if "peak_memory_bytes" in table and table["peak_memory_bytes"].notna().any():
         keys.append("peak_memory_bytes")

@@ -40,10 +40,12 @@ from sousa_bench.analysis.report.ranking import NOTHING_TO_RANK, ranking_table, 
 from sousa_bench.analysis.report.what_it_takes import what_it_takes
 from sousa_bench.analysis.stats.augmentation_effect import augmentation_impact, tested_on
 from sousa_bench.analysis.stats.comparisons import pair_of
+from sousa_bench.analysis.stats.intervals import MIN_PLAYERS
 from sousa_bench.analysis.study import Study
 from sousa_bench.analysis.table import Results
 from sousa_bench.errors import UserError
 from sousa_bench.results.result import DEAD, NOT_COMPLETED
+from sousa_bench.task import Task
 
 RANKED = 30  # combinations in the report's ranking, at least
 IN_TABLE = ", in comparison_table.csv"
@@ -125,7 +127,7 @@ def best(study: Study, options: Options) -> list[Block]:
         ("Fastest training", MEASURES["training_time_seconds"], one, frame),
     ):
         rows = rows.dropna(subset=column.key).sort_values(column.key, ascending=column.better == "lower", kind="stable")
-        lines = [_best_line(row, column, line) for row in rows.head(options.top).to_dict("records")]
+        lines = [_best_line(row, column, line, study.task) for row in rows.head(options.top).to_dict("records")]
         none = (
             "No completed run yet." if title != efficient else f"No combination reaches a test accuracy of {floor:g}."
         )
@@ -136,9 +138,9 @@ def best(study: Study, options: Options) -> list[Block]:
     return blocks
 
 
-def _best_line(row: dict[Any, Any], column: Column, line: str) -> Line:
+def _best_line(row: dict[Any, Any], column: Column, line: str, task: Task) -> Line:
     name, space, more = row["combination"].partition(" (")
-    text = "; ".join([line.format_map(row | {"value": column.cell(row)}), *rests_on(row)])
+    text = "; ".join([line.format_map(row | {"value": column.cell(row)}), *rests_on(row, task)])
     return name, f"{space}{more}: {text}"
 
 
@@ -159,21 +161,36 @@ def comparisons(study: Study, options: Options) -> list[Block]:
                     f"About {mine['about'].iloc[0]}. The family is all {len(mine)} pairs of the cohort: the leader is "
                     "the highest of all, so each pair could have been asked about. The first interval and p are those "
                     "of one comparison alone; the simultaneous interval and the last p hold for all together and "
-                    "decide what is clear. McNemar's test takes every clip for independent, which clips of one player "
-                    "are not: it raises false alarms and is given for comparison with other papers only (first seed "
-                    "of each)."
+                    f"decide what is clear. {_mcnemar(study.task)}"
                 ]
             ),
             Table(
                 [
                     Column("second", "against", text=True),
-                    *(col.DIFFERENCE, col.DIFFERENCE_INTERVAL, col.P, col.SIMULTANEOUS, col.P_ADJUSTED, col.CLEAR),
-                    *(col.MCNEMAR, col.CLIPS),
+                    *(
+                        col.DIFFERENCE,
+                        col.DIFFERENCE_INTERVAL,
+                        col.p_column(study.task),
+                        col.SIMULTANEOUS,
+                        col.P_ADJUSTED,
+                        col.CLEAR,
+                    ),
+                    *(col.MCNEMAR, col.clips_column(study.task)),
                 ],
                 [pair for pair in found if pair is not None],
             ),
         ]
     return blocks
+
+
+def _mcnemar(task: Task) -> str:
+    """What must be known of McNemar's test, which is right where each clip stands for itself."""
+    if not task.grouped:
+        return "McNemar's test is about the trained models alone (first seed of each)."
+    return (
+        f"McNemar's test takes every clip for independent, which clips of one {task.group} are not: it raises false "
+        "alarms and is given for comparison with other papers only (first seed of each)."
+    )
 
 
 def effects(study: Study, options: Options) -> list[Block]:
@@ -185,10 +202,12 @@ def effects(study: Study, options: Options) -> list[Block]:
             blocks.append(Text([item.reason]))
             continue
         players, clips = int(item.table["players"].iloc[0]), int(item.table["clips"].iloc[0])
+        groups = study.task.groups
+        size = f"{players} {groups}, {clips:,} clips" if study.task.grouped else f"{clips:,} clips"
         text = (
-            f"About {item.table['about'].iloc[0]}. Balanced matrix, players as blocks ({players} players, {clips:,} "
-            f"clips); the family is these {len(item.table)} effects, Holm-corrected. The share is that of the "
-            "variation between the cells' means."
+            f"About {item.table['about'].iloc[0]}. Balanced matrix, {groups} as blocks ({size}); the "
+            f"family is these {len(item.table)} effects, Holm-corrected. The share is that of the variation between "
+            "the cells' means."
         )
         if item.left_out:
             text += f" Left out, having been run without augmentation alone: {', '.join(item.left_out)}."
@@ -197,7 +216,7 @@ def effects(study: Study, options: Options) -> list[Block]:
             Column("levels", "levels", lambda row: row["levels"]),
             Column("share", "share", ".1f", divide=0.01, unit=" %", help="of the variation between the cells' means"),
             Column("largest", "largest difference", ".2f", unit=" points", help="between two levels"),
-            *(col.P, col.P_HOLM, col.CLEAR),
+            *(col.p_column(study.task), col.P_HOLM, col.CLEAR),
         ]
         blocks += [Text([text]), Table(shown_columns, item.table.to_dict("records"))]
     return blocks
@@ -216,15 +235,15 @@ def statistics(study: Study, options: Options) -> list[Block]:
                 blocks.append(Text([f"Cohort {cohort}:"]))
             groups = dict(list(rows.groupby(keys, dropna=False, sort=False)))
             order = sorted(groups, key=lambda name: -groups[name]["test_acc"].mean())
-            blocks.append(Items([_group_line(name, groups[name]) for name in order]))
+            blocks.append(Items([_group_line(name, groups[name], study.task) for name in order]))
     return blocks
 
 
-def _group_line(name: tuple[Any, ...], runs: pd.DataFrame) -> Line:
+def _group_line(name: tuple[Any, ...], runs: pd.DataFrame, task: Task) -> Line:
     accuracy = runs["test_acc"]
     deviation = f"{accuracy.std(ddof=1):.4f}" if len(runs) > 1 else ABSENT
     number = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
-    text = f"Avg Acc={accuracy.mean():.4f} ± {deviation}, Best={accuracy.max():.4f} ({number}); {tested_on(runs)}"
+    text = f"Avg Acc={accuracy.mean():.4f} ± {deviation}, Best={accuracy.max():.4f} ({number}); {tested_on(runs, task)}"
     return " + ".join(map(shown, name)), f": {text}"
 
 
@@ -238,9 +257,9 @@ def augmentation(study: Study, options: Options) -> list[Block]:
     if len(impact.table):
         shown_columns = [
             Column("label", "combination", text=True),
-            *(col.DIFFERENCE, col.DIFFERENCE_INTERVAL, col.P, col.P_ADJUSTED),
+            *(col.DIFFERENCE, col.DIFFERENCE_INTERVAL, col.p_column(study.task), col.P_ADJUSTED),
             Column("repeats", "runs on either side", lambda row: row["repeats"]),
-            col.CLIPS,
+            col.clips_column(study.task),
         ]
         text = (
             "Paired: the same model, strategy and other factors, over the seeds and folds that both have, on the same "
@@ -255,10 +274,11 @@ def folds(study: Study, options: Options) -> list[Block]:
     rows = study.combinations[study.combinations["folds"] > 0]
     if not len(rows):
         return []
+    group = study.task.group
     text = (
         "The mean and its standard deviation are over folds, each averaged over its seeds. The pooled accuracy takes "
-        "the test clips of all folds as one set: each player was heard once, by a model that had not learnt from that "
-        "player. Its interval is clustered by player, and holds the luck of the folds' trainings."
+        f"the test clips of all folds as one set: each {group} was heard once, by a model that had not learnt from "
+        f"that {group}. Its interval is clustered by {group}, and holds the luck of the folds' trainings."
     )
     shown_columns = [
         col.COMBINATION,
@@ -267,8 +287,8 @@ def folds(study: Study, options: Options) -> list[Block]:
         Column("seed_std", "± std over seeds"),
         Column("seeds", "seeds", ".0f"),
         Column("pooled_acc", "pooled"),
-        Column("acc_low", "95 % interval", col.between("acc_low", "acc_high", ".4f"), help=col.INTERVAL.help),
-        col.CLIPS,
+        col.interval_column(study.task, ".4f", better=""),
+        col.clips_column(study.task),
         Column("missing", "missing", lambda row: row["missing"][:200] or "none"),
     ]
     table = Table(shown_columns, rows.head(MAX_LISTED).to_dict("records"))
@@ -290,24 +310,25 @@ def seeds(study: Study, options: Options) -> list[Block]:
         Column("test_acc", "mean accuracy ± std over seeds", lambda row: _mean(row, "seed_std")),
         Column("seeds", "seeds", ".0f"),
         Column("acc_error", "standard error of the mean"),
-        col.CLIPS,
+        col.clips_column(study.task),
     ]
     freedom = rows["runs"] - rows["folds"].clip(lower=1)
     pooled = float(np.sqrt((rows["seed_std"] ** 2 * freedom).sum() / freedom.sum()))
     text = (
         "The spread over seeds holds the luck of training and that of the clips; the standard error of the mean holds "
-        f"both kinds of luck, over players and over trainings. Pooled over {len(rows)} combinations, the standard "
-        f"deviation over seeds is {pooled:.4f}."
+        f"both kinds of luck, over {study.task.groups} and over trainings. Pooled over {len(rows)} combinations, the "
+        f"standard deviation over seeds is {pooled:.4f}."
     )
     table = Table(shown_columns, rows.head(MAX_LISTED).to_dict("records"))
-    return [Heading("Seeds and players"), Text([text]), table]
+    return [Heading(f"Seeds and {study.task.groups}"), Text([text]), table]
 
 
 def methods(study: Study, options: Options) -> list[Block]:
     """How every number came about."""
+    task = study.task
     sizes = {(len(each.clips.label), len(each.clips.players), len(each.sets)) for each in study.shared_clips[:5]}
     clips = ", ".join(
-        f"{count:,} clips of {players} players" + (f" in {folds} folds" if folds > 1 else "")
+        task.extent(f"{count:,}", players, " of ") + (f" in {folds} folds" if folds > 1 else "")
         for count, players, folds in sorted(sizes, reverse=True)
     )
     return [
@@ -315,17 +336,18 @@ def methods(study: Study, options: Options) -> list[Block]:
         Items(
             [
                 f"Test clips: {clips or 'no predictions were found'}.",
-                "Intervals: 95 %, over players (clustered, CR2 variance) and, where it is known, training luck; t "
-                "quantile with Satterthwaite degrees of freedom, accuracies on the logit scale; none below 8 players. "
-                "The first by test and the first by validation allow for their having been chosen.",
-                "Comparisons: max-t over all pairs of a cohort, by flipping players' signs and drawing training luck; "
-                "it makes the corrected p values and the simultaneous intervals. Effects: the same draws, with Holm's "
-                "correction.",
-                "Training luck: the variance between seeds, pooled over the cohort, less what clips and players make "
-                "of it; with one seed, from how folds and combinations go together; else unknown.",
+                f"Intervals: 95 %, over {task.groups} (clustered, CR2 variance) and, where it is known, training luck; "
+                "t quantile with Satterthwaite degrees of freedom, accuracies on the logit scale; none below "
+                f"{MIN_PLAYERS} {task.groups}. The first by test and the first by validation allow "
+                "for their having been chosen.",
+                f"Comparisons: max-t over all pairs of a cohort, by flipping {task.groups}' signs and drawing training "
+                "luck; it makes the corrected p values and the simultaneous intervals. Effects: the same draws, with "
+                "Holm's correction.",
+                f"Training luck: the variance between seeds, pooled over the cohort, less what {task.clips_and_groups} "
+                "make of it; with one seed, from how folds and combinations go together; else unknown.",
                 "Combinations average their seeds; the spread over seeds is shown apart. Folds of a cross-validation "
-                "by player are averaged, and for intervals and comparisons their test predictions are pooled: each "
-                "player was heard once, by a model that had not learnt from that player.",
+                f"by {task.group} are averaged, and for intervals and comparisons their test predictions are pooled: "
+                f"each {task.group} was heard once, by a model that had not learnt from that {task.group}.",
                 "Runs that differ in data, test clips, kind of weights or epochs are never compared; over several data "
                 "sets only methods are, each time within every data set.",
             ]
@@ -365,7 +387,7 @@ def failure_cause(row: pd.Series) -> str:
 
 
 def steps(study: Study, options: Options) -> list[Block]:
-    """What to run next, and how many seeds or players the question takes."""
+    """What to run next, and how many seeds or groups the question takes."""
     found = [(Heading(step.title, 3), Command(step.commands)) for step in next_steps(study, options.top)]
     blocks: list[Block] = [block for pair in found for block in pair]
     return [

@@ -1,4 +1,4 @@
-"""What it takes to know: what the tests find as they are, and how many seeds or players find a smaller difference."""
+"""What it takes to know: what the tests find as they are, and how many seeds or groups find a smaller difference."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from sousa_bench.analysis.reach import FOLDS, Reach, reaches
 from sousa_bench.analysis.report.blocks import Block, Heading, Table, Text
 from sousa_bench.analysis.stats.sample_size import ASSUMED_LUCK, POWER
 from sousa_bench.analysis.study import Study
+from sousa_bench.task import Task
 
 TO_FIND = Column(
     "difference", "to find", lambda row: f"{100 * row['difference']:g} point{'s' * (row['difference'] != 0.01)}"
@@ -23,8 +24,8 @@ def what_it_takes(study: Study) -> list[Block]:
         of_cohort = f" (cohort {reach.cohort})" if study.cohorts else ""
         blocks += [
             Heading(f"What it takes to know{of_cohort}", 3),
-            Text([" ".join(_sentences(reach))]),
-            Table(_columns(reach), reach.rows()),
+            Text([" ".join(_sentences(reach, study.task))]),
+            Table(_columns(reach, study.task), reach.rows()),
         ]
     return blocks
 
@@ -35,23 +36,23 @@ def needs(row: Mapping[Any, Any], key: str, none: str = "not by these alone") ->
     return one if one == every else f"{one} ({every})"
 
 
-def _sentences(reach: Reach) -> list[str]:
+def _sentences(reach: Reach, task: Task) -> list[str]:
     design, components = reach.design, reach.components
     seeds = f"{design.seeds} seed{'s' if design.seeds > 1 else ''}"
     folds = f" in each of {design.folds} folds" if design.folds > 1 else ""
     one, every = components.least(design), components.least(design, reach.quantile)
     whose = "" if reach.known else " of these trained models"
     said = [
-        f"The leader against those that can't be told from it, else the next: with {design.players} players and "
+        f"The leader against those that can't be told from it, else the next: with {design.players} {task.groups} and "
         f"{seeds}{folds} the test finds a difference{whose} of {100 * one:.1f} points with power {POWER:g} in one "
         f"comparison alone, of {100 * every:.1f} points among all of its family."
     ]
     if reach.known:
-        players, trainings = components.parts(design)
-        share = 100 * players / (players + trainings) if players + trainings else 0.0
+        sample, trainings = components.parts(design)
+        share = 100 * sample / (sample + trainings) if sample + trainings else 0.0
+        whose = f"{task.groups} and their clips" if task.grouped else task.groups
         said.append(
-            f"{share:.0f} % of that comparison's variance comes from players and their clips, {100 - share:.0f} % from "
-            "trainings."
+            f"{share:.0f} % of that comparison's variance comes from {whose}, {100 - share:.0f} % from trainings."
         )
     else:
         said.append(
@@ -60,23 +61,23 @@ def _sentences(reach: Reach) -> list[str]:
         )
     return [
         *said,
-        "The table has the numbers for one comparison, in brackets those for all; players are as these, each with as "
-        "many clips.",
+        f"The table has the numbers for one comparison, in brackets those for all; {task.groups} are as these"
+        f"{', each with as many clips' if task.grouped else ''}.",
     ]
 
 
-def _columns(reach: Reach) -> list[Column]:
+def _columns(reach: Reach, task: Task) -> list[Column]:
     columns = [
         TO_FIND,
-        Column("seeds", f"seeds, with {reach.design.players} players", _cell("seeds")),
+        Column("seeds", f"seeds, with {reach.design.players} {task.groups}", _cell("seeds")),
         Column(
             "players",
-            f"players, with {reach.design.seeds} seeds" if reach.known else "players",
+            f"{task.groups}, with {reach.design.seeds} seeds" if reach.known else task.groups,
             _cell("players", "not by these alone" if reach.known else "seeds first"),
         ),
     ]
     if (design := reach.cross_validated) is not None:
-        label = f"seeds a fold, {FOLDS} folds with {design.players} players"
+        label = f"seeds a fold, {FOLDS} folds with {design.players} {task.groups}"
         columns.append(Column("seeds_in_folds", label, _cell("seeds_in_folds")))
     return columns
 

@@ -14,6 +14,7 @@ from sousa_bench.analysis.factors import BASE_FACTORS, shown
 from sousa_bench.analysis.stats.comparisons import pair_table
 from sousa_bench.analysis.stats.folds import FOLD
 from sousa_bench.analysis.study import Study
+from sousa_bench.task import Task
 
 MAX_NAMED = 6
 
@@ -48,7 +49,7 @@ def augmentation_impact(study: Study) -> Impact:
             part = done[(done["augmentation"] == value) & (done["cohort"] == cohort)]
             if len(part):
                 name = f"{words} (cohort {cohort})" if study.cohorts else words
-                averages.append((name, float(part["test_acc"].mean()), len(part), tested_on(part)))
+                averages.append((name, float(part["test_acc"].mean()), len(part), tested_on(part, study.task)))
     shared, alone = _couples(study)
     reason = "" if shared else "No two combinations differ in augmentation alone, so there is no paired difference."
     if alone:
@@ -64,11 +65,11 @@ def augmentation_impact(study: Study) -> Impact:
     return Impact(averages, table.sort_values("difference", ascending=False, ignore_index=True), reason)
 
 
-def tested_on(runs: pd.DataFrame) -> str:
-    """Clips and players that rows of the study's table were tested on, in words."""
+def tested_on(runs: pd.DataFrame, task: Task) -> str:
+    """Clips and groups that rows of the study's table were tested on, in the task's words."""
     if not runs["test_clips"].any():
-        return "no predictions, so clips and players are unknown"
-    return f"{_span(runs['test_clips'])} clips, {_span(runs['test_players'])} players each"
+        return f"no predictions, so {task.clips_and_groups} are unknown"
+    return f"{task.extent(_span(runs['test_clips']), _span(runs['test_players']))} each"
 
 
 def _span(numbers: pd.Series) -> str:

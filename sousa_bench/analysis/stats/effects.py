@@ -49,7 +49,13 @@ class Effects:
 
 
 def effects(
-    cells: pd.DataFrame, factors: Sequence[str], totals: Array, sizes: Array, luck: Luck, draws: int = DRAWS
+    cells: pd.DataFrame,
+    factors: Sequence[str],
+    totals: Array,
+    sizes: Array,
+    luck: Luck,
+    draws: int = DRAWS,
+    groups: str = "players",
 ) -> Effects:
     """Decompose the accuracies of a balanced matrix.
 
@@ -60,10 +66,11 @@ def effects(
         sizes: Clips of each player, shape (players,).
         luck: Training luck in the mean of each combination.
         draws: Number of draws behind the p values.
+        groups: What the players are called.
     """
     crossed = _crossed(cells)
     left_out = () if crossed.all() else tuple(dict.fromkeys(cells["strategy"][~crossed]))
-    made = _decomposed(cells[crossed], factors, totals[crossed], sizes, luck.part(crossed), draws)
+    made = _decomposed(cells[crossed], factors, totals[crossed], sizes, luck.part(crossed), draws, groups)
     return replace(made, left_out=left_out)
 
 
@@ -76,7 +83,7 @@ def _crossed(cells: pd.DataFrame) -> NDArray[np.bool_]:
 
 
 def _decomposed(
-    cells: pd.DataFrame, factors: Sequence[str], totals: Array, sizes: Array, luck: Luck, draws: int
+    cells: pd.DataFrame, factors: Sequence[str], totals: Array, sizes: Array, luck: Luck, draws: int, groups: str
 ) -> Effects:
     varied = [key for key in factors if cells[key].map(shown).nunique() > 1]
     if not varied:
@@ -86,7 +93,7 @@ def _decomposed(
     if reason := _unbalanced(names, levels):
         return Effects(reason=reason)
     if totals.shape[1] < 2:
-        return Effects(reason="Effects can't be tested: the predictions name fewer than two players.")
+        return Effects(reason=f"Effects can't be tested: the predictions name fewer than two {groups}.")
     shape = [len(levels[key]) for key in varied]
     place = np.ravel_multi_index([names[key].map(levels[key].index).to_numpy() for key in varied], shape)
     array = np.empty((len(place), totals.shape[1]))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
 from sousa_bench.results.player_variance import clustered
+from sousa_bench.task import Task
 
 if TYPE_CHECKING:
     from sousa_bench.analysis.stats.training_luck import Luck
@@ -53,12 +54,12 @@ class Interval:
         return result
 
 
-def why_no_interval(players: int, known: bool = True) -> str:
-    """Why there is no interval, in words; empty where there is one."""
+def why_no_interval(groups: int, task: Task, known: bool = True) -> str:
+    """Why there is no interval over so many groups, in the task's words; empty where there is one."""
     if not known:
-        return "no interval: the predictions name no player"
-    if players < MIN_PLAYERS:
-        return f"no interval: {players} players, and below {MIN_PLAYERS} none can be trusted"
+        return f"no interval: the predictions name no {task.group}"
+    if groups < MIN_PLAYERS:
+        return f"no interval: {groups} {task.groups}, and below {MIN_PLAYERS} none can be trusted"
     return ""
 
 
