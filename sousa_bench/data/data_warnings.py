@@ -58,12 +58,17 @@ def absent_classes(used: Mapping[str, pd.DataFrame], task: Task) -> list[str]:
     """
     gaps = []
     for split, table in used.items():
-        numbers = set(table["label"])
-        held = {number for labels in numbers for number in labels} if task.several else numbers
+        held = classes_held(table, task)
         if absent := [name for number, name in enumerate(task.classes) if number not in held]:
             named = f"{', '.join(absent[:3])}{', …' if len(absent) > 3 else ''}"
             gaps.append(f"{len(absent)} of {len(task.classes)} classes have no clip in the {split} split: {named}")
     return gaps
+
+
+def classes_held(table: pd.DataFrame, task: Task) -> set[int]:
+    """The numbers of the classes that clips of a table have."""
+    numbers = set(table["label"])
+    return {number for labels in numbers for number in labels} if task.several else numbers
 
 
 def _count(number: int, noun: str) -> str:

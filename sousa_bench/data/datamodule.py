@@ -54,7 +54,7 @@ class Clips:
 
     def __init__(self, data: SousaData, split: str, sample_rate: int, quantum: float) -> None:
         self.split = split
-        self.table = data.table(split)
+        self.table = data.rows(split)
         self.store = data.waveforms(split, sample_rate)
         self.task = data.task
         self.labels = _labels(self.table["label"], self.task)

@@ -18,11 +18,13 @@ from sousa_bench.data import SPLITS
 from sousa_bench.data.cache import ClipCache, Progress
 from sousa_bench.data.cache_folder import cache_root
 from sousa_bench.data.chunks import WaveformStore
-from sousa_bench.data.data_warnings import absent_classes, shared_groups, without_split
+from sousa_bench.data.data_warnings import absent_classes, classes_held, shared_groups, without_split
 from sousa_bench.data.rudiments import TASK
 from sousa_bench.data.sources.find_source import find_source
+from sousa_bench.data.sources.labelled import Reading
 from sousa_bench.data.sources.source import COLUMNS, Source
 from sousa_bench.data.sources.synthetic_source import recipe, synthetic_source
+from sousa_bench.data.splitting import split_labelled
 from sousa_bench.data.subset import (
     NAME_FILTERS,
     Filters,
@@ -55,6 +57,10 @@ class SousaData:
         clips: Most clips of each split; a split without a number: all.
         root: Folder of the dataset; None: the variable `SOUSA_ROOT`, else the hub.
         layout: Class that reads the folder, `module.Class`; None: the layout is recognised.
+        table: File with the labels; None: found by its name.
+        columns: The table's own names of columns, where they are not recognised; false: not used.
+        group_pattern: Regular expression whose first bracket finds a clip's group in its file's name.
+        classes: The classes in their order; None: those that there are.
         hub_id: Dataset on the hub, for when there is no folder.
         revision: Branch, tag or commit of it.
         shards: `fewest` or `all`: whether a subset of the hub's layout is drawn from as few files as will do.
@@ -66,9 +72,9 @@ class SousaData:
         skill_tier: Filter, a name or several.
         tempo_min: Filter, beats per minute.
         tempo_max: Filter, beats per minute.
-        fold: `k/n`: cross-validation by player.
-        resplit: New splits by player.
-        subset_seed: Which clips a subset takes.
+        fold: `k/n`: cross-validation, by the folds that are given, else by group.
+        resplit: New splits by group.
+        subset_seed: Which clips a subset takes, and which splits are made where none are given.
         on_bad_clip: `error` or `skip`.
         cache_dir: Folder of the caches; None: the variable `SOUSA_BENCH_CACHE`, else the user's cache folder.
         cache_limit_gb: Most that the decoded clips of all datasets may take.
@@ -80,6 +86,10 @@ class SousaData:
     clips: dict[str, int | None] = field(default_factory=dict)
     root: str | None = None
     layout: str | None = None
+    table: str | None = None
+    columns: Mapping[str, str | bool | None] = field(default_factory=dict)
+    group_pattern: str | None = None
+    classes: Sequence[str] | None = None
     hub_id: str | None = None
     revision: str | None = None
     shards: str = "fewest"
@@ -101,7 +111,7 @@ class SousaData:
 
     def __post_init__(self) -> None:
         self.clips = plain(self.clips or {})
-        for key in ("synthetic", *NAME_FILTERS):
+        for key in ("synthetic", "columns", "classes", *NAME_FILTERS):
             setattr(self, key, plain(getattr(self, key)))
         self._rates: tuple[int, ...] = ()
         self._skipped: dict[str, str] = {}
@@ -129,7 +139,13 @@ class SousaData:
         self.check()
         if self.synthetic is not None:
             return synthetic_source(self.synthetic, self.cache_root, self._progress, self.workers)
-        return find_source(self.root, self.hub_id, self.revision, self.cache_root, self.layout)
+        return find_source(self.root, self.hub_id, self.revision, self.cache_root, self.layout, self._reading)
+
+    @property
+    def _reading(self) -> Reading:
+        columns = {key: name for key, name in (self.columns or {}).items() if name is not None}
+        classes = None if self.classes is None else tuple(map(str, self.classes))
+        return Reading(self.table, columns, self.group_pattern, classes)
 
     @property
     def task(self) -> Task:
@@ -149,8 +165,22 @@ class SousaData:
             tempo_max=self.tempo_max,
         )
 
+    @cached_property
+    def _split_up(self) -> tuple[pd.DataFrame, str]:
+        """All clips of data of any task in splits, and where these come from."""
+        table = self.source.table()
+        return split_labelled(table, self.task, parse_fold(self.fold), self.resplit, self.subset_seed)
+
+    @cached_property
+    def understood(self) -> dict[str, str]:
+        """What was taken for what; empty for SOUSA, whose layouts leave nothing to guess."""
+        return {**self.source.understood, "split": self._split_up[1]} if self.source.makes_splits else {}
+
     def _everything(self) -> pd.DataFrame:
         """All clips of the dataset, in the splits that are asked for."""
+        if self.source.makes_splits:
+            log.info("Understood: %s", "; ".join(f"{key}: {value}" for key, value in self.understood.items()))
+            return self._split_up[0]
         everything = self.source.table()
         if (fold := parse_fold(self.fold)) is not None:
             return fold_splits(everything, *fold)
@@ -163,7 +193,8 @@ class SousaData:
         if self.fold is None and not self.resplit:
             if not everything["split"].isin(SPLITS).any():
                 raise DataError(f"{self.source.place} names no splits: data.resplit=true makes them by player.")
-            refuse_empty(everything, "data.resplit=true makes new splits by player, data.fold=1/5 cross-validates.")
+            way_out = f"data.resplit=true makes new splits by {self.task.group}, data.fold=1/5 cross-validates."
+            refuse_empty(everything, way_out)
         passed = self.filters.apply(everything)
         set_filters = ", ".join(f"data.{name}" for name in self.filters.active())
         refuse_empty(passed, f"Loosen the filters ({set_filters}), or split anew with data.resplit=true.")
@@ -295,7 +326,7 @@ class SousaData:
             raise ValueError(f"split is one of {SPLITS}, not {split!r}")
         return self._used[self._used["split"] == split]
 
-    def table(self, split: str) -> pd.DataFrame:
+    def rows(self, split: str) -> pd.DataFrame:
         """One row a clip, ordered by sample_id.
 
         Columns: sample_id, label (class number), class, group, skill_tier, tempo_bpm (NaN where unknown),
@@ -304,7 +335,7 @@ class SousaData:
         return self._split(split)[list(COLUMNS)].reset_index(drop=True)
 
     def waveforms(self, split: str, sample_rate: int) -> WaveformStore:
-        """The clips of `table(split)` in the same order, as views of the cache.
+        """The clips of `rows(split)` in the same order, as views of the cache.
 
         Raises:
             DataError: `prepare` was not asked for this sample rate, or the cache is gone.
@@ -330,6 +361,7 @@ class SousaData:
         return {
             "name": self.name,
             "source": self.source.layout,
+            **({"understood": self.understood} if self.understood else {}),
             "place": self.source.place,
             "fingerprint": self.fingerprint,
             "test_fingerprint": self.test_fingerprint,
@@ -338,7 +370,7 @@ class SousaData:
             "found": counts(self._chosen),
             "counts": {split: len(used[split]) for split in SPLITS},
             "players": {split: int(used[split]["group"].nunique()) for split in SPLITS},
-            "classes": {split: int(used[split]["label"].nunique()) for split in SPLITS},
+            "classes": {split: len(classes_held(used[split], self.task)) for split in SPLITS},
             "skipped": {"count": len(self._skipped), "clips": dict(list(self._skipped.items())[:100])},
             "filters": self.filters.active(),
             "fold": self.fold,

@@ -239,7 +239,7 @@ def test_the_saved_adapter_gives_the_tested_logits(config, folder):
     store = data.waveforms("test", model.sample_rate)
     frame = pd.read_parquet(folder / "predictions.parquet").set_index("sample_id")
     grid = int(cfg.data.quantum * model.sample_rate)
-    for row, sample_id in list(enumerate(data.table("test")["sample_id"]))[:3]:
+    for row, sample_id in list(enumerate(data.rows("test")["sample_id"]))[:3]:
         clip = torch.from_numpy(store.read(row).astype(np.float32) / 32768)
         padded = torch.nn.functional.pad(clip, (0, -len(clip) % grid))
         with torch.no_grad():

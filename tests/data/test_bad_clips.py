@@ -93,7 +93,7 @@ def test_a_bad_clip_is_named_or_skipped(generator: Path, damage, reason: str) ->
     assert facts["skipped"]["count"] == 1
     assert path.name in next(iter(facts["skipped"]["clips"]))
     assert any("1 of 240 clips skipped" in warning and path.name in warning for warning in made.warnings)
-    assert sample_id not in set(made.table("train")["sample_id"])
+    assert sample_id not in set(made.rows("train")["sample_id"])
     store = made.waveforms("train", 16_000)
     assert len(store) == 159
     assert all(np.abs(store.read(i).astype(int)).max() > 8000 for i in range(159))
@@ -162,7 +162,7 @@ def test_unusual_clips_simply_work(generator: Path, kind: str) -> None:
     sf.write(path, np.repeat(tone[:, None], channels, axis=1), rate, subtype=subtype, format=form)
     made = data(generator)
     made.prepare([16_000])
-    at = list(made.table("train")["sample_id"]).index(sample_id)
+    at = list(made.rows("train")["sample_id"]).index(sample_id)
     wave = made.waveforms("train", 16_000).read(at) / 32768
     assert len(wave) == 16_000
     spectrum = np.abs(np.fft.rfft(wave)) / 8000
@@ -183,5 +183,5 @@ def test_a_very_loud_clip_is_clipped_not_wrapped(generator: Path) -> None:
     sf.write(path, np.full((44_100, 1), 1.7), 44_100, subtype="FLOAT", format="WAV")
     made = data(generator)
     made.prepare([44_100])
-    at = list(made.table("train")["sample_id"]).index(sample_id)
+    at = list(made.rows("train")["sample_id"]).index(sample_id)
     assert (made.waveforms("train", 44_100).read(at) == 32767).all()

@@ -22,7 +22,7 @@ SIZES = {"tiny": 1_000, "mini": 3_000, "small": 10_000, "medium": 25_000}
 
 
 def test_the_choices() -> None:
-    assert FILES == ["full", "medium", "mini", "pretraining", "small", "synthetic", "tiny"]
+    assert FILES == ["folder", "full", "medium", "mini", "pretraining", "small", "synthetic", "tiny"]
 
 
 @pytest.fixture(scope="module")

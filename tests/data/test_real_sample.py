@@ -34,9 +34,9 @@ def test_hub_and_folder_hold_the_same_sound(sample: Path) -> None:
     hub.prepare([16_000])
     compared = 0
     for split in ("train", "val", "test"):
-        place = {name: i for i, name in enumerate(folder.table(split)["sample_id"])}
+        place = {name: i for i, name in enumerate(folder.rows(split)["sample_id"])}
         ours, theirs = folder.waveforms(split, 16_000), hub.waveforms(split, 16_000)
-        for i, name in enumerate(hub.table(split)["sample_id"]):
+        for i, name in enumerate(hub.rows(split)["sample_id"]):
             if name in place:
                 np.testing.assert_array_equal(theirs.read(i), ours.read(place[name]))
                 compared += 1
@@ -51,7 +51,7 @@ def test_folds_and_resplit_of_four_players(sample: Path) -> None:
     for k in range(1, 5):
         fold = data(sample / "generator", fold=f"{k}/4")
         fold.prepare([16_000])
-        tested |= set(fold.table("test")["group"])
+        tested |= set(fold.rows("test")["group"])
     assert len(tested) == 4
 
 

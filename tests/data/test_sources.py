@@ -25,7 +25,7 @@ def test_generator_folder(generator: Path) -> None:
     assert made.describe()["counts"] == {"train": 160, "val": 40, "test": 40}
     assert made.describe()["players"] == {"train": 4, "val": 1, "test": 1}
     assert made.warnings == []
-    table = made.table("test")
+    table = made.rows("test")
     assert tuple(table.columns) == COLUMNS
     assert list(table["sample_id"]) == sorted(table["sample_id"])
     assert [RUDIMENTS[label] for label in table["label"]] == list(table["class"])
@@ -43,7 +43,7 @@ def test_waveforms_are_the_files(generator: Path) -> None:
     labels = pd.read_parquet(generator / "labels" / "samples.parquet").set_index("sample_id")
     store = made.waveforms("val", 44_100)
     resampled = made.waveforms("val", 16_000)
-    for i, name in enumerate(made.table("val")["sample_id"]):
+    for i, name in enumerate(made.rows("val")["sample_id"]):
         audio, rate = sf.read(generator / labels.loc[name, "audio_path"])
         mono = audio.mean(axis=1)
         assert store.lengths[i] == len(store.read(i)) == len(mono)
@@ -69,7 +69,7 @@ def test_the_same_clips_in_every_layout(generator: Path, tmp_path: Path) -> None
         other.prepare([16_000])
         assert other.warnings == []
         for split in SPLITS:
-            pd.testing.assert_frame_equal(first.table(split), other.table(split))
+            pd.testing.assert_frame_equal(first.rows(split), other.rows(split))
         ours, theirs = first.waveforms("test", 16_000), other.waveforms("test", 16_000)
         for i in range(len(ours)):
             np.testing.assert_allclose(ours.read(i), theirs.read(i), atol=2)  # the hub copy here is 16-bit
@@ -85,8 +85,8 @@ def test_metadata_csv_with_the_least_columns(tmp_path: Path) -> None:
     made = data(tmp_path)
     made.prepare([16_000])
     assert made.describe()["players"] == {"train": 4, "val": 1, "test": 1}
-    assert set(made.table("train")["soundfont"]) == {"unknown"}
-    assert made.table("train")["tempo_bpm"].isna().all()
+    assert set(made.rows("train")["soundfont"]) == {"unknown"}
+    assert made.rows("train")["tempo_bpm"].isna().all()
     assert any("beginning of sample_id" in warning for warning in made.warnings)
     with pytest.raises(DataError, match="tells no soundfont"):
         data(tmp_path, soundfont="FluidR3_GM").prepare([16_000])
@@ -308,7 +308,7 @@ def test_text_stays_text(tmp_path: Path) -> None:
     fonts = ["NA", "", "nan", "None", "x", "y", "z", "1", "01"]
     made = data(csv_folder(tmp_path, player=players, sample_id=ids, soundfont=fonts))
     made.prepare([16_000])
-    tables = pd.concat([made.table(split) for split in SPLITS]).set_index("sample_id").loc[ids]
+    tables = pd.concat([made.rows(split) for split in SPLITS]).set_index("sample_id").loc[ids]
     assert list(tables["group"]) == players
     assert list(tables["soundfont"]) == [font or "unknown" for font in fonts]
     assert not any("names no players" in warning for warning in made.warnings)

@@ -100,7 +100,7 @@ def test_filters_choose(generator: Path) -> None:
     made = data(generator, skill_tier=["beginner", "Intermediate"], tempo_min=70, tempo_max=110)
     made.prepare([16_000])
     for split in SPLITS:
-        part = made.table(split)
+        part = made.rows(split)
         assert set(part["skill_tier"]) <= {"beginner", "intermediate"}
         assert part["tempo_bpm"].between(70, 110).all()
     assert made.describe()["filters"]["tempo_max"] == 110
@@ -124,5 +124,5 @@ def test_fold_through_the_data(generator: Path) -> None:
         made = data(generator, fold=f"{k}/3")
         made.prepare([16_000])
         assert made.describe()["players"] == {"train": 2, "val": 2, "test": 2}
-        tested |= set(made.table("test")["group"])
+        tested |= set(made.rows("test")["group"])
     assert len(tested) == 6

@@ -21,7 +21,7 @@ def test_written_once_and_read_like_real_data(own_cache: Path, monkeypatch: pyte
     facts = made.describe()
     assert facts["source"] == "synthetic"
     assert sum(facts["counts"].values()) == 40
-    assert set(made.table("train")["skill_tier"]) <= {"beginner", "intermediate", "advanced", "professional"}
+    assert set(made.rows("train")["skill_tier"]) <= {"beginner", "intermediate", "advanced", "professional"}
     assert made.waveforms("train", 32_000).lengths.min() > 32_000
     from sousa_bench.data.synthetic import writer
 

@@ -126,7 +126,7 @@ def agrees_with_the_run(package: Path, run: Path, environment: dict[str, str]) -
         "name = session.get_inputs()[0].name\n"
         "rows = [session.run(None, {name: store.read(i)[None].astype(np.float32) / 32768})[0][0]\n"
         "        for i in range(len(store))]\n"
-        "np.save(sys.argv[3], np.stack(rows)); print(list(data.table('test')['sample_id']) and 'ok')\n"
+        "np.save(sys.argv[3], np.stack(rows)); print(list(data.rows('test')['sample_id']) and 'ok')\n"
     )
     target = package.parent / "logits.npy"
     done = subprocess.run(

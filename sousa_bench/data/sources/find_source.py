@@ -8,17 +8,22 @@ import re
 from pathlib import Path
 from typing import Protocol, cast
 
+from sousa_bench.data.sources.class_folders import ClassFolders
 from sousa_bench.data.sources.generator_folder import GeneratorFolder
 from sousa_bench.data.sources.hub import HubRepository
+from sousa_bench.data.sources.labelled import Reading
+from sousa_bench.data.sources.labelled_folder import LabelledFolder
 from sousa_bench.data.sources.metadata_csv import MetadataCsv
 from sousa_bench.data.sources.parquet_shards import HubFolder
 from sousa_bench.data.sources.source import Source, near_names
+from sousa_bench.data.sources.table_folder import TableFolder
 from sousa_bench.errors import ConfigError, DataError
 
 
 class FolderLayout(Protocol):
     """A class of sources that each read one folder."""
 
+    layout: str
     labels: str
 
     def fits(self, root: Path) -> bool:
@@ -28,7 +33,7 @@ class FolderLayout(Protocol):
         """The dataset in `root`."""
 
 
-LAYOUTS: tuple[FolderLayout, ...] = (GeneratorFolder, MetadataCsv, HubFolder)
+LAYOUTS: tuple[FolderLayout, ...] = (GeneratorFolder, MetadataCsv, HubFolder, TableFolder, ClassFolders)
 """Every layout of a folder, in the order in which a folder is tried."""
 
 ROOT_VARIABLE = "SOUSA_ROOT"
@@ -40,6 +45,7 @@ def find_source(
     revision: str | None,
     cache: Path,
     layout: str | None = None,
+    reading: Reading | None = None,
 ) -> Source:
     """The dataset in a folder, or else on the hub.
 
@@ -49,13 +55,15 @@ def find_source(
         revision: Its branch, tag or commit.
         cache: Where a list of the hub's clips may be kept.
         layout: A layout of the user's own, `module.Class`; None: one of `LAYOUTS`.
+        reading: What the config says about how labels that are not SOUSA's are to be read.
 
     Raises:
-        ConfigError: There is no such layout.
+        ConfigError: There is no such layout, or a key is given that the layout doesn't know.
         DataError: There is no such folder, or it holds none of the layouts.
     """
     said = "data.root" if root else ROOT_VARIABLE
     root = root or os.environ.get(ROOT_VARIABLE)
+    reading = reading or Reading()
     layouts = LAYOUTS if layout is None else (_own_layout(layout),)
     if not root:
         if layout is not None:
@@ -66,9 +74,17 @@ def find_source(
     folder = Path(root).expanduser().absolute()
     if not folder.is_dir():
         raise DataError(_no_folder(said, root, folder))
+    if reading.table and layout is None:
+        return TableFolder(folder, cache, reading)
     fitting = next((candidate for candidate in layouts if candidate.fits(folder)), None)
     if fitting is None:
         raise DataError(_no_layout(said, folder, layouts, layout))
+    if isinstance(fitting, type) and issubclass(fitting, LabelledFolder):
+        return fitting(folder, cache, reading)
+    if given := reading.given():
+        raise ConfigError(
+            f"{given[0]} is for data of any task, and {folder} holds {fitting.layout}, SOUSA's: leave it out."
+        )
     return fitting(folder, cache)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pandas as pd
 
@@ -36,6 +37,14 @@ class MetadataCsv(FolderSource):
 
     layout = "metadata.csv"
     labels = "metadata.csv"
+
+    @classmethod
+    def fits(cls, root: Path) -> bool:
+        """Whether a `metadata.csv` is there that speaks of rudiments; any other is a table of another task."""
+        if not super().fits(root):
+            return False
+        with (root / cls.labels).open("rb") as file:
+            return b"rudiment_slug" in file.readline(1 << 16)
 
     def read(self) -> pd.DataFrame:
         """See `Source.read`.

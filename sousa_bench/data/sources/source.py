@@ -72,11 +72,13 @@ class Source(ABC):
         place: The folder or hub id, for people.
         labels: The file that the labels come from, below the folder.
         warnings: What a reader of the results must know about this dataset.
+        makes_splits: Whether clips that come without splits are split without being asked to.
     """
 
     layout: str
     place: str
     labels: str
+    makes_splits = False
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
@@ -85,6 +87,11 @@ class Source(ABC):
     def task(self) -> Task:
         """What is asked of its clips."""
         return TASK
+
+    @property
+    def understood(self) -> dict[str, str]:
+        """What was taken for what, where that is not known beforehand."""
+        return {}
 
     @property
     @abstractmethod
@@ -309,6 +316,15 @@ def near_names(folder: Path, name: str) -> list[str]:
         return difflib.get_close_matches(name, [entry.name for entry in entries], n=3, cutoff=0.6)
 
 
+def near_words(name: str, words: Iterable[str]) -> str:
+    """In brackets, what comes close to a name that isn't among `words`, or else what there is."""
+    there = list(words)
+    near = difflib.get_close_matches(name, there, n=3, cutoff=0.6)
+    if near:
+        return f" (near: {', '.join(near)})"
+    return f" (there are: {', '.join(there[:12])}{', …' if len(there) > 12 else ''})"
+
+
 def column(frame: pd.DataFrame, *names: str) -> pd.Series | None:
     """The first of `names` that is a column of `frame` and isn't empty throughout."""
     return next((frame[name] for name in names if name in frame.columns and not frame[name].isna().all()), None)
@@ -406,8 +422,18 @@ def _slugs(raw: list[str], ids: list[str], origin: str) -> list[str]:
     return [slugs[value] for value in raw]
 
 
-def split_name(value: object, origin: str) -> str:
+def is_split(name: str) -> bool:
+    """Whether a name is a usual spelling of a split."""
+    return name.strip().lower() in _SPLIT_NAMES
+
+
+def split_name(value: object, origin: str, group: str = TASK.group) -> str:
     """`train`, `val` or `test` for any usual spelling; "" for an empty one.
+
+    Args:
+        value: The spelling.
+        origin: The file, for the message.
+        group: What clips come in groups of, for the message.
 
     Raises:
         DataError: A name that is no split.
@@ -418,6 +444,6 @@ def split_name(value: object, origin: str) -> str:
     if key not in _SPLIT_NAMES:
         raise DataError(
             f"{origin} names a split {value!r}; known are {', '.join(_SPLIT_NAMES)}. "
-            "data.resplit=true makes new splits by player."
+            f"data.resplit=true makes new splits by {group}."
         )
     return _SPLIT_NAMES[key]

@@ -1,0 +1,96 @@
+"""A folder of sounds of any task, in whatever layout."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from sousa_bench.data.sources.labelled import Labelled, Reading, labelled
+from sousa_bench.data.sources.source import FolderSource, digest
+from sousa_bench.task import Task
+
+
+class LabelledFolder(FolderSource):
+    """A layout whose labels are the user's own; `read` is what a subclass writes.
+
+    Args:
+        root: The folder.
+        cache: Folder of all caches.
+        reading: What the config says about how it is to be read.
+
+    Attributes:
+        taken: For the columns that `read` gives, the column that each was taken from, or words for where else it came
+            from; `read` fills it. A group is called after what stands here for `group`.
+    """
+
+    makes_splits = True
+
+    def __init__(self, root: Path, cache: Path | None = None, reading: Reading | None = None) -> None:
+        super().__init__(root, cache)
+        self.reading = reading or Reading()
+        self.taken: dict[str, str] = {}
+
+    @abstractmethod
+    def read(self) -> pd.DataFrame:
+        """A row a clip.
+
+        Columns: `file_name` below the folder; `label`, or `labels` (lists, or texts with commas) where a clip may have
+        several; `split` (any usual spelling), `fold`, `group`, `onset` and `offset` (seconds in the file; the clip is
+        that part of it) and `sample_id` as far as the layout tells them.
+
+        Raises:
+            DataError: A file is unreadable.
+        """
+
+    def classes(self) -> Sequence[str] | None:
+        """The layout's own classes in their order; None: those of the clips, sorted."""
+        return None
+
+    @cached_property
+    def _labelled(self) -> Labelled:
+        frame = self.read()
+        found = labelled(frame, self.taken, self.reading, self.labels, self.classes())
+        self.warnings += found.warnings
+        return found
+
+    @property
+    def task(self) -> Task:
+        """See `Source.task`."""
+        return self._labelled.task
+
+    @property
+    def understood(self) -> dict[str, str]:
+        """See `Source.understood`."""
+        return {"layout": self.layout, **self._labelled.understood}
+
+    def table(self) -> pd.DataFrame:
+        """See `Source.table`; also `fold`, `onset` and `offset`."""
+        return self._labelled.table
+
+    def sample(self, table: pd.DataFrame) -> str:
+        """See `FolderSource.sample`; with the parts of the files that the clips are, where they are parts."""
+        sample = super().sample(table)
+        if table["onset"].isna().all():
+            return sample
+        return digest(sample, *np.sort((table["sample_id"] + _stretches(table)).to_numpy(str))).hex()
+
+    def keys(self, table: pd.DataFrame) -> list[bytes]:
+        """See `FolderSource.keys`; a part of a file is another clip than the file."""
+        keys = super().keys(table)
+        if table["onset"].isna().all():
+            return keys
+        parts = _stretches(table)
+        return [
+            key if not part or not any(key) else digest(key.hex(), part) for key, part in zip(keys, parts, strict=True)
+        ]
+
+
+def _stretches(table: pd.DataFrame) -> pd.Series:
+    """(clips,) texts: the part of its file that each clip is; "" for the whole."""
+    both = table["onset"].map(lambda value: f" {value!r}") + table["offset"].map(lambda value: f" {value!r}")
+    return both.where(table["onset"].notna(), "")
