@@ -27,6 +27,21 @@ WAV_SHORTFALL = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
 class BadClip(Exception):  # noqa: N818 - a fact about a file; whether it is an error, on_bad_clip says
     """A clip that can't be used; the text says what is wrong with it, without its name."""
 
+    @property
+    def kind(self) -> str:
+        """`missing`, `empty`, `short`, `silent`, or else `unreadable`."""
+        return next((kind for start, kind in _KINDS.items() if str(self).startswith(start)), "unreadable")
+
+
+_KINDS = {
+    "is missing": "missing",
+    "is empty": "empty",
+    "holds no audio": "empty",
+    "is too short": "short",
+    "is silent": "silent",
+}
+"""What kind of a bad clip a text that begins so tells of."""
+
 
 def read_mono(audio: str | BytesIO, seconds: float) -> tuple[np.ndarray, int, bool]:
     """The beginning of a file, all channels mixed to one.
@@ -40,6 +55,23 @@ def read_mono(audio: str | BytesIO, seconds: float) -> tuple[np.ndarray, int, bo
 
     Raises:
         BadClip: Missing, truncated, no audio, of zero length, shorter than `SHORTEST`, silent, or not finite.
+    """
+    samples, rate, complete = read_channels(audio, seconds)
+    return usable_mono(samples), rate, complete
+
+
+def read_channels(audio: str | BytesIO, seconds: float) -> tuple[np.ndarray, int, bool]:
+    """The beginning of a file.
+
+    Args:
+        audio: A path, or a file's bytes.
+        seconds: Read at most this much.
+
+    Returns:
+        (samples, channels) float32, the sample rate in Hz, and whether that is the whole file.
+
+    Raises:
+        BadClip: Missing, truncated, no audio, of zero length, or shorter than `SHORTEST`.
     """
     if isinstance(audio, str) and not Path(audio).is_file():
         raise BadClip("is no regular file" if Path(audio).exists() else "is missing")
@@ -58,13 +90,22 @@ def read_mono(audio: str | BytesIO, seconds: float) -> tuple[np.ndarray, int, bo
         raise BadClip("holds no audio: its length is zero")
     if len(samples) < round(min(SHORTEST, seconds) * rate):
         raise BadClip(f"is too short: {len(samples) / rate * 1000:.3g} ms, and the least is {SHORTEST * 1000:g} ms")
+    return samples, rate, frames <= limit or (frames >= NO_LENGTH and len(samples) < limit)
+
+
+def usable_mono(samples: np.ndarray) -> np.ndarray:
+    """(samples,): the mean over the channels of (samples, channels).
+
+    Raises:
+        BadClip: Silent, or not finite.
+    """
     mono = samples[:, 0] if samples.shape[1] == 1 else mix(samples)
     low, high = float(mono.min()), float(mono.max())
     if not np.isfinite(low + high):
         raise BadClip("holds samples that are not finite numbers")
     if max(high, -low) < SILENCE:
         raise BadClip("is silent")
-    return mono, rate, frames <= limit or (frames >= NO_LENGTH and len(samples) < limit)
+    return mono
 
 
 def mix(samples: np.ndarray) -> np.ndarray:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
-from plotly.colors import hex_to_rgb, sequential
 
+from sousa_bench.analysis.plots.bitmap import bitmap
 from sousa_bench.data.augmentation import FULL_SCALE
 from sousa_bench.inference.audio import Recording
 from sousa_bench.inference.predictor import Predictor
@@ -93,7 +90,7 @@ def drawing(predictor: Predictor, sound: Sound) -> str:
         f"{_ticks(sound.seconds)}"
         f'<text x="0" y="{top - 8}">{title}</text>'
         f'<image id="spectrogram" x="0" y="{top}" width="{WIDTH}" height="{FEATURE_HEIGHT}" '
-        f'preserveAspectRatio="none" href="{_png(shown)}"/></svg>'
+        f'preserveAspectRatio="none" href="{bitmap(shown)}"/></svg>'
     )
 
 
@@ -115,15 +112,3 @@ def _ticks(seconds: float) -> str:
         anchor = "start" if number == 0 else "middle" if x < WIDTH - 30 else "end"
         marks.append(f'<text x="{x:.1f}" y="{WAVE_HEIGHT + 18}" text-anchor="{anchor}">{number * step:g} s</text>')
     return "".join(marks)
-
-
-def _png(shown: NDArray[np.float32]) -> str:
-    """(frames, bins) as a data address: low bins at the bottom, the quietest two percent black."""
-    low, high = np.percentile(shown, (2, 100))
-    level = np.clip((shown.T[::-1] - low) / max(float(high - low), 1e-9), 0, 1)
-    colours = np.array([hex_to_rgb(colour) for colour in sequential.Viridis], dtype=float)
-    places = np.linspace(0, 1, len(colours))
-    pixels = np.stack([np.interp(level, places, colours[:, channel]) for channel in range(3)], axis=-1)
-    file = BytesIO()
-    Image.fromarray(pixels.round().astype(np.uint8)).save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from scipy.special import stdtrit
 
 from sousa_bench.analysis.reach import FOLDS, Reach
-from sousa_bench.analysis.stats.intervals import MIN_PLAYERS, why_no_interval
+from sousa_bench.analysis.stats.intervals import why_no_interval
 from sousa_bench.analysis.stats.sample_size import CONTRASTS, LEVEL, POWER, Contrast, Design
 from sousa_bench.config.composing import composed
 from sousa_bench.config.config_errors import explained
@@ -20,56 +20,95 @@ from sousa_bench.data import SPLITS, SousaData
 from sousa_bench.data.data_warnings import absent_classes, shared_groups
 from sousa_bench.data.values import check_keys
 from sousa_bench.errors import ConfigError
+from sousa_bench.inspection.sound_facts import refusals, remarks, sound_facts
+from sousa_bench.task import Task
 
 SEEDS = (1, 3, 5)
 PLANNED_SEEDS = 3
+NEUTRAL = {"players": "groups", "players_all": "groups_all", "clips_a_player": "clips_a_group", "player": "group"}
+NOT_OF_SEVERAL = "What difference in mAP a test finds depends on the models' rankings, so it is told after a training."
 
 
-def facts(overrides: Sequence[str], config_folder: Path | None, luck: float, methods: int) -> dict[str, Any]:
+def facts(data: SousaData, clips: pd.DataFrame, luck: float, methods: int) -> dict[str, Any]:
     """What the data hold and what a test on them could find; everything in it is JSON.
 
     Args:
-        overrides: Of the data, as in training.
-        config_folder: Another folder with a ``data`` group.
+        data: From `data_of`.
+        clips: `data.chosen()`, or those of `listening.heard_clips`, so that something is said of their sound.
         luck: Assumed standard deviation between trainings of one method.
         methods: Number of methods that are compared with one another.
 
     Raises:
-        ConfigError: An override of something else, or a value that can't be.
         DataError: The data can't be had or are malformed.
     """
-    data = _data(overrides, config_folder)
-    chosen = data.chosen()
-    used = {split: chosen[chosen["split"] == split] for split in SPLITS}
-    absent = data.absent()
-    refused = []
-    if absent and data.on_bad_clip == "error":
-        named = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
-        refused.append(f"{len(absent):,} of the clips' files are missing: {named}")
+    task, skipped = data.task, data.on_bad_clip == "skip"
+    sounds = sound_facts(clips, float(data.max_duration)) if "kind" in clips else None
+    good = clips[clips["kind"] == ""] if sounds and skipped else clips
+    used = {split: good[good["split"] == split] for split in SPLITS}
+    leak = shared_groups(used | {"val": used["val"].head(0)}, task)
     sizes = [int(size) for size in used["test"]["group"].value_counts()]
-    everyone = int(chosen["group"].nunique())
+    everyone = int(good["group"].nunique())
+    told = [*data.source.warnings, *shared_groups(used, task), *absent_classes(used, task)]
     found: dict[str, Any] = {
         "name": data.name,
         "place": data.source.place,
+        "layout": data.source.layout,
+        "understood": data.understood,
         "fingerprint": data.fingerprint,
         "fold": data.fold,
-        "splits": [_split(split, table) for split, table in used.items()],
-        "warnings": [*data.source.warnings, *shared_groups(used, data.task), *absent_classes(used, data.task)],
-        "refused": refused,
+        "task": task.as_dict(),
+        "splits": [_split(split, table, sounds is not None) for split, table in used.items()],
+        "classes": _classes(used, task),
+        "sounds": sounds,
+        "warnings": [each for each in told if each not in leak] + (remarks(sounds, skipped) if sounds else []),
+        "refused": [*_absent(data), *leak, *(refusals(sounds, skipped) if sounds else []), *_emptied(used)],
         "everyone": everyone,
         "power": POWER,
         "assumed": {"luck_points": 100 * luck, "methods": methods, "contrasts": [vars(each) for each in CONTRASTS]},
         "finds": [],
         "needs": [],
         "folds": 0,
-        "why_no_test": why_no_interval(len(sizes), data.task),
+        "why_no_test": NOT_OF_SEVERAL if task.several else why_no_interval(len(sizes), task),
     }
-    if len(sizes) >= MIN_PLAYERS:
+    if not found["why_no_test"]:
         found |= _reached(sizes, everyone, luck, methods)
     return found
 
 
-def _data(overrides: Sequence[str], config_folder: Path | None) -> SousaData:
+def as_json(found: dict[str, Any]) -> Any:
+    """The facts with the task's word: what SOUSA's call players, others call groups."""
+    return found if found["task"]["group"] == "player" else _renamed(found) | {"task": found["task"]}
+
+
+def _renamed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {NEUTRAL.get(key, key): _renamed(item) for key, item in value.items()}
+    return [_renamed(item) for item in value] if isinstance(value, list) else value
+
+
+def _absent(data: SousaData) -> list[str]:
+    absent = data.absent()
+    if not absent or data.on_bad_clip != "error":
+        return []
+    named = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
+    return [f"{len(absent):,} of the clips' files are missing: {named}"]
+
+
+def _emptied(used: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Splits that keep no clip once the bad ones are left out."""
+    return [f"no clip of the {split} split can be used" for split, table in used.items() if not len(table)]
+
+
+def data_of(overrides: Sequence[str], config_folder: Path | None) -> SousaData:
+    """The data that a training with these overrides would have.
+
+    Args:
+        overrides: Of the data, as in training.
+        config_folder: Another folder with a ``data`` group.
+
+    Raises:
+        ConfigError: An override of something else, or a value that can't be.
+    """
     with explained():
         for item in OverridesParser.create().parse_overrides(list(overrides)):
             if item.key_or_group != "data" and not item.key_or_group.startswith("data."):
@@ -83,15 +122,28 @@ def _data(overrides: Sequence[str], config_folder: Path | None) -> SousaData:
     return SousaData(**values)
 
 
-def _split(split: str, table: pd.DataFrame) -> dict[str, Any]:
-    return {
+def _split(split: str, table: pd.DataFrame, heard: bool) -> dict[str, Any]:
+    classes = table["label"].explode()
+    row = {
         "split": split,
         "clips": len(table),
         "players": int(table["group"].nunique()),
-        "classes": int(table["label"].nunique()),
+        "classes": int(classes.nunique()),
         "clips_a_player": _range(table["group"]),
-        "clips_a_class": _range(table["label"]),
+        "clips_a_class": _range(classes),
     }
+    return row | ({"seconds": round(float(table["seconds"].sum()), 3)} if heard else {})
+
+
+def _classes(used: Mapping[str, pd.DataFrame], task: Task) -> list[dict[str, Any]]:
+    """Clips of each class by split, in the task's order."""
+    counts = {split: table["label"].explode().value_counts() for split, table in used.items()}
+    number = {name: i for i, name in enumerate(task.classes)}
+    return [
+        {"class": name, "name": task.display(name)}
+        | {split: int(count.get(number[name], 0)) for split, count in counts.items()}
+        for name in task.order
+    ]
 
 
 def _range(values: pd.Series) -> list[int]:

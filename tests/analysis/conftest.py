@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -45,13 +44,3 @@ def comparison_study(comparison: Path) -> Study:
 @pytest.fixture(scope="session")
 def seeded_study(seeded: Path) -> Study:
     return compare(collect([seeded]))
-
-
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    """Path of Chromium or Chrome; skips where there is none."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-    path = next((found for name in names if (found := shutil.which(name))), None)
-    if path is None:
-        pytest.skip("no Chromium or Chrome on this machine")
-    return path

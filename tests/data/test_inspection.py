@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import json
 import shlex
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import soundfile as sf
+from folder_with_faults import RATE, write_faults, write_sound_folder
 
 from sousa_bench.analysis.stats.sample_size import CONTRASTS, Design
 from sousa_bench.config.composing import composed
 from sousa_bench.inspection.inspect_data import main
+from sousa_bench.inspection.listening import is_clipped, listen
 from tests.cases import check_each
 
 SMALL = ("data.synthetic.clips=80", "data.synthetic.split_players=[10,2,10]", "data.workers=1")
+
+PLAYED = """async () => {
+  const sound = document.querySelector("audio");
+  const ready = new Promise((done) => { sound.oncanplaythrough = sound.onerror = done; });
+  sound.preload = "auto"; sound.load(); await ready;
+  return sound.error ? sound.error.message : sound.duration;
+}"""
 
 
 def facts(capsys: pytest.CaptureFixture[str], *words: str) -> dict:
@@ -92,3 +104,118 @@ def test_the_expected_error_is_that_of_simulated_clips():
     training = rng.normal(0, luck * (2 / seeds) ** 0.5, studies)
     said = contrast.components([int(size) for size in sizes], luck).error(Design(30, seeds))
     assert said == pytest.approx(float((taste + clip + both + training).std()), rel=0.05)
+
+
+def inspected(capsys: pytest.CaptureFixture[str], root: Path, *words: str) -> tuple[int, dict]:
+    code = main(["data=tiny", f"data.root={root}", *words, "--listen", "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_sound_data_are_heard_and_named_a_command(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    root = tmp_path / "sounds"
+    write_sound_folder(root)
+    code, found = inspected(capsys, root)
+    assert code == 0
+    assert found["refused"] == []
+    sounds = found["sounds"]
+    assert sounds["heard"] == 12
+    assert sounds["seconds"] == pytest.approx(3.6)
+    assert sounds["sample_rates"] == {"16000": 12}
+    assert sounds["channels"] == {"1": 12}
+    assert [row["seconds"] for row in found["splits"]] == pytest.approx([1.2] * 3)
+    assert {row["class"]: [row["train"], row["val"], row["test"]] for row in found["classes"]}["flam_tap"] == [2, 2, 2]
+    assert composed(shlex.split(found["command"])[6:]).data.root == str(root)
+
+
+def test_each_fault_of_a_sound_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    root = tmp_path / "sounds"
+    write_faults(root)
+    code, found = inspected(capsys, root)
+    assert code == 1
+    bad = {kind: [each["clip"] for each in clips["clips"]] for kind, clips in found["sounds"]["bad"].items()}
+    assert bad == {kind: [f"{kind}.wav"] for kind in ("silent", "empty", "short", "unreadable")}
+    assert found["sounds"]["clipped"] == {"count": 1, "clips": ["clipped.wav"]}
+    [pair] = found["sounds"]["duplicates"]["across"]["train and test"]["sounds"]
+    assert [row["clip"] for row in pair] == ["train_flam_tap_0.wav", "copy.flac"], "the same sound in another format"
+    refused = "\n".join(found["refused"])
+    for text in ("silent.wav", "empty.wav", "unreadable.wav", "data.on_bad_clip=skip", "copy.flac (test)"):
+        assert text in refused
+    assert any("different classes" in message for message in found["warnings"])
+    assert any("clipped" in message for message in found["warnings"])
+
+
+def test_bad_clips_may_be_left_out_and_a_leak_may_not(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    root = tmp_path / "sounds"
+    write_faults(root)
+    code, found = inspected(capsys, root, "data.on_bad_clip=skip")
+    assert code == 1
+    [leak] = found["refused"]
+    assert "1 sound stands in both train and test" in leak
+    assert found["splits"][0]["clips"] == 5, "four sound ones and the clipped one"
+    table = pd.read_csv(root / "metadata.csv")
+    table[table["sample_id"] != "copy"].to_csv(root / "metadata.csv", index=False)
+    code, found = inspected(capsys, root, "data.on_bad_clip=skip")
+    assert (code, found["refused"]) == (0, [])
+
+
+def test_a_player_in_train_and_test_is_refused_and_one_in_validation_warned_of(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    root = tmp_path / "sounds"
+    table = write_sound_folder(root)
+    for split, code in (("val", 0), ("test", 1)):
+        table.assign(player=table["player"].replace(f"player {split}", "player train")).to_csv(
+            root / "metadata.csv", index=False
+        )
+        assert main(["data=tiny", f"data.root={root}"]) == code
+        printed = capsys.readouterr().out
+        said = f"1 player with clips in both train and {split}"
+        assert f"{'error' if code else 'warning'}: {said}" in printed
+        assert ("sousa_bench.train" in printed) == (code == 0)
+
+
+def test_a_long_recording_is_heard_to_its_end(tmp_path: Path):
+    """Two recordings that differ after more than a training decodes are two sounds; the same ones in memory are one."""
+    long = np.random.default_rng(1).integers(-9_000, 9_000, 90 * RATE).astype(np.int16)
+    other = long.copy()
+    other[-1] += 1
+    for name, samples in (("a", long), ("b", other)):
+        sf.write(tmp_path / f"{name}.wav", samples, RATE)
+    a, b = (listen(str(tmp_path / f"{name}.wav"), 10.0) for name in "ab")
+    assert a.seconds == b.seconds == 90
+    assert a.digest != b.digest
+    assert listen(BytesIO((tmp_path / "a.wav").read_bytes()), 10.0) == a
+
+
+@pytest.mark.parametrize("level", [0.9, 0.97])
+def test_a_loud_sound_is_not_called_clipped(level: float):
+    wave = level * np.sin(np.arange(RATE) * 0.02)[:, None]
+    assert not is_clipped(wave.astype(np.float32))
+    assert is_clipped(np.clip(1.2 * wave, -1, 1).astype(np.float32))
+
+
+@pytest.mark.browser
+def test_the_page_plays_sounds_and_runs_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path, chromium: str):
+    playwright = pytest.importorskip("playwright.sync_api")
+    root = tmp_path / "<img src=x onerror=alert(1)>"
+    table = write_sound_folder(root)
+    hostile = "<script>window.hacked = 1</script>"
+    table.assign(player=table["player"] + hostile).to_csv(root / "metadata.csv", index=False)
+    page = tmp_path / "pages" / "data.html"
+    assert main([str(root), "data=tiny", "--page", str(page)]) == 0
+    with playwright.sync_playwright() as api:
+        browser = api.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        opened, said, requests = browser.new_page(), [], []
+        opened.on("console", lambda message: said.append(message.text))
+        opened.on("pageerror", lambda error: said.append(str(error)))
+        opened.on("request", lambda request: requests.append(request.url))
+        opened.goto(page.as_uri())
+        assert opened.locator("audio").count() == 6, "three clips of either class"
+        assert opened.evaluate(PLAYED) == pytest.approx(0.3, abs=0.01)
+        assert opened.evaluate("[...document.images].every(image => image.naturalWidth > 10)")
+        assert hostile in opened.inner_text("main")
+        assert opened.evaluate("window.hacked") is None
+        assert opened.locator("script").count() == 0
+        assert [url for url in requests if not url.startswith("data:")] == [page.as_uri()]
+        assert said == []
+        browser.close()

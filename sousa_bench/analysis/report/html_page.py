@@ -68,27 +68,27 @@ def page(study: Study, blocks: Sequence[Block], title: str = "sousa_bench report
         "labels": {str(row): label for row, label in study.run_labels.items()},
         "templates": {theme: template(theme) for theme in ("light", "dark")},
     }
-    scripts = {"PLOTLY": _plotly(), "SCRIPT": _asset("page.js")}
+    scripts = {"PLOTLY": _plotly(), "SCRIPT": asset("page.js")}
     parts = {
         **scripts,
         "TITLE": html.escape(title),
         "POLICY": _policy(list(scripts.values())),
         "REFRESH": f'<meta http-equiv="refresh" content="{refresh:g}">' if refresh else "",
-        "STYLE": _asset("page.css"),
+        "STYLE": asset("page.css"),
         "MADE": f"{datetime.now():%Y-%m-%d %H:%M}",
         "NAVIGATION": "".join(
             f'<a href="#{_anchor(block)}">{html.escape(block.short)}</a>'
             for block in blocks
             if isinstance(block, Heading) and block.short
         ),
-        "REPORT": _report(blocks),
+        "REPORT": sections(blocks),
         "DATA": script_json(data),
     }
-    return re.sub(r"\{\{([A-Z]+)\}\}", lambda match: parts[match.group(1)], _asset("page.html"))
+    return re.sub(r"\{\{([A-Z]+)\}\}", lambda match: parts[match.group(1)], asset("page.html"))
 
 
-def _report(blocks: Sequence[Block]) -> str:
-    """The sections one after the other, each begun by a heading; figures that follow one another stand side by side."""
+def sections(blocks: Sequence[Block]) -> str:
+    """Blocks as HTML: sections, each begun by a heading; figures that follow one another stand side by side."""
     parts = []
     for of_figures, group in itertools.groupby(blocks, lambda block: isinstance(block, Figure)):
         chunk = list(group)
@@ -129,7 +129,7 @@ def _block(block: Block) -> str:
         case RunTable(study):
             hidden = len(study.table) - MAX_ROWS
             note = f"The table holds the best {MAX_ROWS} runs; {hidden} more are in comparison_table.csv."
-            return _asset("runs.html") + (f'<p class="note">{note}</p>' if hidden > 0 else "")
+            return asset("runs.html") + (f'<p class="note">{note}</p>' if hidden > 0 else "")
     raise TypeError(f"a section of the report gave {type(block).__name__}, which is no block")
 
 
@@ -190,7 +190,8 @@ def script_json(content: Any) -> str:
 
 
 @cache
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """The text of a file in `assets/`."""
     return resources.files("sousa_bench.analysis.report").joinpath("assets", name).read_text(encoding="utf-8")
 
 
