@@ -27,18 +27,23 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: a process ha
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from benchmarks.calibration_worlds import WORLDS, Study, World, draw
+from benchmarks.calibration_worlds import LABELS, WORLDS, Study, World, draw, mean_precision
 from sousa_bench.analysis.stats.comparisons import METHODS
 from sousa_bench.analysis.stats.pairs import ALPHA
 from sousa_bench.analyze import main as analyze
 from sousa_bench.data.rudiments import RUDIMENTS
 from sousa_bench.results.result import PREDICTIONS_FILE, write_result
-from tests.analysis.synthetic import MODELS, STRATEGIES, fold_result, result, write_predictions
+from sousa_bench.task import Task
+from tests.analysis.synthetic import MODELS, STRATEGIES, fold_result, result
 
 STUDIES = 250
 MEMORY = Path("/dev/shm")
 START, END = "<!-- figures -->", "<!-- end of figures -->"
+TASK = Task(tuple(f"sound {number}" for number in range(1, len(LABELS) + 1)), several=True, group="player")
+"""Of the worlds whose clips may have several labels."""
 FIGURES = {
     "methods": "speaks of methods",
     "clear": 'false "clear"',
@@ -81,11 +86,21 @@ class Stage:
         """Write the study's result files."""
         for method, fold, seed, made in self.runs:
             clips, hit = self.clips[fold], study.hits[method, seed, self.places[fold]]
-            made["metrics"] |= {"test_acc": float(hit.mean()), "val_acc": float(study.validation[method, fold, seed])}
+            validation = float(study.validation[method, fold, seed])
             place = self.folder / made["experiment_id"]
+            if study.labels is None:
+                made["metrics"] |= {"test_acc": float(hit.mean()), "val_acc": validation}
+                predicted = np.where(hit, clips.label, (clips.label + 1) % len(RUDIMENTS))
+                content = clips.columns | {"predicted": predicted.astype(np.int64)}
+            else:
+                labels = study.labels[self.places[fold]]
+                for key in ("val_acc", "val_f1_macro", "test_acc", "test_f1_macro"):
+                    made["metrics"].pop(key, None)
+                made["metrics"] |= {"test_map": mean_precision(hit, labels), "val_map": validation}
+                made["task"] = TASK.as_dict()
+                content = clips.columns | {"label": [np.flatnonzero(row) for row in labels], "logits": list(hit)}
             write_result(place, made)
-            predicted = np.where(hit, clips.label, (clips.label + 1) % len(RUDIMENTS))
-            write_predictions(place / PREDICTIONS_FILE, clips, predicted)
+            pq.write_table(pa.table(content), place / PREDICTIONS_FILE)
 
     def analyze(self) -> dict[str, pd.DataFrame]:
         """Run the command and read the tables that it wrote."""
@@ -107,7 +122,8 @@ def judge(world: World, study: Study, tables: dict[str, pd.DataFrame]) -> dict[s
     of_methods = bool((pairs["about"] == METHODS).all())
     models = np.round(study.models.mean(axis=(1, 2)), 9)
     truth = world.truth if of_methods else models  # of what the report says that it speaks
-    inside = (rows["acc_low"] <= truth[numbers]) & (truth[numbers] <= rows["acc_high"])
+    low, high = (rows[end if end in rows else end.replace("acc", "map")] for end in ("acc_low", "acc_high"))
+    inside = (low <= truth[numbers]) & (truth[numbers] <= high)
     in_set = rows["best_set"].to_numpy(bool)
     return {
         "methods": float(of_methods),

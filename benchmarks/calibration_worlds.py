@@ -8,6 +8,13 @@ so that methods share players and clips, a method's trainings share its taste an
 luck of its own, in all and with each player. Every part is drawn anew in each study and is zero in the mean. ``a_i`` is
 solved for such that the method's accuracy, over players, clips and trainings, is the one that the world states: what a
 verdict on methods must hold for.
+
+Where a clip may have several labels, a class that it has scores higher than one that it hasn't, in noise:
+
+    (d_i + player_j + taste_ij + training_ir + mood_irj) * has_kc + noise_kc + noise_ikc + noise_irkc
+
+and ``d_i`` is solved for such that the method's mean average precision, with endless clips, is the one that the world
+states.
 """
 
 from __future__ import annotations
@@ -21,11 +28,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 from scipy.optimize import brentq
-from scipy.special import expit, ndtri
+from scipy.special import expit, ndtr, ndtri
+from sklearn.metrics import average_precision_score
 
 from tests.analysis.synthetic import MODELS, STRATEGIES, Clips
 
 CLIP, BIAS = 1.0, 0.5  # deviations between clips, on the logit scale
+NOISE = (0.5, 0.2, 0.3)  # variances of scores: of the clip, of the method with it, of the training with it
+LABELS = np.geomspace(0.05, 0.25, 8)  # share of the clips that have each class
 VALIDATION = (10, 20)  # players that are not in the test, and clips of each
 QUANTILES = 8192
 
@@ -139,19 +149,37 @@ class World:
 
 
 @dataclass(frozen=True)
+class SeveralLabels(World):
+    """Clips that may have several of the classes; points are of mean average precision."""
+
+    @cached_property
+    def logits(self) -> float:
+        """Distance of scores that makes a point, at the world's mean average precision."""
+        middle = brentq(lambda place: _precision(place, 0.0) - self.accuracy, 0, 10)
+        return float(0.02 / (_precision(middle + 1, 0.0) - _precision(middle - 1, 0.0)))
+
+    def accuracy_of(self, method: int, place: Array | float) -> Array:
+        """Mean average precision of trainings of ``method`` at ``place`` (``d_i`` plus luck)."""
+        return _curve_of_precision(self)(place)
+
+
+@dataclass(frozen=True)
 class Study:
     """What one study saw.
 
     Attributes:
         hits: Whether each training of each method recognised each clip, shape (methods, seeds, clips); in a
-            cross-validation a clip's trainings are those of its fold.
+            cross-validation a clip's trainings are those of its fold. With several labels a clip the scores, shape
+            (methods, seeds, clips, classes).
         validation: Validation accuracy of each training, shape (methods, folds or 1, seeds).
         models: Accuracy over all players and clips of each training, shape (methods, folds or 1, seeds).
+        labels: Which classes each clip has, shape (clips, classes), where it may have several; else None.
     """
 
-    hits: NDArray[np.bool_]
+    hits: NDArray[Any]
     validation: Array
     models: Array
+    labels: NDArray[np.bool_] | None = None
 
 
 def draw(world: World, rng: np.random.Generator) -> Study:
@@ -160,19 +188,50 @@ def draw(world: World, rng: np.random.Generator) -> Study:
     number_of = np.unique(world.test_clips.player, return_inverse=True)[1]
     luck = rng.normal(0, 1, (methods, groups, world.seeds)) * world.trainings[:, None, None]
     place = world.intercepts[:, None, None] + luck
-    chance = _chances(world, number_of, place, number_of % groups, rng)
+    models = np.stack([world.accuracy_of(method, place[method]) for method in range(methods)])
     heard, clips = VALIDATION
     there = np.repeat(np.arange(heard), clips)
+    if isinstance(world, SeveralLabels):
+        labels, scores = _scores(world, number_of, place, number_of % groups, rng)
+        tried = [_scores(world, there, place, np.full(len(there), group), rng) for group in range(groups)]
+        validation = [[[mean_precision(one, has) for one in seeds] for seeds in some] for has, some in tried]
+        return Study(scores, np.stack(validation, axis=1), models, labels)
+    chance = _chances(world, number_of, place, number_of % groups, rng)
     validation = [_chances(world, there, place, np.full(len(there), group), rng) for group in range(groups)]
     right = [(rng.random(one.shape) < one).mean(axis=-1) for one in validation]
-    models = np.stack([world.accuracy_of(method, place[method]) for method in range(methods)])
     return Study(rng.random(chance.shape) < chance, np.stack(right, axis=1), models)
+
+
+def mean_precision(scores: Array, labels: NDArray[np.bool_]) -> float:
+    """Mean average precision of scores (clips, classes), by the library."""
+    return float(average_precision_score(labels, scores, average="macro"))
 
 
 def _chances(
     world: World, player: NDArray[np.int64], place: Array, group: NDArray[np.int64], rng: np.random.Generator
 ) -> Array:
-    """Chance that each clip is recognised, shape (methods, seeds, clips), by players who are drawn here.
+    """Chance that each clip is recognised, shape (methods, seeds, clips); arguments as ``_strengths``."""
+    clip = rng.normal(0, CLIP, len(player)) + rng.normal(0, BIAS, (len(place), len(player)))
+    chances: Array = expit(_strengths(world, player, place, group, rng) + clip[:, None, :])
+    return chances
+
+
+def _scores(
+    world: World, player: NDArray[np.int64], place: Array, group: NDArray[np.int64], rng: np.random.Generator
+) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    """Labels (clips, classes) and scores (methods, seeds, clips, classes); arguments as ``_strengths``."""
+    strengths = _strengths(world, player, place, group, rng)
+    labels = rng.random((len(player), len(LABELS))) < LABELS
+    methods, seeds, _ = strengths.shape
+    shapes = ((1, 1, *labels.shape), (methods, 1, *labels.shape), (methods, seeds, *labels.shape))
+    noise = sum(rng.normal(0, share**0.5, shape) for share, shape in zip(NOISE, shapes, strict=True))
+    return labels, (strengths[..., None] * labels + noise).astype(np.float32)
+
+
+def _strengths(
+    world: World, player: NDArray[np.int64], place: Array, group: NDArray[np.int64], rng: np.random.Generator
+) -> Array:
+    """How well each training knows the player of each clip, shape (methods, seeds, clips), by players drawn here.
 
     Args:
         world: The world.
@@ -189,9 +248,8 @@ def _chances(
         taste[0] -= world.fall * (rng.random(count) < world.collapse)
     mood = rng.normal(0, world.mood, (methods, seeds, count))
     people = (skill + taste)[:, None, :] + mood
-    clip = rng.normal(0, CLIP, len(player)) + rng.normal(0, BIAS, (methods, len(player)))
-    everything: Array = people[..., player] * world.logits + clip[:, None, :] + np.moveaxis(place[:, group], 1, 2)
-    return expit(everything)
+    strengths: Array = people[..., player] * world.logits + np.moveaxis(place[:, group], 1, 2)
+    return strengths
 
 
 def _people(world: World, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
@@ -219,19 +277,42 @@ def _curve(world: World, collapsing: bool) -> CubicSpline:
     return CubicSpline(places, [expit(place + total).mean() for place in places])
 
 
+@lru_cache(maxsize=8)
+def _curve_of_precision(world: SeveralLabels) -> CubicSpline:
+    """Mean average precision against ``d_i`` plus luck, over players."""
+    spread = float(np.hypot(np.hypot(world.player, world.taste), world.mood)) * world.logits
+    places = np.linspace(-8, 16, 481)
+    return CubicSpline(places, [_precision(place, spread) for place in places])
+
+
+def _precision(place: float, spread: float) -> float:
+    """Mean average precision with endless clips, where scores of what a clip has lie ``place`` ± ``spread`` higher."""
+    width = np.hypot(1, spread)
+    at = place + width * _normal(QUANTILES)
+    found, others = LABELS[:, None] * ndtr((place - at) / width), (1 - LABELS[:, None]) * ndtr(-at)
+    return float((found / (found + others)).mean())
+
+
 def _world(
-    group: str, size: tuple[int, int], seeds: int = 3, training: float = 2.0, more: str = "", **rest: Any
+    group: str,
+    size: tuple[int, int],
+    seeds: int = 3,
+    training: float = 2.0,
+    more: str = "",
+    kind: type[World] = World,
+    **rest: Any,
 ) -> World:
     players, clips = size
     name = f"{players} players, {clips:,} clips; {seeds} seed{'s' * (seeds > 1)}; training ± {training:g}"
     made = {"players": players, "clips": clips, "seeds": seeds, "training": training, **rest}
-    return World(name + (f"; {more}" if more else ""), group, **made)
+    return kind(name + (f"; {more}" if more else ""), group, **made)
 
 
 FEW, SOME, MANY = (8, 400), (19, 2500), (50, 400)
 SIZES = (FEW, SOME, MANY)
 EQUAL, BETTER, SEVERAL = "Six equal methods", "One method better than five equal ones", "Six methods that all differ"
 LARGE, FOLDS, FACTORS = "24 methods", "Five folds", "3 × 2 × 2 factors"
+LABELLED = "Mean average precision of eight classes, six methods"
 ACCURACIES, PLAYERS = "Other accuracies, six equal methods", "Other players and trainings, six equal methods"
 POOLED = {"folds": 5, "cost": 2}
 RARE = {"player": 2.0, "taste": 0.5, "mood": 0.25}
@@ -265,4 +346,8 @@ WORLDS: tuple[World, ...] = (
         PLAYERS,
         training=(4, 1, 1, 1, 1, 1),
     ),
+    *(_world(LABELLED, size, more="equal", kind=SeveralLabels, cost=2) for size in SIZES),
+    _world(LABELLED, SOME, 1, more="equal", kind=SeveralLabels),
+    _world(LABELLED, SOME, more="one method better by 5", kind=SeveralLabels, gains=(5,), cost=2),
+    _world(LABELLED, (100, 5000), more="equal; five folds", kind=SeveralLabels, folds=5, cost=4),
 )

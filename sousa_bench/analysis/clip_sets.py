@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from sousa_bench.analysis.stats.average_precision import pseudo_values
 from sousa_bench.analysis.stats.class_order import class_order
 from sousa_bench.results.predictions import SOUSA_COLUMNS
 from sousa_bench.results.result import clean
@@ -23,6 +25,8 @@ from sousa_bench.task import Task
 
 MAX_BYTES = 1024**3
 MAX_CLIPS = 5_000_000
+MAX_BLOCKS = 100
+"""Where no groups are known and there are more clips, the clips are the sample as so many drawn blocks of them."""
 IDENTITY = ("sample_id", "label", "group")
 SLICES = ("skill_tier", "tempo_bpm", "soundfont")
 DICTIONARIES = ("group", "player", "skill_tier", "soundfont")  # few different texts, many rows
@@ -39,34 +43,39 @@ class ClipSet:
     Attributes:
         task: What they were asked.
         sample_id: Identity of each clip, sorted, shape (clips,).
-        label: True class of each clip, shape (clips,).
+        label: True class of each clip, shape (clips,); with several labels a clip whether it has each class, shape
+            (clips, classes).
         player: Player number of each clip, shape (clips,), or None where the files name no player.
-        players: The players' names.
+        players: The players' names; where no groups are known, those of the blocks.
         slices: ``skill_tier`` and ``soundfont`` (texts), ``tempo_bpm`` (beats a minute), where given.
         rows: Row number in the table of each run.
-        predicted: Predicted class, shape (runs, clips).
+        predicted: Predicted class, shape (runs, clips); none with several labels a clip.
+        parts: With several labels a clip: what each player is of a run's mean average precision
+            (``average_precision.pseudo_values``), shape (runs, parts).
+        player_of_part: Shape (parts,): in the clips of several folds a player may have a part in each.
     """
 
     task: Task
     sample_id: NDArray[Any]
-    label: NDArray[np.int64]
+    label: NDArray[Any]
     player: NDArray[np.int64] | None
     players: list[str]
     slices: dict[str, NDArray[Any]]
     rows: list[int] = field(default_factory=list)
     predicted: NDArray[np.int16] = field(default_factory=lambda: np.empty((0, 0), np.int16))
+    parts: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
+    player_of_part: NDArray[np.int64] | None = None
 
     @property
     def sizes(self) -> NDArray[np.float64]:
-        """Clips of each player, shape (players,); no player known: empty."""
-        return (
-            np.zeros(0) if self.player is None else np.bincount(self.player, minlength=len(self.players)).astype(float)
-        )
+        """Clips of each player (with several labels a clip: parts), shape (players,); no player known: empty."""
+        owner = self._owner
+        return np.zeros(0) if owner is None else np.bincount(owner, minlength=len(self.players)).astype(float)
 
     @property
-    def correct(self) -> NDArray[np.bool_]:
-        """Whether each run recognised each clip, shape (runs, clips)."""
-        right: NDArray[np.bool_] = self.predicted == self.label
+    def correct(self) -> NDArray[Any]:
+        """What a run's score is the mean of: whether it recognised each clip, shape (runs, clips), or its parts."""
+        right: NDArray[Any] = self.parts if self.task.several else self.predicted == self.label
         return right
 
     @cached_property
@@ -74,18 +83,24 @@ class ClipSet:
         """The classes' numbers as figures list them."""
         return class_order(self.task, self.label, self.predicted)
 
+    @property
+    def _owner(self) -> NDArray[np.int64] | None:
+        """The player of each column of ``correct``."""
+        return self.player_of_part if self.task.several else self.player
+
     def totals(self, values: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
-        """Sums of ``values`` (rows, clips) by player, shape (rows, players), over the clips in ``mask``.
+        """Sums of ``values`` (rows, as ``correct``) by player, shape (rows, players), over the clips in ``mask``.
 
         Sums of booleans are whole numbers whatever the precision, so these take half the memory. Anything else is
         summed in double precision: equal sums must stay equal, or a permutation test miscounts its ties.
         """
-        if self.player is None:
+        owner = self._owner
+        if owner is None:
             return np.zeros((len(values), 0))
         kind = np.float32 if values.dtype == bool else np.float64
-        onehot = np.zeros((len(self.player), len(self.players)), kind)
-        chosen = np.arange(len(self.player)) if mask is None else np.flatnonzero(mask)
-        onehot[chosen, self.player[chosen]] = 1
+        onehot = np.zeros((len(owner), len(self.players)), kind)
+        chosen = np.arange(len(owner)) if mask is None else np.flatnonzero(mask)
+        onehot[chosen, owner[chosen]] = 1
         return (values.astype(kind) @ onehot).astype(float)
 
 
@@ -98,7 +113,7 @@ def read_predictions(
         The clip sets, that of most runs first, and one line for each file that was passed over.
     """
     sets: dict[str, ClipSet] = {}
-    predicted: dict[str, list[NDArray[np.int16]]] = {}
+    found: dict[str, list[NDArray[Any]]] = {}
     problems: list[str] = []
     seen: list[tuple[pa.Table, Task, str, NDArray[np.int64]]] = []
     for row in rows:
@@ -106,16 +121,18 @@ def read_predictions(
         if not isinstance(named, str) or not named:
             continue
         try:
-            content = _read(Path(table["folder"].iloc[row]), named)
+            content = _read(Path(table["folder"].iloc[row]), named, "logits" if tasks[row].several else "predicted")
             key, order = _identify(content, tasks[row], sets, seen)
-            classes = _classes(content["predicted"], tasks[row])[order]
+            answers = (
+                _parts(content, order, sets[key]) if tasks[row].several else _predicted(content, order, tasks[row])
+            )
         except (PredictionsError, pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
             problems.append(f"{table['folder'].iloc[row]}: predictions passed over ({clean(str(error))[:300]})")
             continue
         sets[key].rows.append(row)
-        predicted.setdefault(key, []).append(classes)
-    for key, clips in sets.items():
-        clips.predicted = np.stack(predicted[key]) if key in predicted else np.empty((0, len(clips.label)), np.int16)
+        found.setdefault(key, []).append(answers)
+    for key, answered in found.items():
+        setattr(sets[key], "parts" if sets[key].task.several else "predicted", np.stack(answered))
     return sorted((clips for clips in sets.values() if clips.rows), key=lambda clips: -len(clips.rows)), problems
 
 
@@ -135,7 +152,7 @@ def inside(folder: Path, named: str) -> Path:
     return path
 
 
-def _read(folder: Path, named: str) -> pa.Table:
+def _read(folder: Path, named: str, answer: str) -> pa.Table:
     path = inside(folder, named)
     if path.stat().st_size > MAX_BYTES:
         raise PredictionsError(f"larger than {MAX_BYTES // 2**20} MiB")
@@ -145,15 +162,15 @@ def _read(folder: Path, named: str) -> pa.Table:
         if file.metadata.num_rows > MAX_CLIPS:
             raise PredictionsError(f"more than {MAX_CLIPS:,} clips")
         there = set(file.schema_arrow.names)
-        if missing := {"sample_id", "label", "predicted"} - there:
+        if missing := {"sample_id", "label", answer} - there:
             raise PredictionsError(f"no column {', '.join(sorted(missing))}")
-        wanted = (*IDENTITY, *SOUSA_COLUMNS.values(), "predicted", *SLICES)
+        wanted = (*IDENTITY, *SOUSA_COLUMNS.values(), answer, *SLICES)
         _check_size(file, set(wanted))
         table: pa.Table = file.read([name for name in wanted if name in there])
     table = table.rename_columns({then: now for now, then in SOUSA_COLUMNS.items() if then in there})
     if not table.num_rows:
         raise PredictionsError("no clip in it")
-    if table["sample_id"].null_count or table["label"].null_count or table["predicted"].null_count:
+    if table["sample_id"].null_count or table["label"].null_count or table[answer].null_count:
         raise PredictionsError("a sample_id, label or prediction is missing")
     return table
 
@@ -183,8 +200,10 @@ def _identify(
     sample_id = sample_id[order]
     if (sample_id[1:] == sample_id[:-1]).any():
         raise PredictionsError("a sample_id occurs twice")
-    label = _classes(content["label"], task)[order].astype(np.int64)
+    label = (_labels if task.several else _class_numbers)(content["label"], task)[order]
     names = _texts(content["group"])[order] if _complete(content, "group") else None
+    if not task.grouped:
+        names = _blocks(sample_id)
     digest = hashlib.sha256("\x1f".join(sample_id).encode("utf-8", "replace"))
     digest.update(task.digest.encode())
     digest.update(label.tobytes())
@@ -194,9 +213,19 @@ def _identify(
         players, codes = (None, None) if names is None else np.unique(names, return_inverse=True)
         slices = {name: _slice(content, name)[order] for name in SLICES if _complete(content, name)}
         sets[key] = ClipSet(task, sample_id, label, codes, [] if players is None else [str(p) for p in players], slices)
+        if task.several and players is not None:
+            sets[key].player_of_part = np.arange(len(players))
     if len(seen) < 64:
         seen.append((identity, task, key, order))
     return key, order
+
+
+def _blocks(names: NDArray[Any]) -> NDArray[Any]:
+    """Clips that stand for themselves: each its own name, or where there are many that of its drawn block."""
+    block = np.random.default_rng(0).permutation(len(names)) % MAX_BLOCKS
+    _, first, number = np.unique(block, return_index=True, return_inverse=True)
+    blocks: NDArray[Any] = names[first][number]
+    return blocks
 
 
 def _complete(content: pa.Table, name: str) -> bool:
@@ -211,6 +240,48 @@ def _slice(content: pa.Table, name: str) -> NDArray[Any]:
     if name == "tempo_bpm":
         return np.array([float(value) for value in content[name].to_pylist()])
     return _texts(content[name])
+
+
+def _predicted(content: pa.Table, order: NDArray[np.int64], task: Task) -> NDArray[np.int16]:
+    """Predicted class of each clip, in the set's order."""
+    return _classes(content["predicted"], task)[order]
+
+
+def _class_numbers(column: pa.ChunkedArray, task: Task) -> NDArray[np.int64]:
+    return _classes(column, task).astype(np.int64)
+
+
+def _labels(column: pa.ChunkedArray, task: Task) -> NDArray[np.bool_]:
+    """Whether each clip has each class, shape (clips, classes), of a column of lists."""
+    clips, classes = _lists(column)
+    made = np.zeros((len(column), len(task.classes)), dtype=bool)
+    made[clips, _classes(classes, task)] = True
+    if not made.any():
+        raise PredictionsError(f"no clip has any of the {len(task.classes)} {task.nouns}")
+    return made
+
+
+def _parts(content: pa.Table, order: NDArray[np.int64], clips: ClipSet) -> NDArray[np.float64]:
+    """The players' parts of the mean average precision; one part where no player is known."""
+    classes = len(clips.task.classes)
+    row, values = _lists(content["logits"])
+    scores = values.to_numpy().astype(np.float32)
+    if len(scores) != len(order) * classes or not np.isfinite(scores).all() or (np.bincount(row) != classes).any():
+        raise PredictionsError(f"its logits are not {classes} finite numbers for each clip")
+    group = np.zeros(len(order), dtype=np.int64) if clips.player is None else clips.player
+    return pseudo_values(scores.reshape(-1, classes)[order], clips.label.astype(bool), group)
+
+
+def _lists(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], pa.ChunkedArray]:
+    """The row of each value of a column of lists, and the values."""
+    if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type) or _is_fixed(column.type)):
+        raise PredictionsError("a label or prediction is no list, though a clip may have several")
+    whole = column.combine_chunks()
+    return pc.list_parent_indices(whole).to_numpy(), pc.list_flatten(whole)
+
+
+def _is_fixed(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_fixed_size_list(kind))
 
 
 def _classes(column: pa.ChunkedArray, task: Task) -> NDArray[np.int16]:

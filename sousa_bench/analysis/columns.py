@@ -126,10 +126,15 @@ def p_column(task: Task) -> Column:
 
 
 def in_the_words_of(task: Task, table: pd.DataFrame) -> pd.DataFrame:
-    """A copy of a table whose columns of numbers of groups are called as the task calls these.
+    """A copy of a study's table whose columns of numbers of groups, and of what ranks, are called as the task has it.
 
     Where no groups are known there are no such columns. Where another column has the name already, it is `groups`.
     """
+    if task.several:
+        doubled = [f"{split}_{task.metric}" for split in ("val", "test")]
+        absent = [key for key in ("val_f1_macro", "test_f1_macro") if key in table and table[key].isna().all()]
+        table = table.drop(columns=[*doubled, *absent], errors="ignore")
+        table = table.rename(columns=lambda key: own_name(key, task))
     columns = [key for key in ("players", "test_players") if key in table]
     if not task.grouped:
         return table.drop(columns=columns)
@@ -177,6 +182,25 @@ MEASURES = {
 }
 
 
+OF_SEVERAL = {
+    "test_acc": Column(
+        "test_acc", "test mAP", ".4f", "higher", "average precision on the test clips, averaged over the classes"
+    ),
+    "test_f1_macro": Column(
+        "test_map_micro", "micro AP", ".4f", "higher", "average precision of all pairs of a test clip and a class"
+    ),
+    "val_acc": Column(
+        "val_acc", "val mAP", ".4f", "higher", "average precision on the validation clips, averaged over the classes"
+    ),
+}
+"""What stands in place of some of ``MEASURES`` where a clip may have several labels."""
+
+
+def measures(task: Task) -> Mapping[str, Column]:
+    """The columns of the metrics that every run of a task has, by the names that they have for accuracy."""
+    return MEASURES | OF_SEVERAL if task.several else MEASURES
+
+
 def declared_metrics(table: pd.DataFrame) -> dict[str, Column]:
     """The metrics that the results themselves declare (``declared_metrics``): columns ``val_NAME`` and ``test_NAME``.
 
@@ -209,6 +233,15 @@ def measure(key: str, table: pd.DataFrame | None = None) -> Column:
     better = "lower" if any(word in key for word in LOWER_IS_BETTER) else "higher"
     declared = {} if table is None else declared_metrics(table)
     return MEASURES.get(key) or declared.get(key) or Column(key, key, ".4g", better)
+
+
+SCORES = re.compile(r"((val|test|pooled)_acc|acc_(low|high|error|std)|test_acc_(low|high|error))")
+"""The columns of a study that hold what ranks, by the names that they have where that is accuracy."""
+
+
+def own_name(key: str, task: Task) -> str:
+    """What a study's column is called for others: with several labels a clip what ranks is ``map`` and not ``acc``."""
+    return key.replace("acc", task.metric) if SCORES.fullmatch(key) else key
 
 
 def lower_is_better(key: str, table: pd.DataFrame | None = None) -> bool:

@@ -13,11 +13,14 @@ from sousa_bench.analysis.stats.folds import FOLD, fold_counts, missing_folds
 from sousa_bench.analysis.table import Results
 from sousa_bench.results.result import EVALUATED
 
+MORE_OF_SEVERAL = ("test_map_micro", "test_auc", "test_lwlrap")
+"""Metrics of runs whose clips may have several labels, beside the one that ranks."""
 MEANS = (
     "val_acc",
     "val_f1_macro",
     "test_acc",
     "test_f1_macro",
+    *MORE_OF_SEVERAL,
     "total_params",
     "trainable_params",
     "training_time_seconds",

@@ -67,7 +67,8 @@ class Measurer:
         """One combination on the clips of ``sets``, every set weighing by its clips, whatever its number of seeds."""
         right = [self._right[number][[self._place[row] for row in runs[number]]] for number in sets]
         scale = math.lcm(*(len(part) for part in right))
-        hits = [part.sum(axis=0, dtype=np.int64) * (scale // len(part)) for part in right]
+        exact = np.int64 if right[0].dtype == bool else np.float64
+        hits = [part.sum(axis=0, dtype=exact) * (scale // len(part)) for part in right]
         seeds = max(len(part) for part in right)
         first = np.concatenate([part[0] for part in right])
         weights = np.array([part.shape[1] for part in right]) / len(first)
@@ -93,15 +94,16 @@ def pool(sets: Sequence[ClipSet]) -> ClipSet:
         return sets[0]
     names = sorted({name for clips in sets for name in clips.players})
     place = {name: number for number, name in enumerate(names)}
-    codes = [np.array([place[name] for name in each.players])[each.player] for each in sets if each.player is not None]
-    known = len(codes) == len(sets)
+    places = [np.array([place[name] for name in each.players], dtype=np.int64) for each in sets]
+    known = all(each.player is not None for each in sets)
     return ClipSet(
         task=sets[0].task,
         sample_id=np.concatenate([clips.sample_id for clips in sets]),
         label=np.concatenate([clips.label for clips in sets]),
-        player=np.concatenate(codes) if known else None,
+        player=np.concatenate([new[each.player] for new, each in zip(places, sets, strict=True)]) if known else None,
         players=names if known else [],
         slices={},
+        player_of_part=np.concatenate(places) if known and sets[0].task.several else None,
     )
 
 

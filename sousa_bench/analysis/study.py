@@ -35,6 +35,7 @@ from sousa_bench.analysis.stats.pairs import ALPHA, highest_t
 from sousa_bench.analysis.stats.training_luck import Luck, TrainingLuck, training_luck
 from sousa_bench.analysis.table import Results
 from sousa_bench.errors import UserError
+from sousa_bench.results.metrics import METRICS, METRICS_OF_SEVERAL
 from sousa_bench.task import Task
 
 FAMILY_LIMIT = 40
@@ -48,6 +49,9 @@ AT_CHANCE = "is not above chance"  # in a run's warnings, see ``sousa_bench.resu
 @dataclass(eq=False)
 class Study:
     """Results and what the statistics say of them.
+
+    All that ranks and compares is under the names of accuracy (``test_acc``, ``val_acc``, ``acc_low``, …). Where a clip
+    may have several labels it is the mean average precision (``columns.own_name`` gives it its name back).
 
     Attributes:
         results: What was read.
@@ -109,7 +113,7 @@ class Study:
         nouns, groups = {task.noun for task in found}, {task.group for task in found}
         return Task(
             (),
-            several=any(task.several for task in found),
+            several=all(task.several for task in found),
             noun=nouns.pop() if len(nouns) == 1 else "class",
             group=groups.pop() if len(groups) == 1 else "group",
         )
@@ -154,6 +158,7 @@ def compare(results: Results, metric: str = "test_acc", margin: float = 0.02) ->
     Raises:
         UserError: ``metric`` is no numeric column.
     """
+    metric = _rank_by_accuracy(results, metric)
     table = results.table
     if metric not in table or not pd.api.types.is_numeric_dtype(table[metric]):
         numeric = [key for key in table.select_dtypes("number").columns if not key.startswith("per_class.")]
@@ -168,6 +173,18 @@ def compare(results: Results, metric: str = "test_acc", margin: float = 0.02) ->
     _compare(study)
     study.notes += limitations(study)
     return study
+
+
+def _rank_by_accuracy(results: Results, metric: str) -> str:
+    """Put what ranks runs of several labels a clip into the columns of accuracy; ``metric``, or which of them it is."""
+    several = np.array([task.several for task in results.tasks])
+    for split in ("val", "test"):
+        own, accuracy = (f"{split}_{metrics[0].name}" for metrics in (METRICS_OF_SEVERAL, METRICS))
+        if several.any() and own in results.table:
+            results.table.loc[several, accuracy] = results.table.loc[several, own]
+        if several.all() and metric == own:
+            metric = accuracy
+    return metric
 
 
 def _with_predictions(study: Study) -> list[int]:
@@ -233,7 +250,8 @@ def _check_accuracy(study: Study, clips: ClipSet, accuracy: NDArray[np.float64])
     for row, said, found in zip(clips.rows, stated, accuracy, strict=True):
         if abs(said - found) > 2e-3:
             study.results.problems.append(
-                f"{study.table['folder'].iloc[row]}: says test_acc={said:.4f}, but its predictions give {found:.4f}"
+                f"{study.table['folder'].iloc[row]}: says test_{clips.task.metric}={said:.4f}, but its predictions "
+                f"give {found:.4f}"
             )
 
 
@@ -362,7 +380,12 @@ def _cohort_effects(study: Study, cohort: str, clips: ClipSet, group: Sequence[M
         return Effects(reason=f"Effects can't be tested: the predictions name no {clips.task.group}.")
     cells = study.combinations.iloc[[item.index for item in group]]
     luck = luck_of(group, study.luck[cohort])
-    return effects(cells, study.factors, mean_totals(clips, group), clips.sizes, luck, groups=clips.task.groups)
+    totals = mean_totals(clips, group)
+    found = effects(cells, study.factors, totals, clips.sizes, luck, groups=clips.task.groups)
+    for table in (found.table, found.levels):
+        if len(table):
+            table["clips"] = len(clips.label)  # of several labels each, the totals count players
+    return found
 
 
 def _mark_best(study: Study) -> None:

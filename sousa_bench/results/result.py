@@ -45,6 +45,8 @@ METRIC_KEYS = (
     "final_train_loss",
     "final_val_loss",
 )
+METRIC_KEYS_OF_SEVERAL = ("val_map", "test_map", *METRIC_KEYS[-3:])
+"""In place of the former where a clip may have several labels."""
 EFFICIENCY_KEYS = (
     "total_params",
     "trainable_params",
@@ -128,9 +130,10 @@ def write_result(folder: Path, result: Mapping[str, Any]) -> Path:
 
 def missing_fields(result: Mapping[str, Any]) -> list[str]:
     """Names of the fixed fields (dotted) that have no value; empty for a proper completed result."""
+    several = (result.get("task") or {}).get("several") is True
     wanted = [
         *(("config", key) for key in CONFIG_KEYS),
-        *(("metrics", key) for key in METRIC_KEYS),
+        *(("metrics", key) for key in (METRIC_KEYS_OF_SEVERAL if several else METRIC_KEYS)),
         *(("efficiency", key) for key in EFFICIENCY_KEYS),
     ]
     names = [f"{block}.{key}" for block, key in wanted if (result.get(block) or {}).get(key) is None]

@@ -56,16 +56,17 @@ class Measured:
 
     Attributes:
         index: Its row in the combinations.
-        hits: How often each clip was recognised, ``scale`` for always, whole numbers of shape (clips,).
-        first: Whether its first seed recognised each clip, shape (clips,).
+        hits: How often each clip was recognised, ``scale`` for always, whole numbers of shape (clips,); with several
+            labels a clip the parts of the mean average precision (``ClipSet.parts``), ``scale`` times, shape (parts,).
+        first: Whether its first seed recognised each clip, shape (clips,); or its first seed's parts.
         seeds: Most runs behind any of the clips.
         scale: What ``hits`` are divided by: the number of seeds, or a common multiple of the folds' numbers of seeds.
         trainings: As many trainings of equal weight have a mean of the same luck.
     """
 
     index: int
-    hits: NDArray[np.int64]
-    first: NDArray[np.bool_]
+    hits: NDArray[Any]
+    first: NDArray[Any]
     seeds: int
     scale: int
     trainings: float
@@ -108,14 +109,19 @@ def pair_table(
     Returns:
         A row a comparison with ``COLUMNS``, about methods where training luck is known and else about these trained
         models, for which the columns ``models_…`` hold in any case; without tests and intervals below ``MIN_PLAYERS``
-        players; empty where players are unknown or fewer than two.
+        players; without McNemar's test where a clip may have several labels; empty where players are unknown or fewer
+        than two.
     """
     places = np.array(list(couples), dtype=np.int64).reshape(-1, 2)
     if not len(places) or clips.player is None or len(clips.players) < 2:
         return pd.DataFrame(columns=list(COLUMNS))
     totals = mean_totals(clips, group)
     first, second = places.T
-    alone = _right_alone(np.stack([item.first for item in group]), places)
+    alone = (
+        np.full((len(places), 2), np.nan)
+        if clips.task.several
+        else _right_alone(np.stack([item.first for item in group]), places)
+    )
     rows = combinations.iloc[[item.index for item in group]]
     labels, cohorts = rows["combination"].to_numpy(), rows["cohort"].to_numpy()
     seeds = np.array([item.seeds for item in group])
