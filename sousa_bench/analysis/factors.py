@@ -19,6 +19,7 @@ from sousa_bench.results.result import CONFIG_KEYS, EFFICIENCY_KEYS, EVALUATED, 
 BASE_FACTORS = ("model", "strategy", "augmentation")
 SETTING_FACTORS = ("data", "max_epochs")
 NO_COHORT = "–"
+BASE_FINGERPRINT = "data.base_fingerprint"
 SOLVED = "probe"  # the strategy that no seed changes: its minimum is solved for
 OF_EVALUATIONS = frozenset({"trained_on", "evaluated_split"})  # keys of a config that runs don't have
 NOT_FACTORS = frozenset({"seed", FOLD, "experiment_id"})
@@ -217,6 +218,9 @@ def cohort_identity(table: pd.DataFrame) -> pd.DataFrame:
     """What makes a cohort, as texts by run: the ``COHORT_KEYS`` that there are."""
     keys = [key for key in COHORT_KEYS if key in table]
     identity = pd.DataFrame({key: table[key].map(_plain).astype(object) for key in keys}, index=table.index)
+    if BASE_FINGERPRINT in table and "data.fingerprint" in identity:  # runs that differ in a key which is a factor
+        base = table[BASE_FINGERPRINT].map(_plain)
+        identity["data.fingerprint"] = base.where(base != "", identity["data.fingerprint"])
     if (counts := fold_counts(table)).any():
         identity["folds"] = [str(count) if count else "none" for count in counts]
     if EVALUATED in table and table[EVALUATED].notna().any():

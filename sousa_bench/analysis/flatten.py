@@ -35,6 +35,7 @@ LEFT_OUT = frozenset(
     {"resolved_config", "task", "history", "config", "metrics", "efficiency", "lineage", EVALUATED, *TOP_FIELDS}
 )
 MAX_ANCESTORS = 20
+PER_CLASS = "data.per_class"
 BOOLEANS = {"true": True, "on": True, "yes": True, "1": True, "false": False, "off": False, "no": False, "0": False}
 
 
@@ -71,6 +72,8 @@ def read_row(path: Path) -> Row:
     for key, value in resolved.items():
         if key.endswith("_target_") and isinstance(value, str):
             resolved[key] = lasting_target(value)  # a class that moved is no other choice
+    if "data.name" in resolved:
+        resolved[PER_CLASS] = resolved.get(PER_CLASS) or "all"  # one choice, three spellings
     config_keys = tuple(leaves(result["config"]))
     named = result.get("overrides")
     overrides = tuple(clean(str(item))[:MAX_TEXT] for item in named[:200]) if isinstance(named, list) else ()

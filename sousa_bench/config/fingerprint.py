@@ -16,6 +16,15 @@ from sousa_bench.config.identity import IRRELEVANT, lasting_target
 from sousa_bench.models.weight_files import weights_file
 from sousa_bench.system.files import file_hash
 
+LATER_KEYS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
+    ("trainer", "compile", (False,)),
+    ("trainer", "sampling", (None,)),
+    ("trainer", "class_weights", (None,)),
+    ("data", "layout", (None,)),
+    ("data", "per_class", (None, "all")),
+)
+"""Keys that came later, with the values at which they change nothing: the runs of before keep their identity."""
+
 
 def fingerprint(config: DictConfig) -> str:
     """Hash of everything in ``config`` that decides the run's outcome.
@@ -42,11 +51,10 @@ def outcome_config(config: DictConfig) -> dict[str, Any]:
         group, _, key = dotted.partition(".")
         if key and isinstance(plain.get(group), dict):
             plain[group].pop(key, None)
-    # Keys that came later and change nothing where they are unset: the runs of before keep their identity.
-    if not plain.get("metrics"):
+    if not plain.get("metrics"):  # as LATER_KEYS
         plain.pop("metrics", None)
-    for group, key, unset in (("trainer", "compile", False), ("data", "layout", None)):
-        if isinstance(node := plain.get(group), dict) and node.get(key) is unset:
+    for group, key, unset in LATER_KEYS:
+        if isinstance(node := plain.get(group), dict) and node.get(key) in unset:
             node.pop(key, None)
     if isinstance(config.get("data"), DictConfig) and "_target_" in config.data:
         plain["data_content"] = _data_content(config.data)

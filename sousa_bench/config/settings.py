@@ -49,6 +49,7 @@ RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     ("precision", f"one of {', '.join(PRECISIONS)}", PRECISIONS.__contains__),
     ("tested_epoch", f"one of {', '.join(TESTED_EPOCHS)}", TESTED_EPOCHS.__contains__),
     ("accelerator", f"one of {', '.join(ACCELERATORS)}", ACCELERATORS.__contains__),
+    ("sampling class_weights", "balanced or null", lambda x: x in (None, "balanced")),
     ("compile progress", "true or false", lambda x: isinstance(x, bool)),
 )
 """Keys of ``trainer``, what their values must be, and whether a value is so."""
@@ -84,6 +85,8 @@ class TrainerSettings:
     # Configs of results by earlier versions don't have these keys.
     compile: bool = False
     head_learning_rate: float | None = None
+    sampling: str | None = None
+    class_weights: str | None = None
 
     def __post_init__(self) -> None:
         for keys, rule, good in RULES:
@@ -94,6 +97,11 @@ class TrainerSettings:
             raise ConfigError(
                 f"trainer.early_stopping={self.early_stopping} can't be with trainer.tested_epoch=last: it would end "
                 "training after epochs without gain, and the last would be tested; add trainer.tested_epoch=best"
+            )
+        if self.sampling and self.class_weights:
+            raise ConfigError(
+                f"trainer.sampling={self.sampling} can't be with trainer.class_weights={self.class_weights}: each "
+                "makes rare classes count as much as frequent ones, and both together more; choose one"
             )
 
 

@@ -71,6 +71,22 @@ def classes_held(table: pd.DataFrame, task: Task) -> set[int]:
     return {number for labels in numbers for number in labels} if task.several else numbers
 
 
+def short_classes(train: pd.DataFrame, task: Task, most: int | None) -> list[str]:
+    """Classes that have fewer training clips than `data.per_class` asks for.
+
+    Args:
+        train: The training clips.
+        task: Says which classes there are.
+        most: How many were asked for; None: all that there are.
+    """
+    held = train["label"].explode().value_counts()
+    short = [name for number, name in enumerate(task.classes) if 0 < held.get(number, 0) < (most or 0)]
+    if not short:
+        return []
+    named = f"{', '.join(short[:3])}{', …' if len(short) > 3 else ''}"
+    return [f"data.per_class={most}: {len(short)} of {len(task.classes)} classes have fewer training clips: {named}"]
+
+
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun if number == 1 else plural(noun)}"
 

@@ -29,6 +29,8 @@ class Batch:
         split: ``train``, ``val`` or ``test``.
         index: (clips,) positions in the split's table: this process's part of the batch.
         members: (global clips,) the whole batch over all processes, from which mixup takes partners.
+        copies: (clips,) how often each of ``index`` has come before in this epoch, more than never with balanced
+            sampling alone; None: no clip comes twice.
         epoch: From 0.
         step: Optimizer step within the epoch, from 0.
     """
@@ -38,6 +40,7 @@ class Batch:
     members: np.ndarray
     epoch: int = 0
     step: int = 0
+    copies: np.ndarray | None = None
 
 
 class Clips:
@@ -65,6 +68,27 @@ class Clips:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    @property
+    def class_counts(self) -> np.ndarray:
+        """(classes,) clips that have each class."""
+        if self.task.several:
+            return self.labels.sum(dim=0).numpy()
+        return np.bincount(self.labels.numpy(), minlength=len(self.task.classes))
+
+    @property
+    def rarest(self) -> np.ndarray:
+        """(clips,) each clip's class, of several the one that fewest clips have; -1 for a clip without any."""
+        if not self.task.several:
+            return self.labels.numpy()
+        held = self.labels.numpy() > 0
+        rarest = np.where(held, self.class_counts, np.iinfo(np.int64).max).argmin(axis=1)
+        return np.where(held.any(axis=1), rarest, -1)
+
+    def draw_keys(self, batch: Batch) -> np.ndarray:
+        """(clips,) int64: what a training batch's random numbers are drawn from; a clip's copies have their own."""
+        keys = self.keys[batch.index]
+        return keys if batch.copies is None else keys + (batch.copies << 32)  # a clip's key has 32 bits
 
     def targets(self, index: Sequence[int] | np.ndarray) -> Tensor:
         """(clips, classes) float32 of 0 and 1."""
@@ -121,6 +145,7 @@ class EpochBatches(Batches):
         limit: Use at most this many batches an epoch, one with the longest clips first.
         rank: This process's number.
         world_size: Processes.
+        balanced: Draw as many clips of each class (by :attr:`Clips.rarest`); the epoch stays as long as it is.
     """
 
     def __init__(
@@ -134,14 +159,53 @@ class EpochBatches(Batches):
         limit: int | None = None,
         rank: int = 0,
         world_size: int = 1,
+        balanced: bool = False,
     ) -> None:
         rng = np.random.default_rng([seed, epoch])
         order = rng.permutation(len(clips))
+        if balanced:
+            order = rng.permutation(_balanced(order, clips.rarest, rng.random()))
         pools = [chunk[np.argsort(clips.padded[chunk], kind="stable")] for chunk in _cut(order, batch_size * 16)]
         batches = [batch for pool in pools for batch in _cut(pool, batch_size)]
         batches = _limited([batches[i] for i in rng.permutation(len(batches))], clips.padded, limit)
-        numbered = list(enumerate(batches))[skip:]
-        super().__init__([Batch(clips.split, part[rank::world_size], part, epoch, step) for step, part in numbered])
+        copies = _copies(batches) if balanced else [None] * len(batches)
+        super().__init__(
+            [
+                Batch(
+                    clips.split,
+                    part[rank::world_size],
+                    part,
+                    epoch,
+                    step,
+                    None if copy is None else copy[rank::world_size],
+                )
+                for step, (part, copy) in enumerate(zip(batches, copies, strict=True))
+            ][skip:]
+        )
+
+
+def _balanced(order: np.ndarray, groups: np.ndarray, offset: float) -> np.ndarray:
+    """As many clips as there are, the same number of each group to within one.
+
+    A clip of a group of n comes N / (n · groups) times, rounded down or up: systematic sampling.
+
+    Args:
+        order: (N,) positions in the epoch's random order.
+        groups: (N,) number of each clip's group.
+        offset: From 0 to 1, random.
+    """
+    by_group = order[np.argsort(groups[order], kind="stable")]
+    _, own, sizes = np.unique(groups[by_group], return_inverse=True, return_counts=True)
+    ends = np.cumsum(len(order) / (len(sizes) * sizes[own]))
+    places = np.searchsorted(ends, offset + np.arange(len(order)), side="right")
+    return by_group[np.minimum(places, len(order) - 1)]
+
+
+def _copies(batches: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """How often each clip of each batch has come before."""
+    drawn = pd.Series(np.concatenate(batches))
+    copies = drawn.groupby(drawn, sort=False).cumcount().to_numpy(dtype=np.int64)
+    return np.split(copies, np.cumsum([len(batch) for batch in batches])[:-1])
 
 
 class EvalBatches(Batches):
@@ -221,6 +285,7 @@ class SousaDataModule(pl.LightningDataModule):
         train_batches: Most training batches an epoch, or None.
         eval_batches: Most validation and test batches, or None.
         start: (epoch, batches of it done) where an interrupted run goes on.
+        balanced: Whether an epoch draws as many clips of each class.
     """
 
     def __init__(
@@ -235,6 +300,7 @@ class SousaDataModule(pl.LightningDataModule):
         train_batches: int | None = None,
         eval_batches: int | None = None,
         start: tuple[int, int] = (0, 0),
+        balanced: bool = False,
     ) -> None:
         super().__init__()
         self.clips = {split: Clips(data, split, sample_rate, quantum) for split in SPLITS}
@@ -244,6 +310,7 @@ class SousaDataModule(pl.LightningDataModule):
         self.train_batches = train_batches
         self.eval_batches = eval_batches
         self.start = start
+        self.balanced = balanced
 
     @property
     def steps_per_epoch(self) -> int:
@@ -265,6 +332,7 @@ class SousaDataModule(pl.LightningDataModule):
             epoch,
             skip=skip,
             limit=self.train_batches,
+            balanced=self.balanced,
             **self._ranks(),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
 import logging
@@ -18,7 +19,13 @@ from sousa_bench.data import SPLITS
 from sousa_bench.data.cache import ClipCache, Progress
 from sousa_bench.data.cache_folder import cache_root
 from sousa_bench.data.chunks import WaveformStore
-from sousa_bench.data.data_warnings import absent_classes, classes_held, shared_groups, without_split
+from sousa_bench.data.data_warnings import (
+    absent_classes,
+    classes_held,
+    shared_groups,
+    short_classes,
+    without_split,
+)
 from sousa_bench.data.rudiments import TASK
 from sousa_bench.data.sources.find_source import find_source
 from sousa_bench.data.sources.labelled import Reading
@@ -29,6 +36,7 @@ from sousa_bench.data.subset import (
     NAME_FILTERS,
     Filters,
     choose,
+    choose_per_class,
     fold_splits,
     name_list,
     parse_fold,
@@ -55,6 +63,7 @@ class SousaData:
     Args:
         name: The choice's name.
         clips: Most clips of each split; a split without a number: all.
+        per_class: Most training clips of each class; None or `all`: all.
         root: Folder of the dataset; None: the variable `SOUSA_ROOT`, else the hub.
         layout: Class that reads the folder, `module.Class`; None: the layout is recognised.
         table: File with the labels; None: found by its name.
@@ -104,6 +113,7 @@ class SousaData:
     fold: str | None = None
     resplit: bool = False
     subset_seed: int = 0
+    per_class: int | str | None = None
     on_bad_clip: str = "error"
     cache_dir: str | None = None
     cache_limit_gb: float | None = None
@@ -208,8 +218,14 @@ class SousaData:
         for split in SPLITS:
             available = self._available[self._available["split"] == split]
             part = choose(available, self.clips.get(split), self.subset_seed, by_shard)
+            if split == "train":
+                part = choose_per_class(part, self._most_per_class, self.subset_seed, by_shard)
             parts.append(part.sort_values("sample_id", kind="stable"))
         return pd.concat(parts, ignore_index=True)
+
+    @property
+    def _most_per_class(self) -> int | None:
+        return None if self.per_class in (None, "all") else int(str(self.per_class))
 
     def chosen(self) -> pd.DataFrame:
         """The clips with ``sample_id``, ``label``, ``class``, ``group`` and ``split``, before any is decoded."""
@@ -233,10 +249,26 @@ class SousaData:
         if self.synthetic is not None:
             self.check()
             content = {**recipe(self.synthetic), **{f"choice {key}": str(getattr(self, key)) for key in _CHOICE}}
+            if self._most_per_class is not None:
+                content["choice per_class"] = str(self._most_per_class)
             text = "\n".join(f"{key}={content[key]}" for key in sorted(content))
             return hashlib.blake2b(text.encode(), digest_size=32).hexdigest()
         grid = f"{float(self.max_duration)} {float(self.quantum)}"
         return _digest(self._chosen, self._sizes, f"{grid} {self.source.sample(self._chosen)}{self._asked}")
+
+    @property
+    def _of_a_curve(self) -> bool:
+        """Whether a key is set that runs may differ in and still be compared."""
+        return self._most_per_class is not None
+
+    @cached_property
+    def base_fingerprint(self) -> str:
+        """The `fingerprint` of the same data with all clips of each class: runs of one low-data curve share it."""
+        base = copy.copy(self)
+        for name in ("_chosen", "_sizes", "fingerprint"):
+            base.__dict__.pop(name, None)
+        base.per_class = None
+        return base.fingerprint
 
     @property
     def _asked(self) -> str:
@@ -287,6 +319,7 @@ class SousaData:
             f"{split} {found.get(split, 0):,} of {count:,}"
             for split, count in self.clips.items()
             if count is not None and found.get(split, 0) < count
+            if split != "train" or self._most_per_class is None
         ]
         if less:
             log.info("data=%s asks for more clips than there are: %s", self.name, ", ".join(less))
@@ -349,6 +382,7 @@ class SousaData:
         task = self.task
         found = [*self.source.warnings, *without_split(self._available, task)]
         found += [*shared_groups(used, task), *absent_classes(used, task)]
+        found += short_classes(used["train"], task, self._most_per_class)
         return [*found, self._skipped_warning()] if self._skipped else found
 
     def describe(self) -> dict[str, Any]:
@@ -365,6 +399,7 @@ class SousaData:
             "place": self.source.place,
             "fingerprint": self.fingerprint,
             "test_fingerprint": self.test_fingerprint,
+            **({"base_fingerprint": self.base_fingerprint} if self._of_a_curve else {}),
             "asked": {split: self.clips.get(split) for split in SPLITS},
             "available": counts(self._available),
             "found": counts(self._chosen),

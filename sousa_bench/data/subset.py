@@ -134,15 +134,38 @@ def choose(split: pd.DataFrame, count: int | None, seed: int, by_shard: bool = F
     """
     if count is None or count >= len(split):
         return split
-    keys = [order(split["sample_id"].tolist(), seed)]
-    if by_shard:
-        keys.append(_order_of(split["shard"].tolist(), seed))
     klass = _order_of(split["class"].tolist(), seed)
-    by_class = np.lexsort((*keys, klass))
+    by_class = np.lexsort((*_clip_order(split, seed, by_shard), klass))
     starts = np.r_[0, np.flatnonzero(np.diff(klass[by_class])) + 1]
     rank = np.empty(len(split), dtype=np.int64)
     rank[by_class] = np.arange(len(split)) - np.repeat(starts, np.diff(np.r_[starts, len(split)]))
     return split.iloc[np.lexsort((klass, rank))[:count]]
+
+
+def choose_per_class(split: pd.DataFrame, count: int | None, seed: int, by_shard: bool = False) -> pd.DataFrame:
+    """The first `count` clips of each class in the order of `choose`; a smaller choice lies within a larger one.
+
+    Where clips have several labels, a clip that is among the first of one class counts for its other classes too, which
+    may so have more than `count`; clips without a label are taken for a class of their own.
+
+    Args:
+        split: Clips of one split.
+        count: How many of each class; None: all.
+        seed: `data.subset_seed`.
+        by_shard: See `choose`.
+    """
+    if count is None:
+        return split
+    hashed = np.lexsort(_clip_order(split, seed, by_shard))
+    labels = pd.Series(split["label"].to_numpy()[hashed], index=hashed).explode()
+    rank = labels.groupby(labels, dropna=False, sort=False).cumcount()
+    return split.iloc[np.unique(rank.index[rank < count])]
+
+
+def _clip_order(split: pd.DataFrame, seed: int, by_shard: bool) -> list[np.ndarray]:
+    """What clips of one class are sorted by, the most important last, as `np.lexsort` wants it."""
+    keys = [order(split["sample_id"].tolist(), seed)]
+    return [*keys, _order_of(split["shard"].tolist(), seed)] if by_shard else keys
 
 
 def parse_fold(fold: str | None) -> tuple[int, int] | None:

@@ -30,6 +30,10 @@ def check_values(data: SousaData) -> None:
             f"clips.{split}": (lambda n: n is None or whole_number(n, 1), "a number of clips, or null")
             for split in SPLITS
         },
+        "per_class": (
+            lambda v: v in (None, "all") or whole_number(v, 1),
+            "a number of training clips of each class, at least 1, or all",
+        ),
         "max_duration": (lambda v: _number(v) and v >= SHORTEST, f"seconds, at least {SHORTEST:g}"),
         "quantum": (lambda v: _number(v) and 0 < v <= longest, f"seconds above 0, up to data.max_duration={longest}"),
         "on_bad_clip": (lambda v: v in ("error", "skip"), "error or skip"),

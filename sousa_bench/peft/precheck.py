@@ -22,7 +22,10 @@ CONVOLUTIONS = frozenset({"pointwise", "depthwise"})
 
 
 def precheck(
-    model_cfg: Mapping[str, Any], peft_cfg: Mapping[str, Any], augmentation_cfg: Mapping[str, Any] | None = None
+    model_cfg: Mapping[str, Any],
+    peft_cfg: Mapping[str, Any],
+    augmentation_cfg: Mapping[str, Any] | None = None,
+    trainer_cfg: Mapping[str, Any] | None = None,
 ) -> str | None:
     """Why a run of this pair would fail as soon as its model is there, as far as the configs tell.
 
@@ -34,6 +37,7 @@ def precheck(
         model_cfg: The composed model node.
         peft_cfg: The composed method node.
         augmentation_cfg: The composed augmentation node.
+        trainer_cfg: The composed trainer node.
 
     Returns:
         One sentence, or None.
@@ -41,6 +45,8 @@ def precheck(
     model, node = plain(model_cfg), plain(peft_cfg)
     name, groups = str(model.get("name")), (model.get("targets") or {}).get("groups") or {}
     if reason := refusal(name, groups, node) or _against_augmentation(node, augmentation_cfg):
+        return reason
+    if reason := against_balance(node, trainer_cfg or {}):
         return reason
     try:
         options = read(node, declared_fields(target_of(node)))
@@ -73,6 +79,17 @@ def _against_augmentation(node: Mapping[str, Any], augmentation: Mapping[str, An
     return (
         f"peft={node.get('name')} doesn't fit augmentation={augmentation.get('name')}: it takes each clip once, as it "
         "is; give augmentation=off, or peft=head for a linear probe that trains on augmented clips"
+    )
+
+
+def against_balance(node: Mapping[str, Any], trainer: Mapping[str, Any]) -> str | None:
+    """Why a method can't train with a key of the trainer that balances classes; None where it can."""
+    given = [f"trainer.{key}={trainer[key]}" for key in ("sampling", "class_weights") if trainer.get(key)]
+    if not is_solved(node) or not given:
+        return None
+    return (
+        f"peft={node.get('name')} doesn't fit {given[0]}: it solves for the plain loss, in which every clip counts "
+        "alike; leave the key out, or give peft=head for a linear probe that trains with it"
     )
 
 

@@ -12,8 +12,9 @@ from hydra.utils import get_class
 
 from sousa_bench.analysis.columns import lower_is_better
 from sousa_bench.errors import ConfigError, UserError, first_line
+from sousa_bench.results import metrics
 
-METRICS = ("val_acc", "val_f1_macro", "val_balanced_acc", "val_top5_acc", "val_loss")
+METRICS = tuple(f"val_{metric.name}" for metric in (*metrics.METRICS[:4], *metrics.METRICS_OF_SEVERAL))
 DIRECTIONS = ("maximize", "minimize")
 
 

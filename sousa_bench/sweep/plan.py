@@ -203,7 +203,7 @@ def refusal(config: DictConfig) -> str | None:
         return None
     from sousa_bench import peft
 
-    return peft.precheck(config.model, config.peft, config.get("augmentation"))
+    return peft.precheck(config.model, config.peft, config.get("augmentation"), config.get("trainer"))
 
 
 def varied_keys(overrides: Sequence[Sequence[str]]) -> list[str]:

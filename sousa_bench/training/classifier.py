@@ -47,6 +47,7 @@ class Optimization:
         gradient_clip: Largest gradient norm, or None.
         total_steps: Optimizer steps of the whole run.
         seed: Where the run's random numbers come from.
+        class_weights: ``balanced``, or None: see :func:`class_weights`.
     """
 
     learning_rate: float
@@ -57,6 +58,7 @@ class Optimization:
     gradient_clip: float | None
     total_steps: int
     seed: int
+    class_weights: str | None = None
 
     def factor(self, step: int) -> float:
         """Share of the peak rate at ``step`` (from 0)."""
@@ -113,6 +115,7 @@ class Classifier(pl.LightningModule):
         self.micro_batch_size = micro_batch_size
         self.own_metrics = tuple(own_metrics)
         self.inputs = ClipInputs(injection, self.clips, augmentation, memory)
+        self.weights = class_weights(self.clips["train"]) if optimization.class_weights else None
         self.steps_done = 0
         self.sums = EpochSums()
         self.history: list[dict[str, Any]] = []
@@ -163,10 +166,17 @@ class Classifier(pl.LightningModule):
             self._check_training_loss(f"in epoch {batch.epoch + 1}, step {self.steps_done}")
 
     def training_inputs(self, batch: Batch) -> tuple[Inputs, Tensor]:
-        """Inputs and smoothed soft targets (clips, classes) of a training batch."""
+        """Inputs and smoothed soft targets (clips, classes) of a training batch.
+
+        With class weights and one label a clip the targets hold the clip's weight (of a mixed clip the mean of both
+        labels' weights): cross-entropy is linear in them.
+        """
         inputs, targets = self.inputs.training(batch, self.optimization.seed)
         smoothing = self.optimization.label_smoothing
-        return inputs, targets * (1 - smoothing) + smoothing / (2 if self.task.several else targets.shape[1])
+        smoothed = targets * (1 - smoothing) + smoothing / (2 if self.task.several else targets.shape[1])
+        if self.weights is None or self.task.several:
+            return inputs, smoothed
+        return inputs, smoothed * (targets @ self.weights.to(targets))[:, None]
 
     def update(
         self, optimizer: torch.optim.Optimizer | LightningOptimizer, inputs: tuple[Inputs, Tensor] | None, clips: int
@@ -209,9 +219,14 @@ class Classifier(pl.LightningModule):
         return total
 
     def _losses(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """(clips,) cross-entropy in nats; with several labels a clip the mean of the classes' binary ones."""
+        """(clips,) cross-entropy in nats; with several labels a clip the mean of the classes' binary ones.
+
+        Class weights are there a factor of the loss of the classes that a clip has.
+        """
         if self.task.several:
-            return binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1)
+            weights = None if self.weights is None else self.weights.to(logits)
+            found = binary_cross_entropy_with_logits(logits, targets, reduction="none", pos_weight=weights)
+            return found.mean(dim=1)
         return -(targets * log_softmax(logits, dim=1)).sum(dim=1)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -286,6 +301,19 @@ class Classifier(pl.LightningModule):
             self.outputs[split] = (positions, logits)
             labels = self.clips[split].labels[positions]
             return split_metrics(split, logits, labels, (*metrics_of(self.task), *self.own_metrics))
+
+
+def class_weights(clips: Clips) -> Tensor:
+    """(classes,) float32: what makes the classes of a split weigh alike in the loss; 1 for a class that no clip has.
+
+    With one label a clip N / (classes with a clip · clips of the class): the mean over clips is 1, so that the loss and
+    the learning rate keep their scale. With several, clips without the class / clips with it.
+    """
+    counts = clips.class_counts.astype(np.float64)
+    there = counts > 0
+    least = np.maximum(counts, 1)
+    weights = (len(clips) - counts) / least if clips.task.several else len(clips) / (there.sum() * least)
+    return torch.from_numpy(np.where(there, weights, 1.0)).float()
 
 
 def profiled(trainer: pl.Trainer, action: str) -> AbstractContextManager[str]:

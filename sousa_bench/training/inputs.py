@@ -100,7 +100,7 @@ class ClipInputs:
         targets = clips.targets(batch.index).to(self.device)
         if self.augmentation.name == "off":
             return self.plain(batch.split, batch.index), targets
-        draws = self.augmentation.draw(seed, batch.epoch, clips.keys[batch.index])
+        draws = self.augmentation.draw(seed, batch.epoch, clips.draw_keys(batch))
         if self.augmentation.changes_waveform:
             partners, weights = draws.partners(batch.index, batch.members)
             draws = replace(draws, partner_weight=weights)

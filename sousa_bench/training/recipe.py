@@ -12,6 +12,7 @@ from sousa_bench.config.settings import TrainerSettings
 from sousa_bench.data.datamodule import FeatureMemory, SousaDataModule
 from sousa_bench.errors import ConfigError
 from sousa_bench.peft.options import is_linear_probe, is_solved
+from sousa_bench.peft.precheck import against_balance
 from sousa_bench.results.metrics import own_metrics
 from sousa_bench.training.classifier import Classifier, Optimization
 
@@ -49,6 +50,7 @@ def build_batches(
         train_batches=settings.train_batches,
         eval_batches=settings.eval_batches,
         start=start,
+        balanced=settings.sampling == "balanced",
     )
 
 
@@ -93,7 +95,13 @@ def build_module(
     batches: SousaDataModule,
     micro_batch_size: int | None = None,
 ) -> Classifier:
-    """The Lightning module of a prepared model."""
+    """The Lightning module of a prepared model.
+
+    Raises:
+        ConfigError: The method can't train with a key of the trainer.
+    """
+    if reason := against_balance(cfg.peft, cfg.trainer):
+        raise ConfigError(reason)
     learning_rate, head_learning_rate = learning_rates(cfg, settings, injection)
     optimization = Optimization(
         learning_rate=learning_rate,
@@ -104,6 +112,7 @@ def build_module(
         gradient_clip=settings.gradient_clip,
         total_steps=total_steps(settings, batches),
         seed=cfg.seed,
+        class_weights=settings.class_weights,
     )
     module = Classifier(
         injection,
