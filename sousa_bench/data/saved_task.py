@@ -1,4 +1,4 @@
-"""The task that a result, an adapter or a package was made for."""
+"""The task that a result, an adapter or a package was made for, and whether it is SOUSA's."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from typing import Any
 
 from sousa_bench.data.rudiments import TASK
 from sousa_bench.task import Task
+
+
+def is_sousa(task: Task) -> bool:
+    """Whether a task is SOUSA's own, about whose sounds more is known than about others: that they are struck."""
+    return task == TASK
 
 
 def saved_task(content: Mapping[str, Any], origin: object) -> Task:

@@ -1,4 +1,4 @@
-"""A local web page on which a trained model listens: record or upload, see rudiment, waveform and spectrogram.
+"""A local web page on which a trained model listens: record or upload, see what it is, waveform and spectrogram.
 
 python -m sousa_bench.demo my_model
 """
@@ -19,7 +19,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m sousa_bench.demo",
         description="Serve a web page on this machine: record or upload a clip, see its waveform, the spectrogram as "
-        "the model hears it, the rudiment and how sure the model is. Nothing leaves the machine.",
+        "the model hears it, what it is and how sure the model is. Nothing leaves the machine.",
     )
     made.add_argument("place", type=Path, metavar="PLACE", help="a package, a run's folder, or a sweep (its best run)")
     made.add_argument("--port", type=_port, help="port of this machine (the first free one from 7860 on)")

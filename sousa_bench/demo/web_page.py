@@ -1,4 +1,4 @@
-"""The page: record or upload, and see waveform, spectrogram, rudiment and probabilities."""
+"""The page: record or upload, and see waveform, spectrogram, class and probabilities."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import gradio as gr
 from gradio.themes.utils.fonts import Font
 
 from sousa_bench.data.decode import BadClip
+from sousa_bench.data.saved_task import is_sousa
 from sousa_bench.demo.picture import Sound, drawing
 from sousa_bench.inference.answer import STATUS_TEXT, Answer, percent, stretch_text
 from sousa_bench.inference.listener import Listener
@@ -35,9 +36,13 @@ def build(listener: Listener, shared: bool = False) -> gr.Blocks:
     """
     place = "What is played goes through Gradio's servers." if shared else "Nothing leaves this machine."
     predictor = listener.predictor
-    with gr.Blocks(title="Drum rudiments", analytics_enabled=False, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as page:
+    task = predictor.task
+    named = f"{'drum ' if is_sousa(task) else ''}{task.nouns}"
+    with gr.Blocks(
+        title=named.capitalize(), analytics_enabled=False, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)
+    ) as page:
         gr.Markdown(
-            f"# Which rudiment is this?\nModel `{predictor.name}`: {len(predictor.labels)} drum rudiments, clips of up "
+            f"# Which {task.noun} is this?\nModel `{predictor.name}`: {len(predictor.labels)} {named}, clips of up "
             f"to {predictor.max_duration:g} s; a longer recording is heard in windows. {place}"
         )
         with gr.Row():
@@ -50,7 +55,7 @@ def build(listener: Listener, shared: bool = False) -> gr.Blocks:
                     buttons=["download"],
                 )
                 word = gr.HTML(elem_id="word")
-            label = gr.Label(num_top_classes=TOP, label="Rudiment", elem_id="rudiment")
+            label = gr.Label(num_top_classes=TOP, label=task.noun.capitalize(), elem_id="answer")
         picture = gr.HTML(elem_id="picture")
 
         def respond(path: str | None) -> tuple[str, Any, str]:
@@ -61,7 +66,7 @@ def build(listener: Listener, shared: bool = False) -> gr.Blocks:
 
 
 def answer(listener: Listener, path: str | None) -> tuple[str, dict[str, float] | None, str]:
-    """Text, probabilities of the best rudiments, picture; all empty without a recording."""
+    """Text, probabilities of the best classes, picture; all empty without a recording."""
     if path is None:
         return "", None, ""
     found = listener.answer(Path(path))
@@ -76,7 +81,9 @@ def _text(found: Answer) -> str:
     else:
         text = f"<strong>{STATUS_TEXT[found.status].capitalize()}</strong>: {html.escape(found.reason or '')}"
     lines = [f'<p data-status="{found.status}">{text}</p>']
-    lines += [f"<div>{': '.join(map(html.escape, stretch_text(part)))}</div>" for part in record["timeline"]]
+    lines += [
+        f"<div>{': '.join(map(html.escape, stretch_text(part, found.task)))}</div>" for part in record["timeline"]
+    ]
     return "".join(lines + [f"<div>({html.escape(note)})</div>" for note in found.notes])
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 import sousa_bench
 from sousa_bench.analysis.stats.intervals import LEVEL, accuracy_interval, why_no_interval
 from sousa_bench.data.decode import SHORTEST
+from sousa_bench.data.saved_task import is_sousa, saved_task
 from sousa_bench.export.onnx_graph import INPUT, OPSET, OUTPUT
 from sousa_bench.inference.predictor import PACKAGE_FORMAT, PACKAGE_KEY, Predictor
 from sousa_bench.results.finished import FinishedRun
@@ -119,4 +120,11 @@ def model_card(config: Mapping[str, Any]) -> str:
         licence = "none: the base weights were random"
     template = resources.files("sousa_bench.export").joinpath("model_card.md").read_text(encoding="utf-8")
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    return environment.from_string(template).render(config, licence=licence)
+    task = saved_task(config, "config.json")
+    words = {
+        "asked": task,
+        "sousa": is_sousa(task),
+        "named": f"{'drum ' if is_sousa(task) else ''}{task.nouns}",
+        "tested": config["metrics"].get(f"test_{task.groups_key}"),
+    }
+    return environment.from_string(template).render(config, licence=licence, **words)

@@ -11,21 +11,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sousa_bench.data.saved_task import is_sousa
 from sousa_bench.task import Task
 
 SCHEMA_VERSION = 1
-STATUS_TEXT = {"ok": "", "no_drum": "no drum", "too_short": "too short", "error": "error"}
+STATUS_TEXT = {"ok": "", "no_drum": "no drum", "no_sound": "no sound", "too_short": "too short", "error": "error"}
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """A part of a recording in which one rudiment is played.
+    """A part of a recording in which one class is heard.
 
     Attributes:
         start: Seconds.
         end: Seconds.
-        label: Class number; None where no drum is heard.
-        probability: Mean over the stretch; None where no drum is heard.
+        label: Class number; None where nothing is heard to be named.
+        probability: Mean over the stretch; None as the label.
     """
 
     start: float
@@ -40,13 +41,13 @@ class Answer:
 
     Attributes:
         file: As it was found.
-        status: A key of ``STATUS_TEXT``: only ``ok`` has a rudiment.
+        status: A key of ``STATUS_TEXT``: only ``ok`` has a class.
         reason: Why there is none; None where there is one.
         seconds: Length as far as it was read; None where nothing was.
         sample_rate: Hz of the file.
         channels: Of the file.
         windows: Pieces that the recording was cut into, 1 for a clip.
-        drum_windows: Those that hold a drum; the overall answer is the mean of their probabilities.
+        heard_windows: Those that the model was asked about; the overall answer is the mean of their probabilities.
         task: What the model answers.
         probabilities: (classes,) of the whole recording.
         stretches: The timeline, where there are several windows.
@@ -61,13 +62,13 @@ class Answer:
     sample_rate: int | None = None
     channels: int | None = None
     windows: int = 0
-    drum_windows: int = 0
+    heard_windows: int = 0
     probabilities: NDArray[np.float64] | None = None
     stretches: Sequence[Stretch] = ()
     notes: Sequence[str] = field(default_factory=list)
 
     def best(self, count: int) -> list[dict[str, Any]]:
-        """The most probable rudiments, best first."""
+        """The most probable classes, best first."""
         if self.probabilities is None:
             return []
         order = np.argsort(-self.probabilities, kind="stable")[:count]
@@ -86,7 +87,7 @@ class Answer:
             **(best[0] if best else self._named(None, None)),
             "top": best,
             "windows": self.windows,
-            "drum_windows": self.drum_windows,
+            "drum_windows" if is_sousa(self.task) else "heard_windows": self.heard_windows,
             "timeline": [
                 {"start": round(part.start, 3), "end": round(part.end, 3), **self._named(part.label, part.probability)}
                 for part in self.stretches
@@ -111,14 +112,14 @@ def timeline(
 ) -> list[Stretch]:
     """Stretches that cover a recording from 0 to ``end`` without a gap.
 
-    Between two starts of windows the probabilities of all windows that cover the place are averaged. There is no drum
-    where at least half of these windows heard none: a pause then has the length that it has in the recording.
+    Between two starts of windows the probabilities of all windows that cover the place are averaged. Nothing is
+    named where at least half of these windows heard nothing: a pause then has the length that it has in the recording.
 
     Args:
         starts: Seconds at which each window starts, ascending.
         size: Seconds of a window.
         end: Seconds of the recording.
-        rows: (classes,) probabilities of each window; None where it holds no drum.
+        rows: (classes,) probabilities of each window; None where nothing is heard in it.
     """
     made: list[Stretch] = []
     oldest = 0
@@ -135,10 +136,10 @@ def timeline(
 
 
 def _average(start: float, end: float, rows: Sequence[NDArray[np.float32] | None]) -> Stretch:
-    drums = [row for row in rows if row is not None]
-    if 2 * len(drums) <= len(rows):
+    heard = [row for row in rows if row is not None]
+    if 2 * len(heard) <= len(rows):
         return Stretch(start, end)
-    mean: NDArray[np.float64] = np.stack(drums).mean(axis=0, dtype=np.float64)
+    mean: NDArray[np.float64] = np.stack(heard).mean(axis=0, dtype=np.float64)
     label = int(mean.argmax())
     return Stretch(start, end, label, float(mean[label]))
 
@@ -166,8 +167,13 @@ def clock(seconds: float) -> str:
     return text if not hours else f"{hours}:{minutes:02}:{tenths / 10:04.1f}"
 
 
-def stretch_text(part: Mapping[str, Any]) -> tuple[str, str]:
-    """Where a stretch of a record's timeline lies, and what is played there."""
+def nothing_heard(task: Task) -> str:
+    """The status of what holds nothing to be named: a key of ``STATUS_TEXT``."""
+    return "no_drum" if is_sousa(task) else "no_sound"
+
+
+def stretch_text(part: Mapping[str, Any], task: Task) -> tuple[str, str]:
+    """Where a stretch of a record's timeline lies, and what is heard there."""
     place = f"{clock(part['start'])} – {clock(part['end'])}"
     probability = part["probability"]
-    return place, STATUS_TEXT["no_drum"] if probability is None else f"{part['name']} {percent(probability)}"
+    return place, STATUS_TEXT[nothing_heard(task)] if probability is None else f"{part['name']} {percent(probability)}"

@@ -1,4 +1,4 @@
-"""A trained model that names what is played in files."""
+"""A trained model that names what is heard in files."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from sousa_bench.data.decode import SHORTEST, BadClip
+from sousa_bench.data.saved_task import is_sousa
 from sousa_bench.errors import UserError
-from sousa_bench.inference.answer import Answer, timeline
+from sousa_bench.inference.answer import Answer, nothing_heard, timeline
 from sousa_bench.inference.audio import Recording, Window, windows
 from sousa_bench.inference.predictor import Predictor
 from sousa_bench.inference.strokes import has_strokes, is_silent
@@ -83,7 +84,7 @@ class Listener:
     progress: bool = True
 
     def answer(self, path: Path) -> Answer:
-        """What is played in a file; what is wrong with it stands in the answer."""
+        """What is heard in a file; what is wrong with it stands in the answer."""
         recording = Recording(path, self.predictor.sample_rate)
         starts: list[int] = []
         rows: list[NDArray[np.float32] | None] = []
@@ -132,14 +133,20 @@ class Listener:
                 bar.update(int(recording.seconds) - bar.n)
 
     def _probabilities(self, batch: Sequence[Window]) -> list[NDArray[np.float32] | None]:
-        """(classes,) of each window; None where no drum is struck, which the model is not asked about."""
-        rate = self.predictor.sample_rate
-        played = [len(w.clip) >= round(SHORTEST * rate) and has_strokes(w.clip, rate) for w in batch]
-        found = self.predictor.probabilities([w.clip for w, yes in zip(batch, played, strict=True) if yes])
+        """(classes,) of each window; None where nothing is heard, which the model is not asked about."""
+        least = round(SHORTEST * self.predictor.sample_rate)
+        heard = [len(window.clip) >= least and self._is_heard(window.clip) for window in batch]
+        found = self.predictor.probabilities([w.clip for w, yes in zip(batch, heard, strict=True) if yes])
         if not np.isfinite(found).all():
             raise BadClip("makes the model answer with numbers that are not finite: the run's weights are damaged")
         rows = iter(found)
-        return [next(rows) if yes else None for yes in played]
+        return [next(rows) if yes else None for yes in heard]
+
+    def _is_heard(self, clip: NDArray[np.int16]) -> bool:
+        """Whether a clip may hold what the model names: a drum is struck, any other sound is no silence."""
+        if is_sousa(self.predictor.task):
+            return has_strokes(clip, self.predictor.sample_rate)
+        return not is_silent(clip)
 
     def _answer(
         self, recording: Recording, starts: list[int], rows: list[NDArray[np.float32] | None], silent: bool
@@ -147,7 +154,7 @@ class Listener:
         seconds = recording.seconds
         if self.windows.beginning and recording.expected is not None:
             seconds = recording.expected  # the rest was not read
-        drums = [row for row in rows if row is not None]
+        heard = [row for row in rows if row is not None]
         notes = list(recording.notes)
         if len(rows) == 1 and seconds >= self.windows.size + CUT_NOTED:
             notes.append(f"the first {self.windows.size:g} s of {seconds:.1f} were heard, as in training")
@@ -159,18 +166,18 @@ class Listener:
             sample_rate=recording.rate,
             channels=recording.channels,
             windows=len(rows),
-            drum_windows=len(drums),
+            heard_windows=len(heard),
             notes=notes,
         )
         if seconds < SHORTEST:
             reason = f"{seconds * 1000:.3g} ms, and the least is {SHORTEST * 1000:g} ms"
             return replace(answer, status="too_short", reason=reason)
-        if not drums:
+        if not heard:
             reason = "silence" if silent else "a steady sound, in which nothing is struck"
-            return replace(answer, status="no_drum", reason=reason)
+            return replace(answer, status=nothing_heard(answer.task), reason=reason)
         places = [start / self.predictor.sample_rate for start in starts]
         return replace(
             answer,
-            probabilities=np.mean(drums, axis=0, dtype=np.float64),
+            probabilities=np.mean(heard, axis=0, dtype=np.float64),
             stretches=timeline(places, self.windows.size, seconds, rows) if len(places) > 1 else (),
         )

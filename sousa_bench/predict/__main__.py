@@ -1,4 +1,4 @@
-"""Say which rudiment is played in audio files.
+"""Say which class is heard in audio files.
 
 python -m sousa_bench.predict multirun/2026-02-01/10-30-00 practice.wav
 """
@@ -17,9 +17,9 @@ def parser() -> argparse.ArgumentParser:
     """The command line; importing it costs nothing but argparse."""
     made = argparse.ArgumentParser(
         prog="python -m sousa_bench.predict",
-        description="Say which rudiment is played in audio files: WAV, FLAC, OGG, MP3 and what else libsndfile reads, "
-        "at any rate, mono or stereo, of any length. A recording longer than the training's clips is heard in "
-        "overlapping windows: a timeline and an overall answer.",
+        description="Say what is heard in audio files, of the classes that a run was trained on: WAV, FLAC, OGG, MP3 "
+        "and what else libsndfile reads, at any rate, mono or stereo, of any length. A recording longer than the "
+        "training's clips is heard in overlapping windows: a timeline and an overall answer.",
         epilog="Exit code: 0; 1 where a file could not be read (the others still get their answer) or the run can't be "
         "opened; 2 for a wrong command line.",
     )
@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("files", nargs="+", metavar="FILE", help="audio files, folders, or quoted patterns ('**/*.wav')")
     add_run_choice(made)
     answer = made.add_argument_group("the answer")
-    answer.add_argument("--top", type=positive, default=5, help="rudiments of each answer (5)")
+    answer.add_argument("--top", type=positive, default=5, help="classes of each answer (5)")
     answer.add_argument("--json", action="store_true", help="print one JSON document in place of the table")
     cut = made.add_argument_group("long recordings")
     cut.add_argument("--window", type=float, metavar="SECONDS", help="length of a window (the training's clip length)")

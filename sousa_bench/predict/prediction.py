@@ -180,5 +180,6 @@ def lines(answer: Answer, names: Names, top: int) -> list[str]:
         others = ", ".join(f"{item['name']} {percent(item['probability'])}" for item in best[1:])
         first = f"{best[0]['name']:{names.class_width}}{MARGIN}{percent(best[0]['probability']):>11}"
         made.append(f"{name:{width}}{MARGIN}{first}{MARGIN}{others}".rstrip())
-    made += [f"{MARGIN}{place:>21}{MARGIN}{text}" for place, text in map(stretch_text, answer.record(top)["timeline"])]
+    stretches = (stretch_text(part, answer.task) for part in answer.record(top)["timeline"])
+    made += [f"{MARGIN}{place:>21}{MARGIN}{text}" for place, text in stretches]
     return made + [f"{MARGIN}({note})" for note in answer.notes]

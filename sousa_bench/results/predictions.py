@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtr
 
+from sousa_bench.data.saved_task import is_sousa
 from sousa_bench.results.player_variance import clustered
 from sousa_bench.system.files import replaced
 from sousa_bench.task import Task
 
-COLUMNS = ("sample_id", "group", "label", "class", "skill_tier", "tempo_bpm", "soundfont", "augmentation_preset")
+OF_SOUSA = ("skill_tier", "tempo_bpm", "soundfont", "augmentation_preset")
+COLUMNS = ("sample_id", "group", "label", "class", *OF_SOUSA)
 SOUSA_COLUMNS = {"group": "player", "class": "rudiment"}
 """What two columns have been called since before there were other tasks, and are called where the task says so."""
 
@@ -20,7 +22,8 @@ SOUSA_COLUMNS = {"group": "player", "class": "rudiment"}
 def write_predictions(path: Path, table: pd.DataFrame, logits: np.ndarray, task: Task) -> None:
     """Write one row a clip: its group, its label or labels, what was predicted, and all logits.
 
-    The two columns `group` and `class` are called `player` and `rudiment` where the task calls them so. With several
+    The two columns `group` and `class` are called `player` and `rudiment` where the task calls them so. What only
+    SOUSA says of a clip is left out where no clip of others says it. With several
     labels a clip, `label` holds a list, and there is no `predicted`.
 
     Args:
@@ -29,7 +32,10 @@ def write_predictions(path: Path, table: pd.DataFrame, logits: np.ndarray, task:
         logits: (clips, classes) float32.
         task: What the logits answer.
     """
-    frame = table[[column for column in COLUMNS if column in table]].reset_index(drop=True)
+    known = [column for column in COLUMNS if column in table]
+    if not is_sousa(task):
+        known = [column for column in known if column not in OF_SOUSA or not _is_unknown(table[column])]
+    frame = table[known].reset_index(drop=True)
     if not task.several:
         frame = frame.assign(predicted=logits.argmax(axis=1))
     own = {task.group, task.noun}
@@ -38,6 +44,10 @@ def write_predictions(path: Path, table: pd.DataFrame, logits: np.ndarray, task:
     )
     with replaced(path) as draft:
         frame.to_parquet(draft, index=False)
+
+
+def _is_unknown(values: pd.Series) -> bool:
+    return bool((values.isna() | (values == "unknown")).all())
 
 
 def above_chance(right: np.ndarray, players: np.ndarray | pd.Series, chance: float) -> float:

@@ -135,7 +135,7 @@ def test_an_uploaded_file_gets_the_answer_of_predict_and_nothing_leaves_the_mach
     assert predict([str(finished.folder), str(clip), "--json"]) == 0
     wanted = json.loads(capsys.readouterr().out)["files"][0]
     assert words.startswith(wanted["name"])
-    rudiment = visit.page.locator("#rudiment")
+    rudiment = visit.page.locator("#answer")
     assert rudiment.get_by_test_id("label-output-value").inner_text().strip() == wanted["name"]
     bars = [text.split("\n") for text in rudiment.locator(".confidence-set").all_inner_texts()]
     assert [bar[0] for bar in bars] == [item["name"] for item in wanted["top"]]
@@ -161,7 +161,7 @@ def test_an_uploaded_file_gets_the_answer_of_predict_and_nothing_leaves_the_mach
 def test_what_holds_no_drum_gets_a_plain_word_and_no_rudiment(visit, tmp_path, samples, status, said):
     sf.write(tmp_path / "odd.wav", samples, 32_000, subtype="PCM_16")
     assert said in upload(visit, tmp_path / "odd.wav", status)
-    assert visit.page.locator("#rudiment .confidence-set").count() == 0
+    assert visit.page.locator("#answer .confidence-set").count() == 0
 
 
 def test_a_file_that_is_no_audio_gets_a_word(visit, tmp_path):
