@@ -8,6 +8,9 @@ from typing import Any
 
 from sousa_bench.errors import ConfigError
 
+PATTERN = "data.group_pattern"
+"""The key whose value is a regular expression."""
+
 COMBINATIONS = "hydra.sweeper.combinations"
 
 
@@ -15,6 +18,14 @@ def split(override: str) -> tuple[str, str]:
     """Key, without Hydra's ``+`` and ``~``, and value of an override."""
     key, _, value = override.partition("=")
     return key.lstrip("+~"), value
+
+
+def with_quotes(words: Sequence[str]) -> list[str]:
+    """The words of a command line, a pattern in quotes: the shell took its own, and Hydra's grammar wants some too."""
+    return [
+        f"{key}={quoted(value)}" if key == PATTERN and value not in ("", "null") and value[0] not in "'\"" else word
+        for word, (key, _, value) in ((word, word.partition("=")) for word in words)
+    ]
 
 
 def quoted(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -43,15 +44,44 @@ _KINDS = {
 """What kind of a bad clip a text that begins so tells of."""
 
 
-def read_mono(audio: str | BytesIO, seconds: float) -> tuple[np.ndarray, int, bool]:
-    """The beginning of a file, all channels mixed to one.
+@dataclass(frozen=True)
+class Part:
+    """A clip that is a part of a file.
+
+    Attributes:
+        path: The file.
+        onset: Seconds from the file's beginning to the clip's.
+        offset: Seconds to its end; None: the file's end.
+    """
+
+    path: str
+    onset: float
+    offset: float | None = None
+
+    def frames(self, file: sf.SoundFile) -> int:
+        """Move an open file to the clip's beginning; how many frames the clip has.
+
+        Raises:
+            BadClip: The file ends before.
+        """
+        end = file.frames if self.offset is None else round(self.offset * file.samplerate)
+        over = end - file.frames
+        if round(self.onset * file.samplerate) >= file.frames or over > SHORTEST * file.samplerate:
+            length = file.frames / file.samplerate
+            raise BadClip(f"ends at {length:.4g} s, before the clip from onset {self.onset:g} s does")
+        begin = file.seek(round(self.onset * file.samplerate))
+        return int(min(end, file.frames) - begin)
+
+
+def read_mono(audio: str | BytesIO | Part, seconds: float) -> tuple[np.ndarray, int, bool]:
+    """The beginning of a clip, all channels mixed to one.
 
     Args:
-        audio: A path, or a file's bytes.
+        audio: A path, a file's bytes, or a part of a file.
         seconds: Read at most this much.
 
     Returns:
-        (samples,) float32, its sample rate in Hz, and whether that is the whole file.
+        (samples,) float32, its sample rate in Hz, and whether that is the whole clip.
 
     Raises:
         BadClip: Missing, truncated, no audio, of zero length, shorter than `SHORTEST`, silent, or not finite.
@@ -60,26 +90,27 @@ def read_mono(audio: str | BytesIO, seconds: float) -> tuple[np.ndarray, int, bo
     return usable_mono(samples), rate, complete
 
 
-def read_channels(audio: str | BytesIO, seconds: float) -> tuple[np.ndarray, int, bool]:
-    """The beginning of a file.
+def read_channels(audio: str | BytesIO | Part, seconds: float) -> tuple[np.ndarray, int, bool]:
+    """The beginning of a clip.
 
     Args:
-        audio: A path, or a file's bytes.
+        audio: See `read_mono`.
         seconds: Read at most this much.
 
     Returns:
-        (samples, channels) float32, the sample rate in Hz, and whether that is the whole file.
+        (samples, channels) float32, the sample rate in Hz, and whether that is the whole clip.
 
     Raises:
         BadClip: Missing, truncated, no audio, of zero length, or shorter than `SHORTEST`.
     """
+    part, audio = (audio, audio.path) if isinstance(audio, Part) else (None, audio)
     if isinstance(audio, str) and not Path(audio).is_file():
         raise BadClip("is no regular file" if Path(audio).exists() else "is missing")
     try:
         with sf.SoundFile(audio) as file:
-            limit = round(seconds * file.samplerate)
-            samples = file.read(min(file.frames, limit), dtype="float32", always_2d=True)
-            rate, frames = file.samplerate, file.frames
+            rate, frames = file.samplerate, file.frames if part is None else part.frames(file)
+            limit = round(seconds * rate)
+            samples = file.read(min(frames, limit), dtype="float32", always_2d=True)
             shortfall = WAV_SHORTFALL.search(file.extra_info) if "WAV" in file.format else None
     except (sf.LibsndfileError, RuntimeError) as error:
         raise BadClip(why_unreadable(audio, error)) from error
@@ -143,16 +174,16 @@ def to_int16(samples: np.ndarray) -> np.ndarray:
     return scaled.astype(np.int16)
 
 
-def decode(audio: str | BytesIO, rates: Sequence[int], seconds: float) -> tuple[dict[int, np.ndarray], bool]:
-    """One file at each of several sample rates.
+def decode(audio: str | BytesIO | Part, rates: Sequence[int], seconds: float) -> tuple[dict[int, np.ndarray], bool]:
+    """One clip at each of several sample rates.
 
     Args:
-        audio: A path, or a file's bytes.
+        audio: See `read_mono`.
         rates: Sample rates in Hz.
         seconds: Read at most this much.
 
     Returns:
-        (samples,) int16 for each rate, and whether that is the whole file.
+        (samples,) int16 for each rate, and whether that is the whole clip.
 
     Raises:
         BadClip: See `read_mono`.

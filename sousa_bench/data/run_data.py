@@ -121,6 +121,7 @@ class SousaData:
 
     def __post_init__(self) -> None:
         self.clips = plain(self.clips or {})
+        self.columns = self.columns or {}
         for key in ("synthetic", "columns", "classes", *NAME_FILTERS):
             setattr(self, key, plain(getattr(self, key)))
         self._rates: tuple[int, ...] = ()
@@ -149,11 +150,12 @@ class SousaData:
         self.check()
         if self.synthetic is not None:
             return synthetic_source(self.synthetic, self.cache_root, self._progress, self.workers)
-        return find_source(self.root, self.hub_id, self.revision, self.cache_root, self.layout, self._reading)
+        return find_source(self.root, self.hub_id, self.revision, self.cache_root, self.layout, self.reading)
 
     @property
-    def _reading(self) -> Reading:
-        columns = {key: name for key, name in (self.columns or {}).items() if name is not None}
+    def reading(self) -> Reading:
+        """How labels are to be read that are not SOUSA's."""
+        columns = {key: name for key, name in self.columns.items() if name is not None}
         classes = None if self.classes is None else tuple(map(str, self.classes))
         return Reading(self.table, columns, self.group_pattern, classes)
 
@@ -253,6 +255,8 @@ class SousaData:
                 content["choice per_class"] = str(self._most_per_class)
             text = "\n".join(f"{key}={content[key]}" for key in sorted(content))
             return hashlib.blake2b(text.encode(), digest_size=32).hexdigest()
+        if self.task != TASK:
+            self._refuse_absent()
         grid = f"{float(self.max_duration)} {float(self.quantum)}"
         return _digest(self._chosen, self._sizes, f"{grid} {self.source.sample(self._chosen)}{self._asked}")
 
@@ -301,8 +305,7 @@ class SousaData:
         self._progress = progress
         rates = sorted({int(rate) for rate in sample_rates})
         self._tell_shortfall()
-        if self.on_bad_clip == "error":
-            self._refuse({int(i): "is missing" for i in np.flatnonzero(self._sizes < 0)})
+        self._refuse_absent()
         bad = self._cache.fill(self._chosen, rates, progress)
         if self.on_bad_clip == "error":
             self._refuse(bad)
@@ -323,6 +326,10 @@ class SousaData:
         ]
         if less:
             log.info("data=%s asks for more clips than there are: %s", self.name, ", ".join(less))
+
+    def _refuse_absent(self) -> None:
+        if self.on_bad_clip == "error":
+            self._refuse({int(i): "is missing" for i in np.flatnonzero(self._sizes < 0)})
 
     def _refuse(self, bad: Mapping[int, str]) -> None:
         if not bad:

@@ -113,8 +113,10 @@ def deal(table: pd.DataFrame, shares: Sequence[float], seed: int) -> np.ndarray:
     """(clips,) int64: the part that each clip goes to, groups whole and each class spread over the parts by its share.
 
     The rarest class is dealt first, its largest groups before the smaller ones, each to the part that still lacks most
-    clips of that class: iterative stratification (Sechidis et al. 2011, ECML PKDD, https://doi.org/10.1007/978-3-642-23808-6_10)
-    with groups in place of clips. Ties fall by hash of the group's name and the seed.
+    clips of that class: iterative stratification (Sechidis et al. 2011, ECML PKDD,
+    https://doi.org/10.1007/978-3-642-23808-6_10) with groups in place of clips. What a class too small for all parts
+    leaves one short of, the next classes make up for. Equal groups come in the order of hashes of their names and the
+    seed, and no part stays empty where there are groups enough.
 
     Args:
         table: The clips, with `group` and `label`.
@@ -130,18 +132,21 @@ def deal(table: pd.DataFrame, shares: Sequence[float], seed: int) -> np.ndarray:
             of_class[label].append(group)
             left[label] += count
     lacking = {label: np.array(shares) * count for label, count in left.items()}
-    sizes = np.bincount(codes)
-    room = np.array(shares) * len(table)
+    short = np.zeros(len(shares))
     hashes = order([str(name) for name in names], seed)
     part_of = np.full(len(names), -1)
+    undealt, empty = len(names), set(range(len(shares)))
     for label in sorted(left, key=lambda each: (left[each], each)):
         waiting = [group for group in of_class[label] if part_of[group] < 0]
         for group in sorted(waiting, key=lambda each: (-held[each][label], hashes[each])):
-            part = max(range(len(shares)), key=lambda each: (lacking[label][each], room[each]))
+            lack = lacking[label] + short
+            part = max(sorted(empty) if undealt == len(empty) else range(len(shares)), key=lack.__getitem__)
             part_of[group] = part
-            room[part] -= sizes[group]
+            undealt -= 1
+            empty.discard(part)
             for other, count in held[group].items():
                 lacking[other][part] -= count
+        short += lacking[label]
     return part_of[codes]
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sousa_bench.data import SPLITS
 from sousa_bench.data.decode import SHORTEST
+from sousa_bench.data.sources.column_names import ALIASES
 from sousa_bench.data.subset import parse_fold
 from sousa_bench.errors import ConfigError
 
@@ -40,20 +41,35 @@ def check_values(data: SousaData) -> None:
         "shards": (lambda v: v in ("fewest", "all"), "fewest or all"),
         "resplit": (lambda v: isinstance(v, bool), "true or false"),
         "subset_seed": (whole_number, "a whole number"),
+        "table": (lambda v: v is None or (isinstance(v, str) and v != ""), "a file below data.root, or null"),
+        "group_pattern": (lambda v: v is None or (isinstance(v, str) and v != ""), "a regular expression, or null"),
+        "classes": (
+            lambda v: v is None or (isinstance(v, list) and 1 < len(v) == len(set(map(str, v)))),
+            "a list of two or more different classes such as [no,yes], or null",
+        ),
         **dict.fromkeys(
             ("tempo_min", "tempo_max", "cache_limit_gb"),
             (lambda v: v is None or (_number(v) and v > 0), "a number above 0, or null"),
         ),
         "workers": (lambda n: n is None or whole_number(n, 1), "a number of at least 1, or null for all cores"),
     }
+    check_keys("data.columns", data.columns, list(ALIASES))
+    rules |= {
+        f"columns.{key}": (
+            lambda v: v is None or v is False or (isinstance(v, str) and v != ""),
+            "a name, false or null",
+        )
+        for key in data.columns
+    }
     values = vars(data) | {f"clips.{split}": data.clips.get(split) for split in SPLITS}
+    values |= {f"columns.{key}": value for key, value in data.columns.items()}
     for key, (good, what) in rules.items():
         if not good(values[key]):
             raise ConfigError(f"data.{key}={values[key]} can't be: it must be {what}.")
     if data.tempo_min is not None and data.tempo_max is not None and data.tempo_min > data.tempo_max:
         raise ConfigError(f"data.tempo_min={data.tempo_min} lies above data.tempo_max={data.tempo_max}.")
     if parse_fold(data.fold) and data.resplit:
-        raise ConfigError("data.fold and data.resplit=true both split by player: choose one.")
+        raise ConfigError("data.fold and data.resplit=true both make splits: choose one.")
     if data.synthetic is not None and data.root:
         raise ConfigError(
             f"data={data.name} makes its own clips and reads no data.root; for those in {data.root} choose "
@@ -61,6 +77,8 @@ def check_values(data: SousaData) -> None:
         )
     if data.synthetic is not None and data.layout:
         raise ConfigError(f"data={data.name} makes its own clips, and data.layout={data.layout} reads a folder.")
+    if data.synthetic is not None and (given := data.reading.given()):
+        raise ConfigError(f"data={data.name} makes its own clips and their labels: leave {given[0]} out.")
 
 
 def check_keys(node: str, given: Iterable[str], keys: Sequence[str]) -> None:

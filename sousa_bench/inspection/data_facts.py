@@ -16,6 +16,7 @@ from sousa_bench.analysis.stats.intervals import why_no_interval
 from sousa_bench.analysis.stats.sample_size import CONTRASTS, LEVEL, POWER, Contrast, Design
 from sousa_bench.config.composing import composed
 from sousa_bench.config.config_errors import explained
+from sousa_bench.config.overrides import with_quotes
 from sousa_bench.data import SPLITS, SousaData
 from sousa_bench.data.data_warnings import absent_classes, shared_groups
 from sousa_bench.data.values import check_keys
@@ -109,8 +110,9 @@ def data_of(overrides: Sequence[str], config_folder: Path | None) -> SousaData:
     Raises:
         ConfigError: An override of something else, or a value that can't be.
     """
+    overrides = with_quotes(overrides)
     with explained():
-        for item in OverridesParser.create().parse_overrides(list(overrides)):
+        for item in OverridesParser.create().parse_overrides(overrides):
             if item.key_or_group != "data" and not item.key_or_group.startswith("data."):
                 raise ConfigError(f"{item.input_line}: this command takes overrides of the data alone")
             if item.is_sweep_override():

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from sousa_bench.data import SousaData
 from sousa_bench.data.cache import STORED_SECONDS
-from sousa_bench.data.decode import BadClip, mix, read_channels, usable_mono, why_unreadable
+from sousa_bench.data.decode import NO_LENGTH, BadClip, Part, mix, read_channels, usable_mono, why_unreadable
 from sousa_bench.data.sources.source import Audio, Source
 from sousa_bench.system.cores import usable_cores
 
@@ -116,16 +116,19 @@ def _listen(audio: Audio, seconds: float) -> Heard:
 
 
 def _blocks(audio: Audio) -> Iterator[np.ndarray]:
-    """(samples, channels) of a whole file, block by block.
+    """(samples, channels) of a whole clip, block by block.
 
     Raises:
         BadClip: It can't be decoded to its end.
     """
     if isinstance(audio, BytesIO):
         audio.seek(0)
+    part, audio = (audio, audio.path) if isinstance(audio, Part) else (None, audio)
     try:
         with sf.SoundFile(audio) as file:
-            while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
+            left = NO_LENGTH if part is None else part.frames(file)
+            while len(block := file.read(min(BLOCK, left), dtype="float32", always_2d=True)):
+                left -= len(block)
                 yield block
     except (sf.LibsndfileError, RuntimeError) as error:
         raise BadClip(why_unreadable(audio, error)) from error

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from sousa_bench.config import conf_folder
 from sousa_bench.config.config_errors import explain, is_config_error
 from sousa_bench.config.fingerprint import fingerprint, run_name
+from sousa_bench.config.overrides import with_quotes
 from sousa_bench.config.search_spaces import drop_space, register_spaces
 from sousa_bench.errors import ConfigError, UserError
 from sousa_bench.results.index import ResultIndex
@@ -107,6 +108,7 @@ def command(
     open_missing_streams()
     spell_augmentation(sys.argv)
     spell_search(sys.argv)
+    sys.argv[:] = with_quotes(sys.argv)
     register_spaces([conf or conf_folder(), *config_folders()])
     wants_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from sousa_bench.config.composing import composed
 from sousa_bench.config.config_errors import explained
+from sousa_bench.config.overrides import with_quotes
 from sousa_bench.data import SPLITS, SousaData
 from sousa_bench.data.data_warnings import absent_classes
 from sousa_bench.errors import ConfigError, DataError
@@ -113,8 +114,9 @@ def data_node(run: FinishedRun, overrides: Sequence[str], config_folder: Path | 
     own = dict(run.config["data"])
     if own.get("cache_dir") and not (Path(str(own["cache_dir"])).expanduser() / "clips").is_dir():
         own["cache_dir"] = None  # a result from elsewhere doesn't choose where this command makes folders
+    overrides = with_quotes(overrides)
     with explained():
-        items = OverridesParser.create().parse_overrides(list(overrides))
+        items = OverridesParser.create().parse_overrides(overrides)
         for item in items:
             _check(item)
         named = {item.key_or_group for item in items}

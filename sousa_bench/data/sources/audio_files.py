@@ -1,4 +1,4 @@
-"""The sounds below a folder, told by their names."""
+"""The files below a folder, and which of them are sounds, told by their names."""
 
 from __future__ import annotations
 
@@ -14,6 +14,15 @@ SUFFIXES = frozenset(
     {f".{name.lower()}" for name in sf.available_formats()} - {".raw"} | {".aif", ".aifc", ".oga", ".opus", ".wave"}
 )
 """The endings of the files that libsndfile reads. Raw samples say neither rate nor width, so they are no sound here."""
+
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+"""The endings of the tables that are read."""
+
+
+def is_table(name: str) -> bool:
+    """Whether a file's name ends as that of a table."""
+    return name.lower().endswith(TABLE_SUFFIXES)
 
 
 def is_audio(name: str) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sousa_bench.data.sources.audio_files import files_below, is_audio
+from sousa_bench.data.sources.audio_files import files_below, is_audio, is_table
 from sousa_bench.data.sources.labelled_folder import LabelledFolder
 from sousa_bench.data.sources.source import digest, is_split
 from sousa_bench.errors import DataError
@@ -47,6 +47,7 @@ class ClassFolders(LabelledFolder):
         """The files below class folders; what is no sound is told, not taken."""
         sounds: list[str] = []
         others: list[str] = []
+        tables: list[str] = []
         for name in files_below(self.root):
             if "/" in name:
                 (sounds if is_audio(name) else others).append(name)
@@ -55,6 +56,13 @@ class ClassFolders(LabelledFolder):
                     f"{self.root} holds class folders, and {name} beside them, whose class nothing tells: move it into "
                     "a folder."
                 )
+            elif is_table(name):
+                tables.append(name)
+        if tables:
+            self.warnings.append(
+                f"{', '.join(tables)} beside the class folders was not read, the labels are the folders' names; "
+                f"data.table={tables[0]} reads it"
+            )
         if others:
             self.warnings.append(
                 f"{len(others):,} files in the class folders are no sounds and were left out: "

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Protocol, cast
 
+from sousa_bench.data.sources.audio_files import is_audio, is_table
 from sousa_bench.data.sources.class_folders import ClassFolders
 from sousa_bench.data.sources.generator_folder import GeneratorFolder
 from sousa_bench.data.sources.hub import HubRepository
@@ -124,5 +125,9 @@ def _no_layout(said: str, folder: Path, layouts: tuple[FolderLayout, ...], own: 
     deeper = [path for path in sorted(folder.iterdir()) if path.is_dir() and any(each.fits(path) for each in layouts)]
     hint = f" Did you mean {deeper[0]}?" if deeper else ""
     looked_for = ", ".join(layout.labels for layout in layouts)
-    what = "no layout of SOUSA" if own is None else f"nothing that data.layout={own} reads"
+    if tables := [name for name in names if is_table(name)]:
+        hint += f" If {tables[0]} holds the labels: data.table={tables[0]}."
+    elif any(map(is_audio, names)):
+        hint += " Sounds by themselves need folders called by their class, or a metadata.csv with file_name and label."
+    what = "no layout that is known" if own is None else f"nothing that data.layout={own} reads"
     return f"{said}={folder} holds {what}. Looked for {looked_for}; {inside}.{hint}"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from sousa_bench.data.decode import Part
 from sousa_bench.data.sources.labelled import Labelled, Reading, labelled
-from sousa_bench.data.sources.source import FolderSource, digest
+from sousa_bench.data.sources.source import Audio, FolderSource, digest
 from sousa_bench.task import Task
 
 
@@ -29,6 +31,7 @@ class LabelledFolder(FolderSource):
     """
 
     makes_splits = True
+    path_column = "the file's name"
 
     def __init__(self, root: Path, cache: Path | None = None, reading: Reading | None = None) -> None:
         super().__init__(root, cache)
@@ -88,6 +91,21 @@ class LabelledFolder(FolderSource):
         return [
             key if not part or not any(key) else digest(key.hex(), part) for key, part in zip(keys, parts, strict=True)
         ]
+
+    def mean_seconds(self, table: pd.DataFrame) -> float:
+        """From the parts' lengths, where clips are parts with an end, else from headers."""
+        known = table["seconds"].dropna()
+        return float(known.mean()) if len(known) else super().mean_seconds(table)
+
+    def audio(self, table: pd.DataFrame, positions: np.ndarray) -> Iterator[tuple[int, Audio]]:
+        """Paths, or parts of files."""
+        onset, offset = table["onset"].to_numpy(), table["offset"].to_numpy()
+        for position, path in super().audio(table, positions):
+            begin, end = float(onset[position]), float(offset[position])
+            if math.isnan(begin) or not isinstance(path, str):
+                yield position, path
+            else:
+                yield position, Part(path, begin, None if math.isnan(end) else end)
 
 
 def _stretches(table: pd.DataFrame) -> pd.Series:

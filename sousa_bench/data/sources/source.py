@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 import soundfile as sf
 
+from sousa_bench.data.decode import Part
 from sousa_bench.data.rudiments import INDEX, TASK, canonical
 from sousa_bench.errors import DataError
 from sousa_bench.task import Task
@@ -60,8 +61,8 @@ _SPLIT_NAMES = {
     **dict.fromkeys(("test", "testing", "eval"), "test"),
 }
 
-Audio = str | BytesIO
-"""A path, or a file's bytes."""
+Audio = str | BytesIO | Part
+"""A path, a file's bytes, or a part of a file."""
 
 
 class Source(ABC):
@@ -166,7 +167,12 @@ class FolderSource(Source):
     Args:
         root: The folder.
         cache: Folder of all caches.
+
+    Attributes:
+        path_column: What the layout calls the paths of the files.
     """
+
+    path_column = "audio_path"
 
     def __init__(self, root: Path, cache: Path | None = None) -> None:
         super().__init__()
@@ -209,8 +215,8 @@ class FolderSource(Source):
             linked = followed is not None and followed is not state
             if any(outside(place, self._homes) for place in {folder} - inside | ({path} if linked else set())):
                 raise DataError(
-                    f"{self.root / self.labels}, row {row + 1}: audio_path {where!r} leads out of the folder. Put the "
-                    "audio itself into it."
+                    f"{self.root / self.labels}, row {row + 1}: {self.path_column} {where!r} leads out of the folder. "
+                    "Put the audio itself into it."
                 )
             inside.add(folder)
             states.append(followed if followed is not None and stat.S_ISREG(followed.st_mode) else None)

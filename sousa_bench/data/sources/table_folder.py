@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
 
+from sousa_bench.data.sources.audio_files import TABLE_SUFFIXES
 from sousa_bench.data.sources.column_names import known_columns, with_known_names
 from sousa_bench.data.sources.labelled import Reading
 from sousa_bench.data.sources.labelled_folder import LabelledFolder
-from sousa_bench.data.sources.source import file_digest, is_file, near_names
+from sousa_bench.data.sources.source import digest, file_digest, is_file, is_split, near_names
 from sousa_bench.errors import ConfigError, DataError
 
 NAMES = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.parquet")
 
 
 class TableFolder(LabelledFolder):
-    """A table with a row a clip; the files that it names lie below the same folder.
+    """A table with a row a clip; the files that it names lie below its folder.
+
+    A folder for each split may hold a table of its own.
 
     Args:
         root: See `LabelledFolder`.
@@ -31,51 +35,70 @@ class TableFolder(LabelledFolder):
 
     def __init__(self, root: Path, cache: Path | None = None, reading: Reading | None = None) -> None:
         super().__init__(root, cache, reading)
-        self.labels = self._table.relative_to(root).as_posix() if self._table.is_relative_to(root) else str(self._table)
+        self.labels = ", ".join(self._name(table) for table in self._tables)
 
     @classmethod
     def fits(cls, root: Path) -> bool:
-        """Whether one of `NAMES` is there."""
-        return any(is_file(root / name) for name in NAMES)
+        """Whether one of `NAMES` is there, or in a folder that is called like a split."""
+        return bool(_tables_in(root))
 
     @cached_property
-    def _table(self) -> Path:
+    def _tables(self) -> list[Path]:
+        """The tables that hold: one in each folder.
+
+        Raises:
+            ConfigError: `data.table` isn't there.
+            DataError: There are two in one folder.
+        """
         if self.reading.table:
-            path = self.root / self.reading.table
-            if not is_file(path):
-                near = near_names(path.parent, path.name) if path.parent.is_dir() else []
-                raise ConfigError(
-                    f"data.table={self.reading.table}: there is no such file in {self.root}"
-                    f"{' (near: ' + ', '.join(near) + ')' if near else ''}."
+            return [self._wanted(self.root / self.reading.table)]
+        tables = _tables_in(self.root)
+        for one, other in pairwise(tables):
+            if one.parent == other.parent:
+                raise DataError(
+                    f"{self.root} holds two tables, {self._name(one)} and {self._name(other)}: say which one holds "
+                    f"with data.table={self._name(one)}."
                 )
+        return tables
+
+    def _wanted(self, path: Path) -> Path:
+        if is_file(path):
             return path
-        there = [name for name in NAMES if is_file(self.root / name)]
-        if len(there) > 1:
-            raise DataError(
-                f"{self.root} holds {len(there)} tables, {' and '.join(there)}: say which one holds with "
-                f"data.table={there[0]}."
-            )
-        return self.root / there[0]
+        near = near_names(path.parent, path.name) if path.parent.is_dir() else []
+        hint = f" (near: {', '.join(near)})" if near else ""
+        raise ConfigError(f"data.table={self.reading.table}: there is no such file in {self.root}{hint}.")
+
+    def _name(self, table: Path) -> str:
+        return table.relative_to(self.root).as_posix() if table.is_relative_to(self.root) else str(table)
 
     @cached_property
     def identity(self) -> str:
-        """Hash of the table."""
-        return file_digest(self._table)
+        """Hash of the tables."""
+        return digest(*map(file_digest, self._tables)).hex()
 
     def read(self) -> pd.DataFrame:
         """See `LabelledFolder.read`.
 
         Raises:
-            DataError: The table is unreadable, or lacks a column.
+            DataError: A table is unreadable, or lacks a column.
             ConfigError: `data.columns` names a column that it doesn't have.
         """
-        frame = read_table(self._table)
-        found = known_columns(frame, self.reading.columns, self.labels)
+        return pd.concat([self._read(table) for table in self._tables], ignore_index=True)
+
+    def _read(self, table: Path) -> pd.DataFrame:
+        frame = read_table(table)
+        found = known_columns(frame, self.reading.columns, self._name(table))
         self._need(frame, found, "file_name")
         if "labels" not in found:
             self._need(frame, found, "label")
-        self.taken = dict(found)
-        return with_known_names(frame, found)
+        self.taken |= found
+        known = with_known_names(frame, found)
+        if self.reading.table or table.parent == self.root:
+            return known
+        folder = table.parent.name
+        self.taken.setdefault("split", "the table's folder")
+        known["file_name"] = [f"{folder}/{name}" if isinstance(name, str) else name for name in known["file_name"]]
+        return known if "split" in known else known.assign(split=folder)
 
     def _need(self, frame: pd.DataFrame, found: dict[str, str], known: str) -> None:
         if known not in found:
@@ -84,6 +107,13 @@ class TableFolder(LabelledFolder):
                 f"{self.labels}: no column was recognised as {what}; it has: {', '.join(map(str, frame.columns))}. "
                 f"Name it with data.columns.{known}=NAME."
             )
+
+
+def _tables_in(root: Path) -> list[Path]:
+    """Those of `NAMES` in a folder itself, else in its folders that are called like splits."""
+    splits = sorted(path for path in root.iterdir() if is_split(path.name) and path.is_dir())
+    here, below = ([folder / name for folder in folders for name in NAMES] for folders in ([root], splits))
+    return [table for table in here if is_file(table)] or [table for table in below if is_file(table)]
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -106,7 +136,7 @@ def read_table(path: Path) -> pd.DataFrame:
             return pd.read_parquet(path)
     except (ValueError, OSError) as error:  # the errors of pandas, json and pyarrow are among these
         raise DataError(f"{path} can't be read as {kind[1:].upper()} ({error}).") from error
-    raise DataError(f"{path}: a table's name ends in .csv, .tsv, .jsonl or .parquet.")
+    raise DataError(f"{path}: a table's name ends in {', '.join(TABLE_SUFFIXES)}.")
 
 
 def _object(line: str) -> dict[str, object]:
