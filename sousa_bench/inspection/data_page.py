@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from sousa_bench.analysis.report.blocks import Block
@@ -16,6 +17,9 @@ from sousa_bench.errors import UserError
 from sousa_bench.inspection.excerpts import EACH, RATE, SECONDS, Excerpt, excerpts
 from sousa_bench.system.files import replaced
 from sousa_bench.task import Task
+
+MARKED = 12
+"""Clips on the page that something is noted of."""
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -56,15 +60,19 @@ def write_page(path: Path, data: SousaData, clips: pd.DataFrame, blocks: Sequenc
         UserError: It can't be written.
     """
     data.source.fetch(clips)
-    made = sorted(excerpts(data.source, clips), key=lambda each: (clips["class"].iloc[each.position], each.position))
-    shown = clips.iloc[[each.position for each in made]]
+    marks = _marks(clips)
+    first = np.flatnonzero(marks != "")[:MARKED]
+    made = excerpts(data.source, clips, first)
+    made.sort(key=lambda each: (not marks[each.position], clips["class"].iloc[each.position], each.position))
+    places = [each.position for each in made]
+    shown = clips.iloc[places]
     said = (
-        f"The first {SECONDS:g} seconds of up to {EACH} clips of each class, at {RATE // 1000} kHz: "
-        f"{shown['class'].nunique():,} of {clips['class'].nunique():,}. The spectrograms reach from 0 to "
-        f"{RATE // 2000} kHz."
+        f"The first {SECONDS:g} seconds at {RATE // 1000} kHz: up to {MARKED} clips that were noted above, then up to "
+        f"{EACH} of each class ({shown['label'].explode().nunique():,} of {len(data.task.classes):,} classes). The "
+        f"spectrograms reach from 0 to {RATE // 2000} kHz."
     )
-    rows = zip(made, shown.to_dict("records"), data.source.names(shown), strict=True)
-    figures = [_figure(excerpt, row, name, data.task) for excerpt, row, name in rows]
+    rows = zip(made, shown.to_dict("records"), data.source.names(shown), marks[places], strict=True)
+    figures = [_figure(excerpt, row, name, mark, data.task) for excerpt, row, name, mark in rows]
     page = PAGE.format(
         title=html.escape(f"Data: {data.source.place}"),
         style=asset("page.css"),
@@ -79,12 +87,22 @@ def write_page(path: Path, data: SousaData, clips: pd.DataFrame, blocks: Sequenc
         raise UserError(f"--page {path} can't be written ({error.strerror or error}): choose another file.") from error
 
 
-def _figure(excerpt: Excerpt, row: dict[Any, Any], name: str, task: Task) -> str:
+def _marks(clips: pd.DataFrame) -> np.ndarray:
+    """(clips,) what was noted of the sound of a clip that can be used; "" where nothing was."""
+    if "kind" not in clips:
+        return np.full(len(clips), "", dtype=object)
+    good = (clips["kind"] == "").to_numpy()
+    clipped = good & clips["clipped"].to_numpy(bool)
+    again = good & clips.duplicated("digest", keep=False).to_numpy()
+    return np.select([clipped & again, clipped, again], ["clipped, more than once", "clipped", "more than once"], "")
+
+
+def _figure(excerpt: Excerpt, row: dict[Any, Any], name: str, mark: str, task: Task) -> str:
     whose = [f"{task.group} {row['group']}"] if task.grouped else []
     caption = html.escape(" · ".join([row["split"], *whose, name]))
     title = html.escape(row["class"])
     return (
         f'<figure><h3>{title}</h3><img src="{excerpt.picture}" alt="spectrogram">'
         f'<audio controls preload="none" src="{excerpt.sound}" aria-label="{title}"></audio>'
-        f"<figcaption>{caption}</figcaption></figure>"
+        f"<figcaption>{f'<b>{mark}</b> · ' if mark else ''}{caption}</figcaption></figure>"
     )

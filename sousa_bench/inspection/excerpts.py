@@ -47,18 +47,20 @@ class Excerpt:
     picture: str
 
 
-def excerpts(source: Source, table: pd.DataFrame) -> list[Excerpt]:
-    """The first clips of each class in hashed order, cut to some seconds; no more than `MOST_BYTES` in all.
+def excerpts(source: Source, table: pd.DataFrame, first: np.ndarray) -> list[Excerpt]:
+    """Some clips in any case, and the first of each class in hashed order, cut to some seconds.
 
-    Every class has its first clip before one has its second. Clips that can't be used are left out.
+    Every class has its first clip before one has its second. Clips that can't be used are left out, and those that
+    would be more than `MOST_BYTES` in all.
 
     Args:
         source: The dataset.
         table: The clips to draw from.
+        first: Positions of those that come before all others.
     """
     made: list[Excerpt] = []
     size = 0
-    for positions in _rounds(table):
+    for positions in [first, *_rounds(table, set(first.tolist()))]:
         for position, audio in source.audio(table, positions):
             try:
                 clip = decode(audio, [RATE], SECONDS)[0][RATE]
@@ -72,13 +74,13 @@ def excerpts(source: Source, table: pd.DataFrame) -> list[Excerpt]:
     return made
 
 
-def _rounds(table: pd.DataFrame) -> Iterator[np.ndarray]:
-    """Positions of the first clip of each class, then those of the second, and so on."""
+def _rounds(table: pd.DataFrame, without: set[int]) -> Iterator[np.ndarray]:
+    """Positions, but those `without`, of the first clip of each class, then those of the second, and so on."""
     rounds: list[list[int]] = [[] for _ in range(EACH)]
     taken: Counter[int] = Counter()
     labels = table["label"].tolist()
     for position in np.argsort(order(table["sample_id"].tolist(), 0), kind="stable"):
-        label = labels[position]
+        label = () if position in without else labels[position]
         for number in label if isinstance(label, tuple) else (label,):
             if taken[number] < EACH:
                 rounds[taken[number]].append(int(position))

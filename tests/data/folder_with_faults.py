@@ -47,6 +47,13 @@ def write_faults(root: Path) -> None:
     pd.concat([table, more]).to_csv(root / "metadata.csv", index=False)
 
 
+def write_class_folders(root: Path, classes: tuple[str, ...], sites: int = 9) -> None:
+    """`class/site_number.wav`: one clip of each class from each site."""
+    for number in range(sites * len(classes)):
+        klass, site = classes[number % len(classes)], number // len(classes)
+        sf.write(_made(root / klass / f"site{site}_{number}.wav"), tone(number), RATE)
+
+
 def _made(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path

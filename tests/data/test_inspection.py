@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from io import BytesIO
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile as sf
-from folder_with_faults import RATE, write_faults, write_sound_folder
+from folder_with_faults import RATE, tone, write_class_folders, write_faults, write_sound_folder
 
 from sousa_bench.analysis.stats.sample_size import CONTRASTS, Design
 from sousa_bench.config.composing import composed
@@ -194,15 +195,92 @@ def test_a_loud_sound_is_not_called_clipped(level: float):
     assert is_clipped(np.clip(1.2 * wave, -1, 1).astype(np.float32))
 
 
+def test_a_folder_of_any_task_is_told_in_its_own_words(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    root = tmp_path / "my birds, 2024"
+    write_class_folders(root, ("finch", "owl"), sites=60)
+    words = [str(root), "data.group_pattern='(site[0-9]+)_'"]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert "group: data.group_pattern=(site[0-9]+)_ in the file's name" in printed
+    assert "60 groups" in printed, "five folds test them all"
+    assert not {"player", "players", "rudiment", "rudiments"} & set(printed.replace(",", " ").split())
+    [command] = [line for line in printed.splitlines() if "sousa_bench.train" in line]
+    made = composed(shlex.split(command)[6:]).data
+    assert (made.root, made.group_pattern, made.name) == (str(root), "(site[0-9]+)_", "folder")
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["understood"]["layout"] == "class folders"
+    assert sum(row["groups"] for row in found["splits"]) == 60
+    assert [row["clips_a_group"] for row in found["splits"]] == [[2, 2]] * 3
+    assert [row["class"] for row in found["classes"]] == ["finch", "owl"]
+    assert found["sounds"]["heard"] == 120
+    assert main([*words, "--json", "--no-listen"]) == 0
+    assert json.loads(capsys.readouterr().out)["sounds"] is None
+
+
+def test_several_labels_are_counted_by_class(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    root = tmp_path / "mixed"
+    write_class_folders(root, ("a",), sites=12)
+    labels = ["owl,finch", "owl", "finch"] * 4
+    splits = ["train"] * 6 + ["val"] * 3 + ["test"] * 3
+    files = [f"a/site{i}_{i}.wav" for i in range(12)]
+    pd.DataFrame({"file_name": files, "labels": labels, "split": splits}).to_csv(root / "metadata.csv", index=False)
+    assert main([str(root), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [[row["train"], row["val"], row["test"]] for row in found["classes"]] == [[4, 2, 2]] * 2
+    assert [row["classes"] for row in found["splits"]] == [2, 2, 2]
+    assert "mAP" in found["why_no_test"]
+
+
+def test_real_recordings_split_by_take_share_their_speakers(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    digits = Path(__file__).parents[3] / "shared" / "spoken_digits"
+    if not (digits / "takes.csv").is_file():
+        pytest.skip(f"no spoken digits in {digits}")
+    table = pd.read_csv(digits / "takes.csv").query("take < 3")
+    root = tmp_path / "digits"
+    (root / "recordings").mkdir(parents=True)
+    for name in table["file_name"]:
+        shutil.copy(digits / name, root / name)
+    splits = table["take"].map({0: "test", 1: "val", 2: "train"})
+    table.assign(split=splits).to_csv(root / "metadata.csv", index=False)
+    assert main([str(root)]) == 1
+    printed = capsys.readouterr().out
+    assert "error: 6 speakers with clips in both train and test (george, jackson, lucas, …)" in printed
+    assert "data.resplit=true splits by speaker" in printed
+    assert main([str(root), "data.resplit=true"]) == 0
+    assert "no interval: 1 speakers" in capsys.readouterr().out
+
+
+def test_wrong_folders_are_one_message(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    write_class_folders(tmp_path / "one" / "class", ("owl",))
+    write_class_folders(tmp_path / "two", ("owl", "finch"))
+
+    def check(words: list[str], message: str, code: int) -> None:
+        assert main(words) == code
+        [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert message in line
+
+    check_each(
+        [
+            ([str(tmp_path / "none")], "there is no such folder", 1),
+            ([str(tmp_path / "one")], "", 1),
+            ([str(tmp_path / "two"), "data.classes=[owl,wren]"], "'finch'", 2),
+            ([str(tmp_path / "one"), str(tmp_path / "two")], "one folder", 2),
+            ([str(tmp_path / "two"), "--page", "/dev/null/page.html"], "--page /dev/null/page.html", 1),
+        ],
+        check,
+    )
+
+
 @pytest.mark.browser
-def test_the_page_plays_sounds_and_runs_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path, chromium: str):
+def test_the_page_plays_sounds_and_runs_nothing(tmp_path: Path, chromium: str):
     playwright = pytest.importorskip("playwright.sync_api")
     root = tmp_path / "<img src=x onerror=alert(1)>"
-    table = write_sound_folder(root)
-    hostile = "<script>window.hacked = 1</script>"
-    table.assign(player=table["player"] + hostile).to_csv(root / "metadata.csv", index=False)
+    hostile = "<script>window.hacked = 1<"
+    write_class_folders(root, (hostile, "owl"), sites=12)
+    sf.write(root / "owl" / "site0_loud.wav", np.clip(tone(99, level=3), -1, 1), RATE)
     page = tmp_path / "pages" / "data.html"
-    assert main([str(root), "data=tiny", "--page", str(page)]) == 0
+    assert main([str(root), "--page", str(page)]) == 0
     with playwright.sync_playwright() as api:
         browser = api.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         opened, said, requests = browser.new_page(), [], []
@@ -210,7 +288,8 @@ def test_the_page_plays_sounds_and_runs_nothing(capsys: pytest.CaptureFixture[st
         opened.on("pageerror", lambda error: said.append(str(error)))
         opened.on("request", lambda request: requests.append(request.url))
         opened.goto(page.as_uri())
-        assert opened.locator("audio").count() == 6, "three clips of either class"
+        assert opened.locator("audio").count() == 7, "three clips of either class, and the clipped one"
+        assert "clipped" in opened.locator("#listen figcaption").first.inner_text()
         assert opened.evaluate(PLAYED) == pytest.approx(0.3, abs=0.01)
         assert opened.evaluate("[...document.images].every(image => image.naturalWidth > 10)")
         assert hostile in opened.inner_text("main")
