@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from known_layouts import made_up, write_labelled_hub
 from noise_data import rows, write_hub
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -226,3 +227,17 @@ def test_patience_ends_what_has_no_time_limit() -> None:
     assert within(5, lambda: 7) == 7
     with pytest.raises(KeyError):
         within(5, lambda: {}["x"])
+
+
+def test_a_dataset_of_another_task(tmp_path: Path) -> None:
+    """Its labels come from the features in its schema, its audio from the shards that are needed."""
+    write_labelled_hub(tmp_path / "served", made_up(tmp_path / "clips"))
+    hub = Hub(tmp_path / "served")
+    small = '{"train": 3, "val": 3, "test": 3}'
+    done = run(tmp_path, hub.url, clips=small)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["counts"] == {"train": 3, "val": 3, "test": 3}
+    fetched = {path.name for path in (tmp_path / "hf").rglob("snapshots/*/data/*.parquet")}
+    assert 3 <= len(fetched) < 6
+    hub.close()
+    assert run(tmp_path, hub.url, clips=small).stdout == done.stdout

@@ -25,7 +25,7 @@ LESS = {  # the page from sweep to model runs a whole comparison
     "experiment=baselines": ("model=ast,htsat",),
 }
 MANY = re.compile(r"[\w.]+=[^,\[\]()]+(,[^,\[\]()]+){2,}")
-ELSEWHERE = ("docs/from_sweep_to_model.md", "docs/extending.md")  # run by tests of their own
+ELSEWHERE = ("docs/from_sweep_to_model.md", "docs/extending.md", "docs/your_data.md")  # run by tests of their own
 FENCE = re.compile(r"```bash\n(.*?)```", re.S)
 
 

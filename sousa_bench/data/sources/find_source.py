@@ -8,10 +8,12 @@ import re
 from pathlib import Path
 from typing import Protocol, cast
 
+from sousa_bench.data.sources.ast_json import AstJson
 from sousa_bench.data.sources.audio_files import is_audio, is_table
 from sousa_bench.data.sources.class_folders import ClassFolders
 from sousa_bench.data.sources.generator_folder import GeneratorFolder
 from sousa_bench.data.sources.hub import HubRepository
+from sousa_bench.data.sources.known_sets import Esc50, Fsd50k, SpeechCommands, UrbanSound8K
 from sousa_bench.data.sources.labelled import Reading
 from sousa_bench.data.sources.labelled_folder import LabelledFolder
 from sousa_bench.data.sources.metadata_csv import MetadataCsv
@@ -34,7 +36,11 @@ class FolderLayout(Protocol):
         """The dataset in `root`."""
 
 
-LAYOUTS: tuple[FolderLayout, ...] = (GeneratorFolder, MetadataCsv, HubFolder, TableFolder, ClassFolders)
+LAYOUTS: tuple[FolderLayout, ...] = (
+    *(GeneratorFolder, MetadataCsv, HubFolder),
+    *(Esc50, UrbanSound8K, SpeechCommands, Fsd50k, AstJson),
+    *(TableFolder, ClassFolders),
+)
 """Every layout of a folder, in the order in which a folder is tried."""
 
 ROOT_VARIABLE = "SOUSA_ROOT"
@@ -71,7 +77,7 @@ def find_source(
             raise DataError(f"data.layout={layout} reads a folder: give data.root=FOLDER or set {ROOT_VARIABLE}.")
         if not hub_id:
             raise DataError(f"No data: give data.root=FOLDER, set {ROOT_VARIABLE}, or use data=synthetic.")
-        return HubRepository(hub_id, revision or "main", cache)
+        return HubRepository(hub_id, revision or "main", cache, reading)
     folder = Path(root).expanduser().absolute()
     if not folder.is_dir():
         raise DataError(_no_folder(said, root, folder))
@@ -80,7 +86,7 @@ def find_source(
     fitting = next((candidate for candidate in layouts if candidate.fits(folder)), None)
     if fitting is None:
         raise DataError(_no_layout(said, folder, layouts, layout))
-    if isinstance(fitting, type) and issubclass(fitting, LabelledFolder):
+    if isinstance(fitting, type) and issubclass(fitting, LabelledFolder | HubFolder):
         return fitting(folder, cache, reading)
     if given := reading.given():
         raise ConfigError(

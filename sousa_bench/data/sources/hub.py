@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import pandas as pd
 
+from sousa_bench.data.sources.labelled import Reading
 from sousa_bench.data.sources.parquet_shards import Shard, Shards, choose_shards, read_rows
 from sousa_bench.errors import DataError, first_line
 from sousa_bench.system.deadline import within
@@ -36,10 +37,11 @@ class HubRepository(Shards):
         hub_id: `owner/name`.
         revision: Branch, tag or commit.
         cache: See `Shards`.
+        reading: See `Shards`.
     """
 
-    def __init__(self, hub_id: str, revision: str, cache: Path) -> None:
-        super().__init__(cache)
+    def __init__(self, hub_id: str, revision: str, cache: Path, reading: Reading | None = None) -> None:
+        super().__init__(cache, reading)
         self.hub_id = hub_id
         self.revision = revision
         self.place = f"hub dataset {hub_id}"

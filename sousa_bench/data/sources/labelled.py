@@ -63,6 +63,7 @@ def labelled(
     reading: Reading,
     origin: str,
     classes: Sequence[str] | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> Labelled:
     """What a layout read, as a task and a table.
 
@@ -73,6 +74,7 @@ def labelled(
         reading: What the config says.
         origin: The file that it came from, for messages.
         classes: The layout's own classes in their order; None: those of the clips, sorted.
+        names: Names of classes for people, where they are others than the classes.
 
     Raises:
         DataError: The labels can't be used; the message names the row.
@@ -87,7 +89,8 @@ def labelled(
     several, lists = _label_lists(frame, ids, origin)
     order = _classes(lists, ids, reading.classes, classes, origin)
     group, noun = _groups(frame, taken, reading, files, ids, ~np.isnan(onset), understood, origin)
-    task = Task(order, several=several, group=noun)
+    shown = {name: names[name] for name in order if name in names} if names else {}
+    task = Task(order, shown, several=several, group=noun)
     number = {name: index for index, name in enumerate(order)}
     codes, unique = pd.factorize(lists)
     numbers = _cells([tuple(sorted(number[name] for name in names)) for names in unique])

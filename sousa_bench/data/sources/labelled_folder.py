@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pandas as pd
 from sousa_bench.data.decode import Part
 from sousa_bench.data.sources.labelled import Labelled, Reading, labelled
 from sousa_bench.data.sources.source import Audio, FolderSource, digest
+from sousa_bench.errors import ConfigError
 from sousa_bench.task import Task
 
 
@@ -28,10 +29,11 @@ class LabelledFolder(FolderSource):
     Attributes:
         taken: For the columns that `read` gives, the column that each was taken from, or words for where else it came
             from; `read` fills it. A group is called after what stands here for `group`.
+        names_columns: Whether `read` itself takes the columns that `data.columns` names.
     """
 
-    makes_splits = True
     path_column = "the file's name"
+    names_columns = False
 
     def __init__(self, root: Path, cache: Path | None = None, reading: Reading | None = None) -> None:
         super().__init__(root, cache)
@@ -54,10 +56,27 @@ class LabelledFolder(FolderSource):
         """The layout's own classes in their order; None: those of the clips, sorted."""
         return None
 
+    def display_names(self) -> Mapping[str, str]:
+        """Names of classes for people, where they are others than the classes."""
+        return {}
+
+    def _wanted(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """What was read, without the columns that `data.columns` leaves out."""
+        if self.names_columns:
+            return frame
+        for key, name in self.reading.columns.items():
+            if name is not False or key not in ("split", "fold", "group"):
+                raise ConfigError(
+                    f"data.columns.{key}={name} can't be: {self.root} holds {self.layout}, which has no columns to "
+                    "choose from. Its split, fold or group can be left aside, as with data.columns.group=false."
+                )
+            self.taken.pop(key, None)
+        return frame.drop(columns=list(self.reading.columns), errors="ignore")
+
     @cached_property
     def _labelled(self) -> Labelled:
-        frame = self.read()
-        found = labelled(frame, self.taken, self.reading, self.labels, self.classes())
+        frame = self._wanted(self.read())
+        found = labelled(frame, self.taken, self.reading, self.labels, self.classes(), self.display_names())
         self.warnings += found.warnings
         return found
 
@@ -65,6 +84,11 @@ class LabelledFolder(FolderSource):
     def task(self) -> Task:
         """See `Source.task`."""
         return self._labelled.task
+
+    @property
+    def makes_splits(self) -> bool:
+        """See `Source.makes_splits`."""
+        return True
 
     @property
     def understood(self) -> dict[str, str]:

@@ -14,8 +14,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from sousa_bench.data.sources.column_names import known_columns, with_known_names
+from sousa_bench.data.sources.hub_features import class_names, label_columns, with_names
+from sousa_bench.data.sources.labelled import Labelled, Reading, labelled
 from sousa_bench.data.sources.source import (
     LABEL_COLUMNS,
     Audio,
@@ -29,10 +33,16 @@ from sousa_bench.data.sources.source import (
     standard_table,
     texts,
 )
-from sousa_bench.errors import DataError
+from sousa_bench.errors import ConfigError, DataError
 from sousa_bench.system.files import replaced
+from sousa_bench.task import Task
 
-_SHARD = re.compile(r"^(train|training|val|valid|validation|dev|test)(-(\d+)-of-(\d+))?(-[0-9a-f]+)?\.parquet$")
+_SHARD = re.compile(
+    r"^(?:(?P<folder>.+)/)?(?P<split>train|training|val|valid|validation|dev|test|testing|eval)"
+    r"(?:/\d{4,}|(?:-\d+-of-(?P<total>\d+))?(?:-[0-9a-f]+)?)\.parquet$"
+)
+"""`data/train-00000-of-00012.parquet`, or `default/train/0000.parquet` as the hub's own conversion has it."""
+_SOUSA_COLUMN = "rudiment_slug"
 _FOLDERS = ("audio", "data", "")
 _AT_ONCE = 16
 """Clips read from a row group at a time: about 16 MB."""
@@ -52,19 +62,19 @@ class Shard:
 
     @property
     def folder(self) -> str:
-        """The folder that it lies in; "" for the top one."""
-        return self.name.rpartition("/")[0]
+        """The folder that all shards of the dataset lie in, each split's own left out; "" for the top one."""
+        return (self.match["folder"] or "") if self.match else ""
 
     @property
     def match(self) -> re.Match[str] | None:
-        """What its file name says, where it is one of a shard: split, number, how many there are."""
-        return _SHARD.match(self.name.rpartition("/")[2])
+        """What its name says, where it is one of a shard: folder, split, how many there are."""
+        return _SHARD.match(self.name)
 
     @property
     def split(self) -> str:
         """The split that its name says."""
         assert self.match is not None
-        return split_name(self.match[1], self.name)
+        return split_name(self.match["split"], self.name)
 
 
 def choose_shards(files: Sequence[Shard]) -> list[Shard]:
@@ -76,16 +86,23 @@ def choose_shards(files: Sequence[Shard]) -> list[Shard]:
 
 
 def read_rows(file: Any, name: str, split: str) -> pd.DataFrame:
-    """One shard's labels: `LABEL_COLUMNS` that are there, `shard`, `row`, `row_group`, `split`; no audio is read.
+    """One shard's labels: `shard`, `row`, `row_group`, `split`, and its own columns but for the audio.
+
+    Of SOUSA these are the `LABEL_COLUMNS` that are there. Of any other dataset they are all that hold text, numbers or
+    lists of these, classes by their names (their order in `attrs["classes"]`); `audio_name`, what the audio's file was
+    called; and `own_split`, its own column `split`.
 
     Raises:
         DataError: No Parquet file, or one without audio.
     """
     try:
         with pq.ParquetFile(file, pre_buffer=False) as parquet:
-            names = parquet.schema_arrow.names
-            need_columns(names, ("audio",), name)
-            frame = parquet.read(columns=[column for column in LABEL_COLUMNS if column in names]).to_pandas()
+            schema = parquet.schema_arrow
+            need_columns(schema.names, ("audio",), name)
+            if _SOUSA_COLUMN in schema.names:
+                frame = parquet.read(columns=[each for each in LABEL_COLUMNS if each in schema.names]).to_pandas()
+            else:
+                frame = _any_labels(parquet, name)
             rows = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{name} can't be read as Parquet ({error}): download it again.") from error
@@ -96,19 +113,38 @@ def read_rows(file: Any, name: str, split: str) -> pd.DataFrame:
     return frame
 
 
+def _any_labels(parquet: pq.ParquetFile, name: str) -> pd.DataFrame:
+    schema = parquet.schema_arrow
+    audio = schema.field("audio").type
+    path = ["audio.path"] if pa.types.is_struct(audio) and audio.get_field_index("path") >= 0 else []
+    content = parquet.read(columns=[*label_columns(schema), *path])
+    frame = content.drop_columns(["audio"] if path else []).to_pandas().rename(columns={"split": "own_split"})
+    if path:
+        frame["audio_name"] = pc.struct_field(content["audio"], "path").to_pandas()
+    classes = {column: names for column, names in class_names(schema).items() if column in frame.columns}
+    for column, names in classes.items():
+        frame[column] = with_names(frame[column], names, name)
+    frame.attrs["classes"] = classes
+    return frame
+
+
 class Shards(Source):
     """What the hub's layout is, wherever its shards lie.
 
+    Datasets of other tasks than SOUSA's are told by their columns.
+
     Args:
         cache: Folder that keeps the list of all rows between runs.
+        reading: What the config says about how labels that are not SOUSA's are to be read.
     """
 
     layout = "hub Parquet"
     labels = "train-*.parquet with an 'audio' column, also one or two folders down"
 
-    def __init__(self, cache: Path) -> None:
+    def __init__(self, cache: Path, reading: Reading | None = None) -> None:
         super().__init__()
         self.cache = cache
+        self.reading = reading or Reading()
 
     @property
     @abstractmethod
@@ -132,28 +168,90 @@ class Shards(Source):
         """Hash of the shards' names and sizes."""
         return digest(*(f"{shard.name}:{shard.size}" for shard in self.shards)).hex()
 
-    def read(self) -> pd.DataFrame:
-        """See `Source.read`; the list of rows is kept, so that the shards are opened once."""
+    @cached_property
+    def _rows(self) -> pd.DataFrame:
+        """All shards' rows; kept, so that the shards are opened once."""
         kept = self.cache / "hub" / f"{self.identity}.parquet"
         try:
             frame = pd.read_parquet(kept)
         except (OSError, ValueError):
-            frame = pd.concat(self.read_shards(), ignore_index=True)
+            frame = pd.DataFrame()
+        if _SOUSA_COLUMN not in frame.columns and "classes" not in frame.attrs:
+            frame = self._joined(self.read_shards())
             with replaced(kept) as draft:
                 frame.to_parquet(draft)
         self._tell_gaps()
-        return frame.assign(player=texts(frame, "profile_id", "player"))
+        return frame
+
+    def _joined(self, parts: list[pd.DataFrame]) -> pd.DataFrame:
+        if any(part.attrs != parts[0].attrs for part in parts):
+            raise DataError(f"{self.place}: its shards name different classes, so they are no one dataset.")
+        return pd.concat(parts, ignore_index=True)
+
+    def read(self) -> pd.DataFrame:
+        """See `Source.read`."""
+        return self._rows.assign(player=texts(self._rows, "profile_id", "player"))
+
+    @cached_property
+    def _labelled(self) -> Labelled | None:
+        """The labels of any task; None for SOUSA's."""
+        rows = self._rows
+        if _SOUSA_COLUMN in rows.columns:
+            if given := self.reading.given():
+                raise ConfigError(f"{given[0]} is for data of any task, and {self.place} holds SOUSA: leave it out.")
+            return None
+        own = rows.drop(columns=["shard", "row", "row_group", "split", "audio_name"], errors="ignore")
+        found = known_columns(own.rename(columns={"own_split": "split"}), self.reading.columns, self.place)
+        if not {"label", "labels"} & set(found):
+            raise DataError(
+                f"{self.place} has no column of labels; its columns are {', '.join(own.columns)}. Name it with "
+                "data.columns.label=NAME, or data.columns.labels=NAME where a clip has several."
+            )
+        frame = with_known_names(own.rename(columns={"own_split": "split"}), found)
+        taken = dict(found)
+        if rows["split"].nunique() > 1 and "split" not in self.reading.columns:
+            frame["split"], taken["split"] = rows["split"], "the shards' names"
+        if "file_name" not in found:
+            frame["file_name"], taken["file_name"] = self._audio_names(rows), "the audio's own name"
+        frame[["shard", "row"]] = rows[["shard", "row"]]
+        classes = rows.attrs["classes"].get(found.get("label") or found.get("labels"))
+        made = labelled(frame, taken, self.reading, self.place, classes)
+        self.warnings += made.warnings
+        return made
+
+    @staticmethod
+    def _audio_names(rows: pd.DataFrame) -> pd.Series:
+        """The names of the audio's files; shard and row where they don't tell the clips apart."""
+        names = rows.get("audio_name")
+        if names is not None and not names.isna().any() and not names.duplicated().any():
+            return names
+        return rows["shard"] + " row " + rows["row"].astype(str)
+
+    @property
+    def task(self) -> Task:
+        """See `Source.task`."""
+        return super().task if self._labelled is None else self._labelled.task
+
+    @property
+    def makes_splits(self) -> bool:
+        """See `Source.makes_splits`."""
+        return self._labelled is not None
+
+    @property
+    def understood(self) -> dict[str, str]:
+        """See `Source.understood`."""
+        return {} if self._labelled is None else {"layout": self.layout, **self._labelled.understood}
 
     def table(self) -> pd.DataFrame:
         """See `Source.table`; `row_group` says where in its shard a clip is found."""
-        frame = self.read()
-        return standard_table(frame, self.place).assign(row_group=frame["row_group"].to_numpy())
+        table = standard_table(self.read(), self.place) if self._labelled is None else self._labelled.table
+        return table.assign(row_group=self._rows["row_group"].to_numpy())
 
     def _tell_gaps(self) -> None:
         """Warn of shards that their neighbours' names promise and that aren't there."""
         for split in dict.fromkeys(shard.split for shard in self.shards):
             names = [shard.match for shard in self.shards if shard.split == split]
-            totals = {int(name[4]) for name in names if name and name[4]}
+            totals = {int(name["total"]) for name in names if name and name["total"]}
             if len(totals) == 1 and len(names) < (total := totals.pop()):
                 self.warnings.append(f"{self.place} holds {len(names)} of the {total} {split} shards")
 
@@ -229,10 +327,11 @@ class HubFolder(Shards):
     Args:
         root: The dataset's top folder, or the one that holds the shards.
         cache: See `Shards`.
+        reading: See `Shards`.
     """
 
-    def __init__(self, root: Path, cache: Path) -> None:
-        super().__init__(cache)
+    def __init__(self, root: Path, cache: Path, reading: Reading | None = None) -> None:
+        super().__init__(cache, reading)
         self.root = root
         self.place = str(root)
 

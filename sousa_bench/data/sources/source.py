@@ -73,13 +73,11 @@ class Source(ABC):
         place: The folder or hub id, for people.
         labels: The file that the labels come from, below the folder.
         warnings: What a reader of the results must know about this dataset.
-        makes_splits: Whether clips that come without splits are split without being asked to.
     """
 
     layout: str
     place: str
     labels: str
-    makes_splits = False
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
@@ -88,6 +86,11 @@ class Source(ABC):
     def task(self) -> Task:
         """What is asked of its clips."""
         return TASK
+
+    @property
+    def makes_splits(self) -> bool:
+        """Whether clips that come without splits are split without being asked to."""
+        return False
 
     @property
     def understood(self) -> dict[str, str]:

@@ -31,6 +31,7 @@ class TableFolder(LabelledFolder):
     """
 
     layout = "table"
+    names_columns = True
     labels = ", ".join(NAMES)
 
     def __init__(self, root: Path, cache: Path | None = None, reading: Reading | None = None) -> None:
