@@ -60,7 +60,7 @@ class LabelledFolder(FolderSource):
         """Names of classes for people, where they are others than the classes."""
         return {}
 
-    def _wanted(self, frame: pd.DataFrame) -> pd.DataFrame:
+    def _chosen_columns(self, frame: pd.DataFrame) -> pd.DataFrame:
         """What was read, without the columns that `data.columns` leaves out."""
         if self.names_columns:
             return frame
@@ -75,7 +75,7 @@ class LabelledFolder(FolderSource):
 
     @cached_property
     def _labelled(self) -> Labelled:
-        frame = self._wanted(self.read())
+        frame = self._chosen_columns(self.read())
         found = labelled(frame, self.taken, self.reading, self.labels, self.classes(), self.display_names())
         self.warnings += found.warnings
         return found
