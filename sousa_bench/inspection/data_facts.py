@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from scipy.special import stdtrit
 
 from sousa_bench.analysis.reach import FOLDS, Reach
-from sousa_bench.analysis.stats.intervals import why_no_interval
+from sousa_bench.analysis.stats.intervals import MIN_PLAYERS, why_no_interval
 from sousa_bench.analysis.stats.sample_size import CONTRASTS, LEVEL, POWER, Contrast, Design
 from sousa_bench.config.composing import composed
 from sousa_bench.config.config_errors import explained
@@ -21,6 +21,7 @@ from sousa_bench.data import SPLITS, SousaData
 from sousa_bench.data.data_warnings import absent_classes, shared_groups
 from sousa_bench.data.values import check_keys
 from sousa_bench.errors import ConfigError
+from sousa_bench.inspection.next_training import every_fold
 from sousa_bench.inspection.sound_facts import refusals, remarks, sound_facts
 from sousa_bench.task import Task
 
@@ -49,6 +50,7 @@ def facts(data: SousaData, clips: pd.DataFrame, luck: float, methods: int) -> di
     leak = shared_groups(used | {"val": used["val"].head(0)}, task)
     sizes = [int(size) for size in used["test"]["group"].value_counts()]
     everyone = int(good["group"].nunique())
+    given = _given_folds(good)
     told = [*data.source.warnings, *shared_groups(used, task), *absent_classes(used, task)]
     found: dict[str, Any] = {
         "name": data.name,
@@ -57,6 +59,7 @@ def facts(data: SousaData, clips: pd.DataFrame, luck: float, methods: int) -> di
         "understood": data.understood,
         "fingerprint": data.fingerprint,
         "fold": data.fold,
+        "given_folds": given,
         "task": task.as_dict(),
         "splits": [_split(split, table, sounds is not None) for split, table in used.items()],
         "classes": _classes(used, task),
@@ -69,10 +72,10 @@ def facts(data: SousaData, clips: pd.DataFrame, luck: float, methods: int) -> di
         "finds": [],
         "needs": [],
         "folds": 0,
-        "why_no_test": NOT_OF_SEVERAL if task.several else why_no_interval(len(sizes), task),
+        "why_no_test": NOT_OF_SEVERAL if task.several else _why_no_test(len(sizes), everyone, given or FOLDS, data),
     }
     if not found["why_no_test"]:
-        found |= _reached(sizes, everyone, luck, methods)
+        found |= _reached(sizes, everyone, given, luck, methods)
     return found
 
 
@@ -85,6 +88,23 @@ def _renamed(value: Any) -> Any:
     if isinstance(value, dict):
         return {NEUTRAL.get(key, key): _renamed(item) for key, item in value.items()}
     return [_renamed(item) for item in value] if isinstance(value, list) else value
+
+
+def _given_folds(clips: pd.DataFrame) -> int:
+    """How many folds the data come in, where one of them is the test split; else 0."""
+    if "fold" not in clips:
+        return 0
+    of_split = {split: set(clips.loc[clips["split"] == split, "fold"]) for split in SPLITS}
+    apart = of_split["test"].isdisjoint(of_split["train"])
+    return len(set(clips["fold"])) if apart and len(of_split["test"]) == 1 else 0
+
+
+def _why_no_test(tested: int, everyone: int, folds: int, data: SousaData) -> str:
+    """Why there is no interval, and the way out where there is one; empty where there is an interval."""
+    why = why_no_interval(tested, data.task)
+    if not why or everyone < max(MIN_PLAYERS, folds) or data.fold is not None:
+        return why
+    return f"{why}; {every_fold(folds)} tests all {everyone:,} {data.task.groups}"
 
 
 def _absent(data: SousaData) -> list[str]:
@@ -153,7 +173,7 @@ def _range(values: pd.Series) -> list[int]:
     return [int(counts.min()), int(counts.max())] if len(counts) else [0, 0]
 
 
-def _reached(sizes: Sequence[int], everyone: int, luck: float, methods: int) -> dict[str, Any]:
+def _reached(sizes: Sequence[int], everyone: int, given: int, luck: float, methods: int) -> dict[str, Any]:
     """What is found with some numbers of seeds, and what it takes to find some differences."""
     finds, needs = [], []
     for contrast in CONTRASTS:
@@ -171,7 +191,7 @@ def _reached(sizes: Sequence[int], everyone: int, luck: float, methods: int) -> 
             )
         planned = reaches[PLANNED_SEEDS]
         needs += [{"contrast": contrast.name} | row for row in planned.rows()]
-    return {"finds": finds, "needs": needs, "folds": FOLDS if planned.cross_validated else 0}
+    return {"finds": finds, "needs": needs, "folds": FOLDS if planned.cross_validated and given in (0, FOLDS) else 0}
 
 
 def _reach(contrast: Contrast, sizes: Sequence[int], seeds: int, everyone: int, luck: float, methods: int) -> Reach:

@@ -5,16 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from sousa_bench.config.overrides import quoted
 from sousa_bench.errors import ConfigError
 from sousa_bench.system.arguments import exit_code, number, positive
-
-TRAIN = ("python", "-m", "sousa_bench.train")
-SWEEP = ("-m", "experiment=comparison", "seed=1,2,3")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -57,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from sousa_bench.inspection.data_facts import as_json, data_of, facts
         from sousa_bench.inspection.found_blocks import found_blocks, printed
         from sousa_bench.inspection.listening import heard_clips
+        from sousa_bench.inspection.next_training import next_training
 
         logging.basicConfig(format="%(message)s")
         logging.getLogger("sousa_bench").setLevel(logging.INFO)
@@ -64,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         data = data_of(overrides, options.config_dir)
         clips = heard_clips(data) if (folder if options.listen is None else options.listen) else data.chosen()
         found = facts(data, clips, options.luck / 100, options.methods)
-        found["command"] = command(overrides, options.config_dir, data.fold)
+        found["command"] = next_training(overrides, options.config_dir, data.fold, found["given_folds"])
         if options.page is not None:
             from sousa_bench.inspection.data_page import write_page
 
@@ -86,23 +83,3 @@ def _folder(words: Sequence[str]) -> tuple[bool, list[str]]:
         named = any(word.startswith("data=") for word in overrides)
         overrides = [*([] if named else ["data=folder"]), f"data.root={quoted(root)}", *overrides]
     return bool(folders), overrides
-
-
-def command(overrides: Sequence[str], config_folder: Path | None, fold: str | None) -> str:
-    """The training that comes next, to be copied; three seeds, since one tells of trained models alone."""
-    where = [] if config_folder is None else ["--config-dir", str(config_folder)]
-    return " ".join(map(_for_shell, [*TRAIN, *where, *SWEEP, *_all_folds(overrides, fold)]))
-
-
-def _for_shell(word: str) -> str:
-    """A word as a shell reads it; one with Hydra's quotes in double ones, where nothing in it has a meaning there."""
-    return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
-
-
-def _all_folds(overrides: Sequence[str], fold: str | None) -> list[str]:
-    """The overrides, with every fold in place of one: only all of them test every player."""
-    if fold is None:
-        return list(overrides)
-    count = int(fold.rpartition("/")[2])
-    every = ",".join(f"{number}/{count}" for number in range(1, count + 1))
-    return [f"{key}={every}" if (key := word.partition("=")[0]) == "data.fold" else word for word in overrides]

@@ -6,8 +6,8 @@ import hashlib
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from io import BytesIO
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,8 +30,7 @@ PIECE = 64
 """Clips that a thread takes at a time."""
 
 
-@dataclass(frozen=True)
-class Heard:
+class Heard(NamedTuple):
     """One clip's sound.
 
     Attributes:
@@ -92,7 +91,7 @@ def hear(source: Source, table: pd.DataFrame, seconds: float, workers: int | Non
                 bar.update(done.result())
     finally:  # on Ctrl-C or an error nothing new is begun
         pool.shutdown(cancel_futures=True)
-    return pd.DataFrame([vars(one) for one in heard], index=table.index, columns=list(Heard.__annotations__))
+    return pd.DataFrame(heard, index=table.index, columns=Heard._fields)
 
 
 def listen(audio: Audio, seconds: float) -> Heard:

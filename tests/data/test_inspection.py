@@ -16,6 +16,7 @@ from folder_with_faults import RATE, tone, write_class_folders, write_faults, wr
 
 from sousa_bench.analysis.stats.sample_size import CONTRASTS, Design
 from sousa_bench.config.composing import composed
+from sousa_bench.data.decode import Part
 from sousa_bench.inspection.inspect_data import main
 from sousa_bench.inspection.listening import is_clipped, listen
 from tests.cases import check_each
@@ -186,6 +187,9 @@ def test_a_long_recording_is_heard_to_its_end(tmp_path: Path):
     assert a.seconds == b.seconds == 90
     assert a.digest != b.digest
     assert listen(BytesIO((tmp_path / "a.wav").read_bytes()), 10.0) == a
+    part = listen(Part(str(tmp_path / "a.wav"), 30.0, 75.0), 10.0)
+    assert (part.seconds, part.digest) == (45, listen(Part(str(tmp_path / "b.wav"), 30.0, 75.0), 10.0).digest)
+    assert part.digest != listen(Part(str(tmp_path / "a.wav"), 30.0, 74.0), 10.0).digest
 
 
 @pytest.mark.parametrize("level", [0.9, 0.97])
@@ -216,6 +220,21 @@ def test_a_folder_of_any_task_is_told_in_its_own_words(capsys: pytest.CaptureFix
     assert found["sounds"]["heard"] == 120
     assert main([*words, "--json", "--no-listen"]) == 0
     assert json.loads(capsys.readouterr().out)["sounds"] is None
+
+
+def test_folds_that_are_given_are_all_asked_for(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    root = tmp_path / "folds"
+    write_class_folders(root, ("finch", "owl"), sites=8)
+    files = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.wav"))
+    table = pd.DataFrame({"file_name": files, "label": [name.partition("/")[0] for name in files]})
+    table["site"] = [name.partition("/")[2].partition("_")[0] for name in files]
+    table["fold"] = table["site"].str.removeprefix("site").astype(int) // 2 + 1
+    table.to_csv(root / "metadata.csv", index=False)
+    assert main([str(root), "data.columns.group=site"]) == 0
+    printed = capsys.readouterr().out
+    assert "no interval: 2 sites" in printed
+    assert "data.fold=1/4,2/4,3/4,4/4 tests all 8 sites" in printed
+    assert printed.rstrip().endswith("data.columns.group=site data.fold=1/4,2/4,3/4,4/4")
 
 
 def test_several_labels_are_counted_by_class(capsys: pytest.CaptureFixture[str], tmp_path: Path):

@@ -1,0 +1,38 @@
+"""The command of the training that comes after an inspection."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+TRAIN = ("python", "-m", "sousa_bench.train")
+SWEEP = ("-m", "experiment=comparison", "seed=1,2,3")
+
+
+def next_training(overrides: Sequence[str], config_folder: Path | None, fold: str | None, given_folds: int) -> str:
+    """The training that comes next, to be copied; three seeds, since one tells of trained models alone.
+
+    Args:
+        overrides: Of the data.
+        config_folder: Another folder with a ``data`` group.
+        fold: The fold that was asked for; all of them stand in its place, since only they test every group.
+        given_folds: The number of folds that the data come in, of which none was asked for; 0 where they come in none.
+    """
+    where = [] if config_folder is None else ["--config-dir", str(config_folder)]
+    if fold is not None:
+        every = every_fold(int(fold.rpartition("/")[2]))
+        overrides = [every if word.startswith("data.fold=") else word for word in overrides]
+    elif given_folds:
+        overrides = [*overrides, every_fold(given_folds)]
+    return " ".join(map(_for_shell, [*TRAIN, *where, *SWEEP, *overrides]))
+
+
+def every_fold(folds: int) -> str:
+    """The override that runs each of some folds."""
+    return f"data.fold={','.join(f'{number}/{folds}' for number in range(1, folds + 1))}"
+
+
+def _for_shell(word: str) -> str:
+    """A word as a shell reads it; one with Hydra's quotes in double ones, where nothing in it has a meaning there."""
+    return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
