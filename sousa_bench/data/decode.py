@@ -49,12 +49,12 @@ class Part:
     """A clip that is a part of a file.
 
     Attributes:
-        path: The file.
+        path: The file, or its bytes.
         onset: Seconds from the file's beginning to the clip's.
         offset: Seconds to its end; None: the file's end.
     """
 
-    path: str
+    path: str | BytesIO
     onset: float
     offset: float | None = None
 

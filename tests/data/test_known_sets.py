@@ -277,3 +277,33 @@ def test_a_speaker_in_two_splits_is_warned_of(clips: pd.DataFrame, tmp_path: Pat
     made = data(tmp_path)
     made.prepare([8_000])
     assert any("1 speaker with clips in both train and test (s0)" in warning for warning in made.warnings)
+
+
+def test_parts_of_a_rows_audio(clips: pd.DataFrame, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    write_labelled_hub(tmp_path, clips)
+    for path in (tmp_path / "data").glob("*.parquet"):
+        content = pq.read_table(path)
+        content = content.append_column("onset", pa.array([0.0] * len(content)))
+        pq.write_table(content.append_column("offset", pa.array([0.11] * len(content))), path)
+    made = data(tmp_path)
+    made.prepare([8_000])
+    assert set(made.waveforms("test", 8_000).lengths) == {880}
+    whole = data(tmp_path, columns={"onset": False, "offset": False})
+    whole.prepare([8_000])
+    assert set(whole.waveforms("test", 8_000).lengths) == {960}
+    assert whole.fingerprint != made.fingerprint
+
+
+def test_keys_that_a_layout_does_not_know(hub: Path, clips: pd.DataFrame, tmp_path: Path) -> None:
+    write_esc50(tmp_path / "esc", clips)
+    with pytest.raises(ConfigError, match=r"data\.columns\.group=take can't be: .* holds ESC-50"):
+        data(tmp_path / "esc", columns={"group": "take"}).chosen()
+    assert not data(tmp_path / "esc", columns={"group": False}).task.grouped
+    with pytest.raises(ConfigError, match=r"data\.columns is for data of any task, and .* holds SOUSA"):
+        data(hub, columns={"label": "skill_tier"}).chosen()
+    write_labelled_hub(tmp_path / "hub", clips)
+    with pytest.raises(ConfigError, match=r"data\.group_pattern=x has no bracket"):
+        data(tmp_path / "hub", group_pattern="x").chosen()

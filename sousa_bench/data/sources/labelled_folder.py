@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -11,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sousa_bench.data.decode import Part
+from sousa_bench.data.sources.clip_parts import keys_of_parts, parts_of, sample_of_parts
 from sousa_bench.data.sources.labelled import Labelled, Reading, labelled
-from sousa_bench.data.sources.source import Audio, FolderSource, digest
+from sousa_bench.data.sources.source import Audio, FolderSource
 from sousa_bench.errors import ConfigError
 from sousa_bench.task import Task
 
@@ -101,20 +100,11 @@ class LabelledFolder(FolderSource):
 
     def sample(self, table: pd.DataFrame) -> str:
         """See `FolderSource.sample`; with the parts of the files that the clips are, where they are parts."""
-        sample = super().sample(table)
-        if table["onset"].isna().all():
-            return sample
-        return digest(sample, *np.sort((table["sample_id"] + _stretches(table)).to_numpy(str))).hex()
+        return sample_of_parts(super().sample(table), table)
 
     def keys(self, table: pd.DataFrame) -> list[bytes]:
         """See `FolderSource.keys`; a part of a file is another clip than the file."""
-        keys = super().keys(table)
-        if table["onset"].isna().all():
-            return keys
-        parts = _stretches(table)
-        return [
-            key if not part or not any(key) else digest(key.hex(), part) for key, part in zip(keys, parts, strict=True)
-        ]
+        return keys_of_parts(super().keys(table), table)
 
     def mean_seconds(self, table: pd.DataFrame) -> float:
         """From the parts' lengths, where clips are parts with an end, else from headers."""
@@ -123,16 +113,4 @@ class LabelledFolder(FolderSource):
 
     def audio(self, table: pd.DataFrame, positions: np.ndarray) -> Iterator[tuple[int, Audio]]:
         """Paths, or parts of files."""
-        onset, offset = table["onset"].to_numpy(), table["offset"].to_numpy()
-        for position, path in super().audio(table, positions):
-            begin, end = float(onset[position]), float(offset[position])
-            if math.isnan(begin) or not isinstance(path, str):
-                yield position, path
-            else:
-                yield position, Part(path, begin, None if math.isnan(end) else end)
-
-
-def _stretches(table: pd.DataFrame) -> pd.Series:
-    """(clips,) texts: the part of its file that each clip is; "" for the whole."""
-    both = table["onset"].map(lambda value: f" {value!r}") + table["offset"].map(lambda value: f" {value!r}")
-    return both.where(table["onset"].notna(), "")
+        return parts_of(super().audio(table, positions), table)

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from sousa_bench.data.sources.clip_parts import keys_of_parts, parts_of, sample_of_parts
 from sousa_bench.data.sources.column_names import known_columns, with_known_names
 from sousa_bench.data.sources.hub_features import class_names, label_columns, with_names
 from sousa_bench.data.sources.labelled import Labelled, Reading, labelled
@@ -200,6 +201,10 @@ class Shards(Source):
             if given := self.reading.given():
                 raise ConfigError(f"{given[0]} is for data of any task, and {self.place} holds SOUSA: leave it out.")
             return None
+        if self.reading.table:
+            raise ConfigError(
+                f"data.table={self.reading.table}: {self.place} holds its labels beside the audio, in the same rows."
+            )
         own = rows.drop(columns=["shard", "row", "row_group", "split", "audio_name"], errors="ignore")
         found = known_columns(own.rename(columns={"own_split": "split"}), self.reading.columns, self.place)
         if not {"label", "labels"} & set(found):
@@ -262,7 +267,13 @@ class Shards(Source):
     def keys(self, table: pd.DataFrame) -> list[bytes]:
         """Hash of sample_id, shard, its size, and the row in it."""
         rows = zip(table["sample_id"], table["shard"], table["row"], strict=True)
-        return [digest(sample_id, shard, self._size[shard], row) for sample_id, shard, row in rows]
+        keys = [digest(sample_id, shard, self._size[shard], row) for sample_id, shard, row in rows]
+        return keys_of_parts(keys, table) if "onset" in table.columns else keys
+
+    def sample(self, table: pd.DataFrame) -> str:
+        """The parts of the rows' audio that the clips are, where they are parts."""
+        sample = super().sample(table)
+        return sample_of_parts(sample, table) if "onset" in table.columns else sample
 
     def names(self, table: pd.DataFrame) -> list[str]:
         """Shard, row and sample_id."""
@@ -281,7 +292,11 @@ class Shards(Source):
         return np.split(order, cuts[1:])
 
     def audio(self, table: pd.DataFrame, positions: np.ndarray) -> Iterator[tuple[int, Audio]]:
-        """Bytes, or the path of a file beside the shard where a row holds only that."""
+        """Bytes, or the path of a file beside the shard where a row holds only that, or parts of these."""
+        whole = self._whole(table, positions)
+        return parts_of(whole, table) if "onset" in table.columns else whole
+
+    def _whole(self, table: pd.DataFrame, positions: np.ndarray) -> Iterator[tuple[int, Audio]]:
         part = table.iloc[positions]
         wanted = pd.DataFrame({"position": positions, "row": part["row"].to_numpy()})
         shards, groups = part["shard"].tolist(), part["row_group"].tolist()
