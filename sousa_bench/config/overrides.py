@@ -32,7 +32,8 @@ def quoted(text: str) -> str:
     """A text as Hydra's grammar reads it back."""
     if re.fullmatch(r"[\w./@+-]+", text, re.ASCII):
         return text
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    # To Hydra a backslash is an escape only before a quote, the closing one too.
+    return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text) + "'"
 
 
 def literal(value: Any) -> str:

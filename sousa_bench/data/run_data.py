@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import inspect
 import logging
@@ -191,7 +192,6 @@ class SousaData:
     def _everything(self) -> pd.DataFrame:
         """All clips of the dataset, in the splits that are asked for."""
         if self.source.makes_splits:
-            log.info("Understood: %s", "; ".join(f"{key}: {value}" for key, value in self.understood.items()))
             return self._split_up[0]
         everything = self.source.table()
         if (fold := parse_fold(self.fold)) is not None:
@@ -438,10 +438,26 @@ def fingerprint(data_cfg: Mapping[str, Any]) -> str:
     """
     values = {str(key): plain(value) for key, value in data_cfg.items() if key != "_target_"}
     check_keys("data", values, list(inspect.signature(SousaData).parameters))
-    return SousaData(**values).fingerprint
+    data = SousaData(**values)
+    found = data.fingerprint
+    if data.synthetic is None and (understood := dict(data.understood)):
+        split = understood.pop("split")
+        _tell(f"Understood: {'; '.join(f'{key}: {value}' for key, value in understood.items())}")
+        _tell(f"Splits: {split}")
+    return found
+
+
+@functools.cache
+def _tell(text: str) -> None:
+    """Log what was understood once, for however many runs it holds."""
+    log.info("%s", text)
 
 
 def _digest(clips: pd.DataFrame, sizes: np.ndarray, more: str) -> str:
     columns = [clips[name].tolist() for name in ("split", *(name for name in COLUMNS if name != "class"))]
-    lines = ["\t".join(map(str, row)) for row in zip(*columns, sizes.tolist(), strict=True)]
-    return hashlib.blake2b("\n".join([*sorted(lines), more]).encode(), digest_size=32).hexdigest()
+    lines = sorted("\t".join(map(str, row)) for row in zip(*columns, sizes.tolist(), strict=True))
+    made = hashlib.blake2b(digest_size=32)
+    for line in lines:
+        made.update(f"{line}\n".encode())
+    made.update(more.encode())
+    return made.hexdigest()

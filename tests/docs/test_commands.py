@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
+from sousa_bench.config.overrides import with_quotes
 from tests.cases import check_each
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,7 +105,7 @@ def test_every_override_in_the_text_is_one_that_hydra_takes():
                 if ("=" in w or w[0] == "~") and not w.startswith(LAUNCHED)
             ]
             try:
-                first = frozenset(filter(None, map(first_value, parser.parse_overrides(words))))
+                first = frozenset(filter(None, map(first_value, parser.parse_overrides(with_quotes(words)))))
                 if first not in composed:
                     compose("config", sorted(first))
                     composed.add(first)

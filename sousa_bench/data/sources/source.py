@@ -200,14 +200,13 @@ class FolderSource(Source):
     def _homes(self) -> list[Path]:
         return homes(self.root)
 
-    def _states(self, table: pd.DataFrame) -> list[os.stat_result | None]:
-        """What the system says of each clip's file; None where there is no regular one.
+    def _states(self, table: pd.DataFrame) -> Iterator[os.stat_result | None]:
+        """What the system says of each clip's file, one after another; None where there is no regular one.
 
         Raises:
             DataError: A clip lies outside of the folder.
         """
         inside: set[str] = set()
-        states: list[os.stat_result | None] = []
         for path, where, row in zip(self._paths(table), table["where"], table["row"], strict=True):
             folder = os.path.dirname(path)  # noqa: PTH120 - as in _paths
             try:
@@ -222,12 +221,11 @@ class FolderSource(Source):
                     "Put the audio itself into it."
                 )
             inside.add(folder)
-            states.append(followed if followed is not None and stat.S_ISREG(followed.st_mode) else None)
-        return states
+            yield followed if followed is not None and stat.S_ISREG(followed.st_mode) else None
 
     def sizes(self, table: pd.DataFrame) -> np.ndarray:
         """See `Source.sizes`."""
-        return np.array([-1 if state is None else state.st_size for state in self._states(table)], np.int64)
+        return np.fromiter((-1 if state is None else state.st_size for state in self._states(table)), np.int64)
 
     def sample(self, table: pd.DataFrame) -> str:
         """A kilobyte from the middle of 64 clips."""
