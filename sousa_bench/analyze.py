@@ -42,7 +42,11 @@ def parser() -> argparse.ArgumentParser:
         "--results-root", type=Path, help="folder that a manifest's pointers must stay in (multirun and outputs)"
     )
     judge = made.add_argument_group("how they are judged")
-    judge.add_argument("--metric", default="test_acc", help="column that ranks (test_acc)")
+    judge.add_argument(
+        "--metric",
+        default="test_acc",
+        help="column that ranks (test_acc; test_map where clips may have several labels)",
+    )
     judge.add_argument(
         "--margin",
         type=number(0.01, 100, "number of percentage points"),

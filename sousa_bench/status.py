@@ -16,7 +16,8 @@ from sousa_bench.results.run_state import RunState, run_state, sweep_states
 from sousa_bench.results.scan import result_folders, sweep_folders
 from sousa_bench.sweep.slurm.ended_jobs import settle
 
-COLUMNS = ("#", "run", "status", "phase", "epoch", "val_acc", "time", "left")
+SCORE = "val_acc"
+COLUMNS = ("#", "run", "status", "phase", "epoch", SCORE, "time", "left")
 
 
 def main() -> None:
@@ -76,8 +77,9 @@ def headline(folder: Path, manifest: dict[str, Any], states: Sequence[RunState])
 
 def table(states: Sequence[RunState]) -> str:
     """The runs in columns."""
+    metrics = dict.fromkeys(state.metric for state in states if state.score is not None)
     cells = [
-        COLUMNS,
+        tuple(" ".join(metrics) or SCORE if name == SCORE else name for name in COLUMNS),
         *(
             (
                 str(state.index),
@@ -85,7 +87,7 @@ def table(states: Sequence[RunState]) -> str:
                 state.status,
                 state.phase,
                 state.epoch,
-                "" if state.val_acc is None else f"{state.val_acc:.4f}",
+                "" if state.score is None else f"{state.score:.4f}",
                 duration(state.seconds),
                 duration(state.left),
             )

@@ -90,6 +90,11 @@ class Task:
         return "map" if self.several else "acc"
 
     @property
+    def score(self) -> str:
+        """What that metric is called in a sentence."""
+        return "mean average precision" if self.several else "accuracy"
+
+    @property
     def digest(self) -> str:
         """Hex digest of classes and kind: results are comparable only where it is the same."""
         return hashlib.sha256(json.dumps([self.classes, self.several]).encode()).hexdigest()

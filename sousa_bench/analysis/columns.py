@@ -115,7 +115,7 @@ def clips_column(task: Task, clips: str = "clips", groups: str = "players", help
 
 def interval_column(task: Task, form: str = ".3f", better: str = "higher") -> Column:
     """The column of the accuracies' intervals."""
-    text = f"of the accuracy, over {task.groups} and, where several trainings tell, training luck"
+    text = f"of the {task.score}, over {task.groups} and, where several trainings tell, training luck"
     return Column("acc_low", "95 % interval", between("acc_low", "acc_high", form), better, text)
 
 

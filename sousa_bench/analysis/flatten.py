@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sousa_bench.config.identity import lasting_target
+from sousa_bench.results.metrics import ranking
 from sousa_bench.results.result import (
     CONFIG_KEYS,
     EFFICIENCY_KEYS,
@@ -139,8 +140,8 @@ def _ancestor(item: Any) -> str:
     """One run that another goes back to: its id, or the start of its fingerprint, and its validation accuracy."""
     item = item if isinstance(item, Mapping) else {"experiment_id": item}
     name = str(item.get("experiment_id") or str(item.get("fingerprint") or "")[:12] or "unnamed")[:200]
-    accuracy = number(item.get("val_acc"))
-    return name if accuracy is None else f"{name} (val acc {accuracy:.4f})"
+    score = number(item.get(key := ranking(item)))
+    return name if score is None else f"{name} ({key.replace('_', ' ')} {score:.4f})"
 
 
 def leaves(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -339,7 +339,7 @@ def _cohort_family(study: Study, cohort: str, shared: SharedClips, group: Sequen
     if len(group) > len(chosen):
         study.notes.append(
             f"Cohort {cohort}: {len(group)} combinations; the paired tests take the {FAMILY_LIMIT} best by validation "
-            "accuracy, which the test clips had no part in. Filter to compare others."
+            f"{shared.clips.task.score}, which the test clips had no part in. Filter to compare others."
         )
         group = [item for item in group if item.index in chosen]
     return _Family(cohort, shared.clips, group, list(itertools.combinations(range(len(group)), 2)), folds)

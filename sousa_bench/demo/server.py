@@ -10,7 +10,6 @@ import tempfile
 from pathlib import Path
 
 from sousa_bench.errors import UserError
-from sousa_bench.results.finished import SELECTION
 
 HOST = "127.0.0.1"
 
@@ -29,7 +28,7 @@ def serve(
     port: int | None = None,
     share: bool = False,
     browser: bool = True,
-    metric: str = SELECTION,
+    metric: str | None = None,
     checkpoint: str | None = None,
 ) -> None:
     """Show a model's page and block until Ctrl-C or SIGTERM.

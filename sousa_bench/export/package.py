@@ -20,7 +20,6 @@ from sousa_bench.inference.predictor import PACKAGE_FILE, PACKAGE_WEIGHTS, Predi
 from sousa_bench.models.base import AudioModel
 from sousa_bench.models.family import OUR_MODEL
 from sousa_bench.peft.injection import merged
-from sousa_bench.results.finished import SELECTION
 from sousa_bench.results.result import write_json
 
 CARD_FILE = "README.md"
@@ -35,7 +34,7 @@ def export(
     destination: Path,
     *,
     command: str,
-    metric: str = SELECTION,
+    metric: str | None = None,
     checkpoint: str | None = None,
     force: bool = False,
     say: Callable[[str], None] = lambda _: None,

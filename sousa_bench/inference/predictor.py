@@ -22,7 +22,7 @@ from sousa_bench.errors import UserError
 from sousa_bench.models.base import AudioModel
 from sousa_bench.models.family import rebuild
 from sousa_bench.peft.adapter import load_run_model, read_description
-from sousa_bench.results.finished import SELECTION, FinishedRun, finished_run
+from sousa_bench.results.finished import FinishedRun, finished_run
 from sousa_bench.task import Task
 
 PACKAGE_FILE = "config.json"
@@ -61,7 +61,7 @@ class Predictor:
 
     @classmethod
     def open(
-        cls, place: Path, *, metric: str = SELECTION, device: str = "cpu", checkpoint: str | None = None
+        cls, place: Path, *, metric: str | None = None, device: str = "cpu", checkpoint: str | None = None
     ) -> Predictor:
         """Load a run's folder, a sweep's best run, or a package.
 

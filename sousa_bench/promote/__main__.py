@@ -36,7 +36,11 @@ def parser() -> argparse.ArgumentParser:
     which.add_argument(
         "--undecided", action="store_true", help="the best one and all that the paired tests can't tell from it"
     )
-    made.add_argument("--metric", default="val_acc", help="validation metric that ranks, mean over seeds (val_acc)")
+    made.add_argument(
+        "--metric",
+        default="val_acc",
+        help="validation metric that ranks, mean over seeds (val_acc; val_map where clips may have several labels)",
+    )
     made.add_argument(
         "--filter", action="append", default=[], metavar="KEY=VALUE",
         help="choose among runs whose config key has this value, or one of VALUE,VALUE; repeatable",

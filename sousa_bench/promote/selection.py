@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from sousa_bench.analysis.columns import lower_is_better
+from sousa_bench.analysis.columns import lower_is_better, own_name
 from sousa_bench.analysis.factors import cohort_words
 from sousa_bench.analysis.study import Study, compare
 from sousa_bench.analysis.table import collect
@@ -83,6 +83,7 @@ def promotion(
     _check(metric, filters, seeds, new, warm)
     pairs = [text.split("=", 1) for text in filters]
     study = compare(collect(places, [(key, value.split(",")) for key, value in pairs]), metric)
+    metric = study.metric
     chosen, left_out, refusals = [], dict[str, None](), []
     for _, row in _picked(study, top, metric).iterrows():
         try:
@@ -112,7 +113,7 @@ def promotion(
     if "seed" not in new and not any(word.startswith("seed=") for row in rows for word in row):
         words.append("seed=" + ",".join(map(str, range(1, (seeds or SEEDS) + 1))))
     words += [f"lineage.command={in_quotes(command)}", *(rows[0] if len(rows) == 1 else [combinations_override(rows)])]
-    text = [f"Promoted: {len(chosen)} of {len(study.combinations)} combinations, by {metric}"]
+    text = [f"Promoted: {len(chosen)} of {len(study.combinations)} combinations, by {own_name(metric, study.task)}"]
     text += [f"  {each.score:.4f}  {each.label} ({len(each.rows)} run{'s'[: len(each.rows) > 1]})" for each in chosen]
     if left_out:
         text.append(f"Left out, since it limits or belongs to the earlier runs alone: {', '.join(left_out)}")

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sousa_bench.errors import UserError
+from sousa_bench.results.metrics import ranking
 from sousa_bench.results.result import ADAPTER_FOLDER, EVALUATED, RESULT_FILE, ResultError, read_result
 from sousa_bench.results.scan import scan
-
-SELECTION = "val_acc"
-"""What chooses among runs: a choice by test accuracy would make the winner's test accuracy too good."""
 
 
 class RunError(UserError):
@@ -56,12 +54,12 @@ class FinishedRun:
         return folder
 
 
-def finished_run(place: Path, metric: str = SELECTION) -> FinishedRun:
+def finished_run(place: Path, metric: str | None = None) -> FinishedRun:
     """The run in a folder, or the best one of a sweep.
 
     Args:
         place: A run's folder, its ``result.json``, a sweep, or any folder with runs below it.
-        metric: What ranks the runs of a sweep; the higher the better, except for a loss.
+        metric: What ranks the runs of a sweep; the higher the better, except for a loss. None: see ``ranked``.
 
     Raises:
         RunError: There is none, or the one asked for is not completed.
@@ -111,18 +109,24 @@ def finished_runs(places: Sequence[Path]) -> list[FinishedRun]:
     return sorted(found.values(), key=lambda run: run.folder)
 
 
-def ranked(runs: Sequence[FinishedRun], metric: str = SELECTION) -> list[FinishedRun]:
+def ranked(runs: Sequence[FinishedRun], metric: str | None = None) -> list[FinishedRun]:
     """Runs from best to worst.
+
+    Args:
+        runs: The runs.
+        metric: None: ``val_acc``, or ``val_map`` where clips may have several labels. A choice by test accuracy would
+            make the winner's test accuracy too good.
 
     Raises:
         RunError: One does not know the metric.
     """
+    key = metric or ranking(runs[0].result["metrics"])
 
     def score(run: FinishedRun) -> float:
-        value = run.result["metrics"].get(metric)
+        value = run.result["metrics"].get(key)
         if value is None:
             known = ", ".join(sorted(run.result["metrics"]))
-            raise RunError(f"metric {metric}: {run.folder} has none of that name; it has {known}")
+            raise RunError(f"metric {key}: {run.folder} has none of that name; it has {known}")
         return float(value)
 
-    return sorted(runs, key=score, reverse=not metric.endswith("loss"))
+    return sorted(runs, key=score, reverse=not key.endswith("loss"))

@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from sousa_bench.results.metrics import ranking
 from sousa_bench.results.result import ADAPTER_FOLDER, ResultError, read_result
 
 KEY = "lineage"
@@ -16,8 +17,9 @@ def lineage(config: DictConfig) -> dict[str, Any] | None:
     """The ``lineage`` block of a run's record, or None for a run that comes from no other.
 
     Returns:
-        ``command`` that promoted it; ``from``: ``experiment_id``, ``fingerprint`` and ``val_acc`` of each earlier run
-        (None where its result is gone), best first; ``warm``: whether it went on from the weights of one.
+        ``command`` that promoted it; ``from``: ``experiment_id``, ``fingerprint`` and ``val_acc`` (or ``val_map``) of
+        each earlier run (None where its result is gone), best first; ``warm``: whether it went on from the weights of
+        one.
     """
     places = OmegaConf.select(config, f"{KEY}.from", default=None) or []
     start = config.get("init_from")
@@ -36,8 +38,9 @@ def _parent(place: Path) -> dict[str, Any]:
         result = read_result(folder)
     except ResultError:
         return {"experiment_id": folder.name, "fingerprint": None, "val_acc": None}
+    metrics = result.get("metrics") or {}
     return {
         "experiment_id": result.get("experiment_id") or folder.name,
         "fingerprint": result.get("fingerprint"),
-        "val_acc": (result.get("metrics") or {}).get("val_acc"),
+        (key := ranking(metrics)): metrics.get(key),
     }

@@ -64,13 +64,15 @@ RESULT_TYPES: dict[str, Any] = {
     **dict.fromkeys(("history", "warnings", "overrides"), list),
     "attempts": int,
     **dict.fromkeys(("process.pid", "process.start_time"), NUMBER),
-    **{f"metrics.{key}": NUMBER for key in METRIC_KEYS},
+    **{f"metrics.{key}": NUMBER for key in (*METRIC_KEYS, *METRIC_KEYS_OF_SEVERAL)},
     **{f"efficiency.{key}": NUMBER for key in EFFICIENCY_KEYS},
 }
 """What readers of a result rely on, as far as it holds these keys."""
 PROGRESS_TYPES: dict[str, Any] = {
     "phase": str,
-    **dict.fromkeys(("epoch", "max_epochs", "step", "total_steps", "val_acc", "fit_seconds", "updated"), NUMBER),
+    **dict.fromkeys(
+        ("epoch", "max_epochs", "step", "total_steps", "val_acc", "val_map", "fit_seconds", "updated"), NUMBER
+    ),
 }
 
 

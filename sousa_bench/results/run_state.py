@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from sousa_bench.results.metrics import ranking
 from sousa_bench.results.result import DEAD, RESULT_FILE, ResultError, read_progress, read_result
 from sousa_bench.results.run_process import true_status
 
@@ -24,7 +25,8 @@ class RunState:
             ``skipped``, ``torn``.
         phase: Phase of a run that goes on.
         epoch: ``3/5``.
-        val_acc: The latest.
+        metric: What ranks: ``val_acc``, or ``val_map`` where clips may have several labels.
+        score: The latest of it.
         seconds: Time so far, or that it took.
         left: Estimated seconds to its end.
         error: Why it isn't completed.
@@ -35,7 +37,8 @@ class RunState:
     status: str
     phase: str = ""
     epoch: str = ""
-    val_acc: float | None = None
+    metric: str = "val_acc"
+    score: float | None = None
     seconds: float | None = None
     left: float | None = None
     error: str | None = None
@@ -74,13 +77,14 @@ def run_state(folder: Path, index: int) -> RunState:
         return RunState(index, folder.name, "torn", error=str(error))
     status = true_status(result, folder)
     if status not in ("running", "interrupted", DEAD):
-        efficiency = result.get("efficiency") or {}
+        efficiency, metrics = result.get("efficiency") or {}, result.get("metrics") or {}
         return RunState(
             index,
             folder.name,
             status,
             epoch=str(efficiency.get("epochs") or ""),
-            val_acc=(result.get("metrics") or {}).get("val_acc"),
+            metric=ranking(metrics),
+            score=metrics.get(ranking(metrics)),
             seconds=efficiency.get("training_time_seconds"),
             error=result.get("error"),
         )
@@ -92,7 +96,8 @@ def run_state(folder: Path, index: int) -> RunState:
         status,
         phase=str(progress.get("phase", "")),
         epoch=f"{progress['epoch']}/{progress.get('max_epochs', '?')}" if progress.get("epoch") else "",
-        val_acc=progress.get("val_acc"),
+        metric=ranking(progress),
+        score=progress.get(ranking(progress)),
         seconds=(_seconds_since(result.get("started")) if running else None) or progress.get("fit_seconds"),
         left=_seconds_left(progress) if running else None,
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sousa_bench.errors import ConfigError, UserError
-from sousa_bench.search.search_settings import SearchSettings, built, import_optuna
+from sousa_bench.search.search_settings import METRICS, SearchSettings, built, import_optuna
 from sousa_bench.search.space import Space
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 STUDY_FILE = "study.db"
 STUDY_NAME = "search"
 PRUNED = "sousa_bench_pruned"  # attribute of a trial whose run was asked to end
+METRIC = "sousa_bench_metric"  # of a completed one: the metric that its value is
 ERROR = "sousa_bench_error"  # of one that failed: why
 FACTS = "sousa_bench"  # attribute of the study: what its values depend on
 
@@ -79,7 +80,7 @@ class Trials:
     def _hold_against(self, study: Study) -> None:
         """Refuse to go on with a study whose values would not be comparable."""
         facts = {
-            "metric": self._settings.metric,
+            "metric": self._settings.metric or METRICS[0],
             "direction": self._settings.direction,
             "baseline": self._space.identity,
             "space": self._space.description(),
@@ -121,11 +122,14 @@ class Trials:
 
     def complete(self, asked: Trial, result: Mapping[str, Any]) -> None:
         """Tell what a completed run reached; one that lacks the metric has failed."""
-        value = (result.get("metrics") or {}).get(self._settings.metric)
+        metrics = result.get("metrics") or {}
+        metric = self._settings.metric_of(metrics)
+        value = metrics.get(metric)
         if value is None:
-            self.fail(asked, f"its result has no {self._settings.metric}")
+            self.fail(asked, f"its result has no {metric}")
             return
-        report(asked, result.get("history") or [], self._settings.metric)
+        asked.set_user_attr(METRIC, metric)
+        report(asked, result.get("history") or [], metric)
         self.study.tell(asked.number, float(value))
 
     def prune(self, asked: Trial) -> None:

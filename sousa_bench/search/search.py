@@ -16,7 +16,7 @@ from sousa_bench.config.composing import compose, remember_files
 from sousa_bench.errors import ConfigError, UserError
 from sousa_bench.results import stop_request
 from sousa_bench.results.locks import folder_lock
-from sousa_bench.search.optuna_study import ERROR, STUDY_NAME, Trials
+from sousa_bench.search.optuna_study import ERROR, METRIC, STUDY_NAME, Trials
 from sousa_bench.search.search_settings import SearchSettings, built, import_optuna
 from sousa_bench.search.space import Space, make_space
 from sousa_bench.search.watcher import Watcher
@@ -128,7 +128,7 @@ class _Search:
             say(f"Note: {note}")
         say(
             f"Search {shown(self.folder)}: {self.settings.n_trials} trials, {self.settings.direction} "
-            f"{self.settings.metric} over {', '.join(self.space.distributions)}"
+            f"{self.settings.metric or 'what ranks'} over {', '.join(self.space.distributions)}"
             f"{f'; {len(there)} begun earlier' if there else ''}"
         )
         for trial in there:
@@ -160,7 +160,7 @@ class _Search:
         if not pairs:
             return
         running = [pair for pair in pairs if pair[1].decision == "pending"]
-        watched = Watcher(running, self.settings.metric, self.settings.poll) if self.settings.pruner else nullcontext()
+        watched = Watcher(running, self.settings) if self.settings.pruner else nullcontext()
         with watched:
             self.launcher.launch_sweep(sweep, self.progress)
         outcomes = {outcome.job.fingerprint: outcome for outcome in session.current.outcomes}
@@ -224,7 +224,7 @@ class _Search:
         best = self._best()
         if best is None:
             return ["No trial is completed yet"]
-        metric, place = self.settings.metric, shlex.quote(shown(self.folder))
+        metric, place = best.user_attrs.get(METRIC, self.settings.metric), shlex.quote(shown(self.folder))
         base = next((t for t in self.trials.all() if t.number == 0 and t.state.name == "COMPLETE"), None)
         beside = (
             "the baseline" if best.number == 0 else f"baseline {base.value:.4f}" if base else "baseline not completed"

@@ -24,7 +24,7 @@ class SearchSettings:
 
     Attributes:
         n_trials: Trials of the study, the baseline among them, whatever becomes of them.
-        metric: Of the validation clips.
+        metric: Of the validation clips; None: what ranks, ``val_acc`` or ``val_map``.
         direction: ``maximize`` or ``minimize``.
         seed: Of the sampler.
         sampler: Node of an Optuna sampler.
@@ -36,7 +36,7 @@ class SearchSettings:
     """
 
     n_trials: int
-    metric: str
+    metric: str | None
     direction: str
     seed: int
     sampler: Mapping[str, Any]
@@ -44,10 +44,10 @@ class SearchSettings:
     poll: float
 
     def __post_init__(self) -> None:
-        why = " (the test clips must have no part in the choice)" if self.metric.startswith("test") else ""
+        why = " (the test clips must have no part in the choice)" if str(self.metric).startswith("test") else ""
         for key, good, what in (
             ("n_trials", _whole(self.n_trials) and self.n_trials >= 1, "is a whole number, 1 or more"),
-            ("metric", self.metric in METRICS, f"can be {', '.join(METRICS)}{why}"),
+            ("metric", self.metric in (None, *METRICS), f"can be {', '.join(METRICS)}, or null{why}"),
             ("direction", self.direction in DIRECTIONS, f"can be {' or '.join(DIRECTIONS)}, or null"),
             ("seed", _whole(self.seed) and self.seed >= 0, "is a whole number, 0 or more"),
             (
@@ -64,6 +64,10 @@ class SearchSettings:
         """Fill in the direction that a metric has by its name."""
         natural = "minimize" if lower_is_better(str(values["metric"])) else "maximize"
         return cls(direction=direction or natural, **values)
+
+    def metric_of(self, values: Mapping[str, Any]) -> str:
+        """The metric's name in a run, or an epoch, with these ``values``."""
+        return self.metric or metrics.ranking(values)
 
 
 def _whole(value: Any) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sousa_bench.results import stop_request
 from sousa_bench.search.optuna_study import PRUNED, report
+from sousa_bench.search.search_settings import SearchSettings
 from sousa_bench.sweep.job import Job
 from sousa_bench.sweep.output import say
 
@@ -20,22 +21,20 @@ class Watcher(threading.Thread):
 
     Args:
         batch: The trials that run, with their jobs.
-        metric: What their histories are judged by.
-        poll: Seconds between two looks.
+        settings: The search's: what their histories are judged by, and how often.
     """
 
-    def __init__(self, batch: Sequence[tuple[Trial, Job]], metric: str, poll: float) -> None:
+    def __init__(self, batch: Sequence[tuple[Trial, Job]], settings: SearchSettings) -> None:
         super().__init__(name="pruning", daemon=True)
         self._batch = batch
-        self._metric = metric
-        self._poll = poll
+        self._settings = settings
         self._over = threading.Event()
         self._given_up: dict[int, str] = {}
 
     def run(self) -> None:
         """Look until the batch has ended."""
         try:
-            while not self._over.wait(self._poll):
+            while not self._over.wait(self._settings.poll):
                 for asked, job in self._batch:
                     self._look(asked, job)
         except Exception as error:  # of the pruner's or the database's: the trials go on to their ends
@@ -52,12 +51,13 @@ class Watcher(threading.Thread):
         history = stop_request.read_history(job.folder)
         if not history:
             return
-        report(asked, history, self._metric)
+        metric = self._settings.metric_of(history[0])
+        report(asked, history, metric)
         if asked.number not in self._given_up and asked.should_prune():
             last = history[-1]
             reason = (
                 f"given up by the search's {type(asked.study.pruner).__name__} after epoch {last['epoch']}, "
-                f"{self._metric}={last[self._metric]:.4f}"
+                f"{metric}={last[metric]:.4f}"
             )
             asked.set_user_attr(PRUNED, reason)
             self._given_up[asked.number] = reason

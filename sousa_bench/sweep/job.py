@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from sousa_bench.results import stop_request
+from sousa_bench.results.metrics import ranking
 
 
 @dataclass
@@ -86,7 +87,8 @@ class Outcome:
         status: A result status, ``pending`` for a job that never started, or ``pruned`` for one that a search gave up.
         error: Why it is not completed.
         seconds: Time that this attempt took; 0 when nothing ran.
-        score: ``val_acc``; NaN when the run is not completed, which Optuna takes for a failed trial.
+        score: What ranks, ``val_acc`` or ``val_map``; NaN when the run is not completed, which Optuna takes for a
+            failed trial.
         reused: Whether the result is an earlier one.
     """
 
@@ -113,6 +115,7 @@ class Outcome:
 
 
 def score(result: Mapping[str, Any]) -> float:
-    """``val_acc`` of a result, or NaN."""
-    value = (result.get("metrics") or {}).get("val_acc")
+    """What ranks of a result, ``val_acc`` or ``val_map``; NaN where it has none."""
+    metrics = result.get("metrics") or {}
+    value = metrics.get(ranking(metrics))
     return math.nan if value is None else float(value)

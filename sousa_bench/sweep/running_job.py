@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from sousa_bench.errors import Interrupted, UserError
+from sousa_bench.results.metrics import ranking
 from sousa_bench.results.result import Recorder
 from sousa_bench.sweep import record
 from sousa_bench.sweep.job import Job
@@ -57,7 +58,7 @@ class RunningJob:
         """Do the run and note how it ended.
 
         Returns:
-            ``val_acc`` of a run that completed, else None.
+            ``val_acc`` (``val_map`` where clips may have several labels) of a run that completed, else None.
 
         Raises:
             Exception: Whatever the run raised, after it was noted.
@@ -71,7 +72,8 @@ class RunningJob:
             raise
         finally:
             self._recorder.listener = None
-        return (self._blocks.get("metrics") or {}).get("val_acc")
+        metrics = self._blocks.get("metrics") or {}
+        return metrics.get(ranking(metrics))
 
     def note(self, error: BaseException) -> None:
         """Note the exception that ended the run."""

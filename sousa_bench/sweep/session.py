@@ -198,7 +198,7 @@ def execute(cfg: DictConfig) -> float | None:
     A process is started for it and supervised, whoever calls: a single run, Hydra's basic launcher, another's job.
 
     Returns:
-        ``val_acc``, or NaN when the run is not completed. It never raises for what a run does.
+        ``val_acc`` or ``val_map``, or NaN when the run is not completed. It never raises for what a run does.
     """
     if current.signal is not None:  # stopped: a launcher that goes on to its next job gets nothing more
         return math.nan

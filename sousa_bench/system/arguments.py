@@ -34,7 +34,9 @@ def number(low: float, high: float, what: str) -> Callable[[str], float]:
 
 def add_run_choice(parser: argparse.ArgumentParser, chosen: str = "a sweep's best run") -> None:
     """Add ``--metric`` and ``--checkpoint``: which run, and where its base weights are."""
-    parser.add_argument("--metric", default="val_acc", help=f"what chooses {chosen} (val_acc)")
+    parser.add_argument(
+        "--metric", help=f"what chooses {chosen} (val_acc; val_map where clips may have several labels)"
+    )
     parser.add_argument(
         "--checkpoint", metavar="FILE", help="the base weights, where they have moved since the training"
     )

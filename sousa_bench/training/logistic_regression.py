@@ -1,4 +1,7 @@
-"""Multinomial logistic regression with an L2 penalty, solved to its minimum for several strengths of the penalty."""
+"""Logistic regression with an L2 penalty, solved to its minimum for several strengths of the penalty.
+
+Multinomial where a clip has one label; where it may have several, a binary one of each class.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.special import log_softmax
+from scipy.special import expit, log_softmax
 
 GRADIENT = 1e-7
 """Largest norm of the gradient at a minimum, in the coordinates of the solver."""
@@ -39,7 +42,9 @@ class Solution:
         return features @ self.weight.T + self.bias
 
     def loss(self, features: Array, labels: NDArray[np.int64]) -> float:
-        """Mean cross-entropy in nats."""
+        """Mean cross-entropy in nats; with several labels a clip, (clips, classes), the mean of the binary ones."""
+        if labels.ndim > 1:
+            return float(_binary_losses(self.logits(features), labels).mean())
         chances: Array = log_softmax(self.logits(features), axis=1)
         return -float(chances[np.arange(len(labels)), labels].mean())
 
@@ -49,13 +54,15 @@ def solutions(
 ) -> Iterator[Solution]:
     """Minimise mean cross-entropy + l2 / 2 · ‖weights of the standardised features‖² for each strength.
 
+    With several labels a clip it is the sum of the classes' binary cross-entropies, so that each class is as if alone.
+
     The strongest comes first, and each starts from the one before. The bias has no penalty. A trust region with
     conjugate gradients inside (Steihaug 1983) works in the features' principal axes, each scaled by its curvature at
     equal chances: a tenth of the steps that it takes without.
 
     Args:
         features: (clips, features).
-        labels: (clips,).
+        labels: (clips,); (clips, classes) of 0 and 1 where a clip may have several.
         classes: Number of classes.
         strengths: Of the penalty, above 0.
     """
@@ -66,10 +73,11 @@ def solutions(
     axes = axes[:, spread > 1e-12 * spread[-1]]
     spread = spread[-axes.shape[1] :]
     rotated = np.column_stack([rows @ axes, np.ones(len(rows))])
+    kind, equal = (_BinaryProblem, 4) if labels.ndim > 1 else (_Problem, classes)
     found: Array = np.zeros((classes, rotated.shape[1]))
     for l2 in sorted(strengths, reverse=True):
-        curvature = np.sqrt(np.append(spread / classes + l2, 1 / classes))
-        problem = _Problem(rotated / curvature, labels, np.append(np.full(len(spread), l2), 0.0) / curvature**2)
+        curvature = np.sqrt(np.append(spread / equal + l2, 1 / equal))
+        problem = kind(rotated / curvature, labels, np.append(np.full(len(spread), l2), 0.0) / curvature**2)
         solved = minimize(
             problem.loss,
             (found * curvature).ravel(),
@@ -112,3 +120,33 @@ class _Problem:
         change -= self._chances * change.sum(axis=1, keepdims=True)
         curved: Array = (change.T @ self.rows / len(self.rows) + self.penalty * along).ravel()
         return curved
+
+
+class _BinaryProblem(_Problem):
+    """The same with a binary logistic regression of each class, all solved at once."""
+
+    def __init__(self, rows: Array, labels: NDArray[np.int64], penalty: Array) -> None:
+        super().__init__(rows, labels, penalty)
+        self._labels = labels
+
+    def loss(self, flat: Array) -> tuple[float, Array]:
+        """The loss and its gradient."""
+        unknown = flat.reshape(-1, self.rows.shape[1])
+        logits: Array = self.rows @ unknown.T
+        slope = (expit(logits) - self._labels).T @ self.rows / len(self.rows) + self.penalty * unknown
+        loss = _binary_losses(logits, self._labels).sum() / len(self.rows)
+        return float((self.penalty * unknown**2).sum() / 2 + loss), slope.ravel()
+
+    def curved(self, flat: Array, direction: Array) -> Array:
+        """The Hessian times a direction."""
+        unknown, along = (each.reshape(-1, self.rows.shape[1]) for each in (flat, direction))
+        chances = expit(self.rows @ unknown.T)
+        change = chances * (1 - chances) * (self.rows @ along.T)
+        curved: Array = (change.T @ self.rows / len(self.rows) + self.penalty * along).ravel()
+        return curved
+
+
+def _binary_losses(logits: Array, labels: NDArray[np.int64]) -> Array:
+    """(clips, classes) in nats."""
+    losses: Array = np.logaddexp(0, logits) - labels * logits
+    return losses

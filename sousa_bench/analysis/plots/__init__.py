@@ -15,6 +15,7 @@ from sousa_bench.analysis.plots.details import (
     accuracy_by_soundfont,
     accuracy_by_tempo,
     confusion_matrix,
+    per_class_average_precision,
     per_class_f1,
 )
 from sousa_bench.analysis.plots.matrix import (
@@ -128,6 +129,11 @@ FIGURES = (
         NO_PREDICTIONS,
     ),
     Figure(per_class_f1, "Predictions", "Harmonic mean of precision and recall of each {noun}.", NO_PREDICTIONS),
+    Figure(
+        per_class_average_precision,
+        "Predictions",
+        "Precision of each {noun}, averaged over the clips that have it, as far down the list as each of them stands.",
+    ),
     Figure(accuracy_by_skill_tier, "Predictions", SLICES, NO_SLICES, DETAILED_RUNS),
     Figure(accuracy_by_tempo, "Predictions", SLICES, NO_SLICES, DETAILED_RUNS),
     Figure(accuracy_by_soundfont, "Predictions", SLICES, NO_SLICES, DETAILED_RUNS),
@@ -177,6 +183,8 @@ def all_plots(study: Study, page: bool) -> Iterator[Plot]:
         figure = item.draw(study, **(item.on_page if page else {}))
         if figure is None and item.absent == NO_SLICES and study.task.group != "player":
             continue  # only SOUSA says these of its clips
+        if figure is None and item.absent == NO_PREDICTIONS and study.task.several:
+            continue  # what a model takes for what can't be told where several may be right
         caption = (item.caption if figure is not None else item.absent).format(**_words(study.task))
         if item.draw is main_effects:
             caption = " ".join(effects.reason for effects in study.effects.values() if effects.reason) or caption

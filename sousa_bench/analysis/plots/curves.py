@@ -19,6 +19,7 @@ MAX_EPOCHS = 2000
 FEW_EPOCHS = 10  # up to which every epoch has its tick, and none stands between two
 CURVES = (
     ("val_acc", "validation accuracy", "", 1.0),
+    ("val_map", "validation mean average precision", "", 1.0),
     ("val_loss", "validation loss", "2", 1.0),
     ("train_loss", "training loss", "2", 0.4),
 )  # key in the history, name, axis, opacity
@@ -56,14 +57,14 @@ def learning_curves(study: Study, limit: int = IMAGE_LIMIT) -> go.Figure | None:
         height=560,
         legend=LEGEND_BELOW,
         xaxis={"domain": [0, 0.46], **epochs},
-        yaxis={"title": {"text": "Validation accuracy"}},
+        yaxis={"title": {"text": f"Validation {study.task.score}"}},
         xaxis2={"domain": [0.56, 1], "anchor": "y2", **epochs},
         yaxis2={"title": {"text": "Loss (faint: training)"}, "anchor": "x2", "rangemode": "tozero"},
     )
 
 
 def _curves(row: int, label: str, history: list[dict[str, Any]], number: int) -> list[dict[str, Any]]:
-    """The three curves of a run, the ``number``-th of the figure."""
+    """The curves of a run, the ``number``-th of the figure."""
     epochs = [item["epoch"] for item in history]
     line = {
         "color": PALETTE[number % len(PALETTE)],
@@ -78,7 +79,7 @@ def _curves(row: int, label: str, history: list[dict[str, Any]], number: int) ->
             f"{label}<br>epoch %{{x}}: {what} %{{y:.4f}}",
             mode="lines+markers" if len(epochs) < 3 else "lines",
             legendgroup=str(row),
-            showlegend=key == "val_acc",
+            showlegend=not axis,
             xaxis=f"x{axis}",
             yaxis=f"y{axis}",
             line=line,
@@ -101,7 +102,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     rows = []
     for position, item in enumerate(history[:MAX_EPOCHS], start=1):
         if isinstance(item, dict):
-            values = {key: number(item.get(key)) for key in ("val_acc", "val_loss", "train_loss")}
+            values = {key: number(item.get(key)) for key, *_ in CURVES}
             values = {key: None if value is None else float(f"{value:.4g}") for key, value in values.items()}
             rows.append({"epoch": number(item.get("epoch")) or position, **values})
     return rows

@@ -43,8 +43,8 @@ TIERS = ("novice", "beginner", "intermediate", "advanced", "professional", "expe
 
 
 def predicted_runs(study: Study, limit: int = DETAIL_LIMIT) -> list[int]:
-    """Rows of the best runs whose predictions were read, best first."""
-    known = {row for clips in study.clip_sets for row in clips.rows}
+    """Rows of the best runs whose predictions were read, best first; none where a clip may have several labels."""
+    known = {row for clips in study.clip_sets for row in clips.rows if not clips.task.several}
     return [int(row) for row in study.done.index if row in known][:limit]
 
 
@@ -201,6 +201,34 @@ def f1_traces(study: Study, row: int) -> tuple[str, list[dict[str, Any]]]:
             }
         )
     return f"F1 by {safe(task.noun)}: {safe(study.run_labels[row])}", traces
+
+
+def per_class_average_precision(study: Study) -> go.Figure | None:
+    """Average precision of each class in the best run whose clips may have several labels; None where there is none."""
+    rows = [int(row) for row in study.done.index if study.results.tasks[row].several][:1]
+    if not rows:
+        return None
+    task, found = study.results.tasks[rows[0]], study.table.loc[rows[0]]
+    values = np.array([found.get(f"per_class.{name}.average_precision", np.nan) for name in task.order], dtype=float)
+    counts = [found.get(f"per_class.{name}.support", 0) for name in task.order]
+    bars = {
+        "type": "bar",
+        "x": [safe(task.display(name)) for name in task.order],
+        "y": rounded(values, 4),
+        "customdata": counts,
+        "hovertemplate": "%{x}<br>average precision %{y:.3f}, %{customdata} test clips<extra></extra>",
+        "marker": {"color": PALETTE[0]},
+    }
+    classes = {"type": "category", "tickmode": "linear", "dtick": _every(task, F1_LABELS)}
+    return figure(
+        [bars],
+        f"Average precision by {safe(task.noun)}: {safe(study.run_labels[rows[0]])}",
+        {"kind": "static"},
+        height=520,
+        xaxis={"tickangle": -60, "tickfont": {"size": 10}, **classes},
+        yaxis={"title": {"text": "Average precision"}, "range": [0, 1.08]},
+        bargap=0.15,
+    )
 
 
 def f1_by_class(clips: ClipSet, predicted: NDArray[np.int16]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

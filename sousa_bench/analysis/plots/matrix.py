@@ -50,8 +50,8 @@ def model_strategy_heatmap(study: Study) -> go.Figure:
         [safe(strategy) for strategy in strategies],
         [safe(model) for model in models],
         means,
-        "%{y} + %{x}<br>mean test accuracy %{z:.4f}",
-        "Accuracy",
+        f"%{{y}} + %{{x}}<br>mean test {study.task.score} %{{z:.4f}}",
+        study.task.score.capitalize(),
         accuracy_scale(mean for line in means for mean in line),
         text=[
             [f"{mean:.3f}<br>n={len(rows)}" if rows else "" for mean, rows in zip(*lines, strict=True)]
@@ -65,7 +65,7 @@ def model_strategy_heatmap(study: Study) -> go.Figure:
     )
     return figure(
         [heat],
-        "Mean test accuracy by model and PEFT strategy",
+        f"Mean test {study.task.score} by model and PEFT strategy",
         {"kind": "cells"},
         height=170 + 62 * max(len(models), 2),
         xaxis={"title": {"text": "PEFT strategy"}, "type": "category", "showgrid": False},
@@ -115,7 +115,7 @@ def main_effects(study: Study) -> go.Figure | None:
             part,
             "deviation",
             [safe(f"{factor}: {level}") for level in part["level"]],
-            [f"mean accuracy {row.accuracy:.4f} over {row.cells} cells" for row in part.itertuples()],
+            [f"mean {study.task.score} {row.accuracy:.4f} over {row.cells} cells" for row in part.itertuples()],
             {"color": PALETTE[number % len(PALETTE)], "symbol": SYMBOLS[number % len(SYMBOLS)]},
         )
         for number, (factor, part) in enumerate(rows.groupby("factor", sort=False))
@@ -181,12 +181,13 @@ def factor_effect(study: Study, factor: str, limit: int = 24) -> go.Figure:
         )
     return figure(
         traces,
-        f"Test accuracy by {safe(factor)}" + (f" (best {limit} of {len(groups)} lines)" if len(groups) > limit else ""),
+        f"Test {study.task.score} by {safe(factor)}"
+        + (f" (best {limit} of {len(groups)} lines)" if len(groups) > limit else ""),
         {"kind": "static"},
         height=560,
         legend=LEGEND_BELOW,
         xaxis={"title": {"text": safe(factor)}, **_factor_axis(numeric, is_number)},
-        yaxis={"title": {"text": "Test accuracy (± std over seeds)"}},
+        yaxis={"title": {"text": f"Test {study.task.score} (± std over seeds)"}},
     )
 
 
@@ -245,7 +246,7 @@ def pairwise_differences(study: Study, limit: int = 24) -> go.Figure | None:
     axis = {"type": "category", "showgrid": False, "tickfont": {"size": 10}}
     return figure(
         [heat],
-        f"Paired differences of accuracy (●: clear, {len(pairs)} comparisons)",
+        f"Paired differences of {study.task.score} (●: clear, {len(pairs)} comparisons)",
         {"kind": "static"},
         height=330 + 20 * size,
         xaxis={"tickangle": -60, **axis},

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,9 @@ def accuracy_comparison(study: Study, limit: int | None = ROW_LIMIT) -> go.Figur
         limit: Number of runs, the best ones; None for all.
     """
     rows = study.done.sort_values("test_acc", ascending=False, kind="stable")
-    return _ranking(study, rows["test_acc"], "Test accuracy of each run", accuracy_axis(study.task), limit, error="x")
+    return _ranking(
+        study, rows["test_acc"], f"Test {study.task.score} of each run", accuracy_axis(study.task), limit, error="x"
+    )
 
 
 def training_time(study: Study, limit: int | None = ROW_LIMIT) -> go.Figure:
@@ -85,7 +88,7 @@ def efficiency_scatter(study: Study) -> go.Figure:
     }
     return figure(
         [front, *_runs(study, cost, gain, "%{x:,} trainable parameters", "y")],
-        "Accuracy against trainable parameters",
+        f"{_score(study)} against trainable parameters",
         {"kind": "points"},
         height=520,
         xaxis={"title": {"text": "Trainable parameters"}, **log_axis(cost)},
@@ -118,7 +121,7 @@ def time_accuracy(study: Study) -> go.Figure:
         sizes = 7 + 2.2 * np.sqrt(rows["peak_memory_bytes"].fillna(0) / 2**30)
     return figure(
         _runs(study, minutes, rows["test_acc"], "%{x} minutes", "y", sizes),
-        "Accuracy against training time",
+        f"{_score(study)} against training time",
         {"kind": "points"},
         height=500,
         xaxis={"title": {"text": "Training time (minutes)"}, **log_axis(minutes)},
@@ -185,7 +188,7 @@ def _texts(study: Study, rows: pd.DataFrame) -> list[str]:
     """What stands beside the mark of each run: its name, accuracy, interval, clips and memory."""
     texts = []
     for row, item in zip(rows.index, rows.to_dict("records"), strict=True):
-        lines = [study.run_labels[row], f"test accuracy {item['test_acc']:.4f}, macro F1 {item['test_f1_macro']:.4f}"]
+        lines = [study.run_labels[row], f"test {study.task.score} {item['test_acc']:.4f}{_macro_f1(item)}"]
         if pd.notna(item["test_acc_low"]):
             lines.append(f"95 % interval {item['test_acc_low']:.4f} to {item['test_acc_high']:.4f}")
         elif item["interval_note"]:
@@ -196,6 +199,14 @@ def _texts(study: Study, rows: pd.DataFrame) -> list[str]:
             lines.append(f"peak memory {memory / 2**30:.2f} GiB")
         texts.append("<br>".join(map(safe, lines)))
     return texts
+
+
+def _macro_f1(item: Mapping[Any, Any]) -> str:
+    return f", macro F1 {item['test_f1_macro']:.4f}" if pd.notna(item["test_f1_macro"]) else ""
+
+
+def _score(study: Study) -> str:
+    return study.task.score.capitalize()
 
 
 def seed_spread(study: Study, limit: int = ROW_LIMIT) -> go.Figure | None:
@@ -232,7 +243,7 @@ def seed_spread(study: Study, limit: int = ROW_LIMIT) -> go.Figure | None:
             dots(what, rounded(frame["test_acc"]), names, hover, error_x=deviation(frame[key]), marker=marker)
         )
     title = f"{repeats.capitalize()} and {safe(study.task.groups)}: two kinds of luck"
-    return rows_of_dots(traces, title, "Test accuracy", names, "static", scattermode="group", scattergap=0.3)
+    return rows_of_dots(traces, title, f"Test {study.task.score}", names, "static", scattermode="group", scattergap=0.3)
 
 
 def _repeat(row: pd.Series) -> str:

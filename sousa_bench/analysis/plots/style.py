@@ -179,8 +179,8 @@ def first_of(count: int, total: int) -> str:
 
 
 def accuracy_axis(task: Task) -> str:
-    """Title of an axis of accuracies with their intervals."""
-    return f"Test accuracy (95 % interval over {safe(task.groups)})"
+    """Title of an axis of accuracies, or what else ranks, with their intervals."""
+    return f"Test {task.score} (95 % interval over {safe(task.groups)})"
 
 
 def safe(text: object) -> str:

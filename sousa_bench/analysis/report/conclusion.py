@@ -36,10 +36,10 @@ def answer(study: Study) -> list[str]:
 
 def _cohort(study: Study, cohort: str, rows: pd.DataFrame) -> list[str]:
     ranked = rows.sort_values("test_acc", ascending=False, kind="stable")
-    leader = ranked.iloc[0]
+    leader, task = ranked.iloc[0], study.task
     where = f"Cohort {cohort}: the" if study.cohorts else "The"
     only = "" if study.luck[cohort].dof else " of these trained models only"
-    said = [f"{where} highest test accuracy{only} is that of {leader['combination']}: {_accuracy(leader, study.task)}."]
+    said = [f"{where} highest test {task.score}{only} is that of {leader['combination']}: {_accuracy(leader, task)}."]
     if len(rows) == 1:
         return [*said, "It is the only combination."]
     said += _first_by_validation(rows, leader, study.task)
@@ -80,9 +80,9 @@ def _first_by_validation(rows: pd.DataFrame, leader: pd.Series, task: Task) -> l
         return []
     first = chosen.iloc[0]
     if first["combination"] == leader["combination"]:
-        return ["It is the first by validation accuracy, too."]
+        return [f"It is the first by validation {task.score}, too."]
     name = f"{first['combination']}: {_accuracy(first, task)}"
-    return [f"By validation accuracy, which the test clips had no part in, the first is {name}."]
+    return [f"By validation {task.score}, which the test clips had no part in, the first is {name}."]
 
 
 def _within_margin(pairs: Pairs, margin: float) -> list[str]:

@@ -11,13 +11,13 @@ import numpy as np
 from sousa_bench.analysis.columns import (
     ABSENT,
     COHORT,
-    MEASURES,
     Column,
     between,
     clips_column,
     declared_metrics,
     is_absent,
     measure,
+    measures,
 )
 from sousa_bench.analysis.factors import BASE_FACTORS, shown
 from sousa_bench.analysis.origins import all_origin_words
@@ -49,12 +49,20 @@ def run_columns(study: Study) -> list[Column]:
     columns.append(Column("status", "status", _status, text=True))
     interval = Column("interval", "95 % interval", between("test_acc_low", "test_acc_high"))
     clips = clips_column(study.task, "test_clips", "test_players", help="")
-    keys = ["test_f1_macro", *declared_metrics(table), "val_acc", "trainable_params", "training_time_seconds"]
+    known = measures(study.task)
+    keys = [
+        known["test_f1_macro"].key,
+        *declared_metrics(table),
+        "val_acc",
+        "trainable_params",
+        "training_time_seconds",
+    ]
     if "peak_memory_bytes" in table and table["peak_memory_bytes"].notna().any():
         keys.append("peak_memory_bytes")
     if study.metric not in (*keys, "test_acc"):
         columns.append(measure(study.metric, table))
-    return [*columns, MEASURES["test_acc"], interval, *(measure(key, table) for key in keys), clips]
+    by_key = {column.key: column for column in known.values()}
+    return [*columns, known["test_acc"], interval, *(by_key.get(key) or measure(key, table) for key in keys), clips]
 
 
 def _level(key: str) -> Callable[[Mapping[Any, Any]], str]:

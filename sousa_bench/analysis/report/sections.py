@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sousa_bench.analysis import columns as col
-from sousa_bench.analysis.columns import ABSENT, MEASURES, Column
+from sousa_bench.analysis.columns import ABSENT, Column, measures
 from sousa_bench.analysis.commands import retry_command
 from sousa_bench.analysis.factors import counted_rows, shown
 from sousa_bench.analysis.limitations import warned_runs
@@ -116,26 +116,31 @@ def best(study: Study, options: Options) -> list[Block]:
     """The best lists: by accuracy, by F1, by parameters, by time."""
     frame, floor = study.combinations, options.min_accuracy
     accurate = frame[frame["test_acc"] >= floor]
-    both, one = "Acc={test_acc:.4f}, F1={test_f1_macro:.4f}", "{value}, Acc={test_acc:.4f}"
-    efficient = f"Most parameter-efficient (test accuracy at least {floor:g})"
+    score, known = study.task.score, measures(study.task)
+    second = known["test_f1_macro"]
+    one = "{value}, " + f"{_short(study.task)}={{test_acc:.4f}}"
+    both = f"{_short(study.task)}={{test_acc:.4f}}, {'micro AP' if study.task.several else 'F1'}={{{second.key}:.4f}}"
+    efficient = f"Most parameter-efficient (test {score} at least {floor:g})"
     blocks: list[Block] = [Heading("Top performers")]
     for title, column, line, rows in (
-        ("By test accuracy", MEASURES["test_acc"], both, frame),
-        ("By macro F1", MEASURES["test_f1_macro"], both, frame),
+        (f"By test {score}", known["test_acc"], both, frame),
+        (f"By {second.label}", second, both, frame),
         *((f"By {column.label}", column, one, frame) for column in test_metrics(study)),
-        (efficient, MEASURES["trainable_params"], "{value} params, Acc={test_acc:.4f}", accurate),
-        ("Fastest training", MEASURES["training_time_seconds"], one, frame),
+        (efficient, known["trainable_params"], one.replace("{value}", "{value} params"), accurate),
+        ("Fastest training", known["training_time_seconds"], one, frame),
     ):
         rows = rows.dropna(subset=column.key).sort_values(column.key, ascending=column.better == "lower", kind="stable")
         lines = [_best_line(row, column, line, study.task) for row in rows.head(options.top).to_dict("records")]
-        none = (
-            "No completed run yet." if title != efficient else f"No combination reaches a test accuracy of {floor:g}."
-        )
+        none = "No completed run yet." if title != efficient else f"No combination reaches a test {score} of {floor:g}."
         blocks += [Heading(title, 3), Items(lines, numbered=True) if lines else Text([none])]
     devices = study.table["environment.device"].dropna().unique() if "environment.device" in study.table else ()
     if len(devices) > 1:
         blocks.append(Text([f"Mind: the runs ran on different devices ({', '.join(map(str, devices))})."]))
     return blocks
+
+
+def _short(task: Task) -> str:
+    return "mAP" if task.several else "Acc"
 
 
 def _best_line(row: dict[Any, Any], column: Column, line: str, task: Task) -> Line:
@@ -243,14 +248,16 @@ def _group_line(name: tuple[Any, ...], runs: pd.DataFrame, task: Task) -> Line:
     accuracy = runs["test_acc"]
     deviation = f"{accuracy.std(ddof=1):.4f}" if len(runs) > 1 else ABSENT
     number = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
-    text = f"Avg Acc={accuracy.mean():.4f} ± {deviation}, Best={accuracy.max():.4f} ({number}); {tested_on(runs, task)}"
+    average = f"Avg {_short(task)}={accuracy.mean():.4f} ± {deviation}"
+    text = f"{average}, Best={accuracy.max():.4f} ({number}); {tested_on(runs, task)}"
     return " + ".join(map(shown, name)), f": {text}"
 
 
 def augmentation(study: Study, options: Options) -> list[Block]:
     """What augmentation changed, in pairs that differ in it alone."""
     impact = augmentation_impact(study)
-    averages = [(name, f": Avg Acc={mean:.4f} ({size} runs); {on}") for name, mean, size, on in impact.averages]
+    short = _short(study.task)
+    averages = [(name, f": Avg {short}={mean:.4f} ({size} runs); {on}") for name, mean, size, on in impact.averages]
     blocks: list[Block] = [Heading("Augmentation impact"), Items(averages)]
     if impact.reason:
         blocks.append(Text([impact.reason]))
@@ -276,9 +283,14 @@ def folds(study: Study, options: Options) -> list[Block]:
         return []
     group = study.task.group
     text = (
-        "The mean and its standard deviation are over folds, each averaged over its seeds. The pooled accuracy takes "
-        f"the test clips of all folds as one set: each {group} was heard once, by a model that had not learnt from "
-        f"that {group}. Its interval is clustered by {group}, and holds the luck of the folds' trainings."
+        "The mean and its standard deviation are over folds, each averaged over its seeds. "
+        + (
+            f"The pooled one is the mean of the folds, each weighing by its {study.task.groups}: "
+            if study.task.several
+            else "The pooled accuracy takes the test clips of all folds as one set: "
+        )
+        + f"each {group} was heard once, by a model that had not learnt from that {group}. Its interval is clustered "
+        f"by {group}, and holds the luck of the folds' trainings."
     )
     shown_columns = [
         col.COMBINATION,
@@ -307,7 +319,7 @@ def seeds(study: Study, options: Options) -> list[Block]:
         return []
     shown_columns = [
         col.COMBINATION,
-        Column("test_acc", "mean accuracy ± std over seeds", lambda row: _mean(row, "seed_std")),
+        Column("test_acc", f"mean {study.task.score} ± std over seeds", lambda row: _mean(row, "seed_std")),
         Column("seeds", "seeds", ".0f"),
         Column("acc_error", "standard error of the mean"),
         col.clips_column(study.task),
