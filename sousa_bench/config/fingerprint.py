@@ -22,6 +22,7 @@ LATER_KEYS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("trainer", "class_weights", (None,)),
     ("data", "layout", (None,)),
     ("data", "per_class", (None, "all")),
+    ("data", "windows", (None,)),
 )
 """Keys that came later, with the values at which they change nothing: the runs of before keep their identity."""
 

@@ -4,6 +4,7 @@
                             build.lock       held by the process that fills it
                             16000/*.s16      chunks of some hundred clips, see `chunks`
                             32000/*.s16
+                            16000-whole/*.s16   for `data.windows`: clips to their end
 
 Subsets share it: a clip that `data=tiny` decoded is there for `data=full`. Another sample rate adds a folder. A kill
 loses what its threads had in hand: of each, the chunk that it decodes and the one before, which the disk takes.
@@ -16,6 +17,7 @@ import json
 import logging
 import re
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -46,6 +48,9 @@ log = logging.getLogger("sousa_bench.data")
 STORED_SECONDS = 10.0
 """Clips are stored to this length even where a run uses less, so that another `max_duration` decodes nothing."""
 
+LONGEST = 600.0
+"""Seconds; a longer clip can't be kept whole. It takes 58 MB at both of the models' sample rates."""
+
 CHUNK_CLIPS = 128
 VERSION = "v2"
 Progress = Callable[[int, int], None]
@@ -60,6 +65,7 @@ class ClipCache:
         source: The dataset.
         max_duration: Seconds of a clip that are used.
         limit_gb: Most gigabytes that all datasets' caches together may take; None: as much as the disk holds.
+        whole: Keep clips to their end, apart from those that are kept to a length.
         workers: Threads; None: one for each core this process may use. libsndfile and soxr work outside Python's lock,
             so threads are as fast as processes here and need no start.
     """
@@ -71,13 +77,15 @@ class ClipCache:
         max_duration: float,
         limit_gb: float | None = None,
         workers: int | None = None,
+        whole: bool = False,
     ) -> None:
         self.all = root / "clips"
         layout = re.sub(r"\W", "-", source.layout.split()[0])
         self.folder = self.all / f"{layout}-{source.identity[:16]}-{VERSION}"
         self.source = source
         self.max_duration = max_duration
-        self.stored = max(STORED_SECONDS, max_duration)
+        self.whole = whole
+        self.stored = max(LONGEST if whole else STORED_SECONDS, max_duration)
         self.limit_gb = limit_gb
         self.workers = workers
         self._indices: dict[int, ChunkIndex] = {}
@@ -85,14 +93,19 @@ class ClipCache:
 
     def _index(self, rate: int, fresh: bool = False) -> ChunkIndex:
         if fresh or rate not in self._indices:
-            self._indices[rate] = read_index(self.folder / str(rate))
+            self._indices[rate] = read_index(self.chunks(rate))
         return self._indices[rate]
+
+    def chunks(self, rate: int) -> Path:
+        """The folder of the chunks of one sample rate."""
+        return self.folder / (f"{rate}-whole" if self.whole else str(rate))
 
     def _absent(self, keys: list[bytes], rates: Sequence[int], fresh: bool) -> dict[int, np.ndarray]:
         """For each rate, (clips,) bool."""
         absent = {}
         for rate in rates:
-            index, samples = self._index(rate, fresh), int(self.max_duration * rate)
+            index = self._index(rate, fresh)
+            samples = sys.maxsize if self.whole else int(self.max_duration * rate)
             self._check_samples(index, keys)
             absent[rate] = np.array([not index.holds(key, samples) for key in keys], dtype=bool)
         return absent
@@ -190,7 +203,7 @@ class ClipCache:
         Raises:
             DataError: A clip isn't there: its file changed, or the cache was deleted meanwhile.
         """
-        index, samples = self._index(rate), round(self.max_duration * rate)
+        index, samples = self._index(rate), sys.maxsize if self.whole else round(self.max_duration * rate)
         found = [index.at.get(key) for key in self.source.keys(table)]
         if None in found:
             name = self.source.names(table)[found.index(None)]
@@ -261,9 +274,7 @@ class _Build:
 
     def _chunk(self, positions: np.ndarray) -> None:
         writers = {
-            rate: ChunkWriter(self.cache.folder / str(rate))
-            for rate, mask in self.absent.items()
-            if mask[positions].any()
+            rate: ChunkWriter(self.cache.chunks(rate)) for rate, mask in self.absent.items() if mask[positions].any()
         }
         try:
             for position, audio in self.cache.source.audio(self.table, positions):
@@ -272,6 +283,11 @@ class _Build:
                 rates = [rate for rate in writers if self.absent[rate][position]]
                 try:
                     clips, complete = decode(audio, rates, self.cache.stored)
+                    if self.cache.whole and not complete:
+                        raise BadClip(
+                            f"is longer than {self.cache.stored:g} s, the most that data.windows hears: cut it, or "
+                            "leave data.windows=null, which hears its beginning"
+                        )
                 except BadClip as error:
                     self.bad[position] = str(error)
                 else:

@@ -185,20 +185,26 @@ class WaveformStore:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def read(self, i: int) -> np.ndarray:
-        """(lengths[i],) int16, read-only; 32768 is full scale.
+    def read(self, i: int, start: int = 0, most: int | None = None) -> np.ndarray:
+        """(samples,) int16 of clip ``i`` from ``start`` on, read-only; 32768 is full scale.
 
         It is read, not mapped: a file that is cut while it is mapped kills the process.
+
+        Args:
+            i: Which clip.
+            start: Its first sample that is read.
+            most: Samples that are read; None: to the end.
 
         Raises:
             DataError: The cache was deleted or cut meanwhile.
         """
-        path, size = self._paths[int(self._chunk[i])], 2 * int(self.lengths[i])
+        left = int(self.lengths[i]) - start
+        path, size = self._paths[int(self._chunk[i])], 2 * (left if most is None else min(left, most))
         try:
             # Opened for each clip, some 50 µs with the read: one handle a chunk would be more than a process may hold
             # at SOUSA's size.
             with Path(path).open("rb", buffering=0) as file:
-                content = os.pread(file.fileno(), size, 2 * int(self._start[i]))
+                content = os.pread(file.fileno(), size, 2 * (int(self._start[i]) + start))
         except FileNotFoundError as error:
             raise self._lost(path, "gone: the cache was deleted") from error
         if len(content) != size:

@@ -21,13 +21,18 @@ if TYPE_CHECKING:
     from sousa_bench.data import SousaData
 
 
+_STRETCH = 1
+"""Sets the draw of a clip's stretch apart from its augmentation's."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """Clips of one split, as positions in its table.
 
     Attributes:
         split: ``train``, ``val`` or ``test``.
-        index: (clips,) positions in the split's table: this process's part of the batch.
+        index: (clips,) positions in the split's table: this process's part of the batch. In evaluation (pieces,)
+            positions in :attr:`Clips.pieces`, which are the same where each clip is one piece.
         members: (global clips,) the whole batch over all processes, from which mixup takes partners.
         copies: (clips,) how often each of ``index`` has come before in this epoch, more than never with balanced
             sampling alone; None: no clip comes twice.
@@ -43,10 +48,68 @@ class Batch:
     copies: np.ndarray | None = None
 
 
+@dataclass(frozen=True)
+class Pieces:
+    """What evaluation hears of a split: each clip as one piece, or a long clip as several windows.
+
+    Attributes:
+        clip: (pieces,) position of the clip, ascending.
+        start: (pieces,) first sample.
+        padded: (pieces,) samples, on the grid.
+    """
+
+    clip: np.ndarray
+    start: np.ndarray
+    padded: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.clip)
+
+    @classmethod
+    def of(cls, lengths: np.ndarray, most: int, padded: np.ndarray, windows: int | str | None) -> Pieces:
+        """Spread windows evenly over clips: from beginning to end, or a single one in the middle.
+
+        Args:
+            lengths: (clips,) samples, to the clips' ends.
+            most: Samples of a window.
+            padded: (clips,) samples of a window of each clip, on the grid.
+            windows: A number, of which a clip has no more than it takes to cover it; ``all``: as many as that; None:
+                its beginning.
+        """
+        counts = np.ones(len(lengths), dtype=np.int64)
+        if windows is not None:
+            cover = np.maximum(-(-lengths // most), 1)
+            counts = cover if windows == "all" else np.minimum(cover, int(windows))
+        clip = np.repeat(np.arange(len(lengths)), counts)
+        number = np.arange(len(clip)) - np.repeat(np.cumsum(counts) - counts, counts)
+        share = np.where(counts[clip] > 1, number / np.maximum(counts[clip] - 1, 1), 0.0 if windows is None else 0.5)
+        start = np.rint(share * np.maximum(lengths - most, 0)[clip]).astype(np.int64)
+        return cls(clip, start, padded[clip])
+
+    def mean(self, index: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The means over the pieces of each clip: of logits, as what comes after needs them.
+
+        Args:
+            index: (some pieces,) which, in any order.
+            values: (some pieces, columns).
+
+        Returns:
+            The positions of these pieces' clips, ascending, and (clips, columns) of the same kind of number.
+        """
+        order = np.argsort(index, kind="stable")
+        clips, place, counts = np.unique(self.clip[index[order]], return_inverse=True, return_counts=True)
+        if (counts == 1).all():
+            return clips, values[order]
+        sums = np.zeros((len(clips), values.shape[1]))
+        np.add.at(sums, place, values[order])
+        return clips, (sums / counts[:, None]).astype(values.dtype)
+
+
 class Clips:
     """One split in memory: labels, lengths on the grid, waveforms on demand.
 
     ``labels`` are class numbers, (clips,) int64, or where a clip may have several, (clips, classes) int64 of 0 and 1.
+    ``lengths`` are the samples of a clip that go through the network at a time, ``pieces`` what evaluation hears of it.
 
     Args:
         data: The prepared data.
@@ -61,13 +124,37 @@ class Clips:
         self.store = data.waveforms(split, sample_rate)
         self.task = data.task
         self.labels = _labels(self.table["label"], self.task)
-        self.lengths = np.asarray(self.store.lengths, dtype=np.int64)
+        whole = np.asarray(self.store.lengths, dtype=np.int64)
+        most = round(data.max_duration * sample_rate)
+        self.lengths = np.minimum(whole, most)
+        self.slack = whole - self.lengths
         step = round(quantum * sample_rate)
         self.padded = np.maximum(-(-self.lengths // step), 1) * step
+        self.pieces = Pieces.of(whole, most, self.padded, data.windows)
         self.keys = np.array([zlib.crc32(str(name).encode()) for name in self.table["sample_id"]], dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.table)
+
+    @property
+    def cut(self) -> bool:
+        """Whether a clip is longer than what goes through the network at a time, and is heard elsewhere too."""
+        return bool(self.slack.any())
+
+    def stretches(self, index: np.ndarray, seed: int, epoch: int, keys: np.ndarray) -> np.ndarray:
+        """(clips,) int64 first samples of what training hears of clips in one epoch.
+
+        They are drawn as a share of what is left over, so that at all sample rates the same is heard.
+
+        Args:
+            index: (clips,) positions.
+            seed: The run's seed.
+            epoch: From 0.
+            keys: (clips,) see :meth:`draw_keys`.
+        """
+        slack = self.slack[index]
+        draws = [np.random.default_rng([seed, epoch, int(key), _STRETCH]).random() for key in keys]
+        return np.rint(slack * np.array(draws)).astype(np.int64)
 
     @property
     def class_counts(self) -> np.ndarray:
@@ -95,12 +182,25 @@ class Clips:
         labels = self.labels[index]
         return (labels if self.task.several else one_hot(labels, len(self.task.classes))).float()
 
-    def waveform(self, index: Sequence[int] | np.ndarray, samples: int | None = None) -> Tensor:
-        """(clips, samples) int16, padded with zeros to ``samples`` or to the longest clip's place on the grid."""
+    def heard(self, piece: int) -> np.ndarray:
+        """(samples,) int16 of one of the ``pieces``."""
+        clip = int(self.pieces.clip[piece])
+        return self.store.read(clip, int(self.pieces.start[piece]), int(self.lengths[clip]))
+
+    def waveform(
+        self, index: Sequence[int] | np.ndarray, samples: int | None = None, starts: np.ndarray | None = None
+    ) -> Tensor:
+        """(clips, samples) int16, padded with zeros to ``samples`` or to the longest clip's place on the grid.
+
+        Args:
+            index: Positions of clips.
+            samples: Width.
+            starts: (clips,) first samples; None: the beginnings.
+        """
         width = int(max(self.padded[i] for i in index)) if samples is None else samples
         block = np.zeros((len(index), width), dtype=np.int16)
         for row, i in enumerate(index):
-            clip = self.store.read(int(i))
+            clip = self.store.read(int(i), 0 if starts is None else int(starts[row]), int(self.lengths[i]))
             block[row, : len(clip)] = clip
         return torch.from_numpy(block)
 
@@ -209,11 +309,11 @@ def _copies(batches: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 class EvalBatches(Batches):
-    """Every clip once, each padded to its own place on the grid whatever the batch it stands in.
+    """Every piece of every clip once, each padded to its own place on the grid whatever the batch it stands in.
 
     Args:
         clips: The split.
-        batch_size: Most clips of a batch.
+        batch_size: Most pieces of a batch.
         limit: Use at most this many batches, one with the longest clips first.
         rank: This process's number.
         world_size: Processes.
@@ -222,9 +322,10 @@ class EvalBatches(Batches):
     def __init__(
         self, clips: Clips, batch_size: int, *, limit: int | None = None, rank: int = 0, world_size: int = 1
     ) -> None:
-        lengths = np.unique(clips.padded)
-        batches = [batch for size in lengths for batch in _cut(np.flatnonzero(clips.padded == size), batch_size)]
-        batches = _limited(batches, clips.padded, limit)
+        padded = clips.pieces.padded
+        lengths = np.unique(padded)
+        batches = [batch for size in lengths for batch in _cut(np.flatnonzero(padded == size), batch_size)]
+        batches = _limited(batches, padded, limit)
         # Lightning wants as many batches from each process, and at least one; what lacks is an empty one.
         batches += [np.arange(0)] * (-len(batches) % world_size)
         super().__init__(
@@ -245,7 +346,7 @@ def _limited(batches: list[np.ndarray], padded: np.ndarray, limit: int | None) -
 
 
 class FeatureMemory:
-    """Features of clips that no augmentation precedes, kept from their first computation on.
+    """Features of pieces of clips that no augmentation precedes, kept from their first computation on.
 
     Args:
         limit_bytes: Once this much is held, further clips are computed anew each time.

@@ -76,6 +76,7 @@ class SousaData:
         shards: `fewest` or `all`: whether a subset of the hub's layout is drawn from as few files as will do.
         synthetic: Parameters of our own generator; None: real data.
         max_duration: Seconds of a clip that are used.
+        windows: What is heard of a longer clip: None, its beginning; `all` or a number, see `docs/training.md`.
         quantum: Seconds; clips are padded to a whole number of these.
         soundfont: Filter, a name or several.
         augmentation_preset: Filter, a name or several.
@@ -105,6 +106,7 @@ class SousaData:
     shards: str = "fewest"
     synthetic: Mapping[str, Any] | None = None
     max_duration: float = 5.0
+    windows: int | str | None = None
     quantum: float = 0.5
     soundfont: str | Sequence[str] | None = None
     augmentation_preset: str | Sequence[str] | None = None
@@ -253,25 +255,28 @@ class SousaData:
             content = {**recipe(self.synthetic), **{f"choice {key}": str(getattr(self, key)) for key in _CHOICE}}
             if self._most_per_class is not None:
                 content["choice per_class"] = str(self._most_per_class)
+            if self.windows is not None:
+                content["choice windows"] = str(self.windows)
             text = "\n".join(f"{key}={content[key]}" for key in sorted(content))
             return hashlib.blake2b(text.encode(), digest_size=32).hexdigest()
         if self.task != TASK:
             self._refuse_absent()
         grid = f"{float(self.max_duration)} {float(self.quantum)}"
+        grid += "" if self.windows is None else f" {self.windows} windows"
         return _digest(self._chosen, self._sizes, f"{grid} {self.source.sample(self._chosen)}{self._asked}")
 
     @property
     def _of_a_curve(self) -> bool:
         """Whether a key is set that runs may differ in and still be compared."""
-        return self._most_per_class is not None
+        return self._most_per_class is not None or self.windows is not None
 
     @cached_property
     def base_fingerprint(self) -> str:
-        """The `fingerprint` of the same data with all clips of each class: runs of one low-data curve share it."""
+        """The `fingerprint` of the same data without `per_class` and `windows`: runs that share it are compared."""
         base = copy.copy(self)
         for name in ("_chosen", "_sizes", "fingerprint"):
             base.__dict__.pop(name, None)
-        base.per_class = None
+        base.per_class = base.windows = None
         return base.fingerprint
 
     @property
@@ -314,7 +319,14 @@ class SousaData:
 
     @cached_property
     def _cache(self) -> ClipCache:
-        return ClipCache(self.cache_root, self.source, float(self.max_duration), self.cache_limit_gb, self.workers)
+        return ClipCache(
+            self.cache_root,
+            self.source,
+            float(self.max_duration),
+            self.cache_limit_gb,
+            self.workers,
+            whole=self.windows is not None,
+        )
 
     def _tell_shortfall(self) -> None:
         found = self._chosen["split"].value_counts()
@@ -375,7 +387,7 @@ class SousaData:
         return self._split(split)[list(COLUMNS)].reset_index(drop=True)
 
     def waveforms(self, split: str, sample_rate: int) -> WaveformStore:
-        """The clips of `rows(split)` in the same order, as views of the cache.
+        """The clips of `rows(split)` in the same order, as views of the cache; with `windows` to their end.
 
         Raises:
             DataError: `prepare` was not asked for this sample rate, or the cache is gone.

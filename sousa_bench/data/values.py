@@ -31,6 +31,10 @@ def check_values(data: SousaData) -> None:
             f"clips.{split}": (lambda n: n is None or whole_number(n, 1), "a number of clips, or null")
             for split in SPLITS
         },
+        "windows": (
+            lambda v: v in (None, "all") or whole_number(v, 1),
+            "all, a number of windows, at least 1, or null for a clip's beginning alone",
+        ),
         "per_class": (
             lambda v: v in (None, "all") or whole_number(v, 1),
             "a number of training clips of each class, at least 1, or all",

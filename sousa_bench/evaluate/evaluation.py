@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -122,19 +123,20 @@ class Evaluation:
         self.data.prepare((predictor.sample_rate,))
         self.clips = Clips(self.data, self.data.split, predictor.sample_rate, predictor.quantum)
         started = time.perf_counter()
-        self.logits = torch.zeros(len(self.clips), len(predictor.labels))
+        pieces = self.clips.pieces
+        logits = np.zeros((len(pieces), len(predictor.labels)), dtype=np.float32)
         with tqdm(
-            total=len(self.clips),
-            unit=" clips",
-            disable=len(self.clips) < LONG,
+            total=len(pieces),
+            unit=" clips" if len(pieces) == len(self.clips) else " windows",
+            disable=len(pieces) < LONG,
             leave=False,
             mininterval=0.5 if sys.stderr.isatty() else 10.0,
             file=sys.stderr,
         ) as bar:
             for batch in EvalBatches(self.clips, predictor.batch_size):
-                rows = predictor.logits([self.clips.store.read(int(i)) for i in batch.index])
-                self.logits[torch.from_numpy(batch.index)] = torch.from_numpy(rows)
+                logits[batch.index] = predictor.logits([self.clips.heard(int(i)) for i in batch.index])
                 bar.update(len(batch.index))
+        self.logits = torch.from_numpy(pieces.mean(np.arange(len(pieces)), logits)[1])
         if not torch.isfinite(self.logits).all():
             raise UserError(f"{predictor.place}: the model answers with numbers that are not finite; run it again")
         self.seconds = time.perf_counter() - started

@@ -289,15 +289,14 @@ class Classifier(pl.LightningModule):
                 logger.log_metrics(metrics, step=self.steps_done)
 
     def _split_metrics(self, split: str) -> dict[str, float]:
-        """Bring the logits of all processes into the order of the split, and judge them."""
+        """Bring the logits of all processes into the order of the split, a clip's windows as one, and judge them."""
         with profiled(self.trainer, "metrics"):
             mine = [(index, logits.cpu()) for index, logits in self._batch_outputs]
             self._batch_outputs = []
             batches = [batch for part in gathered(mine) for batch in part]
             index = np.concatenate([batch[0] for batch in batches])
-            order = np.argsort(index, kind="stable")
-            positions = torch.from_numpy(index[order])
-            logits = torch.cat([batch[1] for batch in batches])[torch.from_numpy(order)]
+            rows = torch.cat([batch[1] for batch in batches]).numpy()
+            positions, logits = map(torch.from_numpy, self.clips[split].pieces.mean(index, rows))
             self.outputs[split] = (positions, logits)
             labels = self.clips[split].labels[positions]
             return split_metrics(split, logits, labels, (*metrics_of(self.task), *self.own_metrics))

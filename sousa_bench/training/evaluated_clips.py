@@ -21,7 +21,7 @@ from sousa_bench.errors import ConfigError, DataError
 from sousa_bench.results.finished import FinishedRun
 
 ALL = "all"
-PREPROCESSING = ("max_duration", "quantum")
+PREPROCESSING = ("max_duration", "windows", "quantum")
 """Keys of the data that belong to the model: it was trained on clips cut and padded so."""
 
 

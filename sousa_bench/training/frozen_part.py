@@ -25,7 +25,7 @@ Passes = list[tuple[np.ndarray, Features]]
 
 
 class FrozenPrefix:
-    """Remembers what the frozen lower part of a backbone makes of each clip.
+    """Remembers what the frozen lower part of a backbone makes of each clip, of a long one of each of its windows.
 
     To the last bit a clip's state also depends on which clips go through with it, so these are always the same: the
     group of clips of its length in which it stands. A run that was interrupted fills its memory in another order and
@@ -50,10 +50,10 @@ class FrozenPrefix:
         return _unwrapped(self._injection)  # type: ignore[return-value]
 
     def states(self, clips: Clips, index: np.ndarray) -> State:
-        """The states of clips of as many frames: tensors with ``len(index)`` rows."""
+        """The states of pieces of clips of as many frames: tensors with ``len(index)`` rows."""
         split = clips.split
         if split not in self._groups:
-            self._groups[split] = groups(clips.padded)
+            self._groups[split] = groups(clips.pieces.padded)
         missing = [int(i) for i in index if (split, int(i)) not in self._states]
         for group in np.unique(self._groups[split][missing]):
             self._compute(split, np.flatnonzero(self._groups[split] == group))
@@ -115,12 +115,14 @@ def frozen_prefix(
         limit_bytes: Most that the states of all clips may take.
     """
     frozen, place = frozen_place(injection)
+    if clips["train"].cut:  # what training hears of a clip is another stretch each epoch
+        return None
     if not frozen or not isinstance(_unwrapped(injection), Divisible):
         return None
     prefix = FrozenPrefix(injection, place, features)
     split, longest = max(
-        ((name, int(np.argmax(part.padded))) for name, part in clips.items() if len(part)),
-        key=lambda found: int(clips[found[0]].padded[found[1]]),
+        ((name, int(np.argmax(part.pieces.padded))) for name, part in clips.items() if len(part)),
+        key=lambda found: int(clips[found[0]].pieces.padded[found[1]]),
     )
     [(_, parts)] = features(split, np.array([longest]))
     if not prefix.backbone.divisible(parts[0].shape[1]):
@@ -128,4 +130,4 @@ def frozen_prefix(
     with torch.no_grad():
         state = prefix.backbone.eval().until(place, *parts)
     size = sum(part.numel() * part.element_size() for part in state if part is not None)
-    return prefix if size * sum(len(part) for part in clips.values()) <= limit_bytes else None
+    return prefix if size * sum(len(part.pieces) for part in clips.values()) <= limit_bytes else None

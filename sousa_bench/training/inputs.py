@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from sousa_bench.peft import Injection
 
 
+Stretches = tuple[np.ndarray, np.ndarray | None]
+"""(clips,) positions of clips, and (clips,) their first samples; None: their beginnings."""
+
+
 @dataclass(frozen=True)
 class Inputs:
     """A batch as the network takes it: clips of one length go through together, so that none sees another's.
@@ -81,16 +85,16 @@ class ClipInputs:
         return next(self.model.parameters()).device
 
     def plain(self, split: str, index: np.ndarray) -> Inputs:
-        """Inputs of clips as they are.
+        """Inputs of pieces of clips as they are.
 
         Args:
             split: ``train``, ``val`` or ``test``.
-            index: (clips,) positions.
+            index: (pieces,) positions in the split's ``pieces``.
         """
         clips = self.clips[split]
         if self.prefix is None:
             return Inputs(self.features(split, index), self._network)
-        frames = np.array([self.frames(int(samples)) for samples in clips.padded[index]])
+        frames = np.array([self.frames(int(samples)) for samples in clips.pieces.padded[index]])
         passes = [(rows, self.prefix.states(clips, index[rows])) for rows in _alike(frames)]
         return Inputs(passes, self.prefix.onward)
 
@@ -98,16 +102,23 @@ class ClipInputs:
         """Inputs and soft targets (clips, classes) of a training batch."""
         clips = self.clips[batch.split]
         targets = clips.targets(batch.index).to(self.device)
-        if self.augmentation.name == "off":
+        if self.augmentation.name == "off" and not clips.cut:  # each clip is one piece
             return self.plain(batch.split, batch.index), targets
-        draws = self.augmentation.draw(seed, batch.epoch, clips.draw_keys(batch))
+        keys = clips.draw_keys(batch)
+        starts = clips.stretches(batch.index, seed, batch.epoch, keys) if clips.cut else None
+        if self.augmentation.name == "off":
+            return Inputs(self._of_stretches(clips, batch.index, starts), self._network), targets
+        draws = self.augmentation.draw(seed, batch.epoch, keys)
         if self.augmentation.changes_waveform:
             partners, weights = draws.partners(batch.index, batch.members)
             draws = replace(draws, partner_weight=weights)
-            passes = self._augmented_features(clips, batch.index, partners, draws)
+            others = clips.stretches(partners, seed, batch.epoch, clips.keys[partners]) if clips.cut else None
+            passes = self._augmented_features(clips, (batch.index, starts), (partners, others), draws)
             weight = torch.as_tensor(weights, dtype=torch.float32, device=self.device)[:, None]
             mixed = clips.targets(partners).to(self.device)
             targets = (1 - weight) * targets + weight * mixed
+        elif clips.cut:
+            passes = self._of_stretches(clips, batch.index, starts)
         else:
             passes = self.features(batch.split, batch.index)
         value = self.model.frontend.pad_value
@@ -117,11 +128,11 @@ class ClipInputs:
         return Inputs(augmented, self._network), targets
 
     def features(self, split: str, index: np.ndarray, *, remember: bool = True) -> Passes:
-        """Features and masks of clips as they are, from memory where it holds them.
+        """Features and masks of pieces of clips as they are, from memory where it holds them.
 
         Args:
             split: ``train``, ``val`` or ``test``.
-            index: (clips,) positions.
+            index: (pieces,) positions in the split's ``pieces``.
             remember: Whether to keep what is computed.
 
         Returns:
@@ -149,18 +160,31 @@ class ClipInputs:
 
     def _computed(self, split: str, index: np.ndarray, remember: bool) -> Passes:
         clips = self.clips[split]
+        pieces = clips.pieces
+
+        def keep(rows: np.ndarray, features: Tensor, mask: Tensor | None) -> None:
+            if remember:
+                self.memory.put(split, index[rows], features, mask)
+
+        return self._of_stretches(clips, pieces.clip[index], pieces.start[index], keep)
+
+    def _of_stretches(
+        self, clips: Clips, index: np.ndarray, starts: np.ndarray | None, then: Callable[..., None] | None = None
+    ) -> Passes:
+        """Features and masks of clips from some sample on; ``then`` gets rows, features and mask of each pass."""
 
         def compute(rows: np.ndarray, samples: int) -> Features:
             same = index[rows]
-            waveform = self._floats(clips.waveform(same, samples))
+            waveform = self._floats(clips.waveform(same, samples, None if starts is None else starts[rows]))
             features, mask = self.model.features(waveform, torch.from_numpy(clips.lengths[same]).to(self.device))
-            if remember:
-                self.memory.put(split, same, features, mask)
+            if then is not None:
+                then(rows, features, mask)
             return features, mask
 
         return self._place_by_place(clips.padded[index], compute)
 
-    def _augmented_features(self, clips: Clips, index: np.ndarray, partners: np.ndarray, draws: Draws) -> Passes:
+    def _augmented_features(self, clips: Clips, own: Stretches, others: Stretches, draws: Draws) -> Passes:
+        (index, starts), (partners, partner_starts) = own, others
         mixed = draws.partner_weight > 0
         lengths, padded = (
             np.where(mixed, np.maximum(sizes[index], sizes[partners]), sizes[index])
@@ -168,12 +192,13 @@ class ClipInputs:
         )
 
         def compute(rows: np.ndarray, samples: int) -> Features:
-            waveform = self._floats(clips.waveform(index[rows], samples))
+            waveform = self._floats(clips.waveform(index[rows], samples, None if starts is None else starts[rows]))
             partner, chosen = None, mixed[rows]
             if chosen.any():
                 partner = torch.zeros_like(waveform)
-                others = clips.waveform(partners[rows][chosen], samples)
-                partner[torch.from_numpy(chosen).to(self.device)] = self._floats(others)
+                first = None if partner_starts is None else partner_starts[rows][chosen]
+                mates = clips.waveform(partners[rows][chosen], samples, first)
+                partner[torch.from_numpy(chosen).to(self.device)] = self._floats(mates)
             sizes = torch.from_numpy(lengths[rows]).to(self.device)
             return self.model.features(self.augmentation.on_waveform(waveform, sizes, draws.of(rows), partner), sizes)
 

@@ -125,9 +125,12 @@ def _handing_on(layer: nn.Linear | nn.Conv1d | nn.Conv2d) -> Iterator[None]:
 
 @torch.no_grad()
 def _features(module: Classifier, split: str, size: int, limit: int | None) -> Split:
-    """Features (clips, features) and labels of a split, in its order; at most ``limit`` batches of ``size`` clips."""
+    """Features (clips, features) and labels of a split, in its order; at most ``limit`` batches of ``size`` pieces.
+
+    Of a clip of several windows they are the mean, whose logits are the mean of the windows' logits.
+    """
     batches = EvalBatches(module.clips[split], size, limit=limit)
     rows = [module.inputs.plain(split, batch.index).logits().double().cpu().numpy() for batch in batches]
-    index = np.concatenate([batch.index for batch in batches])
-    order = np.argsort(index)
-    return np.concatenate(rows)[order], module.clips[split].labels.numpy()[index[order]]
+    clips = module.clips[split]
+    index, features = clips.pieces.mean(np.concatenate([batch.index for batch in batches]), np.concatenate(rows))
+    return features, clips.labels.numpy()[index]

@@ -245,6 +245,7 @@ class FewClips:
 
     def __init__(self, padded):
         self.padded = np.asarray(padded)
+        self.pieces = self
 
     def __len__(self):
         return len(self.padded)
