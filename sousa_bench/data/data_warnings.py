@@ -27,8 +27,9 @@ def without_split(available: pd.DataFrame, task: Task) -> list[str]:
     left = available[~available["split"].isin(SPLITS)]
     if not len(left):
         return []
+    whose = f" of {_count(left['group'].nunique(), task.group)}" if task.grouped else ""
     return [
-        f"{_count(len(left), 'clip')} of {_count(left['group'].nunique(), task.group)} ({_some(left['group'])}) "
+        f"{_count(len(left), 'clip')}{whose} ({_some(left['group'])}) "
         "without a split: not used; data.resplit=true uses all clips"
     ]
 

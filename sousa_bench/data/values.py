@@ -74,6 +74,8 @@ def check_values(data: SousaData) -> None:
         raise ConfigError(f"data.tempo_min={data.tempo_min} lies above data.tempo_max={data.tempo_max}.")
     if parse_fold(data.fold) and data.resplit:
         raise ConfigError("data.fold and data.resplit=true both make splits: choose one.")
+    if data.group_pattern and data.columns.get("group"):
+        raise ConfigError("data.group_pattern and data.columns.group both say what a clip's group is: choose one.")
     if data.synthetic is not None and data.root:
         raise ConfigError(
             f"data={data.name} makes its own clips and reads no data.root; for those in {data.root} choose "

@@ -93,6 +93,12 @@ BAD: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
         "data.fold=1/5 needs at least 5 groups; there are 4: a, b, c, d",
     ),
     "duplicate row": (twice, [], "lists '4_b.wav' twice, in rows 5 and 13: delete one"),
+    "file listed under two names": (
+        cell(5, "file_name", "./x/../4_b.wav"),
+        [],
+        "lists '4_b.wav' twice, in rows 5 and 6",
+    ),
+    "two ways to the group": (lambda _: None, ["data.group_pattern=_(.)", "data.columns.group=x"], "choose one"),
     "list among single labels": (
         as_jsonl("owl", "finch", ["owl", "wren"]),
         [],

@@ -254,8 +254,13 @@ def test_the_classes_and_their_order(tmp_path: Path) -> None:
     backwards = folder(root, classes=[*map(str, reversed(range(12)))])
     assert backwards.task.classes[0] == "11"
     assert backwards.fingerprint != made.fingerprint
-    moved = folder(root.rename(tmp_path / "moved"))
-    assert moved.fingerprint == made.fingerprint
+    moved = root.rename(tmp_path / "moved")
+    assert folder(moved).fingerprint == made.fingerprint
+    table = pd.read_csv(moved / "metadata.csv", dtype=str)
+    table.assign(file_name=[f"{moved}/{name}" for name in table["file_name"]]).to_csv(
+        moved / "metadata.csv", index=False
+    )
+    assert folder(moved).fingerprint == made.fingerprint
 
 
 def test_a_choice_made_for_sousa_reads_any_folder(tmp_path: Path, generator: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,9 @@ from sousa_bench.data.sources.column_names import group_noun
 from sousa_bench.data.sources.source import UNKNOWN, near_words, split_name
 from sousa_bench.errors import ConfigError, DataError
 from sousa_bench.task import CLIP, LONGEST_NAME, MOST_CLASSES, Task
+
+_ROUNDABOUT = r"//|(?:^|/)\.\.?/"
+"""In a path that could be written shorter."""
 
 _SEPARATORS = (",", ";", "|")
 
@@ -127,7 +131,9 @@ def _files(column: pd.Series, origin: str) -> np.ndarray:
     for row, path in enumerate(column.tolist(), 1):
         if not isinstance(path, str) or not path or "\0" in path:
             raise DataError(f"{origin}, row {row}: the file's name is {path!r}, which names no file.")
-    return column.str.replace("\\", "/", regex=False).str.removeprefix("./").to_numpy(dtype=object)
+    slashes = column.str.replace("\\", "/", regex=False)
+    roundabout = slashes.str.contains(_ROUNDABOUT)
+    return slashes.where(~roundabout, slashes[roundabout].map(posixpath.normpath)).to_numpy(dtype=object)
 
 
 def _stretch(frame: pd.DataFrame, files: np.ndarray, origin: str) -> tuple[np.ndarray, np.ndarray]:
@@ -159,25 +165,30 @@ def _stretch(frame: pd.DataFrame, files: np.ndarray, origin: str) -> tuple[np.nd
 def _sample_ids(
     frame: pd.DataFrame, files: np.ndarray, onset: np.ndarray, offset: np.ndarray, origin: str
 ) -> np.ndarray:
-    if "sample_id" in frame.columns:
-        given = frame["sample_id"]
-        if given.isna().any():
-            raise DataError(f"{origin}, row {int(given.isna().argmax()) + 1}: a clip without a sample_id.")
-        ids = given.astype(str).to_numpy(dtype=object)
-    else:
-        ids = files.copy()
-        for row in np.flatnonzero(~np.isnan(onset)):
-            end = "" if np.isnan(offset[row]) else f"{offset[row]:g}"
-            ids[row] = f"{files[row]}@{onset[row]:g}-{end}"
-    twice = pd.Series(ids).duplicated()
+    parts = files.copy()
+    for row in np.flatnonzero(~np.isnan(onset)):
+        end = "" if np.isnan(offset[row]) else f"{offset[row]:g}"
+        parts[row] = f"{files[row]}@{onset[row]:g}-{end}"
+    _refuse_twice(parts, origin)
+    if "sample_id" not in frame.columns:
+        return parts
+    given = frame["sample_id"]
+    if given.isna().any():
+        raise DataError(f"{origin}, row {int(given.isna().argmax()) + 1}: a clip without a sample_id.")
+    ids = given.astype(str).to_numpy(dtype=object)
+    _refuse_twice(ids, origin)
+    return ids
+
+
+def _refuse_twice(names: np.ndarray, origin: str) -> None:
+    twice = pd.Series(names).duplicated()
     if twice.any():
         second = int(twice.argmax())
-        first = int(np.argmax(ids == ids[second]))
+        first = int(np.argmax(names == names[second]))
         raise DataError(
-            f"{origin} lists {ids[second]!r} twice, in rows {first + 1} and {second + 1}: delete one. A clip with "
+            f"{origin} lists {names[second]!r} twice, in rows {first + 1} and {second + 1}: delete one. A clip with "
             "several labels stands in one row, with a column 'labels'."
         )
-    return ids
 
 
 def _label_lists(frame: pd.DataFrame, ids: np.ndarray, origin: str) -> tuple[bool, np.ndarray]:

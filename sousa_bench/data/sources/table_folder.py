@@ -94,6 +94,8 @@ class TableFolder(LabelledFolder):
             self._need(frame, found, "label")
         self.taken |= found
         known = with_known_names(frame, found)
+        top = f"{self.root}/"
+        known["file_name"] = [n.removeprefix(top) if isinstance(n, str) else n for n in known["file_name"]]
         if self.reading.table or table.parent == self.root:
             return known
         folder = table.parent.name
