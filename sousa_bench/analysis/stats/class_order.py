@@ -13,7 +13,7 @@ from scipy.spatial.distance import squareform
 
 from sousa_bench.task import Task
 
-TIE = 1e-9
+TIE = 1e-6
 
 
 def confusions(label: NDArray[np.int64], predicted: NDArray[np.int16], classes: int) -> NDArray[np.int64]:
@@ -47,7 +47,9 @@ def by_similarity(counts: NDArray[np.int64]) -> list[int]:
     """
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     number = np.arange(len(counts))
-    distance = 1 - (shares + shares.T) / 2 + TIE * np.abs(number[:, None] - number)
+    alike = (shares + shares.T) / 2
+    np.fill_diagonal(alike, 0)
+    distance = alike.max() - alike + TIE * np.abs(number[:, None] - number)
     np.fill_diagonal(distance, 0)
     tree = linkage(squareform(distance), "average", optimal_ordering=True)
     order: list[int] = leaves_list(tree).tolist()
