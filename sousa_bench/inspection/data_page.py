@@ -100,7 +100,8 @@ def _marks(clips: pd.DataFrame) -> np.ndarray:
 def _figure(excerpt: Excerpt, row: dict[Any, Any], name: str, mark: str, task: Task) -> str:
     whose = [f"{task.group} {row['group']}"] if task.grouped else []
     caption = html.escape(" · ".join([row["split"], *whose, name]))
-    title = html.escape(row["class"])
+    labels = row["label"] if task.several else (row["label"],)
+    title = html.escape(", ".join(task.display(task.classes[label]) for label in labels) or "no label")
     return (
         f'<figure><h3>{title}</h3><img src="{excerpt.picture}" alt="spectrogram">'
         f'<audio controls preload="none" src="{excerpt.sound}" aria-label="{title}"></audio>'

@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from itertools import combinations, compress
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from sousa_bench.data import SPLITS
 
 LISTED = 100
 """Names in a list of the JSON; its `count` tells how many there are."""
+
+COPIES = 10
+"""Copies of a sound in such a list."""
 
 BAD = {"silent": "silent", "empty": "empty", "short": "too short", "unreadable": "unreadable"}
 """The kinds of clips that can't be used, as they are told; files that are missing are counted without listening."""
@@ -65,7 +69,7 @@ def _duplicates(good: pd.DataFrame) -> dict[str, Any]:
     splits = [set(rows["split"]) for rows in sounds]
 
     def those(held: Sequence[bool]) -> dict[str, Any]:
-        shown = [rows.head(10) for rows in compress(sounds, held)][:LISTED]
+        shown = [_unlike_first(rows).head(COPIES) for rows in compress(sounds, held)][:LISTED]
         return {
             "count": sum(held),
             "sounds": [rows[["clip", "split", "class"]].to_dict("records") for rows in shown],
@@ -81,6 +85,11 @@ def _duplicates(good: pd.DataFrame) -> dict[str, Any]:
         },
         "of_different_classes": those([rows["label"].nunique() > 1 for rows in sounds]),
     }
+
+
+def _unlike_first(rows: pd.DataFrame) -> pd.DataFrame:
+    """The copies of a sound, those of other splits and classes first."""
+    return rows.iloc[np.argsort(rows.duplicated(["split", "class"]), kind="stable")]
 
 
 def refusals(sounds: dict[str, Any], skipped: bool) -> list[str]:
@@ -103,7 +112,7 @@ def remarks(sounds: dict[str, Any], skipped: bool) -> list[str]:
     duplicates = sounds["duplicates"]
     said += _across(sounds, "train", "val") + _across(sounds, "val", "test")
     if count := duplicates["within"]["count"]:
-        said.append(f"{_sounds(count)} more than once within a split: {_pairs(duplicates['within'])}")
+        said.append(f"{_sounds(count)} more than once within a split: {_pairs(duplicates['within'], '')}")
     if count := duplicates["of_different_classes"]["count"]:
         named = _pairs(duplicates["of_different_classes"], "class")
         said.append(f"{_sounds(count)} more than once with different classes: {named}")
@@ -137,6 +146,14 @@ def _some(names: Sequence[str], count: int, most: int = 3) -> str:
     return ", ".join(names[:most]) + (", …" if count > most else "")
 
 
-def _pairs(found: dict[str, Any], more: str = "split") -> str:
-    named = [" = ".join(f"{row['clip']} ({row[more]})" for row in group[:3]) for group in found["sounds"][:3]]
+def _pairs(found: dict[str, Any], unlike: str = "split") -> str:
+    """Copies by name: of each sound one for each split or class, or with neither the first two of one split."""
+    named = []
+    for group in found["sounds"][:3]:
+        if unlike:
+            rows = list({row[unlike]: row for row in reversed(group)}.values())[::-1]
+            named.append(" = ".join(f"{row['clip']} ({row[unlike]})" for row in rows[:3]))
+        else:
+            of_split = [[row["clip"] for row in group if row["split"] == split] for split in SPLITS]
+            named.append(" = ".join(max(of_split, key=len)[:2]))
     return _some(named, found["count"])
