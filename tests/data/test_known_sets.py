@@ -307,3 +307,17 @@ def test_keys_that_a_layout_does_not_know(hub: Path, clips: pd.DataFrame, tmp_pa
     write_labelled_hub(tmp_path / "hub", clips)
     with pytest.raises(ConfigError, match=r"data\.group_pattern=x has no bracket"):
         data(tmp_path / "hub", group_pattern="x").chosen()
+
+
+def test_audio_that_is_called_the_same_in_every_row(clips: pd.DataFrame, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    write_labelled_hub(tmp_path, clips)
+    for path in (tmp_path / "data").glob("*.parquet"):
+        content = pq.read_table(path)
+        speakers = content["speaker_id"].to_pylist()
+        pq.write_table(content.append_column("path", pa.array([f"x_{who}.wav" for who in speakers])), path)
+    made = data(tmp_path, columns={"group": False}, group_pattern="_(s[0-9])")
+    assert len(made.chosen()) == len(clips)
+    assert set(made.chosen()["group"]) == {"s0", "s1", "s2", "s3"}

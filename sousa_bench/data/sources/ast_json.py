@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -80,16 +79,12 @@ class AstJson(LabelledFolder):
                 raise DataError(f'{path}, clip {row}: it has no "wav" and "labels", each a text.')
         return pd.DataFrame(
             {
-                "file_name": [self._below(clip["wav"]) for clip in clips],
+                "file_name": [clip["wav"].removeprefix(f"{self.root}/") for clip in clips],
                 "labels": [[mid for mid in clip["labels"].split(",") if mid] for clip in clips],
                 "split": split,
                 "list": path.name,
             }
         )
-
-    def _below(self, wav: str) -> str:
-        """An absolute path is told as one below the folder, so that a copy elsewhere is the same data set."""
-        return os.path.relpath(wav, self.root) if Path(wav).is_relative_to(self.root) else wav
 
     def classes(self) -> Sequence[str]:
         """The mids in the order of their indices."""

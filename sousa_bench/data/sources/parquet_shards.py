@@ -216,8 +216,8 @@ class Shards(Source):
         taken = dict(found)
         if rows["split"].nunique() > 1 and "split" not in self.reading.columns:
             frame["split"], taken["split"] = rows["split"], "the shards' names"
-        if "file_name" not in found:
-            frame["file_name"], taken["file_name"] = self._audio_names(rows), "the audio's own name"
+        taken.setdefault("file_name", "the audio's own name")
+        frame["file_name"] = self._clip_names(rows, frame.get("file_name", rows.get("audio_name")))
         frame[["shard", "row"]] = rows[["shard", "row"]]
         classes = rows.attrs["classes"].get(found.get("label") or found.get("labels"))
         made = labelled(frame, taken, self.reading, self.place, classes)
@@ -225,12 +225,12 @@ class Shards(Source):
         return made
 
     @staticmethod
-    def _audio_names(rows: pd.DataFrame) -> pd.Series:
-        """The names of the audio's files; shard and row where they don't tell the clips apart."""
-        names = rows.get("audio_name")
-        if names is not None and not names.isna().any() and not names.duplicated().any():
-            return names
-        return rows["shard"] + " row " + rows["row"].astype(str)
+    def _clip_names(rows: pd.DataFrame, names: pd.Series | None) -> pd.Series:
+        """What the clips' files are called; behind shard and row where that doesn't tell the clips apart."""
+        places = rows["shard"] + " row " + rows["row"].astype(str)
+        if names is None or names.isna().any():
+            return places
+        return places + "/" + names.astype(str) if names.duplicated().any() else names.astype(str)
 
     @property
     def task(self) -> Task:
