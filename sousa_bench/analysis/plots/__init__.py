@@ -8,6 +8,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from sousa_bench.analysis.flatten import PER_CLASS
 from sousa_bench.analysis.plots.curves import PAGE_LIMIT, learning_curves
 from sousa_bench.analysis.plots.details import (
     DETAIL_LIMIT,
@@ -18,6 +19,7 @@ from sousa_bench.analysis.plots.details import (
     per_class_average_precision,
     per_class_f1,
 )
+from sousa_bench.analysis.plots.low_data_curves import low_data_curves
 from sousa_bench.analysis.plots.matrix import (
     augmentation_effect,
     factor_effect,
@@ -111,6 +113,11 @@ FIGURES = (
         "Main effects need the test predictions.",
     ),
     Figure(
+        low_data_curves,
+        "Effects",
+        "A line a method; where two cross, and whether the tests tell it, stands under With few training clips.",
+    ),
+    Figure(
         seed_spread,
         "Effects",
         "The spread over runs of one combination (seeds, folds) beside the luck of the test {groups}.",
@@ -191,6 +198,8 @@ def all_plots(study: Study, page: bool) -> Iterator[Plot]:
         if caption:
             yield Plot(item.name, item.group, figure, caption if len(study.done) else "Runs so far.")
     for factor in study.results.factors if len(study.done) else ():
+        if factor == PER_CLASS:
+            continue  # it has a figure of its own
         name = "factor_" + "".join(char if char.isalnum() else "_" for char in factor)[:80]
         caption = f"Lines join runs that differ in {factor} alone."
         yield Plot(name, "Effects", factor_effect(study, factor), caption)

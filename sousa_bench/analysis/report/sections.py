@@ -38,6 +38,7 @@ from sousa_bench.analysis.report.conclusion import answer, rests_on
 from sousa_bench.analysis.report.over_data_sets import over_all_data, over_data_sets
 from sousa_bench.analysis.report.ranking import NOTHING_TO_RANK, ranking_table, test_metrics
 from sousa_bench.analysis.report.what_it_takes import what_it_takes
+from sousa_bench.analysis.report.with_few_clips import with_few_clips
 from sousa_bench.analysis.stats.augmentation_effect import augmentation_impact, tested_on
 from sousa_bench.analysis.stats.comparisons import pair_of
 from sousa_bench.analysis.stats.intervals import MIN_PLAYERS
@@ -429,6 +430,7 @@ SECTIONS: tuple[Section, ...] = (
     best,
     comparisons,
     over_data_sets,
+    with_few_clips,
     effects,
     statistics,
     augmentation,
