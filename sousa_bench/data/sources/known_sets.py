@@ -146,8 +146,13 @@ class Fsd50k(LabelledFolder):
     """
 
     layout = "FSD50K"
-    labels = "FSD50K.ground_truth/dev.csv"
-    _VOCABULARY = "FSD50K.ground_truth/vocabulary.csv"  # lines of number, class, mid; no line of names
+    labels = "FSD50K.ground_truth"
+    _VOCABULARY = f"{labels}/vocabulary.csv"  # lines of number, class, mid; no line of names
+
+    @classmethod
+    def fits(cls, root: Path) -> bool:
+        """Whether `root` is in this layout: whether the vocabulary is there."""
+        return is_file(root / cls._VOCABULARY)
 
     def read(self) -> pd.DataFrame:
         """See `LabelledFolder.read`."""
@@ -160,7 +165,7 @@ class Fsd50k(LabelledFolder):
 
     def _part(self, part: str) -> pd.DataFrame:
         columns = ("fname", "labels", *(("split",) if part == "dev" else ()))
-        table = read_columns(self.root / f"FSD50K.ground_truth/{part}.csv", columns)
+        table = read_columns(self.root / self.labels / f"{part}.csv", columns)
         return pd.DataFrame(
             {
                 "file_name": f"FSD50K.{part}_audio/" + table["fname"] + ".wav",
@@ -191,5 +196,5 @@ class Fsd50k(LabelledFolder):
     @cached_property
     def identity(self) -> str:
         """Hash of the tables."""
-        names = (self.labels, "FSD50K.ground_truth/eval.csv", self._VOCABULARY)
-        return digest(*(read_text(self.root / name) for name in names)).hex()
+        names = ("dev.csv", "eval.csv", "vocabulary.csv")
+        return digest(*(read_text(self.root / self.labels / name) for name in names)).hex()
