@@ -320,7 +320,7 @@ def test_a_pattern_needs_no_second_pair_of_quotes(tmp_path: Path, capsys: pytest
 
 
 def test_many_files_are_listed_in_one_pass(tmp_path: Path) -> None:
-    """20,000 clips in 40 classes; 500,000 take half a minute and less than 1 GB."""
+    """20,000 clips in 40 classes; 500,000 take less than a minute and 1 GB."""
     root = tmp_path / "birds"
     for bird in range(40):
         (root / f"{bird:02d}").mkdir(parents=True)

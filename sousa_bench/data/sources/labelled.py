@@ -86,13 +86,20 @@ def labelled(
     """
     if not len(frame):
         raise DataError(f"{origin} names no clips.")
-    understood = {key: str(value) for key, value in taken.items()}
     files = _files(frame["file_name"], origin)
     onset, offset = _stretch(frame, files, origin)
     ids = _sample_ids(frame, files, onset, offset, origin)
     several, lists = _label_lists(frame, ids, origin)
     order = _classes(lists, ids, reading.classes, classes, origin)
-    group, noun = _groups(frame, taken, reading, files, ids, ~np.isnan(onset), understood, origin)
+    column = taken.get("group", "group")
+    if reading.group_pattern:
+        group, noun, told = _by_pattern(files, reading.group_pattern)
+    elif "group" in frame.columns:
+        group, noun, told = _by_column(frame["group"], column, ids, origin), group_noun(column), column
+    elif not np.isnan(onset).all():
+        group, noun, told = files, "recording", "the recording that clips were cut from"
+    else:
+        group, noun, told = ids, CLIP, "none: each clip stands for itself"
     shown = {name: names[name] for name in order if name in names} if names else {}
     task = Task(order, shown, several=several, group=noun)
     number = {name: index for index, name in enumerate(order)}
@@ -117,14 +124,12 @@ def labelled(
             "offset": offset,
         }
     )
-    return Labelled(task, table, understood, _warnings(task, lists, order))
+    return Labelled(task, table, {**taken, "group": told}, _warnings(task, lists, order))
 
 
 def _cells(values: Sequence[object]) -> np.ndarray:
     """(values,) of objects, tuples among them."""
-    made = np.empty(len(values), dtype=object)
-    made[:] = values
-    return made
+    return np.fromiter(values, dtype=object, count=len(values))
 
 
 def _files(column: pd.Series, origin: str) -> np.ndarray:
@@ -275,38 +280,19 @@ def _natural(name: str) -> tuple[int, int, str]:
     return (0, int(name), name) if re.fullmatch(r"\d{1,9}", name) else (1, 0, name)
 
 
-def _groups(
-    frame: pd.DataFrame,
-    taken: Mapping[str, str],
-    reading: Reading,
-    files: np.ndarray,
-    ids: np.ndarray,
-    cut: np.ndarray,
-    understood: dict[str, str],
-    origin: str,
-) -> tuple[np.ndarray, str]:
-    """(clips,) group of each clip, and what a group is called."""
-    if reading.group_pattern:
-        understood["group"] = f"data.group_pattern={reading.group_pattern} in the file's name"
-        return _by_pattern(files, reading.group_pattern), "group"
-    if "group" in frame.columns:
-        column = frame["group"]
-        if column.isna().any():
-            raise DataError(
-                f"{origin}: {int(column.isna().sum()):,} of {len(ids):,} clips have no {taken.get('group', 'group')}, "
-                f"the first is {ids[column.isna().argmax()]}. Fill it in, or use no groups with "
-                "data.columns.group=false."
-            )
-        codes, unique = pd.factorize(column)
-        return _cells([_text(value) for value in unique])[codes], group_noun(taken.get("group", "group"))
-    if cut.any():
-        understood["group"] = "the recording that clips were cut from"
-        return files, "recording"
-    understood["group"] = "none: each clip stands for itself"
-    return ids, CLIP
+def _by_column(groups: pd.Series, name: str, ids: np.ndarray, origin: str) -> np.ndarray:
+    empty = groups.isna()
+    if empty.any():
+        raise DataError(
+            f"{origin}: {int(empty.sum()):,} of {len(ids):,} clips have no {name}, the first is {ids[empty.argmax()]}. "
+            "Fill it in, or use no groups with data.columns.group=false."
+        )
+    codes, unique = pd.factorize(groups)
+    return _cells([_text(value) for value in unique])[codes]
 
 
-def _by_pattern(files: np.ndarray, pattern: str) -> np.ndarray:
+def _by_pattern(files: np.ndarray, pattern: str) -> tuple[np.ndarray, str, str]:
+    """(clips,) what the pattern's bracket finds, what a group is called, and where it comes from."""
     try:
         search = re.compile(pattern)
     except re.error as error:
@@ -323,7 +309,7 @@ def _by_pattern(files: np.ndarray, pattern: str) -> np.ndarray:
         if match is None or not match[1]:
             raise ConfigError(f"data.group_pattern={pattern} finds no group in {name!r}.")
         found.append(match[1])
-    return _cells(found)
+    return _cells(found), "group", f"data.group_pattern={pattern} in the file's name"
 
 
 def _splits(frame: pd.DataFrame, origin: str) -> np.ndarray | str:
