@@ -57,6 +57,14 @@ Progress = Callable[[int, int], None]
 """Called now and then with (clips done, clips to do)."""
 
 
+def too_long(stored: float) -> BadClip:
+    """What is wrong with a clip of which `data.windows` can't hear the end."""
+    return BadClip(
+        f"is longer than {stored:g} s, the most that data.windows hears: cut it, or leave data.windows=null, which "
+        "hears its beginning"
+    )
+
+
 class ClipCache:
     """The cache of one dataset.
 
@@ -284,10 +292,7 @@ class _Build:
                 try:
                     clips, complete = decode(audio, rates, self.cache.stored)
                     if self.cache.whole and not complete:
-                        raise BadClip(
-                            f"is longer than {self.cache.stored:g} s, the most that data.windows hears: cut it, or "
-                            "leave data.windows=null, which hears its beginning"
-                        )
+                        raise too_long(self.cache.stored)
                 except BadClip as error:
                     self.bad[position] = str(error)
                 else:

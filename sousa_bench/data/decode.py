@@ -30,7 +30,7 @@ class BadClip(Exception):  # noqa: N818 - a fact about a file; whether it is an 
 
     @property
     def kind(self) -> str:
-        """`missing`, `empty`, `short`, `silent`, or else `unreadable`."""
+        """`missing`, `empty`, `short`, `long`, `silent`, or else `unreadable`."""
         return next((kind for start, kind in _KINDS.items() if str(self).startswith(start)), "unreadable")
 
 
@@ -40,6 +40,7 @@ _KINDS = {
     "holds no audio": "empty",
     "is too short": "short",
     "is silent": "silent",
+    "is longer": "long",
 }
 """What kind of a bad clip a text that begins so tells of."""
 

@@ -63,6 +63,7 @@ def facts(data: SousaData, clips: pd.DataFrame, luck: float, methods: int) -> di
         "task": task.as_dict(),
         "splits": [_split(split, table, sounds is not None) for split, table in used.items()],
         "classes": _classes(used, task),
+        "windows": data.windows,
         "sounds": sounds,
         "warnings": [each for each in told if each not in leak] + (remarks(sounds, skipped) if sounds else []),
         "refused": [*_absent(data), *leak, *(refusals(sounds, skipped) if sounds else []), *_emptied(used)],

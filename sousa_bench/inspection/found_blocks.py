@@ -30,7 +30,7 @@ def found_blocks(found: Mapping[str, Any]) -> list[Block]:
         Table(_split_columns(task, found), found["splits"]),
         *([Items(notes, notes=True)] if notes else []),
         Details("Clips of each class", [Table(_class_columns(task), found["classes"])]),
-        *(_sounds(found["sounds"]) if found["sounds"] else []),
+        *(_sounds(found["sounds"], found["windows"]) if found["sounds"] else []),
         Heading("What a test could find", short="Test"),
         *(_reach(found, task) if found["finds"] else [Text([found["why_no_test"]])]),
         *([] if found["refused"] else _next(found)),
@@ -57,7 +57,7 @@ def _wrapped(line: str) -> list[str]:
     return textwrap.wrap(line, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
-def _sounds(sounds: Mapping[str, Any]) -> list[Block]:
+def _sounds(sounds: Mapping[str, Any], windows: int | str | None) -> list[Block]:
     rates = [f"{int(rate):,} Hz ({count:,})" for rate, count in sounds["sample_rates"].items()]
     channels = [f"{number} ({count:,})" for number, count in sounds["channels"].items()]
     said = [f"{sounds['heard']:,} clips could be heard, {sounds['seconds']:,.0f} s in all."]
@@ -65,7 +65,12 @@ def _sounds(sounds: Mapping[str, Any]) -> list[Block]:
         low, middle, high = sounds["lengths"]
         said.append(f"They last {low:g} to {high:g} s, {middle:g} s in the middle.")
     if sounds["longer"]:
-        said.append(f"{sounds['longer']:,} are longer than data.max_duration={sounds['max_duration']:g}.")
+        heard = (
+            "their beginnings are heard (data.windows=all hears them whole)"
+            if windows is None
+            else f"they are heard by data.windows={windows}"
+        )
+        said.append(f"{sounds['longer']:,} are longer than data.max_duration={sounds['max_duration']:g}: {heard}.")
     said += [f"Sample rates: {', '.join(rates)}.", f"Channels: {', '.join(channels)}."] if rates else []
     return [Heading("How they sound", short="Sounds"), Text([" ".join(said)]), *_details(sounds)]
 

@@ -15,7 +15,7 @@ import soundfile as sf
 from tqdm import tqdm
 
 from sousa_bench.data import SousaData
-from sousa_bench.data.cache import STORED_SECONDS
+from sousa_bench.data.cache import LONGEST, STORED_SECONDS, too_long
 from sousa_bench.data.decode import NO_LENGTH, BadClip, Part, mix, read_channels, usable_mono, why_unreadable
 from sousa_bench.data.sources.source import Audio, Source
 from sousa_bench.system.cores import usable_cores
@@ -54,18 +54,20 @@ class Heard(NamedTuple):
 
 def heard_clips(data: SousaData) -> pd.DataFrame:
     """The clips that a training would use, each with `clip`, its file's name, and the fields of `Heard`."""
-    stored, clips = max(STORED_SECONDS, float(data.max_duration)), data.chosen()
-    heard = hear(data.source, clips, stored, data.workers)
+    whole, clips = data.windows is not None, data.chosen()
+    stored = max(LONGEST if whole else STORED_SECONDS, float(data.max_duration))
+    heard = hear(data.source, clips, stored, whole, data.workers)
     return clips.drop(columns="seconds").assign(clip=data.source.names(clips)).join(heard)
 
 
-def hear(source: Source, table: pd.DataFrame, seconds: float, workers: int | None) -> pd.DataFrame:
+def hear(source: Source, table: pd.DataFrame, seconds: float, whole: bool, workers: int | None) -> pd.DataFrame:
     """Listen to clips, with a progress line on the standard error.
 
     Args:
         source: The dataset.
         table: Some of its clips.
         seconds: As much of a clip as a training decodes, which must be neither silent nor damaged.
+        whole: Whether a longer clip can't be used.
         workers: Threads; None: one for each usable core. libsndfile works outside Python's lock.
 
     Returns:
@@ -79,7 +81,7 @@ def hear(source: Source, table: pd.DataFrame, seconds: float, workers: int | Non
 
     def piece(positions: np.ndarray) -> int:
         for position, audio in source.audio(table, positions):
-            heard[position] = listen(audio, seconds)
+            heard[position] = listen(audio, seconds, whole)
         return len(positions)
 
     pool = ThreadPoolExecutor(workers or usable_cores(), thread_name_prefix="listen")
@@ -94,17 +96,19 @@ def hear(source: Source, table: pd.DataFrame, seconds: float, workers: int | Non
     return pd.DataFrame(heard, index=table.index, columns=Heard._fields)
 
 
-def listen(audio: Audio, seconds: float) -> Heard:
+def listen(audio: Audio, seconds: float, whole: bool = False) -> Heard:
     """Listen to one clip; what is wrong with it is among what is heard. See `hear`."""
     try:
-        return _listen(audio, seconds)
+        return _listen(audio, seconds, whole)
     except BadClip as bad:
         return Heard(kind=bad.kind, reason=str(bad))
 
 
-def _listen(audio: Audio, seconds: float) -> Heard:
+def _listen(audio: Audio, seconds: float, whole: bool) -> Heard:
     samples, rate, complete = read_channels(audio, seconds)
     usable_mono(samples)
+    if whole and not complete:
+        raise too_long(seconds)
     sound = hashlib.blake2b(str(rate).encode(), digest_size=16)
     frames, clipped = 0, False
     for block in [samples] if complete else _blocks(audio):

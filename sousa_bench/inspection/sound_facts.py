@@ -17,7 +17,7 @@ LISTED = 100
 COPIES = 10
 """Copies of a sound in such a list."""
 
-BAD = {"silent": "silent", "empty": "empty", "short": "too short", "unreadable": "unreadable"}
+BAD = {"silent": "silent", "empty": "empty", "short": "too short", "long": "too long", "unreadable": "unreadable"}
 """The kinds of clips that can't be used, as they are told; files that are missing are counted without listening."""
 
 _CONSEQUENCE = {

@@ -135,7 +135,7 @@ def test_each_fault_of_a_sound_is_told(capsys: pytest.CaptureFixture[str], tmp_p
     code, found = inspected(capsys, root)
     assert code == 1
     bad = {kind: [each["clip"] for each in clips["clips"]] for kind, clips in found["sounds"]["bad"].items()}
-    assert bad == {kind: [f"{kind}.wav"] for kind in ("silent", "empty", "short", "unreadable")}
+    assert bad == {kind: [f"{kind}.wav"] for kind in ("silent", "empty", "short", "unreadable")} | {"long": []}
     assert found["sounds"]["clipped"] == {"count": 1, "clips": ["clipped.wav"]}
     [pair] = found["sounds"]["duplicates"]["across"]["train and test"]["sounds"]
     assert [row["clip"] for row in pair] == ["train_flam_tap_0.wav", "copy.flac"], "the same sound in another format"
@@ -186,6 +186,7 @@ def test_a_long_recording_is_heard_to_its_end(tmp_path: Path):
     a, b = (listen(str(tmp_path / f"{name}.wav"), 10.0) for name in "ab")
     assert a.seconds == b.seconds == 90
     assert a.digest != b.digest
+    assert listen(str(tmp_path / "a.wav"), 60.0, whole=True).kind == "long", "as a training by windows says"
     assert listen(BytesIO((tmp_path / "a.wav").read_bytes()), 10.0) == a
     part = listen(Part(str(tmp_path / "a.wav"), 30.0, 75.0), 10.0)
     assert (part.seconds, part.digest) == (45, listen(Part(str(tmp_path / "b.wav"), 30.0, 75.0), 10.0).digest)
