@@ -73,7 +73,7 @@ def facts(data: SousaData, clips: pd.DataFrame, luck: float, methods: int) -> di
         "finds": [],
         "needs": [],
         "folds": 0,
-        "why_no_test": NOT_OF_SEVERAL if task.several else _why_no_test(len(sizes), everyone, given or FOLDS, data),
+        "why_no_test": _why_no_test(len(sizes), everyone, given or FOLDS, data),
     }
     if not found["why_no_test"]:
         found |= _reached(sizes, everyone, given, luck, methods)
@@ -101,9 +101,11 @@ def _given_folds(clips: pd.DataFrame) -> int:
 
 
 def _why_no_test(tested: int, everyone: int, folds: int, data: SousaData) -> str:
-    """Why there is no interval, and the way out where there is one; empty where there is an interval."""
+    """Why nothing is foretold of a test, and the way out where there is one; empty where something is."""
     why = why_no_interval(tested, data.task)
-    if not why or everyone < max(MIN_PLAYERS, folds) or data.fold is not None:
+    if not why:
+        return NOT_OF_SEVERAL if data.task.several else ""
+    if everyone < max(MIN_PLAYERS, folds) or data.fold is not None:
         return why
     return f"{why}; {every_fold(folds)} tests all {everyone:,} {data.task.groups}"
 

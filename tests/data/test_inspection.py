@@ -240,14 +240,14 @@ def test_folds_that_are_given_are_all_asked_for(capsys: pytest.CaptureFixture[st
 
 def test_several_labels_are_counted_by_class(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     root = tmp_path / "mixed"
-    write_class_folders(root, ("a",), sites=12)
-    labels = ["owl,finch", "owl", "finch"] * 4
-    splits = ["train"] * 6 + ["val"] * 3 + ["test"] * 3
-    files = [f"a/site{i}_{i}.wav" for i in range(12)]
+    write_class_folders(root, ("a",), sites=18)
+    labels = ["owl,finch", "owl", "finch"] * 6
+    splits = ["train"] * 6 + ["val"] * 3 + ["test"] * 9
+    files = [f"a/site{i}_{i}.wav" for i in range(18)]
     pd.DataFrame({"file_name": files, "labels": labels, "split": splits}).to_csv(root / "metadata.csv", index=False)
     assert main([str(root), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert [[row["train"], row["val"], row["test"]] for row in found["classes"]] == [[4, 2, 2]] * 2
+    assert [[row["train"], row["val"], row["test"]] for row in found["classes"]] == [[4, 2, 6]] * 2
     assert [row["classes"] for row in found["splits"]] == [2, 2, 2]
     assert "mAP" in found["why_no_test"]
 
