@@ -238,6 +238,20 @@ def test_a_loop_of_links_is_refused(tmp_path: Path) -> None:
         data(root).chosen()
 
 
+def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
+    root = sounds(tmp_path / "birds", "owl/1.wav", "wren/2.wav")
+    (root / "owl" / "x.wav").symlink_to("x.wav")
+    with pytest.raises(DataError, match=r"owl/x\.wav can't be followed .*: remove the link"):
+        data(root).chosen()
+
+
+def test_a_link_that_leads_nowhere_is_a_missing_clip(tmp_path: Path) -> None:
+    root = sounds(tmp_path / "birds", *(f"{bird}/{i}.wav" for bird in BIRDS for i in range(4)))
+    (root / "owl" / "x.wav").symlink_to("nowhere.wav")
+    with pytest.raises(DataError, match=r"owl/x\.wav is missing"):
+        _ = data(root).fingerprint
+
+
 def test_two_links_that_lead_to_each_other_are_refused(tmp_path: Path) -> None:
     root = sounds(tmp_path / "birds", "owl/1.wav", "wren/2.wav")
     (root / "owl" / "w").symlink_to(root / "wren")

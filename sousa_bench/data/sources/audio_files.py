@@ -44,11 +44,18 @@ def files_below(root: Path) -> Iterator[str]:
         folders = []
         for entry in listed:
             name = f"{below}{entry.name}"
-            if entry.is_dir():
+            if _is_folder(entry):
                 folders.append((f"{name}/", (*above, _real(root, name, above)) if entry.is_symlink() else above))
             else:
                 yield name
         todo += reversed(folders)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:  # a link to itself
+        raise DataError(f"{entry.path} can't be followed ({error.strerror}): remove the link.") from error
 
 
 def _listed(root: Path, below: str) -> os._ScandirIterator[str]:
