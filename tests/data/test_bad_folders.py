@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -235,6 +236,14 @@ def test_a_loop_of_links_is_refused(tmp_path: Path) -> None:
     root = sounds(tmp_path / "birds", "owl/1.wav", "wren/deep/2.wav")
     (root / "wren" / "deep" / "up").symlink_to(root / "wren")
     with pytest.raises(DataError, match=r"wren/deep/up is a link back to .*wren, .* Remove the link"):
+        data(root).chosen()
+
+
+@pytest.mark.parametrize("name", [b"n\xe9st.wav", b"a\nb.wav"])
+def test_a_name_that_cant_be_shown_is_refused(tmp_path: Path, name: bytes) -> None:
+    root = sounds(tmp_path / "birds", "owl/1.wav", "wren/2.wav")
+    Path(os.fsdecode(os.fsencode(root / "owl") + b"/" + name)).touch()
+    with pytest.raises(DataError, match="a name with characters that can't be shown: rename it"):
         data(root).chosen()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,9 @@ SUFFIXES = frozenset(
 )
 """The endings of the files that libsndfile reads. Raw samples say neither rate nor width, so they are no sound here."""
 
+
+_UNSHOWN = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+"""Control characters, and what stands for bytes that are no UTF-8."""
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 """The endings of the tables that are read."""
@@ -34,7 +38,7 @@ def files_below(root: Path) -> Iterator[str]:
     """Every file below a folder but hidden ones: its path below the folder, with slashes, folder by folder.
 
     Raises:
-        DataError: A link leads back to a folder that it lies in, or a folder can't be listed.
+        DataError: A name can't be shown, a link leads back to a folder that it lies in, or a folder can't be listed.
     """
     todo: list[tuple[str, tuple[str, ...]]] = [("", (os.path.realpath(root),))]
     while todo:
@@ -44,6 +48,8 @@ def files_below(root: Path) -> Iterator[str]:
         folders = []
         for entry in listed:
             name = f"{below}{entry.name}"
+            if _UNSHOWN.search(name):
+                raise DataError(f"{str(root)!r} holds {name!r}, a name with characters that can't be shown: rename it.")
             if _is_folder(entry):
                 folders.append((f"{name}/", (*above, _real(root, name, above)) if entry.is_symlink() else above))
             else:
