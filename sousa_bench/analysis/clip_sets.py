@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from sousa_bench.analysis.stats.average_precision import pseudo_values
+from sousa_bench.analysis.stats.average_precision import blocks, pseudo_values
 from sousa_bench.analysis.stats.class_order import class_order
 from sousa_bench.results.predictions import SOUSA_COLUMNS
 from sousa_bench.results.result import clean
@@ -25,8 +25,6 @@ from sousa_bench.task import Task
 
 MAX_BYTES = 1024**3
 MAX_CLIPS = 5_000_000
-MAX_BLOCKS = 100
-"""Where no groups are known and there are more clips, the clips are the sample as so many drawn blocks of them."""
 IDENTITY = ("sample_id", "label", "group")
 SLICES = ("skill_tier", "tempo_bpm", "soundfont")
 DICTIONARIES = ("group", "player", "skill_tier", "soundfont")  # few different texts, many rows
@@ -203,7 +201,7 @@ def _identify(
     label = (_labels if task.several else _class_numbers)(content["label"], task)[order]
     names = _texts(content["group"])[order] if _complete(content, "group") else None
     if not task.grouped:
-        names = _blocks(sample_id)
+        names = blocks(sample_id)
     digest = hashlib.sha256("\x1f".join(sample_id).encode("utf-8", "replace"))
     digest.update(task.digest.encode())
     digest.update(label.tobytes())
@@ -218,14 +216,6 @@ def _identify(
     if len(seen) < 64:
         seen.append((identity, task, key, order))
     return key, order
-
-
-def _blocks(names: NDArray[Any]) -> NDArray[Any]:
-    """Clips that stand for themselves: each its own name, or where there are many that of its drawn block."""
-    block = np.random.default_rng(0).permutation(len(names)) % MAX_BLOCKS
-    _, first, number = np.unique(block, return_index=True, return_inverse=True)
-    blocks: NDArray[Any] = names[first][number]
-    return blocks
 
 
 def _complete(content: pa.Table, name: str) -> bool:

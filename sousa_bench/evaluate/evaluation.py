@@ -22,11 +22,11 @@ from tqdm import tqdm
 
 from sousa_bench.data.datamodule import Clips, EvalBatches
 from sousa_bench.errors import DataError, UserError
-from sousa_bench.evaluate.class_table import CONFUSION, PER_CLASS_FILE, draw, read_back, write_table
+from sousa_bench.evaluate.class_table import PER_CLASS_FILE, draw, figure_name, read_back, write_table
 from sousa_bench.evaluate.evaluation_result import evaluation_result
 from sousa_bench.inference.predictor import Predictor, device_named, is_package
 from sousa_bench.results.finished import FinishedRun, finished_run
-from sousa_bench.results.metrics import METRICS
+from sousa_bench.results.metrics import metrics_of, ranking
 from sousa_bench.results.predictions import write_predictions
 from sousa_bench.results.result import EVALUATED, PREDICTIONS_FILE, RESULT_FILE, ResultError, read_result, write_result
 from sousa_bench.results.scan import ROOT_NAMES
@@ -172,7 +172,8 @@ def evaluate(options: argparse.Namespace, arguments: Sequence[str]) -> Path:
             f"{folder}: can't be written ({error.strerror or error}); choose another --output-dir"
         ) from error
     print("\n".join(_lines(evaluation, result, table)))
-    print(f"\nWritten: {folder}/ ({RESULT_FILE}, {PREDICTIONS_FILE}, {PER_CLASS_FILE}, {CONFUSION}.html)")
+    files = (RESULT_FILE, PREDICTIONS_FILE, PER_CLASS_FILE, f"{figure_name(evaluation.data.task)}.html")
+    print(f"\nWritten: {folder}/ ({', '.join(files)})")
     return folder
 
 
@@ -211,7 +212,9 @@ def _write(folder: Path, evaluation: Evaluation, result: dict[str, Any], images:
     table = write_table(folder, study, result["per_class"])
     title = f"{evaluation.run.name} on {evaluation.data.name}, {evaluation.split_name}"
     if problem := draw(folder, study, title, images):
-        log.warning(problem.replace("report.html has every plot", f"{CONFUSION}.html shows the same"))
+        log.warning(
+            problem.replace("report.html has every plot", f"{figure_name(evaluation.data.task)}.html shows the same")
+        )
     return table
 
 
@@ -219,31 +222,43 @@ def _lines(evaluation: Evaluation, result: Mapping[str, Any], table: pd.DataFram
     """The metrics for people."""
     metrics, about = result["metrics"], result["evaluation"]
     task = evaluation.data.task
-    size = task.extent(f"{table['clips'].sum():,}", about["accuracy_interval"][task.groups_key], " of ")
-    declared = {metric.name: metric.as_dict() for metric in METRICS} | dict(result.get("declared_metrics") or {})
     intervals = {
-        name: f"  {_interval_text(about[key], task)}"
-        for name, key in (("acc", "accuracy_interval"), ("top5_acc", "top5_interval"))
+        name: about[key]
+        for name, key in (("acc", "accuracy_interval"), ("top5_acc", "top5_interval"), ("map", "map_interval"))
+        if key in about
     }
+    size = task.extent(f"{len(evaluation.clips):,}", intervals[task.metric][task.groups_key], " of ")
+    declared = {metric.name: metric.as_dict() for metric in metrics_of(task)} | dict(
+        result.get("declared_metrics") or {}
+    )
+    texts = {name: f"  {_interval_text(found, task)}" for name, found in intervals.items()}
+    own = evaluation.run.result["metrics"]
+    width = max(18, *(len(metric["label"]) for metric in declared.values())) if task.several else 18
     lines = [
         f"{evaluation.run.name}",
         f"on data={evaluation.data.name}, {evaluation.split_name}: {size}",
         "",
         *(
-            f"  {metric['label']:<18} {metrics[key]:{metric['format']}}{intervals.get(name, '')}"
+            f"  {metric['label']:<{width}} {metrics[key]:{metric['format']}}{texts.get(name, '')}"
             for name, metric in declared.items()
             if (key := f"test_{name}") in metrics
         ),
         "",
-        _own_test_text(about["own_test"], evaluation.run.result["metrics"]["test_acc"]),
+        _own_test_text(about["own_test"], own[ranking(own, "test")]),
     ]
+    return [*lines, *_weakest(table, task), *(f"warning: {message}" for message in result["warnings"])]
+
+
+def _weakest(table: pd.DataFrame, task: Task) -> list[str]:
+    """The classes with which it goes worst; none where there are no mistakes."""
+    if task.several:
+        last = table.dropna(subset="average_precision").sort_values("average_precision", kind="stable").head(5)
+        pairs = zip(last["name"], last["average_precision"], strict=True)
+        return [f"Least average precision: {'; '.join(f'{name} {value:.3f}' for name, value in pairs)}"]
     worst = table[table["taken_for_clips"] > 0].sort_values("taken_for_clips", ascending=False, kind="stable").head(5)
-    if len(worst):
-        display = task.display
-        pairs = zip(worst["name"], worst["taken_for"], worst["taken_for_clips"], worst["clips"], strict=True)
-        named = "; ".join(f"{name} → {display(other)} ({wrong} of {all_})" for name, other, wrong, all_ in pairs)
-        lines.append(f"Most often mistaken: {named}")
-    return lines + [f"warning: {message}" for message in result["warnings"]]
+    mistakes = zip(worst["name"], worst["taken_for"], worst["taken_for_clips"], worst["clips"], strict=True)
+    named = [f"{name} → {task.display(other)} ({wrong} of {all_})" for name, other, wrong, all_ in mistakes]
+    return [f"Most often mistaken: {'; '.join(named)}"] if named else []
 
 
 def _interval_text(found: Mapping[str, Any], task: Task) -> str:

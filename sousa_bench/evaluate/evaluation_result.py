@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from sousa_bench.analysis.stats.average_precision import blocks, precision_interval
 from sousa_bench.analysis.stats.intervals import LEVEL, accuracy_interval, why_no_interval
 from sousa_bench.config.identity import IRRELEVANT
 from sousa_bench.errors import ConfigError
-from sousa_bench.results.metrics import METRICS, calibrated, own_metrics, per_class, split_metrics
+from sousa_bench.results.metrics import calibrated, metrics_of, own_metrics, per_class, ranking, split_metrics
 from sousa_bench.results.predictions import outcome_warnings
 from sousa_bench.results.result import EFFICIENCY_KEYS, EVALUATED, PREDICTIONS_FILE, SCHEMA_VERSION
 from sousa_bench.system.commit import git_commit
@@ -38,15 +39,13 @@ def evaluation_result(evaluation: Evaluation, arguments: Sequence[str]) -> dict[
     run, data, now = evaluation.run, evaluation.data, datetime.now()
     own, config = run.result, run.config
     logits, labels, groups = evaluation.logits, evaluation.clips.labels, evaluation.clips.table["group"]
-    predicted = logits.argmax(dim=1)
-    top = logits.topk(min(5, logits.shape[1]), dim=1).indices
-    compared = own_test(evaluation, predicted.numpy())
+    compared = own_test(evaluation)
     met, met_warnings = met_before(run, data)
     random_weights = (own.get("weights") or {}).get("kind") == "random"
     temperature = own["metrics"].get("temperature")  # results by earlier versions have none
-    metrics, metric_warnings = METRICS, []
+    metrics, metric_warnings = metrics_of(data.task), []
     try:
-        metrics = (*METRICS, *own_metrics(config.get("metrics")))
+        metrics = (*metrics, *own_metrics(config.get("metrics")))
     except ConfigError as error:
         metric_warnings = [f"the run's own metrics are left out: {error}"]
     return {
@@ -80,8 +79,7 @@ def evaluation_result(evaluation: Evaluation, arguments: Sequence[str]) -> dict[
             "run_fingerprint": own.get("fingerprint"),
             "split": data.split,
             "precision": evaluation.precision,
-            "accuracy_interval": interval((predicted == labels).numpy(), groups, data.task),
-            "top5_interval": interval((top == labels[:, None]).any(dim=1).numpy(), groups, data.task),
+            **intervals(evaluation),
             "own_test": compared,
             "met_before": met,
         },
@@ -110,6 +108,22 @@ def evaluation_result(evaluation: Evaluation, arguments: Sequence[str]) -> dict[
     }
 
 
+def intervals(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
+    """``accuracy_interval`` and ``top5_interval``; ``map_interval`` where a clip may have several labels."""
+    task, logits, labels = evaluation.data.task, evaluation.logits, evaluation.clips.labels
+    groups = evaluation.clips.table["group"]
+    if not task.grouped:
+        groups = pd.Series(blocks(evaluation.clips.table["sample_id"].to_numpy(str)))
+    if task.several:
+        ends = precision_interval(logits.numpy(), labels.numpy() > 0, groups.to_numpy(str))
+        return {"map_interval": _interval(*ends, groups.nunique(), task)}
+    top = logits.topk(min(5, logits.shape[1]), dim=1).indices
+    return {
+        "accuracy_interval": interval((logits.argmax(dim=1) == labels).numpy(), groups, task),
+        "top5_interval": interval((top == labels[:, None]).any(dim=1).numpy(), groups, task),
+    }
+
+
 def interval(values: np.ndarray, groups: pd.Series, task: Task) -> dict[str, Any]:
     """Confidence interval of a share of clips, clustered by group; see `sousa_bench.analysis.stats.intervals`.
 
@@ -125,29 +139,41 @@ def interval(values: np.ndarray, groups: pd.Series, task: Task) -> dict[str, Any
     codes, names = pd.factorize(groups)
     totals = np.bincount(codes, weights=values).astype(float)[None, :]
     found = accuracy_interval(totals, np.bincount(codes).astype(float))
-    note = why_no_interval(len(names), task)
+    return _interval(float(found.low[0]), float(found.high[0]), len(names), task)
+
+
+def _interval(low: float, high: float, groups: int, task: Task) -> dict[str, Any]:
+    note = why_no_interval(groups, task)
     return {
-        "low": None if note else float(found.low[0]),
-        "high": None if note else float(found.high[0]),
+        "low": None if note else low,
+        "high": None if note else high,
         "level": LEVEL,
-        task.groups_key: len(names),
+        task.groups_key: groups,
         "note": note or None,
     }
 
 
-def own_test(evaluation: Evaluation, predicted: np.ndarray) -> dict[str, Any]:
+def own_test(evaluation: Evaluation) -> dict[str, Any]:
     """How this compares with the run's own test, where the clips are the same.
 
     Returns:
-        ``same_clips``, None where it can't be told; and where they are ``test_acc`` of the run and ``changed``: clips
-        with another prediction, None where the run's predictions are gone.
+        ``same_clips``, None where it can't be told; and where they are ``test_acc`` of the run (``test_map`` where a
+        clip may have several labels) and ``changed``: clips with another prediction (other classes of a probability
+        above 0.5), None where the run's predictions are gone.
     """
     own = evaluation.run.result
     file = evaluation.run.folder / PREDICTIONS_FILE
     changed = None
     if file.is_file():
-        theirs = pd.read_parquet(file, columns=["sample_id", "label", "predicted"])
-        mine = evaluation.clips.table[["sample_id", "label"]].assign(now=predicted)
+        task = evaluation.data.task
+        theirs = pd.read_parquet(file, columns=["sample_id", "label", "logits" if task.several else "predicted"])
+        mine = evaluation.clips.table[["sample_id", "label"]]
+        if task.several:
+            mine = mine.assign(label=mine["label"].map(tuple), now=_above_half(evaluation.logits.numpy()))
+            said = _above_half(np.stack(theirs["logits"].tolist()))
+            theirs = theirs.assign(label=theirs["label"].map(tuple), predicted=said)
+        else:
+            mine = mine.assign(now=evaluation.logits.argmax(dim=1).numpy())
         both = theirs.merge(mine, on=["sample_id", "label"])
         same: bool | None = len(both) == len(theirs) == len(mine)
         changed = int((both["predicted"] != both["now"]).sum())
@@ -156,7 +182,13 @@ def own_test(evaluation: Evaluation, predicted: np.ndarray) -> dict[str, Any]:
         same = None if known is None else known == evaluation.data.test_fingerprint
     if not same:
         return {"same_clips": same}
-    return {"same_clips": True, "test_acc": own["metrics"]["test_acc"], "changed": changed}
+    key = ranking(own["metrics"], "test")
+    return {"same_clips": True, key: own["metrics"][key], "changed": changed}
+
+
+def _above_half(logits: np.ndarray) -> pd.Series:
+    """Of each clip the classes of a probability above 0.5, several labels a clip."""
+    return pd.Series([tuple(np.flatnonzero(row > 0)) for row in logits], dtype=object)
 
 
 def _numeric_warnings(evaluation: Evaluation, compared: Mapping[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 import sousa_bench
+from sousa_bench.analysis.stats.average_precision import blocks, precision_interval
 from sousa_bench.analysis.stats.intervals import LEVEL, accuracy_interval, why_no_interval
 from sousa_bench.data.decode import SHORTEST
 from sousa_bench.data.saved_task import is_sousa, saved_task
@@ -94,11 +95,20 @@ def intervals(run: FinishedRun, task: Task) -> dict[str, Any]:
         return {}
     table = pd.read_parquet(file)
     group = next((name for name in ("group", "player") if name in table), "")
+    if not task.grouped:
+        group, table["group"] = "group", blocks(table["sample_id"].to_numpy(str))
     known = bool(group) and bool(table[group].notna().all())
     clips = np.asarray(table.groupby(group).size() if known else [], dtype=np.float64)
     made: dict[str, Any] = {"test_clips": len(table), **({f"test_{task.groups_key}": len(clips)} if known else {})}
     if reason := why_no_interval(len(clips), task, known):
         return {**made, "no_interval": reason}
+    if task.several:
+        logits = np.stack(table["logits"].tolist())
+        labels = np.zeros(logits.shape, dtype=bool)
+        for row, numbers in enumerate(table["label"]):
+            labels[row, numbers] = True
+        ends = precision_interval(logits, labels, table[group].to_numpy(str))
+        return {**made, "test_map_interval": [round(end, 6) for end in ends], "interval_level": LEVEL}
     for name, right in {"test_acc": 1, "test_top5_acc": 5}.items():
         totals = _right(table, right).groupby(table[group]).sum().to_numpy(np.float64)
         found = accuracy_interval(totals[None], clips)

@@ -15,6 +15,7 @@ from sousa_bench.data.saved_task import is_sousa
 from sousa_bench.task import Task
 
 SCHEMA_VERSION = 1
+LIKELY = 0.5
 STATUS_TEXT = {"ok": "", "no_drum": "no drum", "no_sound": "no sound", "too_short": "too short", "error": "error"}
 
 
@@ -68,10 +69,11 @@ class Answer:
     notes: Sequence[str] = field(default_factory=list)
 
     def best(self, count: int) -> list[dict[str, Any]]:
-        """The most probable classes, best first."""
+        """The most probable classes, best first; where a clip may have several, all of a probability above 0.5."""
         if self.probabilities is None:
             return []
-        order = np.argsort(-self.probabilities, kind="stable")[:count]
+        likely = int((self.probabilities > LIKELY).sum()) if self.task.several else 0
+        order = np.argsort(-self.probabilities, kind="stable")[: likely or count]
         return [self._named(i, self.probabilities[i]) for i in order]
 
     def record(self, top: int) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+MANY = 500
+
 Array = NDArray[np.float64]
 
 
@@ -38,8 +40,24 @@ def clustered(totals: Array, sizes: Array) -> tuple[Array, Array, Array]:
         return estimate, nothing, nothing.copy()
     residuals = totals - estimate[:, None] * sizes
     weights = cluster_weights(sizes)
-    # Working model of the degrees of freedom: whole players vary, so a total's variance goes with its squared size.
-    centre = np.eye(len(sizes)) - np.outer(sizes, np.ones(len(sizes))) / count
-    product = (centre * sizes**2) @ centre.T * weights
-    dof = np.trace(product) ** 2 / np.trace(product @ product)
+    dof = (_dof if len(sizes) <= MANY else _dof_of_many)(sizes, weights)
     return estimate, (residuals**2 * weights).sum(axis=1), np.full(len(estimate), dof)
+
+
+def _dof(sizes: Array, weights: Array) -> float:
+    """Working model of the degrees of freedom: whole players vary, so a total's variance goes with its squared size."""
+    centre = np.eye(len(sizes)) - np.outer(sizes, np.ones(len(sizes))) / sizes.sum()
+    product = (centre * sizes**2) @ centre.T * weights
+    return float(np.trace(product) ** 2 / np.trace(product @ product))
+
+
+def _dof_of_many(sizes: Array, weights: Array) -> float:
+    """The same without a matrix, which thousands of clips that stand for themselves would fill the memory with."""
+    squares, count = sizes**2, sizes.sum()
+    more = squares.sum() / count**2
+    beside = more * squares - 2 * sizes * squares / count  # the diagonal without each player's own variance
+    own = beside + squares
+    two, three, four = ((weights * sizes**power).sum() for power in (2, 3, 4))
+    crossed = 2 * (two * four + three**2) / count**2 + (more * two) ** 2 - 4 * more * two * three / count
+    whole = crossed + (weights**2 * (own**2 - beside**2)).sum()
+    return float((weights * own).sum() ** 2 / whole)

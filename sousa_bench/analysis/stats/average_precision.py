@@ -11,8 +11,14 @@ Their mean is the mean average precision itself, and their variance over groups 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
+from sousa_bench.analysis.stats.intervals import accuracy_interval
+
+MAX_BLOCKS = 100
 
 Array = NDArray[np.float64]
 
@@ -41,6 +47,38 @@ def pseudo_values(scores: NDArray[np.float32], labels: NDArray[np.bool_], group:
     without = np.divide(np.where(there, left, 0.0).sum(axis=0), counts, out=np.full(groups, whole), where=counts > 0)
     values: Array = whole + (groups - 1) * (without.mean() - without)
     return values
+
+
+def precision_interval(
+    scores: NDArray[np.float32], labels: NDArray[np.bool_], groups: NDArray[Any]
+) -> tuple[float, float]:
+    """The ends of the mean average precision's interval, as ``accuracy_interval`` makes them.
+
+    Args:
+        scores: (clips, classes).
+        labels: (clips, classes).
+        groups: (clips,) names.
+    """
+    names, codes = np.unique(groups, return_inverse=True)
+    found = accuracy_interval(pseudo_values(scores, labels, codes)[None], np.ones(len(names)))
+    return float(found.low[0]), float(found.high[0])
+
+
+def blocks(names: NDArray[Any]) -> NDArray[Any]:
+    """The sample where no groups are known: each clip its own name, or where there are many that of its drawn block.
+
+    Args:
+        names: (clips,), each another.
+
+    Returns:
+        (clips,) names of ``MAX_BLOCKS`` blocks of like size at most; one for the same clips, whatever their order.
+    """
+    made = np.empty_like(names)
+    order = np.argsort(names)
+    block = np.random.default_rng(0).permutation(len(names)) % MAX_BLOCKS
+    _, first, number = np.unique(block, return_index=True, return_inverse=True)
+    made[order] = names[order][first][number]
+    return made
 
 
 def _average_precisions(
