@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sousa_bench.analysis.clip_sets import MAX_BLOCKS
 from sousa_bench.analysis.columns import Column
 from sousa_bench.analysis.reach import FOLDS, Reach, reaches
 from sousa_bench.analysis.report.blocks import Block, Heading, Table, Text
+from sousa_bench.analysis.stats.average_precision import MAX_BLOCKS
 from sousa_bench.analysis.stats.sample_size import ASSUMED_LUCK, POWER
 from sousa_bench.analysis.study import Study
 from sousa_bench.task import Task
