@@ -57,6 +57,7 @@ def page(study: Study, blocks: Sequence[Block], title: str = "sousa_bench report
     drawn = [block for block in blocks if isinstance(block, Figure) and block.figure is not None]
     data = {
         "metric": study.metric,
+        "score": study.task.score,
         "ascending": lower_is_better(study.metric, study.table),
         "columns": [
             {"key": c.key, "title": c.label, "help": c.help, "text": c.text, "up": c.text or not c.better}

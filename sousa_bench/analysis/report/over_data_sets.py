@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sousa_bench.analysis.columns import DIFFERENCE, Column, p_value
+from sousa_bench.analysis.columns import DIFFERENCE, Column, measures, p_value
 from sousa_bench.analysis.report.blocks import Block, Heading, Options, Table, Text
 from sousa_bench.analysis.report.conclusion import in_points, named, others_in_words
 from sousa_bench.analysis.stats.comparisons import MODELS
@@ -26,7 +26,7 @@ def over_data_sets(study: Study, options: Options) -> list[Block]:
         blocks += [
             Heading(f"Over {len(item.names)} data sets{kind}", short="" if blocks else "Data sets"),
             Text([" ".join(_answer(item)), " ".join(_minded(item, study.task))]),
-            _rank_table(item),
+            _rank_table(item, study.task),
             Heading(f"{item.accuracy.index[0]} against the others, by data set", 3),
             Text([_chance_words(item, study.margin)]),
             _chance_table(item, max(options.top, 10)),
@@ -85,12 +85,12 @@ def _minded(item: DataSets, task: Task) -> list[str]:
     return said
 
 
-def _rank_table(item: DataSets) -> Table:
+def _rank_table(item: DataSets, task: Task) -> Table:
     columns = [
         Column("method", "method", text=True),
         Column("mean", "mean rank", ".2f", "lower", "1: first on every data set; ties share the mean of their places"),
         Column("group", "group", text=True, help="methods that share a letter can't be told apart"),
-        *(Column(cohort, f"test acc, {name}") for cohort, name in item.names.items()),
+        *(Column(cohort, f"{measures(task)['test_acc'].label}, {name}") for cohort, name in item.names.items()),
     ]
     rows = item.accuracy.assign(method=item.accuracy.index, mean=item.ranks.mean, group=item.ranks.groups)
     return Table(columns, rows.to_dict("records"))

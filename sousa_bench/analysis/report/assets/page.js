@@ -96,7 +96,7 @@
     floor.addEventListener("input", () => ((state.min = floor.value), refresh()));
     box.append(
       element("label", { className: "field" }, element("span", { textContent: "Search" }), search),
-      element("label", { className: "field" }, element("span", { textContent: "Test accuracy at least" }), floor),
+      element("label", { className: "field" }, element("span", { textContent: `Test ${D.score} at least` }), floor),
     );
     $("reset").addEventListener("click", () => {
       Object.assign(state, { off: {}, text: "", min: "" });
