@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sousa_bench.analysis.clip_sets import ClipSet, read_predictions
 from sousa_bench.analysis.columns import lower_is_better
-from sousa_bench.analysis.combinations import combinations
+from sousa_bench.analysis.combinations import MORE_OF_SEVERAL, combinations
 from sousa_bench.analysis.factors import (
     BASE_FACTORS,
     SOLVED,
@@ -178,6 +178,9 @@ def compare(results: Results, metric: str = "test_acc", margin: float = 0.02) ->
 def _rank_by_accuracy(results: Results, metric: str) -> str:
     """Put what ranks runs of several labels a clip into the columns of accuracy; ``metric``, or which of them it is."""
     several = np.array([task.several for task in results.tasks])
+    for key in MORE_OF_SEVERAL:
+        if several.any() and key not in results.table:
+            results.table[key] = np.nan  # results by others may lack them
     for split in ("val", "test"):
         own, accuracy = (f"{split}_{metrics[0].name}" for metrics in (METRICS_OF_SEVERAL, METRICS))
         if several.any() and own in results.table:
