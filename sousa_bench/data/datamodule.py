@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sousa_bench.data import SousaData
 
 
-_STRETCH = 1
+_STRETCH = 2**32 - 1  # no copy of a clip has this number (see `draw_keys`): its draws are no augmentation's
 """Sets the draw of a clip's stretch apart from its augmentation's."""
 
 

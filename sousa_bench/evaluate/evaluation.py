@@ -189,7 +189,7 @@ def _prepare(options: argparse.Namespace, run: FinishedRun, device: str) -> Eval
         data.check()
         data.chosen()
     except DataError as error:
-        if any(word in str(error) for word in ("rudiment", "no label", "holds no layout")):
+        if any(word in str(error) for word in ("rudiment", "no label", "as the labels", "holds no layout")):
             raise DataError(f"{error} {UNLABELLED}") from error
         raise
     accelerator = "gpu" if device == "cuda" else "cpu"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -186,8 +187,13 @@ class PositionalConvolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, tokens, dim) → the same."""
+        # oneDNN's bfloat16 kernels for AMX get narrow groups wrong, by as much as the result (torch 2.11):
+        # on a CPU this layer stays in float32.
+        narrow = x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+        with torch.autocast("cpu", enabled=False) if narrow else nullcontext():
+            moved = self.conv((x.float() if narrow else x).transpose(1, 2))
         # An even kernel with half its length of padding gives one position too many.
-        return F.gelu(self.conv(x.transpose(1, 2))[..., : x.shape[1]]).transpose(1, 2)
+        return F.gelu(moved[..., : x.shape[1]]).transpose(1, 2)
 
 
 class Encoder(nn.Module):

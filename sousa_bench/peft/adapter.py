@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import sousa_bench
+from sousa_bench.data.saved_task import saved_task
 from sousa_bench.errors import PeftError
 from sousa_bench.models.base import AudioModel
 from sousa_bench.models.family import rebuild
@@ -247,17 +248,23 @@ def _copy(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
         tensor.copy_(state[name])
 
 
-def warm_start(injection: Injection, place: Path) -> None:
+def warm_start(injection: Injection, place: Path, task: Task) -> None:
     """Load what an earlier run trained, as the start of this one.
 
     Args:
         injection: Freshly made, by the same method on the same base weights.
         place: The earlier run's folder, or its ``adapter``.
+        task: This run's; the head's rows are of its classes.
 
     Raises:
-        PeftError: No or damaged weights, another model, method or base weights, or AdaLoRA, whose ranks are pruned.
+        PeftError: No or damaged weights, another task, model, method or base weights, or AdaLoRA, which prunes ranks.
     """
     description, folder = read_description(place), checkpoint_folder(place)
+    if saved_task(description, folder / DESCRIPTION_FILE).digest != task.digest:
+        raise PeftError(
+            f"{folder}: was trained for other classes, or the same in another order ({description['labels'][:3]}, …; "
+            f"this run has {list(task.classes[:3])}, …)"
+        )
     if is_adalora(description["peft"]) or is_adalora(injection.node):
         raise PeftError(f"{folder}: AdaLoRA can't go on from trained weights: its ranks are pruned")
     if not trains_all(injection.node):

@@ -224,8 +224,11 @@ class Classifier(pl.LightningModule):
         Class weights are there a factor of the loss of the classes that a clip has.
         """
         if self.task.several:
-            weights = None if self.weights is None else self.weights.to(logits)
-            found = binary_cross_entropy_with_logits(logits, targets, reduction="none", pos_weight=weights)
+            found = binary_cross_entropy_with_logits(logits, targets, reduction="none")
+            if self.weights is not None:
+                smoothing = self.optimization.label_smoothing
+                held = (targets - smoothing / 2) / (1 - smoothing)  # smoothing gives no clip a class that weighs more
+                found = found * (1 + (self.weights.to(logits) - 1) * held)
             return found.mean(dim=1)
         return -(targets * log_softmax(logits, dim=1)).sum(dim=1)
 
@@ -303,15 +306,17 @@ class Classifier(pl.LightningModule):
 
 
 def class_weights(clips: Clips) -> Tensor:
-    """(classes,) float32: what makes the classes of a split weigh alike in the loss; 1 for a class that no clip has.
+    """(classes,) float32: what makes the classes of a split weigh alike in the loss; 1 for a class that none has.
 
     With one label a clip N / (classes with a clip · clips of the class): the mean over clips is 1, so that the loss and
-    the learning rate keep their scale. With several, clips without the class / clips with it.
+    the learning rate keep their scale. With several, clips without the class / clips with it; 1 where all have it.
     """
     counts = clips.class_counts.astype(np.float64)
     there = counts > 0
     least = np.maximum(counts, 1)
-    weights = (len(clips) - counts) / least if clips.task.several else len(clips) / (there.sum() * least)
+    weights = len(clips) / (there.sum() * least)
+    if clips.task.several:
+        weights, there = (len(clips) - counts) / least, there & (counts < len(clips))
     return torch.from_numpy(np.where(there, weights, 1.0)).float()
 
 

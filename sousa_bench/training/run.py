@@ -204,7 +204,7 @@ class _Run:
             self._warn(*self.injection.warnings)
             self.recorder.add(parameters=self.injection.parameters)
             if cfg.get("init_from") and state is None:
-                warm_start(self.injection, Path(cfg.init_from))
+                warm_start(self.injection, Path(cfg.init_from), self.data.task)
                 log.info("starting from the weights of %s", cfg.init_from)
         self.module = build_module(cfg, settings, self.injection, self.datamodule, self.memory.micro_batch_size)
         if settings.compile and self.module.inputs.prefix is not None:

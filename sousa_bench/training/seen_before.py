@@ -15,7 +15,7 @@ from sousa_bench.results.result import read_result
 from sousa_bench.task import Task
 from sousa_bench.training.evaluated_clips import SplitData
 
-CLIP = ["sample_id", "group", "label"]
+CLIP = ["sample_id", "group"]
 ROLES = {"train": "was trained on", "val": "was validated on"}
 
 

@@ -223,7 +223,7 @@ def test_wrong_overrides(words, code, message, finished: Trained, evaluate, caps
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.drop(columns="rudiment_slug"), "no column 'rudiment_slug'"),
+        (lambda t: t.drop(columns="rudiment_slug"), "no column was recognised as the labels"),
         (lambda t: t.assign(rudiment_slug=[None, *t["rudiment_slug"][1:]]), "1 of 6 clips have no rudiment_slug"),
         (lambda t: t.assign(rudiment_slug="moonwalk"), "Unknown rudiment 'moonwalk'"),
     ],

@@ -232,4 +232,5 @@ def test_help_imports_nothing_heavy():
 def test_the_documentation_shows_the_cards_example():
     root = Path(__file__).resolve().parents[2]
     card = (root / "sousa_bench" / "export" / "model_card.md").read_text()
+    card = re.sub(r"{% if asked.several %}\n.*?{% else %}\n(.*?){% endif %}\n", r"\1", card, flags=re.S)
     assert re.search(r"```python\n.*?```", card, re.S)[0] in (root / "docs" / "export.md").read_text()

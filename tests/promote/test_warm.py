@@ -19,6 +19,7 @@ from sousa_bench.data.rudiments import RUDIMENTS, TASK
 from sousa_bench.errors import ConfigError, PeftError
 from sousa_bench.peft import inject
 from sousa_bench.peft.adapter import warm_start
+from sousa_bench.task import Task
 from sousa_bench.training.run import run
 
 # Nothing moves: what a run ends with is what it began with.
@@ -77,16 +78,19 @@ def test_every_trained_tensor_is_taken_over(config: Config, tmp_path: Path, mode
     folder = save(cfg, tmp_path / "run" / "adapter")
     injection = fresh(cfg)
     before = {name: tensor.clone() for name, tensor in injection.changing().items()}
-    warm_start(injection, folder)
+    warm_start(injection, folder, TASK)
     for name, tensor in injection.changing().items():
         torch.testing.assert_close(tensor, before[name] + step(tensor))
 
 
 def test_weights_of_another_shape_are_refused(config: Config, saved: Path) -> None:
     with pytest.raises(PeftError, match="has another shape"):
-        warm_start(fresh(config("model=ast", "peft=lora", "peft.r=4")), saved)
+        warm_start(fresh(config("model=ast", "peft=lora", "peft.r=4")), saved, TASK)
     with pytest.raises(PeftError, match="was trained on random weights"):
-        warm_start(fresh(config("model=ast", "peft=lora", "seed=1")), saved)
+        warm_start(fresh(config("model=ast", "peft=lora", "seed=1")), saved, TASK)
+    other = Task(tuple(reversed(RUDIMENTS)))
+    with pytest.raises(PeftError, match="other classes, or the same in another order"):
+        warm_start(fresh(config("model=ast", "peft=lora")), saved, other)
 
 
 @pytest.mark.parametrize(
