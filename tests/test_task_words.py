@@ -167,6 +167,15 @@ def test_without_groups_they_speak_of_clips_alone(spoken: dict[str, str], lone: 
     assert "| test | 27 |\n" in card
 
 
+@pytest.mark.parametrize("which", ["spoken", "lone"])
+def test_no_choice_of_sousas_data_is_advised(which: str, request: pytest.FixtureRequest) -> None:
+    said = request.getfixturevalue(which)
+    words = {name: own(text) for name, text in said.items() if not name.endswith(".yaml")}  # Hydra's help has them
+    assert not {name for name, text in words.items() if re.search("data=(tiny|small|medium|full)", text)}
+    places = ("said.log", "result.json", "summary_report.md", *(["package/README.md"] if which == "spoken" else []))
+    assert all("The published models: weights=official" in text_of(said, place) for place in places)
+
+
 def test_any_sound_is_named_and_silence_is_none(spoken: dict[str, str]) -> None:
     """A tone never rises and falls as a drum does."""
     first, second = (line for line in spoken["predict"].splitlines() if line.startswith(("0_low", "wav", "silence")))

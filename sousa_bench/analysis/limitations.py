@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from sousa_bench.analysis.factors import weights_files
-from sousa_bench.models.weight_files import DEMONSTRATION
+from sousa_bench.data.saved_task import is_sousa
+from sousa_bench.models.weight_files import demonstration
 from sousa_bench.results.result import EVALUATED
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def limitations(study: Study) -> list[str]:
         said.append(f"{len(rows)} of {len(frame)} combinations: {note}.")
     return [
         *said,
-        *_demonstration(study.table),
+        *_demonstration(study),
         *_weights(study.table),
         *_warnings(study),
         *_config_folder(study.table),
@@ -116,12 +117,13 @@ def warned_runs(study: Study) -> pd.DataFrame:
     return study.table[study.table["warnings"].map(lambda value: isinstance(value, str) and value != "")]
 
 
-def _demonstration(table: pd.DataFrame) -> Iterator[str]:
+def _demonstration(study: Study) -> Iterator[str]:
     """Runs from the package's small pretrained weights say nothing about the published models."""
+    table = study.table
     if "weights.kind" in table:
         count = int(((table["weights.kind"] == "embedded") & (table["status"] == "completed")).sum())
         if count:
-            yield f"{count} of {len(table)} runs: {DEMONSTRATION}"
+            yield f"{count} of {len(table)} runs: {demonstration(is_sousa(study.task))}"
 
 
 def _weights(table: pd.DataFrame) -> Iterator[str]:

@@ -17,9 +17,11 @@ from sousa_bench.analysis.reach import FOLDS, Reach, reaches
 from sousa_bench.analysis.stats.folds import FOLD, fold_counts
 from sousa_bench.analysis.study import Study
 from sousa_bench.config.overrides import split
+from sousa_bench.data.saved_task import is_sousa
 
 NEXT_DATA = {"tiny": "small", "mini": "small", "synthetic": "small", "small": "medium", "medium": "full"}
-PLACES = ("data.root", "data.cache_dir")
+PLACES = ("data.root", "data.table", "data.columns", "data.group_pattern", "data.classes", "data.cache_dir")
+"""Where the data lie and how their labels are read: of no bearing on a run's numbers, but no run finds them without."""
 OF_A_METHOD = ("peft", "augmentation", "init_from", "trainer.learning_rate", "trainer.head_learning_rate")
 MORE_SEEDS = "More seeds for what is undecided"
 FRESH_PLAYERS = "Confirm on fresh players: the leader and its rivals, without a new training"
@@ -69,7 +71,8 @@ def next_steps(study: Study, top: int) -> list[Step]:
         "Baselines, which the methods are held against (experiment=baselines)": _baselines(study),
         "Fill in the missing cells of the matrix": _missing_cells(study),
     }
-    longer = {f"The best {best if best > 1 else 'one'} on more data, with more epochs": promoted}
+    on = " on more data," if is_sousa(study.task) else ""
+    longer = {f"The best {best if best > 1 else 'one'}{on} with more epochs": promoted}
     return [*_steps(study, unfinished), *deciding(study), *_steps(study, longer)]
 
 
@@ -124,7 +127,7 @@ def _once(study: Study, wanted: Sequence[Wanted]) -> list[tuple[Cell, tuple[str,
     alike: dict[Any, dict[frozenset[str], tuple[Cell, tuple[str, ...]]]] = {}
     for cell, like, without in wanted:
         shared = tuple(one for one in common[like, without] if split(one)[0] not in cell)
-        places = frozenset(one for one in shared if split(one)[0] in PLACES)
+        places = frozenset(one for one in shared if _inside(split(one)[0], PLACES))
         same = alike.setdefault((tuple(sorted(cell.items())), frozenset(shared) - places), {})
         same.setdefault(places, (cell, shared))
     return [one for same in alike.values() for places, one in same.items() if not any(places < more for more in same)]
@@ -144,7 +147,7 @@ def _common(study: Study, wanted: Wanted) -> list[str]:
         key = split(item)[0]
         if item in SMOKE or key in of_cells or _inside(key, wanted.without):
             return False
-        return (key in PLACES or not no_outcome(key)) and all(item in other for other in others)
+        return (_inside(key, PLACES) or not no_outcome(key)) and all(item in other for other in others)
 
     return [item for item in first if belongs(item)]
 
@@ -265,7 +268,8 @@ def _folds(study: Study, reached: Mapping[str, Reach]) -> list[Wanted]:
 def _promoted(study: Study, top: int) -> list[Wanted]:
     """The best combinations on the next larger data with half as many epochs again, three seeds.
 
-    Those from the package's own small weights go on from the published ones, which they demonstrate.
+    Of other data than SOUSA there are no larger choices: the same again. Those from the package's own small
+    weights go on from the published ones, which they demonstrate.
     """
     wanted = []
     rows = trained(study.combinations, study.results)
@@ -273,11 +277,13 @@ def _promoted(study: Study, top: int) -> list[Wanted]:
         cell = cell_of(study, row)
         epochs = int(float(cell.get("trainer.max_epochs", 10)))
         more = {
-            "data": NEXT_DATA.get(cell.get("data", ""), "full"),
             "trainer.max_epochs": str(max(20, -(-epochs * 3 // 2))),
             "seed": "1,2,3",
         }
-        without = ["data.synthetic", "data.clips"]
+        without = []
+        if is_sousa(study.task):
+            more["data"] = NEXT_DATA.get(cell.get("data", ""), "full")
+            without += ["data.synthetic", "data.clips"]
         if all(_from_shipped_weights(study.results.resolved[number]) for number in row["rows"]):
             more["weights"] = "official"
             without += ["model.variant", "model.weights", "init_from"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sousa_bench.errors import ConfigError
-from sousa_bench.models.weight_files import DEMONSTRATION
+from sousa_bench.models.weight_files import demonstration
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,13 @@ class WeightsInfo:
     sha256: str
     license: str | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain fields for the result file; embedded weights say what they are."""
-        return {**asdict(self), **({"note": DEMONSTRATION} if self.kind == "embedded" else {})}
+    def as_dict(self, sousa: bool = True) -> dict[str, Any]:
+        """Plain fields for the result file; embedded weights say what they are.
+
+        Args:
+            sousa: Whether the model is for SOUSA's sounds.
+        """
+        return {**asdict(self), **({"note": demonstration(sousa)} if self.kind == "embedded" else {})}
 
 
 @dataclass(frozen=True)

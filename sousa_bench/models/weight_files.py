@@ -10,9 +10,18 @@ from sousa_bench.errors import ConfigError
 WEIGHTS = ("official", "random", "embedded")
 DEMONSTRATION = (
     "This is the embedded demonstration (small variants of the models, pretrained to have something to show). The "
-    "published models on real clips: weights=official data=tiny trainer.max_epochs=5"
+    "published models{on}: weights=official{data}"
 )
-"""What the screen, a result and the report say of ``weights=embedded``."""
+
+
+def demonstration(sousa: bool) -> str:
+    """What the screen, a result and the report say of ``weights=embedded``.
+
+    Args:
+        sousa: Whether the run is about SOUSA's sounds, of which there are real clips at another choice of data.
+    """
+    on, data = (" on real clips", " data=tiny trainer.max_epochs=5") if sousa else ("", "")
+    return DEMONSTRATION.format(on=on, data=data)
 
 
 def embedded_folder() -> Path:

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import sousa_bench
-from sousa_bench.data.saved_task import saved_task
+from sousa_bench.data.saved_task import is_sousa, saved_task
 from sousa_bench.errors import PeftError
 from sousa_bench.models.base import AudioModel
 from sousa_bench.models.family import rebuild
@@ -58,7 +58,7 @@ def save(injection: Injection, folder: Path, cfg: Mapping[str, Any], task: Task)
         "sousa_bench": sousa_bench.__version__,
         "model": OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node),
         "peft": injection.node,
-        "weights": model.weights.as_dict(),
+        "weights": model.weights.as_dict(is_sousa(task)),
         "num_classes": len(task.classes),
         "labels": list(task.classes),
         "task": task.as_dict(),

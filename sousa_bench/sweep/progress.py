@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sousa_bench.models.weight_files import DEMONSTRATION
+from sousa_bench.data.saved_task import is_sousa, saved_task
+from sousa_bench.models.weight_files import demonstration
 from sousa_bench.results.manifest import relative
-from sousa_bench.results.result import ERROR_FILE
+from sousa_bench.results.result import ERROR_FILE, RESULT_FILE, read_object
 from sousa_bench.sweep import record
 from sousa_bench.sweep.job import Job, Outcome
 from sousa_bench.sweep.output import say
@@ -110,8 +111,10 @@ def summary(outcomes: Sequence[Outcome], *, place: Path | None, command: str, se
     lines += wandb_hint([outcome.job.result or outcome.job.folder for outcome in done if not outcome.reused], place)
     if place is not None and done:
         lines.append(f"Compare the results: python -m sousa_bench.analyze {shlex.quote(shown(place))}")
-    if any(outcome.job.config.get("weights") == "embedded" for outcome in done):
-        lines.append(DEMONSTRATION)
+    embedded = [outcome.job for outcome in done if outcome.job.config.get("weights") == "embedded"]
+    if embedded:
+        result = read_object((embedded[0].result or embedded[0].folder) / RESULT_FILE)
+        lines.append(demonstration(is_sousa(saved_task(result, embedded[0].folder))))
     return "\n".join(lines)
 
 

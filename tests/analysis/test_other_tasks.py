@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import pandas as pd
 import pytest
 from plotly.offline import get_plotlyjs
 
+from sousa_bench.analysis.next_steps import next_steps
+from sousa_bench.analysis.study import compare
+from sousa_bench.analysis.table import collect
 from sousa_bench.analyze import main
 from sousa_bench.data.rudiments import RUDIMENTS
 from sousa_bench.task import CLIP, Task
@@ -80,6 +84,21 @@ def test_it_speaks_of_neither_rudiments_nor_players(
     assert write is not whole_comparison or ("blocks of clips" in said) is (task is LONE)
     assert write is not whole_comparison or many in said
     assert task.group != CLIP or "speaker" not in said
+
+
+def test_commands_keep_how_the_folder_is_read(tmp_path: Path) -> None:
+    """The same clips again: no larger choice of SOUSA's, and nothing forgotten of what finds their labels."""
+    write_sweep(tmp_path, models=("ast",), strategies=("lora", "ia3"), seeds=(1, 2), data="folder")
+    about(SPOKEN, tmp_path)
+    read = ("data.root=/d", "data.group_pattern=_([a-z]+)_", "data.columns.label=word", "data.classes=[no,yes]")
+    for file in tmp_path.rglob("result.json"):
+        made = json.loads(file.read_text())
+        file.write_text(json.dumps(made | {"overrides": [*made["overrides"], *read, "data.clips.train=40"]}))
+    steps = {step.title: step.commands for step in next_steps(compare(collect([tmp_path])), 3)}
+    titles = {"The best 3 with more epochs", "Confirm on other speakers: the leader and its rivals, cross-validated"}
+    assert titles <= {*steps}
+    for command in (command for commands in steps.values() for command in commands):
+        assert {*read, "data=folder", "data.clips.train=40"} <= {*shlex.split(command)}
 
 
 def test_columns_are_called_as_the_task_calls_its_groups(tmp_path: Path) -> None:
