@@ -25,6 +25,7 @@ from sousa_bench.task import Task
 
 MAX_BYTES = 1024**3
 MAX_CLIPS = 5_000_000
+MAX_TEXT = 200
 IDENTITY = ("sample_id", "label", "group")
 SLICES = ("skill_tier", "tempo_bpm", "soundfont")
 DICTIONARIES = ("group", "player", "skill_tier", "soundfont")  # few different texts, many rows
@@ -223,7 +224,18 @@ def _complete(content: pa.Table, name: str) -> bool:
 
 
 def _texts(column: pa.ChunkedArray) -> NDArray[Any]:
-    return np.array([clean(str(value))[:200] for value in column.to_pylist()])
+    return np.array([_short(clean(str(value))) for value in column.to_pylist()])
+
+
+def _short(text: str) -> str:
+    """A text that stays itself: of a long one the end is its digest, so that no two become one.
+
+    NumPy gives each text of an array the room of the longest.
+    """
+    if len(text) <= MAX_TEXT:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+    return f"{text[: MAX_TEXT - len(digest) - 2]}… {digest}"
 
 
 def _slice(content: pa.Table, name: str) -> NDArray[Any]:

@@ -42,6 +42,7 @@ from sousa_bench.data.subset import (
     name_list,
     parse_fold,
     refuse_empty,
+    refuse_unlabelled,
     resplit,
 )
 from sousa_bench.data.values import check_keys, check_values, plain
@@ -261,6 +262,7 @@ class SousaData:
             return hashlib.blake2b(text.encode(), digest_size=32).hexdigest()
         if self.task != TASK:
             self._refuse_absent()
+            self._refuse_unlabelled(self._chosen)
         grid = f"{float(self.max_duration)} {float(self.quantum)}"
         grid += "" if self.windows is None else f" {self.windows} windows"
         return _digest(self._chosen, self._sizes, f"{grid} {self.source.sample(self._chosen)}{self._asked}")
@@ -311,10 +313,12 @@ class SousaData:
         rates = sorted({int(rate) for rate in sample_rates})
         self._tell_shortfall()
         self._refuse_absent()
+        self._refuse_unlabelled(self._chosen)
         bad = self._cache.fill(self._chosen, rates, progress)
         if self.on_bad_clip == "error":
             self._refuse(bad)
         self._skip(bad)
+        self._refuse_unlabelled(self._used)
         self._rates = tuple(sorted({*self._rates, *rates}))
 
     @cached_property
@@ -342,6 +346,12 @@ class SousaData:
     def _refuse_absent(self) -> None:
         if self.on_bad_clip == "error":
             self._refuse({int(i): "is missing" for i in np.flatnonzero(self._sizes < 0)})
+
+    def _refuse_unlabelled(self, clips: pd.DataFrame) -> None:
+        """What chooses epochs and what is tested must have labels."""
+        for split in ("val", "test") if self.task.several else ():
+            way_out = f"Label some, draw more (data.clips.{split}), or split anew with data.resplit=true."
+            refuse_unlabelled(clips[clips["split"] == split], split, way_out)
 
     def _refuse(self, bad: Mapping[int, str]) -> None:
         if not bad:

@@ -232,6 +232,21 @@ def _with_splits(table: pd.DataFrame, of_player: Mapping[str, str]) -> pd.DataFr
     return table.assign(split=[of_player[player] for player in table["group"].tolist()])
 
 
+def refuse_unlabelled(table: pd.DataFrame, split: str, way_out: str) -> None:
+    """Some clip that a split scores must have a label, where clips may have several or none.
+
+    Args:
+        table: The split's clips, `label` a tuple of numbers.
+        split: Its name.
+        way_out: What can be done, as a sentence.
+
+    Raises:
+        DataError: None has one.
+    """
+    if len(table) and not table["label"].map(bool).any():
+        raise DataError(f"No clip of the {split} split ({len(table):,} clips) has a label to score by. {way_out}")
+
+
 def refuse_empty(table: pd.DataFrame, why: str) -> None:
     """Each split must hold a clip.
 

@@ -17,6 +17,7 @@ from sousa_bench.config.config_errors import explained
 from sousa_bench.config.overrides import with_quotes
 from sousa_bench.data import SPLITS, SousaData
 from sousa_bench.data.data_warnings import absent_classes
+from sousa_bench.data.subset import refuse_unlabelled
 from sousa_bench.errors import ConfigError, DataError
 from sousa_bench.results.finished import FinishedRun
 
@@ -78,6 +79,11 @@ class SplitData(SousaData):
         except DataError:  # an empty split; here only this one must hold clips
             if not len(self._used):
                 raise
+
+    def _refuse_unlabelled(self, clips: pd.DataFrame) -> None:
+        if self.task.several:
+            evaluated = clips if self.split == ALL else clips[clips["split"] == self.split]
+            refuse_unlabelled(evaluated, self.split, "Label some, or choose another split with --split.")
 
     def _split(self, split: str) -> pd.DataFrame:
         if split == ALL:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sousa_bench.analysis import Study, collect, compare
-from sousa_bench.analysis.clip_sets import ClipSet
+from sousa_bench.analysis.clip_sets import ClipSet, read_predictions
 from sousa_bench.analysis.next_steps import next_steps
 from sousa_bench.analysis.report.conclusion import answer, others_in_words
 from sousa_bench.analysis.stats.comparisons import (
@@ -29,6 +29,7 @@ from sousa_bench.analysis.stats.training_luck import TrainingLuck
 from sousa_bench.analyze import main
 from sousa_bench.data.rudiments import TASK
 from sousa_bench.errors import UserError
+from sousa_bench.task import Task
 from tests.analysis.summary import summary
 from tests.analysis.synthetic import Truth, result, write_result, write_sweep
 
@@ -403,3 +404,17 @@ def test_players_and_clips_named_like_missing_values(tmp_path: Path) -> None:
         tables.append([(tmp_path / "analysis" / f"{name}.csv").read_text() for name in ("combinations", "comparisons")])
     assert tables[0] == tables[1]
     assert ",5," in tables[1][0]
+
+
+def test_long_names_that_differ_at_their_end_are_different(tmp_path):
+    start, count = "site/" * 60, 12
+    groups = [f"{start}{number // 3}" for number in range(count)]
+    table = pd.DataFrame({"sample_id": [f"{start}{number:02d}" for number in range(count)], "group": groups})
+    table.assign(label=0, predicted=0).to_parquet(tmp_path / "predictions.parquet")
+    runs = pd.DataFrame({"folder": [str(tmp_path)], "files.predictions": ["predictions.parquet"]})
+    [clips], problems = read_predictions(runs, [Task(("owl", "wren"), group="site")], [0])
+    assert not problems
+    assert len(set(clips.sample_id)) == count
+    assert list(clips.sizes) == [3.0] * 4
+    assert len(set(clips.players)) == 4
+    assert max(map(len, clips.players)) <= 200

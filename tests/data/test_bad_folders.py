@@ -16,6 +16,7 @@ from noise_data import data, noise
 from sousa_bench.data.sources.audio_files import files_below
 from sousa_bench.errors import DataError
 from sousa_bench.inspection.inspect_data import main
+from sousa_bench.training.evaluated_clips import SplitData
 
 BIRDS = ("finch", "owl", "wren")
 
@@ -267,3 +268,19 @@ def test_two_links_that_lead_to_each_other_are_refused(tmp_path: Path) -> None:
     (root / "wren" / "o").symlink_to(root / "owl")
     with pytest.raises(DataError, match="is a link back to"):
         list(files_below(root))
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_split_without_any_label_is_refused_before_the_run(split: str, birds: Path) -> None:
+    splits = ["train"] * 4 + ["val"] * 4 + ["test"] * 4
+    labels = ["" if name == split else "owl,wren" for name in splits]
+    changed(birds, lambda table: table.drop(columns="label").assign(labels=labels, split=splits))
+    said = rf"No clip of the {split} split \(4 clips\) has a label to score by\..*data\.resplit=true"
+    with pytest.raises(DataError, match=said):
+        _ = data(birds, clips={}).fingerprint
+    with pytest.raises(DataError, match=said):
+        data(birds, clips={}).prepare([16_000])
+    other = {"val": "test", "test": "val"}[split]
+    SplitData(other, name="birds", root=str(birds)).prepare([16_000])
+    with pytest.raises(DataError, match=rf"No clip of the {split} split .*--split"):
+        SplitData(split, name="birds", root=str(birds)).prepare([16_000])
