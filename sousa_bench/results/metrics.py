@@ -63,15 +63,15 @@ class Scores:
         from torchmetrics.functional.classification import binary_average_precision
 
         made = self.logits.new_full((self.logits.shape[1],), math.nan).double()
-        for number, logits, labels in self.met_classes():
-            made[number] = binary_average_precision(logits, labels, validate_args=False)
+        for number, ranks, labels in self.met_classes():
+            made[number] = binary_average_precision(ranks, labels, validate_args=False)
         return made
 
     def met_classes(self) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Number, logits (clips,) and labels (clips,) of each class that a clip has, several labels a clip."""
+        """Number, `_ranks` (clips,) and labels (clips,) of each class that a clip has, several labels a clip."""
         for number in range(self.logits.shape[1]):
             if self.labels[:, number].any():
-                yield number, self.logits[:, number], self.labels[:, number]
+                yield number, _ranks(self.logits[:, number]), self.labels[:, number]
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def _micro_average_precision(scores: Scores) -> Tensor:
     """Average precision of all pairs of a clip and a class as one list."""
     from torchmetrics.functional.classification import binary_average_precision
 
-    return binary_average_precision(scores.logits.flatten(), scores.labels.flatten(), validate_args=False)
+    return binary_average_precision(_ranks(scores.logits.flatten()), scores.labels.flatten(), validate_args=False)
 
 
 def _area_under_roc(scores: Scores) -> Tensor:
@@ -160,11 +160,20 @@ def _area_under_roc(scores: Scores) -> Tensor:
     from torchmetrics.functional.classification import binary_auroc
 
     areas = [
-        binary_auroc(logits, labels, validate_args=False)
-        for _, logits, labels in scores.met_classes()
+        binary_auroc(ranks, labels, validate_args=False)
+        for _, ranks, labels in scores.met_classes()
         if not labels.all()
     ]
     return torch.stack(areas).mean() if areas else torch.tensor(math.nan)
+
+
+def _ranks(logits: Tensor) -> Tensor:
+    """Their order and ties as float64 within 0 and 1, which torchmetrics takes as they are.
+
+    Of anything else it takes the sigmoid, in float32 the same 1 for all logits above 17.
+    """
+    values, places = logits.unique(return_inverse=True)
+    return (places + 1).double() / (len(values) + 1)
 
 
 def _lwlrap(scores: Scores) -> Tensor:
@@ -227,6 +236,13 @@ def split_metrics(split: str, logits: Tensor, labels: Tensor, metrics: Sequence[
     """
     scores = Scores(logits, labels)
     return {f"{split}_{metric.name}": float(metric.compute(scores)) for metric in metrics}
+
+
+def mean_average_precision(logits: np.ndarray, labels: np.ndarray) -> float:
+    """That of arrays, each (clips, classes): float32, and 0 and 1."""
+    import torch
+
+    return float(_mean_average_precision(Scores(torch.from_numpy(logits), torch.from_numpy(labels))))
 
 
 def fitted_temperature(logits: Tensor, labels: Tensor) -> float:

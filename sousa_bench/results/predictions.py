@@ -9,12 +9,14 @@ import pandas as pd
 from scipy.special import stdtr
 
 from sousa_bench.data.saved_task import is_sousa
+from sousa_bench.results.metrics import mean_average_precision
 from sousa_bench.results.player_variance import clustered
 from sousa_bench.system.files import replaced
 from sousa_bench.task import Task
 
 OF_SOUSA = ("skill_tier", "tempo_bpm", "soundfont", "augmentation_preset")
 COLUMNS = ("sample_id", "group", "label", "class", *OF_SOUSA)
+AS_RANDOM = ", which is what random weights give"
 SOUSA_COLUMNS = {"group": "player", "class": "rudiment"}
 """What two columns have been called since before there were other tasks, and are called where the task says so."""
 
@@ -76,6 +78,64 @@ def above_chance(right: np.ndarray, players: np.ndarray | pd.Series, chance: flo
     return float(stdtr(dof, (chance - share) / error))
 
 
+def several_above_chance(
+    logits: np.ndarray, labels: np.ndarray, groups: np.ndarray | pd.Series
+) -> tuple[float, float, int]:
+    """Mean area under ROC against 0.5, with the groups as the sample, where a clip may have several labels.
+
+    What a clip adds to an area is its placement among the clips that have, or lack, the class; sums by group give the
+    variance (Obuchowski 1997, Biometrics 53, 567-578), here of the mean over classes, at least that of independent
+    clips. As in `clustered`, a group's square counts the more the more of a class it holds, and groups of unlike shares
+    leave fewer degrees of freedom (Kish's effective number of groups, less one).
+
+    Args:
+        logits: (clips, classes).
+        labels: (clips, classes) of 0 and 1.
+        groups: (clips,) names.
+
+    Returns:
+        One-sided p value, mean area, and over how many classes: those that clips of two groups have and of two groups
+        lack. NaN, NaN and 0 without any.
+    """
+    codes, names = pd.factorize(np.asarray(groups))
+    areas, of_groups, of_clips, shares = [], np.zeros(len(names)), np.zeros(len(codes)), np.zeros(len(names))
+    for number in range(labels.shape[1]):
+        there = labels[:, number] > 0
+        held = _most_held(there, codes)
+        if held.max() < 1:
+            area, moves = _placements(logits[:, number], there)
+            areas.append(area)
+            of_groups += np.bincount(codes, weights=moves) / np.sqrt(1 - held)
+            of_clips += moves
+            shares += held / held.sum()
+    if not areas:
+        return float("nan"), float("nan"), 0
+    count, area = len(areas), float(np.mean(areas))
+    independent = (of_clips**2).sum() * len(of_clips) / (len(of_clips) - 1)
+    error = float(np.sqrt(max((of_groups**2).sum(), independent))) / count
+    dof = max(count**2 / (shares**2).sum() - 1, 1.0)
+    if area <= 0.5 or not error > 0:
+        return float(area <= 0.5), area, count
+    return float(stdtr(dof, (0.5 - area) / error)), area, count
+
+
+def _most_held(there: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Each group's share of the clips that have a class or of those that lack it, the larger one; 1 where none do."""
+    sides = [np.bincount(codes[side], minlength=codes.max() + 1) for side in (there, ~there)]
+    largest: np.ndarray = np.max([side / side.sum() if side.any() else np.ones(len(side)) for side in sides], axis=0)
+    return largest
+
+
+def _placements(scores: np.ndarray, there: np.ndarray) -> tuple[float, np.ndarray]:
+    """A class's area under ROC, and by how much each clip moves it, (clips,)."""
+    ranks = pd.Series(scores)
+    counts = np.where(there, there.sum(), (~there).sum())
+    among_others = (ranks.rank() - ranks.groupby(there).rank()).to_numpy() / (len(there) - counts)
+    right = np.where(there, among_others, 1 - among_others)
+    area = float(right[there].mean())
+    return area, (right - area) / counts
+
+
 def outcome_warnings(
     logits: np.ndarray,
     labels: np.ndarray,
@@ -100,7 +160,7 @@ def outcome_warnings(
     if partial:
         messages.append(f"only {clips} test clips were used (trainer.eval_batches): the metrics are no comparison")
     if task.several:
-        return messages
+        return messages + _warnings_of_several(logits, labels, task, groups, random_weights)
     predicted = logits.argmax(axis=1)
     right = predicted == labels
     hits = int(right.sum())
@@ -117,6 +177,26 @@ def outcome_warnings(
         of_groups = f" by {len(set(groups))} {task.groups}" if task.grouped else ""
         messages.append(
             f"test accuracy {hits / clips:.4f} is not above chance ({hits} of {clips} clips{of_groups}; {chance:.4f} "
-            "by always naming one class)" + (", which is what random weights give" if random_weights else "")
+            "by always naming one class)" + (AS_RANDOM if random_weights else "")
         )
     return messages
+
+
+def _warnings_of_several(
+    logits: np.ndarray, labels: np.ndarray, task: Task, groups: np.ndarray | pd.Series, random_weights: bool
+) -> list[str]:
+    score = f"mean average precision {mean_average_precision(logits, labels):.4f}"
+    groups_there = len(set(groups))
+    if groups_there == 1:
+        return [
+            f"all {len(labels)} test clips are by one {task.group}: whether the {score} is more than luck can't be "
+            "told for others"
+        ]
+    p, area, classes = several_above_chance(logits, labels, groups)
+    if not p > 0.05:
+        return []
+    of_groups = f" by {groups_there} {task.groups}" if task.grouped else ""
+    return [
+        f"{score} is not above chance (area under ROC {area:.4f}, mean over {classes} {task.nouns}, p = {p:.2f}; "
+        f"{len(labels)} clips{of_groups}; an area of 0.5 is luck)" + (AS_RANDOM if random_weights else "")
+    ]

@@ -2,10 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from sousa_bench.results.metrics import per_class, split_metrics
+from sousa_bench.analysis.stats.average_precision import pseudo_values
+from sousa_bench.results.metrics import METRICS_OF_SEVERAL, per_class, split_metrics
 from sousa_bench.task import Task
 
 # Labels 0 0 1 1 2, predictions 0 1 1 1 3 of five classes; class 4 occurs nowhere.
@@ -42,3 +44,14 @@ def test_per_class_leaves_undefined_ratios_empty():
     assert table["a"] == {"precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3), "support": 2}
     assert table["d"] == {"precision": 0.0, "recall": None, "f1": 0.0, "support": 0}
     assert table["e"]["f1"] is None
+
+
+@pytest.mark.parametrize(
+    ("logits", "precision", "area"),
+    [([18.0, 30.0, 25.0, -1.0], 1.0, 1.0), ([-200.0, -110.0, -120.0, -300.0], 1.0, 1.0), ([30.0] * 4, 0.5, 0.5)],
+)
+def test_far_logits_keep_their_order_and_equal_ones_stay_equal(logits: list[float], precision: float, area: float):
+    scores, labels = torch.tensor(logits)[:, None], torch.tensor([0, 1, 1, 0])[:, None]
+    made = split_metrics("test", scores, labels, METRICS_OF_SEVERAL)
+    assert (made["test_map"], made["test_map_micro"], made["test_auc"]) == (precision, precision, area)
+    assert pseudo_values(scores.numpy(), labels.numpy() > 0, np.arange(4)).mean() == pytest.approx(precision)

@@ -1,6 +1,7 @@
 """What stands out in a run's predictions is said; what doesn't is not."""
 
 import numpy as np
+import pytest
 from scipy.stats import binomtest
 
 from sousa_bench.results.predictions import outcome_warnings
@@ -70,3 +71,47 @@ def test_few_players_who_agree_by_luck_are_not_above_chance():
 def test_one_player_says_nothing_of_others():
     [message] = noted(LABELS, np.full(100, "a"))
     assert message.startswith("all 100 test clips are by one player")
+
+
+SEVERAL = Task(("low", "middle", "high"), several=True, noun="tone", group="speaker")
+
+
+def noted_of_several(logits, labels, speakers, random_weights=False):
+    words = {"partial": False, "random_weights": random_weights}
+    return outcome_warnings(logits.astype(np.float32), labels.astype(np.int64), SEVERAL, speakers, **words)
+
+
+@pytest.mark.parametrize("speakers", [3, 12])
+def test_several_labels_at_chance_are_about_groups(speakers: int):
+    """Each speaker has labels and voices of a kind, and the model hears the voices: alike by luck alone."""
+    rng, studies = np.random.default_rng(0), 300
+    group = np.repeat(np.arange(speakers), 20)
+    passed = 0
+    for _ in range(studies):
+        labels = rng.random((len(group), 3)) < rng.beta(1, 2, (speakers, 3))[group]
+        logits = rng.normal(size=(len(group), 3)) + rng.normal(size=(speakers, 3))[group]
+        passed += noted_of_several(logits, labels, group) == []
+    assert passed / studies <= 0.08
+
+
+def test_several_labels_that_are_learnt_have_no_warning():
+    rng, group = np.random.default_rng(0), np.repeat(np.arange(10), 10)
+    labels = rng.random((100, 3)) < 0.3
+    assert noted_of_several(labels + rng.normal(size=(100, 3)), labels, group) == []
+    assert noted_of_several(labels * 50.0, labels, group) == []
+
+
+def test_several_labels_at_chance_say_so():
+    labels = np.random.default_rng(0).random((100, 3)) < 0.3
+    [message] = noted_of_several(np.zeros((100, 3)), labels, np.repeat(np.arange(10), 10), random_weights=True)
+    assert f"mean average precision {labels.mean():.4f} is not above chance (area under ROC 0.5000" in message
+    assert "mean over 3 tones, p = 1.00; 100 clips by 10 speakers" in message
+    assert message.endswith("which is what random weights give")
+
+
+def test_several_labels_by_one_group_say_nothing_of_others():
+    labels = np.random.default_rng(0).random((100, 3)) < 0.3
+    assert noted_of_several(labels * 1.0, labels, np.full(100, "a")) == [
+        "all 100 test clips are by one speaker: whether the mean average precision 1.0000 is more than luck can't be "
+        "told for others"
+    ]
