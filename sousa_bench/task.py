@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 from sousa_bench.errors import UserError
@@ -66,7 +67,7 @@ class Task:
 
     def extent(self, clips: str, groups: object, link: str = ", ") -> str:
         """How much there is: `1,140 clips, 19 players`; `1,140 clips` where no groups are known."""
-        return f"{clips} clips{link}{groups} {self.groups}" if self.grouped else f"{clips} clips"
+        return counted(clips, CLIP) + (f"{link}{counted(groups, self.group)}" if self.grouped else "")
 
     @property
     def clips_and_groups(self) -> str:
@@ -144,6 +145,12 @@ def _name(value: Any) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= LONGEST_NAME:
         raise ValueError(f"{str(value)[:60]!r} is no name")
     return value
+
+
+def counted(number: object, noun: str) -> str:
+    """`1 speaker`, `2 speakers`, `1,140 clips`; of a number as text too, which stays as it is."""
+    text = f"{number:,}" if isinstance(number, Integral) else str(number)
+    return f"{text} {noun if text == '1' else plural(noun)}"
 
 
 def plural(noun: str) -> str:

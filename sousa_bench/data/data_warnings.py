@@ -8,7 +8,7 @@ from itertools import combinations
 import pandas as pd
 
 from sousa_bench.data import SPLITS
-from sousa_bench.task import Task, plural
+from sousa_bench.task import Task, counted
 
 _CONSEQUENCE = {
     ("train", "val"): "validation, which chooses runs and epochs, doesn't show how the model does on new {groups}",
@@ -27,9 +27,9 @@ def without_split(available: pd.DataFrame, task: Task) -> list[str]:
     left = available[~available["split"].isin(SPLITS)]
     if not len(left):
         return []
-    whose = f" of {_count(left['group'].nunique(), task.group)}" if task.grouped else ""
+    whose = f" of {counted(left['group'].nunique(), task.group)}" if task.grouped else ""
     return [
-        f"{_count(len(left), 'clip')}{whose} ({_some(left['group'])}) "
+        f"{counted(len(left), 'clip')}{whose} ({_some(left['group'])}) "
         "without a split: not used; data.resplit=true uses all clips"
     ]
 
@@ -43,7 +43,7 @@ def shared_groups(used: Mapping[str, pd.DataFrame], task: Task) -> list[str]:
     """
     groups = {split: set(table["group"]) for split, table in used.items()}
     return [
-        f"{_count(len(both), task.group)} with clips in both {one} and {other} ({_some(both)}): "
+        f"{counted(len(both), task.group)} with clips in both {one} and {other} ({_some(both)}): "
         f"{_CONSEQUENCE[one, other].format(groups=task.groups)}; data.resplit=true splits by {task.group}"
         for one, other in combinations(SPLITS, 2)
         if (both := groups[one] & groups[other])
@@ -86,10 +86,6 @@ def short_classes(train: pd.DataFrame, task: Task, most: int | None) -> list[str
         return []
     named = f"{', '.join(short[:3])}{', …' if len(short) > 3 else ''}"
     return [f"data.per_class={most}: {len(short)} of {len(task.classes)} classes have fewer training clips: {named}"]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun if number == 1 else plural(noun)}"
 
 
 def _some(names: pd.Series | set[str]) -> str:

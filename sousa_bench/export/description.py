@@ -19,7 +19,7 @@ from sousa_bench.export.onnx_graph import INPUT, OPSET, OUTPUT
 from sousa_bench.inference.predictor import PACKAGE_FORMAT, PACKAGE_KEY, Predictor
 from sousa_bench.results.finished import FinishedRun
 from sousa_bench.results.result import PREDICTIONS_FILE
-from sousa_bench.task import Task
+from sousa_bench.task import CLIP, Task, counted
 
 GRAPH_FILE = "model.onnx"
 DATA_KEYS = (
@@ -131,10 +131,12 @@ def model_card(config: Mapping[str, Any]) -> str:
     template = resources.files("sousa_bench.export").joinpath("model_card.md").read_text(encoding="utf-8")
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     task = saved_task(config, "config.json")
+    clips = counted(str(config["metrics"].get("test_clips")), CLIP)
+    tested = config["metrics"].get(f"test_{task.groups_key}")
     words = {
         "asked": task,
         "sousa": is_sousa(task),
         "named": f"{'drum ' if is_sousa(task) else ''}{task.nouns}",
-        "tested": config["metrics"].get(f"test_{task.groups_key}"),
+        "extent": f"{clips} of {counted(str(tested), task.group)}" if task.grouped and tested else clips,
     }
     return environment.from_string(template).render(config, licence=licence, **words)

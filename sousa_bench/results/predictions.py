@@ -12,7 +12,7 @@ from sousa_bench.data.saved_task import is_sousa
 from sousa_bench.results.metrics import mean_average_precision
 from sousa_bench.results.player_variance import clustered
 from sousa_bench.system.files import replaced
-from sousa_bench.task import Task
+from sousa_bench.task import Task, counted
 
 OF_SOUSA = ("skill_tier", "tempo_bpm", "soundfont", "augmentation_preset")
 COLUMNS = ("sample_id", "group", "label", "class", *OF_SOUSA)
@@ -174,7 +174,7 @@ def outcome_warnings(
             "than luck can't be told for others"
         )
     elif p > 0.05:
-        of_groups = f" by {len(set(groups))} {task.groups}" if task.grouped else ""
+        of_groups = f" by {counted(len(set(groups)), task.group)}" if task.grouped else ""
         messages.append(
             f"test accuracy {hits / clips:.4f} is not above chance ({hits} of {clips} clips{of_groups}; {chance:.4f} "
             "by always naming one class)" + (AS_RANDOM if random_weights else "")

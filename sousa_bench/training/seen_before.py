@@ -12,7 +12,7 @@ from sousa_bench.config import init_from
 from sousa_bench.errors import UserError
 from sousa_bench.results.finished import FinishedRun
 from sousa_bench.results.result import read_result
-from sousa_bench.task import Task
+from sousa_bench.task import Task, counted
 from sousa_bench.training.evaluated_clips import SplitData
 
 CLIP = ["sample_id", "group"]
@@ -106,7 +106,7 @@ def _sentences(counts: Mapping[str, Any], clips: pd.DataFrame, task: Task, who: 
         if found["clips"]:
             what, new = f"{found['clips']:,} of these {len(clips):,} clips", "ones"
         elif task.grouped and (known := found[task.groups_key]):
-            what, new = f"other clips of {known} of these {clips['group'].nunique()} {task.groups}", task.groups
+            what, new = f"other clips of {known} of these {counted(clips['group'].nunique(), task.group)}", task.groups
         else:
             continue
         made.append(f"{who} {role} {what}: the metrics don't show how it does on new {new}")

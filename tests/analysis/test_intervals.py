@@ -50,6 +50,8 @@ def test_no_interval_below_eight_players_but_a_word():
     assert np.isnan(interval.high).all()
     assert interval.estimate == pytest.approx([0.75, 0.75])
     assert "7 players" in why_no_interval(7, TASK)
+    assert why_no_interval(1, TASK).startswith("no interval: 1 player, and")
+    assert TASK.extent("1,140", 1) == "1,140 clips, 1 player"
     assert why_no_interval(8, TASK) == ""
     assert "no player" in why_no_interval(20, TASK, known=False)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
 from sousa_bench.results.player_variance import clustered
-from sousa_bench.task import Task
+from sousa_bench.task import Task, counted
 
 if TYPE_CHECKING:
     from sousa_bench.analysis.stats.training_luck import Luck
@@ -59,7 +59,7 @@ def why_no_interval(groups: int, task: Task, known: bool = True) -> str:
     if not known:
         return f"no interval: the predictions name no {task.group}"
     if groups < MIN_PLAYERS:
-        return f"no interval: {groups} {task.groups}, and below {MIN_PLAYERS} none can be trusted"
+        return f"no interval: {counted(groups, task.group)}, and below {MIN_PLAYERS} none can be trusted"
     return ""
 
 
