@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from posixpath import normpath
 from typing import TYPE_CHECKING, Any
 
 from sousa_bench.data import SPLITS
@@ -45,7 +46,7 @@ def check_values(data: SousaData) -> None:
         "shards": (lambda v: v in ("fewest", "all"), "fewest or all"),
         "resplit": (lambda v: isinstance(v, bool), "true or false"),
         "subset_seed": (whole_number, "a whole number"),
-        "table": (lambda v: v is None or (isinstance(v, str) and v != ""), "a file below data.root, or null"),
+        "table": (lambda v: v is None or _below(v), "a file below data.root, or null"),
         "group_pattern": (lambda v: v is None or (isinstance(v, str) and v != ""), "a regular expression, or null"),
         "classes": (
             lambda v: v is None or (isinstance(v, list) and 1 < len(v) == len(set(map(str, v)))),
@@ -107,6 +108,11 @@ def plain(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [plain(item) for item in value]
     return value
+
+
+def _below(value: object) -> bool:
+    """Whether a value is a path that stays in the folder that it counts from."""
+    return isinstance(value, str) and value != "" and normpath(value).split("/")[0] not in ("", "..")
 
 
 def _number(value: object) -> bool:

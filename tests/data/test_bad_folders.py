@@ -53,10 +53,12 @@ def columns(**values: object) -> Callable[[Path], None]:
     return lambda root: changed(root, lambda table: table.assign(**values))
 
 
-def as_jsonl(*labels: object) -> Callable[[Path], None]:
+def as_jsonl(*labels: object, **more: object) -> Callable[[Path], None]:
     def change(root: Path) -> None:
         names = pd.read_csv(root / "metadata.csv")["file_name"]
-        lines = [json.dumps({"file_name": name, "label": labels[i % len(labels)]}) for i, name in enumerate(names)]
+        lines = [
+            json.dumps({"file_name": name, "label": labels[i % len(labels)], **more}) for i, name in enumerate(names)
+        ]
         (root / "metadata.csv").unlink()
         (root / "metadata.jsonl").write_text("\n".join(lines))
 
@@ -141,6 +143,46 @@ BAD: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
         "row 1 (0_a.wav): a clip from onset 0.1 to offset 0.05",
     ),
     "onset that is no number": (columns(onset="now"), [], "row 1 (0_a.wav): onset is 'now', not seconds"),
+    "onset beyond all numbers": (
+        as_jsonl("owl", "finch", onset=10**400),
+        [],
+        "row 1 (0_a.wav): onset is 1000",
+    ),
+    "label that is an object": (
+        as_jsonl("owl", {"is": "finch"}),
+        [],
+        "metadata.jsonl, row 2: label is {'is': 'finch'}, neither text nor number, nor a list of these",
+    ),
+    "label that is a list of lists": (as_jsonl(["owl"], [["finch"]]), [], "row 2: label is [['finch']], neither text"),
+    "group that is a list": (as_jsonl("owl", "finch", speaker=["a"]), [], "row 1: group is ['a'], neither text"),
+    "onset that is an object": (as_jsonl("owl", "finch", onset={}), [], "row 1: onset is {}, neither text nor number."),
+    "two marks between labels": (
+        lambda root: changed(root, lambda t: t.drop(columns="label").assign(labels=["man, speaking;dog", "dog"] * 6)),
+        [],
+        "labels hold both ',' and ';' ('man, speaking;dog'), so what stands between two labels can't be told",
+    ),
+    "JSON that is nested too deep": (
+        lambda root: (root / "x.jsonl").write_text("[" * 200_000),
+        ["data.table=x.jsonl"],
+        "x.jsonl can't be read as JSONL",
+    ),
+    "comma that is not in quotes": (
+        lambda root: (root / "x.csv").write_text("file_name,label\n0_a.wav,man,speaking\n"),
+        ["data.table=x.csv"],
+        "a row holds more cells than there are columns",
+    ),
+    "table above the folder": (lambda _: None, ["data.table=../x.csv"], "a file below data.root, or null"),
+    "table elsewhere": (lambda _: None, ["data.table=/x.csv"], "a file below data.root, or null"),
+    "label that colours the terminal": (cell(4, "label", "o\x1b[31mwl"), [], r"holds the label 'o\x1b[31mwl', with"),
+    "label that turns the text": (cell(4, "label", "o\u202ewl"), [], r"holds the label 'o\u202ewl', with"),
+    "group that clears the terminal": (
+        lambda root: [columns(site="a")(root), cell(4, "site", "\x9b2J")(root)],
+        ["data.columns.group=site"],
+        r"holds the site '\x9b2J', with characters that can't be shown: rename it",
+    ),
+    "name of a file that can't be shown": (cell(4, "file_name", "4\u2066.wav"), [], r"file's name '4\u2066.wav', with"),
+    "sample_id that can't be shown": (columns(sample_id=[f"{i}\a" for i in range(12)]), [], r"sample_id '0\x07', with"),
+    "column that can't be shown": (columns(**{"a\x1b": "x"}), [], r"holds the column 'a\x1b', with"),
     "table that is no table": (
         lambda root: (root / "x.txt").write_text("a"),
         ["data.table=x.txt"],
@@ -240,7 +282,7 @@ def test_a_loop_of_links_is_refused(tmp_path: Path) -> None:
         data(root).chosen()
 
 
-@pytest.mark.parametrize("name", [b"n\xe9st.wav", b"a\nb.wav"])
+@pytest.mark.parametrize("name", [b"n\xe9st.wav", b"a\nb.wav", b"a\xc2\x9bb.wav", "a\u202eb.wav".encode()])
 def test_a_name_that_cant_be_shown_is_refused(tmp_path: Path, name: bytes) -> None:
     root = sounds(tmp_path / "birds", "owl/1.wav", "wren/2.wav")
     Path(os.fsdecode(os.fsencode(root / "owl") + b"/" + name)).touch()

@@ -316,7 +316,29 @@ def test_a_pattern_needs_no_second_pair_of_quotes(tmp_path: Path, capsys: pytest
     root = table_folder(tmp_path / "birds", birds())
     pattern = r"data.group_pattern=^\d+_([a-z]+)_"
     assert main(["data=folder", f"data.root={root}", pattern, "--json", "--no-listen"]) == 0
-    assert json.loads(capsys.readouterr().out)["understood"]["group"] == f"{pattern} in the file's name"
+    assert json.loads(capsys.readouterr().out)["understood"]["group"].startswith(f"{pattern} in the file's name (")
+
+
+def test_commas_at_the_ends_of_rows_shift_no_column(tmp_path: Path) -> None:
+    root = tmp_path / "birds"
+    names = [f"{i}.wav" for i in range(12)]
+    write_sounds(root, names)
+    lines = ["file_name,label", *(f"{name},{BIRDS[i % 3]}," for i, name in enumerate(names))]
+    (root / "metadata.csv").write_text("\n".join(lines))
+    made = folder(root)
+    assert set(made.chosen()["sample_id"]) == set(names)
+    assert made.task.classes == BIRDS
+
+
+def test_parts_that_begin_a_hundredth_apart_are_two_clips(tmp_path: Path) -> None:
+    """Ten hours into a recording, too."""
+    root = tmp_path / "nights"
+    names = [f"{i}.wav" for i in range(6)]
+    write_sounds(root, names)
+    table = pd.DataFrame({"file_name": names * 2, "label": BIRDS * 4, "onset": [36000.12] * 6 + [36000.14] * 6})
+    table.to_csv(root / "metadata.csv", index=False)
+    ids = set(folder(root).chosen()["sample_id"])
+    assert ids == {f"{name}@36000.1{digit}-" for name in names for digit in (2, 4)}
 
 
 def test_many_files_are_listed_in_one_pass(tmp_path: Path) -> None:

@@ -257,7 +257,10 @@ def test_a_clip_in_two_lists(clips: pd.DataFrame, tagged: pd.DataFrame, tmp_path
         data(tmp_path / "ast").chosen()
 
 
-@pytest.mark.parametrize("content", ['{"clips": []}', '{"data": [{"wav": "a.wav"}]}', "[", '{"data": []}'])
+@pytest.mark.parametrize(
+    "content",
+    ['{"clips": []}', '{"data": [{"wav": "a.wav"}]}', "[", pytest.param("[" * 200_000, id="deep"), '{"data": []}'],
+)
 def test_json_of_another_form(tagged: pd.DataFrame, tmp_path: Path, content: str) -> None:
     write_ast_json(tmp_path, tagged)
     (tmp_path / "datafiles" / "eval_data.json").write_text(content)

@@ -17,8 +17,8 @@ SUFFIXES = frozenset(
 """The endings of the files that libsndfile reads. Raw samples say neither rate nor width, so they are no sound here."""
 
 
-_UNSHOWN = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-"""Control characters, and what stands for bytes that are no UTF-8."""
+UNSHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, those that turn the direction of text, and what stands for bytes that are no UTF-8."""
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 """The endings of the tables that are read."""
@@ -48,7 +48,7 @@ def files_below(root: Path) -> Iterator[str]:
         folders = []
         for entry in listed:
             name = f"{below}{entry.name}"
-            if _UNSHOWN.search(name):
+            if UNSHOWN.search(name):
                 raise DataError(f"{str(root)!r} holds {name!r}, a name with characters that can't be shown: rename it.")
             if _is_folder(entry):
                 folders.append((f"{name}/", (*above, _real(root, name, above)) if entry.is_symlink() else above))

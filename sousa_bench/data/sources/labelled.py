@@ -5,16 +5,19 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
+from numbers import Number
 
 import numpy as np
 import pandas as pd
 
+from sousa_bench.data.sources.audio_files import UNSHOWN
 from sousa_bench.data.sources.column_names import group_noun
 from sousa_bench.data.sources.source import UNKNOWN, near_words, split_name
 from sousa_bench.errors import ConfigError, DataError
-from sousa_bench.task import CLIP, LONGEST_NAME, MOST_CLASSES, Task
+from sousa_bench.task import CLIP, LONGEST_NAME, MOST_CLASSES, Task, counted
 
 _ROUNDABOUT = r"//|(?:^|/)\.\.?/"
 """In a path that could be written shorter."""
@@ -81,15 +84,20 @@ def labelled(
         names: Names of classes for people, where they are others than the classes.
 
     Raises:
-        DataError: The labels can't be used; the message names the row.
+        DataError: The labels can't be used, or a text can't be shown; the message names the row or the text.
         ConfigError: A class or a pattern of the config fits no clip.
     """
     if not len(frame):
         raise DataError(f"{origin} names no clips.")
     files = _files(frame["file_name"], origin)
+    refuse_unshown(files, "file's name", origin)
+    _check_cells(frame, origin)
     onset, offset = _stretch(frame, files, origin)
     ids = _sample_ids(frame, files, onset, offset, origin)
+    refuse_unshown(ids, "sample_id", origin)
     several, lists = _label_lists(frame, ids, origin)
+    refuse_unshown([name for names in pd.unique(lists) for name in names], "label", origin)
+    refuse_unshown([*(classes or ()), *(names or {}).values()], "class", origin)
     order = _classes(lists, ids, reading.classes, classes, origin)
     column = taken.get("group", "group")
     if reading.group_pattern:
@@ -100,6 +108,7 @@ def labelled(
         group, noun, told = files, "recording", "the recording that clips were cut from"
     else:
         group, noun, told = ids, CLIP, "none: each clip stands for itself"
+    refuse_unshown(group, noun, origin)
     shown = {name: names[name] for name in order if name in names} if names else {}
     task = Task(order, shown, several=several, group=noun)
     number = {name: index for index, name in enumerate(order)}
@@ -132,6 +141,41 @@ def _cells(values: Sequence[object]) -> np.ndarray:
     return np.fromiter(values, dtype=object, count=len(values))
 
 
+def refuse_unshown(texts: Iterable[str], what: str, origin: str) -> None:
+    """Refuse a text of a foreign file that would do something else to a terminal or a page than to be read.
+
+    Args:
+        texts: Texts of one kind.
+        what: What such a text is, for the message.
+        origin: The file that they came from, for the message.
+
+    Raises:
+        DataError: One holds a control character; the message shows it escaped.
+    """
+    every = list(texts)
+    if UNSHOWN.search("".join(every)):
+        text = next(each for each in every if UNSHOWN.search(each))
+        raise DataError(f"{origin} holds the {what} {text!r}, with characters that can't be shown: rename it.")
+
+
+def _check_cells(frame: pd.DataFrame, origin: str) -> None:
+    """Refuse a cell that is neither text nor number; among the labels, lists of these may be."""
+    for name in frame.columns:
+        column = frame[name]
+        if column.dtype != object or {*map(type, column)} <= {str, int, float, type(None)}:
+            continue
+        for row, value in enumerate(column, 1):
+            listed = name in ("label", "labels") and isinstance(value, (list, tuple, np.ndarray))
+            cells = value if listed else [None if value is None or value is pd.NA else value]
+            if not all(
+                isinstance(cell, (str, Number, np.bool_, date)) or (cell is None and not listed) for cell in cells
+            ):
+                raise DataError(
+                    f"{origin}, row {row}: {name} is {_start(_plain(value))}, neither text nor number"
+                    + (", nor a list of these." if name in ("label", "labels") else ".")
+                )
+
+
 def _files(column: pd.Series, origin: str) -> np.ndarray:
     for row, path in enumerate(column.tolist(), 1):
         if not isinstance(path, str) or not path or "\0" in path:
@@ -149,13 +193,13 @@ def _stretch(frame: pd.DataFrame, files: np.ndarray, origin: str) -> tuple[np.nd
             "data.columns.onset=NAME, or leave the ends out with data.columns.offset=false."
         )
     none = np.full(len(frame), np.nan)
-    onset = pd.to_numeric(frame["onset"], errors="coerce").to_numpy(float) if "onset" in frame.columns else none
-    offset = pd.to_numeric(frame["offset"], errors="coerce").to_numpy(float) if "offset" in frame.columns else none
+    onset = _seconds(frame["onset"]) if "onset" in frame.columns else none
+    offset = _seconds(frame["offset"]) if "offset" in frame.columns else none
     for name, values in (("onset", onset), ("offset", offset)):
         if name in frame.columns and (wrong := np.isnan(values) & frame[name].notna().to_numpy()).any():
             row = int(np.argmax(wrong))
             raise DataError(
-                f"{origin}, row {row + 1} ({files[row]}): {name} is {frame[name].iloc[row]!r}, not seconds."
+                f"{origin}, row {row + 1} ({files[row]}): {name} is {_start(frame[name].iloc[row])}, not seconds."
             )
     wrong = (onset < 0) | (offset <= onset) | np.isinf(onset) | np.isinf(offset) | (np.isnan(onset) & ~np.isnan(offset))
     if wrong.any():
@@ -167,13 +211,27 @@ def _stretch(frame: pd.DataFrame, files: np.ndarray, origin: str) -> tuple[np.nd
     return onset, offset
 
 
+def _seconds(column: pd.Series) -> np.ndarray:
+    """(clips,) numbers; NaN for what is none."""
+    try:
+        return pd.to_numeric(column, errors="coerce").to_numpy(float)
+    except OverflowError:  # whole numbers beyond all floats
+        small = column.map(lambda cell: None if isinstance(cell, int) and cell.bit_length() > 1_000 else cell)
+        return pd.to_numeric(small, errors="coerce").to_numpy(float)
+
+
+def _start(cell: object) -> str:
+    text = repr(cell)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
 def _sample_ids(
     frame: pd.DataFrame, files: np.ndarray, onset: np.ndarray, offset: np.ndarray, origin: str
 ) -> np.ndarray:
     parts = files.copy()
     for row in np.flatnonzero(~np.isnan(onset)):
-        end = "" if np.isnan(offset[row]) else f"{offset[row]:g}"
-        parts[row] = f"{files[row]}@{onset[row]:g}-{end}"
+        end = "" if np.isnan(offset[row]) else _exact(offset[row])
+        parts[row] = f"{files[row]}@{_exact(onset[row])}-{end}"
     _refuse_twice(parts, origin)
     if "sample_id" not in frame.columns:
         return parts
@@ -183,6 +241,10 @@ def _sample_ids(
     ids = given.astype(str).to_numpy(dtype=object)
     _refuse_twice(ids, origin)
     return ids
+
+
+def _exact(seconds: float) -> str:
+    return repr(float(seconds)).removesuffix(".0")
 
 
 def _refuse_twice(names: np.ndarray, origin: str) -> None:
@@ -219,9 +281,21 @@ def _label_lists(frame: pd.DataFrame, ids: np.ndarray, origin: str) -> tuple[boo
     if not several:
         _refuse_mixed(names, ids, codes, origin)
         return False, _cells([(name,) for name in names])[codes]
-    separator = next((mark for mark in _SEPARATORS if any(mark in name for name in names)), ",")
+    separator = _separator(names, origin)
     parts = [tuple(dict.fromkeys(part.strip() for part in name.split(separator) if part.strip())) for name in names]
     return True, _cells([*parts, ()])[codes]  # an empty cell's code is -1: the last
+
+
+def _separator(names: Sequence[str], origin: str) -> str:
+    """The mark between the labels of a text."""
+    found = {mark: name for mark in _SEPARATORS for name in names if mark in name}
+    if len(found) > 1:
+        marks, examples = list(found), list(dict.fromkeys(map(repr, found.values())))
+        raise DataError(
+            f"{origin}: labels hold both {marks[0]!r} and {marks[1]!r} ({', '.join(examples[:2])}), so what stands "
+            "between two labels can't be told. Give lists of labels, in a .jsonl or .parquet table."
+        )
+    return next(iter(found), ",")
 
 
 def _refuse_mixed(names: Sequence[str], ids: np.ndarray, codes: np.ndarray, origin: str) -> None:
@@ -238,7 +312,11 @@ def _refuse_mixed(names: Sequence[str], ids: np.ndarray, codes: np.ndarray, orig
 
 
 def _shown(cell: object) -> str:
-    return repr(cell.tolist() if isinstance(cell, np.ndarray) else cell)
+    return repr(_plain(cell))
+
+
+def _plain(cell: object) -> object:
+    return cell.tolist() if isinstance(cell, np.ndarray) else cell
 
 
 def _text(value: object) -> str:
@@ -309,7 +387,9 @@ def _by_pattern(files: np.ndarray, pattern: str) -> tuple[np.ndarray, str, str]:
         if match is None or not match[1]:
             raise ConfigError(f"data.group_pattern={pattern} finds no group in {name!r}.")
         found.append(match[1])
-    return _cells(found), "group", f"data.group_pattern={pattern} in the file's name"
+    there = sorted(set(found))
+    named = f"{counted(len(there), 'group')}: {', '.join(there[:3])}{', …' if len(there) > 3 else ''}"
+    return _cells(found), "group", f"data.group_pattern={pattern} in the file's name ({named})"
 
 
 def _splits(frame: pd.DataFrame, origin: str) -> np.ndarray | str:
@@ -325,7 +405,9 @@ def _folds(frame: pd.DataFrame, ids: np.ndarray, origin: str) -> np.ndarray | st
     if frame["fold"].isna().any():
         raise DataError(f"{origin}: {ids[frame['fold'].isna().argmax()]} has no fold, and other clips have one.")
     codes, unique = pd.factorize(frame["fold"])
-    return _cells([_text(value) for value in unique])[codes]
+    names = [_text(value) for value in unique]
+    refuse_unshown(names, "fold", origin)
+    return _cells(names)[codes]
 
 
 def _warnings(task: Task, lists: np.ndarray, order: Sequence[str]) -> list[str]:

@@ -36,7 +36,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(read_text(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} can't be read as JSON ({error}): unpack it anew.") from error
 
 

@@ -6,12 +6,13 @@ import json
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from warnings import catch_warnings, simplefilter
 
 import pandas as pd
 
 from sousa_bench.data.sources.audio_files import TABLE_SUFFIXES
 from sousa_bench.data.sources.column_names import known_columns, with_known_names
-from sousa_bench.data.sources.labelled import Reading
+from sousa_bench.data.sources.labelled import Reading, refuse_unshown
 from sousa_bench.data.sources.labelled_folder import LabelledFolder
 from sousa_bench.data.sources.source import digest, file_digest, is_file, is_split, near_names
 from sousa_bench.errors import ConfigError, DataError
@@ -70,7 +71,7 @@ class TableFolder(LabelledFolder):
         raise ConfigError(f"data.table={self.reading.table}: there is no such file in {self.root}{hint}.")
 
     def _name(self, table: Path) -> str:
-        return table.relative_to(self.root).as_posix() if table.is_relative_to(self.root) else str(table)
+        return table.relative_to(self.root).as_posix()
 
     @cached_property
     def identity(self) -> str:
@@ -88,6 +89,7 @@ class TableFolder(LabelledFolder):
 
     def _read(self, table: Path) -> pd.DataFrame:
         frame = read_table(table)
+        refuse_unshown(map(str, frame.columns), "column", self._name(table))
         found = known_columns(frame, self.reading.columns, self._name(table))
         self._need(frame, found, "file_name")
         if "labels" not in found:
@@ -131,13 +133,19 @@ def read_table(path: Path) -> pd.DataFrame:
             if b"\0" in path.read_bytes():
                 raise ValueError("it holds NUL bytes; save it as UTF-8")
             comma = "\t" if kind == ".tsv" else ","
-            return pd.read_csv(path, sep=comma, dtype=str, keep_default_na=False, na_values=[""])
+            with catch_warnings():
+                simplefilter("error", pd.errors.ParserWarning)  # rows with more cells than there are columns
+                return pd.read_csv(path, sep=comma, dtype=str, index_col=False, keep_default_na=False, na_values=[""])
         if kind == ".jsonl":
             lines = path.read_text(encoding="utf-8-sig").splitlines()
             return pd.DataFrame([_object(line) for line in lines if line.strip()], dtype=object)
         if kind == ".parquet":
             return pd.read_parquet(path)
-    except (ValueError, OSError) as error:  # the errors of pandas, json and pyarrow are among these
+    except pd.errors.ParserWarning as error:
+        raise DataError(
+            f"{path}: a row holds more cells than there are columns; a text with the separator in it stands in quotes."
+        ) from error
+    except (ValueError, OSError, RecursionError) as error:  # the errors of pandas, json and pyarrow are among these
         raise DataError(f"{path} can't be read as {kind[1:].upper()} ({error}).") from error
     raise DataError(f"{path}: a table's name ends in {', '.join(TABLE_SUFFIXES)}.")
 
