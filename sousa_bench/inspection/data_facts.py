@@ -23,7 +23,7 @@ from sousa_bench.data.values import check_keys
 from sousa_bench.errors import ConfigError
 from sousa_bench.inspection.next_training import every_fold
 from sousa_bench.inspection.sound_facts import refusals, remarks, sound_facts
-from sousa_bench.task import Task
+from sousa_bench.task import Task, counted
 
 SEEDS = (1, 3, 5)
 PLANNED_SEEDS = 3
@@ -51,6 +51,7 @@ def facts(data: SousaData, clips: pd.DataFrame, luck: float, methods: int) -> di
     sizes = [int(size) for size in used["test"]["group"].value_counts()]
     everyone = int(good["group"].nunique())
     given = _given_folds(good)
+    few = len(sizes) < MIN_PLAYERS <= everyone and data.fold is None
     told = [*data.source.warnings, *shared_groups(used, task), *absent_classes(used, task)]
     found: dict[str, Any] = {
         "name": data.name,
@@ -60,6 +61,7 @@ def facts(data: SousaData, clips: pd.DataFrame, luck: float, methods: int) -> di
         "fingerprint": data.fingerprint,
         "fold": data.fold,
         "given_folds": given,
+        "next_folds": given or (FOLDS if few else 0),
         "task": task.as_dict(),
         "splits": [_split(split, table, sounds is not None) for split, table in used.items()],
         "classes": _classes(used, task),
@@ -105,9 +107,13 @@ def _why_no_test(tested: int, everyone: int, folds: int, data: SousaData) -> str
     why = why_no_interval(tested, data.task)
     if not why:
         return NOT_OF_SEVERAL if data.task.several else ""
-    if everyone < max(MIN_PLAYERS, folds) or data.fold is not None:
-        return why
-    return f"{why}; {every_fold(folds)} tests all {everyone:,} {data.task.groups}"
+    there = counted(everyone, data.task.group)
+    if everyone < MIN_PLAYERS:
+        return (
+            f"{why}; all splits together hold {there}, so no number of folds gives an interval: more "
+            f"{data.task.groups} are needed"
+        )
+    return why if data.fold is not None else f"{why}; {every_fold(folds)} tests all {there}"
 
 
 def _absent(data: SousaData) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 from sousa_bench.analysis.columns import Column
 from sousa_bench.analysis.report.blocks import Block, Command, Details, Heading, Items, Table, Text
 from sousa_bench.analysis.report.what_it_takes import TO_FIND, needs
-from sousa_bench.task import Task
+from sousa_bench.task import Task, counted
 
 WIDTH = 120
 
@@ -113,9 +113,10 @@ def _reach(found: Mapping[str, Any], task: Task) -> list[Block]:
 
 def _next(found: Mapping[str, Any]) -> list[Block]:
     why = "With one seed a verdict is on the trained models alone. So ask for three:"
+    folds = f", in folds that test every {found['task']['group']}" if found["next_folds"] else ""
     return [
         Heading("The next command", short="Next"),
-        Text([why if found["finds"] else "To train on these data:"]),
+        Text([why if found["finds"] else f"To train on these data{folds}:"]),
         Command([found["command"]]),
     ]
 
@@ -158,6 +159,6 @@ def _need_columns(found: Mapping[str, Any], task: Task) -> list[Column]:
         Column("players", f"{task.groups}, with 3 seeds", lambda row: needs(row, "players")),
     ]
     if found["folds"]:
-        label = f"seeds a fold, {found['folds']} folds with {found['everyone']} {task.groups}"
+        label = f"seeds a fold, {found['folds']} folds with {counted(found['everyone'], task.group)}"
         columns.append(Column("seeds_in_folds", label, lambda row: needs(row, "seeds_in_folds")))
     return columns

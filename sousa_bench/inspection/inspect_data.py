@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         data = data_of(overrides, options.config_dir)
         clips = heard_clips(data) if (folder if options.listen is None else options.listen) else data.chosen()
         found = facts(data, clips, options.luck / 100, options.methods)
-        found["command"] = next_training(overrides, options.config_dir, data.fold, found["given_folds"])
+        found["command"] = next_training(overrides, options.config_dir, data.fold, found["next_folds"])
         if options.page is not None:
             from sousa_bench.inspection.data_page import write_page
 

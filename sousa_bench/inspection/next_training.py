@@ -10,21 +10,22 @@ TRAIN = ("python", "-m", "sousa_bench.train")
 SWEEP = ("-m", "experiment=comparison", "seed=1,2,3")
 
 
-def next_training(overrides: Sequence[str], config_folder: Path | None, fold: str | None, given_folds: int) -> str:
+def next_training(overrides: Sequence[str], config_folder: Path | None, fold: str | None, folds: int) -> str:
     """The training that comes next, to be copied; three seeds, since one tells of trained models alone.
 
     Args:
         overrides: Of the data.
         config_folder: Another folder with a ``data`` group.
         fold: The fold that was asked for; all of them stand in its place, since only they test every group.
-        given_folds: The number of folds that the data come in, of which none was asked for; 0 where they come in none.
+        folds: The number of folds that are all to be run, where none was asked for: as many as the data come in, or
+            what it takes to test groups enough; 0: none.
     """
     where = [] if config_folder is None else ["--config-dir", str(config_folder)]
     if fold is not None:
         every = every_fold(int(fold.rpartition("/")[2]))
         overrides = [every if word.startswith("data.fold=") else word for word in overrides]
-    elif given_folds:
-        overrides = [*overrides, every_fold(given_folds)]
+    elif folds:
+        overrides = [*(word for word in overrides if word != "data.resplit=true"), every_fold(folds)]
     return " ".join(map(_for_shell, [*TRAIN, *where, *SWEEP, *overrides]))
 
 

@@ -238,6 +238,20 @@ def test_folds_that_are_given_are_all_asked_for(capsys: pytest.CaptureFixture[st
     assert printed.rstrip().endswith("data.columns.group=site data.fold=1/4,2/4,3/4,4/4")
 
 
+def test_a_test_of_few_groups_is_followed_by_folds_of_all(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    root = tmp_path / "birds"
+    write_class_folders(root, ("finch", "owl"), sites=12)
+    words = [str(root), "data.group_pattern=(site[0-9]+)_"]
+    assert main([*words, "data.resplit=true"]) == 0
+    printed = capsys.readouterr().out
+    folds = "data.fold=1/5,2/5,3/5,4/5,5/5"
+    assert "(12 groups: site0, site1, site10, …)" in printed
+    assert f"{folds} tests all 12 groups" in " ".join(printed.split())
+    assert "in folds that test every group:" in printed
+    assert printed.rstrip().endswith(folds)
+    assert "data.resplit" not in printed.splitlines()[-1]
+
+
 def test_several_labels_are_counted_by_class(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     root = tmp_path / "mixed"
     write_class_folders(root, ("a",), sites=18)
@@ -268,7 +282,10 @@ def test_real_recordings_split_by_take_share_their_speakers(capsys: pytest.Captu
     assert "error: 6 speakers with clips in both train and test (george, jackson, lucas, …)" in printed
     assert "data.resplit=true splits by speaker" in printed
     assert main([str(root), "data.resplit=true"]) == 0
-    assert "no interval: 1 speakers" in capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "no interval: 1 speaker, and below 8" in printed
+    assert "hold 6 speakers, so no number of folds gives an interval: more speakers are needed" in printed
+    assert "data.fold=" not in printed
 
 
 def test_wrong_folders_are_one_message(capsys: pytest.CaptureFixture[str], tmp_path: Path):
