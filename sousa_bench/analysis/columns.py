@@ -146,7 +146,9 @@ def in_the_words_of(task: Task, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _best(row: Row) -> str:
-    return "yes" if row["best_set"] else "not tested" if is_absent(row["p_best"]) else "no"
+    if row["undecided"] or (is_absent(row["p_best"]) and not row["best_set"]):
+        return "not tested"
+    return "yes" if row["best_set"] else "no"
 
 
 COMBINATION = Column("combination", "combination", text=True)

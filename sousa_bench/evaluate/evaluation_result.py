@@ -96,7 +96,13 @@ def evaluation_result(evaluation: Evaluation, arguments: Sequence[str]) -> dict[
             *metric_warnings,
             *_numeric_warnings(evaluation, compared),
             *outcome_warnings(
-                logits.numpy(), labels.numpy(), data.task, groups, partial=False, random_weights=random_weights
+                logits.numpy(),
+                labels.numpy(),
+                data.task,
+                groups,
+                partial=False,
+                random_weights=random_weights,
+                split=data.split,
             ),
         ],
         "task": data.task.as_dict(),

@@ -144,6 +144,7 @@ def outcome_warnings(
     *,
     partial: bool,
     random_weights: bool,
+    split: str = "test",
 ) -> list[str]:
     """What a reader of the test accuracy must know.
 
@@ -154,8 +155,10 @@ def outcome_warnings(
         groups: (clips,) names.
         partial: Only some batches of the test split were used.
         random_weights: The run started from random weights.
+        split: Whose clips they are: ``test``, ``val``, ``train`` or ``all``.
     """
     messages = []
+    kind = "" if split == "all" else f"{split} "
     clips = len(labels)
     if partial:
         messages.append(f"only {clips} test clips were used (trainer.eval_batches): the metrics are no comparison")
@@ -165,18 +168,18 @@ def outcome_warnings(
     right = predicted == labels
     hits = int(right.sum())
     if len(np.unique(predicted)) == 1:
-        messages.append(f"the model predicts one class for every test clip: {task.classes[predicted[0]]}")
+        messages.append(f"the model predicts one class for every {kind}clip: {task.classes[predicted[0]]}")
     chance = max(int(np.bincount(labels).max()) / clips, 1 / len(task.classes))
     p = above_chance(right, groups, chance)
     if np.isnan(p):
         messages.append(
-            f"all {clips} test clips are by one {task.group}: whether the test accuracy {hits / clips:.4f} is more "
+            f"all {clips} {kind}clips are by one {task.group}: whether the {kind}accuracy {hits / clips:.4f} is more "
             "than luck can't be told for others"
         )
     elif p > 0.05:
         of_groups = f" by {counted(len(set(groups)), task.group)}" if task.grouped else ""
         messages.append(
-            f"test accuracy {hits / clips:.4f} is not above chance ({hits} of {clips} clips{of_groups}; {chance:.4f} "
+            f"{kind}accuracy {hits / clips:.4f} is not above chance ({hits} of {clips} clips{of_groups}; {chance:.4f} "
             "by always naming one class)" + (AS_RANDOM if random_weights else "")
         )
     return messages

@@ -13,6 +13,8 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from sousa_bench.analysis.next_steps import next_steps
+from sousa_bench.analysis.plots import all_plots
+from sousa_bench.analysis.report.ranking import render
 from sousa_bench.analysis.study import compare
 from sousa_bench.analysis.table import collect
 from sousa_bench.analyze import main
@@ -99,6 +101,16 @@ def test_commands_keep_how_the_folder_is_read(tmp_path: Path) -> None:
     assert titles <= {*steps}
     for command in (command for commands in steps.values() for command in commands):
         assert {*read, "data=folder", "data.clips.train=40"} <= {*shlex.split(command)}
+
+
+def test_clips_of_one_group_decide_nothing(tmp_path: Path) -> None:
+    """The first may be first by luck: it was tested no more than the others."""
+    write_sweep(tmp_path, models=("ast",), strategies=("lora", "ia3"), players=1)
+    about(SPOKEN, tmp_path)
+    study = compare(collect([tmp_path]))
+    [figure] = [plot for plot in all_plots(study, page=False) if plot.name == "pairwise_differences"]
+    assert figure.caption.startswith("All test clips are by one speaker")
+    assert render(study).count("not tested") == len(study.combinations)
 
 
 def test_columns_are_called_as_the_task_calls_its_groups(tmp_path: Path) -> None:

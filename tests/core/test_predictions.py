@@ -71,6 +71,9 @@ def test_few_players_who_agree_by_luck_are_not_above_chance():
 def test_one_player_says_nothing_of_others():
     [message] = noted(LABELS, np.full(100, "a"))
     assert message.startswith("all 100 test clips are by one player")
+    for split, said in (("val", "all 100 val clips"), ("all", "all 100 clips")):
+        [message] = noted(LABELS, np.full(100, "a"), split=split)
+        assert message.startswith(f"{said} are by one player: whether the ")
 
 
 SEVERAL = Task(("low", "middle", "high"), several=True, noun="tone", group="speaker")

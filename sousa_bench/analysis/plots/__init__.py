@@ -177,6 +177,11 @@ def _words(task: Task) -> dict[str, str]:
     }
 
 
+def _of_one_group(study: Study) -> bool:
+    """Whether there is one group alone in all test clips whose groups are known."""
+    return {len(clips.players) for clips in study.clip_sets if clips.player is not None} == {1}
+
+
 def all_plots(study: Study, page: bool) -> Iterator[Plot]:
     """Every plot that the results allow, with a reason for those that they don't.
 
@@ -195,6 +200,8 @@ def all_plots(study: Study, page: bool) -> Iterator[Plot]:
         caption = (item.caption if figure is not None else item.absent).format(**_words(study.task))
         if item.draw is main_effects:
             caption = " ".join(effects.reason for effects in study.effects.values() if effects.reason) or caption
+        if item.draw is pairwise_differences and figure is None and _of_one_group(study):
+            caption = f"All test clips are by one {study.task.group}: whether two combinations differ can't be told."
         if caption:
             yield Plot(item.name, item.group, figure, caption if len(study.done) else "Runs so far.")
     for factor in study.results.factors if len(study.done) else ():

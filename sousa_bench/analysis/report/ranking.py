@@ -39,7 +39,12 @@ def _ranked(study: Study) -> pd.DataFrame:
 
 def ranking_table(study: Study, top: int | None = None) -> Table:
     """The ``top`` combinations, or all."""
-    return Table(_columns(study), _ranked(study)[:top].to_dict("records"))
+    rows = _ranked(study)
+    if len(rows):
+        cohorts = rows.groupby("cohort")
+        several, tests = cohorts["runs"].transform("size") > 1, cohorts["p_best"].transform("count")
+        rows["undecided"] = several & (tests == 0)  # nothing was tested against the first either
+    return Table(_columns(study), rows[:top].to_dict("records"))
 
 
 def _columns(study: Study) -> list[Column]:
