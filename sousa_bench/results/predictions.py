@@ -163,7 +163,7 @@ def outcome_warnings(
     if partial:
         messages.append(f"only {clips} test clips were used (trainer.eval_batches): the metrics are no comparison")
     if task.several:
-        return messages + _warnings_of_several(logits, labels, task, groups, random_weights)
+        return messages + _warnings_of_several(logits, labels, task, groups, kind, random_weights)
     predicted = logits.argmax(axis=1)
     right = predicted == labels
     hits = int(right.sum())
@@ -186,13 +186,18 @@ def outcome_warnings(
 
 
 def _warnings_of_several(
-    logits: np.ndarray, labels: np.ndarray, task: Task, groups: np.ndarray | pd.Series, random_weights: bool
+    logits: np.ndarray,
+    labels: np.ndarray,
+    task: Task,
+    groups: np.ndarray | pd.Series,
+    kind: str,
+    random_weights: bool,
 ) -> list[str]:
     score = f"mean average precision {mean_average_precision(logits, labels):.4f}"
     groups_there = len(set(groups))
     if groups_there == 1:
         return [
-            f"all {len(labels)} test clips are by one {task.group}: whether the {score} is more than luck can't be "
+            f"all {len(labels)} {kind}clips are by one {task.group}: whether the {score} is more than luck can't be "
             "told for others"
         ]
     p, area, classes = several_above_chance(logits, labels, groups)

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from sousa_bench.config.settings import TrainerSettings
     from sousa_bench.data.datamodule import Batch
-    from sousa_bench.results.metrics import ranking
 from sousa_bench.results.result import Recorder
 
 LAST = "last.pt"
