@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from sousa_bench.data import SousaData
 
 
-_STRETCH = 2**32 - 1  # no copy of a clip has this number (see `draw_keys`): its draws are no augmentation's
-"""Sets the draw of a clip's stretch apart from its augmentation's."""
+_STRETCH = 2**32 - 1
+"""Sets the draw of a clip's stretch apart from augmentation's: no copy of a clip has this number (see `draw_keys`)."""
 
 
 @dataclass(frozen=True)

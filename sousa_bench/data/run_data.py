@@ -27,7 +27,7 @@ from sousa_bench.data.data_warnings import (
     short_classes,
     without_split,
 )
-from sousa_bench.data.rudiments import TASK
+from sousa_bench.data.saved_task import is_sousa
 from sousa_bench.data.sources.find_source import find_source
 from sousa_bench.data.sources.labelled import Reading
 from sousa_bench.data.sources.source import COLUMNS, Source
@@ -260,7 +260,7 @@ class SousaData:
                 content["choice windows"] = str(self.windows)
             text = "\n".join(f"{key}={content[key]}" for key in sorted(content))
             return hashlib.blake2b(text.encode(), digest_size=32).hexdigest()
-        if self.task != TASK:
+        if not is_sousa(self.task):
             self._refuse_absent()
             self._refuse_unlabelled(self._chosen)
         grid = f"{float(self.max_duration)} {float(self.quantum)}"
@@ -284,7 +284,7 @@ class SousaData:
     @property
     def _asked(self) -> str:
         """What the classes are; nothing for SOUSA's, whose numbers mean the same since the first results."""
-        return "" if self.task == TASK else f" {self.task.digest}"
+        return "" if is_sousa(self.task) else f" {self.task.digest}"
 
     @cached_property
     def test_fingerprint(self) -> str:
