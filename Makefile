@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python
 
-.PHONY: help install format lint test test-all parity faults slurm soak calibrate wheel
+.PHONY: help install format lint test test-all parity faults slurm soak calibrate wheel audit inventory
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,13 @@ soak:  ## Kill a sweep fifty times at random instants and resume it each time
 
 calibrate:  ## Count how often the analysis is wrong, on simulated studies; writes docs/calibration.md
 	$(PYTHON) -m benchmarks.calibrate --write docs/calibration.md
+
+audit:  ## Look the tested versions up among the known vulnerabilities (needs '.[audit]' and the network)
+	$(PYTHON) -m pip_audit --strict -r constraints.txt --no-deps --disable-pip \
+		|| { echo "a known vulnerability, or the list of them can't be had from here: see above"; exit 1; }
+
+inventory:  ## List what is installed as CycloneDX, in inventory.json (needs '.[audit]')
+	$(PYTHON) -m cyclonedx_py environment --pyproject pyproject.toml --output-reproducible -o inventory.json
 
 wheel:  ## Build the wheel
 	$(PYTHON) -m build --wheel

@@ -40,7 +40,7 @@ from sousa_bench.task import Task
 from tests.analysis.synthetic import MODELS, STRATEGIES, fold_result, result
 
 STUDIES = 250
-MEMORY = Path("/dev/shm")
+MEMORY = Path("/dev/shm")  # noqa: S108 - folders below have random names
 START, END = "<!-- figures -->", "<!-- end of figures -->"
 TASK = Task(tuple(f"sound {number}" for number in range(1, len(LABELS) + 1)), several=True, group="player")
 """Of the worlds whose clips may have several labels."""

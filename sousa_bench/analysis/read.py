@@ -94,7 +94,7 @@ def read_files(paths: Sequence[Path]) -> Columns:
     total.extend(_read(own))
     for part, reader in zip(others, readers, strict=True):
         output, _ = reader.communicate()
-        total.extend(pickle.loads(output) if reader.returncode == 0 else _read(part))
+        total.extend(pickle.loads(output) if reader.returncode == 0 else _read(part))  # noqa: S301 - from our own process
     return total
 
 
@@ -151,7 +151,7 @@ def _start(paths: Sequence[Path]) -> subprocess.Popen[bytes]:
 
 
 def _main() -> None:
-    paths = [Path(name) for name in pickle.load(sys.stdin.buffer)]
+    paths = [Path(name) for name in pickle.load(sys.stdin.buffer)]  # noqa: S301 - from our own process
     columns = _read(paths)
     # Under ``-m`` this class is ``__main__.Columns``, which the parent can't find: hand back plain attributes.
     from sousa_bench.analysis import read

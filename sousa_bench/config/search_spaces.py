@@ -26,7 +26,7 @@ def register_spaces(folders: Sequence[Path]) -> None:
         if any((folder / KEY / file.name).exists() for folder in folders):
             continue
         with suppress(OSError, ValueError, yaml.YAMLError):  # Hydra says what is wrong with the file that is chosen
-            method = yaml.load(file.read_text(encoding="utf-8"), Loader=loader)
+            method = yaml.load(file.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 - a safe loader, see above
             if isinstance(method, dict) and (space := method.get(KEY)):
                 hydra = {"mode": "MULTIRUN", "sweeper": {"params": space}}
                 node = {"defaults": [{"override /peft": file.stem}], "hydra": hydra}

@@ -129,7 +129,7 @@ def model_card(config: Mapping[str, Any]) -> str:
     if weights["kind"] == "random":
         licence = "none: the base weights were random"
     template = resources.files("sousa_bench.export").joinpath("model_card.md").read_text(encoding="utf-8")
-    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)  # noqa: S701 - Markdown
     task = saved_task(config, "config.json")
     clips = counted(str(config["metrics"].get("test_clips")), CLIP)
     tested = config["metrics"].get(f"test_{task.groups_key}")

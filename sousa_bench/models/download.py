@@ -91,7 +91,7 @@ def _download(address: str, path: Path) -> None:
 
     part = path.with_name(path.name + ".part")
     try:
-        response: Any = within(CONNECT_SECONDS, lambda: urllib.request.urlopen(address, timeout=STALL_SECONDS))
+        response: Any = within(CONNECT_SECONDS, lambda: urllib.request.urlopen(address, timeout=STALL_SECONDS))  # noqa: S310 - http(s), see weights.py
         total = int(response.headers.get("Content-Length") or 0)
         with (
             response,

@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(shlex.join(["python", *words]), flush=True)
     if options.only_print:
         return 0
-    os.execv(sys.executable, [sys.executable, *words])
+    os.execv(sys.executable, [sys.executable, *words])  # noqa: S606 - a shell is what it does without
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ class Order:
 
 def main() -> None:
     """Do the run whose order stands on stdin: the entry of a new interpreter, whose arguments are the descriptors."""
-    sys.path[:], order = pickle.load(sys.stdin.buffer)
+    sys.path[:], order = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own process
     live(order, *map(int, sys.argv[1:]))
 
 
@@ -140,7 +140,7 @@ def _do(order: Order, send: Callable[[dict[str, Any]], None]) -> int:
     from hydra.utils import get_method
 
     send({"event": "started", "pid": os.getpid()})
-    job: Job = pickle.loads(order.job)
+    job: Job = pickle.loads(order.job)  # noqa: S301 - from our own process
     running = RunningJob(job, get_method(order.target), send)
     try:
         running.begin()

@@ -132,7 +132,7 @@ def _job_of(first: bytes, rank: int) -> bytes:
     """The pickled run for one rank; Hydra's files and callbacks are the first one's."""
     if rank == 0:
         return first
-    job = pickle.loads(first)
+    job = pickle.loads(first)  # noqa: S301 - from our own process
     job.rank, job.hydra_job = rank, False
     return pickle.dumps(job)
 

@@ -253,7 +253,7 @@ class ForkServer(Spawner):
         """The next message; raises EOFError or OSError where none comes in that time."""
         async with asyncio.timeout(seconds):
             (length,) = messages.HEADER.unpack(await self._exactly(messages.HEADER.size))
-            return pickle.loads(await self._exactly(length))
+            return pickle.loads(await self._exactly(length))  # noqa: S301 - from our own process
 
     async def _exactly(self, count: int) -> bytes:
         loop, parts = asyncio.get_running_loop(), bytearray()

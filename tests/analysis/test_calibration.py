@@ -54,7 +54,8 @@ def test_coverage_and_false_alarms_of_mean_average_precision(name: str):
         assert 0.93 - 3 * error(found[figure]) <= found[figure].mean() <= 0.97 + 3 * error(found[figure]), figure
     for figure in ("clear", "effects"):
         if found[figure].isna().all():  # one training of each cell: no effect can be tested
-            assert figure == "effects" and "1 seed" in name
+            assert figure == "effects"
+            assert "1 seed" in name
             continue
         assert found[figure].mean() <= 0.06 + 3 * max(error(found[figure]), (0.06 * 0.94 / 60) ** 0.5), figure
 
