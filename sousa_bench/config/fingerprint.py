@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sousa_bench.config import init_from
 from sousa_bench.config.config_errors import resolved
+from sousa_bench.config.file_variant import followed
 from sousa_bench.config.identity import IRRELEVANT, lasting_target
 from sousa_bench.models.weight_files import weights_file
 from sousa_bench.system.files import file_hash
@@ -60,8 +61,11 @@ def outcome_config(config: DictConfig) -> dict[str, Any]:
     if isinstance(config.get("data"), DictConfig) and "_target_" in config.data:
         plain["data_content"] = _data_content(config.data)
     model = plain.get("model")
-    if isinstance(model, dict) and (file := weights_file(model)) is not None and file.is_file():
-        model["checkpoint"] = file_hash(file)
+    if isinstance(model, dict) and (file := weights_file(model)) is not None:
+        if (variant := followed(model)) is not None:
+            model["variant"] = variant
+        if file.is_file():
+            model["checkpoint"] = file_hash(file)
     if (start := plain.pop(init_from.KEY, None)) is not None:
         plain[init_from.KEY] = init_from.content(start)
     return plain

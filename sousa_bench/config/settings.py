@@ -11,7 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 from sousa_bench.config.config_errors import resolved
 from sousa_bench.config.identity import lasting_target
 from sousa_bench.errors import ConfigError
+from sousa_bench.models.official_file import objection_to
 from sousa_bench.models.weight_files import WEIGHTS, check_weights, embedded_file, embedded_missing
+from sousa_bench.peft.options import plain
 from sousa_bench.results.metrics import own_metrics
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
@@ -133,6 +135,8 @@ def check_values(config: DictConfig) -> None:
             file = embedded_file(str(model.get("name")), str(checkpoint))
             if not file.is_file():
                 raise ConfigError(embedded_missing(str(checkpoint), file))
+        if objection := objection_to(plain(model)):
+            raise ConfigError(objection)
     own_metrics(config.get("metrics"))
     trainer = config.get("trainer")
     own = lasting_target(f"{__name__}.{TrainerSettings.__name__}")

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sousa_bench.errors import WeightsError
+from sousa_bench.models.checkpoint_contents import state_dict_in
 
 _AGAIN = "Download it again, or save its state dict alone with torch.save or safetensors."
 
@@ -74,11 +75,7 @@ def _read_pickle(path: Path) -> Any:
 def _unwrap(content: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     extra: dict[str, Any] = {}
     if isinstance(content, Mapping):
-        for inner in ("state_dict", "model"):
-            if isinstance(content.get(inner), Mapping):
-                extra = {key: value for key, value in content.items() if key != inner}
-                content = content[inner]
-                break
+        content, extra = state_dict_in(content)
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise WeightsError(
             f"{path} holds no state dict (a mapping of keys to tensors), alone or under state_dict or model."

@@ -6,18 +6,17 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sousa_bench.errors import DataError, WeightsError
+from sousa_bench.errors import DataError
 from sousa_bench.models.base import Frontend
 from sousa_bench.models.efficientat_network import EfficientATBackbone
 from sousa_bench.models.family import Family
 from sousa_bench.models.fbank import mel_bank, window
-from sousa_bench.models.weights import CheckpointSource, Loaded
+from sousa_bench.models.weights import CheckpointSource
 
 # fschmid56/EfficientAT models/preprocess.py (AugmentMelSTFT) in eval mode: fmax is 16000 - 2000 // 2.
 PREEMPHASIS = 0.97
@@ -133,23 +132,6 @@ class EfficientAT(Family):
     def published(self, numbers: Width) -> CheckpointSource:
         """Each width has a file of its own."""
         return CheckpointSource(url=numbers.checkpoint, license="MIT")
-
-    def check_file(self, loaded: Loaded, variant: str, variants: Mapping[str, Any]) -> Width:
-        """Say which variant a file of another width belongs to, rather than list 300 shapes.
-
-        Raises:
-            WeightsError: The file has another width.
-        """
-        layer = loaded.state.get("classifier.2.weight")
-        sizes = {name: EfficientATBackbone.embedding_size(each.width) for name, each in variants.items()}
-        if layer is not None and layer.shape[1] != sizes[variant]:
-            fitting = [name for name, size in sizes.items() if size == layer.shape[1]]
-            hint = f"it is that of model.variant={fitting[-1]}" if fitting else "no variant has this width"
-            raise WeightsError(
-                f"{loaded.info.origin} has {layer.shape[1]} embedding channels, model.variant={variant} has "
-                f"{sizes[variant]}: {hint}."
-            )
-        return variants[variant]
 
     def rename(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Of an official file, which numbers the parts of a block."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sousa_bench.models.base import Divisible, State, place_number
+from sousa_bench.models.efficientat_channels import LAST_CHANNELS, embedding_size, round_channels
 
 # kernel, expanded channels, output channels, squeeze-excitation, hard swish, stride: MobileNetV3-Large
 # (Howard et al. 2019, arXiv 1905.02244, table 1, with EfficientAT's 64-channel second block and undilated tail).
@@ -28,21 +29,15 @@ BLOCKS: tuple[tuple[int, int, int, bool, bool, int], ...] = (
     (3, 184, 80, False, True, 1),
     (3, 480, 112, True, True, 1),
     (3, 672, 112, True, True, 1),
-    (5, 672, 160, True, True, 2),
-    (5, 960, 160, True, True, 1),
-    (5, 960, 160, True, True, 1),
+    (5, 672, LAST_CHANNELS, True, True, 2),
+    (5, 960, LAST_CHANNELS, True, True, 1),
+    (5, 960, LAST_CHANNELS, True, True, 1),
 )
 STEM_CHANNELS = 16
 HEAD_CHANNELS = 1280
 # Of the official model; torchvision's own MobileNetV3 has the same, PyTorch's defaults are 1e-5 and 0.1.
 BATCH_NORM_EPS = 1e-3
 BATCH_NORM_MOMENTUM = 0.01
-
-
-def round_channels(value: float, divisor: int = 8) -> int:
-    """Nearest multiple of ``divisor``, at least ``divisor`` and never below 90 percent of ``value``."""
-    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * value else rounded
 
 
 def conv_norm(inputs: int, outputs: int, kernel: int, stride: int, groups: int, act: nn.Module | None) -> nn.Sequential:
@@ -108,8 +103,8 @@ class EfficientATBackbone(Divisible):
             out = round_channels(outputs * width)
             layers.append(InvertedResidual(channels, kernel, round_channels(expanded * width), out, se, hs, stride))
             channels = out
-        layers.append(conv_norm(channels, 6 * channels, 1, 1, 1, _activation(True)))
-        hidden = nn.Linear(6 * channels, round_channels(HEAD_CHANNELS * width))
+        layers.append(conv_norm(channels, embedding_size(width), 1, 1, 1, _activation(True)))
+        hidden = nn.Linear(embedding_size(width), round_channels(HEAD_CHANNELS * width))
         self.features = nn.Sequential(*layers)
         # Names and places as in the official file: classifier.2 and classifier.5 are its two linear layers.
         self.classifier = nn.Sequential(
@@ -125,11 +120,6 @@ class EfficientATBackbone(Divisible):
         nn.init.kaiming_normal_(hidden.weight)
         # Channels last is 1.5 to 2 times as fast in training, on the CPU too; the maps follow the kernels' layout.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    @staticmethod
-    def embedding_size(width: float) -> int:
-        """Length of the clip embedding at a width."""
-        return 6 * round_channels(BLOCKS[-1][2] * width)
 
     def enable_gradient_checkpointing(self) -> None:
         """Recompute each block in the backward pass instead of keeping its activations."""

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from sousa_bench.errors import ConfigError, PeftError, UserError, WeightsError
 from sousa_bench.models.base import AudioModel, Frontend, Targets
+from sousa_bench.models.checkpoint_contents import Contents
+from sousa_bench.models.official_file import recognise
 from sousa_bench.models.weight_files import check_weights, default_variant
 from sousa_bench.models.weights import (
     CheckpointSource,
@@ -61,12 +63,8 @@ class Family:
         """Where a variant's official weights are published."""
         return self.source
 
-    def variant_of(self, state: Mapping[str, Tensor]) -> str | None:
-        """The variant that an official file is, where its keys tell; used when ``model.variant`` is null."""
-        return None
-
     def check_file(self, loaded: Loaded, variant: str, variants: Mapping[str, Any]) -> Any:
-        """Hold an official file against the variant, and return the numbers to build.
+        """Hold an official file against a variant that its shapes fit, and return the numbers to build.
 
         Args:
             loaded: The file.
@@ -123,8 +121,7 @@ class Family:
         shape, loaded, state = shapes[chosen], None, {}
         if weights == "official":
             loaded = self._official(name, chosen, shape, checkpoint)
-            if variant is None:
-                chosen = self.variant_of(loaded.state) or chosen
+            chosen = _variant(name, loaded, variant, {key: {**own, **given} for key, own in variants.items()}) or chosen
             shape = self.check_file(loaded, chosen, shapes)
             state = self.rename(loaded.state)
         last_layer = f"{head}.{self.last_layer}".rstrip(".")
@@ -166,6 +163,20 @@ class Family:
                 "use another model.variant that has some, or weights=random."
             )
         return load_official(source, checkpoint)
+
+
+def _variant(name: str, loaded: Loaded, variant: str | None, variants: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """The variant that was asked for, or that a file tells; None where neither says one.
+
+    Raises:
+        WeightsError: The file is of another variant.
+    """
+    found = recognise(Contents({key: tuple(tensor.shape) for key, tensor in loaded.state.items()}, loaded.extra))
+    if found is None or found.model != name:
+        return variant
+    if objection := found.objection(loaded.info.origin, variant, variants):
+        raise WeightsError(objection)
+    return variant or found.fitting(variants)[0]
 
 
 def _check_head(backbone: nn.Module, name: str, head: str) -> None:

@@ -184,21 +184,12 @@ class Htsat(Family):
         """Of an AudioSet or CLAP file."""
         return renamed(state, _CLAP if is_clap(state) else _AUDIOSET, _UNUSED)
 
-    def variant_of(self, state: Mapping[str, Tensor]) -> str | None:
-        """CLAP's files have a front end of their own."""
-        return "clap" if is_clap(state) else None
-
     def check_file(self, loaded: Loaded, variant: str, variants: Mapping[str, Any]) -> Shape:
-        """Refuse a file whose weights were trained on another spectrogram.
+        """Refuse an AudioSet file whose weights were trained on another spectrogram.
 
         Raises:
-            WeightsError: A CLAP file with an AudioSet variant or the reverse, or another mel bank.
+            WeightsError: It has another mel bank.
         """
-        if is_clap(loaded.state) != (variant == "clap"):
-            kind = "clap" if is_clap(loaded.state) else "official"
-            raise WeightsError(
-                f"{loaded.info.origin} has another front end than model.variant={variant}: use model.variant={kind}."
-            )
         bank, own = loaded.state.get("sed_model.logmel_extractor.melW"), self.frontend(variants[variant]).logmel.bank
         if bank is not None and (
             bank.shape != own.shape or not torch.allclose(bank.float(), own, atol=1e-5, rtol=1e-3)

@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from sousa_bench.config import init_from
+from sousa_bench.config.file_variant import take_variant
 from sousa_bench.config.fingerprint import fingerprint, run_name
 from sousa_bench.config.overrides import split
 from sousa_bench.config.settings import check_values
@@ -104,12 +105,13 @@ class Candidate:
 
     @classmethod
     def of(cls, config: DictConfig, overrides: Sequence[str]) -> Candidate:
-        """Identify a config.
+        """Identify a config, in which a variant that its checkpoint file tells is then spelt out.
 
         Raises:
             UserError: A value is impossible, it can't be resolved, or its data can't be identified.
         """
         check_values(config)
+        take_variant(config)
         init_from.check(config)
         return cls(config, list(overrides), fingerprint(config), refusal(config))
 

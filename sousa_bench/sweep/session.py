@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from sousa_bench.config import conf_folder
 from sousa_bench.config.config_errors import explain, is_config_error
+from sousa_bench.config.file_variant import take_variant
 from sousa_bench.config.fingerprint import fingerprint, run_name
 from sousa_bench.config.overrides import with_quotes
 from sousa_bench.config.search_spaces import drop_space, register_spaces
@@ -252,6 +253,7 @@ def _job_of(cfg: DictConfig) -> Job:
     with open_dict(config):
         config["hydra"] = hydra
     if current.single is not None and OmegaConf.is_missing(hydra.job, "num"):
+        take_variant(config)
         current.single.config = config
         return current.single
     folder = Path(hydra.runtime.output_dir).resolve()

@@ -15,7 +15,8 @@ from torchaudio.compliance import kaldi
 from sousa_bench.errors import DataError, WeightsError
 from sousa_bench.models.base import AudioModel
 from sousa_bench.models.efficientat import EfficientATFrontend
-from sousa_bench.models.efficientat_network import EfficientATBackbone, SqueezeExcitation, round_channels
+from sousa_bench.models.efficientat_channels import round_channels
+from sousa_bench.models.efficientat_network import EfficientATBackbone, SqueezeExcitation
 
 VARIANTS = {
     "tiny": {"width": 0.1, "checkpoint": None},
@@ -92,9 +93,13 @@ class TestCheckpoint:
         with pytest.raises(WeightsError, match=r"unexpected.*conc_se_layers\.1"):
             small(weights="official", checkpoint=write(tmp_path, state))
 
-    def test_file_of_another_width_names_its_variant(self, tmp_path: Path) -> None:
-        with pytest.raises(WeightsError, match=r"model\.variant=mn02"):
-            small(weights="official", checkpoint=write(tmp_path, official_state(width=0.2)))
+    def test_the_variant_follows_from_the_file(self, tmp_path: Path) -> None:
+        path = write(tmp_path, official_state(width=0.2))
+        assert small(weights="official", checkpoint=path).variant == "mn02"
+        with pytest.raises(WeightsError, match=r"embedding_channels=192, where .*=official has 96: .*=mn02"):
+            small(weights="official", checkpoint=path, variant="official")
+        with pytest.raises(WeightsError, match=r"embedding_channels=288.*fits none of official, tiny, mn01"):
+            small(weights="official", checkpoint=write(tmp_path, official_state(width=0.3)))
 
     def test_tiny_has_no_official_weights(self) -> None:
         with pytest.raises(WeightsError, match="no official weights"):

@@ -1,0 +1,200 @@
+"""What an official checkpoint file is, told by its keys and shapes: whose model's, and which variant. No torch.
+
+So a sweep knows it before anything starts, and a variant that was not given follows from the file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sousa_bench.models.checkpoint_contents import Contents, contents
+from sousa_bench.models.efficientat_channels import embedding_size
+from sousa_bench.models.weight_files import default_variant
+
+Numbers = Mapping[str, Any]
+FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
+"""What is looked for in a folder of the hub's layout."""
+
+_CLAP = "audio_model.audio_encoder."
+_AST_TOKEN = re.compile(r"(audio_spectrogram_transformer\.embeddings|(module\.)?v)\.cls_token")
+_AST_BLOCK = re.compile(r"(?:audio_spectrogram_transformer\.encoder\.layer|(?:module\.)?v\.blocks)\.(\d+)\.")
+_AST_POSITIONS = re.compile(r".*\.(position_embeddings|pos_embed)")
+_SPECIAL_TOKENS = 2
+_PATCH = 16
+
+
+@dataclass(frozen=True)
+class OfficialFile:
+    """What a file shows of itself.
+
+    Attributes:
+        model: Name of the model, as in ``conf/model``.
+        shows: Numbers that a variant must have for the file to fit.
+    """
+
+    model: str
+    shows: Numbers
+
+    def differing(self, variant: Numbers) -> dict[str, tuple[Any, Any]]:
+        """Each number in which a variant is not what the file shows: the file's, and the variant's."""
+        own = dict(variant)
+        with suppress(ArithmeticError, KeyError, TypeError, ValueError):  # whose numbers are refused where it is built
+            own |= _DERIVED.get(self.model, _nothing)(variant)
+        return {key: (value, own[key]) for key, value in self.shows.items() if key in own and own[key] != value}
+
+    def fitting(self, variants: Mapping[str, Numbers]) -> list[str]:
+        """The names of the variants that it fits, best first: ``official``, then in their order."""
+        fitting = [name for name, numbers in variants.items() if not self.differing(numbers)]
+        return sorted(fitting, key=lambda name: name != default_variant("official"))
+
+    def objection(self, what: str, variant: str | None, variants: Mapping[str, Numbers]) -> str | None:
+        """Why the file is none of a variant, with the way out; None where it is one.
+
+        Args:
+            what: The file, as the message names it.
+            variant: The variant that was asked for; None: whichever it is.
+            variants: The numbers of all variants.
+        """
+        fitting = self.fitting(variants)
+        if variant in fitting or (variant is None and fitting):
+            return None
+        held = variant or default_variant("official")
+        differing = self.differing(variants.get(held, {}))
+        facts = ", ".join(f"{key}={value}" for key, (value, _) in differing.items())
+        theirs = ", ".join(str(own) for _, own in differing.values())
+        text = (
+            f"{what} has {facts}, where model.variant={held} has {theirs}"
+            if differing
+            else f"{what}: no file of {held}"
+        )
+        if fitting:
+            return f"{text}: leave model.variant out, or give model.variant={fitting[0]}, which this file is."
+        return f"{text}, and fits none of {', '.join(variants)}: give another file."
+
+
+def recognise(found: Contents) -> OfficialFile | None:
+    """Whose file it is; None for one that is nobody's here, or has other keys than were published."""
+    return next(filter(None, (look(found) for look in (_ast, _htsat, _beats, _efficientat))), None)
+
+
+def variant_told(model: Mapping[str, Any]) -> str | None:
+    """The variant that a model's node leaves open and its checkpoint file tells; None where there is no such thing.
+
+    Args:
+        model: The node, as in ``conf/model``.
+    """
+    found = None if model.get("variant") is not None else _own_file(model)
+    if found is None or not _is_of(model, found):
+        return None
+    return next(iter(found.fitting(_variants(model))), None)
+
+
+def objection_to(model: Mapping[str, Any]) -> str | None:
+    """Why a model can't start from the checkpoint file that its node names, with the way out; None where it may.
+
+    Args:
+        model: The node, as in ``conf/model``.
+    """
+    found = _own_file(model)
+    if found is None:
+        return None
+    what = f"model.checkpoint={model['checkpoint']}"
+    if not _is_of(model, found):
+        return (
+            f"{what} is a checkpoint of {found.model}, and this is model={model.get('name')}: give "
+            f"model={found.model}, or another file."
+        )
+    variants, variant = _variants(model), model.get("variant")
+    return found.objection(what, variant, variants) if variant is None or variant in variants else None
+
+
+def _own_file(model: Mapping[str, Any]) -> OfficialFile | None:
+    """What the local checkpoint of one of this package's models is."""
+    checkpoint = model.get("checkpoint")
+    if model.get("weights") != "official" or not checkpoint or not re.fullmatch(_target("[a-z]+"), _target_of(model)):
+        return None
+    path = Path(str(checkpoint).removeprefix("file://")).expanduser()
+    if path.is_dir():
+        path = next((path / name for name in FOLDER_FILES if (path / name).is_file()), path)
+    found = contents(path) if path.is_file() else None
+    return None if found is None else recognise(found)
+
+
+def _target(module: str) -> str:
+    return rf"sousa_bench\.models\.{module}\.build"
+
+
+def _target_of(model: Mapping[str, Any]) -> str:
+    return str(model.get("_target_"))
+
+
+def _is_of(model: Mapping[str, Any], found: OfficialFile) -> bool:
+    return re.fullmatch(_target(found.model), _target_of(model)) is not None
+
+
+def _variants(model: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The variants' numbers, with those that the node gives in their place."""
+    own: Mapping[str, Numbers] = model.get("variants") or {}
+    given = {key: value for key, value in model.items() if value is not None}
+    return {name: {**numbers, **{key: given[key] for key in numbers if key in given}} for name, numbers in own.items()}
+
+
+def _ast(found: Contents) -> OfficialFile | None:
+    [token, positions] = [_shape(found, pattern) for pattern in (_AST_TOKEN, _AST_POSITIONS)]
+    if token is None:
+        return None
+    blocks = {match[1] for key in found.shapes if (match := _AST_BLOCK.match(key))}
+    patches = {} if positions is None else {"patches": positions[1] - _SPECIAL_TOKENS}
+    return OfficialFile("ast", {"dim": token[-1], "layers": len(blocks), **patches})
+
+
+def _htsat(found: Contents) -> OfficialFile | None:
+    clap = any(key.startswith(_CLAP) for key in found.shapes)
+    if not clap and not any(key.startswith("sed_model.") for key in found.shapes):
+        return None
+    prefix = _CLAP if clap else "sed_model."
+    patch = found.shapes.get(f"{prefix}patch_embed.proj.weight")
+    dim = {} if patch is None else {"dim": patch[0]}
+    return OfficialFile("htsat", {"sample_rate": 48000 if clap else 32000, **dim})
+
+
+def _beats(found: Contents) -> OfficialFile | None:
+    cfg = found.extra.get("cfg")
+    if not isinstance(cfg, Mapping) or "post_extract_proj.weight" not in found.shapes:
+        return None
+    return OfficialFile("beats", {str(key): value for key, value in cfg.items()})
+
+
+def _efficientat(found: Contents) -> OfficialFile | None:
+    layer = found.shapes.get("classifier.2.weight")
+    if layer is None or "features.0.0.weight" not in found.shapes:
+        return None
+    return OfficialFile("efficientat", {"embedding_channels": layer[1]})
+
+
+def _shape(found: Contents, pattern: re.Pattern[str]) -> tuple[int, ...] | None:
+    keys: Iterable[str] = filter(pattern.fullmatch, found.shapes)
+    return next((found.shapes[key] for key in keys), None)
+
+
+def _patches(numbers: Numbers) -> dict[str, int]:
+    rows = (numbers["bins"] - _PATCH) // numbers["frequency_stride"] + 1
+    columns = (numbers["frames"] - _PATCH) // numbers["time_stride"] + 1
+    return {"patches": rows * columns}
+
+
+def _embedding_channels(numbers: Numbers) -> dict[str, int]:
+    return {"embedding_channels": embedding_size(float(numbers["width"]))}
+
+
+def _nothing(numbers: Numbers) -> dict[str, int]:
+    return {}
+
+
+_DERIVED: Mapping[str, Callable[[Numbers], dict[str, int]]] = {"ast": _patches, "efficientat": _embedding_channels}
+"""What a file shows of a variant in place of the numbers that ``conf/model`` gives."""
