@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from sousa_bench.results.manifest import MANIFEST_FILE, read_manifest
-from sousa_bench.results.result import RESULT_FILE, clean
+from sousa_bench.results.result import RESULT_FILE
 from sousa_bench.results.run_process import alive
 from sousa_bench.results.run_state import RunState, run_state, sweep_states
 from sousa_bench.results.scan import result_folders, sweep_folders
 from sousa_bench.sweep.slurm.ended_jobs import settle
+from sousa_bench.system.foreign import clean
 
 SCORE = "val_acc"
 COLUMNS = ("#", "run", "status", "phase", "epoch", SCORE, "time", "left")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sousa_bench.analysis.stats.average_precision import blocks, pseudo_values
 from sousa_bench.analysis.stats.class_order import class_order
 from sousa_bench.results.predictions import SOUSA_COLUMNS
-from sousa_bench.results.result import clean
+from sousa_bench.system.foreign import clean
 from sousa_bench.task import Task
 
 MAX_BYTES = 1024**3

@@ -19,12 +19,12 @@ from sousa_bench.results.result import (
     METRIC_KEYS,
     STATUSES,
     ResultError,
-    clean,
     finite,
     read_foreign_result,
     read_progress,
 )
 from sousa_bench.results.run_process import true_status
+from sousa_bench.system.foreign import clean
 
 MAX_TEXT = 2000
 MAX_COLUMNS = 2000

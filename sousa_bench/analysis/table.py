@@ -17,8 +17,9 @@ from sousa_bench.analysis.read import Columns, read_files
 from sousa_bench.analysis.stats.folds import FOLD, fill_folds
 from sousa_bench.data.saved_task import saved_task
 from sousa_bench.errors import UserError
-from sousa_bench.results.result import CONFIG_KEYS, EFFICIENCY_KEYS, EVALUATED, METRIC_KEYS, clean
+from sousa_bench.results.result import CONFIG_KEYS, EFFICIENCY_KEYS, EVALUATED, METRIC_KEYS
 from sousa_bench.results.scan import NothingYetError, Planned, scan
+from sousa_bench.system.foreign import clean
 from sousa_bench.task import Task
 
 FIXED_COLUMNS = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from sousa_bench.models.weight_files import weights_file
 from sousa_bench.peft.options import DESCRIPTION_FILE, is_adalora, plain, trains_all
 from sousa_bench.results.result import ADAPTER_FOLDER
 from sousa_bench.system.files import file_hash
+from sousa_bench.system.foreign import read_facts
 
 KEY = "init_from"
 BASE_KEYS = ("weights", "checkpoint", "seed", "refuses")  # of a model's node: not its architecture
@@ -51,10 +51,9 @@ def check(config: DictConfig) -> None:
         return
     folder = adapter_folder(str(place))
     try:
-        description = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
-        then = {group: dict(description[group]) for group in ("model", "peft", "weights")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{KEY}={place}: {DESCRIPTION_FILE} can't be read ({error!r})") from error
+        then = read_facts(folder / DESCRIPTION_FILE, dict.fromkeys(("model", "peft", "weights"), dict), linked=True)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{KEY}={place}: {DESCRIPTION_FILE} can't be read ({error})") from error
     now = {group: plain(config[group]) for group in ("model", "peft")}
     if problem := _difference(then, now):
         raise ConfigError(f"{KEY}={place}: {problem}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from sousa_bench.data.augmentation import FULL_SCALE
@@ -20,15 +18,25 @@ from sousa_bench.data.decode import decode
 from sousa_bench.data.saved_task import saved_task
 from sousa_bench.errors import UserError
 from sousa_bench.models.base import AudioModel
+from sousa_bench.models.checkpoint_formats import read_safetensors
 from sousa_bench.models.family import rebuild
 from sousa_bench.peft.adapter import load_run_model, read_description
 from sousa_bench.results.finished import FinishedRun, finished_run
+from sousa_bench.system.foreign import NUMBER, read_facts, read_json
 from sousa_bench.task import Task
 
 PACKAGE_FILE = "config.json"
 PACKAGE_WEIGHTS = "model.safetensors"
 PACKAGE_KEY = "sousa_bench_package"
 PACKAGE_FORMAT = 1
+PACKAGE_TYPES = {
+    PACKAGE_KEY: int,
+    **dict.fromkeys(("model", "preprocessing"), dict),
+    "labels": list,
+    **dict.fromkeys(("preprocessing.quantum", "preprocessing.max_duration"), NUMBER),
+}
+"""What readers of a package's file rely on."""
+MOST_SECONDS = 3600
 QUANTUM = 0.5
 MAX_DURATION = 5.0
 
@@ -59,6 +67,12 @@ class Predictor:
     batch_size: int = 16
     precision: str = "32-true"
 
+    def __post_init__(self) -> None:
+        for key in ("quantum", "max_duration"):
+            value = getattr(self, key)
+            if not (isinstance(value, NUMBER) and 0 < value <= MOST_SECONDS):
+                raise UserError(f"{self.place}: {key}={value} can't be: it must be seconds from 0 to {MOST_SECONDS}")
+
     @classmethod
     def open(
         cls, place: Path, *, metric: str | None = None, device: str = "cpu", checkpoint: str | None = None
@@ -82,8 +96,8 @@ class Predictor:
         return cls(
             model=load_run_model(run.adapter, **({"checkpoint": checkpoint} if checkpoint else {})).to(device),
             task=saved_task(description, run.adapter),
-            quantum=float(data.get("quantum", QUANTUM)),
-            max_duration=float(data.get("max_duration", MAX_DURATION)),
+            quantum=data.get("quantum", QUANTUM),
+            max_duration=data.get("max_duration", MAX_DURATION),
             place=run.folder,
             run=run,
             description=description,
@@ -95,15 +109,14 @@ class Predictor:
         node = {**content["model"], "weights": "random", "checkpoint": None}
         model = rebuild(node, len(content["labels"]), place / PACKAGE_FILE, own_models=False)
         try:
-            state = load_file(place / PACKAGE_WEIGHTS)
-            model.load_state_dict(state)
-        except (OSError, RuntimeError, ValueError) as error:
+            model.load_state_dict(read_safetensors(place / PACKAGE_WEIGHTS)[0])
+        except RuntimeError as error:
             raise UserError(f"{place / PACKAGE_WEIGHTS}: doesn't fit {PACKAGE_FILE}, or is damaged: {error}") from error
         return cls(
             model=model.eval().to(device),
             task=saved_task(content, place / PACKAGE_FILE),
-            quantum=float(content["preprocessing"]["quantum"]),
-            max_duration=float(content["preprocessing"]["max_duration"]),
+            quantum=content["preprocessing"]["quantum"],
+            max_duration=content["preprocessing"]["max_duration"],
             place=place.resolve(),
             run=None,
             description=content,
@@ -176,7 +189,10 @@ class Predictor:
         waveform = torch.from_numpy(block).to(self.device).float() / FULL_SCALE
         lengths = torch.tensor([len(clip) for clip in clips], device=self.device)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16-mixed"):
-            return self.model(waveform, lengths).float().cpu()
+            logits: Tensor = self.model(waveform, lengths).float().cpu()
+        if not logits.isfinite().all():
+            raise UserError(f"{self.place}: the model's answer is no finite number: its weights are damaged")
+        return logits
 
 
 def device_named(name: str, threads: int | None = None) -> str:
@@ -199,7 +215,7 @@ def device_named(name: str, threads: int | None = None) -> str:
 def is_package(place: Path) -> bool:
     """Whether a folder was written by ``sousa_bench.export``."""
     try:
-        return PACKAGE_KEY in json.loads((place / PACKAGE_FILE).read_text(encoding="utf-8"))
+        return PACKAGE_KEY in read_json(place / PACKAGE_FILE, linked=True)
     except (OSError, ValueError, TypeError):
         return False
 
@@ -208,13 +224,15 @@ def read_package(place: Path) -> dict[str, Any]:
     """What a package says of itself.
 
     Raises:
-        UserError: Written by a newer version, or a key is missing.
+        UserError: Written by a newer version, or a key is missing or of another type.
     """
     file = place / PACKAGE_FILE
-    content = json.loads(file.read_text(encoding="utf-8"))
-    if not isinstance(content[PACKAGE_KEY], int) or content[PACKAGE_KEY] > PACKAGE_FORMAT:
+    try:
+        content = read_facts(file, PACKAGE_TYPES, linked=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: can't be read as a package's ({error}); export the run again") from error
+    if content[PACKAGE_KEY] > PACKAGE_FORMAT:
         raise UserError(f"{file}: written by a newer sousa_bench ({content.get('sousa_bench')}); update this one")
-    missing = [key for key in ("model", "labels", "preprocessing") if key not in content]
-    if missing:
-        raise UserError(f"{file}: lacks {', '.join(missing)}; export the run again")
-    return dict(content)
+    if len(content["labels"]) != len(saved_task(content, file).classes):
+        raise UserError(f"{file}: its labels and its task are of different numbers of classes; export the run again")
+    return content

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,15 +31,22 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     with path.open("rb") as stream:
         head = stream.read(9)
     if len(head) == 9 and head[8:] == b"{":
-        return _read_safetensors(path)
+        return read_safetensors(path)
     return _unwrap(_read_pickle(path), path)
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors of a safetensors file, and its metadata.
+
+    Raises:
+        WeightsError: It is missing, no regular file, or none.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path} is {'no regular file' if path.exists() else 'missing'}; copy it again.")
     try:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except SafetensorError as error:
+    except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path} is no readable safetensors file ({error}); download it again.") from error
 
 
@@ -51,6 +59,7 @@ class _Inert:
 
 
 def _read_pickle(path: Path) -> Any:
+    _assert_stored(path)
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError):
@@ -67,9 +76,22 @@ def _read_pickle(path: Path) -> Any:
         code = re.search(r"(?:GLOBAL |trying to load )`?([\w.]+)", str(error))
         what = f"it asks for {code[1]} to be run" if code else "it is none, or it asks for code to be run"
         raise WeightsError(f"{path} is no checkpoint of plain tensors: {what}. {_AGAIN}") from error
-    except (RuntimeError, ValueError, EOFError, KeyError, AttributeError) as error:
+    except Exception as error:  # whatever torch makes of a file that is none
         reason = "" if isinstance(error, KeyError) else str(error).strip().split(". ")[0].splitlines()[:1]
         raise WeightsError(f"{path} can't be read ({''.join(reason) or 'no checkpoint'}). {_AGAIN}") from error
+
+
+def _assert_stored(path: Path) -> None:
+    """Refuse a zip archive with compressed parts: torch.save stores, and what is compressed may unpack to any size."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            packed = any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist())
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise WeightsError(f"{path} can't be read ({error}). {_AGAIN}") from error
+    if packed:
+        raise WeightsError(f"{path} is no checkpoint that torch.save wrote: its parts are compressed. {_AGAIN}")
 
 
 def _unwrap(content: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

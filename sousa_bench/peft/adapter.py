@@ -16,17 +16,18 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from peft.utils.other import CONFIG_NAME
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 import sousa_bench
 from sousa_bench.data.saved_task import is_sousa, saved_task
-from sousa_bench.errors import PeftError
+from sousa_bench.errors import PeftError, WeightsError
 from sousa_bench.models.base import AudioModel
+from sousa_bench.models.checkpoint_formats import read_safetensors
 from sousa_bench.models.family import rebuild
 from sousa_bench.peft.build import inject
-from sousa_bench.peft.options import DESCRIPTION_FILE, is_adalora, trains_all
+from sousa_bench.peft.options import DESCRIPTION_FILE, is_adalora, target_of, trains_all
+from sousa_bench.system.foreign import read_facts
 
 if TYPE_CHECKING:
     from sousa_bench.peft.injection import Injection
@@ -34,6 +35,17 @@ if TYPE_CHECKING:
 
 WEIGHTS_FILE = "model.safetensors"
 FORMAT = 1
+LOCAL_METHODS = ("sousa_bench.peft.LocalConfig", "sousa_bench.peft.options.LocalConfig")
+"""What trains parameters that the model has, so that their values alone are saved."""
+DESCRIPTION_TYPES = {
+    **dict.fromkeys(("format", "num_classes"), int),
+    "sousa_bench": str,
+    **dict.fromkeys(("model", "peft", "weights"), dict),
+    "labels": list,
+    "weights.kind": str,
+    "weights.sha256": str,
+}
+"""What readers of a description rely on."""
 
 
 def save(injection: Injection, folder: Path, cfg: Mapping[str, Any], task: Task) -> Path:
@@ -91,13 +103,14 @@ def read_description(folder: Path) -> dict[str, Any]:
     """
     file = checkpoint_folder(folder) / DESCRIPTION_FILE
     try:
-        description = json.loads(file.read_text(encoding="utf-8"))
-        if description["format"] > FORMAT:
-            raise PeftError(f"{file}: written by a newer sousa_bench ({description['sousa_bench']}); update this one")
-        for key in ("model", "peft", "weights", "labels", "num_classes"):
-            description[key]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PeftError(f"{file}: can't be read as the description of a checkpoint ({error!r})") from error
+        description = read_facts(file, DESCRIPTION_TYPES, linked=True)
+    except (OSError, ValueError) as error:
+        raise PeftError(f"{file}: can't be read as the description of a checkpoint ({error})") from error
+    if description["format"] > FORMAT:
+        raise PeftError(f"{file}: written by a newer sousa_bench ({description['sousa_bench']}); update this one")
+    classes = len(saved_task(description, file).classes)
+    if not description["num_classes"] == len(description["labels"]) == classes:
+        raise PeftError(f"{file}: its num_classes, labels and task are of different numbers of classes; copy it again")
     return description
 
 
@@ -206,10 +219,16 @@ def _load_peft(model: AudioModel, folder: Path) -> None:
     device = next(model.backbone.parameters()).device
     expected = set(_read(folder / SAFETENSORS_WEIGHTS_NAME))
     try:
+        config = read_facts(folder / CONFIG_NAME, {"peft_type": str, "target_modules": list}, linked=True)
+    except (OSError, ValueError) as error:
+        raise PeftError(f"{folder / CONFIG_NAME}: can't be read as a config of PEFT's ({error})") from error
+    if config.get("megatron_config") is not None:
+        raise PeftError(f"{folder / CONFIG_NAME}: megatron_config names a module to import, which no run here saves")
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model.backbone = peft.PeftModel.from_pretrained(model.backbone, str(folder), torch_device=str(device))
-    except (RuntimeError, ValueError, KeyError) as error:
+    except Exception as error:  # whatever PEFT makes of a config of someone else's
         raise PeftError(f"{folder}: doesn't fit model={model.name} ({model.variant}): {error}") from error
     with _empty_matrices_allowed():
         loaded = set(peft.get_peft_model_state_dict(model.backbone, save_embedding_layers=False))
@@ -223,6 +242,11 @@ def _load_peft(model: AudioModel, folder: Path) -> None:
 def _load_plain(model: AudioModel, folder: Path, node: Mapping[str, Any]) -> None:
     file = folder / WEIGHTS_FILE
     state = _read(file)
+    if (target := target_of(node)) not in LOCAL_METHODS:  # to inject is to import and call it
+        raise PeftError(
+            f"{folder / DESCRIPTION_FILE}: peft._target_ must be {LOCAL_METHODS[0]} beside {WEIGHTS_FILE}, "
+            f"and it names {target[:200]}"
+        )
     own = inject(model, node, 1).changing()
     _assert_same_tensors(own, state, f"{file}: doesn't fit model={model.name} ({model.variant})")
     _copy(own, state)
@@ -230,9 +254,9 @@ def _load_plain(model: AudioModel, folder: Path, node: Mapping[str, Any]) -> Non
 
 def _read(file: Path) -> dict[str, Tensor]:
     try:
-        return load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise PeftError(f"{file}: can't be read as safetensors ({error})") from error
+        return read_safetensors(file)[0]
+    except WeightsError as error:
+        raise PeftError(str(error)) from error
 
 
 def _assert_same_tensors(own: Mapping[str, Tensor], state: Mapping[str, Tensor], problem: str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sousa_bench.inference.answer import SCHEMA_VERSION, STATUS_TEXT, Answer, percent, stretch_text
-from sousa_bench.results.result import clean
+from sousa_bench.system.foreign import clean
 from sousa_bench.task import Task
 
 if TYPE_CHECKING:

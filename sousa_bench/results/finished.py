@@ -32,7 +32,7 @@ class FinishedRun:
     @property
     def name(self) -> str:
         """Its id in tables and reports."""
-        return str(self.result["experiment_id"])
+        return str(self.result.get("experiment_id") or self.folder.name)
 
     @property
     def config(self) -> dict[str, Any]:

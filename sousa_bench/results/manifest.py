@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sousa_bench.results.result import NUMBER, RESULT_FILE, clean, odd_field, read_json
+from sousa_bench.results.result import RESULT_FILE
 from sousa_bench.results.run_process import alive
+from sousa_bench.system.foreign import NUMBER, clean, odd_field, read_json
 
 MANIFEST_FILE = "sweep.json"
 JOB_TYPES = {

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,6 +18,7 @@ from typing import Any
 
 from sousa_bench.errors import UserError
 from sousa_bench.system.files import replaced
+from sousa_bench.system.foreign import MAX_BYTES, NUMBER, odd_field, read_json
 
 SCHEMA_VERSION = 1
 RESULT_FILE = "result.json"
@@ -54,13 +54,11 @@ EFFICIENCY_KEYS = (
     "training_time_seconds",
     "avg_epoch_time",
 )
-MAX_BYTES = 64 * 1024 * 1024  # of a JSON file
 MAX_PROGRESS_BYTES = 1024 * 1024
-MAX_LEVELS = 100  # of nesting in it
-NUMBER = (int, float)
 RESULT_TYPES: dict[str, Any] = {
     **dict.fromkeys(("status", "timestamp", "started", "fingerprint", "experiment_id", "error", "git_commit"), str),
     **dict.fromkeys(("metrics", "efficiency", "process", "failure", "resolved_config", "environment", "phases"), dict),
+    "resolved_config.data": dict,
     **dict.fromkeys(("history", "warnings", "overrides"), list),
     "attempts": int,
     **dict.fromkeys(("process.pid", "process.start_time"), NUMBER),
@@ -93,14 +91,6 @@ def finite(value: Any) -> Any:
     if hasattr(value, "item") and not isinstance(value, (str, bytes)):
         return finite(value.item())
     return value
-
-
-def clean(text: str) -> str:
-    """Drop control characters (terminal escapes among them) and lone surrogates, which no UTF-8 file can hold."""
-    if text.isascii() and text.isprintable():
-        return text
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    return "".join(char if char.isprintable() or char == "\n" else " " for char in text)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -141,48 +131,6 @@ def missing_fields(result: Mapping[str, Any]) -> list[str]:
     names = [f"{block}.{key}" for block, key in wanted if (result.get(block) or {}).get(key) is None]
     names += [key for key in ("experiment_id", "status", "timestamp", "git_commit") if result.get(key) is None]
     return names
-
-
-def read_json(file: Path, limit: int = MAX_BYTES) -> Any:
-    """What a JSON file holds, whoever wrote it: no pipe or device is opened, nothing beyond ``limit`` bytes read.
-
-    Raises:
-        OSError: It is missing or can't be read.
-        ValueError: It is no regular file, larger than ``limit``, no JSON, or nested too deeply.
-    """
-    state = file.lstat()
-    if not stat.S_ISREG(state.st_mode):
-        raise ValueError("no regular file")
-    if state.st_size > limit:
-        raise ValueError(f"larger than {limit // 2**20} MiB")
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-
-
-def odd_field(content: Mapping[str, Any], types: Mapping[str, Any]) -> str | None:
-    """What is wrong with a foreign file's content: a field of another type than in ``types``, or endless nesting.
-
-    A number has to be finite; a field may be missing or null.
-    """
-    for name, kind in types.items():
-        block, _, key = name.rpartition(".")
-        value = ((content.get(block) or {}) if block else content).get(key)
-        if value is not None and not (isinstance(value, kind) and not isinstance(value, bool) and _is_finite(value)):
-            return f"{name} can't be {clean(repr(value))[:60]}"
-    containers: list[Any] = [content]
-    for _ in range(MAX_LEVELS):
-        inner = (item for each in containers for item in (each.values() if isinstance(each, dict) else each))
-        containers = [item for item in inner if isinstance(item, (dict, list))]
-    return "nested too deeply" if containers else None
-
-
-def _is_finite(value: Any) -> bool:
-    try:
-        return not isinstance(value, NUMBER) or math.isfinite(value)
-    except OverflowError:  # a whole number of hundreds of digits
-        return False
 
 
 def read_object(file: Path, limit: int = MAX_BYTES) -> dict[str, Any]:

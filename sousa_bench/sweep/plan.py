@@ -22,6 +22,8 @@ from sousa_bench.sweep.job import Job, devices_of
 from sousa_bench.sweep.resources import fitting_jobs
 from sousa_bench.system.commit import git_commit
 
+MOST_JOBS = 10_000
+
 
 @dataclass(frozen=True)
 class SweepSettings:
@@ -59,8 +61,8 @@ class SweepSettings:
         n_jobs, timeout, name = config.get("n_jobs", 1), config.get("timeout"), config.get("sweep")
         if n_jobs == "auto":
             n_jobs = fitting_jobs(devices_of(config))
-        if not isinstance(n_jobs, int) or isinstance(n_jobs, bool) or n_jobs < 1:
-            raise ConfigError(f"n_jobs={n_jobs}: it is the number of runs at the same time, 1 or more, or auto")
+        if not isinstance(n_jobs, int) or isinstance(n_jobs, bool) or not 1 <= n_jobs <= MOST_JOBS:
+            raise ConfigError(f"n_jobs={n_jobs}: it is the number of runs at the same time, 1 to {MOST_JOBS}, or auto")
         if timeout is not None and not (_is_number(timeout) and timeout > 0):
             raise ConfigError(f"timeout={timeout}: it is a number of seconds above 0 (or null for no limit)")
         grace = OmegaConf.select(config, "hydra.launcher.grace", default=30.0)

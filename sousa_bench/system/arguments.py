@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 
 from sousa_bench.errors import UserError
+from sousa_bench.system.foreign import clean
 
 INTERRUPTED = 130
 
@@ -62,7 +63,7 @@ def exit_code(work: Callable[[], object], refused: Callable[[UserError], int] = 
     try:
         code = work()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {clean(str(error))}", file=sys.stderr)
         return refused(error)
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import math
+import stat
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,9 @@ from sousa_bench.errors import UserError
 
 # Keys without a dot that are no config group, and whose values may hold a path.
 PLACES = ("init_from", "sweep")
+MAX_BYTES = 64 * 1024 * 1024  # of a JSON file
+MAX_LEVELS = 100  # of nesting in it
+NUMBER = (int, float)
 
 
 class ForeignError(UserError):
@@ -53,3 +58,82 @@ def _does_more(override: str) -> bool:
     group = key.lstrip("+~").partition("@")[0]
     chooses = "." not in group and group not in PLACES
     return "${" in text or "_target_" in text or (chooses and ("/" in value or ".." in value))
+
+
+def clean(text: str) -> str:
+    """Drop control characters (terminal escapes among them) and lone surrogates, which no UTF-8 file can hold."""
+    if text.isascii() and text.isprintable():
+        return text
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    return "".join(char if char.isprintable() or char == "\n" else " " for char in text)
+
+
+def read_json(file: Path, limit: int = MAX_BYTES, *, linked: bool = False) -> Any:
+    """What a JSON file holds, whoever wrote it: no pipe or device is opened, nothing beyond ``limit`` bytes read.
+
+    Args:
+        file: The file.
+        limit: Bytes.
+        linked: Whether it may be a link, as the files of a hub's snapshot are.
+
+    Raises:
+        OSError: It is missing or can't be read.
+        ValueError: It is no regular file, larger than ``limit``, no JSON, or nested too deeply.
+    """
+    state = file.stat() if linked else file.lstat()
+    if not stat.S_ISREG(state.st_mode):
+        raise ValueError("no regular file")
+    if state.st_size > limit:
+        raise ValueError(f"larger than {limit // 2**20} MiB")
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def odd_field(content: Mapping[str, Any], types: Mapping[str, Any]) -> str | None:
+    """What is wrong with a foreign file's content: a field of another type than in ``types``, or endless nesting.
+
+    A number has to be finite; a field may be missing or null.
+    """
+    for name, kind in types.items():
+        block, _, key = name.rpartition(".")
+        value = ((content.get(block) or {}) if block else content).get(key)
+        if value is not None and not (isinstance(value, kind) and not isinstance(value, bool) and _is_finite(value)):
+            return f"{name} can't be {clean(repr(value))[:60]}"
+    containers: list[Any] = [content]
+    for _ in range(MAX_LEVELS):
+        inner = (item for each in containers for item in (each.values() if isinstance(each, dict) else each))
+        containers = [item for item in inner if isinstance(item, (dict, list))]
+    return "nested too deeply" if containers else None
+
+
+def read_facts(file: Path, types: Mapping[str, Any], *, linked: bool = False) -> dict[str, Any]:
+    """The object that a JSON file holds, whoever wrote it, with a value of its type for each field of ``types``.
+
+    Args:
+        file: The file.
+        types: As :func:`odd_field` takes them.
+        linked: See :func:`read_json`.
+
+    Raises:
+        OSError: It is missing or can't be read.
+        ValueError: It holds none, a field is missing or of another type, or see :func:`read_json`.
+    """
+    content = read_json(file, linked=linked)
+    if not isinstance(content, dict):
+        raise ValueError("it holds no object")
+    if problem := odd_field(content, types):
+        raise ValueError(problem)
+    for name in types:
+        block, _, key = name.rpartition(".")
+        if (content[block] if block else content).get(key) is None:
+            raise ValueError(f"it lacks {name}")
+    return dict(content)
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return not isinstance(value, NUMBER) or math.isfinite(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return False

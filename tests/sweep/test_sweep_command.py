@@ -179,7 +179,12 @@ def test_mistakes_get_one_message_and_start_nothing(command: Command) -> None:
         ("-m", "seed=1,2", "task.stepz=3"): "task.stepz: there is no such key. Did you mean task.steps",
         ("steps=3",): "Did you mean task.steps",
         ("n_jobs=0",): "n_jobs=0: it is the number of runs at the same time",
+        ("n_jobs=100000000000",): "n_jobs=100000000000: it is the number of runs at the same time, 1 to",
         ("-m", "n_jobs=1,2"): "belong to the sweep",
+        ("seed=-1",): "seed=-1 can't be: it must be a whole number from 0 to 4294967295",
+        ("-m", "seed=2**40"): "seed='2**40' can't be",
+        ("-m", "sweep='a b'"): "sweep=a b: a sweep's name is a folder below multirun/",
+        ("-m", "sweep='🥁'"): "sweep=🥁: a sweep's name is a folder below multirun/",
         ("-m", "sweep=../x"): "sweep=../x: a sweep's name is a folder below multirun/",
         ("-m", "sweep=wandb"): "sweep=wandb: readers of results enter no folder named wandb",
         ("-m", "sweep=x/.hidden"): "sweep=x/.hidden: readers of results enter no folder named .hidden",
@@ -209,9 +214,17 @@ def test_an_unexpected_error_of_the_planning_is_told_as_it_is(command: Command, 
 
 
 def test_odd_surroundings_are_borne_or_told_in_one_message(command: Command) -> None:
-    command.environment["OMP_NUM_THREADS"] = "0"
-    command.program = ["sh", "-c", 'exec "$@" >&-', "sh", *APP]
-    assert command("-m", "sweep=a", "seed=1") == ""
+    odd = {
+        "OMP_NUM_THREADS": "0",
+        "TMPDIR": "/nowhere",
+        "PYTHONOPTIMIZE": "1",
+        "LC_ALL": "C",
+        "PYTHONCOERCECLOCALE": "0",
+    }
+    command.environment |= odd
+    del command.environment["HOME"]
+    command.program = ["sh", "-c", 'ulimit -n 64; exec "$@" <&- >&-', "sh", *APP]
+    assert command("-m", "sweep=a", "seed=1,1,1") == ""
     [result] = command.results().values()
     assert (result["status"], result["environment"]["threads"] > "0") == ("completed", True)
     command.program = APP
