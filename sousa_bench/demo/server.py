@@ -8,10 +8,34 @@ import socket
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from sousa_bench.errors import UserError
 
 HOST = "127.0.0.1"
+MOST_BYTES = 500 * 2**20
+"""Of an upload."""
+
+
+class SizeLimit:
+    """Refuses a request that says it is too large before any of it is read; one that doesn't say is cut by Gradio.
+
+    Args:
+        app: What answers the others (ASGI).
+        most: Bytes.
+    """
+
+    def __init__(self, app: Any, most: int) -> None:
+        self.app, self.most = app, most
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
+        said = dict(scope.get("headers") or []).get(b"content-length", b"0")
+        if said.isdigit() and int(said) <= self.most:
+            await self.app(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 413, "headers": [(b"connection", b"close")]})
+        await send({"type": "http.response.body", "body": b"larger than %d MB" % (self.most // 2**20)})
 
 
 def quiet_environment(folder: str) -> None:
@@ -73,9 +97,14 @@ def serve(
                 ssr_mode=False,
                 footer_links=[],
                 enable_monitoring=False,
-                max_file_size=web_page.MAX_FILE_SIZE,
+                max_file_size=MOST_BYTES,
                 theme=web_page.theme(),
-                app_kwargs={"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=hosts)]},
+                app_kwargs={
+                    "middleware": [
+                        Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
+                        Middleware(SizeLimit, most=MOST_BYTES),
+                    ]
+                },
             )
             if share and not public:
                 print("no public address could be had from Gradio's servers: the page is here alone", file=sys.stderr)

@@ -16,7 +16,6 @@ from sousa_bench.inference.answer import STATUS_TEXT, Answer, percent, stretch_t
 from sousa_bench.inference.listener import Listener
 
 TOP = 5
-MAX_FILE_SIZE = "500mb"
 KEPT_SECONDS = 600
 """Uploads older than this are deleted while the page runs; all of them when it ends."""
 
