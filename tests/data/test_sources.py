@@ -336,6 +336,45 @@ def test_nul_bytes_in_a_csv_file(tmp_path: Path, encode) -> None:
         data(tmp_path).prepare([16_000])
 
 
+def test_line_ends_of_all_kinds_in_one_table(tmp_path: Path) -> None:
+    path = csv_folder(tmp_path) / "metadata.csv"
+    head, *lines = path.read_text().splitlines()
+    path.write_bytes(f"{head}\r\n{lines[0]}\n{lines[1]}\r\n".encode() + "\n\r\n".join(lines[2:]).encode())
+    made = data(tmp_path)
+    made.prepare([16_000])
+    assert sum(made.describe()["counts"].values()) == len(lines)
+
+
+def test_names_that_differ_in_case_or_in_unicodes_form_alone_stay_apart(tmp_path: Path) -> None:
+    players = ["zoë", "zoë", "Zoë", "a", "A", "ａ", "b", "B", "b "]
+    made = data(csv_folder(tmp_path, player=players, sample_id=[f"{name}!" for name in players]))
+    made.prepare([16_000])
+    assert sorted(pd.concat([made.rows(split) for split in SPLITS])["sample_id"]) == sorted(f"{p}!" for p in players)
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("sample_id", [[1], [2]]),
+        ("rudiment_slug", [1.5, float("nan")]),
+        ("audio_path", [3, 4]),
+        ("profile_id", [{"a": 1}, {"a": 2}]),
+    ],
+)
+def test_a_column_of_another_type_is_one_message(generator: Path, column: str, values: list) -> None:
+    labels = pd.read_parquet(generator / "labels" / "samples.parquet")
+    labels[column] = [values[i % 2] for i in range(len(labels))]
+    labels.to_parquet(generator / "labels" / "samples.parquet")
+    with pytest.raises(DataError, match=rf"samples\.parquet|column '{column}' holds lists or objects"):
+        data(generator).prepare([16_000])
+
+
+def test_splits_of_ten_thousand_levels_are_one_message(generator: Path) -> None:
+    (generator / "splits.json").write_text("[" * 10_000 + "]" * 10_000)
+    with pytest.raises(DataError, match=r"splits\.json can't be read \(maximum recursion"):
+        data(generator).prepare([16_000])
+
+
 @pytest.mark.parametrize("value", [None, "", "audio/a\0b.flac"])
 def test_a_path_that_names_no_file(generator: Path, value: str | None) -> None:
     labels = pd.read_parquet(generator / "labels" / "samples.parquet")

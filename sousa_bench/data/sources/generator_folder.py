@@ -49,7 +49,7 @@ class GeneratorFolder(FolderSource):
         try:
             content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
             members = {split: [str(p) for p in content.get(f"{split}_profile_ids", [])] for split in SPLITS}
-        except (ValueError, AttributeError, TypeError) as error:
+        except (ValueError, AttributeError, TypeError, RecursionError) as error:
             raise DataError(f"{path} can't be read ({error}): copy it again, or use data.resplit=true.") from error
         split_of: dict[str, str] = {}
         for split, names in members.items():

@@ -48,7 +48,7 @@ def class_names(schema: pa.Schema) -> dict[str, list[str]]:
         content = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         features = content["info"]["features"]
         found = {name: _names(feature) for name, feature in features.items()}
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return {}
     return {name: names for name, names in found.items() if names}
 

@@ -347,7 +347,10 @@ def texts(frame: pd.DataFrame, *names: str) -> np.ndarray:
 
 def _each(values: pd.Series, change: Callable[[Any], str], missing: str) -> np.ndarray:
     """(values,) of text: a function of each value, computed once for equal ones."""
-    codes, unique = pd.factorize(values)
+    try:
+        codes, unique = pd.factorize(values)
+    except TypeError as error:
+        raise DataError(f"The labels' column {values.name!r} holds lists or objects; it must hold texts.") from error
     return np.array([*map(change, unique), missing], dtype=object)[codes]  # a missing value's code is -1: the last
 
 
