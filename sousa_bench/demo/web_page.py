@@ -12,10 +12,9 @@ from gradio.themes.utils.fonts import Font
 from sousa_bench.data.decode import BadClip
 from sousa_bench.data.saved_task import is_sousa
 from sousa_bench.demo.picture import Sound, drawing
-from sousa_bench.inference.answer import STATUS_TEXT, Answer, percent, stretch_text
+from sousa_bench.inference.answer import STATUS_TEXT, TOP, Answer, percent, stretch_text
 from sousa_bench.inference.listener import Listener
 
-TOP = 5
 KEPT_SECONDS = 600
 """Uploads older than this are deleted while the page runs; all of them when it ends."""
 
@@ -69,12 +68,12 @@ def answer(listener: Listener, path: str | None) -> tuple[str, dict[str, float] 
     if path is None:
         return "", None, ""
     found = listener.answer(Path(path))
-    chances = {str(item["name"]): float(item["probability"]) for item in found.best(TOP)}
+    chances = {str(item["name"]): float(item["probability"]) for item in found.best()}
     return _text(found), chances or None, _picture(listener, Path(path))
 
 
 def _text(found: Answer) -> str:
-    record = found.record(TOP)
+    record = found.record()
     if found.status == "ok":
         text = f"<strong>{html.escape(record['name'])}</strong>, {percent(record['probability'])}"
     else:

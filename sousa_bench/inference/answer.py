@@ -16,6 +16,8 @@ from sousa_bench.task import Task
 
 SCHEMA_VERSION = 1
 LIKELY = 0.5
+TOP = 5
+"""Classes of an answer, unless it is said how many."""
 STATUS_TEXT = {"ok": "", "no_drum": "no drum", "no_sound": "no sound", "too_short": "too short", "error": "error"}
 
 
@@ -68,16 +70,20 @@ class Answer:
     stretches: Sequence[Stretch] = ()
     notes: Sequence[str] = field(default_factory=list)
 
-    def best(self, count: int) -> list[dict[str, Any]]:
-        """The most probable classes, best first; where a clip may have several, all of a probability above 0.5."""
+    def best(self, count: int | None = None) -> list[dict[str, Any]]:
+        """The most probable classes, best first.
+
+        Args:
+            count: How many. None: 5; where a clip may have several, all of a probability above 0.5, or 5 where none is.
+        """
         if self.probabilities is None:
             return []
         likely = int((self.probabilities > LIKELY).sum()) if self.task.several else 0
-        order = np.argsort(-self.probabilities, kind="stable")[: likely or count]
+        order = np.argsort(-self.probabilities, kind="stable")[: count or likely or TOP]
         return [self._named(i, self.probabilities[i]) for i in order]
 
-    def record(self, top: int) -> dict[str, Any]:
-        """The answer as JSON: the same keys whatever the status."""
+    def record(self, top: int | None = None) -> dict[str, Any]:
+        """The answer as JSON: the same keys whatever the status; see :meth:`best`."""
         best = self.best(top)
         return {
             "file": str(self.file),

@@ -1,4 +1,4 @@
-"""A trained model, ready for waveforms: a run's, the best of a sweep's, or an exported package's."""
+"""A model, ready for waveforms: a run's, the best of a sweep's, an exported package's, or a published one."""
 
 from __future__ import annotations
 
@@ -12,15 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sousa_bench.config.composing import composed
+from sousa_bench.config.instantiate import build
+from sousa_bench.config.settings import check_values
 from sousa_bench.data.augmentation import FULL_SCALE
 from sousa_bench.data.cache import STORED_SECONDS
 from sousa_bench.data.decode import decode
 from sousa_bench.data.saved_task import saved_task
-from sousa_bench.errors import UserError
+from sousa_bench.errors import ConfigError, UserError, WeightsError
+from sousa_bench.models import audioset
 from sousa_bench.models.base import AudioModel
 from sousa_bench.models.checkpoint_formats import read_safetensors
 from sousa_bench.models.family import rebuild
+from sousa_bench.models.weight_files import weights_file
 from sousa_bench.peft.adapter import load_run_model, read_description
+from sousa_bench.peft.options import plain
 from sousa_bench.results.finished import FinishedRun, finished_run
 from sousa_bench.system.foreign import NUMBER, read_facts, read_json
 from sousa_bench.task import Task
@@ -39,6 +45,8 @@ PACKAGE_TYPES = {
 MOST_SECONDS = 3600
 QUANTUM = 0.5
 MAX_DURATION = 5.0
+AUDIOSET_SECONDS = 10.0
+"""Of AudioSet's clips, on which the published heads were trained."""
 
 
 @dataclass
@@ -50,8 +58,8 @@ class Predictor:
         task: What the logits answer.
         quantum: Seconds; a clip is padded to a whole number of these, as in training.
         max_duration: Seconds of a clip that the model was trained on.
-        place: The run's or the package's folder.
-        run: The run, unless this is a package.
+        place: The run's or the package's folder, or where a published checkpoint is from.
+        run: The run, unless this is a package or a published model.
         description: What a package's file says, or the checkpoint's description.
         batch_size: Most clips of one forward pass.
         precision: ``32-true``, or ``bf16-mixed`` for the numbers of a run that was tested so.
@@ -61,7 +69,7 @@ class Predictor:
     task: Task
     quantum: float
     max_duration: float
-    place: Path
+    place: Path | str
     run: FinishedRun | None
     description: Mapping[str, Any]
     batch_size: int = 16
@@ -122,6 +130,43 @@ class Predictor:
             description=content,
         )
 
+    @classmethod
+    def published(cls, overrides: Sequence[str], device: str = "cpu") -> Predictor:
+        """Load a published model with the head that it came with.
+
+        Args:
+            overrides: Of the training's config: ``model=NAME``, ``weights=official`` and keys of ``model``.
+            device: Where the model goes.
+
+        Raises:
+            ConfigError: They can't be composed, or ask for other weights than published ones.
+            WeightsError: The checkpoint can't be had, has no head, or a head whose classes it doesn't say.
+        """
+        config = composed(overrides)
+        check_values(config)
+        if (weights := config.model.get("weights")) != "official":
+            raise ConfigError(
+                f"weights={weights}: only a published checkpoint has classes before any training; give "
+                "weights=official, or the folder of a run"
+            )
+        model: AudioModel = build(config.model, num_classes=None)
+        if not model.classes:
+            what = "no head" if model.fresh else "a head, and does not say of which classes"
+            raise WeightsError(
+                f"{model.weights.origin} has {what}: model={model.name} hears nothing by name before it is trained. "
+                "AST, EfficientAT, HTS-AT's AudioSet files and BEATs' fine-tuned ones have AudioSet's classes."
+            )
+        file = weights_file(plain(config.model))
+        return cls(
+            model=model.eval().to(device),
+            task=audioset.task(model.classes),
+            quantum=float(config.data.quantum),
+            max_duration=AUDIOSET_SECONDS,
+            place=file.resolve() if file is not None and file.exists() else model.weights.origin,
+            run=None,
+            description=model.weights.as_dict(),
+        )
+
     @property
     def labels(self) -> list[str]:
         """Class names in the order of the logits."""
@@ -129,8 +174,10 @@ class Predictor:
 
     @property
     def name(self) -> str:
-        """The run's id, or the package's folder name."""
-        return self.run.name if self.run is not None else self.place.name
+        """The run's id, the package's folder name, or a published model's name and variant."""
+        if self.run is None and self.model.classes:
+            return f"{self.model.name} {self.model.variant}"
+        return self.run.name if self.run is not None else Path(self.place).name
 
     @property
     def sample_rate(self) -> int:

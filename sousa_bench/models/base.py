@@ -128,6 +128,7 @@ class AudioModel(nn.Module):
         targets: Where PEFT may reach.
         weights: What the model started from.
         fresh: Key prefixes, inside ``backbone``, of what no published weights fill: the new head's last layer.
+        classes: AudioSet's identifiers of the outputs, where the head came with an official file that says them.
     """
 
     def __init__(
@@ -141,6 +142,7 @@ class AudioModel(nn.Module):
         targets: Targets,
         weights: WeightsInfo,
         fresh: tuple[str, ...] = (),
+        classes: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
         self.name = name
@@ -151,6 +153,7 @@ class AudioModel(nn.Module):
         self.targets = targets
         self.weights = weights
         self.fresh = fresh
+        self.classes = classes
 
     @property
     def sample_rate(self) -> int:

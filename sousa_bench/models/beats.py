@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sousa_bench.errors import DataError, WeightsError
+from sousa_bench.models import audioset
 from sousa_bench.models.base import Frontend
 from sousa_bench.models.beats_network import BeatsBackbone, BeatsConfig
 from sousa_bench.models.family import Family
@@ -144,6 +145,10 @@ class Beats(Family):
             raise WeightsError(f"The weights of {loaded.info.origin} don't fit this model: {', '.join(problems)}.")
         rates: dict[str, Any] = {key: float(cfg[key]) for key in _DROPOUTS if cfg.get(key) is not None}
         return replace(expected, **rates)
+
+    def head_classes(self, loaded: Loaded, count: int) -> tuple[str, ...]:
+        """As ``label_dict`` lists them: a fine-tuned file has an order of its own."""
+        return audioset.listed(loaded.extra.get("label_dict"), count)
 
     def rename(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Of an official file, whose layers hold copies of one relative-position table."""

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from sousa_bench.errors import ConfigError, PeftError, UserError, WeightsError
+from sousa_bench.models import audioset
 from sousa_bench.models.base import AudioModel, Frontend, Targets
 from sousa_bench.models.checkpoint_contents import Contents
 from sousa_bench.models.official_file import recognise
@@ -27,7 +28,6 @@ from sousa_bench.models.weights import (
 )
 from sousa_bench.system.foreign import check_node
 
-AUDIOSET_CLASSES = 527
 OUR_MODEL = re.compile(r"sousa_bench\.models\.[a-z_]+\.build")
 
 
@@ -75,6 +75,10 @@ class Family:
             WeightsError: The file is of another network.
         """
         return variants[variant]
+
+    def head_classes(self, loaded: Loaded, count: int) -> tuple[str, ...]:
+        """AudioSet's identifiers of the outputs of an official file's head; empty where they are not known."""
+        return audioset.in_order(count)
 
     def build(
         self,
@@ -127,7 +131,7 @@ class Family:
         last_layer = f"{head}.{self.last_layer}".rstrip(".")
         kept = state.get(f"{last_layer}.weight")
         found = None if kept is None else len(kept)
-        classes = num_classes or found or AUDIOSET_CLASSES
+        classes = num_classes or found or len(audioset.names())
         fresh = () if classes == found else (last_layer,)
         with seeded(seed):
             backbone = self.backbone(shape, classes)
@@ -146,6 +150,7 @@ class Family:
             targets=_targets(name, targets),
             weights=random_info(seed, backbone) if loaded is None else loaded.info,
             fresh=fresh,
+            classes=() if fresh or loaded is None else self.head_classes(loaded, classes),
         )
 
     def _shape(self, name: str, numbers: Mapping[str, Any]) -> Any:

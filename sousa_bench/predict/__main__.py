@@ -1,33 +1,59 @@
 """Say which class is heard in audio files.
 
 python -m sousa_bench.predict multirun/2026-02-01/10-30-00 practice.wav
+python -m sousa_bench.predict model=efficientat weights=official model.variant=mn04 street.wav
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sousa_bench.errors import ConfigError
 from sousa_bench.system.arguments import add_machine, add_run_choice, exit_code, positive
+
+USAGE = """%(prog)s [options] RUN FILE...
+       %(prog)s [options] model=NAME weights=official [model.KEY=VALUE...] FILE...
+       %(prog)s --check model=NAME weights=official [model.KEY=VALUE...]"""
+OVERRIDE = re.compile(r"\+{0,2}(model|weights)(\.[\w.]+)?=")
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line; importing it costs nothing but argparse."""
     made = argparse.ArgumentParser(
         prog="python -m sousa_bench.predict",
-        description="Say what is heard in audio files, of the classes that a run was trained on: WAV, FLAC, OGG, MP3 "
-        "and what else libsndfile reads, at any rate, mono or stereo, of any length. A recording longer than the "
-        "training's clips is heard in overlapping windows: a timeline and an overall answer.",
+        usage=USAGE,
+        description="Say what is heard in audio files, of the classes that a run was trained on, or of AudioSet's, "
+        "which a published model names before any training: WAV, FLAC, OGG, MP3 and what else libsndfile reads, at any "
+        "rate, mono or stereo, of any length. A recording longer than the training's clips is heard in overlapping "
+        "windows: a timeline and an overall answer.",
         epilog="Exit code: 0; 1 where a file could not be read (the others still get their answer) or the run can't be "
         "opened; 2 for a wrong command line.",
     )
-    made.add_argument("run", type=Path, metavar="RUN", help="a run's folder, a sweep (its best run), or a package")
-    made.add_argument("files", nargs="+", metavar="FILE", help="audio files, folders, or quoted patterns ('**/*.wav')")
+    made.add_argument(
+        "words",
+        nargs="+",
+        metavar="RUN | model=NAME | FILE",
+        help="a run's folder, a sweep (its best run) or a package; or a published model, by overrides as in training "
+        "(model=efficientat weights=official model.variant=mn04 model.checkpoint=FILE); then audio files, folders, or "
+        "quoted patterns ('**/*.wav')",
+    )
     add_run_choice(made)
+    made.add_argument(
+        "--check",
+        action="store_true",
+        help="let a published model hear three sounds made here, and compare with what is recorded for its file",
+    )
     answer = made.add_argument_group("the answer")
-    answer.add_argument("--top", type=positive, default=5, help="classes of each answer (5)")
+    answer.add_argument(
+        "--top",
+        type=positive,
+        metavar="N",
+        help="classes of each answer (5; where a clip may have several: all of a probability above 0.5, if any)",
+    )
     answer.add_argument("--json", action="store_true", help="print one JSON document in place of the table")
     cut = made.add_argument_group("long recordings")
     cut.add_argument("--window", type=float, metavar="SECONDS", help="length of a window (the training's clip length)")
@@ -41,18 +67,47 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    options = parser().parse_args(arguments)
+    made = parser()
+    options = made.parse_intermixed_args(arguments)
+    if wrong := _sort_words(options):
+        made.error(wrong)
 
     def work() -> int:
+        if options.check:
+            from sousa_bench.predict.tag_check import check
+
+            return check(options)
         from sousa_bench.predict.prediction import predict
 
         return predict(options)
 
     try:
-        return exit_code(work)
+        return exit_code(work, refused=lambda error: 2 if options.model and isinstance(error, ConfigError) else 1)
     except BrokenPipeError:  # whoever reads has enough
         sys.stderr.close()
         return 0
+
+
+def _sort_words(options: argparse.Namespace) -> str | None:
+    """Tell run, overrides of a published model and files apart, as ``run``, ``model`` and ``files``; what is wrong."""
+    options.model = [word for word in options.words if OVERRIDE.match(word) and not Path(word).exists()]
+    rest = [word for word in options.words if word not in options.model]
+    options.run = None if options.model or not rest else Path(rest.pop(0))
+    options.files = rest
+    if options.model:
+        if several := [word for word in options.model if "," in word and word.lstrip("+").startswith("model=")]:
+            return f"{several[0]}: one model at a time"
+        for key, switch in (("metric", "--metric"), ("checkpoint", "--checkpoint")):
+            if getattr(options, key) is not None:
+                return f"{switch} is for a run; the file of a published model is model.checkpoint=FILE"
+    if not options.check:
+        return None if options.files else "name the audio files to listen to, or --check with a published model"
+    if options.run is not None:
+        return "--check is for a published model: model=NAME weights=official"
+    if options.files:
+        return f"--check brings its own sounds: leave out {' '.join(options.files)}"
+    given = [key for key in ("window", "hop", "beginning", "json") if getattr(options, key)]
+    return f"--check knows no --{given[0]}: its sounds are heard whole" if given else None
 
 
 if __name__ == "__main__":

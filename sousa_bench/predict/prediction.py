@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sousa_bench.inference.answer import SCHEMA_VERSION, STATUS_TEXT, Answer, percent, stretch_text
+from sousa_bench.inference.answer import SCHEMA_VERSION, STATUS_TEXT, TOP, Answer, percent, stretch_text
 from sousa_bench.system.foreign import clean
 from sousa_bench.task import Task
 
 if TYPE_CHECKING:
     from sousa_bench.inference.listener import Listener
+    from sousa_bench.inference.predictor import Predictor
 
 NAME_WIDTH = 44
 MARGIN = "  "
@@ -48,26 +49,38 @@ def predict(options: argparse.Namespace) -> int:
         print(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False))
         return int(any(answer["status"] == "error" for answer in document["files"]))
     names = replace(Names.of(files), class_width=max(len(task.display(name)) for name in task.classes), noun=task.noun)
-    model = f"Model: {listener.predictor.name} ({listener.predictor.place})"
-    print(clean(f"{model}\n{heading(names, options.top)}"), flush=True)
+    print(clean(f"{model_line(listener.predictor)}\n{heading(names, options.top)}"), flush=True)
     return _print_table(answers, names, options.top)
+
+
+def model_line(predictor: Predictor) -> str:
+    """Which model answers, and where it is from."""
+    return f"Model: {predictor.name} ({predictor.place})"
 
 
 def _failed(problems: Mapping[str, str], task: Task) -> list[Answer]:
     return [Answer(word, "error", task, reason=problem) for word, problem in problems.items()]
 
 
-def _listener(options: argparse.Namespace) -> Listener:
+def opened(options: argparse.Namespace) -> Predictor:
+    """The model that a command line names: a run's, a package's, or a published one."""
     # Imported here: torch takes seconds, which a misspelt file name should not cost.
-    from sousa_bench.inference.listener import Listener, Windows
     from sousa_bench.inference.predictor import Predictor, device_named
 
     device = device_named(options.device, options.threads)
-    predictor = Predictor.open(options.run, metric=options.metric, device=device, checkpoint=options.checkpoint)
+    if options.model:
+        return Predictor.published(options.model, device)
+    return Predictor.open(options.run, metric=options.metric, device=device, checkpoint=options.checkpoint)
+
+
+def _listener(options: argparse.Namespace) -> Listener:
+    from sousa_bench.inference.listener import Listener, Windows
+
+    predictor = opened(options)
     return Listener(predictor, Windows.of(predictor, options.window, options.hop, options.beginning))
 
 
-def _document(listener: Listener, answers: Iterable[Answer], top: int) -> dict[str, Any]:
+def _document(listener: Listener, answers: Iterable[Answer], top: int | None) -> dict[str, Any]:
     predictor, windows = listener.predictor, listener.windows
     return {
         "schema_version": SCHEMA_VERSION,
@@ -78,12 +91,12 @@ def _document(listener: Listener, answers: Iterable[Answer], top: int) -> dict[s
             "max_duration": predictor.max_duration,
             "labels": list(predictor.labels),
         },
-        "settings": {"window": windows.size, "hop": windows.hop, "beginning": windows.beginning, "top": top},
+        "settings": {"window": windows.size, "hop": windows.hop, "beginning": windows.beginning, "top": top or TOP},
         "files": [answer.record(top) for answer in answers],
     }
 
 
-def _print_table(answers: Iterable[Answer], names: Names, top: int) -> int:
+def _print_table(answers: Iterable[Answer], names: Names, top: int | None) -> int:
     code = 0
     for answer in answers:
         if answer.status == "error":
@@ -161,14 +174,14 @@ class Names:
         return str(file if self.folder is None else Path(file).absolute().relative_to(self.folder))
 
 
-def heading(names: Names, top: int) -> str:
+def heading(names: Names, top: int | None) -> str:
     """The table's first line, and where the files lie."""
-    others = f"{MARGIN}then" if top > 1 else ""
+    others = f"{MARGIN}then" if top != 1 else ""
     place = "" if names.folder is None else f"Files: {names.folder}\n"
     return f"{place}\n{'file':{names.width}}{MARGIN}{names.noun:{names.class_width}}{MARGIN}probability{others}"
 
 
-def lines(answer: Answer, names: Names, top: int) -> list[str]:
+def lines(answer: Answer, names: Names, top: int | None) -> list[str]:
     """An answer's lines; of a file that failed there is none here."""
     name, width = names.name(answer.file), names.width
     made = [] if len(name) <= width else [name]

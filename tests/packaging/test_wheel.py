@@ -56,6 +56,12 @@ def test_the_embedded_weights_travel_inside_the_package(installed):
 
 
 @pytest.mark.slow
+def test_what_a_published_model_hears_travels_inside_the_package(installed):
+    for file in ("models/audioset_labels.csv", "predict/recorded_tags.json"):
+        assert (installed / "sousa_bench" / file).read_bytes() == (ROOT / "sousa_bench" / file).read_bytes()
+
+
+@pytest.mark.slow
 def test_a_users_own_experiment_runs_from_the_wheel(installed, tmp_path):
     own = tmp_path / "mine" / "experiment"
     own.mkdir(parents=True)
