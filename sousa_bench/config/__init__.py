@@ -2,6 +2,10 @@
 
 from pathlib import Path
 
+from sousa_bench.config.by_weights import register
+
+register()
+
 
 def conf_folder() -> Path:
     """The config groups: inside the package in a wheel, beside it in a clone."""

@@ -9,6 +9,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch.nn.functional import cross_entropy
 
+import sousa_bench.config  # noqa: F401 - lets the files below follow the weights
 from sousa_bench.peft import Injection
 
 CONF = Path(__file__).parents[2] / "conf"

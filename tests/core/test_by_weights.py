@@ -1,0 +1,33 @@
+"""Settings that follow the weights: measured ones for published weights, and those of before for all others."""
+
+from __future__ import annotations
+
+import pytest
+
+from sousa_bench.config.composing import composed
+
+
+def settings(*overrides: str) -> tuple:
+    config = composed(overrides)
+    peft, trainer = config.peft, config.trainer
+    return peft.learning_rate, peft.batch_norm, trainer.max_epochs, trainer.batch_size
+
+
+@pytest.mark.parametrize("start", [[], ["weights=random"], ["weights=official", "model.weights=random"]])
+@pytest.mark.parametrize("model", ["ast", "htsat", "beats", "efficientat"])
+def test_own_and_random_weights_keep_theirs(model, start):
+    assert settings(f"model={model}", *start, "peft=lora") == (1e-3, "frozen", 2, 16)
+    assert settings(f"model={model}", *start, "peft=full") == (3e-4, "train", 2, 16)
+
+
+def test_published_weights_have_theirs_by_model_where_it_was_measured():
+    start = ("model=efficientat", "weights=official", "model.variant=mn04")
+    assert settings(*start, "peft=full") == (3e-3, "train", 15, 32)
+    assert settings(*start, "peft=lora") == (1e-2, "train", 15, 32)
+    assert settings("model=ast", "weights=official", "peft=full") == (3e-4, "train", 15, 32)
+    assert settings("model=ast", "weights=official", "peft=lora") == (1e-3, "frozen", 15, 32)
+
+
+def test_what_the_command_line_says_comes_first():
+    given = ("peft.learning_rate=0.5", "peft.batch_norm=frozen", "trainer.max_epochs=3", "trainer.batch_size=4")
+    assert settings("model=efficientat", "weights=official", "peft=lora", *given) == (0.5, "frozen", 3, 4)
