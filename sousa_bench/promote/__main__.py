@@ -63,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_intermixed_args(given)
     from sousa_bench.errors import UserError
     from sousa_bench.promote.selection import promotion
+    from sousa_bench.system.foreign import clean
 
     places = [Path(word) for word in options.words if "=" not in word or Path(word).is_dir()]
     overrides = [word for word in options.words if "=" in word and not Path(word).is_dir()]
@@ -81,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             config_folder=Path(options.config_dir) if options.config_dir else None,
         )
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {clean(str(error))}", file=sys.stderr)
         return 1
     folder = ["--config-dir", options.config_dir] if options.config_dir else []
     words = ["-m", "sousa_bench.train", *folder, "-m", *overrides]
