@@ -70,7 +70,8 @@ class SousaData:
         layout: Class that reads the folder, `module.Class`; None: the layout is recognised.
         table: File with the labels; None: found by its name.
         columns: The table's own names of columns, where they are not recognised; false: not used.
-        group_pattern: Regular expression whose first bracket finds a clip's group in its file's name.
+        group_pattern: Regular expression whose first bracket finds a clip's group in its file's name; a bracket with a
+            name, `(?P<bird>…)`, comes before it and says what the groups are called.
         classes: The classes in their order; None: those that there are.
         hub_id: Dataset on the hub, for when there is no folder.
         revision: Branch, tag or commit of it.

@@ -14,11 +14,12 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile as sf
-from noise_data import data
+from noise_data import data, noise
 
-from sousa_bench.data import SPLITS, chunks
+from sousa_bench.data import SPLITS, SousaData, chunks
 from sousa_bench.data import cache as cache_module
 from sousa_bench.errors import DataError
 
@@ -60,6 +61,56 @@ def test_another_rate_touches_no_other(generator: Path, own_cache: Path, decoded
     data(generator).prepare([16_000, 32_000])
     assert decoded[240:] == [(32_000,)] * 240
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in before.items())
+
+
+def birds(root: Path, table: dict[str, list[str]]) -> SousaData:
+    """A folder of one's own, of that table, in training order."""
+    pd.DataFrame(table).to_csv(root / "metadata.csv", index=False)
+    made = data(root, name="folder", clips={}, fold="1/3")
+    made.prepare([16_000])
+    return made
+
+
+def clip_of(made: SousaData, sample_id: str) -> np.ndarray:
+    """(samples,) the clip of that name, in whichever split it lies."""
+    split = next(split for split in SPLITS if sample_id in set(made.rows(split)["sample_id"]))
+    number = list(made.rows(split)["sample_id"]).index(sample_id)
+    return np.array(made.waveforms(split, 16_000).read(number))
+
+
+def test_a_corrected_table_decodes_no_sound_anew(tmp_path: Path, decoded: list) -> None:
+    """Neither another label nor another split or name; and a name that another file gets has that file's sound."""
+    root = tmp_path / "birds"
+    root.mkdir()
+    names = [f"{i}.wav" for i in range(12)]
+    for seed, name in enumerate(names):
+        sf.write(root / name, noise(seed=seed, rate=8_000, channels=1), 8_000)
+        os.utime(root / name, (0, 0))  # as unpacked: nothing but their names tells the files apart
+    table = {"file_name": names, "label": ["owl", "finch"] * 6, "sample_id": names}
+    before = birds(root, table)
+    assert len(decoded) == 12
+    assert clip_of(before, "0.wav").tolist() != clip_of(before, "1.wav").tolist()
+    table |= {"label": ["finch", "owl", "wren"] * 4, "sample_id": ["1.wav", "0.wav", *names[2:]]}
+    after = birds(root, table)
+    assert len(decoded) == 12
+    for one, other in (("0.wav", "1.wav"), ("1.wav", "0.wav"), ("2.wav", "2.wav")):
+        np.testing.assert_array_equal(clip_of(after, one), clip_of(before, other))
+    old = clip_of(after, "3.wav")
+    sf.write(root / names[3], noise(seed=99, rate=8_000, channels=1), 8_000)
+    assert clip_of(birds(root, table), "3.wav").tolist() != old.tolist()
+    assert len(decoded) == 13
+
+
+def test_a_sound_in_another_class_folder_is_decoded_alone(tmp_path: Path, decoded: list) -> None:
+    root = tmp_path / "birds"
+    for seed in range(12):
+        file = root / ("owl", "finch")[seed % 2] / f"{seed}.wav"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        sf.write(file, noise(seed=seed, rate=8_000, channels=1), 8_000)
+    data(root, name="folder", clips={}).prepare([16_000])
+    (root / "owl" / "0.wav").rename(root / "finch" / "0.wav")
+    data(root, name="folder", clips={}).prepare([16_000])
+    assert len(decoded) == 13
 
 
 def test_the_cache_does_not_depend_on_history(generator: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from sousa_bench.errors import ConfigError
 from sousa_bench.inspection.inspect_data import main
 
 BIRDS = ("finch", "owl", "wren")
+PATTERN_NAMES = (("", ""), ("", "?P<nest_id>"))
 
 
 def write_sounds(root: Path, names: list[str]) -> None:
@@ -317,6 +318,18 @@ def test_a_pattern_needs_no_second_pair_of_quotes(tmp_path: Path, capsys: pytest
     pattern = r"data.group_pattern=^\d+_([a-z]+)_"
     assert main(["data=folder", f"data.root={root}", pattern, "--json", "--no-listen"]) == 0
     assert json.loads(capsys.readouterr().out)["understood"]["group"].startswith(f"{pattern} in the file's name (")
+
+
+def test_a_brackets_name_is_what_groups_are_called(tmp_path: Path) -> None:
+    """The bracket with a name is the group's, wherever it stands; without one, groups are groups."""
+    root = table_folder(tmp_path / "birds", birds())
+    plain, named = (folder(root, group_pattern=f"({first}[0-9]+)_({name}[a-z])_") for first, name in PATTERN_NAMES)
+    assert (plain.task.group, named.task.group) == ("group", "nest")
+    assert set(plain.chosen()["group"]) == {file.split("_")[0] for file in birds()["file_name"]}
+    assert set(named.chosen()["group"]) == {file.split("_")[1] for file in birds()["file_name"]}
+    assert "9 nests: a, b, c, …" in named.understood["group"]
+    with pytest.raises(ConfigError, match=r"finds no owl in '"):
+        folder(root, group_pattern="(?P<owl_id>[A-Z]+)_").chosen()
 
 
 def test_commas_at_the_ends_of_rows_shift_no_column(tmp_path: Path) -> None:

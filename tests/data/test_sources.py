@@ -15,6 +15,8 @@ from noise_data import data, noise, rows, write_audio, write_hub, write_labels
 
 from sousa_bench.data import SPLITS
 from sousa_bench.data.rudiments import RUDIMENTS
+from sousa_bench.data.sources.find_source import find_source
+from sousa_bench.data.sources.hub import HubRepository
 from sousa_bench.data.sources.source import COLUMNS, standard_table
 from sousa_bench.errors import DataError
 
@@ -197,6 +199,15 @@ def test_sousa_root_variable(generator: Path, monkeypatch: pytest.MonkeyPatch) -
     made = data(None, hub_id="zkeown/sousa")
     made.prepare([16_000])
     assert made.describe()["place"] == str(generator)
+
+
+def test_the_variable_is_not_read_where_the_hub_id_names_other_data(
+    generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOUSA_ROOT", str(generator))
+    found = find_source(None, "someone/birds", None, tmp_path)
+    assert (type(found), found.place) == (HubRepository, "hub dataset someone/birds")
+    assert find_source(None, None, None, tmp_path).place == str(generator)
 
 
 def test_no_such_folder_names_what_is_near(generator: Path) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 from sousa_bench.data.sources.labelled_folder import LabelledFolder
-from sousa_bench.data.sources.official_tables import by_number, read_columns, read_json, read_text
-from sousa_bench.data.sources.source import digest, is_file, is_split, split_name
+from sousa_bench.data.sources.official_tables import by_number, read_columns, read_json
+from sousa_bench.data.sources.source import is_file, is_split, split_name
 from sousa_bench.errors import DataError
 
 
@@ -49,12 +49,6 @@ class AstJson(LabelledFolder):
     @cached_property
     def _vocabulary(self) -> pd.DataFrame:
         return read_columns(self.root / self.labels, ("index", "mid", "display_name"))
-
-    @cached_property
-    def identity(self) -> str:
-        """Hash of the table and the lists."""
-        texts = (read_text(path) for path in (self.root / self.labels, *self._lists))
-        return digest(*texts, *self._lists.values()).hex()
 
     def read(self) -> pd.DataFrame:
         """See `LabelledFolder.read`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os.path
 from functools import cached_property
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pandas as pd
 
 from sousa_bench.data.sources.audio_files import files_below, is_audio, is_table
 from sousa_bench.data.sources.labelled_folder import LabelledFolder
-from sousa_bench.data.sources.source import digest, is_split
+from sousa_bench.data.sources.source import is_split
 from sousa_bench.errors import DataError
 
 
@@ -36,11 +35,6 @@ class ClassFolders(LabelledFolder):
             if holding > 1:
                 return True
         return False
-
-    @cached_property
-    def identity(self) -> str:
-        """Hash of the files' names and sizes."""
-        return digest(*(f"{name}:{_size(f'{self.root}/{name}')}" for name in self._sounds)).hex()
 
     @cached_property
     def _sounds(self) -> list[str]:
@@ -95,11 +89,3 @@ class ClassFolders(LabelledFolder):
         return pd.DataFrame(
             {"file_name": sounds, "split": [part[0] for part in parts], "label": [part[1] for part in parts]}
         )
-
-
-def _size(path: str) -> int:
-    """Bytes; -1 for a link that leads nowhere."""
-    try:
-        return os.path.getsize(path)  # noqa: PTH202 - asked of each of 500,000 files
-    except OSError:
-        return -1

@@ -44,6 +44,7 @@ LAYOUTS: tuple[FolderLayout, ...] = (
 """Every layout of a folder, in the order in which a folder is tried."""
 
 ROOT_VARIABLE = "SOUSA_ROOT"
+SOUSA_HUB_ID = "zkeown/sousa"
 
 
 def find_source(
@@ -57,7 +58,8 @@ def find_source(
     """The dataset in a folder, or else on the hub.
 
     Args:
-        root: `data.root`; None: the variable `SOUSA_ROOT`; where that is unset too, the hub.
+        root: `data.root`; None: the variable `SOUSA_ROOT`, unless `hub_id` names other data than SOUSA; where that is
+            unset too, the hub.
         hub_id: Dataset on the Hugging Face hub, `owner/name`.
         revision: Its branch, tag or commit.
         cache: Where a list of the hub's clips may be kept.
@@ -69,7 +71,8 @@ def find_source(
         DataError: There is no such folder, or it holds none of the layouts.
     """
     said = "data.root" if root else ROOT_VARIABLE
-    root = root or os.environ.get(ROOT_VARIABLE)
+    if hub_id in (None, SOUSA_HUB_ID):
+        root = root or os.environ.get(ROOT_VARIABLE)
     reading = reading or Reading()
     layouts = LAYOUTS if layout is None else (_own_layout(layout),)
     if not root:
@@ -121,7 +124,7 @@ def _no_folder(said: str, root: str | os.PathLike[str], folder: Path) -> str:
     near = near_names(parent, missing)
     hint = f" In {parent} there is: {', '.join(near)}." if near else f" {parent} exists, {missing!r} in it does not."
     if re.fullmatch(r"[\w.-]+/[\w.-]+", str(root)):
-        hint += f" If it is a dataset on the hub: data.root=null data.hub_id={root} (with {ROOT_VARIABLE} unset)."
+        hint += f" If it is a dataset on the hub: data.root=null data.hub_id={root}."
     return f"{said}={root}: there is no such folder.{hint}"
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from sousa_bench.data.sources.labelled_folder import LabelledFolder
 from sousa_bench.data.sources.official_tables import by_number, check_folds, read_columns, read_json, read_text
-from sousa_bench.data.sources.source import digest, is_file
+from sousa_bench.data.sources.source import is_file
 from sousa_bench.errors import DataError
 
 
@@ -112,11 +112,6 @@ class SpeechCommands(LabelledFolder):
                 found[file] = split
         return dict(sorted(found.items()))
 
-    @cached_property
-    def identity(self) -> str:
-        """Hash of the files' names and splits."""
-        return digest(*self._splits, *self._splits.values()).hex()
-
     def read(self) -> pd.DataFrame:
         """See `LabelledFolder.read`."""
         self.taken = {
@@ -192,9 +187,3 @@ class Fsd50k(LabelledFolder):
         if any(len(line) < 2 for line in lines):
             raise DataError(f"{path}: a line that is not number, class, mid: unpack it anew.")
         return [line[1] for line in lines]
-
-    @cached_property
-    def identity(self) -> str:
-        """Hash of the tables."""
-        names = ("dev.csv", "eval.csv", "vocabulary.csv")
-        return digest(*(read_text(self.root / self.labels / name) for name in names)).hex()

@@ -32,7 +32,8 @@ class Reading:
     Attributes:
         table: `data.table`: the file with the labels; None: found by its name.
         columns: `data.columns`: the table's own name of a column, or false for one that is not to be used.
-        group_pattern: `data.group_pattern`: the group of a clip is what the first bracket finds in its file's name.
+        group_pattern: `data.group_pattern`: the group of a clip is what the first bracket finds in its file's name. A
+            bracket with a name comes before it, and says what a group is called.
         classes: `data.classes`: the classes in their order; None: those that there are.
     """
 
@@ -380,16 +381,19 @@ def _by_pattern(files: np.ndarray, pattern: str) -> tuple[np.ndarray, str, str]:
             f"data.group_pattern={pattern} has no bracket: put one around the part of the file's name that is the "
             "group, such as '_([a-z]+)_'."
         )
+    # A bracket that has a name gives it to the groups: `_(?P<speaker>[a-z]+)_`.
+    name, place = next(iter(search.groupindex.items()), ("group", 1))
+    noun = group_noun(name)
     names = files if "/" in pattern else [path.rpartition("/")[2] for path in files]
     found = []
-    for name in names:
-        match = search.search(name)
-        if match is None or not match[1]:
-            raise ConfigError(f"data.group_pattern={pattern} finds no group in {name!r}.")
-        found.append(match[1])
+    for file in names:
+        match = search.search(file)
+        if match is None or not match[place]:
+            raise ConfigError(f"data.group_pattern={pattern} finds no {noun} in {file!r}.")
+        found.append(match[place])
     there = sorted(set(found))
-    named = f"{counted(len(there), 'group')}: {', '.join(there[:3])}{', …' if len(there) > 3 else ''}"
-    return _cells(found), "group", f"data.group_pattern={pattern} in the file's name ({named})"
+    named = f"{counted(len(there), noun)}: {', '.join(there[:3])}{', …' if len(there) > 3 else ''}"
+    return _cells(found), noun, f"data.group_pattern={pattern} in the file's name ({named})"
 
 
 def _splits(frame: pd.DataFrame, origin: str) -> np.ndarray | str:

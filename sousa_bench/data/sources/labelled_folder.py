@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -12,7 +13,7 @@ import pandas as pd
 
 from sousa_bench.data.sources.clip_parts import keys_of_parts, parts_of, sample_of_parts
 from sousa_bench.data.sources.labelled import Labelled, Reading, labelled
-from sousa_bench.data.sources.source import Audio, FolderSource
+from sousa_bench.data.sources.source import Audio, FolderSource, digest
 from sousa_bench.errors import ConfigError
 from sousa_bench.task import Task
 
@@ -98,13 +99,22 @@ class LabelledFolder(FolderSource):
         """See `Source.table`; also `fold`, `onset` and `offset`."""
         return self._labelled.table
 
+    @cached_property
+    def identity(self) -> str:
+        """Hash of the files' names, without their folders, and sizes: a corrected label decodes nothing anew."""
+        paths = set(self._paths(self.table()))
+        return digest(*sorted(f"{path.rpartition('/')[2]}:{_size(path)}" for path in paths)).hex()
+
     def sample(self, table: pd.DataFrame) -> str:
         """See `FolderSource.sample`; with the parts of the files that the clips are, where they are parts."""
         return sample_of_parts(super().sample(table), table)
 
     def keys(self, table: pd.DataFrame) -> list[bytes]:
-        """See `FolderSource.keys`; a part of a file is another clip than the file."""
-        return keys_of_parts(super().keys(table), table)
+        """Hash of file, size and modification time, and of the part of the file that the clip is; see `Source.keys`.
+
+        The file's name stands for the clip's, which a corrected table may give to another file.
+        """
+        return keys_of_parts(super().keys(table.assign(sample_id=table["where"])), table)
 
     def mean_seconds(self, table: pd.DataFrame) -> float:
         """From the parts' lengths, where clips are parts with an end, else from headers."""
@@ -114,3 +124,11 @@ class LabelledFolder(FolderSource):
     def audio(self, table: pd.DataFrame, positions: np.ndarray) -> Iterator[tuple[int, Audio]]:
         """Paths, or parts of files."""
         return parts_of(super().audio(table, positions), table)
+
+
+def _size(path: str) -> int:
+    """Bytes; -1 for what is not there."""
+    try:
+        return os.path.getsize(path)  # noqa: PTH202 - asked of each of 500,000 files
+    except OSError:
+        return -1

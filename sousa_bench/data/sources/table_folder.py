@@ -14,7 +14,7 @@ from sousa_bench.data.sources.audio_files import TABLE_SUFFIXES
 from sousa_bench.data.sources.column_names import known_columns, with_known_names
 from sousa_bench.data.sources.labelled import Reading, refuse_unshown
 from sousa_bench.data.sources.labelled_folder import LabelledFolder
-from sousa_bench.data.sources.source import digest, file_digest, is_file, is_split, near_names
+from sousa_bench.data.sources.source import is_file, is_split, near_names
 from sousa_bench.errors import ConfigError, DataError
 
 NAMES = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.parquet")
@@ -72,11 +72,6 @@ class TableFolder(LabelledFolder):
 
     def _name(self, table: Path) -> str:
         return table.relative_to(self.root).as_posix()
-
-    @cached_property
-    def identity(self) -> str:
-        """Hash of the tables."""
-        return digest(*map(file_digest, self._tables)).hex()
 
     def read(self) -> pd.DataFrame:
         """See `LabelledFolder.read`.
