@@ -12,9 +12,10 @@ from gradio.themes.utils.fonts import Font
 from sousa_bench.data.decode import BadClip
 from sousa_bench.data.saved_task import is_sousa
 from sousa_bench.demo.picture import Sound, drawing
-from sousa_bench.inference.answer import STATUS_TEXT, TOP, Answer, percent, stretch_text
+from sousa_bench.inference.answer import LIKELY, STATUS_TEXT, TOP, Answer, percent, stretch_text
 from sousa_bench.inference.listener import Listener
 
+MARK = "✓"
 KEPT_SECONDS = 600
 """Uploads older than this are deleted while the page runs; all of them when it ends."""
 
@@ -35,12 +36,13 @@ def build(listener: Listener, shared: bool = False) -> gr.Blocks:
     place = "What is played goes through Gradio's servers." if shared else "Nothing leaves this machine."
     predictor = listener.predictor
     task = predictor.task
+    asked = f"Which {task.nouns} are heard" if task.several else f"Which {task.noun} is this"
     named = f"{'drum ' if is_sousa(task) else ''}{task.nouns}"
     with gr.Blocks(
         title=named.capitalize(), analytics_enabled=False, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)
     ) as page:
         gr.Markdown(
-            f"# Which {task.noun} is this?\nModel `{predictor.name}`: {len(predictor.labels)} {named}, clips of up "
+            f"# {asked}?\nModel `{predictor.name}`: {len(predictor.labels)} {named}, clips of up "
             f"to {predictor.max_duration:g} s; a longer recording is heard in windows. {place}"
         )
         with gr.Row():
@@ -53,7 +55,14 @@ def build(listener: Listener, shared: bool = False) -> gr.Blocks:
                     buttons=["download"],
                 )
                 word = gr.HTML(elem_id="word")
-            label = gr.Label(num_top_classes=TOP, label=task.noun.capitalize(), elem_id="answer")
+            # Of several labels the most probable one is no headline: none may be accepted, or more than it.
+            bars = f"{task.nouns}, {MARK}: probability above {percent(LIKELY)}" if task.several else task.noun
+            label = gr.Label(
+                num_top_classes=None if task.several else TOP,
+                label=bars[0].upper() + bars[1:],
+                show_heading=not task.several,
+                elem_id="answer",
+            )
         picture = gr.HTML(elem_id="picture")
 
         def respond(path: str | None) -> tuple[str, Any, str]:
@@ -64,18 +73,29 @@ def build(listener: Listener, shared: bool = False) -> gr.Blocks:
 
 
 def answer(listener: Listener, path: str | None) -> tuple[str, dict[str, float] | None, str]:
-    """Text, probabilities of the best classes, picture; all empty without a recording."""
+    """Text, probabilities of the best classes, picture; all empty without a recording.
+
+    Where a clip may have several labels, all that are accepted are among the classes, with a mark.
+    """
     if path is None:
         return "", None, ""
     found = listener.answer(Path(path))
-    chances = {str(item["name"]): float(item["probability"]) for item in found.best()}
+    marks = f"{MARK} " if found.task.several else ""
+    said = found.accepted
+    chances = {
+        f"{marks if item in said else ''}{item['name']}": float(item["probability"])
+        for item in found.best(max(TOP, len(said)))
+    }
     return _text(found), chances or None, _picture(listener, Path(path))
 
 
 def _text(found: Answer) -> str:
     record = found.record()
     if found.status == "ok":
-        text = f"<strong>{html.escape(record['name'])}</strong>, {percent(record['probability'])}"
+        said = (
+            f"<strong>{html.escape(item['name'])}</strong>, {percent(item['probability'])}" for item in found.accepted
+        )
+        text = "; ".join(said)
     else:
         text = f"<strong>{STATUS_TEXT[found.status].capitalize()}</strong>: {html.escape(found.reason or '')}"
     lines = [f'<p data-status="{found.status}">{text}</p>']

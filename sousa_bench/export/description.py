@@ -85,6 +85,7 @@ def preprocessing(predictor: Predictor) -> dict[str, Any]:
         "quantum": predictor.quantum,
         "in_the_graph": "cut to max_duration, rounded to 16 bits, padded with zeros to a multiple of quantum, features",
         "batches": "clips of one length",
+        **({} if predictor.windows is None else {"windows": predictor.windows}),
     }
 
 

@@ -16,26 +16,35 @@ from sousa_bench.task import Task
 
 SCHEMA_VERSION = 1
 LIKELY = 0.5
+"""Where a clip may have several labels, it has those of a higher probability."""
 TOP = 5
 """Classes of an answer, unless it is said how many."""
-STATUS_TEXT = {"ok": "", "no_drum": "no drum", "no_sound": "no sound", "too_short": "too short", "error": "error"}
+NONE = "none"
+STATUS_TEXT = {
+    "ok": "",
+    NONE: "none",
+    "no_drum": "no drum",
+    "no_sound": "no sound",
+    "too_short": "too short",
+    "error": "error",
+}
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """A part of a recording in which one class is heard.
+    """A part of a recording in which the same is heard throughout.
 
     Attributes:
         start: Seconds.
         end: Seconds.
-        label: Class number; None where nothing is heard to be named.
-        probability: Mean over the stretch; None as the label.
+        labels: Numbers of the classes that are heard, see ``accepted``; None where nothing is heard to be named.
+        probabilities: (classes,) mean over the stretch; None as the labels.
     """
 
     start: float
     end: float
-    label: int | None = None
-    probability: float | None = None
+    labels: frozenset[int] | None = None
+    probabilities: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,20 +80,19 @@ class Answer:
     notes: Sequence[str] = field(default_factory=list)
 
     def best(self, count: int | None = None) -> list[dict[str, Any]]:
-        """The most probable classes, best first.
-
-        Args:
-            count: How many. None: 5; where a clip may have several, all of a probability above 0.5, or 5 where none is.
-        """
+        """The most probable classes, best first: ``count`` of them, or ``TOP``."""
         if self.probabilities is None:
             return []
-        likely = int((self.probabilities > LIKELY).sum()) if self.task.several else 0
-        order = np.argsort(-self.probabilities, kind="stable")[: count or likely or TOP]
+        order = np.argsort(-self.probabilities, kind="stable")[: count or TOP]
         return [self._named(i, self.probabilities[i]) for i in order]
+
+    @property
+    def accepted(self) -> list[dict[str, Any]]:
+        """The classes that the file is said to hold, best first: one, or where it may hold several, none or more."""
+        return [] if self.probabilities is None else self._accepted(self.probabilities)
 
     def record(self, top: int | None = None) -> dict[str, Any]:
         """The answer as JSON: the same keys whatever the status; see :meth:`best`."""
-        best = self.best(top)
         return {
             "file": str(self.file),
             "status": self.status,
@@ -92,20 +100,27 @@ class Answer:
             "seconds": None if self.seconds is None else round(self.seconds, 3),
             "sample_rate": self.sample_rate,
             "channels": self.channels,
-            **(best[0] if best else self._named(None, None)),
-            "top": best,
+            **self._said(self.probabilities),
+            "top": self.best(top),
             "windows": self.windows,
             "drum_windows" if is_sousa(self.task) else "heard_windows": self.heard_windows,
             "timeline": [
-                {"start": round(part.start, 3), "end": round(part.end, 3), **self._named(part.label, part.probability)}
+                {"start": round(part.start, 3), "end": round(part.end, 3), **self._said(part.probabilities)}
                 for part in self.stretches
             ],
             "notes": list(self.notes),
         }
 
-    def _named(self, label: int | None, probability: float | None) -> dict[str, Any]:
-        if label is None or probability is None:
-            return dict.fromkeys((self.task.noun, "name", "family", "probability"))
+    def _accepted(self, probabilities: NDArray[np.float64]) -> list[dict[str, Any]]:
+        return [self._named(i, probabilities[i]) for i in accepted(probabilities, self.task.several)]
+
+    def _said(self, probabilities: NDArray[np.float64] | None) -> dict[str, Any]:
+        """The class; where there may be several, the most probable of them, and all."""
+        found = None if probabilities is None else self._accepted(probabilities)
+        first = found[0] if found else dict.fromkeys((self.task.noun, "name", "family", "probability"))
+        return first | ({"accepted": found} if self.task.several else {})
+
+    def _named(self, label: int, probability: float) -> dict[str, Any]:
         name = self.task.classes[label]
         return {
             self.task.noun: name,
@@ -115,8 +130,23 @@ class Answer:
         }
 
 
+def accepted(probabilities: NDArray[np.float64], several: bool) -> list[int]:
+    """Numbers of the classes that are said to be heard, the most probable first.
+
+    Args:
+        probabilities: (classes,).
+        several: Whether that is any number of classes, each of a probability above 0.5, and not just one.
+    """
+    order = np.argsort(-probabilities, kind="stable")
+    return [int(number) for number in order[: int((probabilities > LIKELY).sum()) if several else 1]]
+
+
 def timeline(
-    starts: Sequence[float], size: float, end: float, rows: Sequence[NDArray[np.float32] | None]
+    starts: Sequence[float],
+    size: float,
+    end: float,
+    rows: Sequence[NDArray[np.float32] | None],
+    several: bool = False,
 ) -> list[Stretch]:
     """Stretches that cover a recording from 0 to ``end`` without a gap.
 
@@ -128,6 +158,7 @@ def timeline(
         size: Seconds of a window.
         end: Seconds of the recording.
         rows: (classes,) probabilities of each window; None where nothing is heard in it.
+        several: See ``accepted``.
     """
     made: list[Stretch] = []
     oldest = 0
@@ -135,29 +166,28 @@ def timeline(
         middle = (begin + until) / 2
         while starts[oldest] + size <= middle and oldest < number:
             oldest += 1
-        piece = _average(begin, until, rows[oldest : number + 1])
-        if made and made[-1].label == piece.label:
+        piece = _average(begin, until, rows[oldest : number + 1], several)
+        if made and made[-1].labels == piece.labels:
             made[-1] = _joined(made[-1], piece)
         else:
             made.append(piece)
     return made
 
 
-def _average(start: float, end: float, rows: Sequence[NDArray[np.float32] | None]) -> Stretch:
+def _average(start: float, end: float, rows: Sequence[NDArray[np.float32] | None], several: bool) -> Stretch:
     heard = [row for row in rows if row is not None]
     if 2 * len(heard) <= len(rows):
         return Stretch(start, end)
     mean: NDArray[np.float64] = np.stack(heard).mean(axis=0, dtype=np.float64)
-    label = int(mean.argmax())
-    return Stretch(start, end, label, float(mean[label]))
+    return Stretch(start, end, frozenset(accepted(mean, several)), mean)
 
 
 def _joined(one: Stretch, other: Stretch) -> Stretch:
-    if one.probability is None or other.probability is None:
+    if one.probabilities is None or other.probabilities is None:
         return Stretch(one.start, other.end)
     first, second = one.end - one.start, other.end - other.start
-    probability = (one.probability * first + other.probability * second) / max(first + second, 1e-9)
-    return Stretch(one.start, other.end, one.label, probability)
+    mean = (one.probabilities * first + other.probabilities * second) / max(first + second, 1e-9)
+    return Stretch(one.start, other.end, one.labels, mean)
 
 
 def percent(probability: float) -> str:
@@ -180,8 +210,18 @@ def nothing_heard(task: Task) -> str:
     return "no_drum" if is_sousa(task) else "no_sound"
 
 
+def none_accepted(task: Task) -> str:
+    """Why a file in which something is heard gets none of several labels."""
+    return f"no {task.noun} has a probability above {percent(LIKELY)}"
+
+
+def class_texts(items: Sequence[Mapping[str, Any]]) -> str:
+    """Some classes of a record, such as ``Flam tap 91 %, Flam 4.3 %``."""
+    return ", ".join(f"{item['name']} {percent(item['probability'])}" for item in items)
+
+
 def stretch_text(part: Mapping[str, Any], task: Task) -> tuple[str, str]:
     """Where a stretch of a record's timeline lies, and what is heard there."""
     place = f"{clock(part['start'])} – {clock(part['end'])}"
-    probability = part["probability"]
-    return place, STATUS_TEXT[nothing_heard(task)] if probability is None else f"{part['name']} {percent(probability)}"
+    heard = part["accepted"] if task.several else None if part["probability"] is None else [part]
+    return place, STATUS_TEXT[nothing_heard(task)] if heard is None else class_texts(heard) or STATUS_TEXT[NONE]

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from sousa_bench.data.decode import SHORTEST, BadClip
 from sousa_bench.data.saved_task import is_sousa
 from sousa_bench.errors import UserError
-from sousa_bench.inference.answer import Answer, nothing_heard, timeline
+from sousa_bench.inference.answer import NONE, Answer, none_accepted, nothing_heard, timeline
 from sousa_bench.inference.audio import Recording, Window, windows
 from sousa_bench.inference.predictor import Predictor
 from sousa_bench.inference.strokes import has_strokes, is_silent
@@ -35,12 +35,14 @@ class Windows:
     Attributes:
         size: Seconds of a window.
         hop: Seconds from one window's start to the next one's.
-        beginning: Only the first window, as the run's own test heard its clips.
+        beginning: Only the first window, as a test without ``data.windows`` hears clips.
+        whole: Whether the run's test heard longer clips whole (``data.windows``).
     """
 
     size: float
     hop: float
     beginning: bool = False
+    whole: bool = False
 
     @classmethod
     def of(cls, predictor: Predictor, size: float | None, hop: float | None, beginning: bool = False) -> Windows:
@@ -61,12 +63,12 @@ class Windows:
             raise UserError(
                 f"--hop {hop:g}: it is from {SHORTEST:g} seconds to the window's {size:g}, or parts were left out"
             )
-        return cls(size, hop, beginning)
+        return cls(size, hop, beginning, predictor.windows is not None)
 
     @property
     def slack(self) -> float:
         """Seconds by which a clip may exceed a window and still be heard as one, cut as in training."""
-        return 0.0 if self.beginning else self.hop / 2
+        return 0.0 if self.beginning or self.whole else self.hop / 2
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,8 @@ class Listener:
         heard = [row for row in rows if row is not None]
         notes = list(recording.notes)
         if len(rows) == 1 and seconds >= self.windows.size + CUT_NOTED:
-            notes.append(f"the first {self.windows.size:g} s of {seconds:.1f} were heard, as in training")
+            usual = "" if self.windows.whole else ", as in training"
+            notes.append(f"the first {self.windows.size:g} s of {seconds:.1f} were heard{usual}")
         answer = Answer(
             recording.path,
             "ok",
@@ -176,8 +179,10 @@ class Listener:
             reason = "silence" if silent else "a steady sound, in which nothing is struck"
             return replace(answer, status=nothing_heard(answer.task), reason=reason)
         places = [start / self.predictor.sample_rate for start in starts]
-        return replace(
+        several = answer.task.several
+        answer = replace(
             answer,
             probabilities=np.mean(heard, axis=0, dtype=np.float64),
-            stretches=timeline(places, self.windows.size, seconds, rows) if len(places) > 1 else (),
+            stretches=timeline(places, self.windows.size, seconds, rows, several) if len(places) > 1 else (),
         )
+        return answer if answer.accepted else replace(answer, status=NONE, reason=none_accepted(answer.task))

@@ -62,6 +62,7 @@ class Predictor:
         run: The run, unless this is a package or a published model.
         description: What a package's file says, or the checkpoint's description.
         batch_size: Most clips of one forward pass.
+        windows: What the run's own test heard of a longer clip (``data.windows``); None: its beginning.
         precision: ``32-true``, or ``bf16-mixed`` for the numbers of a run that was tested so.
     """
 
@@ -73,6 +74,7 @@ class Predictor:
     run: FinishedRun | None
     description: Mapping[str, Any]
     batch_size: int = 16
+    windows: int | str | None = None
     precision: str = "32-true"
 
     def __post_init__(self) -> None:
@@ -109,6 +111,7 @@ class Predictor:
             place=run.folder,
             run=run,
             description=description,
+            windows=data.get("windows"),
         )
 
     @classmethod
@@ -128,6 +131,7 @@ class Predictor:
             place=place.resolve(),
             run=None,
             description=content,
+            windows=content["preprocessing"].get("windows"),
         )
 
     @classmethod

@@ -48,18 +48,17 @@ def parser() -> argparse.ArgumentParser:
         help="let a published model hear three sounds made here, and compare with what is recorded for its file",
     )
     answer = made.add_argument_group("the answer")
-    answer.add_argument(
-        "--top",
-        type=positive,
-        metavar="N",
-        help="classes of each answer (5; where a clip may have several: all of a probability above 0.5, if any)",
-    )
-    answer.add_argument("--json", action="store_true", help="print one JSON document in place of the table")
+    answer.add_argument("--top", type=positive, metavar="N", help="classes of each answer (5)")
+    form = answer.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print one JSON document in place of the table")
+    form.add_argument("--csv", action="store_true", help="print CSV in place of the table, a line a file and class")
     cut = made.add_argument_group("long recordings")
     cut.add_argument("--window", type=float, metavar="SECONDS", help="length of a window (the training's clip length)")
     cut.add_argument("--hop", type=float, metavar="SECONDS", help="from one window's start to the next (half a window)")
     cut.add_argument(
-        "--beginning", action="store_true", help="hear the first window only, as the run's own test heard its clips"
+        "--beginning",
+        action="store_true",
+        help="hear the first window only, as the run's own test heard its clips unless data.windows was set",
     )
     add_machine(made)
     return made
@@ -106,7 +105,7 @@ def _sort_words(options: argparse.Namespace) -> str | None:
         return "--check is for a published model: model=NAME weights=official"
     if options.files:
         return f"--check brings its own sounds: leave out {' '.join(options.files)}"
-    given = [key for key in ("window", "hop", "beginning", "json") if getattr(options, key)]
+    given = [key for key in ("window", "hop", "beginning", "json", "csv") if getattr(options, key)]
     return f"--check knows no --{given[0]}: its sounds are heard whole" if given else None
 
 

@@ -1,8 +1,9 @@
-"""The files that a command line names, the model's answer for each, and the table or JSON that people read."""
+"""The files that a command line names, the model's answer for each, and the table, JSON or CSV that people read."""
 
 from __future__ import annotations
 
 import argparse
+import csv
 import glob
 import itertools
 import json
@@ -13,7 +14,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sousa_bench.inference.answer import SCHEMA_VERSION, STATUS_TEXT, TOP, Answer, percent, stretch_text
+from sousa_bench.inference.answer import (
+    LIKELY,
+    NONE,
+    SCHEMA_VERSION,
+    STATUS_TEXT,
+    TOP,
+    Answer,
+    class_texts,
+    percent,
+    stretch_text,
+)
 from sousa_bench.system.foreign import clean
 from sousa_bench.task import Task
 
@@ -39,7 +50,7 @@ def predict(options: argparse.Namespace) -> int:
         UserError: The run can't be opened, or the windows can't be.
     """
     files, problems = find_files(options.files)
-    if not files and not options.json:  # no model is loaded to say so
+    if not files and not (options.json or options.csv):  # no model is loaded to say so
         return _print_table(_failed(problems, Task(())), Names(None, 0), options.top)
     listener = _listener(options)
     task = listener.predictor.task
@@ -48,8 +59,10 @@ def predict(options: argparse.Namespace) -> int:
         document = _document(listener, answers, options.top)
         print(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False))
         return int(any(answer["status"] == "error" for answer in document["files"]))
-    names = replace(Names.of(files), class_width=max(len(task.display(name)) for name in task.classes), noun=task.noun)
-    print(clean(f"{model_line(listener.predictor)}\n{heading(names, options.top)}"), flush=True)
+    if options.csv:
+        return _print_csv(answers, task)
+    names = replace(Names.of(files), class_width=max(len(task.display(name)) for name in task.classes))
+    print(clean(f"{model_line(listener.predictor)}\n{heading(names, options.top, task)}"), flush=True)
     return _print_table(answers, names, options.top)
 
 
@@ -107,6 +120,22 @@ def _print_table(answers: Iterable[Answer], names: Names, top: int | None) -> in
     return code
 
 
+def _print_csv(answers: Iterable[Answer], task: Task) -> int:
+    """A line a file and class that it is said to hold; a file without one has one line, which says why."""
+    code = 0
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["file", "status", task.noun, "name", "probability", "seconds", "reason"])
+    for answer in answers:
+        code = max(code, int(answer.status == "error"))
+        seconds = None if answer.seconds is None else round(answer.seconds, 3)
+        for item in answer.accepted or [{}]:
+            said = (item.get(key) for key in (task.noun, "name", "probability"))
+            cells = (str(answer.file), answer.status, *said, seconds, answer.reason)
+            writer.writerow([clean(cell) if isinstance(cell, str) else cell for cell in cells])
+        sys.stdout.flush()
+    return code
+
+
 def find_files(words: Sequence[str]) -> tuple[list[Path], dict[str, str]]:
     """The files that some words name, each once, in the order of the words.
 
@@ -153,13 +182,11 @@ class Names:
     Attributes:
         folder: What all of them lie in, and no line repeats; None for a single file.
         width: Of the column.
-        noun: What a class is called.
         class_width: Of the column of the classes.
     """
 
     folder: Path | None
     width: int
-    noun: str = ""
     class_width: int = 0
 
     @classmethod
@@ -174,11 +201,14 @@ class Names:
         return str(file if self.folder is None else Path(file).absolute().relative_to(self.folder))
 
 
-def heading(names: Names, top: int | None) -> str:
+def heading(names: Names, top: int | None, task: Task) -> str:
     """The table's first line, and where the files lie."""
     others = f"{MARGIN}then" if top != 1 else ""
     place = "" if names.folder is None else f"Files: {names.folder}\n"
-    return f"{place}\n{'file':{names.width}}{MARGIN}{names.noun:{names.class_width}}{MARGIN}probability{others}"
+    columns = f"{task.noun:{names.class_width}}{MARGIN}probability{others}"
+    if task.several:
+        columns = f"{task.nouns} of a probability above {percent(LIKELY)}"
+    return f"{place}\n{'file':{names.width}}{MARGIN}{columns}"
 
 
 def lines(answer: Answer, names: Names, top: int | None) -> list[str]:
@@ -187,10 +217,16 @@ def lines(answer: Answer, names: Names, top: int | None) -> list[str]:
     made = [] if len(name) <= width else [name]
     name = name if len(name) <= width else ""
     best = answer.best(top)
-    if not best:
+    if answer.status == NONE:
+        made.append(f"{name:{width}}{MARGIN}{STATUS_TEXT[NONE]} (most probable: {class_texts(best)})")
+    elif not best:
         made.append(f"{name:{width}}{MARGIN}{STATUS_TEXT[answer.status]} ({answer.reason})")
+    elif answer.task.several:
+        said = answer.accepted
+        others = class_texts(best[len(said) :]) if top else ""
+        made.append(f"{name:{width}}{MARGIN}{class_texts(said)}{'; then ' if others else ''}{others}")
     else:
-        others = ", ".join(f"{item['name']} {percent(item['probability'])}" for item in best[1:])
+        others = class_texts(best[1:])
         first = f"{best[0]['name']:{names.class_width}}{MARGIN}{percent(best[0]['probability']):>11}"
         made.append(f"{name:{width}}{MARGIN}{first}{MARGIN}{others}".rstrip())
     stretches = (stretch_text(part, answer.task) for part in answer.record(top)["timeline"])

@@ -21,6 +21,7 @@ from sousa_bench.peft import load_run_model
 from sousa_bench.peft.options import trains_all
 from sousa_bench.results.finished import FinishedRun
 from sousa_bench.system.files import replaced, sha256
+from sousa_bench.task import counted
 
 LICENSE = "MIT"
 
@@ -118,12 +119,13 @@ def card(run: FinishedRun, facts: Mapping[str, str], path: Path, state: Mapping[
         players = "other players of the same data"
     else:
         players = "players that this stage didn't train on, and those before it may have"
+    people = counted(data["players"]["train"], "player")
     rows = {
         "model": f"{config['model']['name']}, variant {variant}: `{json.dumps(config['model']['variants'][variant])}`",
         "file": f"`{path.name}`, {path.stat().st_size / 1e6:.2f} MB, {numbers:,} numbers in float16, without the head",
         "SHA-256": f"`{sha256(path)}`",
-        "data": f"{_clips(config['data'])}: {counts['train']:,} clips of {data['players']['train']} players to train "
-        f"on, at most {config['data']['max_duration']:g} s of each",
+        "data": f"{_clips(config['data'])}: {counts['train']:,} clips of {people} to train on, "
+        f"at most {config['data']['max_duration']:g} s of each",
         "augmentation": _augmented(config["augmentation"]),
         "training": f"all weights from {_beginning(result['weights'], facts.get('before'))} (seed {config['seed']}), "
         f"{efficiency['epochs']} epochs of batches of {trainer['batch_size']}: {efficiency['steps']:,} steps, "

@@ -124,7 +124,7 @@ def _check(metric: str, filters: Sequence[str], seeds: int | None, new: dict[str
     if not metric.startswith("val_"):
         raise UserError(
             f"--metric {metric}: choose by a validation metric, such as val_acc; a choice by the test clips would make "
-            "the winners' test accuracy too good"
+            "the winners' test scores too good"
         )
     if wrong := next((text for text in filters if "=" not in text), None):
         raise UserError(f"--filter {wrong}: write KEY=VALUE, such as model=ast")

@@ -94,7 +94,7 @@ FIGURES = (
     Figure(
         efficiency_scatter,
         "Cost",
-        "The dotted line is the Pareto front: no run has both fewer trainable parameters and more accuracy.",
+        "The dotted line is the Pareto front: no run has both fewer trainable parameters and {more}.",
     ),
     Figure(time_accuracy, "Cost", "Logarithmic time; larger marks took more memory."),
     Figure(training_time, "Cost", "Shortest first.", on_page=EVERY_RUN),
@@ -171,6 +171,7 @@ def _words(task: Task) -> dict[str, str]:
     how = "grouped by family" if task.families else "beside those that they are taken for"
     return {
         "noun": task.noun,
+        "more": f"a higher {task.score}" if task.several else "more accuracy",
         "groups": task.groups,
         "groups_and_clips": f"{task.groups} and clips" if task.grouped else "clips",
         "order": f"{task.nouns.capitalize()} {how}",

@@ -71,11 +71,12 @@ def _minded(item: DataSets, task: Task) -> list[str]:
         )
     said.append("The tests take each data set for a separate draw.")
     if item.same_players:
-        same = "people" if task.group == "player" else task.groups
-        said.append(
-            f"Here {len(item.same_players)} {task.groups} occur in more than one of them by name (such as "
-            f"{item.same_players[0]}): if they are the same {same}, the data sets count for fewer."
-        )
+        count, first = len(item.same_players), item.same_players[0]
+        one, same = ("person", "people") if task.group == "player" else (task.group, task.groups)
+        found = f"{task.groups} occur in more than one of them by name (such as {first}): if they are the same {same}"
+        if count == 1:
+            found = f"{task.group} occurs in more than one of them by name ({first}): if it is the same {one}"
+        said.append(f"Here {count} {found}, the data sets count for fewer.")
     if item.repeated:
         said.append(f"Cohorts tested on the same clips as one of more runs don't count: {named(item.repeated)}.")
     if item.apart:

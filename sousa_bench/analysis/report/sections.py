@@ -110,7 +110,9 @@ def figures(study: Study, options: Options) -> list[Block]:
     made: dict[str, list[Block]] = {name: [] for name in ("Accuracy", "Cost", "Effects", "Training", "Predictions")}
     for plot in all_plots(study, page=True):
         made[plot.group].append(Figure(plot.name, plot.figure, plot.caption))
-    return [block for name, group in made.items() for block in (Heading(name, short=name), *group)]
+    titles = {"Accuracy": f"{study.task.score[0].upper()}{study.task.score[1:]}"}
+    headed = ((Heading(title := titles.get(name, name), short=title), group) for name, group in made.items())
+    return [block for heading, group in headed for block in (heading, *group)]
 
 
 def best(study: Study, options: Options) -> list[Block]:
@@ -167,7 +169,7 @@ def comparisons(study: Study, options: Options) -> list[Block]:
                     f"About {mine['about'].iloc[0]}. The family is all {len(mine)} pairs of the cohort: the leader is "
                     "the highest of all, so each pair could have been asked about. The first interval and p are those "
                     "of one comparison alone; the simultaneous interval and the last p hold for all together and "
-                    f"decide what is clear. {_mcnemar(study.task)}"
+                    f"decide what is clear.{_mcnemar(study.task)}"
                 ]
             ),
             Table(
@@ -181,7 +183,8 @@ def comparisons(study: Study, options: Options) -> list[Block]:
                         col.P_ADJUSTED,
                         col.CLEAR,
                     ),
-                    *(col.MCNEMAR, col.clips_column(study.task)),
+                    *(() if study.task.several else (col.MCNEMAR,)),
+                    col.clips_column(study.task),
                 ],
                 [pair for pair in found if pair is not None],
             ),
@@ -190,11 +193,13 @@ def comparisons(study: Study, options: Options) -> list[Block]:
 
 
 def _mcnemar(task: Task) -> str:
-    """What must be known of McNemar's test, which is right where each clip stands for itself."""
+    """What must be known of McNemar's test, which is right where each clip stands for itself, if it has one label."""
+    if task.several:
+        return ""
     if not task.grouped:
-        return "McNemar's test is about the trained models alone (first seed of each)."
+        return " McNemar's test is about the trained models alone (first seed of each)."
     return (
-        f"McNemar's test takes every clip for independent, which clips of one {task.group} are not: it raises false "
+        f" McNemar's test takes every clip for independent, which clips of one {task.group} are not: it raises false "
         "alarms and is given for comparison with other papers only (first seed of each)."
     )
 
@@ -350,7 +355,7 @@ def methods(study: Study, options: Options) -> list[Block]:
             [
                 f"Test clips: {clips or 'no predictions were found'}.",
                 f"Intervals: 95 %, over {task.groups} (clustered, CR2 variance) and, where it is known, training luck; "
-                "t quantile with Satterthwaite degrees of freedom, accuracies on the logit scale; none below "
+                f"t quantile with Satterthwaite degrees of freedom, {_scores(task)} on the logit scale; none below "
                 f"{MIN_PLAYERS} {task.groups}. The first by test and the first by validation allow "
                 "for their having been chosen.",
                 f"Comparisons: max-t over all pairs of a cohort, by flipping {task.groups}' signs and drawing training "
@@ -366,6 +371,10 @@ def methods(study: Study, options: Options) -> list[Block]:
             ]
         ),
     ]
+
+
+def _scores(task: Task) -> str:
+    return task.score if task.several else "accuracies"
 
 
 def lineage(study: Study, options: Options) -> list[Block]:
