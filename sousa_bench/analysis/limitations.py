@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from sousa_bench.analysis.study import Study
 
 MAX_NAMED = 4
+ONE_GROUP = re.compile(r"(, )?all \d+ test clips are by one [^:]+: whether .*? can't be told for others")
+"""What a run says of a test by one group, see ``sousa_bench.results.predictions.outcome_warnings``."""
 
 
 def limitations(study: Study) -> list[str]:
@@ -103,6 +106,11 @@ def _config_folder(table: pd.DataFrame) -> Iterator[str]:
 
 def _warnings(study: Study) -> Iterator[str]:
     """How many runs said that something about their numbers must be known."""
+    if _of_one_group(study).any():
+        yield (
+            f"The test clips of a fold are by one {study.task.group}: whether its score is more than luck can't be "
+            "told for others by that fold alone, only by all together."
+        )
     warned = warned_runs(study)
     if len(warned):
         first = str(warned["warnings"].iloc[0])
@@ -111,10 +119,26 @@ def _warnings(study: Study) -> Iterator[str]:
 
 
 def warned_runs(study: Study) -> pd.DataFrame:
-    """Rows of the table whose result carries a warning."""
+    """Rows of the table whose result carries a warning; what folds of one group say each is told of all at once."""
     if "warnings" not in study.table:
         return study.table.iloc[:0].assign(warnings="")
-    return study.table[study.table["warnings"].map(lambda value: isinstance(value, str) and value != "")]
+    table = study.table.assign(warnings=study.table["warnings"].where(study.table["warnings"].map(_is_text), ""))
+    folds = _of_one_group(study)
+    table.loc[folds, "warnings"] = table.loc[folds, "warnings"].map(lambda text: ONE_GROUP.sub("", text).strip(", "))
+    return table[table["warnings"] != ""]
+
+
+def _of_one_group(study: Study) -> pd.Series:
+    """Whether a row is a fold, of several, that says of its test clips that one group made them all."""
+    rows = [row for rows in study.combinations.loc[study.combinations["folds"] > 1, "rows"] for row in rows]
+    if "warnings" not in study.table:
+        return pd.Series(False, study.table.index)
+    says = study.table["warnings"].map(lambda text: _is_text(text) and bool(ONE_GROUP.search(text)))
+    return says & study.table.index.isin(rows)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def _demonstration(study: Study) -> Iterator[str]:

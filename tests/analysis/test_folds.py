@@ -12,6 +12,7 @@ import pytest
 from numpy.polynomial.hermite_e import hermegauss
 
 from sousa_bench.analysis import Study, collect, compare
+from sousa_bench.analysis.limitations import warned_runs
 from sousa_bench.analysis.next_steps import next_steps
 from sousa_bench.analysis.report.conclusion import answer
 from sousa_bench.analysis.stats.augmentation_effect import augmentation_impact
@@ -263,3 +264,19 @@ def test_coverage_of_the_pooled_interval(players: int):
     interval = accuracy_interval(totals, np.full(players, 40.0))
     truth = population_accuracy(1.4, np.hypot(talent, luck))
     assert 0.93 <= ((interval.low <= truth) & (truth <= interval.high)).mean() <= 0.97
+
+
+def test_what_each_fold_of_one_group_says_is_said_once(tmp_path: Path):
+    """Other warnings of these runs stay, and so does the same of a run that is no fold."""
+    folder = write_folds(tmp_path, THREE[:1], seeds=(1,))
+    for number, file in enumerate(sorted(folder.rglob("result.json"))):
+        result = json.loads(file.read_text())
+        own = f"all 8 test clips are by one player: whether the test accuracy 0.{number} is more than luck can't be "
+        result["warnings"] = [own + "told for others", *(["one, two"] if number == 1 else [])]
+        file.write_text(json.dumps(result))
+    study = study_of(folder)
+    [said] = [note for note in study.notes if "by one player" in note]
+    assert "only by all together" in said
+    assert list(warned_runs(study)["warnings"]) == ["one, two"]
+    single = study_of(next(folder.rglob("result.json")).parent)
+    assert warned_runs(single)["warnings"].str.contains("by one player").all()
