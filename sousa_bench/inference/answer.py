@@ -53,7 +53,7 @@ class Answer:
 
     Attributes:
         file: As it was found.
-        status: A key of ``STATUS_TEXT``: only ``ok`` has a class.
+        status: A key of ``STATUS_TEXT``: ``ok`` where a class is named.
         reason: Why there is none; None where there is one.
         seconds: Length as far as it was read; None where nothing was.
         sample_rate: Hz of the file.
@@ -115,10 +115,13 @@ class Answer:
         return [self._named(i, probabilities[i]) for i in accepted(probabilities, self.task.several)]
 
     def _said(self, probabilities: NDArray[np.float64] | None) -> dict[str, Any]:
-        """The class; where there may be several, the most probable of them, and all."""
-        found = None if probabilities is None else self._accepted(probabilities)
-        first = found[0] if found else dict.fromkeys((self.task.noun, "name", "family", "probability"))
-        return first | ({"accepted": found} if self.task.several else {})
+        """The most probable class, and where there may be several, those that are accepted."""
+        if probabilities is None:
+            empty = dict.fromkeys((self.task.noun, "name", "family", "probability"))
+            return empty | ({"accepted": None} if self.task.several else {})
+        label = int(probabilities.argmax())
+        first = self._named(label, probabilities[label])
+        return first | ({"accepted": self._accepted(probabilities)} if self.task.several else {})
 
     def _named(self, label: int, probability: float) -> dict[str, Any]:
         name = self.task.classes[label]
