@@ -11,8 +11,13 @@ from sousa_bench.analysis.columns import declared_metrics, lower_is_better
 from sousa_bench.analysis.factors import SETTING_FACTORS, combination_columns
 from sousa_bench.analysis.stats.folds import FOLD, fold_counts, missing_folds
 from sousa_bench.analysis.table import Results
+from sousa_bench.config.overrides import split
 from sousa_bench.results.result import EVALUATED
 
+LIMITS = ("trainer.train_batches", "trainer.eval_batches")
+"""Keys that make a run a trial of the machinery."""
+TRIALS = ("trainer=smoke", "experiment=smoke")
+"""Choices that bring them along."""
 MORE_OF_SEVERAL = ("test_map_micro", "test_auc", "test_lwlrap")
 """Metrics of runs whose clips may have several labels, beside the one that ranks."""
 MEANS = (
@@ -125,6 +130,15 @@ def own_training(results: Results) -> pd.Series:
     own = ["experiment=pretraining" not in (overrides or ()) for overrides in results.overrides]
     runs = pd.Series(own, results.table.index, dtype=bool)
     return runs & results.table[EVALUATED].isna() if EVALUATED in results.table else runs
+
+
+def is_trial(results: Results, row: int) -> bool:
+    """Whether a run of the table is a trial of the machinery, which says nothing of methods."""
+    resolved, overrides = results.resolved[row], results.overrides[row] or ()
+    if any(key in resolved for key in LIMITS):
+        return any(resolved.get(key) is not None for key in LIMITS)
+    given = [item for item in overrides if item[:1] != "~" and not item.endswith("=null")]
+    return any(item in TRIALS or split(item)[0] in LIMITS for item in given)
 
 
 def trained(frame: pd.DataFrame, results: Results) -> pd.DataFrame:

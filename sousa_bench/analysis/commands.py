@@ -5,16 +5,20 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from sousa_bench.analysis.columns import is_absent
+from sousa_bench.analysis.combinations import LIMITS
 from sousa_bench.analysis.factors import BASE_FACTORS, shown
 from sousa_bench.analysis.stats.folds import FOLD
 from sousa_bench.analysis.study import Study
-from sousa_bench.config.overrides import quoted
+from sousa_bench.config import conf_folder
+from sousa_bench.config.overrides import quoted, split
 from sousa_bench.results.scan import ROOT_NAMES
 from sousa_bench.system.foreign import ForeignError, check_overrides
 
@@ -22,8 +26,8 @@ TRAIN = "python -m sousa_bench.train"
 NO_COMMAND = "# no command: "  # then why
 OVERRIDE_NAMES = {"strategy": "peft", "max_epochs": "trainer.max_epochs"}
 KEY_ORDER = ("model", "peft", "augmentation", "data", "trainer.max_epochs")
-SMOKE = ("trainer.train_batches", "trainer.eval_batches", "trainer=smoke")  # a trial's leftovers
-DEFAULT_WEIGHTS = "embedded"
+OF_A_SWEEP = frozenset({"sweep", "resume", "force", "on_error", "n_jobs", "search", "lineage", "hydra"})
+"""What belongs to one sweep alone, and to none of its runs' outcomes."""
 ON_OFF = ("off", "on")
 BRACKETS = frozenset("[](){}'\"")
 PLAIN_KEY = re.compile(r"[+~]{0,2}[A-Za-z0-9_][\w./@]*", re.ASCII)
@@ -41,46 +45,59 @@ def retry_command(study: Study, row: int) -> str:
     fields = study.table.iloc[row]
     overrides = study.results.overrides[row]
     if not overrides:
-        cell = cell_of(study, fields)
+        cell = _from_columns(study, fields)
         if not is_absent(fields.get("seed")):
             cell["seed"] = shown(fields["seed"])
         overrides = tuple(f"{key}={value}" for key, value in cell.items())
-    kept = [item for item in overrides if item.partition("=")[0] not in ("sweep", "force", "resume")]
+    kept = [item for item in overrides if split(item)[0] not in ("sweep", "force", "resume")]
     return _command(kept, _home(fields))
 
 
-def sweep_command(cell: Cell, shared: Sequence[str] = ()) -> str:
-    """The sweep that runs a cell, with further overrides."""
+def sweep_command(cell: Cell) -> str:
+    """The sweep that runs a cell."""
     order = sorted(cell, key=lambda key: (KEY_ORDER.index(key) if key in KEY_ORDER else 50 + (key == "seed"), key))
     own = [f"{key}={cell[key]}" if cell[key] or not key.startswith("~") else key for key in order]
-    return _command([*own, *shared], ["-m"])
+    return _command(own, ["-m"])
 
 
-def cell_of(study: Study, row: Mapping[Any, Any] | pd.Series) -> Cell:
-    """A combination's Hydra overrides, settings included."""
+def asked_for(study: Study, row: Mapping[Any, Any] | pd.Series) -> Cell:
+    """What a combination's runs were asked for, as overrides without seed and fold, to be changed where others differ.
+
+    Args:
+        study: The study.
+        row: A row of its combinations; of the runs behind it the first that says its overrides speaks for all.
+    """
+    for run in row["rows"]:
+        if overrides := study.results.overrides[run]:
+            words = dict(override.partition("=")[::2] for override in overrides)
+            if only_varies(words.get("experiment", "")):
+                del words["experiment"]
+            return {k: value for k, value in words.items() if k not in ("seed", FOLD) and not of_its_sweep(k)}
+    return _from_columns(study, row)
+
+
+def of_its_sweep(key: str) -> bool:
+    """Whether an override's key belongs to one sweep alone, and to none of its runs."""
+    return re.split(r"[./]", key.lstrip("+~"), maxsplit=1)[0] in OF_A_SWEEP
+
+
+@cache
+def only_varies(experiment: str) -> bool:
+    """Whether an experiment of the package says only what a sweep varies, which its runs' overrides hold."""
+    file = conf_folder() / "experiment" / f"{experiment}.yaml"
+    if not experiment.isidentifier() or not file.is_file():
+        return False
+    return set(yaml.safe_load(file.read_text(encoding="utf-8"))) == {"hydra"}
+
+
+def _from_columns(study: Study, row: Mapping[Any, Any] | pd.Series) -> Cell:
+    """Overrides by what the table says, for results that don't hold their own."""
     cell: Cell = {}
     for key in dict.fromkeys((*BASE_FACTORS, "data", "max_epochs", *study.results.factors)):
-        value = row[key]
-        if is_absent(value) or key in SMOKE:
-            continue
-        given = _given(study, row, key) if key in study.results.factors else None
-        cell[OVERRIDE_NAMES.get(key, key)] = given or (
-            ON_OFF[bool(value)] if key == "augmentation" else _spelled(value)
-        )
-    if row.get("of_folds"):
-        cell[FOLD] = ",".join(f"{number}/{row['of_folds']}" for number in range(1, row["of_folds"] + 1))
-    if "weights" not in cell and "rows" in row:
-        named = {study.results.resolved[number].get("weights") for number in row["rows"]}
-        if len(named) == 1 and isinstance(weights := named.pop(), str) and weights != DEFAULT_WEIGHTS:
-            cell["weights"] = quoted(weights)
+        if not is_absent(value := row[key]) and key not in LIMITS:
+            spelled = ON_OFF[bool(value)] if key == "augmentation" else _spelled(value)
+            cell[OVERRIDE_NAMES.get(key, key)] = spelled
     return cell
-
-
-def _given(study: Study, row: Mapping[Any, Any] | pd.Series, key: str) -> str | None:
-    """A key's value as all runs of a combination were given it, which for a list says more than the table's text."""
-    overrides = [study.results.overrides[number] or () for number in row.get("rows", ())]
-    values = {dict(item.partition("=")[::2] for item in items).get(key) for items in overrides}
-    return values.pop() if len(values) == 1 else None
 
 
 def merge_cells(cells: Sequence[Cell]) -> list[Cell]:

@@ -71,7 +71,7 @@ def find_factors(
         code = pd.Series(pd.factorize(column.map(_plain))[0], table.index)[counted]
         if code.groupby(groups[counted]).nunique().max() <= 1 or any(_in_step(code, other) for other in codes):
             continue
-        if _is_replicate(code, table[counted]):
+        if _is_replicate(key, code, table[counted]):
             continue
         factors.append(key)
         codes.append(code)
@@ -158,9 +158,9 @@ def _in_step(one: pd.Series, other: pd.Series) -> bool:
     return len(pairs) == one.nunique() == other.nunique()
 
 
-def _is_replicate(code: pd.Series, table: pd.DataFrame) -> bool:
-    """Whether a key only counts the runs, as a seed given under another name or a host does."""
-    if "seed" not in table or table["seed"].nunique() < 2:
+def _is_replicate(key: str, code: pd.Series, table: pd.DataFrame) -> bool:
+    """Whether a key is the seed under another name (``model.seed``): any other that goes along with it is a setting."""
+    if "seed" not in table or table["seed"].nunique() < 2 or "seed" not in key.rpartition(".")[2]:
         return False
     return _in_step(code, pd.Series(pd.factorize(table["seed"])[0], table.index))
 

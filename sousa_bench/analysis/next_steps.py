@@ -1,27 +1,26 @@
-"""What to run next: what was planned, missing folds and cells, more seeds, the best on more data."""
+"""What to run next: what was planned, missing folds, more seeds, the best on more data."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from sousa_bench.analysis.baselines import lacking_baselines
-from sousa_bench.analysis.combinations import own_training, trained
-from sousa_bench.analysis.commands import KEY_ORDER, NO_COMMAND, SMOKE, Cell, cell_of, merge_cells, sweep_command
-from sousa_bench.analysis.factors import SOLVED, counted_rows, no_outcome
+from sousa_bench.analysis.combinations import LIMITS, TRIALS, own_training, trained
+from sousa_bench.analysis.commands import NO_COMMAND, Cell, asked_for, merge_cells, sweep_command
+from sousa_bench.analysis.factors import SOLVED, no_outcome
 from sousa_bench.analysis.fresh_players import evaluations, finalists, has_fresh_casts
-from sousa_bench.analysis.missing_cells import missing_cells, stands_for
 from sousa_bench.analysis.reach import FOLDS, Reach, reaches
 from sousa_bench.analysis.stats.folds import FOLD, fold_counts
 from sousa_bench.analysis.study import Study
 from sousa_bench.config.overrides import split
 from sousa_bench.data.saved_task import is_sousa
+from sousa_bench.results.scan import Planned
 
 NEXT_DATA = {"tiny": "small", "mini": "small", "synthetic": "small", "small": "medium", "medium": "full"}
-PLACES = ("data.root", "data.table", "data.columns", "data.group_pattern", "data.classes", "data.cache_dir")
-"""Where the data lie and how their labels are read: of no bearing on a run's numbers, but no run finds them without."""
 OF_A_METHOD = ("peft", "augmentation", "init_from", "trainer.learning_rate", "trainer.head_learning_rate")
 MORE_SEEDS = "More seeds for what is undecided"
 FRESH_PLAYERS = "Confirm on fresh players: the leader and its rivals, without a new training"
@@ -43,41 +42,25 @@ class Step(NamedTuple):
     commands: tuple[str, ...]
 
 
-class Wanted(NamedTuple):
-    """A combination to run.
-
-    Attributes:
-        cell: Its overrides.
-        like: The cohort whose completed runs it is to be comparable with: what they all were given, it is given too.
-            None: ``cell`` says everything.
-        without: Keys, or groups of keys, of these that don't fit it.
-    """
-
-    cell: Cell
-    like: str | None = None
-    without: tuple[str, ...] = ()
-
-
 def next_steps(study: Study, top: int) -> list[Step]:
     """What to run next, most urgent first, of what decides the question the cheapest first; empty ones are left out."""
     unfinished = {"Finish what the sweep planned and never started": _not_started(study)}
     if study.at_chance:
         title = "No run is above chance: before more runs, make one learn, such as by more epochs or official weights"
-        return _steps(study, unfinished | {title: _longer(study)})
+        return _steps(unfinished | {title: _longer(study)})
     promoted = _promoted(study, top)
-    best = len({tuple(sorted(item.cell.items())) for item in promoted})
+    best = len(promoted)
     unfinished |= {
         "Finish the cross-validations": _missing_folds(study),
         "Baselines, which the methods are held against (experiment=baselines)": _baselines(study),
-        "Fill in the missing cells of the matrix": _missing_cells(study),
     }
     on = " on more data," if is_sousa(study.task) else ""
     longer = {f"The best {best if best > 1 else 'one'}{on} with more epochs": promoted}
-    return [*_steps(study, unfinished), *deciding(study), *_steps(study, longer)]
+    return [*_steps(unfinished), *deciding(study), *_steps(longer)]
 
 
-def _steps(study: Study, wanted: Mapping[str, Sequence[Wanted]]) -> list[Step]:
-    return [Step(title, _commands(study, items)) for title, items in wanted.items() if items]
+def _steps(wanted: Mapping[str, Sequence[Cell]]) -> list[Step]:
+    return [Step(title, _commands(items)) for title, items in wanted.items() if items]
 
 
 def deciding(study: Study) -> list[Step]:
@@ -96,9 +79,9 @@ def deciding(study: Study) -> list[Step]:
     ]
     other = OTHER_GROUPS.format(groups=study.task.groups)
     found = {
-        "seeds": _steps(study, {MORE_SEEDS: _more_seeds(study, reached)}),
+        "seeds": _steps({MORE_SEEDS: _more_seeds(study, reached)}),
         "players": [Step(FRESH_PLAYERS, tuple(casts))] if casts else [],
-        "folds": _steps(study, {other: _folds(study, {k: v for k, v in reached.items() if k not in fresh})}),
+        "folds": _steps({other: _folds(study, {k: v for k, v in reached.items() if k not in fresh})}),
     }
     order = list(found)
     if len(own) and (first := reached.get(str(own["cohort"].iloc[0]))):
@@ -106,54 +89,61 @@ def deciding(study: Study) -> list[Step]:
     return [step for name in order for step in found[name]]
 
 
-def _commands(study: Study, wanted: Sequence[Wanted]) -> tuple[str, ...]:
+def _commands(wanted: Sequence[Cell]) -> tuple[str, ...]:
     """As few sweeps as run exactly these cells, each once."""
-    alike: dict[tuple[str, ...], list[Cell]] = {}
-    refusals: dict[str, None] = {}
-    for cell, shared in _once(study, wanted):
-        if (line := sweep_command(cell, shared)).startswith(NO_COMMAND):
-            refusals[line] = None
-        else:
-            alike.setdefault(shared, []).append(cell)
-    lines = [sweep_command(cell, shared) for shared, cells in alike.items() for cell in merge_cells(cells)]
-    lines += refusals
+    each = {cell_line: cell for cell in wanted if not (cell_line := sweep_command(cell)).startswith(NO_COMMAND)}
+    refusals = dict.fromkeys(line for cell in wanted if (line := sweep_command(cell)).startswith(NO_COMMAND))
+    lines = [*map(sweep_command, merge_cells(_once(list(each.values())))), *refusals]
     more = len(lines) - MAX_COMMANDS
     return (*lines[:MAX_COMMANDS], f"# … and {more} more sweeps") if more > 0 else tuple(lines)
 
 
-def _once(study: Study, wanted: Sequence[Wanted]) -> list[tuple[Cell, tuple[str, ...]]]:
-    """Cells with what else they are given; of those that differ in saying where the data lie, the one that says it."""
-    common = {(item.like, item.without): _common(study, item) for item in wanted}
-    alike: dict[Any, dict[frozenset[str], tuple[Cell, tuple[str, ...]]]] = {}
-    for cell, like, without in wanted:
-        shared = tuple(one for one in common[like, without] if split(one)[0] not in cell)
-        places = frozenset(one for one in shared if _inside(split(one)[0], PLACES))
-        same = alike.setdefault((tuple(sorted(cell.items())), frozenset(shared) - places), {})
-        same.setdefault(places, (cell, shared))
-    return [one for same in alike.values() for places, one in same.items() if not any(places < more for more in same)]
+def _once(cells: Sequence[Cell]) -> list[Cell]:
+    """Of cells that differ only in what decides no outcome, such as where the data lie, the one that says most."""
+    alike: dict[Any, Cell] = {}
+    for cell in cells:
+        key = tuple(sorted((key, value) for key, value in cell.items() if not no_outcome(key) or key == "seed"))
+        alike[key] = max(alike.get(key, cell), cell, key=len)
+    return list(alike.values())
 
 
-def _common(study: Study, wanted: Wanted) -> list[str]:
-    """Overrides that every completed run like it had, apart from those that make a cell: where the data lie, say."""
-    own = study.table[own_training(study.results)]
-    rows: Sequence[int] = []
-    for table in (own, study.table):
-        counted = table[counted_rows(table)]
-        rows = rows or list(counted.index[counted["cohort"] == wanted.like])
-    first, *others = [dict.fromkeys(items) for row in rows if (items := study.results.overrides[row])] or [{}]
-    of_cells = {*KEY_ORDER, "seed", FOLD, "sweep", *study.results.factors, "experiment", *SMOKE}
+def changed(cell: Cell, changes: Cell, without: Sequence[str] = ()) -> Cell:
+    """A cell with other values.
 
-    def belongs(item: str) -> bool:
-        key = split(item)[0]
-        if item in SMOKE or key in of_cells or _inside(key, wanted.without):
-            return False
-        return (_inside(key, PLACES) or not no_outcome(key)) and all(item in other for other in others)
-
-    return [item for item in first if belongs(item)]
+    Args:
+        cell: The cell.
+        changes: What takes the place of its values, or is added.
+        without: Keys, or groups of keys, that go.
+    """
+    gone = [key for key in cell if key.lstrip("+~") in changes or _inside(key.lstrip("+~"), without)]
+    return {key: value for key, value in cell.items() if key not in gone} | changes
 
 
 def _inside(key: str, names: Sequence[str]) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def _folds_of(row: Mapping[Any, Any]) -> Cell:
+    """All folds of a combination that is a cross-validation; nothing of another."""
+    return {FOLD: ",".join(f"{k}/{row['of_folds']}" for k in range(1, row["of_folds"] + 1))} if row["of_folds"] else {}
+
+
+def stands_for(job: Planned, cell: Cell) -> bool:
+    """Whether a job that has no result is a cell's: a key that it doesn't name may have the cell's value."""
+    asked = dict(map(split, job.overrides))
+    return all(_same(asked[key], cell[key]) for key in asked.keys() & cell.keys())
+
+
+def _same(asked: str, values: str) -> bool:
+    """Whether a job's value is the cell's, or one of its comma list: as texts, or as numbers (``1e-3`` is 0.001)."""
+    return _number(asked) in {_number(values), *map(_number, values.split(","))}
+
+
+def _number(text: str) -> float | str:
+    """A number where the text is one."""
+    with suppress(ValueError):
+        return float(text)
+    return text
 
 
 def _seeds(study: Study, rows: Sequence[int]) -> list[int]:
@@ -163,58 +153,38 @@ def _seeds(study: Study, rows: Sequence[int]) -> list[int]:
     return sorted({int(value) for value in pd.to_numeric(column, errors="coerce").dropna()})
 
 
-def _not_started(study: Study) -> list[Wanted]:
-    """Jobs of a manifest that have no result and that no other run of the same fingerprint stands for."""
-    return [
-        Wanted(
-            {
-                key: value
-                for key, sign, value in (item.partition("=") for item in job.overrides)
-                if (sign or key[:1] == "~") and not key.startswith("hydra.")
-            }
-        )
-        for job in study.results.waiting()
-    ]
+def _not_started(study: Study) -> list[Cell]:
+    """Jobs of a manifest that no living process will start, and that no run of the same fingerprint stands for."""
+    words = [job.overrides for job in study.results.waiting() if job.processes is None or not job.may_start()]
+    return [dict(item.partition("=")[::2] for item in each if not item.startswith("hydra.")) for each in words]
 
 
-def _missing_cells(study: Study) -> list[Wanted]:
-    """Cells of a cohort's crossed levels that have no run at all, with the seeds of the cohort's runs."""
-    wanted = []
-    for cohort, rows, cells in missing_cells(study, own_training(study.results)):
-        seeds = ",".join(map(str, _seeds(study, rows)))
-        wanted += [Wanted(cell | ({"seed": seeds} if seeds else {}), cohort) for cell in cells]
-    return wanted
-
-
-def _missing_folds(study: Study) -> list[Wanted]:
+def _missing_folds(study: Study) -> list[Cell]:
     """Folds, and seeds of a fold, that a cross-validation lacks and no planned job stands for."""
     rows = trained(study.combinations, study.results)
-    waiting = [set(job.overrides) for job in study.results.waiting()]
+    waiting = study.results.waiting()
     wanted = []
     for row in rows[rows["missing"] != ""].to_dict("records"):
-        cell = cell_of(study, row)
-        choice = {f"{key}={cell[key]}" for key in ("model", "peft", "augmentation") if key in cell}
+        cell = asked_for(study, row)
         for part in row["missing"].split(", "):
             fold, _, seed = part.partition(" seed ")
-            if not any(choice | {f"{FOLD}={fold}"} <= overrides for overrides in waiting):
-                seeds = [seed] if seed else [str(seed) for seed in _seeds(study, row["rows"])]
-                cells = [{"seed": seed} for seed in seeds] or [{}]
-                wanted += [Wanted(cell | {FOLD: fold} | one, row["cohort"]) for one in cells]
+            seeds = [seed] if seed else [str(seed) for seed in _seeds(study, row["rows"])]
+            cells = [changed(cell, {FOLD: fold, "seed": seed}) for seed in seeds] or [changed(cell, {FOLD: fold})]
+            wanted += [one for one in cells if not any(stands_for(job, one) for job in waiting)]
     return wanted
 
 
-def _baselines(study: Study) -> list[Wanted]:
+def _baselines(study: Study) -> list[Cell]:
     """What a cohort lacks of the baselines, on its data, with its epochs, folds and seeds."""
     wanted = []
     for row, strategies in lacking_baselines(study):
-        cell = {key: value for key, value in cell_of(study, row).items() if not _inside(key, OF_A_METHOD)}
         seeds = ",".join(map(str, _seeds(study, row["rows"])))
-        cell |= {"augmentation": "off"} | ({"seed": seeds} if seeds else {})
-        wanted += [Wanted(cell | {"peft": name}, row["cohort"], OF_A_METHOD) for name in strategies]
+        own = {"augmentation": "off", **_folds_of(row)} | ({"seed": seeds} if seeds else {})
+        wanted += [changed(asked_for(study, row), own | {"peft": name}, OF_A_METHOD) for name in strategies]
     return wanted
 
 
-def _more_seeds(study: Study, reached: Mapping[str, Reach]) -> list[Wanted]:
+def _more_seeds(study: Study, reached: Mapping[str, Reach]) -> list[Cell]:
     """Fresh seeds for combinations that can't be told from the best, as many as find a difference of the margin.
 
     Where that isn't known, or more seeds alone don't do it, until each has ``WANTED_SEEDS`` or two more. None where the
@@ -233,7 +203,8 @@ def _more_seeds(study: Study, reached: Mapping[str, Reach]) -> list[Wanted]:
             least = needed if needed and needed <= MOST_SEEDS else max(WANTED_SEEDS, len(have) + 2)
             fresh = range(max(begun) + 1, max(begun) + 1 + least - len(begun))
             if fresh:
-                wanted.append(Wanted(cell_of(study, row) | {"seed": ",".join(map(str, fresh))}, str(cohort)))
+                seeds = {"seed": ",".join(map(str, fresh))}
+                wanted.append(changed(asked_for(study, row), seeds | _folds_of(row)))
     return wanted
 
 
@@ -242,12 +213,12 @@ def _seeds_under_way(study: Study, row: Mapping[Any, Any]) -> set[int]:
     table = study.table[own_training(study.results)]
     alike = (table["combination"] == row["combination"]) & (table["data"] == row["data"])
     same = table[alike & (table["status"] != "completed")]
-    planned = [job.overrides for job in study.results.waiting() if stands_for(job, cell_of(study, row))]
+    planned = [job.overrides for job in study.results.waiting() if stands_for(job, asked_for(study, row))]
     asked = [value for job in planned for key, value in map(split, job) if key == "seed" and value.isdigit()]
     return {*_seeds(study, list(same.index)), *map(int, asked)}
 
 
-def _folds(study: Study, reached: Mapping[str, Reach]) -> list[Wanted]:
+def _folds(study: Study, reached: Mapping[str, Reach]) -> list[Cell]:
     """Cross-validations of the finalists of cohorts that have none, with a seed that they have."""
     wanted = []
     every = ",".join(f"{number}/{FOLDS}" for number in range(1, FOLDS + 1))
@@ -259,13 +230,13 @@ def _folds(study: Study, reached: Mapping[str, Reach]) -> list[Wanted]:
             continue
         for row in finalists(rows):
             seed = str((_seeds(study, row["rows"]) or [42])[0])
-            cell = cell_of(study, row) | {FOLD: every, "seed": seed}
+            cell = changed(asked_for(study, row), {FOLD: every, "seed": seed}, ("data.resplit",))
             if row["combination"] not in folded and not any(stands_for(job, cell) for job in study.results.waiting()):
-                wanted.append(Wanted(cell, str(cohort), ("data.resplit",)))
+                wanted.append(cell)
     return wanted
 
 
-def _promoted(study: Study, top: int) -> list[Wanted]:
+def _promoted(study: Study, top: int) -> list[Cell]:
     """The best combinations on the next larger data with half as many epochs again, three seeds.
 
     Of other data than SOUSA there are no larger choices: the same again. Those from the package's own small
@@ -274,22 +245,22 @@ def _promoted(study: Study, top: int) -> list[Wanted]:
     wanted = []
     rows = trained(study.combinations, study.results)
     for row in rows[rows["strategy"] != SOLVED].head(top).to_dict("records"):
-        cell = cell_of(study, row)
-        epochs = int(float(cell.get("trainer.max_epochs", 10)))
-        more = {
-            "trainer.max_epochs": str(max(20, -(-epochs * 3 // 2))),
-            "seed": "1,2,3",
-        }
-        without = []
+        epochs = int(float(row["max_epochs"])) if pd.notna(row["max_epochs"]) else 10
+        more = {"trainer.max_epochs": str(max(20, -(-epochs * 3 // 2))), "seed": "1,2,3", **_folds_of(row)}
+        without: list[str] = []
         if is_sousa(study.task):
-            more["data"] = NEXT_DATA.get(cell.get("data", ""), "full")
+            more["data"] = NEXT_DATA.get(str(row["data"]), "full")
             without += ["data.synthetic", "data.clips"]
         if all(_from_shipped_weights(study.results.resolved[number]) for number in row["rows"]):
             more["weights"] = "official"
             without += ["model.variant", "model.weights", "init_from"]
-        kept = {key: value for key, value in cell.items() if not _inside(key, without)}
-        wanted.append(Wanted(kept | more, row["cohort"], tuple(without)))
-    return wanted
+        wanted.append(changed(_no_trial(asked_for(study, row)), more, without))
+    return _once(wanted)
+
+
+def _no_trial(cell: Cell) -> Cell:
+    """A cell without a trial's limits."""
+    return {key: value for key, value in cell.items() if key not in LIMITS and f"{key}={value}" not in TRIALS}
 
 
 def _from_shipped_weights(resolved: Mapping[str, Any]) -> bool:
@@ -297,12 +268,10 @@ def _from_shipped_weights(resolved: Mapping[str, Any]) -> bool:
     return weights == "embedded" and resolved.get("model.checkpoint") is None
 
 
-def _longer(study: Study) -> list[Wanted]:
+def _longer(study: Study) -> list[Cell]:
     """The first combination on the same data with three times the epochs, once."""
     rows = trained(study.combinations, study.results)
     row = (rows if len(rows) else study.combinations).iloc[0]
-    cell = cell_of(study, row)
-    if FOLD in cell:
-        cell[FOLD] = cell[FOLD].split(",")[0]
-    cell["trainer.max_epochs"] = str(max(20, 3 * int(float(cell.get("trainer.max_epochs", 10)))))
-    return [Wanted(cell, row["cohort"])]
+    epochs = int(float(row["max_epochs"])) if pd.notna(row["max_epochs"]) else 10
+    own = {"trainer.max_epochs": str(max(20, 3 * epochs))} | ({FOLD: f"1/{row['of_folds']}"} if row["of_folds"] else {})
+    return [changed(_no_trial(asked_for(study, row)), own)]

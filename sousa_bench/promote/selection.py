@@ -11,6 +11,8 @@ from typing import Any
 import pandas as pd
 
 from sousa_bench.analysis.columns import lower_is_better, own_name
+from sousa_bench.analysis.combinations import LIMITS, TRIALS
+from sousa_bench.analysis.commands import of_its_sweep
 from sousa_bench.analysis.factors import cohort_words
 from sousa_bench.analysis.study import Study, compare
 from sousa_bench.analysis.table import collect
@@ -22,10 +24,6 @@ from sousa_bench.results.result import ADAPTER_FOLDER, EVALUATED
 from sousa_bench.system.foreign import ForeignError, check_overrides
 
 SEEDS = 3
-# What belongs to the earlier sweep alone.
-NOT_TAKEN = ("sweep", "resume", "force", "on_error", "n_jobs", "seed", "search")
-# A trial's limits, which would make the next sweep a trial too.
-LIMITS = ("trainer.train_batches", "trainer.eval_batches")
 # Where data lie: the same for a subset and the whole.
 PLACES = ("data.root", "data.hub_id", "data.revision", "data.cache_dir", "data.cache_limit_gb", "data.workers")
 GROUPS = {"model": "model", "strategy": "peft", "augmentation": "augmentation"}
@@ -161,7 +159,7 @@ def _chosen(
     kept: dict[str, str] = {}
     dropped = []
     resolved = study.results.resolved[best]
-    written: Sequence[str] = [word for word in study.results.overrides[best] if not split(word)[0].startswith("hydra")]
+    written: Sequence[str] = [word for word in study.results.overrides[best] if not of_its_sweep(split(word)[0])]
     check_overrides(written)
     if any(split(word)[0] == "experiment" for word in written):
         from sousa_bench.promote.experiment import spelled_out  # composes
@@ -169,9 +167,9 @@ def _chosen(
         written = spelled_out(written, resolved, config_folder)
     for override in written:
         key = split(override)[0]
-        if key in new or key in NOT_TAKEN or key.startswith("lineage"):
+        if key in new or key == "seed" or of_its_sweep(key):
             continue
-        limit = key in LIMITS or override == "trainer=smoke"
+        limit = key in LIMITS or override in TRIALS
         of_old_data = key.startswith("data.") and "data" in new and key not in PLACES
         if limit or of_old_data or key in ("data.fold", KEY):  # a fold is a repeat, as a seed is
             dropped.append(override)

@@ -104,7 +104,12 @@ def test_what_belongs_to_the_methods_is_not_given_to_the_baselines(tmp_path: Pat
     """A method's rank and rate stay with it; weights, the place of the data and the folds' number go along."""
     for number, strategy in enumerate(("lora", "ia3")):
         made = result({"strategy": strategy, "augmentation": False}, accuracy=0.5 + number / 10)
-        made["overrides"] += ["peft.learning_rate=0.01", "trainer.learning_rate=0.02", "data.root=/d"]
+        made["overrides"] += [
+            "peft.learning_rate=0.01",
+            "trainer.learning_rate=0.02",
+            "data.root=/d",
+            "weights=official",
+        ]
         made["resolved_config"] |= {"weights": "official"}
         write_result(tmp_path / str(number), made)
     [step] = [step for step in next_steps(compare(collect([tmp_path])), 3) if step.title == STEP]

@@ -205,16 +205,7 @@ def test_missing_cells_become_commands_that_run_exactly_them(unfinished: Path):
     assert planned.isdisjoint(done)
 
 
-def test_a_missing_cell_of_the_matrix_without_a_manifest(tmp_path: Path):
-    study = compare(collect([write_sweep(tmp_path / "multirun", missing=(5,), manifest=False)]))
-    step = next(step for step in next_steps(study, 3) if step.title.startswith("Fill"))
-    assert step.commands == (
-        "python -m sousa_bench.train -m model=ast peft=ia3 augmentation=off data=small trainer.max_epochs=20 seed=42",
-    )
-
-
 CELLS = tuple(product(("ast", "beats"), ("lora", "ia3")))
-FILL = "Fill in the missing cells of the matrix"
 
 
 class Runs:
@@ -234,7 +225,8 @@ class Runs:
         made["warnings"] = list(warnings)
         for key in [key for key in config if key.startswith("peft.")]:
             made["resolved_config"]["peft"][key[5:]] = config[key]
-        made |= {"overrides": [*made["overrides"], *words], "fingerprint": f"run {self.count}"}
+        given = [f"weights={weights}"] if weights and not any("weights=" in word for word in words) else []
+        made |= {"overrides": [*made["overrides"], *given, *words], "fingerprint": f"run {self.count}"}
         made["resolved_config"] |= {"weights": weights} if weights else {}
         made["weights"] |= {"kind": weights} if weights else {}
         write_result(self.folder / str(self.count), {key: value for key, value in made.items() if key not in lack})
@@ -254,94 +246,6 @@ class Runs:
 
     def steps(self) -> dict[str, tuple[str, ...]]:
         return steps_of(self.folder)
-
-
-def test_a_missing_cell_is_sought_in_a_cohort_and_keeps_what_its_runs_were_given(tmp_path: Path):
-    """Beside a whole matrix on other data; a pretraining's method is none that a comparison lacks."""
-    runs = Runs(tmp_path / "multirun" / "s")
-    for cell in CELLS:
-        runs.add(*cell, "data.max_duration=4")
-    for cell in CELLS[:3]:
-        runs.add(*cell, "data.root=/m", "~note", data="medium", seed=7, weights="random")
-    runs.add("ast", "full", "experiment=pretraining", data="medium", seed=7, weights="random")
-    steps = runs.steps()
-    assert steps[FILL] == (
-        "python -m sousa_bench.train -m model=beats peft=ia3 augmentation=on data=medium trainer.max_epochs=20 "
-        "weights=random seed=7 data.root=/m '~note'",
-    )
-    promoted = steps["The best 5 on more data, with more epochs"]
-    assert all(("/m" in line) == ("data=full" in line) for line in promoted)
-    assert all(("data.max_duration=4" in line) == ("data=medium" in line) for line in promoted)
-
-
-@pytest.mark.parametrize("status", ["failed", "running"])
-def test_a_run_that_ended_before_it_said_where_it_belongs_is_no_missing_cell(tmp_path: Path, status: str):
-    runs = Runs(tmp_path)
-    for cell in CELLS:
-        runs.add(*cell, weights="embedded")
-    for cell in CELLS[:3]:
-        runs.add(*cell, weights="official")
-    asked = runs.steps()[FILL]
-    runs.add(*CELLS[3], weights="official", lack=("weights", "data"), status=status)
-    assert FILL not in runs.steps()
-    assert "model=beats peft=ia3" in asked[0]
-    assert "weights=official" in asked[0]
-
-
-def test_a_run_that_failed_in_another_cohort_hides_no_missing_cell(tmp_path: Path):
-    """Two datasets of one name, whose runs say by their fingerprints which they are of."""
-    runs = Runs(tmp_path)
-    for root in ("/a", "/b"):
-        for cell in CELLS[:3]:
-            runs.add(*cell, f"data.root={root}", test_data=root)
-    assert sorted("/a" in line for line in runs.steps()[FILL]) == [False, True]
-    runs.add(*CELLS[3], "data.root=/b", test_data="/b", status="failed")
-    (command,) = runs.steps()[FILL]
-    assert "data.root=/a" in command
-
-
-def test_a_trial_of_the_machinery_has_no_missing_cells(tmp_path: Path):
-    runs = Runs(tmp_path)
-    for cell in CELLS[:3]:
-        runs.add(*cell, "experiment=smoke", max_epochs=1)
-    assert FILL not in runs.steps()
-    for cell in CELLS[:3]:
-        runs.add(*cell, "trainer.train_batches=null")  # as a promoted sweep lifts the limit
-    runs.add("beats", "ia3", "trainer.train_batches=3")  # in the same cohort
-    assert "model=beats peft=ia3" in runs.steps()[FILL][0]
-
-
-def test_a_job_stands_for_the_cell_that_it_would_fill_and_for_no_other(tmp_path: Path):
-    runs = Runs(tmp_path)
-    for data in ("small", "medium"):
-        for cell in CELLS[: 4 if data == "small" else 3]:
-            runs.add(*cell, data=data)
-    asked = ("model=beats", "peft=ia3", "augmentation=on", "trainer.max_epochs=20", "seed=42")
-    runs.plan("small", (*asked, "data=small"))
-    assert "data=medium" in runs.steps()[FILL][0]
-    runs.plan("medium", (*asked[:2], "trainer.max_epochs=2e1", "data=medium"))  # augmentation is on by default
-    assert FILL not in runs.steps()
-
-
-def test_a_job_of_another_value_leaves_the_cell(tmp_path: Path):
-    runs = Runs(tmp_path)
-    for (model, strategy), rank in list(product(CELLS, (8, 16)))[:6]:
-        runs.add(model, strategy, f"++peft.r={rank}", **{"peft.r": rank})
-    runs.plan("more", ("model=beats", "peft=ia3", "++peft.r=8"))
-    (command,) = runs.steps()[FILL]
-    assert "peft.r=16" in command
-    assert "8" not in command.replace("peft.r=16", "")
-
-
-def test_a_pair_that_was_refused_is_no_missing_cell_on_any_data(tmp_path: Path):
-    runs = Runs(tmp_path)
-    for cell in CELLS[:3]:
-        runs.add(*cell, data="medium")
-    asked = ("model=beats", "peft=ia3", "augmentation=on", "data=small")
-    runs.plan("odd", (*asked, "peft.targets=[nowhere]"), decision="refused")
-    assert FILL in runs.steps()  # that was refused for its own words
-    runs.plan("small", asked, decision="refused")
-    assert FILL not in runs.steps()
 
 
 def test_one_run_is_advised_once_wherever_its_data_lie(tmp_path: Path):
@@ -393,9 +297,9 @@ def test_what_only_synthetic_clips_and_small_weights_have_is_not_taken_to_real_o
         "augmentation=on",
         "data=small",
         "trainer.max_epochs=30",
+        "data.max_duration=4",
         "weights=official",
         "seed=1,2,3",
-        "data.max_duration=4",
     ]
 
 
@@ -463,7 +367,7 @@ def steps_of(folder: Path) -> dict[str, tuple[str, ...]]:
 def small_sweep(folder: Path, strategies: tuple[str, ...], **blocks) -> Path:
     for number, strategy in enumerate(strategies):
         made = result({"strategy": strategy}, accuracy=0.5 + number / 10, **blocks)
-        made["overrides"] += ["trainer.train_batches=1", "trainer=smoke", "data.root=/d"]
+        made["overrides"] += ["trainer.train_batches=1", "trainer=smoke", "data.root=/d", "weights=official"]
         made["resolved_config"] |= {"weights": "official"}
         write_result(folder / str(number), made)
     return folder

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from sousa_bench.analysis.columns import is_absent
+from sousa_bench.analysis.combinations import is_trial
 from sousa_bench.analysis.factors import (
     BASE_FACTORS,
     COHORT_KEYS,
@@ -20,7 +21,6 @@ from sousa_bench.analysis.factors import (
     counted_rows,
     shown,
 )
-from sousa_bench.analysis.missing_cells import is_trial
 from sousa_bench.analysis.stats.comparisons import METHODS, MODELS, pair_of
 from sousa_bench.analysis.stats.folds import EACH_FOLD
 from sousa_bench.analysis.stats.mean_ranks import Chances, MeanRanks, chances, mean_ranks, signed_rank
@@ -90,7 +90,7 @@ def _methods(study: Study) -> pd.DataFrame:
     Those are data, epochs, and each key of the data that is the same for all of a cohort.
     """
     frame = study.combinations[study.combinations["test_acc"].notna()]
-    trial = [any(is_trial(study, row) for row in rows) for rows in frame["rows"]]
+    trial = [any(is_trial(study.results, row) for row in rows) for rows in frame["rows"]]
     frame = frame[~np.array(trial, dtype=bool)]
     extra = [key for key in study.factors if key not in BASE_FACTORS]
     of_data = [key for key in extra if key in SETTING_FACTORS or key.startswith("data.")]
