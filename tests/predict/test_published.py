@@ -124,9 +124,10 @@ def test_spoken_words_are_speech(mn04: str, ask) -> None:
     assert document["model"]["name"] == "efficientat mn04"
     assert len(document["model"]["labels"]) == 527
     for answer in document["files"]:
-        assert (answer["class"], answer["name"]) == ("/m/09x0r", "Speech")
-        assert answer["probability"] > 0.25
-        assert len(answer["top"]) == 3  # as many as were asked for, whatever their probability
+        first = answer["top"][0]
+        assert (first["class"], first["name"]) == ("/m/09x0r", "Speech")
+        assert first["probability"] > 0.25
+        assert len(answer["top"]) == 3
 
 
 @pytest.mark.parametrize("name", MODELS)
