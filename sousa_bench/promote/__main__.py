@@ -10,6 +10,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from sousa_bench.system.arguments import positive
@@ -65,8 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from sousa_bench.promote.selection import promotion
     from sousa_bench.system.foreign import clean
 
-    places = [Path(word) for word in options.words if "=" not in word or Path(word).is_dir()]
-    overrides = [word for word in options.words if "=" in word and not Path(word).is_dir()]
+    places = [Path(word) for word in options.words if "=" not in word or _is_folder(word)]
+    overrides = [word for word in options.words if "=" in word and not _is_folder(word)]
     try:
         if not places:
             raise UserError("name the sweep to choose from, such as multirun/first")
@@ -91,6 +92,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.only_print:
         return 0
     os.execv(sys.executable, [sys.executable, *words])  # noqa: S606 - a shell is what it does without
+
+
+def _is_folder(word: str) -> bool:
+    with suppress(OSError):  # too long for a file's name
+        return Path(word).is_dir()
+    return False
 
 
 if __name__ == "__main__":
