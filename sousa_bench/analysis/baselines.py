@@ -6,13 +6,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from sousa_bench.analysis.combinations import own_training, trained
-from sousa_bench.analysis.factors import SOLVED
 from sousa_bench.analysis.stats.comparisons import pair_of
 from sousa_bench.analysis.study import Study
 
-PROBES = (SOLVED, "head")
+PROBES = ("probe", "head")
 """Strategies that leave the pretrained features as they are; the first that a model has is its baseline."""
-BASELINES = (*PROBES, "full")
+BASELINES = ("probe", "knn", "head", "full")
 """What ``experiment=baselines`` runs."""
 OF_METHODS = ("strategy", "augmentation")
 TUNED = ("peft.", "trainer.", "augmentation.")

@@ -11,7 +11,7 @@ import pandas as pd
 from sousa_bench.analysis.baselines import lacking_baselines
 from sousa_bench.analysis.combinations import LIMITS, TRIALS, own_training, trained
 from sousa_bench.analysis.commands import NO_COMMAND, Cell, asked_for, merge_cells, sweep_command
-from sousa_bench.analysis.factors import SOLVED, no_outcome
+from sousa_bench.analysis.factors import SEEDLESS, no_outcome
 from sousa_bench.analysis.fresh_players import evaluations, finalists, has_fresh_casts
 from sousa_bench.analysis.reach import FOLDS, Reach, reaches
 from sousa_bench.analysis.stats.folds import FOLD, fold_counts
@@ -197,7 +197,7 @@ def _more_seeds(study: Study, reached: Mapping[str, Reach]) -> list[Cell]:
         if reach is not None and reach.enough(study.margin):
             continue
         needed = reach.seeds(study.margin, reach.quantile) if reach is not None and reach.known else None
-        for row in rows[rows["strategy"] != SOLVED].to_dict("records") if len(rows) > 1 else ():
+        for row in rows[~rows["strategy"].isin(SEEDLESS)].to_dict("records") if len(rows) > 1 else ():
             have = _seeds(study, row["rows"]) or [42]
             begun = {*have, *_seeds_under_way(study, row)}
             least = needed if needed and needed <= MOST_SEEDS else max(WANTED_SEEDS, len(have) + 2)
@@ -244,7 +244,7 @@ def _promoted(study: Study, top: int) -> list[Cell]:
     """
     wanted = []
     rows = trained(study.combinations, study.results)
-    for row in rows[rows["strategy"] != SOLVED].head(top).to_dict("records"):
+    for row in rows[~rows["strategy"].isin(SEEDLESS)].head(top).to_dict("records"):
         epochs = int(float(row["max_epochs"])) if pd.notna(row["max_epochs"]) else 10
         more = {"trainer.max_epochs": str(max(20, -(-epochs * 3 // 2))), "seed": "1,2,3", **_folds_of(row)}
         without: list[str] = []

@@ -19,7 +19,7 @@ from sousa_bench.analysis.columns import lower_is_better
 from sousa_bench.analysis.combinations import MORE_OF_SEVERAL, combinations
 from sousa_bench.analysis.factors import (
     BASE_FACTORS,
-    SOLVED,
+    SEEDLESS,
     augmentation_words,
     cohort_words,
     combination_columns,
@@ -269,7 +269,8 @@ def _compare(study: Study) -> None:
     runs = runs_by_set(frame, study.table, study.measurer)
     study.shared_clips = meeting_places(frame, runs, study.measurer)
     for cohort, rows in frame.groupby("cohort"):
-        drawn = rows[rows["strategy"] != SOLVED] if (rows["strategy"] != SOLVED).any() else rows
+        by_seed = ~rows["strategy"].isin(SEEDLESS)
+        drawn = rows[by_seed] if by_seed.any() else rows
         cells = [cell for index in drawn.index for cell in study.measurer.repeats(index, runs[index])]
         study.luck[str(cohort)] = training_luck(cells)
         _mark_leaders(frame, rows)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from sousa_bench.errors import ConfigError
 from sousa_bench.models.weight_files import weights_file
-from sousa_bench.peft.options import DESCRIPTION_FILE, is_adalora, plain, trains_all
+from sousa_bench.peft.options import DESCRIPTION_FILE, is_adalora, plain, takes_no_steps, trains_all
 from sousa_bench.results.result import ADAPTER_FOLDER
 from sousa_bench.system.files import file_hash
 from sousa_bench.system.foreign import read_facts
@@ -65,6 +65,11 @@ def _difference(then: Mapping[str, dict[str, Any]], now: Mapping[str, dict[str, 
         return (
             "AdaLoRA can't go on from trained weights: its ranks are pruned, and a new run prunes anew from full ones; "
             "start it without init_from (promote without --warm)"
+        )
+    if takes_no_steps(now["peft"]):
+        return (
+            f"peft={now['peft'].get('name')} takes no steps, so that it goes on from nothing; start it without "
+            "init_from (promote without --warm)"
         )
     for group, free in (("model", BASE_KEYS), ("peft", ("learning_rate",))):
         for key in {**then[group], **now[group]}:

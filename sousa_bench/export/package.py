@@ -20,6 +20,7 @@ from sousa_bench.inference.predictor import PACKAGE_FILE, PACKAGE_WEIGHTS, Predi
 from sousa_bench.models.base import AudioModel
 from sousa_bench.models.family import OUR_MODEL
 from sousa_bench.peft.injection import merged
+from sousa_bench.peft.options import trains_nothing
 from sousa_bench.results.result import write_json
 
 CARD_FILE = "README.md"
@@ -67,6 +68,12 @@ def export(
         raise ExportError(
             f"{predictor.place}: model={predictor.model.name} can't be exported: a package opens without the module of "
             f"{target}, so only models of sousa_bench itself are exported; evaluate and predict take the run itself"
+        )
+    if trains_nothing(predictor.description["peft"]):
+        raise ExportError(
+            f"{predictor.place}: peft={predictor.description['peft']['name']} can't be exported: a package holds a "
+            "network, and here the training clips vote in the place of its head; export a run of peft=probe, or take "
+            "the run itself, as evaluate and predict do"
         )
     say(f"run {predictor.run.name}")
     model = merged_model(predictor)

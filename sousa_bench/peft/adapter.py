@@ -26,7 +26,9 @@ from sousa_bench.models.base import AudioModel
 from sousa_bench.models.checkpoint_formats import read_safetensors
 from sousa_bench.models.family import rebuild
 from sousa_bench.peft.build import inject
-from sousa_bench.peft.options import DESCRIPTION_FILE, is_adalora, target_of, trains_all
+from sousa_bench.peft.nearest_neighbours import let_vote
+from sousa_bench.peft.options import DESCRIPTION_FILE, is_adalora, read, target_of, trains_all, trains_nothing
+from sousa_bench.peft.precheck import declared_fields
 from sousa_bench.system.foreign import read_facts
 
 if TYPE_CHECKING:
@@ -162,7 +164,7 @@ def load(model: AudioModel, folder: Path) -> AudioModel:
     if (folder / CONFIG_NAME).is_file():
         _load_peft(model, folder)
     else:
-        _load_plain(model, folder, description["peft"])
+        _load_plain(model, folder, description)
     return model.eval()
 
 
@@ -239,14 +241,21 @@ def _load_peft(model: AudioModel, folder: Path) -> None:
         )
 
 
-def _load_plain(model: AudioModel, folder: Path, node: Mapping[str, Any]) -> None:
-    file = folder / WEIGHTS_FILE
+def _load_plain(model: AudioModel, folder: Path, description: Mapping[str, Any]) -> None:
+    file, node = folder / WEIGHTS_FILE, description["peft"]
     state = _read(file)
     if (target := target_of(node)) not in LOCAL_METHODS:  # to inject is to import and call it
         raise PeftError(
             f"{folder / DESCRIPTION_FILE}: peft._target_ must be {LOCAL_METHODS[0]} beside {WEIGHTS_FILE}, "
             f"and it names {target[:200]}"
         )
+    if trains_nothing(node):
+        read(node, declared_fields(target))
+        try:
+            let_vote(model, state, float(node["temperature"]), int(description["num_classes"]))
+        except PeftError as error:
+            raise PeftError(f"{file}: {error}") from error
+        return
     own = inject(model, node, 1).changing()
     _assert_same_tensors(own, state, f"{file}: doesn't fit model={model.name} ({model.variant})")
     _copy(own, state)

@@ -16,7 +16,17 @@ from sousa_bench.errors import ConfigError, PeftError
 from sousa_bench.models.base import AudioModel, inside
 from sousa_bench.peft import adalora
 from sousa_bench.peft.injection import WRAPPED, Injection
-from sousa_bench.peft.options import OWN_KEYS, SOLVED, LocalConfig, Options, is_solved, plain, read, target_of
+from sousa_bench.peft.options import (
+    NOTHING,
+    OWN_KEYS,
+    SOLVED,
+    LocalConfig,
+    Options,
+    plain,
+    read,
+    target_of,
+    trains_nothing,
+)
 from sousa_bench.peft.precheck import declared_fields, refusal
 from sousa_bench.peft.targets import (
     batch_norms,
@@ -81,7 +91,7 @@ def _mark_trainable(injection: Injection) -> None:
     """Set ``requires_grad`` on the backbone's parameters as a method that adds none says."""
     model, options, method = injection.model, injection.options, injection.config.trains  # type: ignore[union-attr]
     norms = batch_norms(model.backbone)
-    head = [last_layer(model) if method == SOLVED else model.head_name]
+    head = [] if method == NOTHING else [last_layer(model) if method == SOLVED else model.head_name]
     for name, parameter in model.backbone.named_parameters():
         owner, _, kind = name.rpartition(".")
         if owner in norms and options.batch_norm == "train":
@@ -177,10 +187,12 @@ def _count_parts(injection: Injection) -> dict[str, int]:
         ``backbone``: the original network without its head; ``adapter``: what the method added; ``head``;
         ``total``: their sum; ``trainable``: those that an optimizer changes. PEFT keeps a frozen copy of each fully
         trained module, which counts nowhere; such a module other than the head (a norm in ``ln_tuning``, BatchNorm
-        with ``batch_norm=train``) counts in ``adapter``, its frozen original in ``backbone``.
+        with ``batch_norm=train``) counts in ``adapter``, its frozen original in ``backbone``. Nor does the head's last
+        layer count where nearest neighbours vote in its place.
     """
     backbone = injection.model.backbone
     copies, added = [f"{injection.head_name}.original_module"] if injection.is_peft else [], []
+    copies += [last_layer(injection.model)] if trains_nothing(injection.node) else []
     for name, module in backbone.named_modules():
         if isinstance(module, ModulesToSaveWrapper) and name != injection.head_name:
             added.append(f"{name}.modules_to_save")
@@ -207,7 +219,12 @@ def _assert_trainable(injection: Injection) -> None:
     backbone = injection.model.backbone
     if injection.is_peft and not injection.parameters["adapter"]:
         raise PeftError(f"{pair}: no trainable adapter parameter came out")
-    place = last_layer(injection.model) if is_solved(injection.node) else injection.trained_head_name
+    if trains_nothing(injection.node):
+        if injection.parameters["trainable"]:
+            raise PeftError(f"{pair}: {injection.parameters['trainable']} parameters train, but nobody asked for it")
+        return
+    solved = injection.node.get("trains") == SOLVED
+    place = last_layer(injection.model) if solved else injection.trained_head_name
     head = [p for name, p in backbone.named_parameters() if inside(name, [place])]
     if not head or not all(parameter.requires_grad for parameter in head):
         raise PeftError(f"{pair}: the head {place} doesn't train")

@@ -20,7 +20,8 @@ from torch.nn.modules.conv import _ConvNd
 from sousa_bench.errors import PeftError
 from sousa_bench.models.base import AudioModel, inside
 from sousa_bench.peft.adalora import BudgetKeeper
-from sousa_bench.peft.options import LocalConfig, Options, is_linear_probe
+from sousa_bench.peft.nearest_neighbours import NearestNeighbours
+from sousa_bench.peft.options import LocalConfig, Options, keeps_features
 from sousa_bench.task import Task
 
 WRAPPED = "base_model.model."
@@ -53,7 +54,7 @@ class Injection:
         warnings: What a reader of the result must know.
         merged_max_error: Largest difference of logits in :meth:`check_merge`; None before it, or where nothing merges.
         merged_relative_error: The same, divided by the largest absolute logit.
-        probe: What ``peft=probe`` found (``sousa_bench.training.probe``); None with any other method.
+        fitted: What a method without steps found (``sousa_bench.training.fit_without_steps``), by its name.
     """
 
     model: AudioModel
@@ -68,7 +69,7 @@ class Injection:
     warnings: list[str] = field(default_factory=list)
     merged_max_error: float | None = None
     merged_relative_error: float | None = None
-    probe: dict[str, Any] | None = None
+    fitted: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._merge_warning: str | None = None
@@ -144,17 +145,17 @@ class Injection:
     def train_mode(self) -> None:
         """Put the model into training mode, but not what is frozen in behaviour as well as in weights.
 
-        BatchNorm with ``batch_norm=frozen`` keeps its statistics. With ``peft=head`` and ``probe``, and outside the
+        BatchNorm with ``batch_norm=frozen`` keeps its statistics. With ``peft=head``, and outside the
         blocks that ``peft.layers`` selects, dropout and stochastic depth are off too: that part is a fixed function of
         the input. Elsewhere the trunk's own dropout stays on, as in the official training.
         """
         self.model.train()
         backbone = self.model.backbone
-        if is_linear_probe(self.config) or self.blocks is not None:
+        if keeps_features(self.config) or self.blocks is not None:
             backbone.eval()
             backbone.get_submodule(self.head_name).train()
             for name in self.block_names or []:
-                if not is_linear_probe(self.config):
+                if not keeps_features(self.config):
                     backbone.get_submodule(name).train()
         for module in backbone.modules():
             if isinstance(module, _BatchNorm) and not self._trains_statistics(module):
@@ -175,9 +176,7 @@ class Injection:
         }
         if self._budget:
             facts["adalora"] = self._budget.facts()
-        if self.probe:
-            facts["probe"] = self.probe
-        return facts
+        return facts | self.fitted
 
     def final_warnings(self) -> list[str]:
         """Warnings that can only be known once the tested weights are in place, and :meth:`check_merge` was called."""
@@ -295,8 +294,13 @@ class Injection:
         return self.options.batch_norm == "train" and any(p.requires_grad for p in module.parameters())
 
     def changing(self) -> dict[str, Tensor]:
-        """What training changes, not copied: trainable parameters and trained BatchNorm statistics."""
+        """What training changes, not copied: trainable parameters and trained BatchNorm statistics.
+
+        Where nearest neighbours vote, what they are: nothing else has changed.
+        """
         backbone = self.model.backbone
+        if isinstance(backbone, NearestNeighbours):
+            return backbone.memory()
         tensors: dict[str, Tensor] = {name: p for name, p in backbone.named_parameters() if p.requires_grad}
         for name, module in backbone.named_modules():
             if isinstance(module, _BatchNorm) and self._trains_statistics(module):

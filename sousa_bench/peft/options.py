@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any
@@ -16,8 +16,10 @@ from sousa_bench.errors import ConfigError
 DESCRIPTION_FILE = "sousa.json"  # beside the saved weights: what rebuilds the model
 # A well-known group that a model lacks is passed over, so that one choice serves transformers and CNNs.
 WELL_KNOWN = ("attention", "mlp", "pointwise", "squeeze_excitation", "depthwise", "norm")
-SOLVED = "last_layer"
-"""What ``peft=probe`` trains."""
+SOLVED, NOTHING = "last_layer", "nothing"
+"""What ``peft=probe`` and ``peft=knn`` train."""
+WITHOUT_STEPS = {SOLVED: ("l2",), NOTHING: ("k", "temperature")}
+"""What a method trains that takes no optimizer steps: the keys that it has instead."""
 _SET_HERE = ("target_modules", "exclude_modules", "modules_to_save", "task_type", "peft_type", "inference_mode")
 
 
@@ -56,15 +58,20 @@ class LocalConfig:
     Attributes:
         trains: ``all`` (full fine-tuning), ``head`` (linear probe) or ``bias`` (BitFit, arXiv:2106.10199: every bias).
             The head trains in all three. ``last_layer``: the head's last layer alone, solved for without steps.
+            ``nothing``: the training clips vote in the head's place.
         l2: Of ``last_layer``: the strengths of the penalty to choose from.
+        k: Of ``nothing``: the numbers of neighbours to choose from.
+        temperature: Of ``nothing``: a vote weighs exp(cosine similarity / temperature).
     """
 
     trains: str = "all"
     l2: tuple[float, ...] = ()
+    k: tuple[int, ...] = ()
+    temperature: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.trains not in ("all", "head", "bias", SOLVED):
-            raise ConfigError(f"peft.trains={self.trains}: must be one of all, head, bias, {SOLVED}")
+        if self.trains not in ("all", "head", "bias", *WITHOUT_STEPS):
+            raise ConfigError(f"peft.trains={self.trains}: must be one of all, head, bias, {', '.join(WITHOUT_STEPS)}")
 
 
 OWN_KEYS = frozenset(field.name for field in fields(Options))
@@ -81,7 +88,8 @@ def read(node: Mapping[str, Any], theirs: Collection[str] | None) -> Options:
         ConfigError: A key that neither we nor the method's class knows, or an impossible value.
     """
     name = node.get("name", "?")
-    known = {"name", "trains", "l2"} if is_solved(node) else OWN_KEYS | set(theirs or ()) - set(_SET_HERE)
+    stepless = WITHOUT_STEPS.get(str(node.get("trains")), ())
+    known = {"name", "trains", *stepless} if stepless else OWN_KEYS | set(theirs or ()) - set(_SET_HERE)
     for key in node:
         if key in _SET_HERE:
             raise ConfigError(f"peft.{key} is set by sousa_bench; say peft.targets=[…] and peft.layers=… instead")
@@ -89,14 +97,14 @@ def read(node: Mapping[str, Any], theirs: Collection[str] | None) -> Options:
             near = get_close_matches(key, known, 4, 0.5)
             hint = f"; did you mean {', '.join(near)}?" if near else f"; it has {', '.join(sorted(known))}"
             raise ConfigError(f"peft={name} ({target_of(node)}) has no key {key!r}{hint}")
-    if missing := {"name", "l2" if is_solved(node) else "learning_rate"} - node.keys():
+    if missing := {"name", *(stepless or ("learning_rate",))} - node.keys():
         raise ConfigError(f"peft={name} lacks {', '.join(sorted(missing))}")
     _check_values(node)
     options = {key: node[key] for key in OWN_KEYS & node.keys()}
     targets = options.get("targets") or ()
     options["targets"] = (targets,) if isinstance(targets, str) else tuple(str(entry) for entry in targets)
     options["layers"] = str(options.get("layers", "all"))
-    if not is_solved(node):
+    if not stepless:
         try:
             options["learning_rate"] = float(options["learning_rate"])
         except (TypeError, ValueError) as error:
@@ -115,15 +123,38 @@ def _check_values(node: Mapping[str, Any]) -> None:
     for key, value in node.items():
         if key.endswith("dropout") and not (isinstance(value, int | float) and 0 <= value < 1):
             raise ConfigError(f"peft.{key}={value}: must be from 0 on and below 1")
-    if "l2" in node and not (is_solved(node) and _strengths(node["l2"])):
-        raise ConfigError(f"peft.l2={node['l2']}: must be a list of numbers above 0, such as [0.1,0.01], of peft=probe")
+    for owner, key, is_valid, must in _OF_METHODS_WITHOUT_STEPS:
+        local = target_of(node).endswith(LocalConfig.__name__)
+        if local and key in node and not (node.get("trains") == owner and is_valid(node[key])):
+            raise ConfigError(f"peft.{key}={node[key]}: must be {must}")
     if "target_r" in node and "init_r" in node and not node["target_r"] < node["init_r"]:
         raise ConfigError(f"peft.target_r={node['target_r']}: must be above 0 and below peft.init_r={node['init_r']}")
 
 
-def _strengths(values: object) -> bool:
-    numbers = isinstance(values, list | tuple) and all(type(value) in (int, float) for value in values)
-    return numbers and bool(values) and all(value > 0 for value in values)  # type: ignore[attr-defined]
+def _above_zero(value: object, *kinds: type) -> bool:
+    return type(value) in kinds and value > 0  # type: ignore[operator]
+
+
+def _each_above_zero(values: object, *kinds: type) -> bool:
+    return isinstance(values, list | tuple) and bool(values) and all(_above_zero(value, *kinds) for value in values)
+
+
+_OF_METHODS_WITHOUT_STEPS: tuple[tuple[str, str, Callable[[object], bool], str], ...] = (
+    (
+        SOLVED,
+        "l2",
+        lambda values: _each_above_zero(values, int, float),
+        "a list of numbers above 0, such as [0.1,0.01], of peft=probe",
+    ),
+    (
+        NOTHING,
+        "k",
+        lambda values: _each_above_zero(values, int),
+        "a list of whole numbers above 0, such as [1,5,20], of peft=knn",
+    ),
+    (NOTHING, "temperature", lambda value: _above_zero(value, int, float), "a number above 0, of peft=knn"),
+)
+"""What is trained, a key that only a method has which trains that, whether a value can be, and what it must be."""
 
 
 def plain(node: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,11 +193,16 @@ def is_adalora(node: Mapping[str, Any]) -> bool:
     return str(node.get("_target_", "")).endswith("AdaLoraConfig")
 
 
-def is_linear_probe(config: object) -> bool:
-    """Whether nothing but the head trains."""
-    return isinstance(config, LocalConfig) and config.trains in ("head", SOLVED)
+def keeps_features(config: object) -> bool:
+    """Whether nothing but the head trains, if that."""
+    return isinstance(config, LocalConfig) and config.trains in ("head", *WITHOUT_STEPS)
 
 
-def is_solved(node: Mapping[str, Any]) -> bool:
-    """Whether a method solves for the head's last layer, so that there are no epochs and no steps."""
-    return node.get("trains") == SOLVED
+def takes_no_steps(node: Mapping[str, Any]) -> bool:
+    """Whether a method is fitted to pooled features without epochs and steps, as ``peft=probe`` and ``knn`` are."""
+    return node.get("trains") in WITHOUT_STEPS
+
+
+def trains_nothing(node: Mapping[str, Any]) -> bool:
+    """Whether a method has nearest neighbours vote in place of the head."""
+    return node.get("trains") == NOTHING

@@ -14,7 +14,7 @@ from typing import Any
 
 from sousa_bench.errors import ConfigError
 from sousa_bench.models.weight_files import default_variant
-from sousa_bench.peft.options import WELL_KNOWN, LocalConfig, Options, is_solved, plain, read, target_of
+from sousa_bench.peft.options import WELL_KNOWN, LocalConfig, Options, plain, read, takes_no_steps, target_of
 
 LINEAR_ONLY = frozenset(f"peft.{name}Config" for name in ("Vera", "Road", "Miss", "FourierFT", "RandLora"))
 CONVOLUTIONS = frozenset({"pointwise", "depthwise"})
@@ -74,7 +74,7 @@ def refusal(model: str, groups: Iterable[str], node: Mapping[str, Any]) -> str |
 
 
 def _against_augmentation(node: Mapping[str, Any], augmentation: Mapping[str, Any] | None) -> str | None:
-    if not is_solved(node) or augmentation is None or augmentation.get("name") == "off":
+    if not takes_no_steps(node) or augmentation is None or augmentation.get("name") == "off":
         return None
     return (
         f"peft={node.get('name')} doesn't fit augmentation={augmentation.get('name')}: it takes each clip once, as it "
@@ -85,11 +85,11 @@ def _against_augmentation(node: Mapping[str, Any], augmentation: Mapping[str, An
 def against_balance(node: Mapping[str, Any], trainer: Mapping[str, Any]) -> str | None:
     """Why a method can't train with a key of the trainer that balances classes; None where it can."""
     given = [f"trainer.{key}={trainer[key]}" for key in ("sampling", "class_weights") if trainer.get(key)]
-    if not is_solved(node) or not given:
+    if not takes_no_steps(node) or not given:
         return None
     return (
-        f"peft={node.get('name')} doesn't fit {given[0]}: it solves for the plain loss, in which every clip counts "
-        "alike; leave the key out, or give peft=head for a linear probe that trains with it"
+        f"peft={node.get('name')} doesn't fit {given[0]}: in it every clip counts alike; leave the key out, or give "
+        "peft=head for a linear probe that trains with it"
     )
 
 

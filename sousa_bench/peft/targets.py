@@ -80,7 +80,7 @@ def last_layer(model: AudioModel) -> str:
     found = [name for name in inner if inside(name, [model.head_name])]
     if not found:
         raise PeftError(
-            f"peft=probe: the head {model.head_name} of model={model.name} has no linear layer to solve for"
+            f"the head {model.head_name} of model={model.name} has no linear layer: peft=probe and knn need one"
         )
     return found[-1]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sousa_bench.models.base import Divisible, State
-from sousa_bench.peft.options import is_linear_probe
+from sousa_bench.peft.options import keeps_features
 
 if TYPE_CHECKING:
     from sousa_bench.data.datamodule import Clips
@@ -89,7 +89,7 @@ def _unwrapped(injection: Injection) -> nn.Module:
 
 def frozen_place(injection: Injection) -> tuple[bool, str | None]:
     """Whether a method leaves a lower part of the network as it is, and where that ends."""
-    if is_linear_probe(injection.config):
+    if keeps_features(injection.config):
         return True, None
     if not injection.blocks:
         return False, None

@@ -11,7 +11,7 @@ from sousa_bench.config.instantiate import build
 from sousa_bench.config.settings import TrainerSettings
 from sousa_bench.data.datamodule import FeatureMemory, SousaDataModule
 from sousa_bench.errors import ConfigError
-from sousa_bench.peft.options import is_linear_probe, is_solved
+from sousa_bench.peft.options import keeps_features, takes_no_steps
 from sousa_bench.peft.precheck import against_balance
 from sousa_bench.results.metrics import own_metrics
 from sousa_bench.training.classifier import Classifier, Optimization
@@ -64,16 +64,16 @@ def learning_rates(cfg: DictConfig, settings: TrainerSettings, injection: Inject
 
     Where none is given, a new layer's is 1 / its number of input features (channels of a convolution): a step of Adam
     moves every weight by about the rate, and so the logits by about rate times features (arXiv:2203.03466, table 3).
-    A layer that was trained before has the run's. A linear probe has one rate, whichever key gives it, or none where
-    it is solved for: 0.
+    A layer that was trained before has the run's. A linear probe has one rate, whichever key gives it; a method without
+    steps has none: 0.
 
     Raises:
         ConfigError: The head has not one matrix, and no rate was given for it.
     """
-    if is_solved(injection.node):
+    if takes_no_steps(injection.node):
         return 0.0, 0.0
     rate, given = settings.learning_rate or cfg.peft.learning_rate, settings.head_learning_rate
-    if is_linear_probe(injection.config):
+    if keeps_features(injection.config):
         return given or rate, given or rate
     if given is not None:
         return rate, given

@@ -18,12 +18,13 @@ from sousa_bench.data.datamodule import SousaDataModule
 from sousa_bench.data.saved_task import is_sousa
 from sousa_bench.peft import inject
 from sousa_bench.peft.adapter import warm_start
-from sousa_bench.peft.options import is_solved
+from sousa_bench.peft.options import takes_no_steps
 from sousa_bench.results.predictions import outcome_warnings, write_predictions
 from sousa_bench.results.result import ADAPTER_FOLDER, PREDICTIONS_FILE, Recorder
-from sousa_bench.training import distributed, hardware, probe
+from sousa_bench.training import distributed, hardware
 from sousa_bench.training.checkpoint import Checkpoints, KeepState, Stop, restore
 from sousa_bench.training.classifier import Classifier
+from sousa_bench.training.fit_without_steps import solve
 from sousa_bench.training.loggers import BackgroundLogger, check_mode, open_logger
 from sousa_bench.training.memory import MemoryUse
 from sousa_bench.training.outcome import outcome
@@ -215,7 +216,7 @@ class _Run:
             )
 
     def _fit(self) -> None:
-        if is_solved(self.injection.node):
+        if takes_no_steps(self.injection.node):
             self._solve()
             return
         state = self.state
@@ -236,7 +237,7 @@ class _Run:
         """A fit without epochs: nothing is kept of an attempt that was interrupted."""
         started = time.monotonic()
         self.trainer = self._trainer([])
-        self._warn(*probe.solve(self.module, self.datamodule, self.trainer))
+        self._warn(*solve(self.module, self.datamodule, self.trainer))
         self.fit_seconds = time.monotonic() - started
         self.recorder.add(history=self.module.history)
 
@@ -263,7 +264,7 @@ class _Run:
 
     def _test(self) -> None:
         module, injection = self.module, self.injection
-        if not is_solved(injection.node):
+        if not takes_no_steps(injection.node):
             state = self.checkpoints.last()
             assert state is not None, "the fit's end always writes a checkpoint"
             tested = self.checkpoints.tested(state)

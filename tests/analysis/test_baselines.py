@@ -89,7 +89,7 @@ def test_without_a_baseline_the_command_runs_it_on_the_same_data(tmp_path: Path)
     assert against_baselines(study)[0].startswith("No baseline has completed beside these methods, so nothing tells ")
     [step] = [step for step in next_steps(study, 3) if step.title == STEP]
     assert step.commands == (
-        "python -m sousa_bench.train -m model=beats,ast peft=probe,head,full augmentation=off data=small "
+        "python -m sousa_bench.train -m model=beats,ast peft=probe,knn,head,full augmentation=off data=small "
         "trainer.max_epochs=20 seed=1,2,3",
     )
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
@@ -115,7 +115,7 @@ def test_what_belongs_to_the_methods_is_not_given_to_the_baselines(tmp_path: Pat
     [step] = [step for step in next_steps(compare(collect([tmp_path])), 3) if step.title == STEP]
     [command] = step.commands
     assert "learning_rate" not in command
-    assert {"seed=42", "weights=official", "data.root=/d", "peft=probe,head,full"} <= {*command.split()}
+    assert {"seed=42", "weights=official", "data.root=/d", "peft=probe,knn,head,full"} <= {*command.split()}
 
 
 def test_a_baseline_that_is_under_way_is_not_asked_for_again(tmp_path: Path):

@@ -196,3 +196,17 @@ def test_the_demo_marks_what_is_accepted(home: Path):
             assert label.startswith(mark) == (chance > 0.5)
             assert (f"<strong>{label.removeprefix(mark)}</strong>" in words) == (chance > 0.5)
         assert "data-status" in words
+
+
+def test_neighbours_of_several_labels_vote(home: Path):
+    words = ["-m", "model=efficientat", "model.variant=tiny", "peft=knn", "augmentation=off", "sweep=near"]
+    words += ["data=folder", "data.root=tones", "trainer.accelerator=cpu", "logger=none"]
+    command(home, "train", *words)
+    [file] = (home / "multirun" / "near").glob("*/result.json")
+    result = json.loads(file.read_text())
+    assert result["metrics"]["test_map"] > 0.6  # chance is 0.4
+    table = pd.read_parquet(file.parent / "predictions.parquet")
+    said = command(home, "predict", str(file.parent), "tones/test_00.wav", "--json", "--top", "3")
+    heard = {item["name"]: item["probability"] for item in json.loads(said)["files"][0]["top"]}
+    [logits] = table.loc[table["sample_id"].str.contains("test_00"), "logits"]
+    assert sorted(heard.values()) == pytest.approx(sorted(1 / (1 + np.exp(-logits))), abs=1e-3)

@@ -30,7 +30,7 @@ def test_every_choice_opens_with_its_command_and_has_no_unknown_key(method):
     assert (CONF / "peft" / f"{method}.yaml").read_text().startswith(f"# python -m sousa_bench.train peft={method}")
     options = check_config(choice(method))
     assert options.name == method
-    assert options.learning_rate is None if method == "probe" else 0 < options.learning_rate < 0.1
+    assert options.learning_rate is None if method in ("probe", "knn") else 0 < options.learning_rate < 0.1
 
 
 def test_an_unknown_key_names_the_nearest():

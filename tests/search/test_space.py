@@ -26,7 +26,7 @@ from sousa_bench.search.search_settings import SearchSettings, built
 from sousa_bench.search.space import Space, make_space
 from sousa_bench.sweep.session import register_resolvers
 
-SPACES = sorted(path.stem for path in (conf_folder() / "peft").glob("*.yaml") if path.stem != "probe")  # no steps
+SPACES = sorted(path.stem for path in (conf_folder() / "peft").glob("*.yaml") if path.stem not in ("probe", "knn"))
 TPE = {"_target_": "optuna.samplers.TPESampler"}
 
 
