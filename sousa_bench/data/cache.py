@@ -5,6 +5,7 @@
                             16000/*.s16      chunks of some hundred clips, see `chunks`
                             32000/*.s16
                             16000-whole/*.s16   for `data.windows`: clips to their end
+                            features/*.safetensors   what frozen networks make of a split, see `training.kept_states`
 
 Subsets share it: a clip that `data=tiny` decoded is there for `data=full`. Another sample rate adds a folder. A kill
 loses what its threads had in hand: of each, the chunk that it decodes and the one before, which the disk takes.
@@ -52,9 +53,25 @@ LONGEST = 600.0
 """Seconds; a longer clip can't be kept whole. It takes 58 MB at both of the models' sample rates."""
 
 CHUNK_CLIPS = 128
+FEATURES = "features"
 VERSION = "v2"
 Progress = Callable[[int, int], None]
 """Called now and then with (clips done, clips to do)."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Where to keep what networks make of some clips, for whoever computes it.
+
+    Attributes:
+        folder: Beside the decoded clips.
+        content: Changes when a clip's audio may have changed.
+        room: Whether so many bytes more fit the cap and the disk.
+    """
+
+    folder: Path
+    content: bytes
+    room: Callable[[int], bool]
 
 
 def too_long(stored: float) -> BadClip:
@@ -222,6 +239,14 @@ class ClipCache:
         used, chunk = np.unique(places[:, 0], return_inverse=True)
         paths = [index.paths[number] for number in used]
         return WaveformStore(rate, paths, chunk, places[:, 1], np.minimum(places[:, 2], samples))
+
+    def kept(self, table: pd.DataFrame) -> Kept:
+        """Where to keep what networks make of clips."""
+        return Kept(self.folder / FEATURES, b"".join(self.source.keys(table)), self._has_room)
+
+    def _has_room(self, size: int) -> bool:
+        held = 0 if self.limit_gb is None else folder_bytes(self.all)
+        return held + size <= (self.limit_gb or np.inf) * 1e9 and size <= shutil.disk_usage(self.folder).free
 
     def size(self) -> int:
         """Bytes that this dataset's cache takes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from sousa_bench.task import Task
 
 if TYPE_CHECKING:
     from sousa_bench.data import SousaData
+    from sousa_bench.data.cache import Kept
 
 
 _STRETCH = 2**32 - 1
@@ -120,6 +122,7 @@ class Clips:
 
     def __init__(self, data: SousaData, split: str, sample_rate: int, quantum: float) -> None:
         self.split = split
+        self._data = data
         self.table = data.rows(split)
         self.store = data.waveforms(split, sample_rate)
         self.task = data.task
@@ -135,6 +138,11 @@ class Clips:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    @cached_property
+    def kept(self) -> Kept:
+        """Where to keep what networks make of these clips."""
+        return self._data.kept(self.split)
 
     @property
     def cut(self) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from sousa_bench.data import SPLITS
-from sousa_bench.data.cache import ClipCache, Progress
+from sousa_bench.data.cache import ClipCache, Kept, Progress
 from sousa_bench.data.cache_folder import cache_root
 from sousa_bench.data.chunks import WaveformStore
 from sousa_bench.data.data_warnings import (
@@ -404,6 +404,10 @@ class SousaData:
             DataError: `prepare` was not asked for this sample rate, or the cache is gone.
         """
         return self._cache.store(self._split(split), sample_rate)
+
+    def kept(self, split: str) -> Kept:
+        """Where to keep what networks make of the clips of `rows(split)`."""
+        return self._cache.kept(self._split(split))
 
     @property
     def warnings(self) -> list[str]:

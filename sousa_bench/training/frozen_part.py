@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from sousa_bench.models.base import Divisible, State
 from sousa_bench.peft.options import keeps_features
+from sousa_bench.training.kept_states import KeptStates
 
 if TYPE_CHECKING:
     from sousa_bench.data.datamodule import Clips
@@ -29,7 +31,7 @@ class FrozenPrefix:
 
     To the last bit a clip's state also depends on which clips go through with it, so these are always the same: the
     group of clips of its length in which it stands. A run that was interrupted fills its memory in another order and
-    still gets the same numbers.
+    still gets the same numbers. What the whole network below the head makes of a split is kept on the disk, too.
 
     Args:
         injection: The prepared model.
@@ -40,9 +42,11 @@ class FrozenPrefix:
     def __init__(self, injection: Injection, place: str | None, features: Callable[[str, np.ndarray], Passes]) -> None:
         self.place = place
         self._injection = injection
+        self._kept = KeptStates(injection.model, partial(self.backbone.until, None)) if place is None else None
         self._features = features
         self._groups: dict[str, np.ndarray] = {}
         self._states: dict[tuple[str, int], State] = {}
+        self._lacking: dict[str, int] = {}
 
     @property
     def backbone(self) -> Divisible:
@@ -54,9 +58,16 @@ class FrozenPrefix:
         split = clips.split
         if split not in self._groups:
             self._groups[split] = groups(clips.pieces.padded)
+            if self._kept is not None:
+                read = self._kept.read(clips, self._groups[split])
+                self._states |= {(split, i): state for i, state in read.items()}
+            self._lacking[split] = len(clips.pieces) - sum(of == split for of, _ in self._states)
         missing = [int(i) for i in index if (split, int(i)) not in self._states]
         for group in np.unique(self._groups[split][missing]):
             self._compute(split, np.flatnonzero(self._groups[split] == group))
+        if missing and self._kept is not None and self._lacking[split] == 0:
+            whole = {i: state for (of, i), state in self._states.items() if of == split}
+            self._kept.write(clips, self._groups[split], whole)
         states = [self._states[split, int(i)] for i in index]
         return tuple(None if parts[0] is None else torch.cat(parts) for parts in zip(*states, strict=True))
 
@@ -68,6 +79,7 @@ class FrozenPrefix:
     def _compute(self, split: str, members: np.ndarray) -> None:
         [(_, features)] = self._features(split, members)
         state = self.backbone.until(self.place, *features)
+        self._lacking[split] -= len(members)
         for row, i in enumerate(members):
             self._states[split, int(i)] = tuple(None if part is None else part[row : row + 1].clone() for part in state)
 
