@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +16,7 @@ from sousa_bench.models import audioset
 from sousa_bench.models.base import AudioModel, Frontend, Targets
 from sousa_bench.models.checkpoint_contents import Contents
 from sousa_bench.models.official_file import recognise
-from sousa_bench.models.weight_files import check_weights, default_variant
+from sousa_bench.models.weight_files import WEIGHTS, against_kind, check_weights, default_variant
 from sousa_bench.models.weights import (
     CheckpointSource,
     Loaded,
@@ -90,6 +90,7 @@ class Family:
         num_classes: int | None = 40,
         variant: str | None = None,
         weights: str = "random",
+        kinds: Sequence[str] = WEIGHTS,
         checkpoint: str | None = None,
         seed: int = 0,
         refuses: object = None,
@@ -107,6 +108,7 @@ class Family:
             variant: Key of ``variants``; None is what the official file is, or ``official`` with official weights and
                 ``tiny`` without.
             weights: ``official``, ``random`` or ``embedded``.
+            kinds: Those of them that there are for this model.
             checkpoint: See :func:`sousa_bench.models.weights.load_official`; None is the published one.
             seed: Of random weights and of a new last layer.
             refuses: A key of older results, without a meaning now.
@@ -117,6 +119,8 @@ class Family:
             WeightsError: The weights can't be had or don't fit.
         """
         check_weights(weights, checkpoint)
+        if reason := against_kind(name, weights, kinds):
+            raise ConfigError(reason)
         chosen = variant or default_variant(weights)
         given = {key: value for key, value in numbers.items() if value is not None}
         shapes = {key: self._shape(name, {**own, **given}) for key, own in variants.items()}

@@ -1,6 +1,6 @@
 """Which file a model's weights come from, and what is said of those that the package ships. Imports no torch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,19 @@ def embedded_missing(checkpoint: str, file: Path) -> str:
         f"model.checkpoint={checkpoint}: there is no file {file}. With weights=embedded it is what "
         "python -m sousa_bench.pretrain wrote; a published checkpoint is read with weights=official."
     )
+
+
+def against_kind(name: str, weights: str, kinds: Sequence[str]) -> str | None:
+    """Why a model can't start from the weights that were asked for; None where there are such.
+
+    Args:
+        name: The model's name.
+        weights: What was asked for.
+        kinds: The kinds of weights that there are for it.
+    """
+    if weights in kinds or weights not in WEIGHTS:
+        return None
+    return f"there are no {weights} weights of model={name}: give weights={' or weights='.join(kinds)}"
 
 
 def check_weights(weights: str, checkpoint: str | None) -> None:

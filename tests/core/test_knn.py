@@ -12,8 +12,10 @@ from sklearn.neighbors import NearestNeighbors as Known
 from torch import nn
 
 from sousa_bench.benchmark.arithmetic import Setup
-from sousa_bench.errors import PeftError
+from sousa_bench.config import init_from
+from sousa_bench.errors import ConfigError, PeftError
 from sousa_bench.evaluate.__main__ import main as evaluate
+from sousa_bench.export.__main__ import main as export
 from sousa_bench.peft import load_run_model
 from sousa_bench.peft.nearest_neighbours import NearestNeighbours, remembered
 from sousa_bench.results.result import read_result
@@ -134,7 +136,7 @@ def test_what_neighbours_cannot_do_is_said_before_anything_starts(config):
     assert refusal(config("model=ast", *KNN)) is None
 
 
-def test_the_command_skips_evaluates_and_predicts_it_and_refuses_to_export_it():
+def test_the_command_skips_it_and_evaluates_it_and_what_it_cannot_is_refused(config, capsys):
     words = [word for word in SMALL if word.split("=")[0] not in ("model", "peft", "trainer.precision")]
     words += ["model=efficientat", "peft=knn", "sweep=knn"]
     done = command("train", "-m", *words)
@@ -145,8 +147,7 @@ def test_the_command_skips_evaluates_and_predicts_it_and_refuses_to_export_it():
     out = folder / "evaluated"
     assert evaluate([str(folder), "--no-images", "--threads", "1", "--output-dir", str(out)]) == 0
     assert read_result(out)["metrics"]["test_acc"] == result["metrics"]["test_acc"]
-    exported = command("export", str(folder), str(home() / "package"))
-    assert exported.returncode != 0
-    assert "peft=knn can't be exported" in exported.stderr
-    warm = command("train", *words[:-1], f"init_from={folder}")
-    assert "peft=knn takes no steps, so that it goes on from nothing" in warm.stderr
+    assert export([str(folder), str(home() / "package")]) == 1
+    assert "peft=knn can't be exported" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="peft=knn takes no steps, so that it goes on from nothing"):
+        init_from.check(config("model=efficientat", *KNN, f"init_from={folder}"))

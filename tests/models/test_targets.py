@@ -17,8 +17,9 @@ GROUPS = {
     "beats": {"attention": 4 * 3, "mlp": 2 * 3},
     # 15 inverted residuals, the first without expansion, 8 with squeeze-excitation; and the last convolution
     "efficientat": {"pointwise": 14 + 15 + 1, "squeeze_excitation": 2 * 8, "depthwise": 15, "classifier": 1},
+    "cnn": {"convolution": 1 + 2 * 3},
 }
-BLOCKS = {"ast": 4, "htsat": 5, "beats": 3, "efficientat": 16}
+BLOCKS = {"ast": 4, "htsat": 5, "beats": 3, "efficientat": 16, "cnn": 3}
 
 
 @pytest.mark.parametrize("name", GROUPS)
@@ -34,7 +35,7 @@ def test_the_config_names_every_layer_that_it_means(name: str) -> None:
     assert {group: len(found) for group, found in groups.items()} == GROUPS[name]
     layers = [key for found in groups.values() for key in found]
     assert all(isinstance(model.backbone.get_submodule(key), nn.Linear | nn.Conv2d) for key in layers)
-    assert set(matching(node.targets.feedforward)) < set(layers)
+    assert set(matching(node.targets.get("feedforward", []))) < set(layers)
     assert len(matching(node.targets.blocks)) == BLOCKS[name]
     assert model.head_name == node.head
     assert model.targets.groups == OmegaConf.to_container(node.targets.groups)
