@@ -153,7 +153,9 @@ def test_they_speak_of_the_tasks_own_groups(spoken: dict[str, str]) -> None:
     assert "adapters are merged" not in model_card(content)
     content["training"]["parameters"]["adapter"] = 8
     assert "seed 42. The adapters are merged into the weights.\n" in model_card(content)
-    assert "probabilities > 0.5)  # any number of classes\n" in model_card(content | {"task": content["task"] | {"several": True}})
+    assert "probabilities > 0.5)  # any number of classes\n" in model_card(
+        content | {"task": content["task"] | {"several": True}}
+    )
     assert json.loads(text_of(spoken, "package/config.json"))["data"]["groups"] == {"train": 5, "val": 3, "test": 9}
 
 
