@@ -47,7 +47,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path} is no readable safetensors file ({error}); download it again.") from error
+        raise WeightsError(f"{path} is no readable safetensors file ({error}); copy it again.") from error
 
 
 class _Inert:
