@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 def check_values(data: SousaData) -> None:
     """See `SousaData.check`."""
+    if not isinstance(data.clips, Mapping):
+        raise ConfigError(f"data.clips={data.clips} can't be: say it of a split, such as data.clips.train=80.")
     for split in data.clips:
         if split not in SPLITS:
             raise ConfigError(f"data.clips.{split}: the splits are {', '.join(SPLITS)}.")

@@ -55,6 +55,7 @@ def test_the_sizes_are_nested(nodes: dict[str, dict]) -> None:
     [
         ("clips", {"train": 0}, r"data\.clips\.train=0"),
         ("clips", {"trian": 5}, r"data\.clips\.trian: the splits are"),
+        ("clips", 80, r"data\.clips=80 can.t be: say it of a split"),
         ("max_duration", 0, r"data\.max_duration=0"),
         ("max_duration", 0.05, r"data\.max_duration=0\.05 .* at least 0\.1"),
         ("workers", 0, r"data\.workers=0 .* at least 1, or null"),
