@@ -91,9 +91,10 @@ def deciding(study: Study) -> list[Step]:
 
 def _commands(wanted: Sequence[Cell]) -> tuple[str, ...]:
     """As few sweeps as run exactly these cells, each once."""
-    each = {cell_line: cell for cell in wanted if not (cell_line := sweep_command(cell)).startswith(NO_COMMAND)}
-    refusals = dict.fromkeys(line for cell in wanted if (line := sweep_command(cell)).startswith(NO_COMMAND))
-    lines = [*map(sweep_command, merge_cells(_once(list(each.values())))), *refusals]
+    each = {sweep_command(cell): cell for cell in wanted}
+    refusals = [line for line in each if line.startswith(NO_COMMAND)]
+    cells = [cell for line, cell in each.items() if not line.startswith(NO_COMMAND)]
+    lines = [*map(sweep_command, merge_cells(_once(cells))), *refusals]
     more = len(lines) - MAX_COMMANDS
     return (*lines[:MAX_COMMANDS], f"# … and {more} more sweeps") if more > 0 else tuple(lines)
 
@@ -125,7 +126,16 @@ def _inside(key: str, names: Sequence[str]) -> bool:
 
 def _folds_of(row: Mapping[Any, Any]) -> Cell:
     """All folds of a combination that is a cross-validation; nothing of another."""
-    return {FOLD: ",".join(f"{k}/{row['of_folds']}" for k in range(1, row["of_folds"] + 1))} if row["of_folds"] else {}
+    return {FOLD: _every_fold(row["of_folds"])} if row["of_folds"] else {}
+
+
+def _every_fold(count: int) -> str:
+    return ",".join(f"{number}/{count}" for number in range(1, count + 1))
+
+
+def _epochs(row: Mapping[Any, Any] | pd.Series) -> int:
+    """Epochs of a combination's runs; 10 where they don't say it."""
+    return int(float(row["max_epochs"])) if pd.notna(row["max_epochs"]) else 10
 
 
 def stands_for(job: Planned, cell: Cell) -> bool:
@@ -221,7 +231,6 @@ def _seeds_under_way(study: Study, row: Mapping[Any, Any]) -> set[int]:
 def _folds(study: Study, reached: Mapping[str, Reach]) -> list[Cell]:
     """Cross-validations of the finalists of cohorts that have none, with a seed that they have."""
     wanted = []
-    every = ",".join(f"{number}/{FOLDS}" for number in range(1, FOLDS + 1))
     own = trained(study.combinations, study.results)
     folded = set(study.table.loc[fold_counts(study.table) > 0, "combination"])
     for cohort, rows in own.groupby("cohort", sort=False):
@@ -230,7 +239,7 @@ def _folds(study: Study, reached: Mapping[str, Reach]) -> list[Cell]:
             continue
         for row in finalists(rows):
             seed = str((_seeds(study, row["rows"]) or [42])[0])
-            cell = changed(asked_for(study, row), {FOLD: every, "seed": seed}, ("data.resplit",))
+            cell = changed(asked_for(study, row), {FOLD: _every_fold(FOLDS), "seed": seed}, ("data.resplit",))
             if row["combination"] not in folded and not any(stands_for(job, cell) for job in study.results.waiting()):
                 wanted.append(cell)
     return wanted
@@ -245,8 +254,7 @@ def _promoted(study: Study, top: int) -> list[Cell]:
     wanted = []
     rows = trained(study.combinations, study.results)
     for row in rows[~rows["strategy"].isin(SEEDLESS)].head(top).to_dict("records"):
-        epochs = int(float(row["max_epochs"])) if pd.notna(row["max_epochs"]) else 10
-        more = {"trainer.max_epochs": str(max(20, -(-epochs * 3 // 2))), "seed": "1,2,3", **_folds_of(row)}
+        more = {"trainer.max_epochs": str(max(20, -(-_epochs(row) * 3 // 2))), "seed": "1,2,3", **_folds_of(row)}
         without: list[str] = []
         if is_sousa(study.task):
             more["data"] = NEXT_DATA.get(str(row["data"]), "full")
@@ -272,6 +280,7 @@ def _longer(study: Study) -> list[Cell]:
     """The first combination on the same data with three times the epochs, once."""
     rows = trained(study.combinations, study.results)
     row = (rows if len(rows) else study.combinations).iloc[0]
-    epochs = int(float(row["max_epochs"])) if pd.notna(row["max_epochs"]) else 10
-    own = {"trainer.max_epochs": str(max(20, 3 * epochs))} | ({FOLD: f"1/{row['of_folds']}"} if row["of_folds"] else {})
+    own = {"trainer.max_epochs": str(max(20, 3 * _epochs(row)))} | (
+        {FOLD: f"1/{row['of_folds']}"} if row["of_folds"] else {}
+    )
     return [changed(_no_trial(asked_for(study, row)), own)]
