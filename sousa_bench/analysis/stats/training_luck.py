@@ -96,7 +96,7 @@ class TrainingLuck:
         """The luck in mean accuracies.
 
         The variance is the cohort's. Where a method's own trainings differ by more, families of comparisons reckon
-        with the mean of the two, so that one whose trainings scatter is not judged by the calm of the others.
+        with its own, so that one whose trainings scatter is not judged by the calm of the others.
 
         Args:
             indices: Rows of the combinations.
@@ -104,8 +104,7 @@ class TrainingLuck:
         """
         own = np.array([self.own.get(index, self.raw) for index in indices])
         count = np.asarray(trainings, float)
-        feared = np.maximum(self.raw, (self.raw + own) / 2)
-        return Luck(self.raw / count, self.noise / count, self.dof, feared / count)
+        return Luck(self.raw / count, self.noise / count, self.dof, np.maximum(self.raw, own) / count)
 
 
 @dataclass(frozen=True)
