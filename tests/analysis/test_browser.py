@@ -105,6 +105,26 @@ def test_the_toolbar_covers_neither_legend_nor_plot(browser, comparison_report: 
     assert phone.page.locator(".modebar").count() == 0
 
 
+def test_the_page_knows_no_address_and_its_toolbar_offers_none(browser, comparison_report: Path):
+    addresses = re.findall(r"""["'`(](?:https?:)?//[^"'`)\s]+""", comparison_report.read_text())
+    assert {address[1:].partition("/")[2].split("/")[1] for address in addresses} == {"www.w3.org"}
+    opened = Opened(browser, comparison_report)
+    titles = opened.page.locator(".modebar-btn").evaluate_all("all => all.map(b => b.dataset.title || b.innerText)")
+    assert {"Download plot as a PNG", "Reset axes"} <= set(titles)
+    assert not re.search("share|upload|cloud|edit|plotly|chart", " ".join(titles), re.IGNORECASE)
+    links = opened.page.locator("a").evaluate_all("all => all.map(a => a.getAttribute('href'))")
+    assert links
+    assert all(link.startswith("#") for link in links)
+    loading = "[src], link[href]:not([href^='data:']), iframe, object, embed, form"
+    assert opened.page.locator(loading).count() == 0
+    opened.page.locator("#plot-efficiency_scatter").hover()
+    for button in opened.page.locator("#plot-efficiency_scatter .modebar-btn").all():
+        button.click()
+    assert [url for url in opened.requests if not url.startswith("blob:")] == [opened.url]  # the PNG is a blob
+    assert len(opened.context.pages) == 1
+    assert opened.said == []
+
+
 def test_folds_are_a_column_and_a_filter_and_origins_a_column(browser, tmp_path: Path):
     folder = write_folds(tmp_path / "multirun")
     first = sorted(folder.glob("*/result.json"))[0]

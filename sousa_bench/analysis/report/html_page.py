@@ -40,6 +40,7 @@ from sousa_bench.analysis.report.run_table import MAX_ROWS, filters, run_columns
 from sousa_bench.analysis.study import Study
 
 VARIANTS = {"confusion_matrix": confusion_traces, "per_class_f1": f1_traces}
+ADDRESS = re.compile(r"""(["'`(])https?://(?!www\.w3\.org/)""")  # in code; licences keep theirs, names of XML do, too
 CHOOSER = '<p class="chooser"><label for="run">Run: </label><select id="run"></select></p>'
 
 
@@ -198,10 +199,11 @@ def asset(name: str) -> str:
 
 @cache
 def _plotly() -> str:
+    """The plots' library, without the addresses that it could open, load from or send to."""
     from plotly.offline import get_plotlyjs
 
     code: str = get_plotlyjs()
-    return code.replace("</script", "<\\/script")
+    return ADDRESS.sub(r"\1about:", code.replace("</script", "<\\/script"))
 
 
 def _policy(scripts: Sequence[str]) -> str:

@@ -4,7 +4,14 @@
   const $ = (id) => document.getElementById(id);
   const byId = new Map(D.runs.map((run) => [run.id, run]));
   const STORE = "sousa_bench:" + location.pathname;
-  const CONFIG = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] };
+  // "sendChartToCloud" would upload the plot; the addresses that the library knows are gone from it as well.
+  const CONFIG = {
+    responsive: true,
+    displaylogo: false,
+    showSendToCloud: false,
+    plotlyServerURL: "",
+    modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d", "sendChartToCloud"],
+  };
   const state = { sort: D.metric, up: D.ascending, off: {}, text: "", min: "", selected: [], run: null, ...remembered() };
   const selected = new Set(state.selected.filter((id) => byId.has(id)));
   let visible = new Set();
