@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -19,6 +20,7 @@ from sousa_bench.results.metrics import own_metrics
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 ACCELERATORS = ("auto", "cpu", "gpu")
 TESTED_EPOCHS = ("last", "best")
+TENSORBOARD = "sousa_bench.training.loggers.tensorboard"
 
 
 def _whole(value: Any, least: int = 1) -> bool:
@@ -138,9 +140,25 @@ def check_values(config: DictConfig) -> None:
         if objection := objection_to(plain(model)):
             raise ConfigError(objection)
     own_metrics(config.get("metrics"))
+    if isinstance(logger := config.get("logger"), DictConfig):
+        check_logger(logger)
     trainer = config.get("trainer")
     own = lasting_target(f"{__name__}.{TrainerSettings.__name__}")
     if isinstance(trainer, DictConfig) and lasting_target(str(trainer.get("_target_"))) == own:
         values = OmegaConf.to_container(trainer, resolve=True)
         assert isinstance(values, dict)
         TrainerSettings(**{str(key): value for key, value in values.items() if key != "_target_"})
+
+
+def check_logger(logger: DictConfig) -> None:
+    """Refuse a logger that can't log.
+
+    Raises:
+        ConfigError: W&B's mode is neither offline nor online, or TensorBoard isn't installed.
+    """
+    if (mode := logger.get("mode")) not in (None, "offline", "online"):
+        raise ConfigError(f"logger.mode={mode!r} can't be: it must be offline or online (or take logger=none)")
+    if logger.get("_target_") == TENSORBOARD and find_spec("tensorboard") is None:
+        raise ConfigError(
+            "logger=tensorboard needs TensorBoard: pip install 'sousa-bench[tensorboard]' (logger=csv needs nothing)"
+        )

@@ -119,13 +119,12 @@ def summary(outcomes: Sequence[Outcome], *, place: Path | None, command: str, se
 
 
 def wandb_hint(folders: Sequence[Path], place: Path | None) -> list[str]:
-    """The command that uploads the offline W&B runs of these results, or nothing."""
+    """The command that uploads the offline W&B runs of these results, all attempts of each, or nothing."""
     found: list[str] = []
     for folder in folders:
         facts: dict[str, Any] = record.read(folder).get("wandb") or {}
         if facts.get("mode") == "offline" and facts.get("folder"):
-            path = Path(facts["folder"])
-            found.append(shlex.quote(shown(path if path.is_absolute() else folder / path)))
+            found.append(f"{shlex.quote(shown((folder / facts['folder']).parent))}/offline-run-*")
     if not found:
         return []
     if len(found) > 1 and place is not None and all(folder.parent == place for folder in folders):

@@ -262,7 +262,7 @@ class Classifier(pl.LightningModule):
         }
         self.history.append(entry)
         self.sums = EpochSums()
-        self._log({key: value for key, value in entry.items() if key != "epoch"})
+        self._log(entry)
 
     def on_test_epoch_end(self) -> None:
         """Compute the test metrics."""

@@ -1,4 +1,4 @@
-"""Where a run's curves go besides its result file: Weights & Biases, a CSV file, or nowhere."""
+"""Where a run's curves go besides its result file: Weights & Biases, TensorBoard, a CSV file, or nowhere."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
 from sousa_bench.config.instantiate import build
-from sousa_bench.errors import ConfigError
 from sousa_bench.training import distributed
 
 
@@ -35,6 +34,8 @@ class RunLogger:
         """Close this run's log; ``exit_code`` 1 marks it as failed at Weights & Biases."""
         if isinstance(self.logger, WandbLogger):
             self.logger.experiment.finish(exit_code=exit_code)
+        elif isinstance(self.logger, TensorBoardLogger):
+            self.logger.finalize("failed" if exit_code else "success")
 
 
 class BackgroundLogger(Logger):
@@ -93,13 +94,20 @@ class BackgroundLogger(Logger):
         return None
 
 
-def open_logger(cfg: DictConfig, folder: Path) -> RunLogger:
-    """The logger that ``conf/logger`` chose; the first process of a run has it, the others none."""
+def open_logger(cfg: DictConfig, folder: Path, steps: int) -> RunLogger:
+    """The logger that ``conf/logger`` chose; the first process of a run has it, the others none.
+
+    Args:
+        cfg: The composed config.
+        folder: The run's folder.
+        steps: Optimizer steps that an earlier attempt did, and that this one goes on from; 0 where it begins.
+    """
     if distributed.rank() > 0:
         return RunLogger(None)
     make = build(cfg.logger, _partial_=True)
     return make(
         folder=folder,
+        steps=steps,
         group=cfg.get("sweep") or folder.parent.name,
         name=folder.name,
         tags=[cfg.model.name, cfg.peft.name, f"augmentation_{cfg.augmentation.name}", cfg.data.name],
@@ -118,14 +126,28 @@ def csv(folder: Path, **_: Any) -> RunLogger:
     return RunLogger(logger, {"csv": str(Path(logger.log_dir, "metrics.csv").relative_to(folder))})
 
 
-def check_mode(mode: str | None) -> None:
-    """Refuse what W&B's mode can't be; None is another logger's.
+def tensorboard(folder: Path, *, steps: int, resolved: dict[str, Any], **_: Any) -> RunLogger:
+    """``tensorboard/`` in the run's folder, one for all attempts (``logger=tensorboard``).
 
-    Raises:
-        ConfigError: The mode is neither offline nor online.
+    Args:
+        folder: The run's folder.
+        steps: See :func:`open_logger`; readers pass over what an earlier attempt logged behind them.
+        resolved: The resolved config, which stands there as a text.
     """
-    if mode not in (None, "offline", "online"):
-        raise ConfigError(f"logger.mode={mode!r} can't be: it must be offline or online (or take logger=none)")
+    logger = TensorBoardLogger(
+        folder, name="tensorboard", version="", default_hp_metric=False, purge_step=steps + 1, max_queue=1
+    )
+    logger.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(resolved)}```", steps)
+    return RunLogger(logger, {"tensorboard": "tensorboard"})
+
+
+class StepLogger(WandbLogger):
+    """Lightning's logger, with optimizer steps as W&B's own steps: those of a later attempt follow the first one's."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log a row at once, at ``step`` or right behind the last row: W&B drops what goes back."""
+        run = self.experiment
+        run.log({**metrics, "trainer/global_step": step}, step=max(step or 0, run.step), commit=True)
 
 
 def weights_and_biases(
@@ -138,11 +160,12 @@ def weights_and_biases(
     name: str,
     tags: list[str],
     resolved: dict[str, Any],
+    steps: int,
 ) -> RunLogger:
     """One Weights & Biases run per job, offline unless ``logger.mode=online``.
 
     Args:
-        folder: The run's folder; the log lies in ``wandb/`` below it.
+        folder: The run's folder; the log lies in ``wandb/`` below it, a folder for each attempt.
         mode: ``offline`` or ``online``.
         project: Project at Weights & Biases.
         entity: Team or user, or None for the account's default.
@@ -150,19 +173,15 @@ def weights_and_biases(
         name: The run's name.
         tags: Model, method and the like.
         resolved: The resolved config, shown there beside the curves.
-
-    Raises:
-        ConfigError: The mode is none of the two.
+        steps: See :func:`open_logger`; 0 makes it another run at Weights & Biases than an attempt that was given up.
     """
-    check_mode(mode)
     os.environ["WANDB_SILENT"] = "true"
     os.environ["WANDB_MODE"] = mode  # offline, its telemetry heeds this alone, and would post and wait for an answer
     import wandb
 
     logging.getLogger("wandb").setLevel(logging.ERROR)
     run = wandb.init(
-        # One identity for all attempts of a run: what a resumed one logs is uploaded to the same place.
-        id=hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16],
+        id=_identity(folder, steps),
         resume="allow" if mode == "online" else None,
         dir=folder,
         mode=mode,  # type: ignore[arg-type]
@@ -178,4 +197,12 @@ def weights_and_biases(
         reinit="finish_previous",
     )
     facts = {"wandb": {"mode": mode, "folder": str(Path(run.dir).parent.relative_to(folder.resolve()))}}
-    return RunLogger(WandbLogger(experiment=run, save_dir=str(folder)), facts)
+    return RunLogger(StepLogger(experiment=run, save_dir=str(folder)), facts)
+
+
+def _identity(folder: Path, steps: int) -> str:
+    """W&B's id of a run: what an attempt logs that goes on from ``steps`` is uploaded to where the last one's is."""
+    earlier = sorted(folder.glob("wandb/*run-*-*"), key=lambda path: path.name.removeprefix("offline-"))
+    if steps and earlier:
+        return earlier[-1].name.rpartition("-")[2]
+    return hashlib.sha256(f"{folder.resolve()} {len(earlier)}".encode()).hexdigest()[:16]

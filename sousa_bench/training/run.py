@@ -25,7 +25,7 @@ from sousa_bench.training import distributed, hardware
 from sousa_bench.training.checkpoint import Checkpoints, KeepState, Stop, restore
 from sousa_bench.training.classifier import Classifier
 from sousa_bench.training.fit_without_steps import solve
-from sousa_bench.training.loggers import BackgroundLogger, check_mode, open_logger
+from sousa_bench.training.loggers import BackgroundLogger, open_logger
 from sousa_bench.training.memory import MemoryUse
 from sousa_bench.training.outcome import outcome
 from sousa_bench.training.progress_bar import EpochBar
@@ -102,10 +102,11 @@ class _Run:
         _quiet_libraries()
         hardware.set_up(self.accelerator)
         self.recorder.add(environment=hardware.environment(self.accelerator, self.precision))
-        check_mode(self.cfg.logger.get("mode"))
         if self.settings.compile:
             hardware.check_compiler(self.accelerator)
-        self.logger = BackgroundLogger(partial(open_logger, self.cfg, self.folder))
+        self.state = self.checkpoints.last()
+        steps = self.state["steps_done"] if self.state else 0
+        self.logger = BackgroundLogger(partial(open_logger, self.cfg, self.folder, steps))
         exit_code = 1
         try:
             with self.recorder.phase("data"):
@@ -137,7 +138,6 @@ class _Run:
 
     def _fit_with_memory_left(self) -> None:
         """Fit; when memory runs out, go on from the last checkpoint with half the micro-batch."""
-        self.state = self.checkpoints.last()
         if self.state:
             self._take_over(self.state)
         while True:
