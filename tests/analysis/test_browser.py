@@ -55,6 +55,18 @@ class Opened:
         """The category labels that a plot shows."""
         return self.page.evaluate(f"document.getElementById('plot-{plot}').data.flatMap(t => t.customdata ? t.y : [])")
 
+    def bright(self, plot: str) -> list[int]:
+        """The runs whose marks a plot doesn't dim."""
+        return self.page.evaluate(
+            f"document.getElementById('plot-{plot}').data.filter(t => (t.opacity ?? 1) == 1)"
+            ".flatMap(t => t.customdata ?? [])"
+        )
+
+    def chip(self, key: str, value: str) -> None:
+        """Click on a filter's chip and wait for the plots."""
+        self.page.locator(f'#filters button[data-key="{key}"][data-value="{value}"]').click()
+        self.settle()
+
     def undrawn(self) -> list[str]:
         return self.page.evaluate(
             "[...document.querySelectorAll('.plot')].filter(p => !p.dataset.drawn || "
@@ -133,9 +145,8 @@ def test_folds_are_a_column_and_a_filter_and_origins_a_column(browser, tmp_path:
     opened = Opened(browser, report(folder))
     page = opened.page
     assert sorted(set(opened.column("data.fold"))) == [f"{number}/5" for number in range(1, 6)]
-    page.locator("#filters label", has_text=re.compile("^2/5$")).click()
-    opened.settle()
-    assert page.locator("#table tbody tr").count() == 8
+    opened.chip("data.fold", "2/5")
+    assert page.locator("#table tbody tr").count() == 2
     page.locator("#reset").click()
     opened.settle()
     (cell,) = page.locator("#table td[title*=parent_]").all()
@@ -150,8 +161,11 @@ def test_the_filter_changes_table_and_plots(browser, comparison_report: Path):
     page = opened.page
     assert page.locator("#table tbody tr").count() == 24
     before = page.evaluate("document.getElementById('plot-model_strategy_heatmap').data[0].z")
-    page.locator("#filters label", has_text=re.compile("^beats$")).click()
-    opened.settle()
+    opened.chip("model", "ast")
+    assert set(opened.column("model")) == {"ast"}
+    assert page.locator("#filters button[aria-pressed=true]").all_inner_texts() == ["ast"]
+    opened.chip("model", "htsat")
+    opened.chip("model", "efficientat")
     assert page.locator("#table tbody tr").count() == 18
     assert "beats" not in opened.column("model")
     assert page.locator("#count").inner_text() == "18 of 24 runs shown"
@@ -172,6 +186,47 @@ def test_the_filter_changes_table_and_plots(browser, comparison_report: Path):
     opened.settle()
     assert page.locator("#table tbody tr").count() == 24
     assert opened.said == []
+
+
+def test_an_empty_filter_says_so_and_shows_all_again(browser, comparison_report: Path):
+    opened = Opened(browser, comparison_report)
+    page = opened.page
+    page.locator("#search").fill("no such run")
+    opened.settle()
+    assert "No run matches" in page.locator("#table tbody").inner_text()
+    assert page.locator("#count").inner_text() == "0 of 24 runs shown"
+    for plot in ("accuracy_comparison", "efficiency_scatter", "model_strategy_heatmap", "learning_curves"):
+        assert "No run matches" in page.locator(f"#plot-{plot}").inner_text(), plot
+    assert "whatever is filtered" in page.locator("#figure-pairwise_differences figcaption").inner_text()
+    page.locator("#table tbody button").click()
+    opened.settle()
+    assert page.locator("#table tbody tr").count() == 24
+    assert opened.undrawn() == []
+    assert opened.said == []
+
+
+def test_a_model_keeps_its_colour_whatever_is_shown(browser, comparison_report: Path):
+    opened = Opened(browser, comparison_report)
+    colours = """() => {
+        const found = {};
+        const note = (run, colour) => (found[byModel[run]] ??= new Set()).add(colour);
+        const byModel = Object.fromEntries(JSON.parse(document.getElementById("data").textContent).runs.map(
+            run => [run.id, run.model]));
+        for (const name of ["accuracy_comparison", "learning_curves", "accuracy_by_tempo", "efficiency_scatter"])
+            for (const trace of document.getElementById("plot-" + name).data) {
+                if (trace.meta?.run !== undefined) note(trace.meta.run, (trace.line ?? trace.marker).color);
+                else for (const id of trace.customdata ?? []) note(id, trace.marker.color);
+            }
+        return Object.fromEntries(Object.entries(found).map(([model, all]) => [model, [...all]]));
+    }"""
+    before = opened.page.evaluate(colours)
+    assert sorted(before) == sorted(MODELS)
+    assert all(len(found) == 1 for found in before.values())
+    assert len({found[0] for found in before.values()}) == len(MODELS)
+    opened.chip("model", "htsat")
+    opened.chip("model", "efficientat")
+    after = opened.page.evaluate(colours)
+    assert after == {model: before[model] for model in ("htsat", "efficientat")}
 
 
 def test_the_sort_changes_what_is_shown(browser, comparison_report: Path):
@@ -200,11 +255,13 @@ def test_a_selected_row_stands_out_in_the_plots_and_its_predictions_are_shown(br
     row.click()
     opened.settle()
     assert page.locator("#table tbody tr.selected").count() == 1
-    chosen = page.evaluate(
-        "document.getElementById('plot-accuracy_comparison').data.flatMap(t => t.selectedpoints ? "
-        "t.selectedpoints.map(i => t.customdata[i]) : [])"
-    )
-    assert chosen == [int(row.get_attribute("data-id"))]
+    mine = int(row.get_attribute("data-id"))
+    for plot in ("accuracy_comparison", "efficiency_scatter", "training_time"):
+        assert opened.bright(plot) == [mine], plot
+    opacity = "bars => bars.map(bar => Number(getComputedStyle(bar.closest('.trace')).opacity))"
+    bars = page.locator("#plot-accuracy_comparison .errorbars:has(path)").evaluate_all(opacity)
+    assert sorted(set(bars)) == [0.2, 1]
+    assert bars.count(1) == 1
     label = page.locator("#run option:checked").inner_text()
     assert page.locator("#figure-confusion_matrix h3").inner_text() == f"Confusions: {label}"
     page.locator("#run").select_option(index=2)
@@ -234,11 +291,11 @@ def test_the_theme_button_and_the_choice_that_lasts(browser, comparison_report: 
     opened.page.locator("#theme").click()
     opened.settle()
     assert opened.page.evaluate(colour) == "#161b22"
-    opened.page.locator("#filters label", has_text=re.compile("^lora$")).click()
+    opened.chip("strategy", "lora")
     opened.page.reload()
     opened.settle()
     assert opened.page.evaluate("document.documentElement.dataset.theme") == "dark"
-    assert opened.page.locator("#table tbody tr").count() == 16
+    assert set(opened.column("strategy")) == {"lora"}
 
 
 def test_print_is_light_and_whole(browser, comparison_report: Path, tmp_path: Path):
@@ -270,9 +327,8 @@ def test_five_hundred_runs(browser, tmp_path: Path):
     assert page.locator("#table tbody tr").count() == len(MODELS) * 4 * 2 * 8 * 2 == 512
     assert len(opened.names("accuracy_comparison")) == 40
     assert "First 40 of 512" in page.locator("#figure-accuracy_comparison figcaption").inner_text()
-    page.locator("#filters label", has_text=re.compile("^beats$")).click()
-    page.locator("#filters label", has_text=re.compile("^ast$")).click()
-    opened.settle()
+    opened.chip("model", "htsat")
+    opened.chip("model", "efficientat")
     assert page.locator("#table tbody tr").count() == 256
     assert not any("beats" in name or "ast" in name.split() for name in opened.names("accuracy_comparison"))
     assert opened.undrawn() == []

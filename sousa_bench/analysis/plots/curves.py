@@ -9,7 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from sousa_bench.analysis.flatten import number
-from sousa_bench.analysis.plots.style import LEGEND_BELOW, PALETTE, dots, figure, safe
+from sousa_bench.analysis.plots.style import LEGEND_BELOW, dots, figure, run_colours, safe
 from sousa_bench.analysis.study import Study
 from sousa_bench.results.result import ResultError, read_foreign_result
 
@@ -23,7 +23,7 @@ CURVES = (
     ("val_loss", "validation loss", "2", 1.0),
     ("train_loss", "training loss", "2", 0.4),
 )  # key in the history, name, axis, opacity
-DASHES = ("solid", "dash", "dot", "dashdot")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
 
 def learning_curves(study: Study, limit: int = IMAGE_LIMIT) -> go.Figure | None:
@@ -40,10 +40,11 @@ def learning_curves(study: Study, limit: int = IMAGE_LIMIT) -> go.Figure | None:
     rows = (int(row) for row in (*study.done.index, *running))
     read = ((row, read_history(Path(str(study.table.at[row, "path"])))) for row in rows)
     histories = list(itertools.islice(((row, history) for row, history in read if history), limit))
+    styles = run_colours(study.table, [row for row, _ in histories])
     traces = [
         trace
-        for number, (row, history) in enumerate(histories)
-        for trace in _curves(row, safe(study.run_labels[row]), history, number)
+        for row, history in histories
+        for trace in _curves(row, safe(study.run_labels[row]), history, *styles[row])
     ]
     if not traces:
         return None
@@ -63,14 +64,10 @@ def learning_curves(study: Study, limit: int = IMAGE_LIMIT) -> go.Figure | None:
     )
 
 
-def _curves(row: int, label: str, history: list[dict[str, Any]], number: int) -> list[dict[str, Any]]:
-    """The curves of a run, the ``number``-th of the figure."""
+def _curves(row: int, label: str, history: list[dict[str, Any]], colour: str, number: int) -> list[dict[str, Any]]:
+    """The curves of a run, the ``number``-th of its colour."""
     epochs = [item["epoch"] for item in history]
-    line = {
-        "color": PALETTE[number % len(PALETTE)],
-        "width": 2,
-        "dash": DASHES[number // len(PALETTE) % len(DASHES)],
-    }
+    line = {"color": colour, "width": 2, "dash": DASHES[number % len(DASHES)]}
     return [
         dots(
             label,

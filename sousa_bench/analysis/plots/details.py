@@ -23,6 +23,7 @@ from sousa_bench.analysis.plots.style import (
     heatmap,
     interval,
     rounded,
+    run_colours,
     safe,
 )
 from sousa_bench.analysis.stats.class_order import confusions
@@ -290,7 +291,9 @@ def _slices(study: Study, key: str, title: str, axis: str, order: Sequence[str],
     if not there:
         return None
     traces, found, ends = [], set(), []
-    for number, (row, clips, predicted) in enumerate(there):
+    styles = run_colours(study.table, [row for row, _, _ in there])
+    for row, clips, predicted in there:
+        colour, number = styles[row]
         label = safe(study.run_labels[row])
         values = tempo_bands(clips.slices[key]) if key == "tempo_bpm" else clips.slices[key]
         names = _in_order(values, order)
@@ -305,7 +308,7 @@ def _slices(study: Study, key: str, title: str, axis: str, order: Sequence[str],
                 label + "<br>%{x}: %{y:.4f}<br>%{text}",
                 text=texts,
                 error_y=interval(value, low, high),
-                marker={"color": PALETTE[number % len(PALETTE)], "symbol": SYMBOLS[number % len(SYMBOLS)]},
+                marker={"color": colour, "symbol": SYMBOLS[number % len(SYMBOLS)]},
                 meta={"run": row},
             )
         )

@@ -87,7 +87,7 @@ def figure(data: Sequence[dict[str, Any]], title: str, meta: dict[str, Any], **l
     Args:
         data: The traces.
         title: Its title.
-        meta: How the page filters it: ``kind`` (a function of ``DRAW`` in ``page.js``) and what that function reads.
+        meta: How the page filters it: ``kind`` (a function of ``DRAW`` in ``drawing.js``) and what that function reads.
         layout: Anything of plotly's layout.
     """
     settings = {
@@ -239,6 +239,23 @@ def _scaled(value: float) -> str:
 def model_colours(table: pd.DataFrame) -> dict[str, str]:
     """A colour for each model; the same one in every figure."""
     return dict(zip(levels(table, "model"), itertools.cycle(PALETTE)))
+
+
+def run_colours(table: pd.DataFrame, rows: Sequence[int]) -> dict[int, tuple[str, int]]:
+    """A colour for each run, and a number that tells runs of one colour apart, by dashes or symbols.
+
+    The colour is the model's. Where there is one model alone, the first ``len(PALETTE)`` runs have one each.
+    """
+    if table["model"].nunique() == 1:
+        return {row: (PALETTE[place % len(PALETTE)], place // len(PALETTE)) for place, row in enumerate(rows)}
+    colours = model_colours(table)
+    taken: dict[str, int] = {}
+    made = {}
+    for row in rows:
+        model = str(table.at[row, "model"])
+        made[row] = (colours[model], taken.get(model, 0))
+        taken[model] = made[row][1] + 1
+    return made
 
 
 def strategy_symbols(table: pd.DataFrame) -> dict[str, str]:

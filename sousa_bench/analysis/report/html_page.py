@@ -41,6 +41,7 @@ from sousa_bench.analysis.study import Study
 
 VARIANTS = {"confusion_matrix": confusion_traces, "per_class_f1": f1_traces}
 ADDRESS = re.compile(r"""(["'`(])https?://(?!www\.w3\.org/)""")  # in code; licences keep theirs, names of XML do, too
+SCRIPTS = ("page", "run_filters", "run_rows", "drawing", "run_chooser")
 CHOOSER = '<p class="chooser"><label for="run">Run: </label><select id="run"></select></p>'
 
 
@@ -70,7 +71,7 @@ def page(study: Study, blocks: Sequence[Block], title: str = "sousa_bench report
         "labels": {str(row): label for row, label in study.run_labels.items()},
         "templates": {theme: template(theme) for theme in ("light", "dark")},
     }
-    scripts = {"PLOTLY": _plotly(), "SCRIPT": asset("page.js")}
+    scripts = {"PLOTLY": _plotly(), "SCRIPT": _script()}
     parts = {
         **scripts,
         "TITLE": html.escape(title),
@@ -195,6 +196,11 @@ def script_json(content: Any) -> str:
 def asset(name: str) -> str:
     """The text of a file in `assets/`."""
     return resources.files("sousa_bench.analysis.report").joinpath("assets", name).read_text(encoding="utf-8")
+
+
+def _script() -> str:
+    """The page's own script: its files, one after another, in one scope."""
+    return "\n".join(['"use strict";\n(() => {', *(asset(f"{name}.js") for name in SCRIPTS), "start();\n})();"])
 
 
 @cache
