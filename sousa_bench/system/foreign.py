@@ -91,6 +91,22 @@ def read_json(file: Path, limit: int = MAX_BYTES, *, linked: bool = False) -> An
         raise ValueError("nested too deeply") from error
 
 
+def read_tail(file: Path, size: int) -> str:
+    """The whole lines among the last ``size`` bytes of a text file, cleaned; no pipe, device or link is opened.
+
+    Raises:
+        OSError: It is missing or can't be read.
+        ValueError: It is no regular file.
+    """
+    state = file.lstat()
+    if not stat.S_ISREG(state.st_mode):
+        raise ValueError("no regular file")
+    with file.open("rb") as stream:
+        stream.seek(max(state.st_size - size, 0))
+        text = stream.read(size).decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
+    return clean(text.partition("\n")[2] if state.st_size > size else text)
+
+
 def odd_field(content: Mapping[str, Any], types: Mapping[str, Any]) -> str | None:
     """What is wrong with a foreign file's content: a field of another type than in ``types``, or endless nesting.
 

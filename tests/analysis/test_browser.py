@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from sousa_bench.analyze import main
 from sousa_bench.results.result import write_json
 from tests.analysis.synthetic import MODELS, STRATEGIES, result, write_folds, write_result, write_sweep
-from tests.analysis.test_safety import hostile
+from tests.analysis.test_safety import EVIL, hostile
 
 pytestmark = pytest.mark.browser
 playwright_api = pytest.importorskip("playwright.sync_api")
@@ -82,7 +83,12 @@ def report(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def comparison_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return report(write_sweep(tmp_path_factory.mktemp("page") / "multirun", statuses={23: "failed"}))
+    folder = write_sweep(tmp_path_factory.mktemp("page") / "multirun", statuses={23: "failed"})
+    for run in folder.glob("*/"):
+        lines = "".join(f"line {number} of {run.name}\n" for number in range(200))
+        (run / "run.log").write_text(lines)
+    (next(folder.glob("efficientat_ia3_off*")) / "error.log").write_text("Traceback: <b>out</b> of memory\n")
+    return report(folder)
 
 
 @pytest.mark.parametrize(("width", "theme"), [(1300, "light"), (1300, "dark"), (390, "light"), (390, "dark")])
@@ -274,6 +280,45 @@ def test_a_selected_row_stands_out_in_the_plots_and_its_predictions_are_shown(br
     assert page.locator("#table tbody tr.selected").count() == 0
 
 
+def test_a_click_on_a_row_shows_the_runs_details(browser, comparison_report: Path):
+    opened = Opened(browser, comparison_report)
+    page = opened.page
+    panel = page.locator("#details")
+    assert not panel.is_visible()
+    row = page.locator("#table tbody tr", has_text="beats").first
+    name = row.get_attribute("title")
+    made = json.loads((comparison_report.parents[1] / name / "result.json").read_text())
+    row.click()
+    text = panel.inner_text()
+    assert str(comparison_report.parents[1] / name) in text
+    assert all(override in text for override in made["overrides"])
+    assert re.search(r"peft\.name\s+" + made["config"]["strategy"], text)
+    assert "python -m sousa_bench.train -m sweep=2026-02-01/10-30-00 model=beats" in text
+    assert f"line 199 of {name}" in text
+    assert "line 100 of" not in text
+    panel.locator("summary", has_text="Each epoch").click()
+    assert panel.locator("thead th").all_inner_texts()[0] == "epoch"
+    last = panel.locator(".scroll tbody tr").last.locator("td").all_inner_texts()
+    final = made["history"][-1]
+    assert [float(value) for value in last] == [
+        20, *(pytest.approx(final[key], rel=1e-3) for key in ("val_acc", "val_loss", "train_loss"))
+    ]  # fmt: skip
+    panel.locator("summary", has_text="keys that all runs here share").click()
+    assert re.search(r"trainer\.batch_size\s+16", panel.inner_text())
+    failed = page.locator("#table tbody tr", has_text="failed")
+    failed.click()
+    assert "Traceback: <b>out</b> of memory" in panel.inner_text()
+    assert "CUDA out of memory" in panel.inner_text()
+    page.keyboard.press("Escape")
+    assert not panel.is_visible()
+    assert page.locator("#table tbody tr.selected").count() == 2
+    assert opened.said == []
+    phone = Opened(browser, comparison_report, width=390, height=844)
+    phone.page.locator("#table tbody tr").first.click()
+    assert phone.page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert phone.page.locator("#details").bounding_box()["width"] <= 390
+
+
 def test_a_click_on_a_mark_selects_its_run(browser, comparison_report: Path):
     opened = Opened(browser, comparison_report)
     point = opened.page.locator("#plot-accuracy_comparison .scatterlayer .point").first
@@ -340,14 +385,25 @@ def test_hostile_results_run_nothing(browser, tmp_path: Path):
     for number in range(4):
         write_json(tmp_path / str(number) / "result.json", hostile(number, "failed" if number == 3 else "completed"))
     write_result(tmp_path / "plain", result({"strategy": "ia3", "seed": 9}))
+    (tmp_path / "secret").write_text("a secret")
+    (tmp_path / "0" / "run.log").symlink_to(tmp_path / "secret")
+    (tmp_path / "1" / "run.log").write_text(f"{EVIL}\x1b[2J end of the log")
+    os.mkfifo(tmp_path / "2" / "run.log")
     opened = Opened(browser, report(tmp_path))
     assert opened.said == []
     assert opened.requests == [opened.url]
+    assert "a secret" not in (tmp_path / "analysis" / "report.html").read_text()
     assert opened.page.evaluate("window.hacked") is None
     assert opened.page.locator("img").count() == 0
     assert opened.page.locator("#table tbody tr").count() == 5
     assert "<script>" in opened.page.locator("#table tbody").inner_text()
-    opened.page.locator("#table tbody tr").first.click()
+    said = ""
+    for row in opened.page.locator("#table tbody tr").all():
+        row.click()
+        said += opened.page.locator("#details").inner_text()
+    assert "<img src=x onerror=window.hacked=1>" in said
+    assert "end of the log" in said
     opened.settle()
+    assert opened.page.locator("img").count() == 0
     assert opened.page.evaluate("window.hacked") is None
     assert opened.said == []

@@ -81,7 +81,7 @@ def _curves(row: int, label: str, history: list[dict[str, Any]], colour: str, nu
             yaxis=f"y{axis}",
             line=line,
             opacity=opacity,
-            meta={"run": row},
+            meta={"run": row, "of": what},
         )
         for key, what, axis, opacity in CURVES
         if any(item[key] is not None for item in history)

@@ -36,12 +36,14 @@ from sousa_bench.analysis.report.blocks import (
     Text,
     with_content,
 )
+from sousa_bench.analysis.report.run_details import run_details
 from sousa_bench.analysis.report.run_table import MAX_ROWS, filters, run_columns, run_rows
 from sousa_bench.analysis.study import Study
 
 VARIANTS = {"confusion_matrix": confusion_traces, "per_class_f1": f1_traces}
 ADDRESS = re.compile(r"""(["'`(])https?://(?!www\.w3\.org/)""")  # in code; licences keep theirs, names of XML do, too
-SCRIPTS = ("page", "run_filters", "run_rows", "drawing", "run_chooser")
+SCRIPTS = ("page", "run_filters", "run_rows", "run_details", "drawing", "run_chooser")
+RETRY = "Runs it again in its sweep, where a finished run is taken as done; force=true repeats that, too."
 CHOOSER = '<p class="chooser"><label for="run">Run: </label><select id="run"></select></p>'
 
 
@@ -56,6 +58,7 @@ def page(study: Study, blocks: Sequence[Block], title: str = "sousa_bench report
     """
     blocks = with_content(blocks)
     columns = run_columns(study)
+    rows = run_rows(study, columns)
     drawn = [block for block in blocks if isinstance(block, Figure) and block.figure is not None]
     data = {
         "metric": study.metric,
@@ -66,7 +69,8 @@ def page(study: Study, blocks: Sequence[Block], title: str = "sousa_bench report
             for c in columns
         ],
         "filters": filters(study),
-        "runs": run_rows(study, columns),
+        "runs": rows,
+        "details": run_details(study, [row["id"] for row in rows]) | {"about": RETRY},
         "plots": [_plot(study, figure) for figure in drawn],
         "labels": {str(row): label for row, label in study.run_labels.items()},
         "templates": {theme: template(theme) for theme in ("light", "dark")},

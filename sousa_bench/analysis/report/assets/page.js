@@ -75,17 +75,18 @@ function refresh() {
   markAll();
 }
 
-for (const button of document.querySelectorAll(".copy"))
-  button.addEventListener("click", () => {
-    const range = document.createRange();
-    range.selectNodeContents(button.parentElement.querySelector("code"));
-    const selection = getSelection();
-    selection.removeAllRanges();
-    selection.addRange(range);
-    document.execCommand("copy");
-    button.textContent = "Copied";
-    setTimeout(() => (button.textContent = "Copy"), 1500);
-  });
+function copyFrom(button) {
+  const range = document.createRange();
+  range.selectNodeContents(button.parentElement.querySelector("code"));
+  const selection = getSelection();
+  selection.removeAllRanges();
+  selection.addRange(range);
+  document.execCommand("copy");
+  button.textContent = "Copied";
+  setTimeout(() => (button.textContent = "Copy"), 1500);
+}
+
+for (const button of document.querySelectorAll(".copy")) button.addEventListener("click", () => copyFrom(button));
 
 addEventListener("beforeprint", () => ((printing = true), plots.forEach((_, name) => draw(name))));
 addEventListener("afterprint", () => ((printing = false), markAll()));

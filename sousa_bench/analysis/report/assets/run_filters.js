@@ -32,7 +32,7 @@ function buildFilters() {
     element("label", { className: "field" }, element("span", { textContent: `Test ${D.score} at least` }), floor),
   );
   $("reset").addEventListener("click", showAll);
-  $("deselect").addEventListener("click", () => (selected.clear(), refresh()));
+  $("deselect").addEventListener("click", () => (selected.clear(), closeDetails(), refresh()));
 }
 
 function showAll() {

@@ -60,7 +60,12 @@ function tableRow(run) {
 
 function toggle(id) {
   if (!byId.has(id)) return;
-  selected.has(id) ? selected.delete(id) : selected.add(id);
-  if (selected.has(id)) chooseRun(id);
+  if (selected.delete(id)) {
+    if (opened === id) closeDetails();
+  } else {
+    selected.add(id);
+    chooseRun(id);
+    openDetails(id);
+  }
   refresh();
 }
