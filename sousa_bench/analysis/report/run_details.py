@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from sousa_bench.analysis.commands import retry_command
 from sousa_bench.analysis.factors import shown
 from sousa_bench.analysis.study import Study
@@ -38,7 +40,7 @@ def run_details(study: Study, runs: Sequence[int]) -> dict[str, Any]:
     logged = sorted(chosen, key=lambda row: status.at[row] not in NOT_COMPLETED)[:MAX_LOGS]
     made: dict[str, Any] = {}
     for row in chosen:
-        fields = study.table.loc[row]
+        fields = study.table.iloc[row]
         folder = Path(str(fields["folder"]))
         made[str(row)] = {
             "folder": str(folder),
@@ -63,7 +65,7 @@ def _shared(configs: Sequence[Mapping[str, str]]) -> dict[str, str]:
     return {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
 
 
-def _trained(fields: Mapping[str, Any]) -> bool:
+def _trained(fields: pd.Series) -> bool:
     """Whether the result is a training's, which a command can start again; an evaluation's is not."""
     return not isinstance(fields.get(EVALUATED), str)
 
