@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     write.add_argument("--no-plots", action="store_true", help="neither PNG files nor report.html")
     write.add_argument("--no-images", action="store_true", help="report.html, but no PNG files")
     write.add_argument(
-        "--format", choices=("table", "markdown", "csv", "json"), default="table", help="of the printed ranking (table)"
+        "--format", choices=("table", "markdown", "csv", "json"), default="table", help="of what is printed (table)"
     )
     write.add_argument(
         "--section", action="append", default=[], metavar="MODULE:FUNCTION",

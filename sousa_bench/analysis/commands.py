@@ -53,6 +53,20 @@ def retry_command(study: Study, row: int) -> str:
     return _command(kept, _home(fields))
 
 
+def given_command(text: str) -> str:
+    """The command that a sweep was started with, from what its manifest says, built anew from checked parts.
+
+    Options of the command (``--config-dir``) and Hydra's own settings are left out, as in ``retry_command``.
+    """
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        return f"{NO_COMMAND}the manifest's can't be read"
+    if words[:3] != TRAIN.split():
+        return f"{NO_COMMAND}the manifest's is no {TRAIN}"
+    return _command(words[3:], ["-m"] if "-m" in words[3:] or "--multirun" in words[3:] else [])
+
+
 def sweep_command(cell: Cell) -> str:
     """The sweep that runs a cell."""
     order = sorted(cell, key=lambda key: (KEY_ORDER.index(key) if key in KEY_ORDER else 50 + (key == "seed"), key))

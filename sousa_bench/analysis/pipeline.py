@@ -11,7 +11,7 @@ from pathlib import Path
 from sousa_bench.analysis.flatten import read_row
 from sousa_bench.analysis.report.blocks import Options
 from sousa_bench.analysis.report.markdown import markdown
-from sousa_bench.analysis.report.ranking import render
+from sousa_bench.analysis.report.printed import render
 from sousa_bench.analysis.report.sections import counts, find_section, report
 from sousa_bench.analysis.study import Study, compare
 from sousa_bench.analysis.table import Filter, collect

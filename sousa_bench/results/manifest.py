@@ -13,6 +13,7 @@ from sousa_bench.results.run_process import alive
 from sousa_bench.system.foreign import NUMBER, clean, odd_field, read_json
 
 MANIFEST_FILE = "sweep.json"
+MAX_COMMAND = 8000
 JOB_TYPES = {
     **dict.fromkeys(("fingerprint", "name", "folder", "status", "result", "reason", "slurm_job_id"), str),
     "index": NUMBER,
@@ -66,6 +67,7 @@ class Planned:
         decision: What the sweeper decided: ``pending``, ``reused``, ``refused``, ``skipped``.
         reason: Why a job was refused or skipped.
         processes: The processes that may start it, as the manifest names them; None where it names none.
+        command: The command that the sweep was started with, as the manifest says; foreign text.
     """
 
     sweep: str
@@ -76,6 +78,7 @@ class Planned:
     decision: str = "pending"
     reason: str = ""
     processes: tuple[Any, ...] | None = None
+    command: str = ""
 
     def may_start(self) -> bool:
         """Whether a living process may still start it; a manifest that names none is taken for one that goes on."""
@@ -119,6 +122,7 @@ def planned_jobs(file: Path, roots: Sequence[Path]) -> tuple[list[Planned], list
                 decision=decision,
                 reason=clean(str(job.get("reason") or "")),
                 processes=_processes(manifest, job),
+                command=clean(str(manifest.get("command") or ""))[:MAX_COMMAND],
             )
         )
     return jobs, problems

@@ -14,7 +14,7 @@ from plotly.offline import get_plotlyjs
 
 from sousa_bench.analysis.next_steps import next_steps
 from sousa_bench.analysis.plots import all_plots
-from sousa_bench.analysis.report.ranking import render
+from sousa_bench.analysis.report.printed import render
 from sousa_bench.analysis.study import compare
 from sousa_bench.analysis.table import collect
 from sousa_bench.analyze import main

@@ -431,14 +431,14 @@ def test_a_metric_that_results_declare_stands_in_every_table(tmp_path: Path, cap
     out = tmp_path / "out"
     command = [str(tmp_path / "runs"), "--metric", "test_calibration", "--no-images", "--output-dir", str(out)]
     assert main(command) == 0
-    head, _, first, second = capsys.readouterr().out.splitlines()
+    *_, head, _, first, second = capsys.readouterr().out.splitlines()
     assert "test calibration error" in head
     assert ("beats" in first, "0.125" in first) == (True, True)
     assert ("ast" in second, "0.250" in second) == (True, True)
     assert pd.read_csv(out / "comparison_table.csv")["val_calibration"].tolist() == [0.125, 0.0625]
     assert pd.read_csv(out / "combinations.csv")["test_calibration"].tolist() == [0.125, 0.25]
     text = (out / "summary_report.md").read_text()
-    assert "| test calibration error |" in text.split("## Ranking")[1]
+    assert "| test calibration error |" in text.split("## Overview")[0]
     best = text.split("### By test calibration error")[1].split("###")[0]
     assert "1. **beats + lora** (with aug): 0.125, Acc=0.7000" in best
     assert "By test &lt;b&gt;" in text

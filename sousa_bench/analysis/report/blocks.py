@@ -58,6 +58,20 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """The line that a reader of five seconds reads, first on the page: who leads, how sure, what would do as well."""
+
+    line: Line
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What all runs share, by name."""
+
+    values: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Items:
     """A list, ``numbered`` or not; ``notes`` are marked as what must be minded."""
 
@@ -123,7 +137,7 @@ class RunTable:
     study: Study
 
 
-Block: TypeAlias = Heading | Text | Items | Numbers | Table | Command | Details | Figure | RunTable
+Block: TypeAlias = Heading | Verdict | Text | Facts | Items | Numbers | Table | Command | Details | Figure | RunTable
 Section: TypeAlias = Callable[[Study, Options], list[Block]]
 
 

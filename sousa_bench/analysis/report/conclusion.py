@@ -9,6 +9,7 @@ import pandas as pd
 
 from sousa_bench.analysis.columns import DIFFERENCE, SIMULTANEOUS, is_absent
 from sousa_bench.analysis.combinations import interval_words, spread_words
+from sousa_bench.analysis.standings import standings
 from sousa_bench.analysis.stats.comparisons import pair_of
 from sousa_bench.analysis.stats.training_luck import TrainingLuck
 from sousa_bench.analysis.study import Study
@@ -21,17 +22,11 @@ Pairs = Mapping[str, Mapping[str, Any]]
 
 
 def answer(study: Study) -> list[str]:
-    """Plain sentences, those of each cohort together; not escaped for any format."""
+    """Plain sentences, those of each cohort together; not escaped for any format. The verdict stands before them."""
     sentences: list[str] = []
-    for cohort in dict.fromkeys(study.combinations["cohort"]):
-        rows = study.combinations[study.combinations["cohort"] == cohort]
-        if rows["best_set"].any():
-            sentences += _cohort(study, str(cohort), rows)
-    if study.at_chance:
-        runs = len(study.done)
-        who = "The only completed run is not" if runs == 1 else f"None of the {runs} completed runs is"
-        sentences.insert(0, f"{who} above chance: nothing was learnt, so what follows ranks luck.")
-    return sentences or ["No run has completed yet, so there is nothing to compare."]
+    for cohort in standings(study):
+        sentences += _cohort(study, cohort.cohort, cohort.rows)
+    return sentences
 
 
 def _cohort(study: Study, cohort: str, rows: pd.DataFrame) -> list[str]:

@@ -26,6 +26,7 @@ from sousa_bench.analysis.report.blocks import (
     Block,
     Command,
     Details,
+    Facts,
     Figure,
     Heading,
     Items,
@@ -34,6 +35,7 @@ from sousa_bench.analysis.report.blocks import (
     RunTable,
     Table,
     Text,
+    Verdict,
     with_content,
 )
 from sousa_bench.analysis.report.run_details import run_details
@@ -112,6 +114,11 @@ def _block(block: Block) -> str:
             return f'</section><section id="{_anchor(block)}"><h2>{html.escape(text)}</h2>'
         case Heading(text, level):
             return f"<h{level}>{html.escape(text)}</h{level}>"
+        case Verdict(line):
+            return f'<p class="verdict">{_line(line)}</p>'
+        case Facts(values):
+            rows = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(said)}</dd>" for name, said in values.items())
+            return f'<dl class="facts">{rows}</dl>'
         case Text(lines, answer):
             text = "".join(f"<p>{_line(line)}</p>" for line in lines)
             return f'<div class="answer">{text}</div>' if answer else text

@@ -9,6 +9,7 @@ from sousa_bench.analysis.report.blocks import (
     Block,
     Command,
     Details,
+    Facts,
     Figure,
     Heading,
     Items,
@@ -17,6 +18,7 @@ from sousa_bench.analysis.report.blocks import (
     RunTable,
     Table,
     Text,
+    Verdict,
     with_content,
 )
 
@@ -31,6 +33,10 @@ def _block(block: Block) -> str:
     match block:
         case Heading(text, level):
             return f"{'#' * level} {escape(text)}"
+        case Verdict(line):
+            return _line(line)
+        case Facts(values):
+            return "\n".join(f"- **{escape(name)}**: {escape(value)}" for name, value in values.items())
         case Text(lines):
             return "\n\n".join(map(_line, lines))
         case Items(lines, notes=True):

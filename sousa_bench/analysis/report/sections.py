@@ -32,13 +32,17 @@ from sousa_bench.analysis.report.blocks import (
     Section,
     Table,
     Text,
+    Verdict,
     listed,
 )
 from sousa_bench.analysis.report.conclusion import answer, rests_on
 from sousa_bench.analysis.report.over_data_sets import over_all_data, over_data_sets
-from sousa_bench.analysis.report.ranking import NOTHING_TO_RANK, ranking_table, test_metrics
+from sousa_bench.analysis.report.ranking import ranking_table, test_metrics
+from sousa_bench.analysis.report.shared_facts import shared_facts
+from sousa_bench.analysis.report.verdict_line import NOTHING_YET, at_chance_words, verdict
 from sousa_bench.analysis.report.what_it_takes import what_it_takes
 from sousa_bench.analysis.report.with_few_clips import with_few_clips
+from sousa_bench.analysis.standings import ROWS, Standings, standings
 from sousa_bench.analysis.stats.augmentation_effect import augmentation_impact, tested_on
 from sousa_bench.analysis.stats.comparisons import pair_of
 from sousa_bench.analysis.stats.intervals import MIN_PLAYERS
@@ -48,7 +52,9 @@ from sousa_bench.errors import UserError
 from sousa_bench.results.result import DEAD, NOT_COMPLETED
 from sousa_bench.task import Task
 
-RANKED = 30  # combinations in the report's ranking, at least
+LEADERS_CAPTION = (
+    "The combinations of the highest {score} with their 95 % intervals. Shaded: can be the best. Dotted: chance."
+)
 IN_TABLE = ", in comparison_table.csv"
 
 
@@ -61,22 +67,69 @@ def counts(results: Results) -> dict[str, int]:
 
 
 def overview(study: Study, options: Options) -> list[Block]:
-    """How many runs there are, and what varied."""
+    """How many runs there are, what they share, and what varied."""
     number = counts(study.results)
     always = ("completed", "failed", "running")
     values = {key: number[key] for key in number if key != "total" and (number[key] or key in always)}
     done = study.table[counted_rows(study.table)]
     names = {"max_epochs": "epochs (at most)"}
     keys = ["model", "strategy", "augmentation", *study.results.factors, "data", "max_epochs"]
-    levels = [(names.get(key, key), f": {', '.join(sorted({shown(v) for v in done[key].unique()}))}") for key in keys]
-    return [Heading("Overview"), Numbers({"total experiments": number["total"]} | values), Items(levels)]
+    levels = {key: sorted({shown(value) for value in done[key].unique()}) for key in keys}
+    varied = [(names.get(key, key), f": {', '.join(found)}") for key, found in levels.items() if len(found) > 1]
+    more: list[Block] = [Heading("What varied", 3), Items(varied)] if varied else []
+    return [
+        Heading("Overview", short="Overview"),
+        Numbers({"total experiments": number["total"]} | values),
+        Heading("What all runs share", 3),
+        *shared_facts(study),
+        *more,
+    ]
 
 
 def conclusion(study: Study, options: Options) -> list[Block]:
-    """The answer in plain sentences, and what must be minded."""
-    notes = [Items(study.notes, notes=True)] if study.notes else []
+    """The verdict, a picture and a table of each cohort, what the tests say in sentences, and what must be minded."""
+    first = [Verdict(at_chance_words(study))] if study.at_chance else []
+    shown = [block for cohort in standings(study) for block in _first_screen(cohort, options)]
     said = [*answer(study), *against_baselines(study), *_what_decides(study), *over_all_data(study)]
-    return [Heading("Answer", short="Answer"), Text(said, answer=True), *notes]
+    notes = [Items(study.notes, notes=True)] if study.notes else []
+    return [
+        Heading("Answer", short="Answer"),
+        *(first + shown or [Verdict(NOTHING_YET)]),
+        *([Text(said, answer=True)] if said else []),
+        *notes,
+    ]
+
+
+def _first_screen(cohort: Standings, options: Options) -> list[Block]:
+    """One verdict, one picture and one table, in this order."""
+    blocks: list[Block] = [Heading(cohort.title, 3)] if cohort.title else []
+    blocks.append(Verdict(verdict(cohort)))
+    if options.plots:
+        from sousa_bench.analysis.plots.leaders import leaders
+
+        blocks.append(
+            Figure(f"leaders_{cohort.cohort}", leaders(cohort), LEADERS_CAPTION.format(score=cohort.study.task.score))
+        )
+    blocks += [ranking_table(cohort, 0, ROWS), Text([_table_words(cohort)])]
+    if len(cohort.rows) > ROWS:
+        of_cohort = f" of cohort {cohort.cohort}" if cohort.title else ""
+        others: list[Block] = [ranking_table(cohort, ROWS, MAX_LISTED)]
+        if (more := len(cohort.rows) - MAX_LISTED) > 0:
+            others.append(Text([f"… and {more} more, in combinations.csv."]))
+        blocks.append(Details(f"The other {len(cohort.rows) - ROWS} combinations{of_cohort}", others))
+    return blocks
+
+
+def _table_words(cohort: Standings) -> str:
+    """How many combinations the table shows, and what its intervals belong to."""
+    number = len(cohort.rows)
+    said = [f"{ROWS} of {number} combinations shown, the others below."] if number > ROWS else []
+    if cohort.leads:
+        said.append(
+            "Points behind the highest, with the interval that holds for all comparisons of the family at once (95 %): "
+            "who can be the best is who has zero in it."
+        )
+    return " ".join(said)
 
 
 def _what_decides(study: Study) -> list[str]:
@@ -88,12 +141,6 @@ def _what_decides(study: Study) -> list[str]:
         f"The leader was chosen on these test clips. What decides more, the cheapest first: {'; '.join(found)} (under "
         "Next commands)."
     ]
-
-
-def rank(study: Study, options: Options) -> list[Block]:
-    """The leading combinations."""
-    table = ranking_table(study, max(options.top, RANKED))
-    return [Heading("Ranking"), table if table.rows else Text([NOTHING_TO_RANK])]
 
 
 def runs(study: Study, options: Options) -> list[Block]:
@@ -433,7 +480,6 @@ def passed_over(study: Study, options: Options) -> list[Block]:
 SECTIONS: tuple[Section, ...] = (
     conclusion,
     overview,
-    rank,
     runs,
     figures,
     best,
