@@ -13,10 +13,12 @@ import pandas as pd
 import sousa_bench
 from sousa_bench.analysis.stats.average_precision import blocks, precision_interval
 from sousa_bench.analysis.stats.intervals import LEVEL, accuracy_interval, why_no_interval
-from sousa_bench.data.decode import SHORTEST
+from sousa_bench.data.decode import SHORTEST, SILENCE
 from sousa_bench.data.saved_task import is_sousa, saved_task
 from sousa_bench.export.onnx_graph import INPUT, OPSET, OUTPUT
+from sousa_bench.inference.answer import LIKELY
 from sousa_bench.inference.predictor import PACKAGE_FORMAT, PACKAGE_KEY, Predictor
+from sousa_bench.inference.strokes import CONTRAST, FALL, FLOOR, HIGH_PASS, RISE, SETTLE, STEP
 from sousa_bench.results.finished import FinishedRun
 from sousa_bench.results.result import PREDICTIONS_FILE
 from sousa_bench.task import CLIP, Task, counted
@@ -53,6 +55,7 @@ def package_config(predictor: Predictor, run: FinishedRun, command: str) -> dict
         "labels": predictor.labels,
         "task": predictor.task.as_dict(),
         "preprocessing": preprocessing(predictor),
+        "listening": listening(predictor.task),
         "onnx": {"file": GRAPH_FILE, "opset": OPSET, "input": INPUT, "output": OUTPUT},
         "metrics": {**result["metrics"], **intervals(run, predictor.task)},
         "data": {key: value for key, value in (result.get("data") or {}).items() if key in DATA_KEYS},
@@ -87,6 +90,23 @@ def preprocessing(predictor: Predictor) -> dict[str, Any]:
         "batches": "clips of one length",
         **({} if predictor.windows is None else {"windows": predictor.windows}),
     }
+
+
+def listening(task: Task) -> dict[str, Any]:
+    """What ``predict.py`` asks of a sound before it asks the graph, and from where on it accepts one of several labels.
+
+    ``strokes`` is None where nothing is known of the task's sounds but that silence is none of them.
+    """
+    strokes = {
+        "contrast": CONTRAST,
+        "high_pass": HIGH_PASS,
+        "rise": RISE,
+        "fall": FALL,
+        "step": STEP,
+        "settle": SETTLE,
+        "floor": FLOOR,
+    }
+    return {"silence": SILENCE, "strokes": strokes if is_sousa(task) else None, "likely": LIKELY}
 
 
 def intervals(run: FinishedRun, task: Task) -> dict[str, Any]:

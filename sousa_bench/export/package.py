@@ -6,6 +6,7 @@ import copy
 import shutil
 import tempfile
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 
 import onnx
@@ -24,6 +25,7 @@ from sousa_bench.peft.options import trains_nothing
 from sousa_bench.results.result import write_json
 
 CARD_FILE = "README.md"
+PREDICT_FILE = "predict.py"
 
 
 class ExportError(UserError):
@@ -141,6 +143,8 @@ def _fill(draft: Path, predictor: Predictor, model: AudioModel, command: str, sa
     config["onnx"]["check"] = check(draft, draft / GRAPH_FILE, predictor)
     write_json(draft / PACKAGE_FILE, config)
     (draft / CARD_FILE).write_text(model_card(config), encoding="utf-8")
+    program = resources.files("sousa_bench.export").joinpath("package_predict.py")
+    (draft / PREDICT_FILE).write_bytes(program.read_bytes())
     draft.chmod(0o755)
     for file in draft.iterdir():
         file.chmod(0o644)  # safetensors writes for the owner alone

@@ -138,6 +138,7 @@ def test_force_replaces_a_package_and_a_failure_keeps_the_old_one(finished, pack
         "config.json",
         "model.onnx",
         "model.safetensors",
+        "predict.py",
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
 
