@@ -19,6 +19,7 @@ from sousa_bench.analysis.table_files import write_tables, write_text
 from sousa_bench.errors import UserError
 from sousa_bench.results.result import DEAD, ResultError
 from sousa_bench.results.scan import NothingYetError, scan, snapshot
+from sousa_bench.system.text_table import redraw
 
 MAX_SAID = 10
 
@@ -122,7 +123,8 @@ def _once(options: argparse.Namespace, refresh: float = 0) -> Study:
 
         title = f"{options.folders[0].resolve().name} · sousa_bench report"
         write_text(output / "report.html", page(study, blocks, title, refresh))
-    print(render(study, options.format), flush=True)
+    table = render(study, options.format)
+    redraw(table) if options.watch else print(table, flush=True)
     _say(study, output)
     return study
 

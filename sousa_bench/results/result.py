@@ -69,7 +69,8 @@ RESULT_TYPES: dict[str, Any] = {
 PROGRESS_TYPES: dict[str, Any] = {
     "phase": str,
     **dict.fromkeys(
-        ("epoch", "max_epochs", "step", "total_steps", "val_acc", "val_map", "fit_seconds", "updated"), NUMBER
+        ("epoch", "max_epochs", "step", "total_steps", "train_loss", "val_acc", "val_map", "fit_seconds", "updated"),
+        NUMBER,
     ),
 }
 
@@ -188,6 +189,7 @@ class Recorder:
         progress: What ``progress.json`` holds: phase, epoch, max_epochs, step, total_steps, updated, ….
         quiet: Whether no file is written: a rank other than the first of a run over several devices.
         listener: Called with the recorder at each :meth:`show`; a supervised run tells its supervisor so.
+        title: What stands before its progress bar: ``run 3/24``, or nothing for a single run.
     """
 
     folder: Path
@@ -195,6 +197,7 @@ class Recorder:
     progress: dict[str, Any] = field(default_factory=dict)
     quiet: bool = False
     listener: Callable[[Recorder], None] | None = None
+    title: str = ""
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from sousa_bench.sweep.child import Order
 from sousa_bench.sweep.spawner import Spawner
@@ -22,10 +23,23 @@ class Ranks:
     """Follows the processes of one run, each by a :class:`Watch`.
 
     The first rank is the run: its output, messages and timeout count. The others' output goes to ``run_rank<n>.log``.
+
+    Args:
+        count: How many there are.
+        timeout: Seconds that the run may take, or None for no limit.
+        grace: Seconds between asking it to stop and killing it.
+        on_progress: Called with what the run tells of itself, where anybody wants to know.
     """
 
-    def __init__(self, count: int, *, timeout: float | None, grace: float) -> None:
-        first = Watch(timeout=timeout, grace=grace, on_stop=self.stop)
+    def __init__(
+        self,
+        count: int,
+        *,
+        timeout: float | None,
+        grace: float,
+        on_progress: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
+        first = Watch(timeout=timeout, grace=grace, on_stop=self.stop, on_progress=on_progress)
         self._watches = [first, *(Watch(timeout=None, grace=grace) for _ in range(count - 1))]
 
     def stop(self, reason: str) -> None:

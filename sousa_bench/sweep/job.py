@@ -90,6 +90,7 @@ class Outcome:
         score: What ranks, ``val_acc`` or ``val_map``; NaN when the run is not completed, which Optuna takes for a
             failed trial.
         reused: Whether the result is an earlier one.
+        test: Key and value of what the test split gave, ``("test_acc", 0.57)``; None where it isn't known.
     """
 
     job: Job
@@ -98,15 +99,16 @@ class Outcome:
     seconds: float = 0.0
     score: float = math.nan
     reused: bool = False
+    test: tuple[str, float] | None = None
 
     @classmethod
     def of(cls, job: Job, result: Mapping[str, Any], *, reused: bool = False) -> Outcome:
         """How a job ended by what its record says, where there is one."""
         if reused:  # it was completed when it was found, even if it can't be read now
-            return cls(job, "completed", score=score(result), reused=True)
+            return cls(job, "completed", score=score(result), reused=True, test=test_score(result))
         status = "pruned" if stop_request.is_pruned(result) else str(result.get("status", "pending"))
         seconds = float((result.get("efficiency") or {}).get("training_time_seconds") or 0.0)
-        return cls(job, status, result.get("error"), seconds, score(result))
+        return cls(job, status, result.get("error"), seconds, score(result), test=test_score(result))
 
     @property
     def well(self) -> bool:
@@ -119,3 +121,10 @@ def score(result: Mapping[str, Any]) -> float:
     metrics = result.get("metrics") or {}
     value = metrics.get(ranking(metrics))
     return math.nan if value is None else float(value)
+
+
+def test_score(result: Mapping[str, Any]) -> tuple[str, float] | None:
+    """Key and value of ``test_acc`` or ``test_map``, where a result has it."""
+    metrics = result.get("metrics") or {}
+    key = ranking(metrics, "test")
+    return None if metrics.get(key) is None else (key, float(metrics[key]))

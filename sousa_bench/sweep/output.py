@@ -25,11 +25,15 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 QUIET_SECONDS = 3.0  # that planning may take before it says how far it is
 LONGEST_LINE = 64 * 1024
 MOST_WAITING = 1024 * 1024  # bytes that wait for the screen
+EPOCH_LINE = re.compile(r"epoch \d+/\d+: ")  # what a run says at an epoch's end; its line at the foot says it too
 DROPPED = b"\n[the screen was not read: some output is only in the runs' run.log]\n"
 
 
 class Screen(io.TextIOBase):
-    """Writes to a descriptor from a thread, so that a screen that nobody reads (Ctrl-S, ``| less``) stops nothing."""
+    """Writes to a descriptor from a thread, so that a screen that nobody reads (Ctrl-S, ``| less``) stops nothing.
+
+    What is pinned stays at the foot of a terminal: whatever else is written, whole lines, appears above it.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -38,6 +42,7 @@ class Screen(io.TextIOBase):
         self._size = 0
         self._dropped = False
         self._ending = False
+        self._foot: list[str] = []
         self._thread = threading.Thread(target=self._work, name="screen", daemon=True)
         self._thread.start()
 
@@ -54,19 +59,30 @@ class Screen(io.TextIOBase):
         """Whether the screen is a terminal."""
         return os.isatty(self._descriptor)
 
-    def show(self, data: bytes, *, always: bool) -> None:
-        """Write when the screen takes it; runs' output is dropped while too much waits, this command's words aren't."""
+    def show(self, data: bytes, *, always: bool, foot: list[str] | None = None) -> None:
+        """Write when the screen takes it; runs' output is dropped while too much waits, this command's words aren't.
+
+        Args:
+            data: What is written.
+            always: Whether it is never dropped.
+            foot: Lines that are pinned from now on; None for those that are.
+        """
         with self._changed:
             full = self._size > MOST_WAITING
             if full and not always:
-                self._dropped = True
+                self._dropped = self._dropped or bool(data)
                 return
             if self._dropped and not full:
                 self._dropped = False
                 data = DROPPED + data
-            self._pieces.append(data)
-            self._size += len(data)
-            self._changed.notify()
+            if self._foot:
+                data = f"\x1b[{len(self._foot)}A\x1b[J".encode() + data
+            self._foot = self._foot if foot is None else foot
+            data += "".join(f"{line}\n" for line in self._foot).encode(errors="replace")
+            if data:
+                self._pieces.append(data)
+                self._size += len(data)
+                self._changed.notify()
 
     def finish(self, seconds: float | None) -> bool:
         """Wait until all is written, for so many seconds (None: no limit) or until Ctrl-C; whether it is."""
@@ -159,6 +175,12 @@ def show_bytes(data: bytes) -> None:
         sys.stdout.buffer.flush()
 
 
+def pin(lines: list[str], *, always: bool = False) -> None:
+    """Keep these lines at the foot of the terminal, in place of those before; ``always``: however much waits."""
+    if isinstance(sys.stdout, Screen):
+        sys.stdout.show(b"", always=always, foot=lines)
+
+
 class RunLog:
     """Takes a run's output in pieces; keeps whole lines.
 
@@ -166,12 +188,21 @@ class RunLog:
 
     Attributes:
         tail: The last lines, for ``error.log``.
+
+    Args:
+        path: The log file.
+        echo: Shows the output on the screen, where it is shown.
+        prefix: Stands before each line there; None shows the pieces as they come.
+        brief: Whether the lines of a prefix leave out what a run's line at the foot of the terminal says.
     """
 
-    def __init__(self, path: Path, echo: Callable[[bytes], None] | None, prefix: str | None = None) -> None:
+    def __init__(
+        self, path: Path, echo: Callable[[bytes], None] | None, prefix: str | None = None, *, brief: bool = False
+    ) -> None:
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._echo = echo
         self._prefix = prefix
+        self._brief = brief
         self._partial = ""
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._file: int | None = None
@@ -200,7 +231,7 @@ class RunLog:
     def _line(self, line: str) -> None:
         text = ESCAPES.sub("", line.rstrip("\r").rpartition("\r")[2])
         self.tail.append(text)
-        if self._echo is not None and self._prefix is not None:
+        if self._echo is not None and self._prefix is not None and not (self._brief and EPOCH_LINE.match(text)):
             self._echo(f"{self._prefix}{text}\n".encode(errors="replace"))
         if self._file is not None:
             with suppress(OSError):  # a full disk fails the run by its own writes; its log may end here

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,9 @@ from sousa_bench.results.result import ERROR_FILE, RESULT_FILE, read_object
 from sousa_bench.sweep import record
 from sousa_bench.sweep.job import Job, Outcome
 from sousa_bench.sweep.output import say
+from sousa_bench.system.text_table import amount, duration, in_columns
+
+MOST_ROWS = 40  # of the table at a sweep's end
 
 
 class Progress:
@@ -37,7 +41,7 @@ class Progress:
     def end(self, outcome: Outcome) -> None:
         """A job has ended."""
         self.outcomes[outcome.job.index] = outcome
-        if self._total > 1 and outcome.status not in ("completed", "skipped"):
+        if self._total > 1 and outcome.status != "skipped" and not outcome.reused:
             say(describe(outcome))
         if self._total > 1 and not outcome.reused:
             say(self.lines())
@@ -80,7 +84,9 @@ class Progress:
 
 
 def describe(outcome: Outcome) -> str:
-    """A run that isn't completed, in one line, with where to look."""
+    """A run that has ended, in one line; with where to look, if it isn't completed."""
+    if outcome.status == "completed":
+        return f"Completed: {outcome.job.name}: {tested(outcome)}".removesuffix(": ")
     status = "TIMED OUT" if outcome.status == "timeout" else outcome.status.upper()
     first = (outcome.error or "").strip().splitlines() or [""]
     line = f"{status}: {outcome.job.name}: {first[0]}"
@@ -89,17 +95,46 @@ def describe(outcome: Outcome) -> str:
     return line
 
 
+def tested(outcome: Outcome) -> str:
+    """What the test split gave: ``test_acc=0.5700``."""
+    return "" if outcome.test is None else f"{outcome.test[0]}={outcome.test[1]:.4f}"
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """The runs of a sweep in columns: who, what became of it, its test accuracy, its time; of many the best ones."""
+    shown_ones = list(outcomes)
+    if len(shown_ones) > MOST_ROWS:
+        shown_ones.sort(key=lambda outcome: -outcome.test[1] if outcome.test else math.inf)
+        del shown_ones[MOST_ROWS:]
+    keys = dict.fromkeys(outcome.test[0] for outcome in outcomes if outcome.test)
+    rows = [("#", "run", "status", " ".join(keys) or "test_acc", "time")]
+    for outcome in shown_ones:
+        status = "completed earlier" if outcome.reused else outcome.status
+        value = "" if outcome.test is None else f"{outcome.test[1]:.4f}"
+        took = duration(outcome.seconds) if outcome.seconds else ""
+        rows.append((str(outcome.job.index), outcome.job.name, status, value, took))
+    text = in_columns(rows)
+    return text if len(shown_ones) == len(outcomes) else f"{text}\nThe best {MOST_ROWS} of {len(outcomes)} runs."
+
+
 def summary(outcomes: Sequence[Outcome], *, place: Path | None, command: str, seconds: float) -> str:
     """The text at the end: counts, each run that isn't completed with the command that repeats it, what comes next."""
     done = [outcome for outcome in outcomes if outcome.status == "completed"]
     earlier = sum(outcome.reused for outcome in done)
     lines = []
+    if place is not None:
+        lines.append(table(outcomes))
+    elif done and not earlier:
+        lines += filter(None, [tested(done[0])])
     if len(outcomes) > 1 or place is not None:
         extra = f" ({earlier} of them earlier)" if earlier else ""
-        lines.append(f"Sweep ended: {len(done)} of {len(outcomes)} runs completed{extra}, {seconds / 60:.1f} minutes.")
+        lines.append(
+            f"Sweep ended: {len(done)} of {amount(len(outcomes), 'run')} completed{extra}, {seconds / 60:.1f} minutes."
+        )
     for outcome in outcomes:
         if outcome.status in ("failed", "timeout", "interrupted"):
-            lines += [describe(outcome), f"  run it again: {outcome.job.command}"]
+            again = "go on with it" if outcome.status == "interrupted" else "run it again"
+            lines += [describe(outcome), f"  {again}: {outcome.job.command}"]
     waiting = [outcome for outcome in outcomes if outcome.status in ("pending", "skipped")]
     if waiting:
         lines.append(

@@ -45,7 +45,8 @@ class RunningJob:
         self._blocks: dict[str, Any] = {}
         self._verdict: Verdict | None = None
         self._trace: str | None = None
-        self._recorder = Recorder(job.folder, quiet=job.rank > 0, listener=self._tell_progress)
+        title = f"run {job.index}/{job.total}" if job.total > 1 else ""
+        self._recorder = Recorder(job.folder, quiet=job.rank > 0, listener=self._tell_progress, title=title)
 
     def begin(self) -> None:
         """Open the record, once."""

@@ -53,10 +53,18 @@ class Exit:
 class Watch:
     """Follows one process: its output, its messages, its time."""
 
-    def __init__(self, *, timeout: float | None, grace: float, on_stop: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        timeout: float | None,
+        grace: float,
+        on_stop: Callable[[str], None] | None = None,
+        on_progress: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
         self._timeout = timeout
         self._grace = grace
         self._on_stop = on_stop
+        self._on_progress = on_progress
         self._exit = Exit(0)
         self._gone = False
         self._deadline: asyncio.TimerHandle | None = None
@@ -74,7 +82,7 @@ class Watch:
             output, their_output = _pair(ours, theirs, open_output(terminal=terminal))
             status, their_status = _pair(ours, theirs, os.pipe())
             their_lifeline, _ = _pair(theirs, ours, os.pipe())
-            log = RunLog(log_path, echo, prefix)
+            log = RunLog(log_path, echo, prefix, brief=self._on_progress is not None)
             ours.callback(log.close)
             ours.callback(self._stop_clock)
             closed = [self._read(ours, output, log.feed), self._read(ours, status, self._message)]
@@ -121,6 +129,8 @@ class Watch:
                 case "progress":
                     self._exit.phase = str(message.get("phase", self._exit.phase))
                     self._set_clock()
+                    if self._on_progress is not None:
+                        self._on_progress(message)
                 case "end":
                     self._exit.end = message
                     if self._exit.stopped is None:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from sousa_bench.results.index import EarlierResult, ResultIndex
@@ -23,9 +24,10 @@ from sousa_bench.sweep.child import Order
 from sousa_bench.sweep.device_processes import Ranks
 from sousa_bench.sweep.forkserver import code_digest
 from sousa_bench.sweep.job import Job, Outcome
-from sousa_bench.sweep.output import say, screen_that_never_blocks, show_bytes
+from sousa_bench.sweep.output import on_terminal, say, screen_that_never_blocks, show_bytes
 from sousa_bench.sweep.progress import Progress
 from sousa_bench.sweep.resources import Slot, slots
+from sousa_bench.sweep.run_lines import RunLines
 from sousa_bench.sweep.spawner import ServerError, Spawner
 from sousa_bench.sweep.supervised_process import Exit
 from sousa_bench.sweep.verdict import conclude, not_started
@@ -75,6 +77,7 @@ class Supervisor:
         self._halted = False
         self._code = code_digest()
         self._begun = False
+        self._lines = RunLines()
 
     def run(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Do the jobs whose decision is ``pending``; never raises for what a run does.
@@ -123,8 +126,13 @@ class Supervisor:
             self._halted = True
             self._stopping.set()
             if self._watches:
-                hint = "" if self._rules.patient else " (once more to end them at once)"
-                say(f"{number.name}: the current runs save their state{hint}")
+                cause = "Ctrl-C" if number == signal.SIGINT else number.name
+                what = (
+                    "the current run saves its state"
+                    if len(self._watches) == 1
+                    else "the current runs save their state"
+                )
+                say(f"{cause}: {what}{'' if self._rules.patient else f' ({cause} again ends at once)'}")
             for watch in self._watches:
                 watch.stop("interrupt")
             self._spawner.stop()
@@ -218,7 +226,9 @@ class Supervisor:
         if job.fresh or record.read(job.folder).get("status", "failed") == "failed":
             job.fresh = True
             record.start_over(job.folder)
-        watch = Ranks(job.devices, timeout=job.timeout, grace=self._rules.grace)
+        several = self._rules.n_jobs > 1
+        on_progress = partial(self._lines.show, job) if several and on_terminal() else None
+        watch = Ranks(job.devices, timeout=job.timeout, grace=self._rules.grace, on_progress=on_progress)
         self._watches.add(watch)
         try:
             return await watch.follow(
@@ -234,9 +244,11 @@ class Supervisor:
                 ),
                 job.folder / LOG_FILE,
                 show_bytes,
-                f"[{job.index}] " if self._rules.n_jobs > 1 else None,
+                f"[{job.index}] " if several else None,
             )
         finally:
+            if on_progress is not None:
+                self._lines.remove(job)
             self._watches.discard(watch)
 
     def _ended(self, outcome: Outcome) -> None:

@@ -29,6 +29,7 @@ from sousa_bench.sweep.output import counted, say
 from sousa_bench.sweep.plan import Candidate, SweepSettings, check_possible, plan
 from sousa_bench.sweep.progress import Progress, shown, summary
 from sousa_bench.sweep.slurm.ended_jobs import runs_in_queue
+from sousa_bench.system.text_table import amount
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -226,7 +227,7 @@ def do_sweep(sweep: Sweep, engine: Engine, *, width: int = 1, batch_of: Progress
     started = time.monotonic()
     progress = batch_of or Progress(len(sweep.jobs), width)
     if batch_of is None:
-        say(f"Sweep {shown(sweep.folder)}: {len(sweep.jobs)} runs")
+        say(f"Sweep {shown(sweep.folder)}: {amount(len(sweep.jobs), 'run')}")
     by_job = {id(outcome.job): outcome for outcome in _announce(sweep, progress)}
     session.current.outcomes += by_job.values()
     try:

@@ -13,7 +13,7 @@ from sousa_bench.errors import Interrupted, UserError, out_of_memory
 from sousa_bench.results import stop_request
 from sousa_bench.results.result import ERROR_FILE, RESULT_FILE
 from sousa_bench.sweep import record
-from sousa_bench.sweep.job import Job, Outcome, score
+from sousa_bench.sweep.job import Job, Outcome, score, test_score
 
 if TYPE_CHECKING:
     from sousa_bench.sweep.supervised_process import Exit
@@ -144,7 +144,7 @@ def conclude(job: Job, end: Exit) -> Outcome:
     standing = record.read(job.folder)
     own = (standing.get("process") or {}).get("pid") == end.pid
     if own and standing.get("status") == "completed":
-        return Outcome(job, "completed", seconds=end.seconds, score=score(standing))
+        return Outcome(job, "completed", seconds=end.seconds, score=score(standing), test=test_score(standing))
     said_completed = end.end.get("recorded") and end.end.get("status") == "completed"
     if not standing and said_completed and (job.folder / RESULT_FILE).is_file():
         return Outcome(job, "completed", seconds=end.seconds)  # this process can't open it: out of descriptors

@@ -240,6 +240,7 @@ class KeepState(pl.Callback):
 
     def _show(self, trainer: pl.Trainer, module: Classifier) -> None:
         self._shown_at = time.monotonic()
+        last = module.history[-1] if module.history else {}
         if trainer.is_global_zero:
             with profiled(trainer, "record"):
                 self.recorder.show(
@@ -248,7 +249,8 @@ class KeepState(pl.Callback):
                     step=module.steps_done,
                     total_steps=module.optimization.total_steps,
                     fit_seconds=self.fit_seconds + self._shown_at - self._counted_until,
-                    **({(key := ranking(module.history[-1])): module.history[-1][key]} if module.history else {}),
+                    train_loss=module.sums.mean() if module.sums.clips else last.get("train_loss"),
+                    **({(key := ranking(last)): last[key]} if last else {}),
                 )
 
 

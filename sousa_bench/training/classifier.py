@@ -77,6 +77,10 @@ class EpochSums:
     clips: int = 0
     seconds: float = 0.0
 
+    def mean(self) -> float:
+        """The loss so far, of this process's clips; NaN before the first."""
+        return self.loss.item() / self.clips if self.clips else math.nan
+
 
 class Classifier(pl.LightningModule):
     """Waveform clips → logits of the task's classes, under any PEFT method.

@@ -13,9 +13,14 @@ from sousa_bench.training.classifier import Classifier
 
 
 class EpochBar(pl.Callback):
-    """One bar for each epoch's training steps, closed by a line with the epoch's losses and accuracy."""
+    """One bar for each epoch's training steps, closed by a line with the epoch's losses and accuracy.
 
-    def __init__(self) -> None:
+    Args:
+        title: Which run of a sweep it is.
+    """
+
+    def __init__(self, title: str = "") -> None:
+        self._title = title
         self._bar: tqdm | None = None
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -23,16 +28,17 @@ class EpochBar(pl.Callback):
         if trainer.is_global_zero and sys.stderr.isatty():
             self._bar = tqdm(
                 total=int(trainer.num_training_batches),
-                desc=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
+                desc=f"{self._title} epoch {trainer.current_epoch + 1}/{trainer.max_epochs}".lstrip(),
                 unit="step",
                 leave=False,
                 dynamic_ncols=True,
             )
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
-        """One step more."""
-        if self._bar is not None:
-            self._bar.update()
+        """One step more; a bar that was just redrawn shows the epoch's loss so far the next time."""
+        if self._bar is not None and self._bar.update():
+            assert isinstance(pl_module, Classifier)
+            self._bar.set_postfix(loss=f"{pl_module.sums.mean():.4f}", refresh=False)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The epoch's line."""

@@ -224,7 +224,7 @@ class _Run:
         if state:
             restore(self.module, state)
             log.info("going on from epoch %d, step %d", state["epoch"] + 1, state["step"])
-        self.trainer = self._trainer([EpochBar(), keep] if self.settings.progress else [keep])
+        self.trainer = self._trainer([EpochBar(self.recorder.title), keep] if self.settings.progress else [keep])
         if not (state and state["finished"]):
             self.stop.training = True
             try:

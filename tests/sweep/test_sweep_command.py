@@ -26,6 +26,8 @@ def test_completes_and_says_how_far_it_is(command: Command) -> None:
     assert re.fullmatch(r"alpha_lora_aug_none_s2_[0-9a-f]{8}", name)
     assert f"Experiment 2/3: {name}\n" in output
     assert "Progress: 2/3 (66.7%)\nCompleted: 2, Failed: 0, Skipped: 0\nEstimated time remaining: 0." in output
+    assert re.search(rf"^Completed: {name}: test_acc=\d\.\d{{4}}$", output, re.M)
+    assert re.search(rf"^2 +{name} +completed +\d\.\d{{4}} +0:\d\d$", output, re.M)
     assert "3 of 3 runs completed" in output
 
 
@@ -48,7 +50,7 @@ def test_the_record_holds_the_fixed_block(command: Command) -> None:
 
 def test_completed_runs_are_never_done_twice(command: Command) -> None:
     command("-m", "sweep=a", "seed=1,2")
-    command("seed=3")
+    assert re.search(r"^test_acc=\d\.\d{4}$", command("seed=3"), re.M)
     before = command.bytes_of()
     output = command("-m", "sweep=b", "seed=1,2,3,4")
     assert {path: path.read_bytes() for path in before} == before
@@ -295,6 +297,7 @@ def test_n_jobs_run_side_by_side_with_their_share_of_the_machine(command: Comman
     output = command("-m", "sweep=a", "n_jobs=3", "seed=1,2,3", "task.seconds=0.3")
     assert output.index("Experiment 3/3") < output.index("Progress: 1/3")
     assert re.search(r"^\[2\] run of alpha, seed 2", output, re.M)
+    assert "\x1b" not in output  # no line is redrawn where there is no terminal
     environments = [result["environment"] for result in command.results().values()]
     assert sorted(environment["gpus"] for environment in environments) == ["3", "3", "7"]
     assert {environment["threads"] for environment in environments} == {"1"}

@@ -18,6 +18,7 @@ from sousa_bench.sweep.slurm.submit import Preset, SubmissionError, submit
 from sousa_bench.sweep.supervisor import STOP_SIGNALS
 from sousa_bench.sweep.sweep import Sweep, do_sweep, withdraw
 from sousa_bench.system.slurm_queue import ask_slurm, queue_places
+from sousa_bench.system.text_table import amount
 
 FILES_LAG = 3.0  # seconds until a file that another node wrote is surely seen here
 ORDINARY = ("", "None", "Priority", "Resources", "JobArrayTaskLimit", "BeginTime")
@@ -84,7 +85,9 @@ class JobArray:
         minutes = self._preset.minutes(jobs)
         limit = "" if minutes is None else f", {minutes} minutes each"
         number = ids[0].partition("_")[0]
-        say(f"Submitted {len(jobs)} runs as Slurm job {number}{limit}; Ctrl-C ends the watching, not the jobs")
+        say(
+            f"Submitted {amount(len(jobs), 'run')} as Slurm job {number}{limit}; Ctrl-C ends the watching, not the jobs"
+        )
 
     def _open(self, jobs: Sequence[Job]) -> list[Job]:
         """The jobs that have not ended."""
@@ -154,7 +157,7 @@ class JobArray:
         numbers = sorted({str(job.slurm_job_id).partition("_")[0] for job in jobs})
         if numbers:
             say(
-                f"Slurm goes on with {len(jobs)} runs. To look: python -m sousa_bench.status "
+                f"Slurm goes on with {amount(len(jobs), 'run')}. To look: python -m sousa_bench.status "
                 f"{shlex.quote(shown(self._sweep.folder))}; to watch again: {self._sweep.command}; "
                 f"to end them: scancel {' '.join(numbers)}"
             )
