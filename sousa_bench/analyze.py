@@ -11,13 +11,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sousa_bench.system.arguments import exit_code, number, positive
+from sousa_bench.system.arguments import command_parser, exit_code, number, positive
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line; importing it costs nothing but argparse."""
-    made = argparse.ArgumentParser(
-        prog="python -m sousa_bench.analyze",
+    made = command_parser(
+        "sousa_bench.analyze",
         description="Compare runs: which combination is best, by how much, how sure, at what cost, what to run next. "
         "Reads result files only, also while the sweep still runs.",
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections import Counter
@@ -17,7 +16,7 @@ from sousa_bench.results.run_process import alive
 from sousa_bench.results.run_state import RunState, run_state, sweep_states
 from sousa_bench.results.scan import result_folders, sweep_folders
 from sousa_bench.sweep.slurm.ended_jobs import settle
-from sousa_bench.system.arguments import exit_code, number
+from sousa_bench.system.arguments import command_parser, exit_code, number
 from sousa_bench.system.foreign import clean
 from sousa_bench.system.text_table import amount, duration, in_columns, redraw
 
@@ -27,8 +26,8 @@ COLUMNS = ("#", "run", "status", "phase", "epoch", SCORE, "time", "left")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0, or 2 with one message where there is nothing to show."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sousa_bench.status", description="What each run of a sweep is doing: running, finished or dead."
+    parser = command_parser(
+        "sousa_bench.status", description="What each run of a sweep is doing: running, finished or dead."
     )
     parser.add_argument(
         "folder", nargs="?", default="multirun", metavar="DIR", help="a sweep, or a folder with several: its latest"

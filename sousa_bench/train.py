@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from sousa_bench.config import conf_folder
 from sousa_bench.sweep import command, execute
+from sousa_bench.system.arguments import VERSION
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")
@@ -26,6 +27,9 @@ def train() -> int:
     """Do what ``sys.argv`` asks for; the exit code, see :func:`sousa_bench.sweep.command`."""
     for name in ("httpx", "httpx2"):  # the hub's client would tell of each request
         logging.getLogger(name).setLevel(logging.WARNING)
+    if "--version" in sys.argv[1:]:  # Hydra would tell its own
+        print(VERSION)
+        return 0
     sys.argv[1:] = in_order(sys.argv[1:])
     return command(_job)
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sousa_bench.system.arguments import exit_code, positive
+from sousa_bench.system.arguments import command_parser, exit_code, positive
 
 PARTS = ("overhead", "naive", "cache", "sweep", "inference")
 MODELS = ("ast", "htsat", "beats", "efficientat")
@@ -18,8 +18,8 @@ MODELS = ("ast", "htsat", "beats", "efficientat")
 
 def parser() -> argparse.ArgumentParser:
     """The command line; importing it costs nothing but argparse."""
-    made = argparse.ArgumentParser(
-        prog="python -m sousa_bench.benchmark",
+    made = command_parser(
+        "sousa_bench.benchmark",
         description="Overhead of runs over their arithmetic, the naive pipeline beside ours, cache building beside "
         "bare decoding, a whole sweep, and inference; each measured side by side on this machine. KEY=VALUE are "
         "overrides of the training config, such as data=tiny data.root=/data/sousa.",

@@ -11,13 +11,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sousa_bench.system.arguments import INTERRUPTED, add_run_choice, exit_code
+from sousa_bench.system.arguments import INTERRUPTED, add_run_choice, command_parser, exit_code
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line; importing it costs nothing but argparse."""
-    made = argparse.ArgumentParser(
-        prog="python -m sousa_bench.demo",
+    made = command_parser(
+        "sousa_bench.demo",
         description="Serve a web page on this machine: record or upload a clip, see its waveform, the spectrogram as "
         "the model hears it, what it is and how sure the model is. Nothing leaves the machine.",
     )

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sousa_bench.errors import ConfigError
-from sousa_bench.system.arguments import add_machine, add_run_choice, exit_code
+from sousa_bench.system.arguments import add_machine, add_run_choice, command_parser, exit_code
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line; importing it costs nothing but argparse."""
-    made = argparse.ArgumentParser(
-        prog="python -m sousa_bench.evaluate",
+    made = command_parser(
+        "sousa_bench.evaluate",
         description="Evaluate a finished run on any split of any dataset: metrics with intervals, a table "
         "by class, the confusion matrix, predictions, and a result file that sousa_bench.analyze takes.",
         epilog="Overrides of the data as in training: data=NAME takes that choice, data.KEY=VALUE changes a key of it "

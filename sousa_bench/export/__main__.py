@@ -12,15 +12,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sousa_bench.system.arguments import add_run_choice, exit_code
+from sousa_bench.system.arguments import add_run_choice, command_parser, exit_code
 
 EXTRA = ("onnx", "onnxscript", "onnxruntime")
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line; importing it costs nothing but argparse."""
-    made = argparse.ArgumentParser(
-        prog="python -m sousa_bench.export",
+    made = command_parser(
+        "sousa_bench.export",
         description="Write a run (of a sweep the best one) as a package: merged weights, an ONNX graph of waveform → "
         "logits that is checked against PyTorch, labels, preprocessing, a model card.",
     )

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from sousa_bench.config.overrides import quoted
 from sousa_bench.errors import ConfigError
-from sousa_bench.system.arguments import exit_code, number, positive
+from sousa_bench.system.arguments import command_parser, exit_code, number, positive
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line; importing it costs nothing but argparse."""
-    made = argparse.ArgumentParser(
-        prog="python -m sousa_bench.data",
+    made = command_parser(
+        "sousa_bench.data",
         description="What the data of a run hold (clips, classes, groups such as players or speakers of each split; of "
         "a folder DIR also its sounds), and what difference between two methods a test on them could find, before any "
         "training.",

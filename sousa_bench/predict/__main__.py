@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sousa_bench.errors import ConfigError
-from sousa_bench.system.arguments import add_machine, add_run_choice, exit_code, positive
+from sousa_bench.system.arguments import add_machine, add_run_choice, command_parser, exit_code, positive
 
 USAGE = """%(prog)s [options] RUN FILE...
        %(prog)s [options] model=NAME weights=official [model.KEY=VALUE...] FILE...
@@ -23,8 +23,8 @@ OVERRIDE = re.compile(r"\+{0,2}(model|weights)(\.[\w.]+)?=")
 
 def parser() -> argparse.ArgumentParser:
     """The command line; importing it costs nothing but argparse."""
-    made = argparse.ArgumentParser(
-        prog="python -m sousa_bench.predict",
+    made = command_parser(
+        "sousa_bench.predict",
         usage=USAGE,
         description="Say what is heard in audio files, of the classes that a run was trained on, or of AudioSet's, "
         "which a published model names before any training: WAV, FLAC, OGG, MP3 and what else libsndfile reads, at any "

@@ -14,7 +14,7 @@ from pathlib import Path
 from sousa_bench.config import conf_folder
 from sousa_bench.errors import UserError
 from sousa_bench.models.weight_files import embedded_file, embedded_folder
-from sousa_bench.system.arguments import exit_code
+from sousa_bench.system.arguments import command_parser, exit_code
 from sousa_bench.system.files import sha256
 
 EXPERIMENT = "experiment=pretraining"
@@ -30,8 +30,8 @@ BEGINNINGS = ("random", "embedded")
 
 def parser() -> argparse.ArgumentParser:
     """The command's own options; what it doesn't know goes to the training command."""
-    made = argparse.ArgumentParser(
-        prog="python -m sousa_bench.pretrain",
+    made = command_parser(
+        "sousa_bench.pretrain",
         usage="%(prog)s [--output DIR] [-m] [key=value …]",
         description="Train all weights of the models' tiny variants on the synthetic source domain, as runs of "
         "sousa_bench.train with experiment=pretraining: resumable, supervised, with a result file each. What comes out "

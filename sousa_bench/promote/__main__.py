@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from sousa_bench.system.arguments import positive
+from sousa_bench.system.arguments import command_parser, positive
 
 EXAMPLES = """examples
   python -m sousa_bench.promote multirun/first --top 3 data=full trainer.max_epochs=50
@@ -24,8 +24,8 @@ EXAMPLES = """examples
 
 def parser() -> argparse.ArgumentParser:
     """The command line; importing it costs nothing but argparse."""
-    made = argparse.ArgumentParser(
-        prog="python -m sousa_bench.promote",
+    made = command_parser(
+        "sousa_bench.promote",
         description="Start the best combinations of finished sweeps as the next sweep. Overrides (key=value, as for "
         "sousa_bench.train) say what is new about it.",
         epilog=EXAMPLES,

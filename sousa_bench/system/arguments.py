@@ -6,11 +6,21 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Callable
+from typing import Any
 
+from sousa_bench import __version__
 from sousa_bench.errors import UserError
 from sousa_bench.system.foreign import clean
 
 INTERRUPTED = 130
+VERSION = f"sousa_bench {__version__}"
+
+
+def command_parser(command: str, **options: Any) -> argparse.ArgumentParser:
+    """The parser of ``python -m command``, with ``--version``; ``options`` are ``ArgumentParser``'s."""
+    parser = argparse.ArgumentParser(prog=f"python -m {command}", **options)
+    parser.add_argument("--version", action="version", version=VERSION)
+    return parser
 
 
 def positive(text: str) -> int:

@@ -1,6 +1,5 @@
 """Write a synthetic dataset by hand, and say how quick that was: `python -m sousa_bench.data.synthetic FOLDER`."""
 
-import argparse
 import sys
 import time
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from sousa_bench.data.synthetic import DOMAINS
 from sousa_bench.data.synthetic.writer import write_dataset
 from sousa_bench.errors import UserError
+from sousa_bench.system.arguments import command_parser
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -16,7 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         Exit code: 0, or 2 for an impossible request.
     """
-    parser = argparse.ArgumentParser(prog="python -m sousa_bench.data.synthetic", description=__doc__)
+    parser = command_parser("sousa_bench.data.synthetic", description=__doc__)
     parser.add_argument("folder", type=Path, help="where the dataset goes; it must not hold one already")
     parser.add_argument("--clips", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
