@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tests.analysis.test_safety import EVIL, hostile
 
 pytestmark = pytest.mark.browser
 playwright_api = pytest.importorskip("playwright.sync_api")
+pypdf = pytest.importorskip("pypdf")
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +100,7 @@ def test_loads_without_an_error_or_a_request_and_draws_every_plot(
     opened = Opened(browser, comparison_report, width=width, theme=theme)
     assert opened.said == []
     assert opened.requests == [opened.url]
-    assert opened.page.locator(".plot").count() == 14
+    assert opened.page.locator(".plot").count() == 15
     assert "not balanced" in opened.page.locator("figure.absent").inner_text()
     assert opened.undrawn() == []
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
@@ -174,7 +176,7 @@ def test_the_filter_changes_table_and_plots(browser, comparison_report: Path):
     opened.chip("model", "efficientat")
     assert page.locator("#table tbody tr").count() == 18
     assert "beats" not in opened.column("model")
-    assert page.locator("#count").inner_text() == "18 of 24 runs shown"
+    assert page.locator("#count").inner_text() == "18 of 24 runs shown (Model: ast, htsat, efficientat)"
     for plot in ("accuracy_comparison", "training_time", "augmentation_effect"):
         assert opened.names(plot), plot
         assert not any("beats" in name for name in opened.names(plot)), plot
@@ -200,7 +202,7 @@ def test_an_empty_filter_says_so_and_shows_all_again(browser, comparison_report:
     page.locator("#search").fill("no such run")
     opened.settle()
     assert "No run matches" in page.locator("#table tbody").inner_text()
-    assert page.locator("#count").inner_text() == "0 of 24 runs shown"
+    assert page.locator("#count").inner_text() == "0 of 24 runs shown (“no such run”)"
     for plot in ("accuracy_comparison", "efficiency_scatter", "model_strategy_heatmap", "learning_curves"):
         assert "No run matches" in page.locator(f"#plot-{plot}").inner_text(), plot
     assert "whatever is filtered" in page.locator("#figure-pairwise_differences figcaption").inner_text()
@@ -343,16 +345,76 @@ def test_the_theme_button_and_the_choice_that_lasts(browser, comparison_report: 
     assert set(opened.column("strategy")) == {"lora"}
 
 
-def test_print_is_light_and_whole(browser, comparison_report: Path, tmp_path: Path):
+SHEETS = {"A4": (794, 1123), "Letter": (816, 1056)}  # in CSS pixels
+ROWS = dict.fromkeys(("figure-accuracy_comparison", "figure-training_time", "figure-peak_memory"), 23 + 3)
+MARGIN = 38  # 10 mm in them
+
+
+def squeezed(text: str) -> str:
+    """A text without ligatures and spaces, which a PDF breaks lines at."""
+    return re.sub(r"\s+", "", unicodedata.normalize("NFKC", text))
+
+
+class Printed:
+    """A PDF: the text of each page, and the size in points of each piece of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.pages: list[str] = []
+        self.sizes: dict[str, float] = {}
+        for page in pypdf.PdfReader(path).pages:
+            self.pages.append(squeezed(page.extract_text(visitor_text=self.note)))
+
+    def note(self, text: str, cm: list[float], tm: list[float], _font: Any, size: float) -> None:
+        a, b, c, d = (cm[i] * tm[j] + cm[i + 2] * tm[j + 1] for j in (0, 2) for i in (0, 1))
+        if text.strip():
+            self.sizes[text.strip()] = size * abs(a * d - b * c) ** 0.5
+
+    def page_of(self, *texts: str) -> int | None:
+        """The page that holds all the texts."""
+        return next((n for n, page in enumerate(self.pages) if all(squeezed(text) in page for text in texts)), None)
+
+
+@pytest.mark.parametrize("sheet", SHEETS)
+def test_print_loses_nothing_and_cuts_no_figure(browser, comparison_report: Path, tmp_path: Path, sheet: str):
     opened = Opened(browser, comparison_report, theme="dark")
-    opened.page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    opened.page.wait_for_timeout(1500)
-    drawn = opened.page.evaluate("[...document.querySelectorAll('.plot')].map(p => p.dataset.drawn)")
-    assert set(drawn) == {"light"}
-    opened.page.emulate_media(media="print")
-    assert not opened.page.locator("nav").is_visible()
-    opened.page.pdf(path=tmp_path / "report.pdf", print_background=True)
-    assert (tmp_path / "report.pdf").stat().st_size > 100_000
+    page = opened.page
+    page.pdf(path=tmp_path / "report.pdf", format=sheet, print_background=True)
+    printed = Printed(tmp_path / "report.pdf")
+    assert len(printed.pages) <= 12
+    assert {text: size for text, size in printed.sizes.items() if size < 8.95} == {}
+    # As it is laid out for paper, where nothing may reach over the edge and no figure may be higher than a page.
+    width, height = (length - 2 * MARGIN for length in SHEETS[sheet])
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": width, "height": height})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert set(page.evaluate("[...document.querySelectorAll('.plot')].map(p => p.dataset.drawn)")) == {"light"}
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
+    assert not page.locator("nav").is_visible()
+    right = "all => Math.max(...all.map(item => item.getBoundingClientRect().right))"
+    assert page.locator("td, th, .plot svg, pre, p, li").evaluate_all(right) <= width
+    for figure in page.locator("figure[id]").all():
+        name = figure.get_attribute("id")
+        assert figure.bounding_box()["height"] <= height, name
+        labels = figure.locator(".ytick text, .xtick text").all_text_contents()
+        assert len(labels) >= ROWS.get(name, 3), name
+        title, caption = figure.locator("h3").inner_text(), figure.locator("figcaption").inner_text()
+        assert printed.page_of(title, caption, *labels) is not None, name
+    whole = "".join(printed.pages)
+    texts = page.locator("td, main p:not(.chooser), main li, summary, h2, pre").all_inner_texts()
+    assert len(texts) > 500
+    lost = [text for text in texts if squeezed(text) and squeezed(text) not in whole]
+    assert lost == []
+
+
+def test_what_was_folded_for_the_screen_is_folded_again_after_printing(browser, comparison_report: Path):
+    page = Opened(browser, comparison_report).page
+    folded = page.locator("main details").count()
+    assert folded
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("main details[open]").count() == folded
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator("main details[open]").count() == 0
 
 
 def test_failures_come_with_their_command(browser, comparison_report: Path):

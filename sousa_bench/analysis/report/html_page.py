@@ -46,6 +46,7 @@ VARIANTS = {"confusion_matrix": confusion_traces, "per_class_f1": f1_traces}
 ADDRESS = re.compile(r"""(["'`(])https?://(?!www\.w3\.org/)""")  # in code; licences keep theirs, names of XML do, too
 SCRIPTS = ("page", "run_filters", "run_rows", "run_details", "drawing", "run_chooser")
 RETRY = "Runs it again in its sweep, where a finished run is taken as done; force=true repeats that, too."
+LONG_WORD = re.compile(r"\S{24}")
 CHOOSER = '<p class="chooser"><label for="run">Run: </label><select id="run"></select></p>'
 
 
@@ -162,13 +163,16 @@ def _table(block: Table) -> str:
         for column, side in zip(block.columns, sides, strict=True)
     )
     rows = (
-        "".join(
-            f"<td{side}>{html.escape(column.cell(row))}</td>" for column, side in zip(block.columns, sides, strict=True)
-        )
+        "".join(_cell(column.cell(row), side) for column, side in zip(block.columns, sides, strict=True))
         for row in block.rows
     )
     body = "".join(f"<tr>{row}</tr>" for row in rows)
     return f'<div class="scroll tall"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _cell(text: str, side: str) -> str:
+    """A cell of a table; a narrow one may break a long word in it."""
+    return f"<td{side or (' class=long' if LONG_WORD.search(text) else '')}>{html.escape(text)}</td>"
 
 
 def _figure(block: Figure) -> str:

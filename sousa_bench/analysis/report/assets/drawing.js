@@ -114,11 +114,12 @@ function draw(name) {
   if (!visible.size && layout.meta.kind !== "static" && layout.meta.kind !== "variants") sayNoMatch(layout);
   const note = layout.note || "";
   delete layout.note;
-  const narrow = target.clientWidth < 520;
+  const narrow = !printing && target.clientWidth < 520;
   layout.template = D.templates[theme()];
   layout.margin = { l: 8, r: 12, t: layout.annotations ? 34 : 12, b: 40 };
   delete layout.width;
   if (narrow) shrink(layout, data);
+  if (printing) fitToSheet(name, layout, data);
   const title = plain(plot.title);
   $("figure-" + name).querySelector(".more").textContent = note;
   $("figure-" + name).querySelector("h3").textContent = title;
@@ -143,6 +144,38 @@ function sayNoMatch(layout) {
   layout.shapes = [];
   layout.annotations = [{ text: NO_MATCH, showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5, font: { size: 15 } }];
   for (const axis of ["xaxis", "yaxis", "xaxis2", "yaxis2"]) if (layout[axis]) layout[axis].visible = false;
+}
+
+/* As wide as A4 and Letter have room for between their margins, no higher than a page, no letter below 9 pt. */
+const SHEET = { width: 690, half: 342, height: 850, usual: 270, letters: 12 };
+
+function fitToSheet(name, layout, data) {
+  const half = ["points", "dots"].includes(layout.meta.kind) && !$("figure-" + name).classList.contains("wide");
+  $("figure-" + name).classList.toggle("half", half);
+  const rows = layout.yaxis && layout.yaxis.categoryarray;
+  const dense = data.some((trace) => trace.type === "heatmap" && trace.x.length > 12);
+  const classes = Math.max(...data.map((trace) => (trace.x || []).length), 1);
+  const usual = half || data.some((trace) => trace.type === "bar") ? SHEET.usual + 110 : SHEET.usual;
+  const high = rows ? (half ? 150 : 105) + 14 * Math.max(rows.length, 3) : dense ? 220 + 15 * classes : Math.min(layout.height, usual);
+  Object.assign(layout, { width: half ? SHEET.half : SHEET.width, height: Math.min(high, SHEET.height), autosize: false, font: { size: SHEET.letters } });
+  const readable = (owner, part) => owner && (owner[part] = { ...owner[part], size: SHEET.letters });
+  for (const [key, axis] of Object.entries(layout)) {
+    if (!/^[xy]axis\d*$/.test(key)) continue;
+    readable(axis, "tickfont");
+    if (axis.title) readable(axis.title, "font");
+    if (key === "yaxis" && rows) Object.assign(axis, { tickmode: "linear", dtick: 1 });
+    if (axis.type !== "category" || axis.dtick === undefined || (key === "yaxis" && rows)) continue;
+    const room = (key[0] === "x" ? SHEET.width - 200 : layout.height - 200) / (SHEET.letters + 1);
+    axis.dtick = Math.max(axis.dtick, Math.ceil(classes / room / 1.1));
+  }
+  readable(layout.legend, "font");
+  for (const words of layout.annotations || []) readable(words, "font");
+  for (const trace of data) {
+    if (trace.textfont) readable(trace, "textfont");
+    if (trace.type !== "heatmap") continue;
+    trace.colorbar = { ...trace.colorbar, thickness: 8, xpad: 2, tickfont: { size: SHEET.letters } };
+    if (trace.colorbar.title) readable((trace.colorbar.title = { ...trace.colorbar.title }), "font");
+  }
 }
 
 function shrink(layout, data) {

@@ -88,12 +88,27 @@ function copyFrom(button) {
 
 for (const button of document.querySelectorAll(".copy")) button.addEventListener("click", () => copyFrom(button));
 
-addEventListener("beforeprint", () => ((printing = true), plots.forEach((_, name) => draw(name))));
-addEventListener("afterprint", () => ((printing = false), markAll()));
+/* On paper everything is open, light and as wide as a sheet. */
+addEventListener("beforeprint", () => {
+  printing = true;
+  for (const box of document.querySelectorAll("main details:not([open])")) {
+    box.open = true;
+    box.dataset.folded = "";
+  }
+  plots.forEach((_, name) => draw(name));
+});
+addEventListener("afterprint", () => {
+  printing = false;
+  for (const box of document.querySelectorAll("details[data-folded]")) {
+    box.open = false;
+    delete box.dataset.folded;
+  }
+  markAll();
+});
 /* Called when every file of the script has been read. */
 function start() {
-  for (const name of ["accuracy_comparison", "pairwise_differences", "model_strategy_heatmap", "learning_curves", "confusion_matrix", "per_class_f1", "accuracy_by_soundfont", "seed_spread"])
-    if ($("figure-" + name)) $("figure-" + name).classList.add("wide");
+  const wide = /^(leaders_.*|accuracy_comparison|pairwise_differences|model_strategy_heatmap|learning_curves|confusion_matrix|per_class_f1|accuracy_by_soundfont|seed_spread)$/;
+  for (const name of plots.keys()) if (wide.test(name)) $("figure-" + name).classList.add("wide");
   buildFilters();
   buildHead();
   buildChooser();

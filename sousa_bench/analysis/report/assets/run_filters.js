@@ -53,6 +53,14 @@ function filtered() {
   return visible.size < D.runs.length;
 }
 
+/* What is filtered by, for paper, on which there are no chips. */
+function filterWords() {
+  const said = D.filters.filter(({ key }) => (state.on[key] || []).length).map(({ key, title }) => `${title}: ${state.on[key].join(", ")}`);
+  if (state.text) said.push(`“${state.text}”`);
+  if (state.min !== "") said.push(`test ${D.score} at least ${state.min}`);
+  return said.length ? ` (${said.join("; ")})` : "";
+}
+
 function passes(run) {
   for (const [key, chosen] of Object.entries(state.on)) if (chosen.length && !chosen.includes(word(key, run[key]))) return false;
   if (state.min !== "" && !(run.test_acc >= Number(state.min))) return false;

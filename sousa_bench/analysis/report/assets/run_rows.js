@@ -1,5 +1,7 @@
 /* The table of all runs: sorted by a heading, selected by a click. */
 
+const LONG_WORD = /\S{24}/; // that a narrow table may break
+
 function compare(a, b) {
   const [x, y] = [a, b].map((run) => (run[state.sort] === undefined ? null : run[state.sort]));
   if (x === y) return a.id - b.id;
@@ -33,7 +35,7 @@ function fillTable() {
   }
   const rows = D.runs.filter((run) => visible.has(run.id)).sort(compare);
   $("table").tBodies[0].replaceChildren(...(rows.length ? rows.map(tableRow) : [emptyRow()]));
-  $("count").textContent = `${rows.length} of ${D.runs.length} runs shown` + (selected.size ? `, ${selected.size} selected` : "");
+  $("count").textContent = `${rows.length} of ${D.runs.length} runs shown${filterWords()}` + (selected.size ? `, ${selected.size} selected` : "");
   $("deselect").hidden = !selected.size;
 }
 
@@ -50,6 +52,7 @@ function tableRow(run) {
   for (const column of D.columns) {
     const cell = element("td", { textContent: run.cells[column.key], className: column.text ? "" : "n" });
     if (column.key === "status" && /^[a-z]+$/.test(run.status)) cell.classList.add(run.status);
+    if (LONG_WORD.test(run.cells[column.key])) cell.classList.add("long");
     if (run.asides[column.key]) cell.title = run.asides[column.key];
     row.append(cell);
   }
