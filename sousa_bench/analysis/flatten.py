@@ -68,8 +68,12 @@ def read_row(path: Path) -> Row:
         for key in ("phase", "epoch", "step"):
             if isinstance(value := finite(progress.get(key)), (str, int, float)):
                 fields[f"progress.{key}"] = scalar(value)
+    if len(fields) > MAX_COLUMNS:
+        raise ResultError(f"{path}: config, metrics and efficiency name {len(fields):,} fields, more than any run has")
     resolved = result.get("resolved_config")
     resolved = leaves(resolved) if isinstance(resolved, dict) else {}
+    if len(resolved) > MAX_COLUMNS:
+        raise ResultError(f"{path}: resolved_config names {len(resolved):,} fields, more than any run has")
     for key, value in resolved.items():
         if key.endswith("_target_") and isinstance(value, str):
             resolved[key] = lasting_target(value)  # a class that moved is no other choice

@@ -14,9 +14,10 @@ from sousa_bench.models.weight_files import weights_file
 from sousa_bench.peft.options import DESCRIPTION_FILE, is_adalora, plain, takes_no_steps, trains_all
 from sousa_bench.results.result import ADAPTER_FOLDER
 from sousa_bench.system.files import file_hash
-from sousa_bench.system.foreign import read_facts
+from sousa_bench.system.foreign import clean, read_facts
 
 KEY = "init_from"
+MOST_SHOWN = 200  # characters of a value that someone wrote
 BASE_KEYS = ("weights", "checkpoint", "seed", "refuses")  # of a model's node: not its architecture
 
 
@@ -73,10 +74,10 @@ def _difference(then: Mapping[str, dict[str, Any]], now: Mapping[str, dict[str, 
         )
     for group, free in (("model", BASE_KEYS), ("peft", ("learning_rate",))):
         for key in {**then[group], **now[group]}:
-            values = ["null" if node[group].get(key) is None else str(node[group][key]) for node in (then, now)]
             if key not in free and not key.endswith("dropout") and then[group].get(key) != now[group].get(key):
+                values = [_shown(node[group].get(key)) for node in (then, now)]
                 return (
-                    f"was trained with {group}.{key}={values[0]}, this run has {values[1]}; "
+                    f"was trained with {group}.{_shown(key)}={values[0]}, this run has {values[1]}; "
                     "it can't start from those weights"
                 )
     if trains_all(now["peft"]):
@@ -97,3 +98,7 @@ def _difference(then: Mapping[str, dict[str, Any]], now: Mapping[str, dict[str, 
             "model.checkpoint=FILE, the one that it was trained on"
         )
     return None
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else clean(str(value))[:MOST_SHOWN]

@@ -19,6 +19,8 @@ from sousa_bench.sweep.spawner import Spawner
 
 DRAIN_SECONDS = 2.0
 LEAVE_SECONDS = 30.0  # for a run that has reported its end, to exit
+TICK = 1.0
+"""Seconds between two looks at the timeout: what the supervisor stood still meanwhile counts as one of them."""
 
 
 @dataclass
@@ -143,7 +145,15 @@ class Watch:
             return
         self._clock_set = self._exit.phase not in ("start", "data")
         self._stop_clock()
-        self._deadline = asyncio.get_running_loop().call_later(self._timeout, self._time_is_up)
+        self._tick(self._timeout)
+
+    def _tick(self, left: float) -> None:
+        """Let ``left`` seconds pass, of which none counts twice: SIGSTOP of a sweep takes no time from its runs."""
+        if left <= 0:
+            self._time_is_up()
+            return
+        step = min(left, TICK)
+        self._deadline = asyncio.get_running_loop().call_later(step, self._tick, left - step)
 
     def _stop_clock(self) -> None:
         if self._deadline is not None:

@@ -130,7 +130,8 @@ def claim_folder(root: Path, name: str | None) -> Path:
         ConfigError: ``name`` is no relative path below the root.
     """
     if name:
-        if Path(name).is_absolute() or not re.fullmatch(r"[\w.,=+@-]+(/[\w.,=+@-]+)*", name) or ".." in name:
+        below = Path(name).parts and not Path(name).is_absolute() and ".." not in name
+        if not below or not re.fullmatch(r"[\w.,=+@-]+(/[\w.,=+@-]+)*", name):
             raise ConfigError(
                 f"sweep={name}: a sweep's name is a folder below {root.name}/; "
                 "it can hold letters, digits, '.', '-', '_' and '/'"

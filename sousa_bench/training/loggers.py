@@ -196,7 +196,9 @@ def weights_and_biases(
         ),
         reinit="finish_previous",
     )
-    facts = {"wandb": {"mode": mode, "folder": str(Path(run.dir).parent.relative_to(folder.resolve()))}}
+    place = Path(run.dir).parent  # W&B takes one of its own where it thinks that it can't write to ours
+    inside = place.is_relative_to(folder.resolve())
+    facts = {"wandb": {"mode": mode, "folder": str(place.relative_to(folder.resolve()) if inside else place)}}
     return RunLogger(StepLogger(experiment=run, save_dir=str(folder)), facts)
 
 

@@ -288,3 +288,22 @@ def test_thousands_of_keys_do_not_make_thousands_of_columns(tmp_path: Path):
     made["bloat"] = {f"key{number}": number for number in range(50_000)}
     write_result(tmp_path / "one", made)
     assert load(tmp_path).shape[1] < 2200
+
+
+@pytest.mark.parametrize("block", ["config", "metrics", "resolved_config"])
+def test_more_fields_than_any_run_has_are_passed_over(tmp_path: Path, block: str):
+    write_result(tmp_path / "good", result({}))
+    made = result({"seed": 1})
+    made[block] = {**made.get(block, {}), **{f"key {number}": 0 for number in range(50_000)}}
+    write_json(tmp_path / "big" / "result.json", made)
+    results = collect([tmp_path])
+    assert len(compare(results).table) == 1
+    assert ["fields, more than any run has" in line for line in results.problems[:1]] == [True]
+
+
+def test_fifty_megabytes_are_read_or_passed_over(tmp_path: Path):
+    made = result({"seed": 1}, error="x" * 25_000_000, warnings=["y" * 100] * 250_000)
+    write_json(tmp_path / "result.json", made)
+    assert (tmp_path / "result.json").stat().st_size > 50_000_000
+    assert main([str(tmp_path), "--no-images"]) == 0
+    assert sum(path.stat().st_size for path in (tmp_path / "analysis").iterdir()) < 20_000_000

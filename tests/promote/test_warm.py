@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,11 +19,12 @@ from sousa_bench.config import init_from
 from sousa_bench.config.fingerprint import fingerprint
 from sousa_bench.config.instantiate import build
 from sousa_bench.data.rudiments import RUDIMENTS, TASK
-from sousa_bench.errors import ConfigError, PeftError
+from sousa_bench.errors import ConfigError, PeftError, UserError
 from sousa_bench.peft import inject
 from sousa_bench.peft.adapter import warm_start
 from sousa_bench.task import Task
 from sousa_bench.training.run import run
+from tests.machine import patience
 
 # Nothing moves: what a run ends with is what it began with.
 STILL = ("trainer.learning_rate=1e-12", "trainer.head_learning_rate=1e-12")
@@ -109,6 +113,44 @@ def test_what_does_not_fit_is_refused_before_the_sweep(
 ) -> None:
     with pytest.raises(ConfigError, match=says):
         init_from.check(config("model=ast", "peft=lora", f"init_from={saved}", *words))
+
+
+LENGTH = 100 * 2**20
+NEGATIVE = b'{"a":{"dtype":"F32","shape":[-1,2],"data_offsets":[0,8]}}'
+FOREIGN: list[tuple[str, bytes | None, str]] = [
+    ("sousa.json", b"[" * 10_000 + b"]" * 10_000, "nested too deeply"),
+    (
+        "sousa.json",
+        b'{"model": {}, "peft": {}, "weights": {}, "x": "' + b"x" * 70 * 2**20 + b'"}',
+        "larger than 64 MiB",
+    ),
+    ("sousa.json", b'{"model": {"a": "' + b"x" * 50 * 2**20 + b'"}, "peft": {}, "weights": {}}', "trained with model."),
+    ("sousa.json", b'{"model": {"_target_": "os.system"}, "peft": {}, "weights": {}}', "_target_=os.system, this run"),
+    ("sousa.json", b'{"model": 1e400, "peft": {}, "weights": {}}', "model can't be"),
+    ("sousa.json", None, "no trained weights here"),
+    ("adapter_model.safetensors", struct.pack("<Q", LENGTH) + b"{" + b" " * (LENGTH - 1), "header too large"),
+    ("adapter_model.safetensors", struct.pack("<Q", len(NEGATIVE)) + NEGATIVE + bytes(8), "-1"),
+    ("adapter_model.safetensors", None, "no regular file"),
+]
+
+
+def test_what_others_made_is_one_message(config: Config, saved: Path, tmp_path: Path) -> None:
+    """A description or weights to begin with; None is a pipe in their place."""
+    injection, words = fresh(config("model=ast", "peft=lora")), ("model=ast", "peft=lora")
+    for number, (name, content, said) in enumerate(FOREIGN):
+        folder = shutil.copytree(saved / "adapter", tmp_path / str(number))
+        (folder / name).unlink()
+        os.mkfifo(folder / name) if content is None else (folder / name).write_bytes(content)
+        started = time.monotonic()
+        message = ""
+        try:
+            init_from.check(config(*words, f"init_from={folder}"))
+            warm_start(injection, folder, TASK)
+        except UserError as error:
+            message = str(error)
+        assert said in message[:5000], (name, number, message[:5000])
+        assert len(message) < 5000, (name, number)
+        assert time.monotonic() - started < patience(10)
 
 
 def test_what_fits_or_is_not_asked_for_passes(config: Config, saved: Path) -> None:

@@ -229,8 +229,13 @@ def test_folders_of_sweeps(tmp_path: Path) -> None:
     assert claim_folder(tmp_path, "a/b-1.2") == tmp_path / "a" / "b-1.2"
     folders = [claim_folder(tmp_path, None) for _ in range(3)]
     assert len(set(folders)) == 3
-    for name in ("/x", "..", "a/../b", "a b", "a//b"):
-        with pytest.raises(ConfigError, match="sweep="):
+    for name in ("a=b,c", "-a", "--help"):  # odd, but below multirun/ no command takes them for anything else
+        assert claim_folder(tmp_path, name) == tmp_path / name
+    for name in ("/x", "..", "a/../b", "a b", "a//b", "it's", '"a"', "🥁", "a\nb", "~", "."):
+        with pytest.raises(ConfigError, match=r"(?s)sweep=.*: a sweep's name is a folder below"):
+            claim_folder(tmp_path, name)
+    for name in ("analysis", "wandb", "adapter", "checkpoints", "x/.hidden", "a/wandb/b"):
+        with pytest.raises(ConfigError, match="readers of results enter no folder named"):
             claim_folder(tmp_path, name)
 
 
