@@ -1,6 +1,6 @@
 """Compare the runs below some folders: table, report, plots, statistics, and what to run next.
 
-python -m sousa_bench.analyze multirun/2026-02-01
+python -m sousa_bench.analyze
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ def parser() -> argparse.ArgumentParser:
         "folders",
         nargs="*",
         type=Path,
-        default=[Path("multirun")],
         metavar="DIR",
-        help="sweep, date or flat folders (multirun)",
+        help="sweep, date or flat folders; multirun for all sweeps (the latest one below multirun)",
     )
     choose = made.add_argument_group("which runs")
     choose.add_argument("--filter-models", nargs="+", metavar="MODEL", help="only these models")

@@ -14,7 +14,7 @@ from sousa_bench.results.manifest import MANIFEST_FILE, read_manifest
 from sousa_bench.results.result import RESULT_FILE
 from sousa_bench.results.run_process import alive
 from sousa_bench.results.run_state import RunState, run_state, sweep_states
-from sousa_bench.results.scan import result_folders, sweep_folders
+from sousa_bench.results.scan import latest_sweep, result_folders
 from sousa_bench.sweep.slurm.ended_jobs import settle
 from sousa_bench.system.arguments import command_parser, exit_code, number
 from sousa_bench.system.foreign import clean
@@ -99,13 +99,6 @@ def look(folder: Path) -> Look | None:
 def nothing_in(folder: Path) -> str:
     """What is said of a folder without a sweep or a result."""
     return f"{folder}: holds neither a sweep ({MANIFEST_FILE}) nor a result ({RESULT_FILE})"
-
-
-def latest_sweep(folder: Path) -> Path | None:
-    """``folder`` when it holds a manifest, else the sweep below it whose manifest changed last."""
-    if (folder / MANIFEST_FILE).is_file():
-        return folder
-    return max(sweep_folders(folder), key=lambda path: (path / MANIFEST_FILE).stat().st_mtime, default=None)
 
 
 def headline(folder: Path, manifest: dict[str, Any], states: Sequence[RunState]) -> str:

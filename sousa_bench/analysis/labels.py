@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from sousa_bench.analysis.columns import is_absent
 from sousa_bench.analysis.factors import BASE_FACTORS, augmentation_words, combination_label, shown
 
 
@@ -36,7 +37,7 @@ def _label(row: Mapping[Any, Any], differing: set[str], extra: Sequence[str], na
     method = " + ".join(str(row[key]) for key in BASE_FACTORS[:2] if key in differing)
     augmentation = [augmentation_words(row["augmentation"]).replace("with aug", "aug")]
     parts = [method, *(augmentation if BASE_FACTORS[2] in differing else [])]
-    parts += [f"{names[key]}={brief(row[key])}" for key in names]
+    parts += [f"{name}={brief(row[key])}" for key, name in names.items() if not is_absent(row[key])]
     weights = str(row["combination"]).removeprefix(combination_label(row, extra)).removeprefix(", ")
     return ", ".join(part for part in (*parts, weights) if part)
 

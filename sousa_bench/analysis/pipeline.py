@@ -11,17 +11,19 @@ from pathlib import Path
 from sousa_bench.analysis.flatten import read_row
 from sousa_bench.analysis.report.blocks import Options
 from sousa_bench.analysis.report.markdown import markdown
-from sousa_bench.analysis.report.printed import render
+from sousa_bench.analysis.report.printed import answer_lines, render, wrapped
 from sousa_bench.analysis.report.sections import counts, find_section, report
 from sousa_bench.analysis.study import Study, compare
 from sousa_bench.analysis.table import Filter, collect
 from sousa_bench.analysis.table_files import write_tables, write_text
 from sousa_bench.errors import UserError
 from sousa_bench.results.result import DEAD, ResultError
-from sousa_bench.results.scan import NothingYetError, scan, snapshot
+from sousa_bench.results.scan import ROOT_NAMES, NothingYetError, latest_sweep, scan, snapshot, sweep_folders
 from sousa_bench.system.text_table import redraw
 
-MAX_SAID = 10
+MAX_SAID = 4
+ROOT = Path(ROOT_NAMES[0])
+ANALYZE = "python -m sousa_bench.analyze"
 
 
 def analyze(options: argparse.Namespace) -> Study:
@@ -30,10 +32,18 @@ def analyze(options: argparse.Namespace) -> Study:
     Raises:
         UserError: Nothing was found, nothing is left, or nothing can be written.
     """
-    study = _once(options)
-    if not (options.no_plots or options.no_images):
-        _images(study, _output(options))
-    return study
+    if not options.folders:
+        options.folders = _latest()
+        if more := sum(1 for _ in sweep_folders(ROOT)) - 1:
+            others = f"another sweep lies below {ROOT}" if more == 1 else f"{more} other sweeps lie below {ROOT}"
+            said = f"{options.folders[0]} is the latest; {others}, and all go into: {ANALYZE} {ROOT}"
+            print(wrapped(said), file=sys.stderr)
+    return _once(options, images=not (options.no_plots or options.no_images))
+
+
+def _latest() -> list[Path]:
+    """What is analysed where no folder is named: the latest sweep, as ``status`` takes it, or all without a sweep."""
+    return [latest_sweep(ROOT) or ROOT]
 
 
 def watch(options: argparse.Namespace) -> None:
@@ -44,7 +54,10 @@ def watch(options: argparse.Namespace) -> None:
     """
     seen: object = None
     study: Study | None = None
+    named = list(options.folders)
     while True:
+        if study is None:
+            options.folders = named or _latest()
         now = snapshot(options.folders)
         try:
             if now != seen or (study and _died(study)):
@@ -109,8 +122,8 @@ def _died(study: Study) -> bool:
     return False
 
 
-def _once(options: argparse.Namespace, refresh: float = 0) -> Study:
-    """Everything but the PNG files; ``refresh`` makes the page load itself again."""
+def _once(options: argparse.Namespace, refresh: float = 0, images: bool = False) -> Study:
+    """Everything, the PNG files where ``images`` are wanted; ``refresh`` makes the page load itself again."""
     output = _output(options)
     own = [find_section(name) for name in options.section]
     results = collect(options.folders, filters(options), options.results_root, skip=[output])
@@ -123,9 +136,11 @@ def _once(options: argparse.Namespace, refresh: float = 0) -> Study:
 
         title = f"{options.folders[0].resolve().name} · sousa_bench report"
         write_text(output / "report.html", page(study, blocks, title, refresh))
-    table = render(study, options.format)
-    redraw(table) if options.watch else print(table, flush=True)
-    _say(study, output)
+    text = render(study, options.format)
+    redraw(text) if options.watch else print(text, flush=True)
+    if images:
+        _images(study, output)
+    _say(study, output, "summary_report.md" if options.no_plots else "report.html")
     return study
 
 
@@ -137,17 +152,20 @@ def _images(study: Study, output: Path) -> None:
         print(word, file=sys.stderr)
 
 
-def _say(study: Study, output: Path) -> None:
-    """On the error stream, since a script reads the other: what was passed over, notes, where the report lies."""
-    for title, lines in (("passed over", study.results.problems), ("does not count", study.results.repeats)):
+def _say(study: Study, output: Path, report: str) -> None:
+    """On the error stream, since a script reads the other: what was passed over, notes, the answer, the report."""
+    summary = output / "summary_report.md"
+    for title, lines in (
+        ("passed over", study.results.problems),
+        ("does not count", study.results.repeats),
+        ("note", study.notes),
+    ):
         for line in lines[:MAX_SAID]:
-            print(f"{title}: {line}", file=sys.stderr)
+            print(wrapped(f"{title}: {line}"), file=sys.stderr)
         if len(lines) > MAX_SAID:
-            print(f"{title}: … and {len(lines) - MAX_SAID} more, in {output / 'summary_report.md'}", file=sys.stderr)
-    for note in study.notes:
-        print(f"note: {note}", file=sys.stderr)
+            print(f"{title}: … and {len(lines) - MAX_SAID} more, in {summary}", file=sys.stderr)
     number = ", ".join(f"{value} {key}" for key, value in counts(study.results).items() if value)
-    print(f"{number}. Report: {output}", file=sys.stderr)
+    print(f"{answer_lines(study)}\n{number}. Report: {output / report}", file=sys.stderr)
 
 
 def _output(options: argparse.Namespace) -> Path:

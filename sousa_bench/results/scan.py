@@ -65,6 +65,13 @@ def sweep_folders(root: Path) -> Iterator[Path]:
     return (folder for folder, entries in walk(root) if MANIFEST_FILE in entries)
 
 
+def latest_sweep(folder: Path) -> Path | None:
+    """``folder`` when it holds a manifest, else the sweep below it whose manifest changed last."""
+    if (folder / MANIFEST_FILE).is_file():
+        return folder
+    return max(sweep_folders(folder), key=lambda path: (path / MANIFEST_FILE).stat().st_mtime, default=None)
+
+
 class NothingYetError(UserError):
     """There is nothing to analyse so far; ``--watch`` waits."""
 

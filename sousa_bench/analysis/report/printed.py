@@ -15,8 +15,8 @@ from sousa_bench.analysis.report.ranking import FIRST_OF_ALL, importance, rankin
 from sousa_bench.analysis.report.verdict_line import NOTHING_YET, verdicts
 from sousa_bench.analysis.standings import ROWS, Standings, standings
 from sousa_bench.analysis.study import Study
+from sousa_bench.system.text_table import WIDTH, shortened
 
-WIDTH = 100
 LEAST_NAME = 24  # characters of a combination's name, of which fewer say too little
 SPACE = "  "
 
@@ -44,7 +44,12 @@ def render(study: Study, form: str = "table") -> str:
 
 def answer_lines(study: Study) -> str:
     """The verdict of each cohort, a paragraph of at most ``WIDTH`` columns."""
-    return "\n".join(textwrap.fill(one_line("".join(line)), WIDTH) for line in verdicts(study))
+    return "\n".join(wrapped("".join(line)) for line in verdicts(study))
+
+
+def wrapped(text: str) -> str:
+    """A text in lines of at most ``WIDTH`` columns; a longer word, such as a path, stays whole."""
+    return textwrap.fill(one_line(text), WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def _json(value: Any) -> Any:
@@ -56,7 +61,7 @@ def _leading(cohort: Standings) -> str:
     """The table of a cohort, under its name where there are several."""
     table = fitted(ranking_table(cohort, 0, ROWS), cohort.study.metric)
     more = f"{ROWS} of {len(cohort.rows)} shown; all are in combinations.csv" if len(cohort.rows) > ROWS else ""
-    title = textwrap.fill(cohort.title, WIDTH)
+    title = wrapped(cohort.title)
     return "\n".join(line for line in (title, *_lines(table), more) if line)
 
 
@@ -76,15 +81,7 @@ def fitted(table: Table, metric: str, width: int = WIDTH) -> Table:
         return Table(columns, table.rows)
     longest = max(len(one_line(str(row["name"]))) for row in table.rows)
     room = max(longest - beyond, LEAST_NAME)
-    return Table(columns, [{**row, "name": in_room(one_line(str(row["name"])), room)} for row in table.rows])
-
-
-def in_room(name: str, room: int) -> str:
-    """A name whose middle is left out where it is longer than ``room``."""
-    if len(name) <= room:
-        return name
-    half = (room - 1) // 2
-    return f"{name[: room - 1 - half]}…{name[len(name) - half :]}"
+    return Table(columns, [{**row, "name": shortened(one_line(str(row["name"])), room)} for row in table.rows])
 
 
 def _width(table: Table) -> int:
