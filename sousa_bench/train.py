@@ -6,6 +6,7 @@ import logging
 import sys
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
 from sousa_bench.config import conf_folder
@@ -38,8 +39,18 @@ def in_order(words: list[str]) -> list[str]:
     """The arguments with ``-m`` first, since Hydra takes no flag behind an override.
 
     Raises:
-        SystemExit: ``-m`` together with ``--cfg``, which shows the config of one run.
+        SystemExit: ``-m`` together with ``--cfg``, which shows the config of one run; an override with dashes.
     """
+    flags = list(get_args_parser()._option_string_actions)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name.startswith("-") and equals and not any(flag.startswith(name) for flag in flags):
+            key = name.lstrip("-")
+            print(f"Error: {word}: write {key}={value}, without dashes", file=sys.stderr)
+            raise SystemExit(2)
+        if name.startswith("--") and not any(flag.startswith(name) for flag in flags):
+            print(f"Error: {word}: there is no such flag; write key=value to change the config", file=sys.stderr)
+            raise SystemExit(2)
     several = [word for word in words if word in ("-m", "--multirun")]
     if several and any(word in ("-c", "--cfg") or word.startswith("--cfg=") for word in words):
         print("Error: --cfg shows the config of one run: leave out -m and give each key one value", file=sys.stderr)

@@ -76,7 +76,7 @@ def explain(error: BaseException) -> str:
     if raised := _raised_in_resolver(error):
         return f"{type(raised).__name__}: {_first(raised)}"
     if key := _wrong_key(error):
-        return _missing_key(key, _known_keys(error))
+        return missing_key(key, _known_keys(error))
     text, reason = _first(error), _first(error.__cause__)
     return f"{text}: {reason}" if reason and reason != text else text or type(error).__name__
 
@@ -133,13 +133,27 @@ def _wrong_key(error: BaseException) -> str | None:
     return None
 
 
-def _missing_key(key: str, known: list[str]) -> str:
-    close = near(key, known)
+def missing_key(key: str, known: Iterable[str]) -> str:
+    """What is said of a key that isn't there: the keys that were probably meant, or those beside it."""
+    place, _, last = key.rpartition(".")
+    words = {name: name.rpartition(".")[2] for name in known if not re.search(r"\.search\.|_target_$", name)}
+    beside = {word: name for name, word in words.items() if name.rpartition(".")[0] == place}
+    if place and beside:
+        close = [name for word, name in beside.items() if _short_for(last, word)]
+        close = close or [beside[word] for word in near(last, beside)]
+        close = close or [name for name, word in words.items() if word == last]
+    else:
+        close = [name for name, word in words.items() if _short_for(last, word)] or near(key, words)
     text = f"{key}: there is no such key."
     if close:
-        return f"{text} Did you mean {' or '.join(close)}?"
-    siblings = [name for name in known if name.rpartition(".")[0] == key.rpartition(".")[0]]
-    return f"{text} Keys there: {', '.join(sorted(siblings))}" if siblings else text
+        return f"{text} Did you mean {' or '.join(close[:3])}?"
+    return f"{text} Keys there: {', '.join(sorted(beside.values()))}" if beside else text
+
+
+def _short_for(word: str, name: str) -> bool:
+    """Whether a word means a name: ``lr`` learning_rate, ``epochs`` max_epochs, ``rank`` r."""
+    parts = name.split("_")
+    return name == word[:1] or (len(parts) > 1 and (word in parts or word == "".join(part[:1] for part in parts)))
 
 
 def _known_keys(error: BaseException) -> list[str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from sousa_bench.config.config_errors import resolved
+from sousa_bench.config.config_errors import missing_key, resolved
 from sousa_bench.config.identity import lasting_target
 from sousa_bench.errors import ConfigError
 from sousa_bench.models.official_file import objection_to
@@ -147,7 +147,12 @@ def check_values(config: DictConfig) -> None:
     if isinstance(trainer, DictConfig) and lasting_target(str(trainer.get("_target_"))) == own:
         values = OmegaConf.to_container(trainer, resolve=True)
         assert isinstance(values, dict)
-        TrainerSettings(**{str(key): value for key, value in values.items() if key != "_target_"})
+        given = {str(key): value for key, value in values.items() if key != "_target_"}
+        known = [f"trainer.{each.name}" for each in fields(TrainerSettings)]
+        for key in given:
+            if f"trainer.{key}" not in known:
+                raise ConfigError(missing_key(f"trainer.{key}", known))
+        TrainerSettings(**given)
 
 
 def check_logger(logger: DictConfig) -> None:

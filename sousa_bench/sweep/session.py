@@ -210,6 +210,10 @@ def execute(cfg: DictConfig) -> float | None:
         outcome = Outcome.of(job, record.read(result), reused=True)
         current.outcomes.append(outcome)
         return outcome.score
+    if job.decision == "skipped":
+        say(f"Not run: {job.name}: {job.reason}")
+        current.outcomes.append(Outcome(job, "skipped", job.reason))
+        return math.nan
     started = time.monotonic()
     [outcome] = supervise([job], SweepSettings.of(job.config), Progress(1, 1))
     current.outcomes.append(outcome)

@@ -3,6 +3,7 @@
 import pytest
 from omegaconf import DictConfig, open_dict
 
+from sousa_bench.config.config_errors import explained
 from sousa_bench.config.instantiate import build
 from sousa_bench.config.settings import TrainerSettings, check_values
 from sousa_bench.errors import ConfigError
@@ -17,6 +18,7 @@ from sousa_bench.errors import ConfigError
         ("trainer.precision=fp16", r"trainer\.precision='fp16'.*32-true"),
         ("trainer.learning_rate=-1", r"trainer\.learning_rate=-1"),
         ("trainer.head_learning_rate=-1", r"trainer\.head_learning_rate=-1"),
+        ("+trainer.lr=1", r"^trainer\.lr: there is no such key\. Did you mean trainer\.learning_rate\?$"),
         ("trainer.early_stopping=0", r"trainer\.early_stopping=0"),
         ("trainer.early_stopping=2", r"trainer\.early_stopping=2 can't be with .*; add trainer\.tested_epoch=best"),
         ("trainer.tested_epoch=first", r"trainer\.tested_epoch='first' can't be: it must be one of last, best"),
@@ -42,6 +44,36 @@ from sousa_bench.errors import ConfigError
 def test_refused(config, override, says):
     with pytest.raises(ConfigError, match=says):
         check_values(config(*override.split()))
+
+
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("trainer.lr=1", ["trainer.learning_rate"]),
+        ("lr=1", ["peft.learning_rate", "trainer.learning_rate"]),
+        ("trainer.epochs=1", ["trainer.max_epochs"]),
+        ("epochs=1", ["trainer.max_epochs"]),
+        ("trainer.bs=1", ["trainer.batch_size"]),
+        ("trainer.wd=1", ["trainer.weight_decay"]),
+        ("peft.rank=1", ["peft.r"]),
+        ("peft.alpha=1", ["peft.lora_alpha"]),
+        ("trainer.r=1", ["peft.r"]),
+        ("data.rot=1", ["data.root"]),
+    ],
+)
+def test_a_key_that_is_not_there_brings_the_one_that_was_meant(config, override, meant):
+    key = override.partition("=")[0]
+    with pytest.raises(ConfigError) as refusal, explained():
+        config(override)
+    assert str(refusal.value) == f"{key}: there is no such key. Did you mean {' or '.join(meant)}?"
+
+
+def test_a_key_like_no_other_brings_its_neighbours(config):
+    with (
+        pytest.raises(ConfigError, match=r"^trainer\.foo: .* Keys there: trainer\.accelerator, .*weight_decay$"),
+        explained(),
+    ):
+        config("trainer.foo=1")
 
 
 def test_the_defaults_pass(config):

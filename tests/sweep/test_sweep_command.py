@@ -319,6 +319,12 @@ def test_help_starts_no_server(command: Command) -> None:
     assert "name: alpha" in command("--cfg", "job")
 
 
+def test_a_single_run_of_which_nothing_failed_says_so(command: Command) -> None:
+    output = command("seed=1", "resume=failed", code=1)
+    assert re.search(r"^Not run: alpha_lora_aug_none_s1_\w+: resume=failed runs only what failed$", output, re.M)
+    assert command.results() == {}
+
+
 def test_status_shows_a_sweep(command: Command) -> None:
     command("-m", "sweep=a", "seed=1,2,3", "task.fault=raise", "on_error=stop", code=1)
     shown = subprocess.run(
