@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sousa_bench.errors import UserError
 from sousa_bench.export.onnx_frontends import ConvolvedEfficientATFrontend, ConvolvedFbank, ConvolvedLogMel
 from sousa_bench.models.ast import AstBackbone
-from sousa_bench.models.base import AudioModel
+from sousa_bench.models.base import AudioModel, Divisible
 from sousa_bench.models.beats import BeatsFrontend
 from sousa_bench.models.beats_network import BeatsBackbone, PositionalConvolution, RelativePositionBias
 from sousa_bench.models.efficientat import EfficientATFrontend
@@ -24,12 +25,20 @@ class PaddedClips(nn.Module):
     Args:
         model: A merged model; it is copied.
         longest: Samples of the longest padded clip.
+
+    Raises:
+        UserError: The model cuts such a clip into pieces.
     """
 
     def __init__(self, model: AudioModel, longest: int) -> None:
         super().__init__()
         own = copy.deepcopy(model).float().cpu().eval()
         frames = own.frontend(torch.zeros(1, longest), torch.tensor([longest]))[0].shape[1]
+        if isinstance(own.backbone, Divisible) and not own.backbone.divisible(frames):
+            raise UserError(
+                f"model={model.name} can't be written as an ONNX graph for clips of {longest / model.sample_rate:g} s: "
+                "it takes so long a clip in several pieces, and a graph is one; train with data.max_duration=10"
+            )
         self.frontend = convolved(own.frontend)
         self.backbone = plain_weights(own.backbone)
         if isinstance(self.backbone, AstBackbone):

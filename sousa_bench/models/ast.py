@@ -21,6 +21,7 @@ from transformers import ASTConfig, ASTModel
 from sousa_bench.models.base import Divisible, Frontend, State, place_number
 from sousa_bench.models.family import Family, initialise_encoder, initialise_head, renamed
 from sousa_bench.models.fbank import KaldiFbank
+from sousa_bench.models.vit import sinusoids
 from sousa_bench.models.weights import CheckpointSource
 
 MEAN, STD = -4.2677393, 4.5689974
@@ -193,15 +194,9 @@ class AstBackbone(Divisible):
 
 def sinusoid_grid(rows: int, columns: int, dim: int) -> Tensor:
     """Sines and cosines of row and column (rows, columns, dim), half of the channels for each (He et al., 2022)."""
-
-    def axis(length: int, channels: int) -> Tensor:
-        rates = 10000.0 ** (-torch.arange(0, channels, 2) / channels)
-        angle = torch.arange(length)[:, None] * rates
-        return torch.cat((angle.sin(), angle.cos()), dim=1)[:, :channels]
-
     half = dim // 2
-    row = axis(rows, half)[:, None].expand(-1, columns, -1)
-    column = axis(columns, dim - half)[None].expand(rows, -1, -1)
+    row = sinusoids(rows, half)[:, None].expand(-1, columns, -1)
+    column = sinusoids(columns, dim - half)[None].expand(rows, -1, -1)
     return torch.cat((row, column), dim=-1)
 
 

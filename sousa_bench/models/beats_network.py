@@ -297,7 +297,7 @@ class BeatsBackbone(Divisible):
         return self._classify(tokens, token_mask)
 
     def _classify(self, tokens: Tensor, token_mask: Tensor | None) -> Tensor:
-        return _mean(self.predictor(self.predictor_dropout(tokens)), token_mask)
+        return mean_over_tokens(self.predictor(self.predictor_dropout(tokens)), token_mask)
 
     @torch.no_grad()
     def _initialise(self) -> None:
@@ -323,7 +323,7 @@ class BeatsBackbone(Divisible):
         nn.init.zeros_(conv.bias)
 
 
-def _mean(values: Tensor, token_mask: Tensor | None) -> Tensor:
+def mean_over_tokens(values: Tensor, token_mask: Tensor | None) -> Tensor:
     """Mean over tokens (batch, tokens, any) → (batch, any), without the masked ones."""
     if token_mask is None:
         return values.mean(1)

@@ -136,7 +136,8 @@ class Family:
         kept = state.get(f"{last_layer}.weight")
         found = None if kept is None else len(kept)
         classes = num_classes or found or len(audioset.names())
-        fresh = () if classes == found else (last_layer,)
+        half = found is None and f"{last_layer}.bias" in state  # which applying it then says
+        fresh = () if classes == found or half else (last_layer,)
         with seeded(seed):
             backbone = self.backbone(shape, classes)
         _check_head(backbone, name, head)

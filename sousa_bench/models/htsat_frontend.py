@@ -1,4 +1,4 @@
-"""Log-mel spectrogram of HTS-AT and CLAP, and the bicubic stretch of clips of any length to 1024 frames."""
+"""Log-mel spectrogram in decibels, and the bicubic stretch of HTS-AT's and CLAP's clips to 1024 frames."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def reflect_ends(waveform: Tensor, lengths: Tensor | None, pad: int) -> Tensor:
 
 
 class LogMel(nn.Module):
-    """Power spectrogram (periodic Hann, 1024 points), Slaney mel bank with Slaney area norm, decibels.
+    """Power spectrogram (periodic Hann), mel bank, decibels.
 
     Args:
         sample_rate: Hz.
@@ -85,18 +85,28 @@ class LogMel(nn.Module):
         bins: Mel bins.
         low_freq: Hz.
         high_freq: Hz.
+        n_fft: Samples of a frame, and points of its Fourier transform.
+        mel: ``slaney``, with Slaney's area norm, or ``htk``, without one.
     """
 
     window: Tensor
     bank: Tensor
 
-    def __init__(self, sample_rate: int, hop: int, bins: int, low_freq: float, high_freq: float) -> None:
+    def __init__(
+        self,
+        sample_rate: int,
+        hop: int,
+        bins: int,
+        low_freq: float,
+        high_freq: float,
+        n_fft: int = N_FFT,
+        mel: str = "slaney",
+    ) -> None:
         super().__init__()
-        self.hop = hop
-        bank = melscale_fbanks(
-            N_FFT // 2 + 1, low_freq, high_freq, bins, sample_rate, norm="slaney", mel_scale="slaney"
-        )
-        self.register_buffer("window", torch.hann_window(N_FFT), persistent=False)
+        self.hop, self.n_fft = hop, n_fft
+        norm = "slaney" if mel == "slaney" else None
+        bank = melscale_fbanks(n_fft // 2 + 1, low_freq, high_freq, bins, sample_rate, norm=norm, mel_scale=mel)
+        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
         self.register_buffer("bank", bank, persistent=False)
 
     def frames(self, samples: Tensor) -> Tensor:
@@ -104,8 +114,8 @@ class LogMel(nn.Module):
         return 1 + samples // self.hop
 
     def power(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Power spectrogram (batch, frames, 513); the first and last frame are centred on the clip's ends."""
-        framed = reflect_ends(waveform, lengths, N_FFT // 2).unfold(-1, N_FFT, self.hop)
+        """Power spectrogram (batch, frames, frequencies); the first and last frame are centred on the clip's ends."""
+        framed = reflect_ends(waveform, lengths, self.n_fft // 2).unfold(-1, self.n_fft, self.hop)
         spectrum = torch.fft.rfft(framed * self.window)
         return spectrum.real.square() + spectrum.imag.square()
 

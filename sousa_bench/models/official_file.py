@@ -24,6 +24,9 @@ _CLAP = "audio_model.audio_encoder."
 _AST_TOKEN = re.compile(r"(audio_spectrogram_transformer\.embeddings|(module\.)?v)\.cls_token")
 _AST_BLOCK = re.compile(r"(?:audio_spectrogram_transformer\.encoder\.layer|(?:module\.)?v\.blocks)\.(\d+)\.")
 _AST_POSITIONS = re.compile(r".*\.(position_embeddings|pos_embed)")
+_TIMM_BLOCK = re.compile(r"(?:encoder\.)?blocks\.(\d+)\.")
+_TIME = "time_pos_embed"
+_DASHENG_PATCH = [64, 4]
 _SPECIAL_TOKENS = 2
 _PATCH = 16
 
@@ -79,7 +82,8 @@ class OfficialFile:
 
 def recognise(found: Contents) -> OfficialFile | None:
     """Whose file it is; None for one that is nobody's here, or has other keys than were published."""
-    return next(filter(None, (look(found) for look in (_ast, _htsat, _beats, _efficientat))), None)
+    looks = (_ast, _htsat, _beats, _efficientat, _ced)
+    return next(filter(None, (look(found) for look in looks)), None)
 
 
 def variant_told(model: Mapping[str, Any]) -> str | None:
@@ -177,6 +181,23 @@ def _efficientat(found: Contents) -> OfficialFile | None:
     return OfficialFile("efficientat", {"embedding_channels": layer[1]})
 
 
+def _ced(found: Contents) -> OfficialFile | None:
+    """CED's or Dasheng's, which are one network with other patches."""
+    positions, kernel = (
+        _shape(found, re.compile(rf"(encoder\.)?{key}")) for key in (_TIME, r"patch_embed\.proj\.weight")
+    )
+    if positions is None or kernel is None:
+        return None
+    patch = list(kernel[2:])
+    facts = {"dim": kernel[0], "layers": _blocks(found), "patch": patch, "columns": positions[-1]}
+    return OfficialFile("dasheng" if patch == _DASHENG_PATCH else "ced", facts)
+
+
+def _blocks(found: Contents) -> int:
+    """Blocks by timm's names."""
+    return len({match[1] for key in found.shapes if (match := _TIMM_BLOCK.match(key))})
+
+
 def _shape(found: Contents, pattern: re.Pattern[str]) -> tuple[int, ...] | None:
     keys: Iterable[str] = filter(pattern.fullmatch, found.shapes)
     return next((found.shapes[key] for key in keys), None)
@@ -192,9 +213,18 @@ def _embedding_channels(numbers: Numbers) -> dict[str, int]:
     return {"embedding_channels": embedding_size(float(numbers["width"]))}
 
 
+def _columns(numbers: Numbers) -> dict[str, int]:
+    return {"columns": numbers["frames"] // numbers["patch"][1]}
+
+
 def _nothing(numbers: Numbers) -> dict[str, int]:
     return {}
 
 
-_DERIVED: Mapping[str, Callable[[Numbers], dict[str, int]]] = {"ast": _patches, "efficientat": _embedding_channels}
+_DERIVED: Mapping[str, Callable[[Numbers], dict[str, int]]] = {
+    "ast": _patches,
+    "efficientat": _embedding_channels,
+    "ced": _columns,
+    "dasheng": _columns,
+}
 """What a file shows of a variant in place of the numbers that ``conf/model`` gives."""

@@ -67,6 +67,16 @@ def embedded_missing(checkpoint: str, file: Path) -> str:
     )
 
 
+def embedded_not_shipped(name: str) -> str:
+    """What to say where ``weights=embedded`` is asked for a model that has none in the package."""
+    shipped = ", ".join(sorted(path.stem for path in embedded_folder().glob("*.safetensors"))) or "none"
+    return (
+        f"weights=embedded: this version ships no embedded weights for model={name} (shipped: {shipped}). Use "
+        "weights=random, weights=official (model.checkpoint=FILE or the published one), or weights=embedded with "
+        "model.checkpoint=FILE of python -m sousa_bench.pretrain"
+    )
+
+
 def against_kind(name: str, weights: str, kinds: Sequence[str]) -> str | None:
     """Why a model can't start from the weights that were asked for; None where there are such.
 

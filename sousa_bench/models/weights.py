@@ -113,11 +113,7 @@ def load_embedded(name: str, checkpoint: str | None = None) -> Loaded:
     if not path.is_file():
         if checkpoint is not None:
             raise WeightsError(weight_files.embedded_missing(checkpoint, path))
-        shipped = ", ".join(sorted(p.stem for p in weight_files.embedded_folder().glob("*.safetensors"))) or "none"
-        raise WeightsError(
-            f"weights=embedded: this version ships no embedded weights for {name} (shipped: {shipped}). "
-            "Use weights=random, or weights=official with model.checkpoint=FILE or the hub."
-        )
+        raise WeightsError(weight_files.embedded_not_shipped(name))
     state, extra = read(path)
     if HEADER not in extra:
         raise WeightsError(

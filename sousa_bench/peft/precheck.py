@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sousa_bench.errors import ConfigError
-from sousa_bench.models.weight_files import WEIGHTS, against_kind, default_variant
+from sousa_bench.models.weight_files import WEIGHTS, against_kind, default_variant, embedded_file, embedded_not_shipped
 from sousa_bench.peft.options import WELL_KNOWN, LocalConfig, Options, plain, read, takes_no_steps, target_of
 
 LINEAR_ONLY = frozenset(f"peft.{name}Config" for name in ("Vera", "Road", "Miss", "FourierFT", "RandLora"))
@@ -108,8 +108,13 @@ def _variant(model: Mapping[str, Any]) -> str:
 def _against_weights(model: Mapping[str, Any]) -> str | None:
     if reason := against_kind(str(model.get("name")), str(model.get("weights")), model.get("kinds") or WEIGHTS):
         return reason
-    variant = _variant(model)
-    if model.get("weights") != "embedded" or variant == "tiny":
+    variant, name = _variant(model), str(model.get("name"))
+    if model.get("weights") != "embedded":
+        return None
+    ours = str(model.get("_target_")).startswith("sousa_bench.models.")
+    if ours and not model.get("checkpoint") and not embedded_file(name).is_file():
+        return embedded_not_shipped(name)
+    if variant == "tiny":
         return None
     return (
         f"weights=embedded are for model.variant=tiny alone: with model.variant={variant} give weights=official "

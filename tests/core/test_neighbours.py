@@ -51,7 +51,7 @@ def together_and_alone(inputs, index):
 def test_a_clip_in_a_mixed_batch_is_the_clip_alone(config):
     def check(model, method):
         words = ("augmentation=off", "data.quantum=0.1")  # fine, so that patches end within a clip
-        module = Setup.of(config(f"model={model}", f"peft={method}", *words)).module.eval()
+        module = Setup.of(config(f"model={model}", f"peft={method}", "weights=random", *words)).module.eval()
         assert (module.inputs.prefix is None) == (method == "lora")
         together_and_alone(lambda index: module.inputs.plain("test", index), mixed(module.clips["test"]))
         found = {}
@@ -63,4 +63,5 @@ def test_a_clip_in_a_mixed_batch_is_the_clip_alone(config):
         for name in list(found)[1:-1]:  # nothing is changed: as without
             torch.testing.assert_close(found[name], found["off"], rtol=0, atol=TOLERANCE)
 
-    check_each([*((model, "lora") for model in ("ast", "htsat", "beats", "efficientat")), ("beats", "head")], check)
+    models = ("ast", "htsat", "beats", "efficientat", "ced", "dasheng")
+    check_each([*((model, "lora") for model in models), ("beats", "head")], check)

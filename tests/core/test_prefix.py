@@ -17,12 +17,13 @@ from sousa_bench.training.frozen_part import GROUP, groups
 from sousa_bench.training.run import run
 
 MODELS = ("ast", "htsat", "beats", "efficientat")
+FURTHER = ("ced", "dasheng")
 LAST = {"ast": "last_2", "htsat": "last_2", "beats": "last_1", "efficientat": "last_3"}
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [*MODELS, *FURTHER])
 def test_a_divided_network_is_the_whole_one(config, model):
-    built = instantiate(config(f"model={model}").model, num_classes=40, _convert_="all").eval()
+    built = instantiate(config(f"model={model}", "weights=random").model, num_classes=40, _convert_="all").eval()
     backbone = built.backbone
     assert isinstance(backbone, Divisible)
     waveform = torch.randn(2, 3 * built.sample_rate, generator=torch.Generator().manual_seed(0)) * 0.1
@@ -39,7 +40,14 @@ def test_a_divided_network_is_the_whole_one(config, model):
 
 @pytest.mark.parametrize(
     ("model", "method"),
-    [*itertools.product(MODELS, ["peft=head"]), *((name, f"peft=lora peft.layers={LAST[name]}") for name in MODELS)],
+    [
+        *itertools.product(MODELS, ["peft=head"]),
+        *((name, f"peft=lora peft.layers={LAST[name]}") for name in MODELS),
+        *(
+            pytest.param(name, f"weights=random {words}", marks=pytest.mark.slow)
+            for name, words in itertools.product(FURTHER, ["peft=head", "peft=lora peft.layers=last_2"])
+        ),
+    ],
 )
 def test_the_metrics_stay(config, tmp_path, model, method, monkeypatch):
     """Against the plain path, which a run without memory for features takes."""

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from sousa_bench.data.augmentation import FULL_SCALE
+from sousa_bench.errors import UserError
 from sousa_bench.export import verification as check
 from sousa_bench.export.onnx_graph import Grid, waveform_graph
 from sousa_bench.export.onnx_network import FixedPositionBias, PaddedClips, convolved
 from sousa_bench.models.beats_network import BeatsBackbone
 from tests.models.building import build
 
-MODELS = ("ast", "htsat", "beats", "efficientat")
+MODELS = ("ast", "htsat", "beats", "efficientat", "ced", "dasheng")
 
 
 def clip(samples: int, seed: int = 0) -> torch.Tensor:
@@ -60,6 +61,13 @@ def test_the_grid_is_the_runs(samples, padded):
     assert Grid(8, 38).padded(samples) == padded
 
 
+@pytest.mark.parametrize("name", ["ced", "dasheng"])
+def test_a_model_that_would_cut_its_clips_is_refused(name):
+    PaddedClips(build(name), 10 * 16_000)
+    with pytest.raises(UserError, match=f"model={name} can't be .* for clips of 10.5 s: .* data.max_duration=10"):
+        PaddedClips(build(name), 168_000)
+
+
 VARIANTS = [
     ("ast", {}, 5.0),
     ("ast", {}, 13.3),
@@ -70,6 +78,8 @@ VARIANTS = [
     ("beats", {}, 5.0),
     ("efficientat", {}, 5.0),
     ("efficientat", {"variant": "mn10"}, 5.0),
+    ("ced", {}, 5.0),
+    ("dasheng", {}, 9.9),
 ]
 
 

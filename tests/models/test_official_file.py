@@ -96,8 +96,13 @@ def test_what_is_no_checkpoint_is_left_to_who_loads_it(content: bytes, tmp_path:
         ("beats", "keys.json", "beats", "official"),
         ("efficientat", "keys.json", "efficientat", "official"),
         ("efficientat", "keys_mn04_as.json", "efficientat", "mn04"),
+        *(("ced", keys, "ced", "official") for keys in ("keys.json", "keys_original.json")),
+        ("ced", "keys_tiny.json", "ced", "ced-tiny"),
+        *(
+            ("dasheng", keys, "dasheng", "official")
+            for keys in ("keys.json", "keys_original.json", "keys_audioset.json")
+        ),
         ("passt", "keys.json", None, None),
-        ("dasheng", "keys.json", None, None),
     ],
 )
 def test_every_published_file_is_told(folder: str, keys: str, model: str | None, variant: str | None) -> None:
@@ -169,6 +174,11 @@ def test_a_run_that_could_be_before_keeps_its_identity(channels: int, tmp_path: 
 @pytest.mark.parametrize("page", ["README.md", "conf/hydra/help/sousa.yaml", "docs/models.md"])
 def test_every_published_variant_is_named_where_a_user_looks(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
-    named = [name for model in ("efficientat", "htsat") for name in node(model)["variants"] if name != "tiny"]
-    assert len(named) == 11
+    named = [
+        name
+        for model in ("efficientat", "htsat", "ced", "dasheng")
+        for name in node(model)["variants"]
+        if name != "tiny"
+    ]
+    assert len(named) == 19
     assert [name for name in named if not re.search(rf"\b{name}\b", text)] == []

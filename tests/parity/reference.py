@@ -3,9 +3,10 @@
 import json
 import os
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,8 +55,15 @@ def rebuild(name: str, architecture: Architecture | None = None, file: str = "ke
         file: Which key table.
     """
     keys = table(name, file)
+    return rebuild_keys(keys, keys["keys"], architecture)
+
+
+def rebuild_keys(
+    keys: Mapping[str, Any], entries: Iterable[Mapping[str, Any]], architecture: Architecture | None = None
+) -> dict[str, Tensor]:
+    """The tensors of some entries of a key table; as :func:`rebuild`."""
     state: dict[str, Tensor] = {}
-    for entry in keys["keys"]:
+    for entry in entries:
         key, shape = entry["key"], tuple(entry["shape"])
         if entry["rule"] == "random":
             seed = zlib.crc32((keys["seed_prefix"] + key).encode())
