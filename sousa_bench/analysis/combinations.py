@@ -9,6 +9,7 @@ import pandas as pd
 
 from sousa_bench.analysis.columns import declared_metrics, lower_is_better
 from sousa_bench.analysis.factors import SETTING_FACTORS, combination_columns
+from sousa_bench.analysis.order import TIE_LOSS, best_first, tie_loss
 from sousa_bench.analysis.stats.folds import FOLD, fold_counts, missing_folds
 from sousa_bench.analysis.table import Results
 from sousa_bench.config.overrides import split
@@ -42,7 +43,8 @@ def combinations(results: Results, metric: str) -> pd.DataFrame:
         A row a combination: factors and settings, ``cohort``, ``rows`` (row numbers of its runs), ``runs``, ``seeds``,
         ``folds`` (0 where it is no cross-validation) of ``of_folds``, ``missing`` (folds, or seeds of a fold, that are
         not there), means (over seeds; over folds, each averaged over its seeds first), ``acc_std`` and ``metric_std``
-        (over folds where there are folds, else over seeds), ``seed_std`` (over seeds, pooled within the folds).
+        (over folds where there are folds, else over seeds), ``seed_std`` (over seeds, pooled within the folds),
+        ``tie_loss`` (see ``order``).
     """
     table = results.table
     done = table[table["status"] == "completed"]
@@ -53,13 +55,12 @@ def combinations(results: Results, metric: str) -> pd.DataFrame:
     for (label, cohort), group in done.groupby(["combination", "cohort"], sort=False):
         row: dict[str, Any] = {"combination": label, "cohort": cohort}
         row |= {key: group[key].iloc[0] for key in keys}
-        row |= {"runs": len(group), "rows": list(group.index)}
+        row |= {"runs": len(group), "rows": list(group.index), TIE_LOSS: tie_loss(group).mean()}
         row |= (_over_folds if counts[group.index[0]] else _over_runs)(group, means, metric)
         rows.append(row)
     columns = ["combination", "cohort", *keys, *means, *COUNTS]
-    frame = pd.DataFrame(rows, columns=list(dict.fromkeys(columns)))
-    frame = frame.sort_values(metric, ascending=lower_is_better(metric, table), kind="stable", na_position="last")
-    return frame.reset_index(drop=True)
+    frame = pd.DataFrame(rows, columns=list(dict.fromkeys((*columns, TIE_LOSS))))
+    return best_first(frame, metric, lower_is_better(metric, table)).reset_index(drop=True)
 
 
 def _over_runs(group: pd.DataFrame, means: list[str], metric: str) -> dict[str, Any]:

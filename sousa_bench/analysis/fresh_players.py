@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from sousa_bench.analysis.order import best_first
 from sousa_bench.analysis.reach import Reach
 from sousa_bench.analysis.study import Study
 from sousa_bench.results.result import EVALUATED
@@ -24,7 +25,7 @@ MAX_RUNS = 18
 
 def finalists(rows: pd.DataFrame) -> list[dict[Any, Any]]:
     """The leader of a cohort's combinations and the first that can't be told from it, else the next."""
-    leader, *others = rows.sort_values("test_acc", ascending=False, kind="stable").to_dict("records")
+    leader, *others = best_first(rows, "test_acc").to_dict("records")
     return [leader, *([row for row in others if row["best_set"]][:RIVALS] or others[:1])]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sousa_bench.analysis.order import best_first
 from sousa_bench.analysis.stats.comparisons import Measured, pair_of
 from sousa_bench.analysis.stats.sample_size import ASSUMED_LUCK, Components, Design
 from sousa_bench.analysis.study import Study
@@ -105,7 +106,7 @@ def reaches(study: Study) -> Iterator[Reach]:
 
 
 def _reach(study: Study, cohort: str, rows: pd.DataFrame) -> Reach | None:
-    ranked = rows.sort_values("test_acc", ascending=False, kind="stable")
+    ranked = best_first(rows, "test_acc")
     leader, *others = ranked.to_dict("records")
     rivals = [row for row in others if row["best_set"]] or others[:1]
     pairs = [pair_of(study.pairs, cohort, leader["combination"], row["combination"]) for row in rivals]

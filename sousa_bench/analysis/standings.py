@@ -12,6 +12,7 @@ import pandas as pd
 
 from sousa_bench.analysis.digits import decimals
 from sousa_bench.analysis.labels import short_labels
+from sousa_bench.analysis.order import best_first
 from sousa_bench.analysis.stats.comparisons import pair_of
 from sousa_bench.analysis.study import Study
 
@@ -42,7 +43,7 @@ class Standings:
     @cached_property
     def leader(self) -> pd.Series:
         """The combination of the highest test accuracy."""
-        return self.rows.sort_values("test_acc", ascending=False, kind="stable").iloc[0]
+        return best_first(self.rows, "test_acc").iloc[0]
 
     @cached_property
     def leads(self) -> Mapping[str, Mapping[str, Any]]:

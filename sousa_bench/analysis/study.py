@@ -26,6 +26,7 @@ from sousa_bench.analysis.factors import (
     shown,
 )
 from sousa_bench.analysis.limitations import limitations
+from sousa_bench.analysis.order import best_first
 from sousa_bench.analysis.shared_clips import Measurer, RunsBySet, SharedClips, meeting_places, runs_by_set
 from sousa_bench.analysis.stats.comparisons import Measured, against_best, join, luck_of, mean_totals, pair_table
 from sousa_bench.analysis.stats.effects import Effects, effects
@@ -102,7 +103,7 @@ class Study:
         """The completed runs with a test accuracy, best first by the metric; the index is the row in ``table``."""
         rows = self.table[(self.table["status"] == "completed") & self.table["test_acc"].notna()]
         ascending = lower_is_better(self.metric, self.table)
-        return rows.sort_values(self.metric, ascending=ascending, kind="stable", na_position="last")
+        return best_first(rows, self.metric, ascending)
 
     @cached_property
     def task(self) -> Task:
@@ -315,7 +316,7 @@ def _mark_leaders(frame: pd.DataFrame, rows: pd.DataFrame) -> None:
     """Mark a cohort's first by test and by validation accuracy."""
     for key, word in (("test_acc", "test"), ("val_acc", "validation")):
         if key in rows and rows[key].notna().any():
-            first = rows[key].idxmax()
+            first = best_first(rows, key).index[0]
             frame.at[first, "leader"] = "both" if frame.at[first, "leader"] else word
 
 
@@ -401,7 +402,7 @@ def _mark_best(study: Study) -> None:
         rows = frame.index[(frame["cohort"] == cohort) & frame["test_acc"].notna()]
         if not len(rows):
             continue
-        best = frame.loc[rows, "test_acc"].idxmax()
+        best = best_first(frame.loc[rows], "test_acc").index[0]
         against = against_best(study.pairs, str(cohort), str(frame.loc[best, "combination"]))
         p_values = frame.loc[rows, "combination"].map(against).astype(float)
         frame.loc[rows, "p_best"] = p_values

@@ -12,6 +12,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from sousa_bench.analysis.columns import in_the_words_of
+from sousa_bench.analysis.order import TIE_LOSS
 from sousa_bench.analysis.stats.augmentation_effect import augmentation_impact
 from sousa_bench.analysis.stats.data_sets import data_set_verdicts
 from sousa_bench.analysis.study import Study
@@ -65,7 +66,7 @@ def _data_sets(study: Study) -> pd.DataFrame:
 
 def _combinations(study: Study) -> pd.DataFrame:
     """A row a combination: plain values, with the ids of its runs."""
-    frame = study.combinations.drop(columns=["rows", "shared_clips"])
+    frame = study.combinations.drop(columns=["rows", "shared_clips", TIE_LOSS])
     names = study.table["experiment_id"]
     frame["experiment_ids"] = [" ".join(str(names[row]) for row in rows) for rows in study.combinations["rows"]]
     frame["augmentation"] = frame["augmentation"].astype("boolean")

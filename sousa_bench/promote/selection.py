@@ -14,6 +14,7 @@ from sousa_bench.analysis.columns import lower_is_better, own_name
 from sousa_bench.analysis.combinations import LIMITS, TRIALS
 from sousa_bench.analysis.commands import of_its_sweep
 from sousa_bench.analysis.factors import cohort_words
+from sousa_bench.analysis.order import best_first
 from sousa_bench.analysis.study import Study, compare
 from sousa_bench.analysis.table import collect
 from sousa_bench.config.init_from import KEY
@@ -153,8 +154,8 @@ def _chosen(
     study: Study, row: Any, metric: str, new: dict[str, str], config_folder: Path | None
 ) -> tuple[Chosen, list[str]]:
     """A combination with the overrides that its next run keeps, and those that were left out."""
-    scores = study.table[metric].iloc[list(row["rows"])]
-    order = scores.sort_values(ascending=lower_is_better(metric, study.table), kind="stable").index
+    runs = study.table.iloc[list(row["rows"])]
+    order = best_first(runs, metric, lower_is_better(metric, study.table)).index
     best = int(order[0])
     kept: dict[str, str] = {}
     dropped = []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sousa_bench.errors import UserError
+from sousa_bench.results.merit import loss_of, merit
 from sousa_bench.results.metrics import ranking
 from sousa_bench.results.result import ADAPTER_FOLDER, EVALUATED, RESULT_FILE, ResultError, read_result
 from sousa_bench.results.scan import scan
@@ -110,7 +112,7 @@ def finished_runs(places: Sequence[Path]) -> list[FinishedRun]:
 
 
 def ranked(runs: Sequence[FinishedRun], metric: str | None = None) -> list[FinishedRun]:
-    """Runs from best to worst.
+    """Runs from best to worst; between equals ``merit`` decides.
 
     Args:
         runs: The runs.
@@ -122,11 +124,18 @@ def ranked(runs: Sequence[FinishedRun], metric: str | None = None) -> list[Finis
     """
     key = metric or ranking(runs[0].result["metrics"])
 
-    def score(run: FinishedRun) -> float:
-        value = run.result["metrics"].get(key)
-        if value is None:
-            known = ", ".join(sorted(run.result["metrics"]))
-            raise RunError(f"metric {key}: {run.folder} has none of that name; it has {known}")
-        return float(value)
+    def place(run: FinishedRun) -> tuple[float, float, float, float, str]:
+        metrics = run.result["metrics"]
+        if metrics.get(key) is None:
+            raise RunError(f"metric {key}: {run.folder} has none of that name; {_near(key, metrics)}")
+        trainable = (run.result.get("efficiency") or {}).get("trainable_params")
+        validation = metrics.get(ranking(metrics))
+        return merit(metrics[key], validation, loss_of(metrics), trainable, run.name, lower=key.endswith("loss"))
 
-    return sorted(runs, key=score, reverse=not key.endswith("loss"))
+    return sorted(runs, key=place)
+
+
+def _near(key: str, metrics: Mapping[str, Any]) -> str:
+    """What a run has in place of a metric that it lacks."""
+    near = difflib.get_close_matches(key, metrics, 1)
+    return (f"did you mean {near[0]}? " if near else "") + f"it has {', '.join(sorted(metrics))}"

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from plotly.offline import get_plotlyjs
 
 from sousa_bench.analysis.next_steps import next_steps
 from sousa_bench.analysis.plots import all_plots
+from sousa_bench.analysis.report.html_page import plotly_library
 from sousa_bench.analysis.report.printed import render
 from sousa_bench.analysis.study import compare
 from sousa_bench.analysis.table import collect
@@ -77,7 +77,7 @@ def test_it_speaks_of_neither_rudiments_nor_players(
         words = ["--no-images"] if form == "table" else ["--no-plots"]
         assert main([str(tmp_path / "multirun"), "--format", form, *words, "--output-dir", str(tmp_path / form)]) == 0
         said += "".join(capsys.readouterr())
-    library = get_plotlyjs().replace("</script", "<\\/script")
+    library = plotly_library()
     for file in (tmp_path / "table").iterdir():
         text = str(pd.read_parquet(file).columns) if file.suffix == ".parquet" else file.read_text()
         said += text.replace(library, "")

@@ -17,6 +17,7 @@ from sousa_bench.analysis import Study, collect, compare
 from sousa_bench.analysis.clip_sets import ClipSet, read_predictions
 from sousa_bench.analysis.next_steps import next_steps
 from sousa_bench.analysis.report.conclusion import answer, others_in_words
+from sousa_bench.analysis.report.verdict_line import verdicts
 from sousa_bench.analysis.stats.comparisons import (
     COLUMNS,
     Measured,
@@ -256,10 +257,10 @@ def chance_runs(folder: Path, *warned: bool) -> Study:
 
 
 def test_that_nothing_was_learnt_is_said_first(tmp_path: Path):
-    said = answer(chance_runs(tmp_path / "all", True, True))
+    said = verdicts(chance_runs(tmp_path / "all", True, True))
     assert said[0] == "None of the 2 completed runs is above chance: nothing was learnt, so what follows ranks luck."
-    assert answer(chance_runs(tmp_path / "one", True))[0].startswith("The only completed run is not above chance")
-    assert "chance" not in answer(chance_runs(tmp_path / "some", True, False))[0]
+    assert verdicts(chance_runs(tmp_path / "one", True))[0].startswith("The only completed run is not above chance")
+    assert "chance" not in "".join(verdicts(chance_runs(tmp_path / "some", True, False))[0])
 
 
 def test_means_of_seeds_are_equal_where_their_counts_are():

@@ -9,6 +9,7 @@ import pandas as pd
 
 from sousa_bench.analysis.columns import DIFFERENCE, SIMULTANEOUS, is_absent
 from sousa_bench.analysis.combinations import interval_words, spread_words
+from sousa_bench.analysis.order import best_first
 from sousa_bench.analysis.standings import standings
 from sousa_bench.analysis.stats.comparisons import pair_of
 from sousa_bench.analysis.stats.training_luck import TrainingLuck
@@ -30,7 +31,7 @@ def answer(study: Study) -> list[str]:
 
 
 def _cohort(study: Study, cohort: str, rows: pd.DataFrame) -> list[str]:
-    ranked = rows.sort_values("test_acc", ascending=False, kind="stable")
+    ranked = best_first(rows, "test_acc")
     leader, task = ranked.iloc[0], study.task
     where = f"Cohort {cohort}: the" if study.cohorts else "The"
     only = "" if study.luck[cohort].dof else " of these trained models only"

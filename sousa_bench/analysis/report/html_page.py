@@ -78,7 +78,7 @@ def page(study: Study, blocks: Sequence[Block], title: str = "sousa_bench report
         "labels": {str(row): label for row, label in study.run_labels.items()},
         "templates": {theme: template(theme) for theme in ("light", "dark")},
     }
-    scripts = {"PLOTLY": _plotly(), "SCRIPT": _script()}
+    scripts = {"PLOTLY": plotly_library(), "SCRIPT": _script()}
     parts = {
         **scripts,
         "TITLE": html.escape(title),
@@ -219,7 +219,7 @@ def _script() -> str:
 
 
 @cache
-def _plotly() -> str:
+def plotly_library() -> str:
     """The plots' library, without the addresses that it could open, load from or send to."""
     from plotly.offline import get_plotlyjs
 

@@ -15,6 +15,7 @@ from sousa_bench.analysis.commands import retry_command
 from sousa_bench.analysis.factors import counted_rows, shown
 from sousa_bench.analysis.limitations import warned_runs
 from sousa_bench.analysis.next_steps import deciding, next_steps
+from sousa_bench.analysis.order import best_first
 from sousa_bench.analysis.origins import origins
 from sousa_bench.analysis.report.against_baselines import against_baselines
 from sousa_bench.analysis.report.blocks import (
@@ -206,7 +207,7 @@ def comparisons(study: Study, options: Options) -> list[Block]:
         mine = study.pairs[study.pairs["cohort"] == cohort]
         if not len(mine) or len(rows) < 2:
             continue
-        leader, *others = rows.sort_values("test_acc", ascending=False, kind="stable")["combination"]
+        leader, *others = best_first(rows, "test_acc")["combination"]
         found = [pair_of(mine, str(cohort), leader, other) for other in others[: max(options.top, 10)]]
         of_cohort = f" (cohort {cohort})" if study.cohorts else ""
         blocks += [
