@@ -14,6 +14,7 @@ from sousa_bench.analysis.stats.folds import FOLD, fold_counts, missing_folds
 from sousa_bench.analysis.table import Results
 from sousa_bench.config.overrides import split
 from sousa_bench.results.result import EVALUATED
+from sousa_bench.system.text_table import amount
 
 LIMITS = ("trainer.train_batches", "trainer.eval_batches")
 """Keys that make a run a trial of the machinery."""
@@ -111,7 +112,8 @@ def spread_words(row: Any) -> str:
         parts.append(f"{deviation}{row['folds']}{of_all} fold{'s' if row['folds'] > 1 or of_all else ''}")
     if pd.notna(row["seed_std"]):
         known = row["folds"] or row["seeds"] == row["runs"]
-        parts.append(f"± {row['seed_std']:.4f} over " + (f"{row['seeds']} seeds" if known else f"{row['runs']} runs"))
+        number = amount(row["seeds"], "seed") if known else amount(row["runs"], "run")
+        parts.append(f"± {row['seed_std']:.4f} over {number}")
     return ", ".join(parts)
 
 

@@ -37,7 +37,7 @@ COHORT_KEYS = {
 
 def find_factors(
     table: pd.DataFrame, resolved: Sequence[Mapping[str, Any]], config_keys: Iterable[str] = ()
-) -> list[str]:
+) -> dict[str, list[str]]:
     """Keys that varied between otherwise equal completed runs, apart from model, strategy, augmentation, seed and fold.
 
     A key that merely follows from another choice (AST's embedding size) is no factor: it never differs between two
@@ -52,7 +52,8 @@ def find_factors(
         config_keys: Columns that come from the results' ``config``.
 
     Returns:
-        Column names; those that came from ``resolved`` alone have been added to ``table``.
+        Column names, each with the keys that vary in step with it and aren't kept; those columns that came from
+        ``resolved`` alone have been added to ``table``.
     """
     base = [key for key in (*BASE_FACTORS, *SETTING_FACTORS) if key in table]
     kinds = [table[EVALUATED].notna()] if EVALUATED in table else []  # evaluations name keys that no run has
@@ -63,18 +64,19 @@ def find_factors(
     columns = {key: table[key] for key in named if key in table and key not in base}
     varied = [key for key in _varied_leaves(judged, groups) if not _repeats_top(key, judged)]
     columns |= {key: pd.Series([row.get(key) for row in resolved], table.index) for key in varied if key not in columns}
-    factors: list[str] = []
-    codes: list[pd.Series] = []
+    factors: dict[str, list[str]] = {}
+    codes: dict[str, pd.Series] = {}
     for key, column in columns.items():
         if key in NOT_FACTORS or key in base or _names_base(key) or no_outcome(key) or _repeats_top(key, judged):
             continue
         code = pd.Series(pd.factorize(column.map(_plain))[0], table.index)[counted]
-        if code.groupby(groups[counted]).nunique().max() <= 1 or any(_in_step(code, other) for other in codes):
+        if code.groupby(groups[counted]).nunique().max() <= 1 or _is_replicate(key, code, table[counted]):
             continue
-        if _is_replicate(key, code, table[counted]):
+        if first := next((other for other, known in codes.items() if _in_step(code, known)), None):
+            factors[first].append(key)
             continue
-        factors.append(key)
-        codes.append(code)
+        factors[key] = []
+        codes[key] = code
         if key not in table or (key not in named and key.startswith("peft.")):
             table[key] = typed(key, list(column))
     return factors

@@ -13,6 +13,7 @@ from sousa_bench.analysis.factors import weights_files
 from sousa_bench.data.saved_task import is_sousa
 from sousa_bench.models.weight_files import demonstration
 from sousa_bench.results.result import EVALUATED
+from sousa_bench.system.text_table import amount
 
 if TYPE_CHECKING:
     from sousa_bench.analysis.study import Study
@@ -34,7 +35,7 @@ def limitations(study: Study) -> list[str]:
         )
     said += [*_clips(frame), *_folds(study, frame[frame["folds"] > 0])]
     for note, rows in frame[frame["note"] != ""].groupby("note", sort=False):
-        said.append(f"{len(rows)} of {len(frame)} combinations: {note}.")
+        said.append(f"{len(rows)} of {amount(len(frame), 'combination')}: {note}.")
     return [
         *said,
         *_demonstration(study),
@@ -62,9 +63,9 @@ def _folds(study: Study, frame: pd.DataFrame) -> Iterator[str]:
     group = study.task.group
     most = frame.sort_values("folds", ascending=False, kind="stable").iloc[0]
     yield (
-        f"Cross-validation: {len(frame)} combinations over up to {most['folds']} of {most['of_folds']} folds. The mean "
-        f"and ± are over folds; intervals and comparisons pool the folds' test predictions, in which each {group} was "
-        f"heard once, by a model that had not learnt from that {group}, and are clustered by {group}."
+        f"Cross-validation: {amount(len(frame), 'combination')} over up to {most['folds']} of {most['of_folds']} "
+        "folds. The mean and ± are over folds; intervals and comparisons pool the folds' test predictions, in which "
+        f"each {group} was heard once, by a model that had not learnt from that {group}, and are clustered by {group}."
     )
     trained = study.table[EVALUATED].isna() if EVALUATED in study.table else pd.Series(True, study.table.index)
     was_trained = np.array([bool(trained[rows].all()) for rows in frame["rows"]])
@@ -115,7 +116,8 @@ def _warnings(study: Study) -> Iterator[str]:
     if len(warned):
         first = str(warned["warnings"].iloc[0])
         first = first[:200] + ("…" if len(first) > 200 else "")
-        yield f"{len(warned)} of {len(study.table)} runs carry warnings, the first: {first}"
+        carry = "carries" if len(warned) == 1 else "carry"
+        yield f"{len(warned)} of {amount(len(study.table), 'run')} {carry} warnings, the first: {first}"
 
 
 def warned_runs(study: Study) -> pd.DataFrame:
@@ -147,7 +149,7 @@ def _demonstration(study: Study) -> Iterator[str]:
     if "weights.kind" in table:
         count = int(((table["weights.kind"] == "embedded") & (table["status"] == "completed")).sum())
         if count:
-            yield f"{count} of {len(table)} runs: {demonstration(is_sousa(study.task))}"
+            yield f"{count} of {amount(len(table), 'run')}: {demonstration(is_sousa(study.task))}"
 
 
 def _weights(table: pd.DataFrame) -> Iterator[str]:

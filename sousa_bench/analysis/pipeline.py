@@ -19,7 +19,7 @@ from sousa_bench.analysis.table_files import write_tables, write_text
 from sousa_bench.errors import UserError
 from sousa_bench.results.result import DEAD, ResultError
 from sousa_bench.results.scan import ROOT_NAMES, NothingYetError, latest_sweep, scan, snapshot, sweep_folders
-from sousa_bench.system.text_table import redraw
+from sousa_bench.system.text_table import amount, redraw
 
 MAX_SAID = 4
 ROOT = Path(ROOT_NAMES[0])
@@ -67,7 +67,7 @@ def watch(options: argparse.Namespace) -> None:
             print(f"waiting: {error}", file=sys.stderr)
         if study and study.results.over():
             if left := len(study.results.waiting()):
-                print(f"the process of the sweep is gone; {left} planned runs never started", file=sys.stderr)
+                print(f"the process of the sweep is gone; {amount(left, 'planned run')} never started", file=sys.stderr)
             analyze(options)
             return
         if study is None:
@@ -108,8 +108,8 @@ def _refuse_dead(options: argparse.Namespace) -> None:
             f"sweep {names}: none of its {len(found.planned)} runs can be started: {found.planned[0].reason}"
         )
     raise UserError(
-        f"sweep {names}: its process is gone before the first result, and {len(jobs)} planned runs never started; "
-        "start it again with the same command, it goes on where it was"
+        f"sweep {names}: its process is gone before the first result, and {amount(len(jobs), 'planned run')} never "
+        "started; start it again with the same command, it goes on where it was"
     )
 
 

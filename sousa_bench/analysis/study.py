@@ -37,6 +37,7 @@ from sousa_bench.analysis.stats.training_luck import Luck, TrainingLuck, trainin
 from sousa_bench.analysis.table import Results
 from sousa_bench.errors import UserError
 from sousa_bench.results.metrics import METRICS, METRICS_OF_SEVERAL
+from sousa_bench.system.text_table import amount
 from sousa_bench.task import Task
 
 FAMILY_LIMIT = 40
@@ -47,7 +48,7 @@ INTERVAL = ("acc_low", "acc_high", "acc_error", "clips", "players", "note")
 AT_CHANCE = "is not above chance"  # in a run's warnings, see ``sousa_bench.results.predictions.outcome_warnings``
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Study:
     """Results and what the statistics say of them.
 
@@ -87,6 +88,23 @@ class Study:
     margin: float = 0.02
     cohorts: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        """One line: how much there is, and the verdict; a notebook shows ``_repr_html_``."""
+        from sousa_bench.analysis.report.verdict_line import verdicts
+
+        first, *others = verdicts(self)
+        more = f" And {amount(len(others), 'more verdict')}." if others else ""
+        size = f"{amount(len(self.table), 'run')}, {amount(len(self.combinations), 'combination')}"
+        return f"<Study of {size}. {''.join(first)}{more}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the verdict and the table of each cohort."""
+        from sousa_bench.analysis.report.blocks import Options
+        from sousa_bench.analysis.report.html_page import fragment
+        from sousa_bench.analysis.report.sections import conclusion
+
+        return fragment(conclusion(self, Options(plots=False)))
 
     @property
     def table(self) -> pd.DataFrame:
@@ -198,7 +216,7 @@ def _with_predictions(study: Study) -> list[int]:
         if len(chosen) + len(rows) > PREDICTIONS_LIMIT:
             study.notes.append(
                 f"Predictions were read for the best {number} of {len(study.combinations)} combinations by "
-                f"{study.metric} only ({len(chosen)} runs)."
+                f"{study.metric} only ({amount(len(chosen), 'run')})."
             )
             break
         chosen += rows

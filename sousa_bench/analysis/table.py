@@ -20,6 +20,7 @@ from sousa_bench.errors import UserError
 from sousa_bench.results.result import CONFIG_KEYS, EFFICIENCY_KEYS, EVALUATED, METRIC_KEYS
 from sousa_bench.results.scan import NothingYetError, Planned, scan
 from sousa_bench.system.foreign import clean
+from sousa_bench.system.text_table import amount
 from sousa_bench.task import Task
 
 FIXED_COLUMNS = (
@@ -33,6 +34,8 @@ FIXED_COLUMNS = (
 )
 SHORT_NAMES = {"strategy": ("peft", "peft.name"), "max_epochs": ("trainer.max_epochs", "epochs")}
 
+MAX_IN_STEP = 6  # keys that are named
+
 Filter = tuple[str, Sequence[str]]
 
 
@@ -43,6 +46,7 @@ class Results:
     Attributes:
         table: A row a run, ``FIXED_COLUMNS`` first; ``combination`` and ``cohort`` are derived.
         factors: Columns that varied beside model, strategy, augmentation and seed.
+        in_step: The keys that vary in step with each of these, which nothing can tell from it.
         resolved: The resolved config of each row.
         overrides: The Hydra overrides of each row.
         tasks: What the run of each row was asked.
@@ -57,6 +61,7 @@ class Results:
 
     table: pd.DataFrame
     factors: list[str] = field(default_factory=list)
+    in_step: dict[str, list[str]] = field(default_factory=dict)
     resolved: list[dict[str, Any]] = field(default_factory=list)
     overrides: list[tuple[str, ...]] = field(default_factory=list)
     tasks: list[Task] = field(default_factory=list)
@@ -67,6 +72,15 @@ class Results:
     fingerprints: frozenset[str] = frozenset()
     unwanted: frozenset[Path] = frozenset()
     unmatched: list[str] = field(default_factory=list)
+
+    def named(self, factor: str) -> str:
+        """A factor, or an interaction of some, with the keys that vary in step: ``peft.r (in step: peft.alpha)``."""
+        return " × ".join(f"{key}{self._followers(key)}" for key in factor.split(" × "))
+
+    def _followers(self, key: str) -> str:
+        found = self.in_step.get(key, [])
+        more = f" and {len(found) - MAX_IN_STEP} more" if len(found) > MAX_IN_STEP else ""
+        return f" (in step: {', '.join(found[:MAX_IN_STEP])}{more})" if found else ""
 
     def waiting(self) -> list[Planned]:
         """Planned jobs that the filters want and that have no result, neither theirs nor another of their identity."""
@@ -146,11 +160,13 @@ def collect(
     for wanted in filters:
         runs = _filtered(runs, wanted, columns.config_keys, places)
     table = runs.table.copy()  # in few blocks of memory, since columns are added one by one
-    factors = find_factors(table, runs.resolved, columns.config_keys)
+    in_step = find_factors(table, runs.resolved, columns.config_keys)
+    factors = list(in_step)
     add_combinations(table, factors)
     return Results(
         table=_ordered(table, factors),
         factors=factors,
+        in_step=in_step,
         resolved=runs.resolved,
         overrides=runs.overrides,
         tasks=runs.tasks,
@@ -273,7 +289,7 @@ def _filtered(runs: _Runs, wanted: Filter, config_keys: Iterable[str], places: s
     mask = column.map(_norm).isin({_norm(value) for value in values})
     if not mask.any():
         raise NothingYetError(
-            f"nothing left: none of the {len(column)} runs in {places} has {key}={','.join(values)}; "
+            f"nothing left: none of {amount(len(column), 'run')} in {places} has {key}={','.join(values)}; "
             f"there is {key}={_levels(column)}"
         )
     return runs.where(mask)
@@ -351,7 +367,7 @@ def _ordered(table: pd.DataFrame, factors: Sequence[str]) -> pd.DataFrame:
 def _nothing_found(places: str, problems: Sequence[str], planned: int) -> str:
     message = f"no result file found in {places}"
     if planned:
-        message += f": a manifest plans {planned} runs and none has started yet"
+        message += f": a manifest plans {amount(planned, 'run')} and none has started yet"
     if problems:
-        message += f"; {len(problems)} files were passed over, the first: {problems[0]}"
+        message += f"; {amount(len(problems), 'file')} passed over, the first: {problems[0]}"
     return message + ". Give the folder that holds the runs, such as multirun/2026-02-01."

@@ -19,7 +19,7 @@ from sousa_bench.analysis.standings import ROWS, standings
 from sousa_bench.results.result import write_json
 from sousa_bench.system.text_table import WIDTH
 from tests.analysis.summary import summary
-from tests.analysis.synthetic import Truth, write_sweep
+from tests.analysis.synthetic import Truth, result, write_result, write_sweep
 
 
 def test_the_verdict_says_who_leads_how_sure_and_who_ties(comparison_study: Study, seeded_study: Study):
@@ -130,3 +130,34 @@ def test_what_all_runs_share_is_said_once_with_the_sweeps_command(tmp_path: Path
     assert "config-dir" not in text
     write_json(folder / "sweep.json", manifest | {"command": "rm -rf / ; python -m sousa_bench.train"})
     assert "rm -rf" not in summary(compare(collect([folder])))
+
+
+def test_a_study_is_a_line_in_a_console_and_a_table_in_a_notebook(comparison_study: Study):
+    said = "91.5 % [87.4–93.4] (of these trained models only). 9 of 23 others tie."
+    assert repr(comparison_study) == f"<Study of 24 runs, 24 combinations. beats + lora, aug: {said}>"
+    html = comparison_study._repr_html_()
+    assert html.count("<table>") == 2
+    assert '<p class="verdict"><b>beats + lora, aug</b>: 91.5 %' in html
+    assert "<script" not in html
+
+
+def test_keys_that_vary_in_step_are_named_together(tmp_path: Path):
+    for number, rank in enumerate((4, 8, 16)):
+        made = result({"seed": 1}, accuracy=0.6 + number / 10, extra={"peft.r": rank})
+        made["resolved_config"]["peft"] |= {"r": rank, "alpha": 3 * rank}
+        made["resolved_config"]["trainer"]["warmup"] = 0.1 / rank
+        write_result(tmp_path / str(number), made)
+    study = compare(collect([tmp_path]))
+    assert study.results.in_step == {"peft.r": ["peft.alpha", "trainer.warmup"]}
+    text = summary(study)
+    assert "- **peft.r (in step: peft.alpha, trainer.warmup)**: 16, 4, 8" in text
+    assert "## Statistics by peft.r (in step: peft.alpha, trainer.warmup)" in text
+    assert study.results.named("model × peft.r") == "model × peft.r (in step: peft.alpha, trainer.warmup)"
+
+
+def test_a_single_run_is_said_in_the_singular(tmp_path: Path):
+    write_result(tmp_path / "run", result({}))
+    text = summary(compare(collect([tmp_path])))
+    for wrong in ("1 runs", "1 combinations", "1 pairs", "1 effects"):
+        assert wrong not in text
+    assert "(1 run)" in text

@@ -241,7 +241,7 @@ def test_unfinished_runs_that_do_not_know_their_data_yet_are_no_cohort_of_their_
 def test_warnings_of_runs_are_said(tmp_path: Path):
     write_result(tmp_path / "run", result({}, warnings=["test accuracy 0.0250 is not above chance"]))
     study = compare(collect([tmp_path]))
-    assert any("1 of 1 runs carry warnings" in note and "not above chance" in note for note in study.notes)
+    assert any("1 of 1 run carries warnings" in note and "not above chance" in note for note in study.notes)
     assert "not above chance" in summary(study).split("## Warnings of the runs")[1]
 
 

@@ -14,6 +14,7 @@ from sousa_bench.analysis.standings import standings
 from sousa_bench.analysis.stats.comparisons import pair_of
 from sousa_bench.analysis.stats.training_luck import TrainingLuck
 from sousa_bench.analysis.study import Study
+from sousa_bench.system.text_table import amount
 from sousa_bench.task import Task
 
 MAX_NAMED = 12
@@ -44,7 +45,7 @@ def _cohort(study: Study, cohort: str, rows: pd.DataFrame) -> list[str]:
     others = rows.loc[rows["best_set"] & (rows["combination"] != leader["combination"]), "combination"]
     if not tested:
         return [*said, "No other could be tested against it, so it may be ahead by chance."]
-    test = f"max-t over all {len(mine)} pairs, 5 % level"
+    test = f"max-t over {all_pairs(len(mine))}, 5 % level"
     if len(others):
         said.append(f"{others_in_words(len(others), tested)} can't be told from it ({test}): {named(list(others))}.")
     else:
@@ -61,6 +62,11 @@ def _cohort(study: Study, cohort: str, rows: pd.DataFrame) -> list[str]:
             f"{SIMULTANEOUS.cell(pair)})."
         )
     return [*said, *_within_margin(pairs, study.margin), *_luck(study.luck[cohort], pairs, study.task)]
+
+
+def all_pairs(number: int) -> str:
+    """The family of so many comparisons."""
+    return "one pair" if number == 1 else f"all {number} pairs"
 
 
 def named(names: list[str]) -> str:
@@ -101,7 +107,8 @@ def _luck(known: TrainingLuck, pairs: Pairs, task: Task) -> list[str]:
     ]
     clear = sum(bool(pair["models_clear"]) and pair["difference"] > 0 for pair in pairs.values())
     if pairs:
-        said.append(f"Of the trained models at hand alone: it is clearly better than {clear} of {len(pairs)} others.")
+        others = amount(len(pairs), "other")
+        said.append(f"Of the trained models at hand alone: it is clearly better than {clear} of {others}.")
     return said
 
 

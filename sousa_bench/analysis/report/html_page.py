@@ -108,6 +108,11 @@ def sections(blocks: Sequence[Block]) -> str:
     return "".join(parts).removeprefix("</section>") + "</section>"
 
 
+def fragment(blocks: Sequence[Block]) -> str:
+    """Blocks as HTML without sections, such as a notebook shows."""
+    return "".join(map(_block, with_content(blocks)))
+
+
 def _block(block: Block) -> str:
     """A block as HTML; whatever text it holds is escaped."""
     match block:

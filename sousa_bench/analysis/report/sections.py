@@ -36,7 +36,7 @@ from sousa_bench.analysis.report.blocks import (
     Verdict,
     listed,
 )
-from sousa_bench.analysis.report.conclusion import answer, rests_on
+from sousa_bench.analysis.report.conclusion import all_pairs, answer, rests_on
 from sousa_bench.analysis.report.over_data_sets import over_all_data, over_data_sets
 from sousa_bench.analysis.report.ranking import ranking_table, test_metrics
 from sousa_bench.analysis.report.shared_facts import shared_facts
@@ -51,6 +51,7 @@ from sousa_bench.analysis.study import Study
 from sousa_bench.analysis.table import Results
 from sousa_bench.errors import UserError
 from sousa_bench.results.result import DEAD, NOT_COMPLETED
+from sousa_bench.system.text_table import amount
 from sousa_bench.task import Task
 
 LEADERS_CAPTION = (
@@ -76,7 +77,8 @@ def overview(study: Study, options: Options) -> list[Block]:
     names = {"max_epochs": "epochs (at most)"}
     keys = ["model", "strategy", "augmentation", *study.results.factors, "data", "max_epochs"]
     levels = {key: sorted({shown(value) for value in done[key].unique()}) for key in keys}
-    varied = [(names.get(key, key), f": {', '.join(found)}") for key, found in levels.items() if len(found) > 1]
+    called = {key: names.get(key, study.results.named(key)) for key in keys}
+    varied = [(called[key], f": {', '.join(found)}") for key, found in levels.items() if len(found) > 1]
     more: list[Block] = [Heading("What varied", 3), Items(varied)] if varied else []
     return [
         Heading("Overview", short="Overview"),
@@ -90,7 +92,7 @@ def overview(study: Study, options: Options) -> list[Block]:
 def conclusion(study: Study, options: Options) -> list[Block]:
     """The verdict, a picture and a table of each cohort, what the tests say in sentences, and what must be minded."""
     first = [Verdict(at_chance_words(study))] if study.at_chance else []
-    shown = [block for cohort in standings(study) for block in _first_screen(cohort, options)]
+    shown = [block for cohort in standings(study) for block in first_screen(cohort, options)]
     said = [*answer(study), *against_baselines(study), *_what_decides(study), *over_all_data(study)]
     notes = [Items(study.notes, notes=True)] if study.notes else []
     return [
@@ -101,7 +103,7 @@ def conclusion(study: Study, options: Options) -> list[Block]:
     ]
 
 
-def _first_screen(cohort: Standings, options: Options) -> list[Block]:
+def first_screen(cohort: Standings, options: Options) -> list[Block]:
     """One verdict, one picture and one table, in this order."""
     blocks: list[Block] = [Heading(cohort.title, 3)] if cohort.title else []
     blocks.append(Verdict(verdict(cohort)))
@@ -117,7 +119,9 @@ def _first_screen(cohort: Standings, options: Options) -> list[Block]:
         others: list[Block] = [ranking_table(cohort, ROWS, MAX_LISTED)]
         if (more := len(cohort.rows) - MAX_LISTED) > 0:
             others.append(Text([f"… and {more} more, in combinations.csv."]))
-        blocks.append(Details(f"The other {len(cohort.rows) - ROWS} combinations{of_cohort}", others))
+        rest = len(cohort.rows) - ROWS
+        title = "The other combination" if rest == 1 else f"The other {rest} combinations"
+        blocks.append(Details(f"{title}{of_cohort}", others))
     return blocks
 
 
@@ -214,9 +218,9 @@ def comparisons(study: Study, options: Options) -> list[Block]:
             Heading(f"{leader} against the next{of_cohort}", 3),
             Text(
                 [
-                    f"About {mine['about'].iloc[0]}. The family is all {len(mine)} pairs of the cohort: the leader is "
-                    "the highest of all, so each pair could have been asked about. The first interval and p are those "
-                    "of one comparison alone; the simultaneous interval and the last p hold for all together and "
+                    f"About {mine['about'].iloc[0]}. The family is {all_pairs(len(mine))} of the cohort: the leader "
+                    "is the highest of all, so each pair could have been asked about. The first interval and p are "
+                    "those of one comparison alone; the simultaneous interval and the last p hold for all together and "
                     f"decide what is clear.{_mcnemar(study.task)}"
                 ]
             ),
@@ -262,16 +266,16 @@ def effects(study: Study, options: Options) -> list[Block]:
             continue
         players, clips = int(item.table["players"].iloc[0]), int(item.table["clips"].iloc[0])
         groups = study.task.groups
-        size = f"{players} {groups}, {clips:,} clips" if study.task.grouped else f"{clips:,} clips"
+        size = study.task.extent(f"{clips:,}", players)
         text = (
             f"About {item.table['about'].iloc[0]}. Balanced matrix, {groups} as blocks ({size}); the "
-            f"family is these {len(item.table)} effects, Holm-corrected. The share is that of the variation between "
-            "the cells' means."
+            f"family is {_these(len(item.table), 'effect')}, Holm-corrected. The share is that of the variation "
+            "between the cells' means."
         )
         if item.left_out:
             text += f" Left out, having been run without augmentation alone: {', '.join(item.left_out)}."
         shown_columns = [
-            Column("effect", "effect", text=True),
+            Column("effect", "effect", lambda row: study.results.named(str(row["effect"])), text=True),
             Column("levels", "levels", lambda row: row["levels"]),
             Column("share", "share", ".1f", divide=0.01, unit=" %", help="of the variation between the cells' means"),
             Column("largest", "largest difference", ".2f", unit=" points", help="between two levels"),
@@ -285,7 +289,7 @@ def statistics(study: Study, options: Options) -> list[Block]:
     """Mean, deviation and best accuracy of the runs by model, by strategy, by both, and by each further factor."""
     done = study.done
     groupings = {"model": ["model"], "strategy": ["strategy"], "pair of model and strategy": ["model", "strategy"]}
-    groupings |= {key: [key] for key in study.results.factors}
+    groupings |= {study.results.named(key): [key] for key in study.results.factors}
     blocks: list[Block] = []
     for title, keys in groupings.items():
         blocks.append(Heading(f"Statistics by {title}", short="" if blocks else "Statistics"))
@@ -298,10 +302,14 @@ def statistics(study: Study, options: Options) -> list[Block]:
     return blocks
 
 
+def _these(number: int, noun: str) -> str:
+    return f"this {noun} alone" if number == 1 else f"these {number} {noun}s"
+
+
 def _group_line(name: tuple[Any, ...], runs: pd.DataFrame, task: Task) -> Line:
     accuracy = runs["test_acc"]
     deviation = f"{accuracy.std(ddof=1):.4f}" if len(runs) > 1 else ABSENT
-    number = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
+    number = amount(len(runs), "run")
     average = f"Avg {_short(task)}={accuracy.mean():.4f} ± {deviation}"
     text = f"{average}, Best={accuracy.max():.4f} ({number}); {tested_on(runs, task)}"
     return " + ".join(map(shown, name)), f": {text}"
@@ -311,7 +319,9 @@ def augmentation(study: Study, options: Options) -> list[Block]:
     """What augmentation changed, in pairs that differ in it alone."""
     impact = augmentation_impact(study)
     short = _short(study.task)
-    averages = [(name, f": Avg {short}={mean:.4f} ({size} runs); {on}") for name, mean, size, on in impact.averages]
+    averages = [
+        (name, f": Avg {short}={mean:.4f} ({amount(size, 'run')}); {on}") for name, mean, size, on in impact.averages
+    ]
     blocks: list[Block] = [Heading("Augmentation impact"), Items(averages)]
     if impact.reason:
         blocks.append(Text([impact.reason]))
@@ -324,7 +334,7 @@ def augmentation(study: Study, options: Options) -> list[Block]:
         ]
         text = (
             "Paired: the same model, strategy and other factors, over the seeds and folds that both have, on the same "
-            f"clips; with augmentation minus without. The family is these {len(impact.table)} pairs."
+            f"clips; with augmentation minus without. The family is {_these(len(impact.table), 'pair')}."
         )
         blocks += [Text([text]), Table(shown_columns, impact.table.to_dict("records"))]
     return blocks
@@ -382,8 +392,8 @@ def seeds(study: Study, options: Options) -> list[Block]:
     pooled = float(np.sqrt((rows["seed_std"] ** 2 * freedom).sum() / freedom.sum()))
     text = (
         "The spread over seeds holds the luck of training and that of the clips; the standard error of the mean holds "
-        f"both kinds of luck, over {study.task.groups} and over trainings. Pooled over {len(rows)} combinations, the "
-        f"standard deviation over seeds is {pooled:.4f}."
+        f"both kinds of luck, over {study.task.groups} and over trainings. Pooled over "
+        f"{amount(len(rows), 'combination')}, the standard deviation over seeds is {pooled:.4f}."
     )
     table = Table(shown_columns, rows.head(MAX_LISTED).to_dict("records"))
     return [Heading(f"Seeds and {study.task.groups}"), Text([text]), table]

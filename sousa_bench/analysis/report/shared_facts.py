@@ -11,6 +11,7 @@ from sousa_bench.analysis.commands import given_command
 from sousa_bench.analysis.factors import augmentation_words, shown
 from sousa_bench.analysis.report.blocks import Block, Command, Details, Facts, Text
 from sousa_bench.analysis.study import Study
+from sousa_bench.system.text_table import amount
 
 VERSIONS = ("python", "torch", "transformers", "peft", "pytorch_lightning", "sousa_bench")
 MOST_VALUES = 4
@@ -66,7 +67,7 @@ def _counted(column: pd.Series) -> str:
         return "".join(count.index)
     if len(count) > MOST_VALUES:
         return f"{len(count)} different ones"
-    return ", ".join(f"{value} ({number} run{'s' * (number > 1)})" for value, number in count.items())
+    return ", ".join(f"{value} ({amount(int(number), 'run')})" for value, number in count.items())
 
 
 def _short_commit(value: object) -> object:
