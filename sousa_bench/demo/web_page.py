@@ -81,9 +81,9 @@ def answer(listener: Listener, path: str | None) -> tuple[str, dict[str, float] 
         return "", None, ""
     found = listener.answer(Path(path))
     marks = f"{MARK} " if found.task.several else ""
-    said = found.accepted
+    said = [item["name"] for item in found.accepted]
     chances = {
-        f"{marks if item in said else ''}{item['name']}": float(item["probability"])
+        f"{marks if item['name'] in said else ''}{item['name']}": float(item["probability"])
         for item in found.best(max(TOP, len(said)))
     }
     return _text(found), chances or None, _picture(listener, Path(path))

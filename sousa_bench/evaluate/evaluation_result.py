@@ -14,12 +14,14 @@ from sousa_bench.analysis.stats.average_precision import blocks, precision_inter
 from sousa_bench.analysis.stats.intervals import LEVEL, accuracy_interval, why_no_interval
 from sousa_bench.config.identity import IRRELEVANT
 from sousa_bench.errors import ConfigError
+from sousa_bench.results.confidence import Confidence, counted_answers
 from sousa_bench.results.metrics import calibrated, metrics_of, own_metrics, per_class, ranking, split_metrics
 from sousa_bench.results.predictions import outcome_warnings
 from sousa_bench.results.result import EFFICIENCY_KEYS, EVALUATED, PREDICTIONS_FILE, SCHEMA_VERSION
 from sousa_bench.system.commit import git_commit
 from sousa_bench.task import Task
 from sousa_bench.training.hardware import environment
+from sousa_bench.training.outcome import given_answers
 from sousa_bench.training.seen_before import met_before
 
 if TYPE_CHECKING:
@@ -42,7 +44,9 @@ def evaluation_result(evaluation: Evaluation, arguments: Sequence[str]) -> dict[
     compared = own_test(evaluation)
     met, met_warnings = met_before(run, data)
     random_weights = (own.get("weights") or {}).get("kind") == "random"
+    confidence = Confidence.of(own, run.folder)
     temperature = own["metrics"].get("temperature")  # results by earlier versions have none
+    tested = confidence and counted_answers(given_answers(logits, labels, data.task), confidence.threshold)
     metrics, metric_warnings = metrics_of(data.task), []
     try:
         metrics = (*metrics, *own_metrics(config.get("metrics")))
@@ -63,6 +67,7 @@ def evaluation_result(evaluation: Evaluation, arguments: Sequence[str]) -> dict[
             **split_metrics("test", logits, labels, metrics),
             **(calibrated(logits, labels, temperature) if temperature else {}),
         },
+        **({"confidence": own["confidence"] | {"test": tested}} if confidence else {}),
         "efficiency": {
             **{key: own["efficiency"].get(key) for key in EFFICIENCY_KEYS},
             "evaluation_seconds": evaluation.seconds,

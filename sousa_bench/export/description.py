@@ -7,20 +7,17 @@ from importlib import resources
 from typing import Any
 
 import jinja2
-import numpy as np
-import pandas as pd
 
 import sousa_bench
-from sousa_bench.analysis.stats.average_precision import blocks, precision_interval
-from sousa_bench.analysis.stats.intervals import LEVEL, accuracy_interval, why_no_interval
+from sousa_bench.analysis.tested_model import about_model, tested_metrics
 from sousa_bench.data.decode import SHORTEST, SILENCE
 from sousa_bench.data.saved_task import is_sousa, saved_task
 from sousa_bench.export.onnx_graph import INPUT, OPSET, OUTPUT
-from sousa_bench.inference.answer import LIKELY
+from sousa_bench.inference.answer import marked
 from sousa_bench.inference.predictor import PACKAGE_FORMAT, PACKAGE_KEY, Predictor
 from sousa_bench.inference.strokes import CONTRAST, FALL, FLOOR, HIGH_PASS, RISE, SETTLE, STEP
+from sousa_bench.results.confidence import LIKELY
 from sousa_bench.results.finished import FinishedRun
-from sousa_bench.results.result import PREDICTIONS_FILE
 from sousa_bench.task import CLIP, Task, counted
 
 GRAPH_FILE = "model.onnx"
@@ -57,7 +54,11 @@ def package_config(predictor: Predictor, run: FinishedRun, command: str) -> dict
         "preprocessing": preprocessing(predictor),
         "listening": listening(predictor.task),
         "onnx": {"file": GRAPH_FILE, "opset": OPSET, "input": INPUT, "output": OUTPUT},
-        "metrics": {**result["metrics"], **intervals(run, predictor.task)},
+        "about": about_model(run, predictor.description, predictor.task),
+        "demonstration": predictor.description["weights"]["kind"] == "embedded",
+        "metrics": tested_metrics(run, predictor.task),
+        "confidence": result.get("confidence"),
+        "confidence_text": None if predictor.confidence is None else marked(predictor.confidence),
         "data": {key: value for key, value in (result.get("data") or {}).items() if key in DATA_KEYS},
         "base_weights": predictor.description["weights"],
         "training": {**result["config"], "parameters": result.get("parameters")},
@@ -107,40 +108,6 @@ def listening(task: Task) -> dict[str, Any]:
         "floor": FLOOR,
     }
     return {"silence": SILENCE, "strokes": strokes if is_sousa(task) else None, "likely": LIKELY}
-
-
-def intervals(run: FinishedRun, task: Task) -> dict[str, Any]:
-    """95 % intervals of the test accuracies by group, with clips and groups; without predictions: nothing."""
-    file = run.folder / PREDICTIONS_FILE
-    if not file.is_file():
-        return {}
-    table = pd.read_parquet(file)
-    group = next((name for name in ("group", "player") if name in table), "")
-    if not task.grouped:
-        group, table["group"] = "group", blocks(table["sample_id"].to_numpy(str))
-    known = bool(group) and bool(table[group].notna().all())
-    clips = np.asarray(table.groupby(group).size() if known else [], dtype=np.float64)
-    made: dict[str, Any] = {"test_clips": len(table), **({f"test_{task.groups_key}": len(clips)} if known else {})}
-    if reason := why_no_interval(len(clips), task, known):
-        return {**made, "no_interval": reason}
-    if task.several:
-        logits = np.stack(table["logits"].tolist())
-        labels = np.zeros(logits.shape, dtype=bool)
-        for row, numbers in enumerate(table["label"]):
-            labels[row, numbers] = True
-        ends = precision_interval(logits, labels, table[group].to_numpy(str))
-        return {**made, "test_map_interval": [round(end, 6) for end in ends], "interval_level": LEVEL}
-    for name, right in {"test_acc": 1, "test_top5_acc": 5}.items():
-        totals = _right(table, right).groupby(table[group]).sum().to_numpy(np.float64)
-        found = accuracy_interval(totals[None], clips)
-        made[f"{name}_interval"] = [round(float(found.low[0]), 6), round(float(found.high[0]), 6)]
-    return {**made, "interval_level": LEVEL}
-
-
-def _right(table: pd.DataFrame, top: int) -> pd.Series:
-    logits = np.stack(table["logits"].tolist())
-    best = np.argsort(-logits, axis=1, kind="stable")[:, :top]
-    return pd.Series((best == table["label"].to_numpy()[:, None]).any(axis=1), index=table.index)
 
 
 def model_card(config: Mapping[str, Any]) -> str:

@@ -226,6 +226,7 @@ class Package:
         self.listening: dict[str, Any] = self.facts["listening"]
         self.strokes: dict[str, float] | None = self.listening["strokes"]
         self.several: bool = self.task["several"]
+        self.confidence: dict[str, Any] | None = self.facts["confidence"]
         said = self.facts["preprocessing"]
         self.rate: int = said["sample_rate"]
         self.size: float = said["max_duration"]
@@ -355,12 +356,20 @@ class Package:
 
     def _said(self, probabilities: np.ndarray | None) -> dict[str, Any]:
         if probabilities is None:
-            empty = dict.fromkeys((self.task["noun"], "name", "family", "probability"))
+            empty = dict.fromkeys((self.task["noun"], "name", "family", "probability", "confident"))
             return empty | ({"accepted": None} if self.several else {})
-        first = self._named(int(probabilities.argmax()), probabilities)
+        first = self._judged(int(probabilities.argmax()), probabilities)
         if not self.several:
             return first
-        return first | {"accepted": [self._named(n, probabilities) for n in self._accepted(probabilities)]}
+        return first | {"accepted": [self._judged(n, probabilities) for n in self._accepted(probabilities)]}
+
+    def _judged(self, number: int, probabilities: np.ndarray) -> dict[str, Any]:
+        """A class with whether it is a confident answer; None where the package doesn't say when it is."""
+        confident = None
+        if self.confidence is not None:
+            threshold = self.confidence["threshold"]
+            confident = threshold is not None and bool(probabilities[number] >= threshold)
+        return {**self._named(number, probabilities), "confident": confident}
 
     def _named(self, number: int, probabilities: Any) -> dict[str, Any]:
         name = self.task["classes"][number]
@@ -398,6 +407,10 @@ class Package:
             parts.append((begin, until, labels, mean))
         return [{"start": round(a, 3), "end": round(b, 3), **self._said(mean)} for a, b, _, mean in parts]
 
+    def heading(self) -> list[str]:
+        """What is said of the model, once."""
+        return [f"Model: {self.name}", *filter(None, (self.facts["about"], self.facts["confidence_text"]))]
+
     def lines(self, record: dict[str, Any]) -> list[str]:
         """A file's answer for people."""
         made = [f"{record['file']}  {self._text(record, record['top'])}"]
@@ -412,11 +425,15 @@ class Package:
             return f"{named} ({part['reason']})" if part.get("reason") else named
         if self.several and not part["accepted"]:
             return f"none (most probable: {_texts(best)})"
-        return _texts(part["accepted"] if self.several else best)
+        return _texts(part["accepted"] if self.several else [part, *best[1:]])
 
 
 def _texts(items: Sequence[dict[str, Any]]) -> str:
-    return ", ".join(f"{item['name']} {percent(item['probability'])}" for item in items)
+    """Classes with their probabilities; a mark is behind an answer that is not confident."""
+    doubt = {False: " ?"}
+    return ", ".join(
+        f"{item['name']} {percent(item['probability'])}{doubt.get(item.get('confident', True), '')}" for item in items
+    )
 
 
 def percent(probability: float) -> str:
@@ -464,6 +481,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # of JSON, of a key that is missing, and whatever onnxruntime raises of a graph
         print(f"error: {folder}: is no whole package, copy it again ({type(error).__name__}: {error})", file=sys.stderr)
         return 1
+    if not options.json:
+        print(_printable("\n".join(package.heading())), flush=True)
     answers, code = [], 0
     for file in options.files:
         answers.append(package.answer(file, options.top))
@@ -476,7 +495,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             print(_printable("\n".join(package.lines(answers[-1]))), flush=True)
     if options.json:
-        print(json.dumps({"model": package.name, "files": answers}, indent=2, allow_nan=False, ensure_ascii=False))
+        model = {"name": package.name, "about": package.facts["about"], "confidence": package.confidence}
+        print(json.dumps({"model": model, "files": answers}, indent=2, allow_nan=False, ensure_ascii=False))
     return code
 
 

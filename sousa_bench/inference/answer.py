@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sousa_bench.data.saved_task import is_sousa
+from sousa_bench.results.confidence import LIKELY, Confidence
 from sousa_bench.task import Task
 
 SCHEMA_VERSION = 1
-LIKELY = 0.5
-"""Where a clip may have several labels, it has those of a higher probability."""
+DOUBT = "?"
 TOP = 5
 """Classes of an answer, unless it is said how many."""
 NONE = "none"
@@ -64,6 +64,7 @@ class Answer:
         probabilities: (classes,) of the whole recording.
         stretches: The timeline, where there are several windows.
         notes: What is unusual about the file.
+        confidence: When the model's answers are confident; None where that is not known.
     """
 
     file: Path | str
@@ -78,6 +79,7 @@ class Answer:
     probabilities: NDArray[np.float64] | None = None
     stretches: Sequence[Stretch] = ()
     notes: Sequence[str] = field(default_factory=list)
+    confidence: Confidence | None = None
 
     def best(self, count: int | None = None) -> list[dict[str, Any]]:
         """The most probable classes, best first: ``count`` of them, or ``TOP``."""
@@ -88,7 +90,10 @@ class Answer:
 
     @property
     def accepted(self) -> list[dict[str, Any]]:
-        """The classes that the file is said to hold, best first: one, or where it may hold several, none or more."""
+        """The classes that the file is said to hold, best first: one, or where it may hold several, none or more.
+
+        Each says whether it is ``confident``.
+        """
         return [] if self.probabilities is None else self._accepted(self.probabilities)
 
     def record(self, top: int | None = None) -> dict[str, Any]:
@@ -112,16 +117,20 @@ class Answer:
         }
 
     def _accepted(self, probabilities: NDArray[np.float64]) -> list[dict[str, Any]]:
-        return [self._named(i, probabilities[i]) for i in accepted(probabilities, self.task.several)]
+        return [self._judged(i, probabilities[i]) for i in accepted(probabilities, self.task.several)]
 
     def _said(self, probabilities: NDArray[np.float64] | None) -> dict[str, Any]:
         """The most probable class, and where there may be several, those that are accepted."""
         if probabilities is None:
-            empty = dict.fromkeys((self.task.noun, "name", "family", "probability"))
+            empty = dict.fromkeys((self.task.noun, "name", "family", "probability", "confident"))
             return empty | ({"accepted": None} if self.task.several else {})
         label = int(probabilities.argmax())
-        first = self._named(label, probabilities[label])
+        first = self._judged(label, probabilities[label])
         return first | ({"accepted": self._accepted(probabilities)} if self.task.several else {})
+
+    def _judged(self, label: int, probability: float) -> dict[str, Any]:
+        confident = None if self.confidence is None else self.confidence.holds(probability)
+        return {**self._named(label, probability), "confident": confident}
 
     def _named(self, label: int, probability: float) -> dict[str, Any]:
         name = self.task.classes[label]
@@ -219,8 +228,18 @@ def none_accepted(task: Task) -> str:
 
 
 def class_texts(items: Sequence[Mapping[str, Any]]) -> str:
-    """Some classes of a record, such as ``Flam tap 91 %, Flam 4.3 %``."""
-    return ", ".join(f"{item['name']} {percent(item['probability'])}" for item in items)
+    """Some classes of a record, such as ``Flam tap 91 %, Flam 4.3 % ?``; the mark is for what is not confident."""
+    return ", ".join(f"{item['name']} {percent(item['probability'])}{doubt(item)}" for item in items)
+
+
+def marked(confidence: Confidence) -> str:
+    """When answers are confident, and how the others are marked."""
+    return f"{confidence.text} {DOUBT} marks the others."
+
+
+def doubt(item: Mapping[str, Any]) -> str:
+    """The mark behind an answer that is not confident; nothing where it is, or where that is not known."""
+    return f" {DOUBT}" if item.get("confident") is False else ""
 
 
 def stretch_text(part: Mapping[str, Any], task: Task) -> tuple[str, str]:

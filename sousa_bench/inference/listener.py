@@ -171,6 +171,7 @@ class Listener:
             windows=len(rows),
             heard_windows=len(heard),
             notes=notes,
+            confidence=self.predictor.confidence,
         )
         if seconds < SHORTEST:
             reason = f"{seconds * 1000:.3g} ms, and the least is {SHORTEST * 1000:g} ms"

@@ -27,6 +27,7 @@ from sousa_bench.models.family import rebuild
 from sousa_bench.models.weight_files import weights_file
 from sousa_bench.peft.adapter import load_run_model, read_description
 from sousa_bench.peft.options import plain
+from sousa_bench.results.confidence import Confidence
 from sousa_bench.results.finished import FinishedRun, finished_run
 from sousa_bench.system.foreign import NUMBER, read_facts, read_json
 from sousa_bench.task import Task
@@ -63,6 +64,8 @@ class Predictor:
         description: What a package's file says, or the checkpoint's description.
         batch_size: Most clips of one forward pass.
         windows: What the run's own test heard of a longer clip (``data.windows``); None: its beginning.
+        confidence: When its answers are confident; None where that is not known: of a published model, and of runs and
+            packages by earlier versions.
         precision: ``32-true``, or ``bf16-mixed`` for the numbers of a run that was tested so.
     """
 
@@ -76,6 +79,7 @@ class Predictor:
     batch_size: int = 16
     windows: int | str | None = None
     precision: str = "32-true"
+    confidence: Confidence | None = None
 
     def __post_init__(self) -> None:
         for key in ("quantum", "max_duration"):
@@ -112,6 +116,7 @@ class Predictor:
             run=run,
             description=description,
             windows=data.get("windows"),
+            confidence=Confidence.of(run.result, run.folder),
         )
 
     @classmethod
@@ -132,6 +137,7 @@ class Predictor:
             run=None,
             description=content,
             windows=content["preprocessing"].get("windows"),
+            confidence=Confidence.of(content, place / PACKAGE_FILE),
         )
 
     @classmethod

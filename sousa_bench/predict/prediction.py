@@ -10,10 +10,11 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sousa_bench.analysis.tested_model import about_model
 from sousa_bench.inference.answer import (
     LIKELY,
     NONE,
@@ -22,6 +23,8 @@ from sousa_bench.inference.answer import (
     TOP,
     Answer,
     class_texts,
+    doubt,
+    marked,
     percent,
     stretch_text,
 )
@@ -62,8 +65,16 @@ def predict(options: argparse.Namespace) -> int:
     if options.csv:
         return _print_csv(answers, task)
     names = replace(Names.of(files), class_width=max(len(task.display(name)) for name in task.classes))
-    print(clean(f"{model_line(listener.predictor)}\n{heading(names, options.top, task)}"), flush=True)
+    print(clean(f"{model_lines(listener.predictor)}\n{heading(names, options.top, task)}"), flush=True)
     return _print_table(answers, names, options.top)
+
+
+def model_lines(predictor: Predictor) -> str:
+    """Which model answers, what it is made of and how good it is, and when its answers are confident."""
+    lines = [model_line(predictor), about_model(predictor.run, predictor.description, predictor.task)]
+    if predictor.confidence is not None:
+        lines.append(marked(predictor.confidence))
+    return "\n".join(lines)
 
 
 def model_line(predictor: Predictor) -> str:
@@ -103,6 +114,8 @@ def _document(listener: Listener, answers: Iterable[Answer], top: int | None) ->
             "sample_rate": predictor.sample_rate,
             "max_duration": predictor.max_duration,
             "labels": list(predictor.labels),
+            "about": about_model(predictor.run, predictor.description, predictor.task),
+            "confidence": None if predictor.confidence is None else asdict(predictor.confidence),
         },
         "settings": {"window": windows.size, "hop": windows.hop, "beginning": windows.beginning, "top": top or TOP},
         "files": [answer.record(top) for answer in answers],
@@ -124,13 +137,13 @@ def _print_csv(answers: Iterable[Answer], task: Task) -> int:
     """A line a file and class that it is said to hold; a file without one has one line, which says why."""
     code = 0
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["file", "status", task.noun, "name", "probability", "seconds", "reason"])
+    writer.writerow(["file", "status", task.noun, "name", "probability", "seconds", "reason", "confident"])
     for answer in answers:
         code = max(code, int(answer.status == "error"))
         seconds = None if answer.seconds is None else round(answer.seconds, 3)
         for item in answer.accepted or [{}]:
             said = (item.get(key) for key in (task.noun, "name", "probability"))
-            cells = (str(answer.file), answer.status, *said, seconds, answer.reason)
+            cells = (str(answer.file), answer.status, *said, seconds, answer.reason, item.get("confident"))
             writer.writerow([clean(cell) if isinstance(cell, str) else cell for cell in cells])
         sys.stdout.flush()
     return code
@@ -227,7 +240,8 @@ def lines(answer: Answer, names: Names, top: int | None) -> list[str]:
         made.append(f"{name:{width}}{MARGIN}{class_texts(said)}{'; then ' if others else ''}{others}")
     else:
         others = class_texts(best[1:])
-        first = f"{best[0]['name']:{names.class_width}}{MARGIN}{percent(best[0]['probability']):>11}"
+        [named] = answer.accepted
+        first = f"{named['name']:{names.class_width}}{MARGIN}{percent(named['probability']) + doubt(named):>11}"
         made.append(f"{name:{width}}{MARGIN}{first}{MARGIN}{others}".rstrip())
     stretches = (stretch_text(part, answer.task) for part in answer.record(top)["timeline"])
     made += [f"{MARGIN}{place:>21}{MARGIN}{text}" for place, text in stretches]

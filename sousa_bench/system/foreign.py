@@ -148,6 +148,11 @@ def read_facts(file: Path, types: Mapping[str, Any], *, linked: bool = False) ->
     return dict(content)
 
 
+def is_share(value: Any) -> bool:
+    """Whether a value of a foreign file is a number from 0 to 1."""
+    return isinstance(value, NUMBER) and not isinstance(value, bool) and 0 <= value <= 1
+
+
 def _is_finite(value: Any) -> bool:
     try:
         return not isinstance(value, NUMBER) or math.isfinite(value)

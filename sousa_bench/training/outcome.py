@@ -7,8 +7,10 @@ from typing import Any
 from torch import Tensor
 
 from sousa_bench.config.settings import TrainerSettings
+from sousa_bench.results.confidence import Answers, answers, confidence
 from sousa_bench.results.metrics import calibrated, fitted_temperature, per_class
 from sousa_bench.results.result import ADAPTER_FOLDER, PREDICTIONS_FILE
+from sousa_bench.task import Task
 from sousa_bench.training.checkpoint import best_epoch, tested_epoch
 from sousa_bench.training.classifier import Classifier
 
@@ -23,8 +25,8 @@ def outcome(module: Classifier, settings: TrainerSettings, fit_seconds: float, p
         peak_bytes: Most memory at a time, of all attempts.
 
     Returns:
-        ``history``, ``metrics`` (validation at the tested epoch, test), ``efficiency``, ``peft``, ``per_class``,
-        ``files``, and ``declared_metrics`` where the config adds some.
+        ``history``, ``metrics`` (validation at the tested epoch, test), ``confidence``, ``efficiency``, ``peft``,
+        ``per_class``, ``files``, and ``declared_metrics`` where the config adds some.
     """
     history, injection = module.history, module.injection
     task = module.task
@@ -52,6 +54,7 @@ def outcome(module: Classifier, settings: TrainerSettings, fit_seconds: float, p
             f"final_val_{task.metric}": last[f"val_{task.metric}"],
             "final_val_loss": last["val_loss"],
         },
+        "confidence": confidence(given_answers(val_logits, val_labels, task), given_answers(logits, labels, task)),
         **({"declared_metrics": declared} if declared else {}),
         "efficiency": {
             "total_params": parameters["total"],
@@ -73,6 +76,12 @@ def outcome(module: Classifier, settings: TrainerSettings, fit_seconds: float, p
         "files": {"predictions": PREDICTIONS_FILE, "adapter": ADAPTER_FOLDER},
         "per_class": per_class(logits, labels, task),
     }
+
+
+def given_answers(logits: Tensor, labels: Tensor, task: Task) -> Answers:
+    """The answers of logits (clips, classes) with their probabilities as `predict` gives them, and which are right."""
+    probabilities = logits.float().sigmoid() if task.several else logits.float().softmax(dim=1)
+    return answers(probabilities.cpu().numpy(), labels.cpu().numpy(), task.several)
 
 
 def _logits_and_labels(module: Classifier, split: str) -> tuple[Tensor, Tensor]:

@@ -130,6 +130,20 @@ def test_an_evaluation_gives_the_score_its_interval_and_a_row_a_class(home: Path
     assert (home / "evaluated" / "average_precision.html").is_file()
 
 
+def test_the_confident_answers_are_counted_on_the_predictions(home: Path):
+    counted = set()
+    for kind, result in results(home).items():
+        table = pd.read_parquet(run_folder(home, kind) / "predictions.parquet")
+        logits, block = np.stack(table["logits"].tolist()), result["confidence"]
+        right = np.array([[number in labels for number in range(len(TONES))] for labels in table["label"]])
+        accepted = logits > 0
+        above = accepted & (1 / (1 + np.exp(-logits)) >= (2 if block["threshold"] is None else block["threshold"]))
+        precision = pytest.approx(right[above].mean()) if above.any() else None
+        assert block["test"] == {"answers": accepted.sum(), "confident": above.sum(), "precision": precision}
+        counted.add(block["threshold"])
+    assert counted != {None}
+
+
 @pytest.fixture
 def heard(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """What `predict` says of some clips of the test."""
@@ -151,11 +165,15 @@ def test_predict_accepts_every_class_that_is_likely_and_says_none_where_none_is(
     assert {len(file["accepted"]) for file in files} >= {0, 1, 2}
     for file in files:
         assert len(file["top"]) == 3
-        assert file["accepted"] == [item for item in file["top"] if item["probability"] > 0.5]
+        named = [{key: item[key] for key in item if key != "confident"} for item in file["accepted"]]
+        assert named == [item for item in file["top"] if item["probability"] > 0.5]
         assert file["class"] == file["top"][0]["class"]
         assert (file["status"] == "none") == (file["accepted"] == [])
         assert file["reason"] in (None, "no class has a probability above 50 %")
     for kind, mine in (("probe", files[: len(CLIPS)]), ("head", files[len(CLIPS) :])):
+        threshold = results(home)[kind]["confidence"]["threshold"]
+        for item in (item for file in mine for item in file["accepted"]):
+            assert item["confident"] is (threshold is not None and item["probability"] >= threshold)
         rows = pd.read_csv(io.StringIO(heard(kind, "--csv")))
         said = {name: rows[(rows["file"] == name) & rows["class"].notna()] for name in rows["file"].unique()}
         assert {name: dict(zip(of["class"], of["probability"], strict=True)) for name, of in said.items()} == {

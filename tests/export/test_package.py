@@ -24,6 +24,10 @@ from sousa_bench.inference.predictor import Predictor
 from tests.export.conftest import Finished
 
 
+def finished_result(finished: Finished) -> dict:
+    return json.loads((finished.folder / "result.json").read_text())
+
+
 def softmax(logits: np.ndarray) -> np.ndarray:
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
@@ -81,6 +85,14 @@ def test_the_config_says_what_a_user_must_know(package, finished):
     assert facts["onnx"]["opset"] == 18
     assert 0 < facts["onnx"]["check"]["onnx_error"] < 1e-4
     assert facts["base_weights"]["kind"] == "embedded"
+    assert facts["demonstration"] is True
+    assert facts["confidence"] == finished_result(finished)["confidence"]
+    low, high = facts["metrics"]["test_acc_interval"]
+    assert facts["about"] == (
+        "Base weights: embedded (efficientat.safetensors), a demonstration model. "
+        f"Test accuracy {100 * facts['metrics']['test_acc']:.1f} % (95 % interval {100 * low:.1f} % to "
+        f"{100 * high:.1f} %), {len(table)} clips of {table['player'].nunique()} players."
+    )
     assert facts["command"].startswith("python -m sousa_bench.export ")
     assert facts["model"]["variant"] == "tiny"
     assert list(facts["model"]["variants"]) == ["tiny"]
@@ -94,6 +106,9 @@ def test_the_cards_example_runs_as_it_stands(package, tmp_path):
         "of 10 players",
         "Licence of the base weights: MIT",
         "This is the embedded demonstration",
+        facts["about"],
+        facts["confidence_text"],
+        f"expected calibration error on the test split is {facts['metrics']['test_ece']:.3f}; with the logits divided",
         "## Limits",
     ):
         assert part in card

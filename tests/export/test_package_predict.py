@@ -21,6 +21,8 @@ from sousa_bench.predict.__main__ import main as predict
 RATE = 44_100
 CLOSE = 2e-5
 """Between probabilities: the export's own check lets logits differ by 1e-4."""
+THRESHOLD = 0.065
+"""Between the probabilities of what is heard in the sounds below."""
 NO_NETWORK = re.compile("NewConnectionError|ConnectTimeout|ProxyError|name resolution|Network is unreachable")
 
 
@@ -102,7 +104,18 @@ def assert_same_answers(found: dict[str, dict[str, Any]], wanted: dict[str, dict
         assert_same(found[name], wanted[name], name)
 
 
-def test_every_file_gets_the_answer_of_predict(package, sounds, capsys):
+def with_facts(package: Path, folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """A copy of the package whose config says something else."""
+    copied = shutil.copytree(package, folder)
+    facts = json.loads((copied / "config.json").read_text())
+    change(facts)
+    (copied / "config.json").write_text(json.dumps(facts))
+    return copied
+
+
+def test_every_file_gets_the_answer_of_predict(package, sounds, tmp_path, capsys):
+    threshold = {"confidence": {"target": 0.9, "threshold": THRESHOLD}}
+    package = with_facts(package, tmp_path / "package", lambda facts: facts.update(threshold))
     files = [*sorted(sounds.iterdir()), sounds / "missing.wav"]
     found = answers(sys.executable, package, *files)
     wanted = theirs(package, capsys, *files)
@@ -114,16 +127,10 @@ def test_every_file_gets_the_answer_of_predict(package, sounds, capsys):
         "error": 5,
     }
     assert len(wanted[str(sounds / "long.wav")]["timeline"]) > 3
+    assert {answer["confident"] for answer in wanted.values()} == {True, False, None}
+    for answer in found.values():
+        assert answer["confident"] == (answer["probability"] and answer["probability"] >= THRESHOLD)
     assert_same_answers(found, wanted)
-
-
-def with_task(package: Path, folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
-    """A copy of the package whose config says something else of its task."""
-    copied = shutil.copytree(package, folder)
-    facts = json.loads((copied / "config.json").read_text())
-    change(facts)
-    (copied / "config.json").write_text(json.dumps(facts))
-    return copied
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -135,7 +142,7 @@ def test_other_classes_and_several_labels(package, sounds, tmp_path, capsys, sev
         facts["task"] |= {"classes": classes, "names": names, "families": {}, "several": several, "noun": "class"}
         facts["listening"] |= {"strokes": None}
 
-    other = with_task(package, tmp_path / "other", change)
+    other = with_facts(package, tmp_path / "other", change)
     names = ("clip.wav", "long.wav", "noise.wav", "silence.wav", "short.wav")
     files = [sounds / name for name in names]
     found, wanted = answers(sys.executable, other, *files), theirs(other, capsys, *files)
@@ -155,7 +162,10 @@ def test_for_people_each_file_has_a_line_and_each_bad_one_a_message(package, sou
     errors = done.stderr.splitlines()
     assert [error.split(" ")[:2] for error in errors] == [["error:", files[1]], ["error:", files[3]]]
     clip, silence = (line for line in done.stdout.splitlines() if line.startswith(str(sounds)))
-    assert re.fullmatch(r".*clip\.wav  [A-Z][^,]* [\d.]+ %, [A-Z][^,]* [\d.]+ %", clip)
+    assert re.fullmatch(r".*clip\.wav  [A-Z][^,]* [\d.]+ % \?, [A-Z][^,]* [\d.]+ %", clip)
+    heading = done.stdout[: done.stdout.index(str(sounds))]
+    assert heading.count("Base weights: embedded (efficientat.safetensors), a demonstration model. Test accuracy ") == 1
+    assert "No answer is confident: at no threshold were 90 % right on the validation clips." in heading
     assert silence == f"{files[2]}  no drum (silence)"
 
 
@@ -196,3 +206,4 @@ def test_it_runs_where_only_what_the_readme_names_is_installed(package, sounds, 
     found, wanted = answers(python, folder, *files), theirs(folder, capsys, *files)
     assert_same_answers(found, wanted)
     assert f"clip.wav  {wanted[str(files[0])]['name']} " in said.stdout
+    assert "a demonstration model" in said.stdout

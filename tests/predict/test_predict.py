@@ -34,6 +34,7 @@ KEYS = {
     "name",
     "family",
     "probability",
+    "confident",
     "top",
     "windows",
     "drum_windows",

@@ -1,0 +1,106 @@
+"""What is said of a trained model wherever it is handed on: its weights, and how it did on the test clips."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sousa_bench.analysis.stats.average_precision import blocks, precision_interval
+from sousa_bench.analysis.stats.intervals import LEVEL, accuracy_interval, why_no_interval
+from sousa_bench.results.finished import FinishedRun
+from sousa_bench.results.result import PREDICTIONS_FILE
+from sousa_bench.system.foreign import is_share
+from sousa_bench.task import CLIP, Task, counted
+
+LONGEST = 120
+"""Characters of what a foreign file says of its weights."""
+
+
+def about_model(run: FinishedRun | None, description: Mapping[str, Any], task: Task) -> str:
+    """Which weights a model came from, whether it is a demonstration, and its test score, in one line.
+
+    Args:
+        run: The run; None of a package or of a published model.
+        description: What a package says of itself, or the description beside a run's weights; a package's may be
+            foreign: what it doesn't say, or says oddly, is left out.
+        task: What the model answers.
+    """
+    metrics = description.get("metrics") if run is None else tested_metrics(run, task)
+    own = "weights" not in description and "base_weights" not in description
+    weights = description if own else description.get("base_weights", description.get("weights"))
+    what = "Weights" if own else "Base weights"
+    return " ".join(filter(None, (f"{what}: {_weights_text(weights)}.", _score_text(metrics, task))))
+
+
+def _weights_text(weights: Any) -> str:
+    if not isinstance(weights, Mapping):
+        return "not known"
+    kind, origin = (str(weights.get(key))[:LONGEST] for key in ("kind", "origin"))
+    return f"{kind} ({origin}){', a demonstration model' if kind == 'embedded' else ''}"
+
+
+def _score_text(metrics: Any, task: Task) -> str:
+    if not isinstance(metrics, Mapping):
+        return ""
+    key = f"test_{task.metric}"
+    value, ends = metrics.get(key), metrics.get(f"{key}_interval")
+    if not is_share(value):
+        return ""
+    text = f"Test {task.score} {_score(value, task)}"
+    if isinstance(ends, list) and len(ends) == 2 and all(map(is_share, ends)):
+        text += f" ({100 * LEVEL:g} % interval {_score(ends[0], task)} to {_score(ends[1], task)})"
+    clips, groups = metrics.get("test_clips"), metrics.get(f"test_{task.groups_key}")
+    if isinstance(clips, int):
+        many = f" of {counted(groups, task.group)}" if task.grouped and isinstance(groups, int) else ""
+        text += f", {counted(clips, CLIP)}{many}"
+    return f"{text}."
+
+
+def _score(value: Any, task: Task) -> str:
+    return f"{value:.3f}" if task.several else f"{100 * value:.1f} %"
+
+
+def tested_metrics(run: FinishedRun, task: Task) -> dict[str, Any]:
+    """A run's metrics, with 95 % intervals of its test score by group, clips and groups where there are predictions.
+
+    Args:
+        run: The run.
+        task: Its task.
+    """
+    return {**run.result["metrics"], **_intervals(run, task)}
+
+
+def _intervals(run: FinishedRun, task: Task) -> dict[str, Any]:
+    file = run.folder / PREDICTIONS_FILE
+    if not file.is_file():
+        return {}
+    table = pd.read_parquet(file)
+    group = next((name for name in ("group", "player") if name in table), "")
+    if not task.grouped:
+        group, table["group"] = "group", blocks(table["sample_id"].to_numpy(str))
+    known = bool(group) and bool(table[group].notna().all())
+    clips = np.asarray(table.groupby(group).size() if known else [], dtype=np.float64)
+    made: dict[str, Any] = {"test_clips": len(table), **({f"test_{task.groups_key}": len(clips)} if known else {})}
+    if reason := why_no_interval(len(clips), task, known):
+        return {**made, "no_interval": reason}
+    if task.several:
+        logits = np.stack(table["logits"].tolist())
+        labels = np.zeros(logits.shape, dtype=bool)
+        for row, numbers in enumerate(table["label"]):
+            labels[row, numbers] = True
+        ends = precision_interval(logits, labels, table[group].to_numpy(str))
+        return {**made, "test_map_interval": [round(end, 6) for end in ends], "interval_level": LEVEL}
+    for name, right in {"test_acc": 1, "test_top5_acc": 5}.items():
+        totals = _right(table, right).groupby(table[group]).sum().to_numpy(np.float64)
+        found = accuracy_interval(totals[None], clips)
+        made[f"{name}_interval"] = [round(float(found.low[0]), 6), round(float(found.high[0]), 6)]
+    return {**made, "interval_level": LEVEL}
+
+
+def _right(table: pd.DataFrame, top: int) -> pd.Series:
+    logits = np.stack(table["logits"].tolist())
+    best = np.argsort(-logits, axis=1, kind="stable")[:, :top]
+    return pd.Series((best == table["label"].to_numpy()[:, None]).any(axis=1), index=table.index)
