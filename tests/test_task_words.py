@@ -16,6 +16,7 @@ import soundfile as sf
 from filelock import FileLock
 from plotly.offline import get_plotlyjs
 
+from sousa_bench.analysis.report.html_page import plotly_library
 from sousa_bench.analyze import main as analyze
 from sousa_bench.evaluate.__main__ import main as evaluate
 from sousa_bench.export.__main__ import main as export
@@ -120,7 +121,7 @@ def lone() -> dict[str, str]:
 
 def own(text: str) -> str:
     """A text without plotly's library, which has its own words."""
-    return text.replace(get_plotlyjs().replace("</script", "<\\/script"), "").replace(get_plotlyjs(), "")
+    return text.replace(plotly_library(), "").replace(get_plotlyjs(), "")
 
 
 @pytest.mark.parametrize("which", ["spoken", "lone"])

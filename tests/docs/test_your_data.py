@@ -100,6 +100,6 @@ def test_every_general_command(tmp_path: Path):
     assert "<audio" in (tmp_path / "sounds.html").read_text()
     assert (tmp_path / "my_model" / "model.onnx").is_file()
     assert re.search(r"birds/owl/b3_1\.wav +(finch|owl|wren) ", printed["-m sousa_bench.predict RUN recording.wav"])
-    report = (tmp_path / "multirun" / "analysis" / "report.html").read_text()
+    report = (tmp_path / "multirun" / "first" / "analysis" / "report.html").read_text()
     assert len(report) > 10_000
     assert not re.search("rudiment|player", said)

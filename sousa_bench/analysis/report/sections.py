@@ -54,9 +54,7 @@ from sousa_bench.results.result import DEAD, NOT_COMPLETED
 from sousa_bench.system.text_table import amount
 from sousa_bench.task import Task
 
-LEADERS_CAPTION = (
-    "The combinations of the highest {score} with their 95 % intervals. Shaded: can be the best. Dotted: chance."
-)
+LEADERS_CAPTION = "The combinations of the highest {score} with their 95 % intervals. Shaded: can be the best."
 IN_TABLE = ", in comparison_table.csv"
 
 
