@@ -132,7 +132,6 @@ def test_an_evaluation_gives_the_score_its_interval_and_a_row_a_class(home: Path
 
 
 def test_the_confident_answers_are_counted_on_the_predictions(home: Path):
-    counted = set()
     for kind, result in results(home).items():
         table = pd.read_parquet(run_folder(home, kind) / "predictions.parquet")
         logits, block = np.stack(table["logits"].tolist()), result["confidence"]
@@ -141,8 +140,8 @@ def test_the_confident_answers_are_counted_on_the_predictions(home: Path):
         above = accepted & (1 / (1 + np.exp(-logits)) >= (2 if block["threshold"] is None else block["threshold"]))
         precision = pytest.approx(right[above].mean()) if above.any() else None
         assert block["test"] == {"answers": accepted.sum(), "confident": above.sum(), "precision": precision}
-        counted.add(block["threshold"])
-    assert counted != {None}
+        assert block["test"]["answers"] > 0
+        assert block["validation"]["answers"] > 0
 
 
 @pytest.fixture
@@ -160,7 +159,7 @@ def heard(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
 CLIPS = [f"tones/test_0{number}.wav" for number in range(8)]
 
 
-def test_predict_accepts_every_class_that_is_likely_and_says_none_where_none_is(heard: Callable[..., str]):
+def test_predict_accepts_every_class_that_is_likely_and_says_none_where_none_is(home: Path, heard: Callable[..., str]):
     files = [file for kind in ("probe", "head") for file in json.loads(heard(kind, "--json"))["files"]]
     assert {file["status"] for file in files} == {"ok", "none"}
     assert {len(file["accepted"]) for file in files} >= {0, 1, 2}
