@@ -9,14 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from sousa_bench.peft.options import LocalConfig
-from sousa_bench.peft.precheck import precheck
+from sousa_bench.peft.precheck import oversized_rank, precheck
 
 if TYPE_CHECKING:
     from sousa_bench.peft.adapter import load, load_run_model
     from sousa_bench.peft.build import inject
     from sousa_bench.peft.injection import Injection
 
-__all__ = ["Injection", "LocalConfig", "inject", "load", "load_run_model", "precheck"]
+__all__ = ["Injection", "LocalConfig", "inject", "load", "load_run_model", "oversized_rank", "precheck"]
 
 _HOMES = {"Injection": "injection", "inject": "build", "load": "adapter", "load_run_model": "adapter"}
 

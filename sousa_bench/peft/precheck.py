@@ -17,6 +17,8 @@ from sousa_bench.models.weight_files import WEIGHTS, against_kind, default_varia
 from sousa_bench.peft.options import WELL_KNOWN, LocalConfig, Options, plain, read, takes_no_steps, target_of
 
 LINEAR_ONLY = frozenset(f"peft.{name}Config" for name in ("Vera", "Road", "Miss", "FourierFT", "RandLora"))
+RANKS = {"peft.LoraConfig": "r", "peft.AdaLoraConfig": "init_r"}
+WIDEST_SQUEEZE = 240  # channels between the layers of MobileNetV3-Large's last squeeze-and-excitation
 CONVOLUTIONS = frozenset({"pointwise", "depthwise"})
 """The well-known groups of a network that consists of convolutions."""
 
@@ -55,6 +57,34 @@ def precheck(
     if reason := _against_weights(model) or _against_layers(model, options):
         return reason
     return _against_targets(name, groups, options) if groups and "targets" in node else None
+
+
+def oversized_rank(model_cfg: Mapping[str, Any], peft_cfg: Mapping[str, Any]) -> str | None:
+    """What a reader of the result must know of a rank that no layer can have; None where there is nothing to say."""
+    model, node = plain(model_cfg), plain(peft_cfg)
+    key, widest = RANKS.get(str(node.get("_target_"))), widest_layer(model)
+    rank = node.get(key) if key else None
+    if widest is None or not isinstance(rank, int) or rank <= widest:
+        return None
+    return (
+        f"peft.{key}={rank}: the layers of model={model.get('name')}, model.variant={_variant(model)} have a rank of "
+        f"{widest} at most; what is above adds parameters and no freedom"
+    )
+
+
+def widest_layer(model: Mapping[str, Any]) -> int | None:
+    """The smaller side of the largest layer of a model of ours that is adapted, by its variant's numbers; else None."""
+    variant = (model.get("variants") or {}).get(_variant(model))
+    match model.get("name"), variant:
+        case "ast", {"dim": int(dim)}:
+            return dim
+        case "beats", {"encoder_embed_dim": int(dim)}:
+            return dim
+        case "htsat", {"dim": int(dim), "depths": [*depths]}:
+            return dim * 2 ** (len(depths) - 1)
+        case "efficientat", {"width": float(width)}:
+            return int(WIDEST_SQUEEZE * width + 4) // 8 * 8  # channels come in eights
+    return None
 
 
 def refusal(model: str, groups: Iterable[str], node: Mapping[str, Any]) -> str | None:

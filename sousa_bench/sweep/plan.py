@@ -158,6 +158,7 @@ def plan(
             sweep=None if name is None else sweep,
             git_commit=git_commit(),
             hydra_job=name is not None,
+            warnings=warnings_about(config),
         )
         if digest in first:
             job.decision, job.reason = "duplicate", f"the same run as number {first[digest].index}"
@@ -208,6 +209,15 @@ def refusal(config: DictConfig) -> str | None:
     from sousa_bench import peft
 
     return peft.precheck(config.model, config.peft, config.get("augmentation"), config.get("trainer"))
+
+
+def warnings_about(config: DictConfig) -> list[str]:
+    """What a config makes known before its run starts, and its result repeats."""
+    if OmegaConf.select(config, "peft.name", default=None) is None or OmegaConf.select(config, "model.name") is None:
+        return []
+    from sousa_bench import peft
+
+    return list(filter(None, [peft.oversized_rank(config.model, config.peft)]))
 
 
 def varied_keys(overrides: Sequence[Sequence[str]]) -> list[str]:

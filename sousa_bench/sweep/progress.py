@@ -52,6 +52,11 @@ class Progress:
             self._said.add(text)
             say(text)
 
+    def warn(self, job: Job) -> None:
+        """Say what a job's record will warn of."""
+        for warning in job.warnings:
+            self.say_once(f"Warning: {warning}")
+
     def leave_out(self, job: Job) -> None:
         """A job is no run of its own: the same as another, or impossible."""
         self._total -= 1

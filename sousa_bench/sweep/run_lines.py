@@ -13,7 +13,8 @@ from sousa_bench.sweep.job import Job
 from sousa_bench.sweep.output import pin
 from sousa_bench.system.text_table import shortened
 
-BAR = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+BAR = "{desc} {percentage:3.0f}% |{bar}| {remaining} left{postfix}"
+SHORTEST_BAR = 4
 
 
 class RunLines:
@@ -39,20 +40,33 @@ class RunLines:
 
 
 def line(job: Job, progress: Mapping[str, Any], width: int) -> str:
-    """A run in ``width`` columns: ``run 3/24 ast_lora_aug_tiny_s42 epoch 2/5  40% |███  | 120/300 [00:12<00:18]``."""
+    """A run in ``width`` columns: ``run 3/24 ast_lora_aug_tiny_s42 epoch 2/5  40% |███    | 00:18 left, loss=1.250``.
+
+    Where they are too few for its name, the validation accuracy is left out, and then the name's middle.
+    """
     who = f"run {job.index}/{job.total} {job.name.removesuffix(f'_{job.fingerprint[:8]}')}"
     phase, step, steps = progress.get("phase"), progress.get("step"), progress.get("total_steps")
     if phase != "fit" or not steps:
         return shortened(f"{who} {phase or 'start'}", width)
     score = ranking(progress)
-    found = [(key, progress.get(name)) for key, name in (("loss", "train_loss"), (score, score))]
-    facts: dict[str, Any] = {
-        "n": step,
-        "total": steps,
-        "elapsed": progress.get("fit_seconds") or 0.0,
-        "bar_format": BAR,
-        "postfix": ", ".join(f"{key}={value:.4f}" for key, value in found if value is not None),
-    }
+    values = [(key, progress.get(name)) for key, name in (("loss", "train_loss"), (score, score))]
+    facts = [f"{key}={value:.3f}" for key, value in values if value is not None]
     epoch = f"epoch {progress.get('epoch')}/{progress.get('max_epochs')}"
-    rest = len(tqdm.format_meter(**facts, ncols=None, prefix=f" {epoch}"))  # with a short bar
-    return tqdm.format_meter(**facts, ncols=width, prefix=f"{shortened(who, max(width - rest, 12))} {epoch}")
+
+    def drawn(name: str, bar: str = BAR) -> str:
+        return tqdm.format_meter(
+            step,
+            steps,
+            progress.get("fit_seconds") or 0.0,
+            width,
+            prefix=f"{name} {epoch}",
+            postfix=", ".join(facts),
+            bar_format=bar,
+        )
+
+    def room() -> int:
+        return width - SHORTEST_BAR - len(drawn("", BAR.replace("{bar}", "")))
+
+    if room() < len(who):
+        del facts[1:]
+    return drawn(shortened(who, max(room(), 12)))

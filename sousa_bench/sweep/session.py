@@ -215,7 +215,9 @@ def execute(cfg: DictConfig) -> float | None:
         current.outcomes.append(Outcome(job, "skipped", job.reason))
         return math.nan
     started = time.monotonic()
-    [outcome] = supervise([job], SweepSettings.of(job.config), Progress(1, 1))
+    progress = Progress(1, 1)
+    progress.warn(job)
+    [outcome] = supervise([job], SweepSettings.of(job.config), progress)
     current.outcomes.append(outcome)
     text = summary([outcome], place=None, command=job.command, seconds=time.monotonic() - started)
     if job.sweep is None:
@@ -272,7 +274,7 @@ def _job_of(cfg: DictConfig) -> Job:
         job.index, job.total = entry["index"], len(manifest["jobs"])
         job.sweep = {"name": name, "folder": str(folder.parent), "index": job.index, "total": job.total}
     elif entries:
-        warning = "this run is none of those that the sweep planned: a config was edited while the sweep ran"
-        say(f"Warning: {job.name}: {warning}")
-        job.warnings.append(warning)
+        job.warnings.append(
+            f"{job.name} is none of those that the sweep planned: a config was edited while the sweep ran"
+        )
     return job

@@ -90,6 +90,7 @@ class Supervisor:
         """
         pending = [job for job in jobs if job.decision == "pending"]
         self._queue = deque(pending)
+        self._several = self._rules.n_jobs > 1 and len(pending) > 1
         self._outcomes: dict[int, Outcome] = {}
         with screen_that_never_blocks(lambda: None if self.signal is None else SCREEN_SECONDS):
             asyncio.run(self._all())
@@ -226,8 +227,7 @@ class Supervisor:
         if job.fresh or record.read(job.folder).get("status", "failed") == "failed":
             job.fresh = True
             record.start_over(job.folder)
-        several = self._rules.n_jobs > 1
-        on_progress = partial(self._lines.show, job) if several and on_terminal() else None
+        on_progress = partial(self._lines.show, job) if self._several and on_terminal() else None
         watch = Ranks(job.devices, timeout=job.timeout, grace=self._rules.grace, on_progress=on_progress)
         self._watches.add(watch)
         try:
@@ -244,7 +244,7 @@ class Supervisor:
                 ),
                 job.folder / LOG_FILE,
                 show_bytes,
-                f"[{job.index}] " if several else None,
+                f"[{job.index}] " if self._several else None,
             )
         finally:
             if on_progress is not None:

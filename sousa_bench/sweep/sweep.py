@@ -282,6 +282,8 @@ def _announce(sweep: Sweep, progress: Progress) -> list[Outcome]:
     """Say what a sweep won't run, and count it; the outcomes of those that count as runs."""
     outcomes = []
     for job in sweep.jobs:
+        if job.decision == "pending":
+            progress.warn(job)
         place = f"{job.index}/{job.total}"
         if job.decision == "reused":
             result = job.result or job.folder

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from standins import build
 
 from sousa_bench.errors import ConfigError, PeftError
-from sousa_bench.peft import inject, precheck
+from sousa_bench.peft import inject, oversized_rank, precheck
 from sousa_bench.peft.options import Options, plain, read
 from sousa_bench.peft.precheck import block_count, declared_fields
 from sousa_bench.peft.targets import block_names
@@ -202,3 +202,19 @@ def test_the_fields_read_from_the_source_are_those_of_the_class():
 def test_the_number_of_blocks_is_that_of_the_network(name, variant):
     node = model_node(name, variant=variant)
     assert block_count(node) == len(block_names(instantiate(node, _convert_="all")))
+
+
+@pytest.mark.parametrize("name", ["ast", "htsat", "beats", "efficientat"])
+def test_a_rank_above_the_largest_layers_is_told_from_the_configs_alone(name):
+    node = OmegaConf.create(OmegaConf.to_container(model_node(name, variant="tiny"), resolve=True))
+    model = instantiate(node, num_classes=10, _convert_="all")
+    inject(model, choice("lora"), 10)
+    sides = [min(part.base_layer.weight.flatten(1).shape) for part in model.modules() if hasattr(part, "lora_A")]
+    assert oversized_rank(node, choice("lora", r=max(sides))) is None
+    assert oversized_rank(node, choice("lora", r=max(sides) + 1)) == (
+        f"peft.r={max(sides) + 1}: the layers of model={name}, model.variant=tiny have a rank of {max(sides)} at most; "
+        "what is above adds parameters and no freedom"
+    )
+    assert f"peft.init_r={max(sides) + 1}: " in str(oversized_rank(node, choice("adalora", init_r=max(sides) + 1)))
+    assert oversized_rank(node, choice("vera", r=1024)) is None  # its shared matrices may be of any size
+    assert oversized_rank({"name": "mine", "variants": {"tiny": {"dim": 4}}}, choice("lora")) is None
