@@ -30,7 +30,7 @@ faults:  ## Kill, hang and starve real sweeps
 slurm:  ## Run sweeps on a one-node Slurm that the tests start
 	$(PYTHON) -m pytest -m slurm
 
-soak:  ## Kill a sweep fifty times at random instants and resume it each time
+soak:  ## Kill a sweep fifty times, damage its cache, resume it, and compare with one that nobody disturbed
 	$(PYTHON) -m benchmarks.soak --kills 50 --real
 
 calibrate:  ## Count how often the analysis is wrong, on simulated studies; writes docs/calibration.md

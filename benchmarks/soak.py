@@ -1,11 +1,12 @@
 """Kill a sweep at random instants, resume it each time, and compare with the sweep that nobody killed.
 
     python -m benchmarks.soak --kills 50                     stand-ins: a minute or two
-    python -m benchmarks.soak --kills 50 --real              training runs of the tiny models
+    python -m benchmarks.soak --kills 50 --real              training runs of the four tiny models
 
 What is killed changes from time to time: the supervisor, the run, the fork server, the whole process group, or all of
-them at once. It ends with exit code 0 only when exactly the fingerprints asked for are completed, each once, with
-bitwise the same metrics as in the undisturbed sweep.
+them at once. With `--real` the clip cache is attacked as well: while a sweep goes on its files are deleted or cut, and
+between two commands flipped, too. It ends with exit code 0 only when exactly the fingerprints asked for are completed,
+each once, with bitwise the same metrics, predictions and weights as in the undisturbed sweep.
 """
 
 from __future__ import annotations
@@ -20,26 +21,39 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from sousa_bench.system.files import file_hash
 from tests.sweep.running import APP, Command, until
 
 STANDIN = ("seed=1,2,3,4", "task.steps=60", "task.seconds=0.02")
+COMBINATIONS = (
+    ("model=ast", "peft=adalora"),
+    ("model=htsat", "peft=lora"),
+    ("model=beats", "peft=adalora"),
+    ("model=efficientat", "peft=lora"),
+    ("model=htsat", "peft=adalora"),
+    ("model=ast", "peft=head", "augmentation=off"),
+)
 REAL = (
-    "model=ast,htsat",
-    "peft=lora,adalora",
+    f"hydra.sweeper.combinations={json.dumps(COMBINATIONS, separators=(',', ':'))}",
     "trainer.max_epochs=3",
     "trainer.early_stopping=2",
     "trainer.tested_epoch=best",
-    "data.synthetic.clips=200",
+    "trainer.accelerator=cpu",
+    "data.synthetic.clips=140",
     "trainer.checkpoint_minutes=0.01",
     "logger=none",
-    "n_jobs=1",
+    "n_jobs=auto",
 )
+GPUS = "0,1"  # two runs at a time, each on a GPU of its own, though none of them needs it
 VICTIMS = ("supervisor", "run", "server", "group", "everything")
 EXACT = ("metrics", "per_class", "history")
 CLOCKS = ("seconds", "train_seconds", "val_seconds")
+IN_USE = ("deleted", "cut")  # of a cache that a process has begun to read: no file is checked twice by one process
+DAMAGES = (*IN_USE, "flipped")
 
 
 def main() -> None:
@@ -56,13 +70,18 @@ def main() -> None:
 def soak(folder: Path, kills: int, dice: random.Random, *, real: bool) -> int:
     """Do it in ``folder``; 0 when every promise held."""
     program = [sys.executable, "-m", "sousa_bench.train"] if real else APP
-    words = ["-m", *(REAL if real else STANDIN)]
-    calm, stormy = (Command(folder / name, program) for name in ("calm", "stormy"))
+    words = ["-m", *(REAL if real else STANDIN), "sweep=soak"]
+    calm, stormy = (
+        Command(folder / name, program, SOUSA_BENCH_CACHE=str(folder / f"{name}_cache"), CUDA_VISIBLE_DEVICES=GPUS)
+        for name in ("calm", "stormy")
+    )
+    cache = Cache(folder / "stormy_cache", dice)
     calm.folder.mkdir()
     stormy.folder.mkdir()
     started = time.monotonic()
-    calm(*words, "sweep=soak", timeout=3600)
+    calm(*words, timeout=3600)
     length = time.monotonic() - started
+    print(f"undisturbed: {length:.0f} s", flush=True)
     struck: dict[str, int] = dict.fromkeys(VICTIMS, 0)
     attempts = 0
     while sum(struck.values()) < kills:
@@ -71,27 +90,73 @@ def soak(folder: Path, kills: int, dice: random.Random, *, real: bool) -> int:
             (stormy.folder / f"round_{attempts}").mkdir()
             (stormy.folder / "multirun").rename(stormy.folder / f"round_{attempts}" / "multirun")
         victim = dice.choice(VICTIMS)
-        if strike(stormy, [*words, "sweep=soak"], victim, dice.uniform(0.0, 0.6 * length)):
+        if strike(stormy, words, victim, dice.uniform(0.0, 0.6 * length), cache):
             struck[victim] += 1
             print(f"kill {sum(struck.values())}/{kills}: {victim}", flush=True)
         check_files(stormy.folder)
-    stormy(*words, "sweep=soak", timeout=3600)
+        cache.attack(DAMAGES)
+    stormy(*words, timeout=3600)
     rounds = [stormy.folder, *sorted(path for path in stormy.folder.glob("round_*"))]
     faults = [fault for place in rounds for fault in differences(calm.folder, place)]
-    counts = ", ".join(f"{count} {victim}" for victim, count in struck.items())
-    print(f"{kills} kills ({counts}), {len(rounds)} sweeps,")
+    if real and kills >= 2 * len(DAMAGES) and not all(cache.attacks.values()):
+        faults.append("the cache was not attacked in each way")
+    print(f"{kills} kills ({counts(struck)}) and attacks on the cache ({counts(cache.attacks)}), {len(rounds)} sweeps,")
     print(f"{len(facts(calm.folder))} runs each, {time.monotonic() - started:.0f} s")
-    print("\n".join(faults) or "every sweep ended with the same runs, each once, and bitwise the same metrics")
+    print("\n".join(faults) or "every sweep ended with the same runs, each once, and bitwise the same numbers")
     return 1 if faults else 0
 
 
-def strike(command: Command, words: Sequence[str], victim: str, delay: float) -> bool:
-    """Start or resume the sweep, and kill the victim after ``delay`` seconds of work; False when it had ended."""
-    process = command.start(*words)
+def counts(events: dict[str, int]) -> str:
+    """How often each happened."""
+    return ", ".join(f"{count} {name}" for name, count in events.items())
+
+
+class Cache:
+    """The clip cache of a sweep, which someone damages.
+
+    Attributes:
+        attacks: How often in each way.
+    """
+
+    def __init__(self, folder: Path, dice: random.Random) -> None:
+        self.attacks = dict.fromkeys(DAMAGES, 0)
+        self._folder = folder
+        self._dice = dice
+
+    def attack(self, ways: Sequence[str]) -> None:
+        """Damage one of its files in one of the ways; every other time, as the dice fall, nothing."""
+        way, number, place = self._dice.choice((*ways, *[None] * len(ways))), self._dice.random(), self._dice.random()
+        files = sorted(path for kind in ("*.s16", "*.safetensors") for path in self._folder.glob(f"clips/**/{kind}"))
+        if way is None or not files:
+            return
+        file = files[int(number * len(files))]
+        with suppress(FileNotFoundError):  # a process that makes it anew is faster
+            if way == "deleted":
+                file.unlink()
+            elif way == "cut":
+                os.truncate(file, int(place * file.stat().st_size))
+            else:
+                content = bytearray(file.read_bytes())
+                content[int(place * len(content))] ^= 1 << int(8 * number)
+                file.write_bytes(content)
+            self.attacks[way] += 1
+            print(f"cache: {file.name} {way}", flush=True)
+
+
+def strike(command: Command, words: Sequence[str], victim: str, delay: float, cache: Cache) -> bool:
+    """Start or resume the sweep, and kill the victim after ``delay`` seconds of work; False when it had ended.
+
+    Half the time before, a file of the cache is damaged; a run that was reading it may say so and fail.
+    """
+    process, before = command.start(*words), sum(cache.attacks.values())
     try:
         until(lambda: process.poll() is not None or list(command.folder.glob("multirun/soak/*/progress.json")), 120)
-        process.communicate(timeout=delay)
-        assert process.returncode == 0
+        with suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=delay / 2)
+        cache.attack(IN_USE)
+        output, _ = process.communicate(timeout=delay / 2)
+        attacked = sum(cache.attacks.values()) > before
+        assert process.returncode == 0 or (process.returncode == 1 and attacked), output
         return False
     except subprocess.TimeoutExpired:
         pass
@@ -144,6 +209,8 @@ def facts(folder: Path) -> dict[str, Any]:
             "status": result["status"],
             **{key: result.get(key) for key in EXACT},
             "history": history,
+            **{file.name: file_hash(file) for file in sorted(path.parent.glob("adapter/*.safetensors"))},
+            "predictions": file_hash(path.parent / "predictions.parquet") if result.get("files") else None,
         }
     return found
 

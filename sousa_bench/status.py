@@ -17,6 +17,7 @@ from sousa_bench.results.run_state import RunState, run_state, sweep_states
 from sousa_bench.results.scan import latest_sweep, result_folders
 from sousa_bench.sweep.slurm.ended_jobs import settle
 from sousa_bench.system.arguments import command_parser, exit_code, number
+from sousa_bench.system.files import is_there
 from sousa_bench.system.foreign import clean
 from sousa_bench.system.text_table import amount, duration, in_columns, redraw
 
@@ -84,7 +85,7 @@ def look(folder: Path) -> Look | None:
         states = sweep_states(place, manifest, queued=settle(place))
     else:
         states = [run_state(path, index) for index, path in enumerate(sorted(result_folders(place)), 1)]
-    if not states and not (place / MANIFEST_FILE).exists():
+    if not states and not is_there(place / MANIFEST_FILE):
         return None
     lines = [headline(place, manifest, states), table(states)]
     for state in states:

@@ -19,6 +19,7 @@ from sousa_bench.data.saved_task import saved_task
 from sousa_bench.errors import UserError
 from sousa_bench.results.result import CONFIG_KEYS, EFFICIENCY_KEYS, EVALUATED, METRIC_KEYS
 from sousa_bench.results.scan import NothingYetError, Planned, scan
+from sousa_bench.system.files import is_there
 from sousa_bench.system.foreign import clean
 from sousa_bench.system.text_table import amount
 from sousa_bench.task import Task
@@ -92,7 +93,7 @@ class Results:
             for job in self.planned
             if job.decision not in ("refused", "skipped")
             and job.fingerprint not in self.fingerprints
-            and not job.result.is_file()
+            and not is_there(job.result)
         }
         return list(jobs.values())
 

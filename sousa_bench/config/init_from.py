@@ -13,7 +13,7 @@ from sousa_bench.errors import ConfigError
 from sousa_bench.models.weight_files import weights_file
 from sousa_bench.peft.options import DESCRIPTION_FILE, is_adalora, plain, takes_no_steps, trains_all
 from sousa_bench.results.result import ADAPTER_FOLDER
-from sousa_bench.system.files import file_hash
+from sousa_bench.system.files import file_hash, is_there
 from sousa_bench.system.foreign import clean, read_facts
 
 KEY = "init_from"
@@ -28,7 +28,7 @@ def adapter_folder(place: str | Path) -> Path:
         ConfigError: There is none.
     """
     for folder in (Path(place).expanduser(), Path(place).expanduser() / ADAPTER_FOLDER):
-        if (folder / DESCRIPTION_FILE).is_file():
+        if is_there(folder / DESCRIPTION_FILE) and (folder / DESCRIPTION_FILE).is_file():
             return folder
     raise ConfigError(f"{KEY}={place}: no trained weights here (no {DESCRIPTION_FILE}); give a completed run's folder")
 

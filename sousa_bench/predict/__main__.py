@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sousa_bench.errors import ConfigError
 from sousa_bench.system.arguments import add_machine, add_run_choice, command_parser, exit_code, positive
+from sousa_bench.system.files import is_there
 
 USAGE = """%(prog)s [options] RUN FILE...
        %(prog)s [options] model=NAME weights=official [model.KEY=VALUE...] FILE...
@@ -89,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _sort_words(options: argparse.Namespace) -> str | None:
     """Tell run, overrides of a published model and files apart, as ``run``, ``model`` and ``files``; what is wrong."""
-    options.model = [word for word in options.words if OVERRIDE.match(word) and not Path(word).exists()]
+    options.model = [word for word in options.words if OVERRIDE.match(word) and not is_there(Path(word))]
     rest = [word for word in options.words if word not in options.model]
     options.run = None if options.model or not rest else Path(rest.pop(0))
     options.files = rest

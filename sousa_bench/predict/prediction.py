@@ -28,6 +28,7 @@ from sousa_bench.inference.answer import (
     percent,
     stretch_text,
 )
+from sousa_bench.system.files import is_there
 from sousa_bench.system.foreign import clean
 from sousa_bench.task import Task
 
@@ -162,11 +163,11 @@ def find_files(words: Sequence[str]) -> tuple[list[Path], dict[str, str]]:
     problems: dict[str, str] = {}
     for word in words:
         path = Path(word)
-        if path.is_dir():
+        if is_there(path) and path.is_dir():
             found = _inside(path)
             problem = "is a folder without audio files"
-        elif path.exists() or not glob.has_magic(word):
-            found = [path] if path.exists() else []
+        elif is_there(path) or not glob.has_magic(word):
+            found = [path] if is_there(path) else []
             problem = "is missing: there is no such file or folder"
         else:
             found = [Path(name) for name in sorted(glob.glob(word, recursive=True))]  # noqa: PTH207 - Path.glob takes no absolute pattern

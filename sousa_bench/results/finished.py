@@ -13,6 +13,7 @@ from sousa_bench.results.merit import loss_of, merit
 from sousa_bench.results.metrics import ranking
 from sousa_bench.results.result import ADAPTER_FOLDER, EVALUATED, RESULT_FILE, ResultError, read_result
 from sousa_bench.results.scan import scan
+from sousa_bench.system.files import is_there
 
 
 class RunError(UserError):
@@ -67,7 +68,7 @@ def finished_run(place: Path, metric: str | None = None) -> FinishedRun:
         RunError: There is none, or the one asked for is not completed.
     """
     folder = place.parent if place.name == RESULT_FILE else place
-    if (folder / RESULT_FILE).is_file():
+    if is_there(folder / RESULT_FILE):
         try:
             result = read_result(folder)
         except ResultError as error:
@@ -91,7 +92,7 @@ def finished_runs(places: Sequence[Path]) -> list[FinishedRun]:
     """
     found: dict[str, FinishedRun] = {}
     for place in places:
-        if not place.exists():
+        if not is_there(place):
             raise RunError(
                 f"{place}: there is no such folder; give a run's folder or a sweep's, below multirun/ or outputs/"
             )

@@ -14,6 +14,7 @@ from pathlib import Path
 from sousa_bench.errors import UserError
 from sousa_bench.results.manifest import MANIFEST_FILE, Planned, planned_jobs
 from sousa_bench.results.result import PROGRESS_FILE, RESULT_FILE
+from sousa_bench.system.files import is_there
 
 ROOT_NAMES = ("multirun", "outputs")
 SKIPPED_FOLDERS = frozenset(
@@ -67,7 +68,7 @@ def sweep_folders(root: Path) -> Iterator[Path]:
 
 def latest_sweep(folder: Path) -> Path | None:
     """``folder`` when it holds a manifest, else the sweep below it whose manifest changed last."""
-    if (folder / MANIFEST_FILE).is_file():
+    if is_there(folder / MANIFEST_FILE):
         return folder
     return max(sweep_folders(folder), key=lambda path: (path / MANIFEST_FILE).stat().st_mtime, default=None)
 
@@ -98,7 +99,7 @@ class Scan:
         self.manifests.append(file)
         self.planned += jobs
         self.problems += problems
-        self.files += [job.result for job in jobs if job.result.is_file()]
+        self.files += [job.result for job in jobs if is_there(job.result) and job.result.is_file()]
 
 
 def results_roots(folder: Path) -> tuple[Path, ...]:
@@ -132,7 +133,7 @@ def scan(folders: Sequence[Path], root: Path | None = None, skip: Sequence[Path]
     found = Scan()
     skipped = {path.resolve() for path in skip}
     for folder in folders:
-        if not folder.exists():
+        if not is_there(folder):
             raise NothingYetError(f"{folder}: no such folder; give the folder of a sweep, such as multirun/2026-02-01")
         roots = (root.resolve(),) if root else results_roots(folder if folder.is_dir() else folder.parent)
         if folder.is_dir():
@@ -178,7 +179,7 @@ def _is_linked_result(entry: os.DirEntry[str]) -> bool:
 def snapshot(folders: Sequence[Path]) -> frozenset[tuple[str, int, int]]:
     """Name, time and size of every result, progress file and manifest below ``folders``: what changes as runs go on."""
     facts = set()
-    found = scan([folder for folder in folders if folder.exists()])
+    found = scan([folder for folder in folders if is_there(folder)])
     for file in (*found.manifests, *found.files, *(path.with_name(PROGRESS_FILE) for path in found.files)):
         try:
             state = file.stat()

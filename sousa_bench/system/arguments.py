@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -77,4 +78,10 @@ def exit_code(work: Callable[[], object], refused: Callable[[UserError], int] = 
         return refused(error)
     except KeyboardInterrupt:
         return INTERRUPTED
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        mistake = UserError(f"{clean(str(error.filename))[:200]}…: no file's name is that long")
+        print(f"error: {mistake}", file=sys.stderr)
+        return refused(mistake)
     return code if isinstance(code, int) else 0

@@ -37,6 +37,13 @@ def replaced(path: Path) -> Iterator[Path]:
         raise
 
 
+def is_there(path: Path) -> bool:
+    """Whether something lies at ``path``; at what no path can be (too long, or with a NUL), nothing does."""
+    with suppress(OSError, ValueError):
+        return path.exists()
+    return False
+
+
 def sha256(path: Path) -> str:
     """Hash of a file, hexadecimal."""
     with path.open("rb") as stream:
