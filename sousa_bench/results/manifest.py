@@ -13,6 +13,7 @@ from sousa_bench.results.run_process import alive
 from sousa_bench.system.foreign import NUMBER, clean, odd_field, read_json
 
 MANIFEST_FILE = "sweep.json"
+STUDY_FILE = "study.db"  # Optuna's, beside the manifest of a search
 MAX_COMMAND = 8000
 JOB_TYPES = {
     **dict.fromkeys(("fingerprint", "name", "folder", "status", "result", "reason", "slurm_job_id"), str),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sousa_bench.errors import ConfigError, UserError
+from sousa_bench.results.manifest import STUDY_FILE
 from sousa_bench.search.search_settings import METRICS, SearchSettings, built, import_optuna
 from sousa_bench.search.space import Space
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from optuna import Study, Trial
     from optuna.trial import FrozenTrial
 
-STUDY_FILE = "study.db"
 STUDY_NAME = "search"
 PRUNED = "sousa_bench_pruned"  # attribute of a trial whose run was asked to end
 METRIC = "sousa_bench_metric"  # of a completed one: the metric that its value is

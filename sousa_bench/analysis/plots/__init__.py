@@ -36,6 +36,7 @@ from sousa_bench.analysis.plots.runs import (
     time_accuracy,
     training_time,
 )
+from sousa_bench.analysis.plots.search_views import best_so_far, search_importance, search_trials
 from sousa_bench.analysis.study import Study
 from sousa_bench.task import Task
 
@@ -121,6 +122,22 @@ FIGURES = (
         seed_spread,
         "Effects",
         "The spread over runs of one combination (seeds, folds) beside the luck of the test {groups}.",
+    ),
+    Figure(
+        best_so_far,
+        "Search",
+        "The validation score of each trial, and the highest so far. The best of many is too good.",
+    ),
+    Figure(
+        search_importance,
+        "Search",
+        "How closely the score follows each key by itself. Keys that were drawn alike share it, and of few trials luck "
+        "alone makes some.",
+    ),
+    Figure(
+        search_trials,
+        "Search",
+        "A line a trial; each key from its least value to its most (choices by name). The brighter, the better.",
     ),
     Figure(
         learning_curves,

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from sousa_bench.analysis.columns import p_value
 from sousa_bench.analysis.factors import BASE_FACTORS, shown
+from sousa_bench.analysis.not_run import refused
 from sousa_bench.analysis.plots.style import (
     DIVERGING,
     LEGEND_BELOW,
@@ -40,7 +41,7 @@ LEAST_BOUND = 5.0  # percentage points that get the full colour, so that a few c
 
 
 def model_strategy_heatmap(study: Study) -> go.Figure:
-    """Mean test accuracy by model and strategy; a cell says how many runs it averages."""
+    """Mean test accuracy by model and strategy; a cell says how many runs it averages, or that a sweep refused it."""
     done = study.done
     models, strategies = levels(done, "model"), levels(done, "strategy")
     runs = {cell: group.index.tolist() for cell, group in done.groupby(["model", "strategy"])}
@@ -63,10 +64,16 @@ def model_strategy_heatmap(study: Study) -> go.Figure:
         ygap=2,
         meta={"cells": cells},
     )
+    refusals = {(each.model, each.strategy) for each in refused(study)}
     return figure(
         [heat],
         f"Mean test {study.task.score} by model and PEFT strategy",
         {"kind": "cells"},
+        annotations=[
+            {"x": safe(strategy), "y": safe(model), "text": "not run", "showarrow": False}
+            for model, strategy in sorted(refusals)
+            if model in models and strategy in strategies
+        ],
         height=170 + 62 * max(len(models), 2),
         xaxis={"title": {"text": "PEFT strategy"}, "type": "category", "showgrid": False},
         yaxis={"title": {"text": "Model"}, "type": "category", "autorange": "reversed", "showgrid": False},
@@ -239,7 +246,7 @@ def pairwise_differences(study: Study, limit: int = 24) -> go.Figure | None:
         texttemplate="%{text}",
         customdata=words.tolist(),
         colorscale=DIVERGING,
-        textfont={"size": 9, "color": "#1c2430"},
+        textfont={"size": 9},
         xgap=1,
         ygap=1,
     )

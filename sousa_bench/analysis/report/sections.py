@@ -15,6 +15,7 @@ from sousa_bench.analysis.commands import retry_command
 from sousa_bench.analysis.factors import counted_rows, shown
 from sousa_bench.analysis.limitations import warned_runs
 from sousa_bench.analysis.next_steps import deciding, next_steps
+from sousa_bench.analysis.not_run import refused
 from sousa_bench.analysis.order import best_first
 from sousa_bench.analysis.origins import origins
 from sousa_bench.analysis.report.against_baselines import against_baselines
@@ -104,7 +105,7 @@ def conclusion(study: Study, options: Options) -> list[Block]:
 def first_screen(cohort: Standings, options: Options) -> list[Block]:
     """One verdict, one picture and one table, in this order."""
     blocks: list[Block] = [Heading(cohort.title, 3)] if cohort.title else []
-    blocks.append(Verdict(verdict(cohort)))
+    blocks.append(Verdict(verdict(cohort), f"verdict_{cohort.cohort}"))
     if options.plots:
         from sousa_bench.analysis.plots.leaders import leaders
 
@@ -157,7 +158,9 @@ def figures(study: Study, options: Options) -> list[Block]:
         return []
     from sousa_bench.analysis.plots import all_plots
 
-    made: dict[str, list[Block]] = {name: [] for name in ("Accuracy", "Cost", "Effects", "Training", "Predictions")}
+    made: dict[str, list[Block]] = {
+        name: [] for name in ("Accuracy", "Cost", "Effects", "Search", "Training", "Predictions")
+    }
     for plot in all_plots(study, page=True):
         made[plot.group].append(Figure(plot.name, plot.figure, plot.caption))
     titles = {"Accuracy": f"{study.task.score[0].upper()}{study.task.score[1:]}"}
@@ -442,6 +445,12 @@ def lineage(study: Study, options: Options) -> list[Block]:
     return [Heading("Where these runs come from", short="Origins"), listed(lines, IN_TABLE)] if lines else []
 
 
+def not_run(study: Study, options: Options) -> list[Block]:
+    """The combinations that a sweep refused, and why."""
+    lines: list[Line] = [(each.words, f": {each.reason}") for each in refused(study)]
+    return [Heading("Not run", short="Not run"), listed(lines, ", in sweep.json")] if lines else []
+
+
 def failures(study: Study, options: Options) -> list[Block]:
     """Runs that failed, why, and the command that runs each again."""
     rows = np.flatnonzero(study.table["status"].isin(NOT_COMPLETED))
@@ -502,6 +511,7 @@ SECTIONS: tuple[Section, ...] = (
     seeds,
     methods,
     lineage,
+    not_run,
     failures,
     steps,
     passed_over,

@@ -1,0 +1,50 @@
+"""What a sweep refused to run, and why: pairs that can't train together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sousa_bench.analysis.study import Study
+from sousa_bench.config.overrides import split
+from sousa_bench.system.foreign import clean
+
+MAX_WORDS = 200
+MAX_REASON = 500
+REPEATS = ("seed", "data.fold")
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A job that was refused.
+
+    Attributes:
+        model: The model's name; empty where the job doesn't say it.
+        strategy: The PEFT method's, likewise.
+        words: What was asked for, without seed and fold.
+        reason: Why it was refused, as its manifest says.
+    """
+
+    model: str
+    strategy: str
+    words: str
+    reason: str
+
+
+def refused(study: Study) -> list[Refused]:
+    """What the sweeps' manifests refused, each combination once; none that has a result all the same."""
+    done = set(zip(study.done["model"], study.done["strategy"], strict=True))
+    found: dict[str, Refused] = {}
+    for job in study.results.planned:
+        if job.decision != "refused":
+            continue
+        asked = [clean(item) for item in job.overrides if split(item)[0] not in REPEATS]
+        named = dict(map(split, asked))
+        each = Refused(
+            named.get("model", ""),
+            named.get("peft", ""),
+            " ".join(asked)[:MAX_WORDS],
+            " ".join(clean(job.reason).split())[:MAX_REASON] or "no reason is given",
+        )
+        if (each.model, each.strategy) not in done:
+            found.setdefault(each.words, each)
+    return list(found.values())
