@@ -237,6 +237,120 @@ def test_a_model_keeps_its_colour_whatever_is_shown(browser, comparison_report: 
     assert after == {model: before[model] for model in ("htsat", "efficientat")}
 
 
+@pytest.fixture(scope="module")
+def reports(comparison_report: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Reports by about how many combinations they have."""
+    few = write_sweep(tmp_path_factory.mktemp("few"), MODELS[:2], STRATEGIES[:2], (True,), per_player=20)
+    many = write_sweep(
+        tmp_path_factory.mktemp("many"), strategies=(*STRATEGIES, "dora", "bitfit"),
+        extra={"peft.r": (4, 8, 16, 32, 64)}, players=10, per_player=8,
+    )  # fmt: skip
+    return {4: report(few), 24: comparison_report, 200: report(many)}
+
+
+@pytest.mark.parametrize("combinations", [4, 24, 200])
+def test_the_first_screen_shows_verdict_picture_and_table(browser, reports: dict[int, Path], combinations: int):
+    wide = Opened(browser, reports[combinations])
+    shows_the_answer(wide, 1300, 900, min(combinations, 10))
+    wide.page.locator("#theme").click()
+    wide.settle()
+    assert wide.page.evaluate("document.documentElement.dataset.theme") == "dark"
+    shows_the_answer(wide, 1300, 900, min(combinations, 10))
+    wide.page.set_viewport_size({"width": 1042, "height": 900})  # 1,000 px of it for the table
+    table = wide.page.locator("section#answer .scroll").first
+    assert table.evaluate("box => box.scrollWidth <= box.clientWidth + 1 && box.clientWidth <= 1000")
+    assert table.locator("thead th").count() <= 10
+    phone = Opened(browser, reports[combinations], 390, 844, "dark")  # the system's choice
+    shows_the_answer(phone, 390, 844, min(combinations, 10))
+
+
+def shows_the_answer(opened: Opened, width: int, height: int, rows: int) -> None:
+    """Verdict, picture and the table's first rows stand within the window, in this order."""
+    page = opened.page
+    verdict, picture = page.locator(".verdict").first, page.locator("#plot-leaders_A .main-svg").first
+    ends = [
+        verdict.bounding_box(),
+        picture.bounding_box(),
+        page.locator("section#answer tbody tr").nth(2).bounding_box(),
+    ]
+    assert page.evaluate("scrollY") == 0
+    assert all(box["x"] >= 0 and box["x"] + box["width"] <= width for box in ends[:2])
+    assert [box["y"] for box in ends] == sorted(box["y"] for box in ends)
+    assert ends[-1]["y"] + ends[-1]["height"] <= height
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator("#plot-leaders_A .ytick").count() == rows
+    assert page.locator("#plot-leaders_A .shapelayer path").count() > 1  # chance, and who can be the best
+
+
+def test_the_verdict_follows_the_filters(browser, comparison_report: Path):
+    opened = Opened(browser, comparison_report)
+    page = opened.page
+    verdict = page.locator(".verdict").first
+    every = verdict.inner_text()
+    page.locator("section#answer details summary").click()
+    assert every.startswith("beats + lora, aug: 91.5 %")
+    opened.chip("model", "efficientat")
+    assert page.locator("section#answer tbody tr:visible", has_text="efficientat").count() == 5
+    assert re.fullmatch(
+        r"efficientat \+ adalora, aug: 82\.8 % \[[\d.–]+\], of the 5 combinations shown\. "
+        r"It can't be told from (\d of 4|all 4) others\.",
+        verdict.inner_text(),
+    )
+    assert all("efficientat" in name for name in opened.names("leaders_A"))
+    assert page.locator("section#answer tbody tr:visible", has_text="beats").count() == 0
+    opened.chip("augmentation", "with")
+    opened.chip("strategy", "ia3")
+    assert verdict.inner_text().endswith("of the 1 combinations shown. It is the only combination shown.")
+    page.locator("#search").fill("nothing at all")
+    opened.settle()
+    assert verdict.inner_text() == "No run matches."
+    page.locator("#reset").click()
+    opened.settle()
+    assert verdict.inner_text() == every
+    opened.chip("strategy", "lora")
+    opened.chip("strategy", "ia3")
+    tied = page.evaluate("document.getElementById('plot-leaders_A').layout.shapes.filter(s => s.type == 'rect').length")
+    number = re.search(r"told from (\d+) of 14 others", verdict.inner_text())
+    assert tied == min(int(number[1]) + 1, 10)
+    assert opened.said == []
+
+
+CONTRAST = """() => {
+    const parse = text => text.match(/[\\d.]+/g).map(Number);
+    const light = ([r, g, b]) => [r, g, b].map(v => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+    const over = (top, under) => { const a = top[3] ?? 1; return [0, 1, 2].map(i => top[i] * a + under[i] * (1 - a)); };
+    const ground = item => {
+        const layers = [];
+        for (let at = item; at; at = at.parentElement) layers.push(parse(getComputedStyle(at).backgroundColor));
+        return layers.reverse().reduce((under, layer) => over(layer, under), [255, 255, 255]);
+    };
+    const found = [];
+    for (const item of document.querySelectorAll("body *")) {
+        const own = [...item.childNodes].some(node => node.nodeType === 3 && node.data.trim());
+        if (!own || !item.getClientRects().length || item.closest("script, .heatmaplayer, .modebar")) continue;
+        const style = getComputedStyle(item);
+        const svg = item.closest("svg");
+        const under = ground(svg ? svg.closest("figure") : item);
+        const [a, b] = [light(over(parse(svg ? style.fill : style.color), under)), light(under)].sort((x, y) => y - x);
+        found.push([(a + 0.05) / (b + 0.05), item.textContent.slice(0, 40), item.className.baseVal ?? item.className]);
+    }
+    return found;
+}"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_text_stands_out_from_its_ground(browser, comparison_report: Path, theme: str):
+    opened = Opened(browser, comparison_report, theme=theme)
+    opened.chip("model", "beats")
+    opened.chip("model", "efficientat")
+    opened.page.locator("#table tbody tr", has_text="failed").click()
+    opened.page.locator("summary").first.click()
+    found = opened.page.evaluate(CONTRAST)
+    assert len(found) > 800
+    assert [item for item in found if item[0] < 4.5] == []
+
+
 def test_the_sort_changes_what_is_shown(browser, comparison_report: Path):
     opened = Opened(browser, comparison_report)
 
@@ -401,7 +515,7 @@ def test_print_loses_nothing_and_cuts_no_figure(browser, comparison_report: Path
         title, caption = figure.locator("h3").inner_text(), figure.locator("figcaption").inner_text()
         assert printed.page_of(title, caption, *labels) is not None, name
     whole = "".join(printed.pages)
-    texts = page.locator("td, main p:not(.chooser), main li, summary, h2, pre").all_inner_texts()
+    texts = page.locator("td, main p:not(.chooser, .save), main li, summary, h2, pre").all_inner_texts()
     assert len(texts) > 500
     lost = [text for text in texts if squeezed(text) and squeezed(text) not in whole]
     assert lost == []
@@ -415,6 +529,56 @@ def test_what_was_folded_for_the_screen_is_folded_again_after_printing(browser, 
     assert page.locator("main details[open]").count() == folded
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert page.locator("main details[open]").count() == 0
+
+
+def saved(opened: Opened, button: Any) -> tuple[str, str]:
+    """Name and content of the file that a button saves."""
+    with opened.page.expect_download() as download:
+        button.click()
+    return download.value.suggested_filename, Path(download.value.path()).read_text()
+
+
+def test_tables_are_saved_for_latex_and_figures_as_svg(browser, comparison_report: Path):
+    opened = Opened(browser, comparison_report)
+    page = opened.page
+    name, text = saved(opened, page.locator("section#answer .scroll + .save button").first)
+    assert name == "answer.tex"
+    lines = [line.strip() for line in text.splitlines()]
+    columns = page.locator("section#answer table").first.locator("th").count()
+    assert [lines[place] for place in (0, 1, 2, 4, 6, -3)] == [
+        "\\begin{table}", "\\centering", "\\caption{Answer}", "\\toprule", "\\midrule", "\\bottomrule"
+    ]  # fmt: skip
+    assert re.fullmatch(r"\\begin\{tabular\}\{[lr]+\}", lines[3])
+    assert len(lines[3].rpartition("{")[2]) - 1 == columns
+    assert lines[7].startswith("1 & beats + lora, aug & 91.5 \\% & 87.4--93.4 &")
+    assert len(lines) == 7 + 10 + 3
+    opened.chip("model", "beats")
+    assert page.locator("#table tbody tr").count() == 6
+    _, text = saved(opened, page.locator("#runs .save button"))
+    assert text.count("beats") == 6
+    assert text.count("\\\\\n") == 7
+    page.locator("#plot-efficiency_scatter").hover()
+    svg = page.locator("#plot-efficiency_scatter .modebar-btn[data-title*=SVG]")
+    name, text = saved(opened, svg)
+    assert name == "efficiency_scatter.svg"
+    assert text.startswith("<svg")
+    assert "Trainable parameters" in text
+    assert [url for url in opened.requests if not url.startswith("blob:")] == [opened.url]
+    assert opened.said == []
+
+
+def test_what_a_sweep_refused_is_not_run_with_its_reason(browser, tmp_path: Path):
+    folder = write_sweep(tmp_path, ("ast", "efficientat"), ("lora", "ia3"), (True,), missing=(3,), per_player=20)
+    manifest = json.loads((folder / "sweep.json").read_text())
+    manifest["jobs"][3] |= {"status": "refused", "reason": "ia3 finds <no> layer that it knows"}
+    write_json(folder / "sweep.json", manifest)
+    opened = Opened(browser, report(folder))
+    text = opened.page.locator("section#not-run").inner_text()
+    assert "model=efficientat peft=ia3 augmentation=on data=small" in text
+    assert "ia3 finds <no> layer that it knows" in text
+    assert "seed" not in text
+    assert opened.page.locator("#plot-model_strategy_heatmap .annotation-text").all_text_contents() == ["not run"]
+    assert "ia3 finds" in (folder / "analysis" / "summary_report.md").read_text()
 
 
 def test_failures_come_with_their_command(browser, comparison_report: Path):

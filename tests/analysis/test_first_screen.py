@@ -109,11 +109,15 @@ def test_no_printed_line_is_wider_than_the_terminal(comparison_study: Study):
 def test_the_picture_shades_who_can_be_the_best(comparison_study: Study):
     (cohort,) = standings(comparison_study)
     figure = leaders(cohort)
-    shaded = [shape for shape in figure.layout.shapes if shape.type == "rect"]
-    assert len(shaded) == cohort.rows["best_set"].head(ROWS).sum()
+    meta = figure.layout.meta
+    told_apart = {(a, b): clear for a, b, clear in meta["pairs"]} | {(b, a): clear for a, b, clear in meta["pairs"]}
+    rest = range(1, len(cohort.rows))
+    assert [not told_apart[0, number] for number in rest] == list(cohort.rows["best_set"])[1:]
+    assert meta["limit"] == ROWS
     (line,) = [shape for shape in figure.layout.shapes if shape.type == "line"]
     assert line.x0 == pytest.approx(cohort.chance)
     assert 1 / 40 <= cohort.chance < 0.1
+    assert [each["rows"] for each in meta["combinations"]] == list(cohort.rows["rows"])
     assert figure.data[0].x[0] == pytest.approx(cohort.leader["test_acc"], abs=1e-4)
 
 
@@ -137,7 +141,7 @@ def test_a_study_is_a_line_in_a_console_and_a_table_in_a_notebook(comparison_stu
     assert repr(comparison_study) == f"<Study of 24 runs, 24 combinations. beats + lora, aug: {said}>"
     html = comparison_study._repr_html_()
     assert html.count("<table>") == 2
-    assert '<p class="verdict"><b>beats + lora, aug</b>: 91.5 %' in html
+    assert 'id="verdict_A"><b>beats + lora, aug</b>: 91.5 %' in html
     assert "<script" not in html
 
 

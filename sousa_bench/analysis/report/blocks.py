@@ -59,9 +59,13 @@ class Text:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The line that a reader of five seconds reads, first on the page: who leads, how sure, what would do as well."""
+    """The line that a reader of five seconds reads, first on the page: who leads, how sure, what would do as well.
+
+    Where it has a name, the page's figure whose ``meta`` says this name rewrites it for what the filters leave.
+    """
 
     line: Line
+    name: str = ""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import hashlib
 import html
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from importlib import resources
@@ -44,7 +44,16 @@ from sousa_bench.analysis.study import Study
 
 VARIANTS = {"confusion_matrix": confusion_traces, "per_class_f1": f1_traces}
 ADDRESS = re.compile(r"""(["'`(])https?://(?!www\.w3\.org/)""")  # in code; licences keep theirs, names of XML do, too
-SCRIPTS = ("page", "run_filters", "run_rows", "run_details", "drawing", "run_chooser")
+SCRIPTS = (
+    "page",
+    "run_filters",
+    "filtered_verdict",
+    "run_rows",
+    "run_details",
+    "drawing",
+    "run_chooser",
+    "latex_tables",
+)
 RETRY = "Runs it again in its sweep, where a finished run is taken as done; force=true repeats that, too."
 LONG_WORD = re.compile(r"\S{24}")
 CHOOSER = '<p class="chooser"><label for="run">Run: </label><select id="run"></select></p>'
@@ -120,8 +129,8 @@ def _block(block: Block) -> str:
             return f'</section><section id="{_anchor(block)}"><h2>{html.escape(text)}</h2>'
         case Heading(text, level):
             return f"<h{level}>{html.escape(text)}</h{level}>"
-        case Verdict(line):
-            return f'<p class="verdict">{_line(line)}</p>'
+        case Verdict(line, name):
+            return f'<p class="verdict"{_id(name)}>{_line(line)}</p>'
         case Facts(values):
             rows = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(said)}</dd>" for name, said in values.items())
             return f'<dl class="facts">{rows}</dl>'
@@ -167,12 +176,23 @@ def _table(block: Table) -> str:
         f'<th scope="col"{side} title="{html.escape(column.help)}">{html.escape(column.label)}</th>'
         for column, side in zip(block.columns, sides, strict=True)
     )
-    rows = (
-        "".join(_cell(column.cell(row), side) for column, side in zip(block.columns, sides, strict=True))
+    body = "".join(
+        _row(row)
+        + "".join(_cell(column.cell(row), side) for column, side in zip(block.columns, sides, strict=True))
+        + "</tr>"
         for row in block.rows
     )
-    body = "".join(f"<tr>{row}</tr>" for row in rows)
     return f'<div class="scroll tall"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _id(name: str) -> str:
+    return f' id="{html.escape(name)}"' if name else ""
+
+
+def _row(row: Mapping[Any, Any]) -> str:
+    """The beginning of a table's row; one that is about runs says which, so that filters can hide it."""
+    runs = row.get("rows")
+    return f'<tr data-runs="{" ".join(map(str, map(int, runs)))}">' if isinstance(runs, list) else "<tr>"
 
 
 def _cell(text: str, side: str) -> str:

@@ -53,6 +53,18 @@ const DRAW = {
       .filter((trace) => trace.y.length)
       .flatMap(apart);
   },
+  leaders(plot, layout) {
+    const { leader, tested, tied } = standing(layout.meta);
+    const made = DRAW.dots(plot, layout);
+    const best = new Set(tested ? [leader, ...tied].map((i) => layout.meta.combinations[i].name) : []);
+    layout.shapes.push(
+      ...layout.yaxis.categoryarray.flatMap((name, i) =>
+        best.has(name) ? [{ type: "rect", xref: "paper", x0: 0, x1: 1, y0: i - 0.5, y1: i + 0.5, layer: "below", fillcolor: layout.meta.shade, line: { width: 0 } }] : [],
+      ),
+    );
+    layout.height = 76 + 19 * Math.max(layout.yaxis.categoryarray.length, 3);
+    return made;
+  },
   points(plot) {
     const made = plot.data.map((trace) => (trace.customdata ? pick(trace, (i) => shownPoint(trace, i)) : structuredClone(trace)));
     const front = made.find((trace) => trace.meta && trace.meta.role === "front");
@@ -125,7 +137,7 @@ function draw(name) {
   $("figure-" + name).querySelector("h3").textContent = title;
   target.setAttribute("aria-label", title);
   // The toolbar stands beside the title, above the plot (see the style sheet); a phone has no room for it.
-  return Plotly.react(target, data, layout, { ...CONFIG, displayModeBar: narrow ? false : "hover" }).then(() => {
+  return Plotly.react(target, data, layout, { ...CONFIG, displayModeBar: narrow ? false : "hover", toImageButtonOptions: { scale: 2, filename: name } }).then(() => {
     target.dataset.drawn = theme();
     if (!target.dataset.bound) {
       target.dataset.bound = "yes";
@@ -137,6 +149,11 @@ function draw(name) {
       });
     }
   });
+}
+
+function saveSvg(target) {
+  const { width, height } = target._fullLayout;
+  return Plotly.downloadImage(target, { format: "svg", width, height, filename: target.id.replace(/^plot-/, "") });
 }
 
 function sayNoMatch(layout) {

@@ -10,6 +10,7 @@ const CONFIG = {
   showSendToCloud: false,
   plotlyServerURL: "",
   modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d", "sendChartToCloud"],
+  modeBarButtonsToAdd: [{ name: "svg", title: "Download plot as an SVG", icon: Plotly.Icons.disk, click: saveSvg }],
 };
 const state = { sort: D.metric, up: D.ascending, on: {}, text: "", min: "", selected: [], run: null, ...remembered() };
 const selected = new Set(state.selected.filter((id) => byId.has(id)));
@@ -70,6 +71,7 @@ $("theme").addEventListener("click", () => {
 function refresh() {
   visible = new Set(D.runs.filter(passes).map((run) => run.id));
   markChips();
+  rewriteVerdicts();
   fillTable();
   remember();
   markAll();
@@ -112,5 +114,6 @@ function start() {
   buildFilters();
   buildHead();
   buildChooser();
+  buildLatexButtons();
   refresh();
 }
