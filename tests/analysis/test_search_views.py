@@ -54,4 +54,4 @@ def test_a_folder_without_a_study_is_no_search(tmp_path: Path):
     (folder / STUDY_FILE).unlink()
     study = compare(collect([folder]))
     assert plots.best_so_far(study) is plots.search_importance(study) is plots.search_trials(study) is None
-    assert not any(plot.group == "Search" for plot in plots.all_plots(study, page=True))
+    assert not any(plot.group == "The search" for plot in plots.all_plots(study, page=True))

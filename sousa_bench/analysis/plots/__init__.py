@@ -125,18 +125,18 @@ FIGURES = (
     ),
     Figure(
         best_so_far,
-        "Search",
+        "The search",
         "The validation score of each trial, and the highest so far. The best of many is too good.",
     ),
     Figure(
         search_importance,
-        "Search",
+        "The search",
         "How closely the score follows each key by itself. Keys that were drawn alike share it, and of few trials luck "
         "alone makes some.",
     ),
     Figure(
         search_trials,
-        "Search",
+        "The search",
         "A line a trial; each key from its least value to its most (choices by name). The brighter, the better.",
     ),
     Figure(

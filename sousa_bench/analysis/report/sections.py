@@ -159,7 +159,7 @@ def figures(study: Study, options: Options) -> list[Block]:
     from sousa_bench.analysis.plots import all_plots
 
     made: dict[str, list[Block]] = {
-        name: [] for name in ("Accuracy", "Cost", "Effects", "Search", "Training", "Predictions")
+        name: [] for name in ("Accuracy", "Cost", "Effects", "The search", "Training", "Predictions")
     }
     for plot in all_plots(study, page=True):
         made[plot.group].append(Figure(plot.name, plot.figure, plot.caption))

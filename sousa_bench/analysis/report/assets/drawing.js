@@ -57,8 +57,8 @@ const DRAW = {
     const { leader, tested, tied } = standing(layout.meta);
     const made = DRAW.dots(plot, layout);
     const best = new Set(tested ? [leader, ...tied].map((i) => layout.meta.combinations[i].name) : []);
-    layout.shapes.push(
-      ...layout.yaxis.categoryarray.flatMap((name, i) =>
+    layout.shapes = (layout.shapes || []).concat(
+      layout.yaxis.categoryarray.flatMap((name, i) =>
         best.has(name) ? [{ type: "rect", xref: "paper", x0: 0, x1: 1, y0: i - 0.5, y1: i + 0.5, layer: "below", fillcolor: layout.meta.shade, line: { width: 0 } }] : [],
       ),
     );
