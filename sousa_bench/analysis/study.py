@@ -25,6 +25,7 @@ from sousa_bench.analysis.factors import (
     combination_columns,
     shown,
 )
+from sousa_bench.analysis.labels import brief
 from sousa_bench.analysis.limitations import limitations
 from sousa_bench.analysis.order import best_first
 from sousa_bench.analysis.shared_clips import Measurer, RunsBySet, SharedClips, meeting_places, runs_by_set
@@ -163,7 +164,7 @@ class Study:
 
 def _part(key: str, value: Any) -> str:
     name = key.split(".")[-1]
-    return f"{name} {shown(value)}" if key in (FOLD, "seed") else f"{name}={shown(value)}"
+    return f"{name} {shown(value)}" if key in (FOLD, "seed") else f"{name}={brief(value)}"
 
 
 def compare(results: Results, metric: str = "test_acc", margin: float = 0.02) -> Study:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -220,9 +221,9 @@ def comparisons(study: Study, options: Options) -> list[Block]:
             Text(
                 [
                     f"About {mine['about'].iloc[0]}. The family is {all_pairs(len(mine))} of the cohort: the leader "
-                    "is the highest of all, so each pair could have been asked about. The first interval and p are "
-                    "those of one comparison alone; the simultaneous interval and the last p hold for all together and "
-                    f"decide what is clear.{_mcnemar(study.task)}"
+                    "is the highest of all, so each pair could have been asked about. The simultaneous interval and "
+                    "its p hold for all together and decide what is clear; those of one comparison alone, as if no "
+                    f"other had been made, are narrower.{_mcnemar(study.task)}"
                 ]
             ),
             Table(
@@ -230,11 +231,11 @@ def comparisons(study: Study, options: Options) -> list[Block]:
                     Column("second", "against", text=True),
                     *(
                         col.DIFFERENCE,
-                        col.DIFFERENCE_INTERVAL,
-                        col.p_column(study.task),
                         col.SIMULTANEOUS,
                         col.P_ADJUSTED,
                         col.CLEAR,
+                        replace(col.DIFFERENCE_INTERVAL, label="interval of this one alone"),
+                        replace(col.p_column(study.task), label="p of this one alone"),
                     ),
                     *(() if study.task.several else (col.MCNEMAR,)),
                     col.clips_column(study.task),
