@@ -23,6 +23,10 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("place", type=Path, metavar="PLACE", help="a package, a run's folder, or a sweep (its best run)")
     made.add_argument("--port", type=_port, help="port of this machine (the first free one from 7860 on)")
+    made.add_argument(
+        "--examples", nargs="+", type=Path, default=(), metavar="FILE", help="clips that the page offers to try (for "
+        "SOUSA's rudiments some are synthesised)",
+    )  # fmt: skip
     made.add_argument("--no-browser", action="store_true", help="don't open the page in the browser")
     made.add_argument(
         "--share", action="store_true", help="a public address through Gradio's servers: what is played goes there"
@@ -50,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         serve(
             options.place, port=options.port, share=options.share, browser=not options.no_browser,
-            metric=options.metric, checkpoint=options.checkpoint,
+            metric=options.metric, checkpoint=options.checkpoint, examples=options.examples,
         )  # fmt: skip
 
     code = exit_code(work)

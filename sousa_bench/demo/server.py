@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ def serve(
     browser: bool = True,
     metric: str | None = None,
     checkpoint: str | None = None,
+    examples: Sequence[Path] = (),
 ) -> None:
     """Show a model's page and block until Ctrl-C or SIGTERM.
 
@@ -64,12 +66,14 @@ def serve(
         browser: Open it in the browser.
         metric: What chooses the run of a sweep.
         checkpoint: Where the base weights are now, if they have moved.
+        examples: Files that the page offers; without any, some are synthesised for SOUSA's rudiments.
 
     Raises:
-        UserError: No such model, or the port is taken.
+        UserError: No such model or example, or the port is taken.
     """
     if port is not None and _taken(port):
         raise UserError(f"--port {port}: another program listens there; choose another, or leave it out")
+    from sousa_bench.demo.example_clips import example_clips
     from sousa_bench.inference.listener import Listener, Windows
     from sousa_bench.inference.predictor import Predictor
 
@@ -78,6 +82,7 @@ def serve(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="sousa_bench_demo_") as folder:
         quiet_environment(folder)
+        clips = example_clips(predictor.task, examples, Path(folder) / "examples")
         from starlette.middleware import Middleware
         from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -85,7 +90,7 @@ def serve(
 
         # Otherwise a page of the web whose name is made to lead here could read what this one answers.
         hosts = ["*"] if share else [HOST, "localhost"]
-        shown = web_page.build(listener, share)
+        shown = web_page.build(listener, share, clips)
         try:
             _, address, public = shown.launch(
                 server_name=HOST,

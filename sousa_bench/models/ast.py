@@ -20,7 +20,7 @@ from transformers import ASTConfig, ASTModel
 
 from sousa_bench.models.base import Divisible, Frontend, State, place_number
 from sousa_bench.models.family import Family, initialise_encoder, initialise_head, renamed
-from sousa_bench.models.fbank import KaldiFbank
+from sousa_bench.models.fbank import KaldiFbank, band_centres
 from sousa_bench.models.vit import sinusoids
 from sousa_bench.models.weights import CheckpointSource
 
@@ -67,6 +67,10 @@ class AstFrontend(Frontend):
     def pad_value(self) -> float:  # type: ignore[override]
         """Zero rows, appended before normalising."""
         return -self.mean / self.divisor
+
+    def centres(self) -> Tensor:
+        """As :meth:`sousa_bench.models.base.Frontend.centres`."""
+        return band_centres(self.fbank.bank, self.sample_rate)
 
     def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Compute features; see :class:`sousa_bench.models.base.Frontend`.

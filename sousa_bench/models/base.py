@@ -81,6 +81,10 @@ class Frontend(nn.Module):
         """
         raise NotImplementedError
 
+    def centres(self) -> Tensor | None:
+        """(bins,) Hz: the middle of the band that each bin of the features hears; None where there are no bands."""
+        return None
+
 
 State = tuple[Tensor | None, ...]
 """What a backbone holds between two of its blocks: tensors with the clips as first dimension, or None."""

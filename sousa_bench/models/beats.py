@@ -15,7 +15,7 @@ from sousa_bench.models import audioset
 from sousa_bench.models.base import Frontend
 from sousa_bench.models.beats_network import BeatsBackbone, BeatsConfig
 from sousa_bench.models.family import Family
-from sousa_bench.models.fbank import LOG_FLOOR, KaldiFbank
+from sousa_bench.models.fbank import LOG_FLOOR, KaldiFbank, band_centres
 from sousa_bench.models.weights import CheckpointSource, Loaded
 
 # microsoft/unilm beats/BEATs.py, preprocess(): mean and standard deviation over the pre-training data.
@@ -39,6 +39,10 @@ class BeatsFrontend(Frontend):
         self.fbank = KaldiFbank("povey", self.sample_rate, self.bins, scale=WAVEFORM_SCALE)
         self.mean, self.divisor = MEAN, 2 * STD
         self.pad_value = (math.log(LOG_FLOOR) - self.mean) / self.divisor
+
+    def centres(self) -> Tensor:
+        """As :meth:`sousa_bench.models.base.Frontend.centres`."""
+        return band_centres(self.fbank.bank, self.sample_rate)
 
     def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Compute features and, with ``lengths``, the frame mask of the official ``forward_padding_mask``.

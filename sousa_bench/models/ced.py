@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from sousa_bench.errors import DataError
 from sousa_bench.models.base import Frontend
 from sousa_bench.models.beats_network import mean_over_tokens
+from sousa_bench.models.fbank import band_centres
 from sousa_bench.models.htsat_frontend import LogMel
 from sousa_bench.models.vit import FactorisedPositions, Patches, Size, VisionTransformer, VitFamily
 from sousa_bench.models.weights import CheckpointSource
@@ -61,6 +62,10 @@ class CedFrontend(Frontend):
         super().__init__()
         self.least = shape.patch[1]
         self.logmel = LogMel(self.sample_rate, HOP, shape.bins, 0.0, 8000.0, n_fft=512, mel="htk")
+
+    def centres(self) -> Tensor:
+        """As :meth:`sousa_bench.models.base.Frontend.centres`."""
+        return band_centres(self.logmel.bank, self.sample_rate)
 
     def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Compute features; see :class:`sousa_bench.models.base.Frontend`.

@@ -15,7 +15,7 @@ from sousa_bench.errors import DataError
 from sousa_bench.models.base import Frontend
 from sousa_bench.models.efficientat_network import EfficientATBackbone
 from sousa_bench.models.family import Family
-from sousa_bench.models.fbank import mel_bank, window
+from sousa_bench.models.fbank import band_centres, mel_bank, window
 from sousa_bench.models.weights import CheckpointSource
 
 # fschmid56/EfficientAT models/preprocess.py (AugmentMelSTFT) in eval mode: fmax is 16000 - 2000 // 2.
@@ -43,6 +43,10 @@ class EfficientATFrontend(Frontend):
         self.register_buffer("window", F.pad(window("hann", WINDOW), (side, side)), persistent=False)
         bank = mel_bank(self.bins, N_FFT, self.sample_rate, FMIN, FMAX)
         self.register_buffer("bank", bank.t().contiguous(), persistent=False)
+
+    def centres(self) -> Tensor:
+        """As :meth:`sousa_bench.models.base.Frontend.centres`."""
+        return band_centres(self.bank, self.sample_rate)
 
     def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, None]:
         """Compute features.

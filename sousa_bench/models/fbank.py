@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,6 +32,20 @@ def mel_bank(bins: int, n_fft: int, sample_rate: int, low_freq: float, high_freq
     """
     bank, _ = kaldi.get_mel_banks(bins, n_fft, float(sample_rate), low_freq, high_freq, 100.0, -500.0, 1.0)
     return F.pad(bank, (0, 1))
+
+
+def band_centres(bank: Tensor, sample_rate: int) -> Tensor:
+    """(bins,) Hz: where each band's weight lies; one between two points of the transform lies between its neighbours.
+
+    Args:
+        bank: (frequencies, bins), from 0 Hz to half the sample rate.
+        sample_rate: Hz.
+    """
+    weights = bank.double().cpu().numpy()
+    total = weights.sum(axis=0)
+    bins, known = np.arange(weights.shape[1]), total > 0
+    moments = np.linspace(0, sample_rate / 2, len(weights)) @ weights
+    return torch.from_numpy(np.interp(bins, bins[known], moments[known] / total[known]))
 
 
 def window(kind: str, length: int) -> Tensor:

@@ -11,6 +11,7 @@ from torchaudio.functional import melscale_fbanks
 
 from sousa_bench.errors import ConfigError
 from sousa_bench.models.base import Frontend
+from sousa_bench.models.fbank import band_centres
 
 if TYPE_CHECKING:
     from sousa_bench.models.htsat import Shape
@@ -144,6 +145,10 @@ class HtsatFrontend(Frontend):
         self.sample_rate, self.target, self.mode = shape.sample_rate, shape.frames, shape.length_mode
         self.samples = round(CLAP_SECONDS * shape.sample_rate)
         self.logmel = LogMel(shape.sample_rate, shape.hop, shape.bins, shape.low_freq, shape.high_freq)
+
+    def centres(self) -> Tensor:
+        """As :meth:`sousa_bench.models.base.Frontend.centres`."""
+        return band_centres(self.logmel.bank, self.sample_rate)
 
     def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Compute features; see :class:`sousa_bench.models.base.Frontend`.

@@ -166,7 +166,36 @@ def test_what_holds_no_drum_gets_a_plain_word_and_no_rudiment(visit, tmp_path, s
 
 def test_a_file_that_is_no_audio_gets_a_word(visit, tmp_path):
     (tmp_path / "letter.wav").write_text("Dear drummer")
-    assert "is no audio file" in upload(visit, tmp_path / "letter.wav", "error")
+    assert upload(visit, tmp_path / "letter.wav", "error").startswith("Error: letter.wav is no audio file")
+
+
+def test_the_page_says_what_its_model_is_worth(visit, finished):
+    accuracy = json.loads((finished.folder / "result.json").read_text())["metrics"]["test_acc"]
+    visit.page.locator("#about p").wait_for(timeout=60_000)
+    words = visit.page.locator("#about").inner_text()
+    assert "embedded (efficientat.safetensors), a demonstration model" in words
+    assert f"Test accuracy {100 * accuracy:.1f} % (95 % interval " in words
+
+
+def test_an_example_is_heard_as_any_file_and_a_long_one_has_a_timeline_picture(visit, finished):
+    offered = visit.page.locator("#examples button")
+    offered.first.wait_for(timeout=60_000)
+    names = [name.strip() for name in offered.all_inner_texts()]
+    assert names == ["Single stroke roll", "Single paradiddle", "Flam tap", "Double drag tap", "Three in a row"]
+    offered.nth(2).click()
+    visit.page.wait_for_selector("#picture #hertz", timeout=60_000)
+    assert visit.page.locator("#picture #timeline").count() == 0
+    offered.nth(4).click()
+    visit.page.wait_for_selector("#picture #timeline", timeout=60_000)
+    boxes = visit.page.locator("#timeline g")
+    titles = boxes.locator("title").all_text_contents()
+    lines = visit.page.locator("#word").inner_text().splitlines()
+    assert titles == [line for line in lines if " – " in line]
+    assert any(title.endswith(": no drum") for title in titles)
+    wide = visit.page.locator("#timeline").evaluate("group => group.getBBox().width")
+    assert wide == pytest.approx(1000, abs=2)
+    marks = visit.page.locator("#hertz text").all_text_contents()
+    assert marks == ["10 kHz", "5 kHz", "2 kHz", "1 kHz", "500 Hz", "200 Hz"]
 
 
 def test_a_recording_from_the_microphone_is_heard(visit):
@@ -208,6 +237,11 @@ def test_a_missing_extra_names_the_command(monkeypatch, capsys):
     monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None)
     assert demo.main(["anything"]) == 1
     assert capsys.readouterr().err == "error: the demo needs gradio: pip install 'sousa-bench[demo]'\n"
+
+
+def test_a_missing_example_is_one_message(finished, capsys):
+    assert demo.main([str(finished.folder), "--no-browser", "--examples", "nowhere.wav"]) == 1
+    assert capsys.readouterr().err == "error: --examples nowhere.wav: there is no such file\n"
 
 
 def test_help_imports_nothing_heavy():

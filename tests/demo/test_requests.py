@@ -27,7 +27,15 @@ Serve = Callable[[Callable[[int], None]], None]
 def serve(monkeypatch: pytest.MonkeyPatch) -> Serve:
     """Serve a page, and call with its port in place of waiting for Ctrl-C."""
     model = SimpleNamespace(
-        name="model", task=TASK, labels=["flam"], max_duration=5.0, windows=None, sample_rate=16_000
+        name="model",
+        task=TASK,
+        labels=["flam"],
+        max_duration=5.0,
+        windows=None,
+        sample_rate=16_000,
+        run=None,
+        description={},
+        confidence=None,
     )
     monkeypatch.setattr(Predictor, "open", lambda *_, **__: model)
     monkeypatch.setattr(server.signal, "signal", lambda *_: None)
