@@ -383,7 +383,7 @@ def test_seeds_behind_the_effect_of_augmentation_are_said(tmp_path: Path):
 def test_one_run_has_no_spread_and_groups_say_clips_and_players(tmp_path: Path):
     text = summary(compare(collect([write_sweep(tmp_path, models=("ast",), strategies=("lora",))])))
     assert "(2 runs); 1,140 clips, 19 players each" in text
-    assert re.search(r"With augmentation\*\*: Avg Acc=0\.\d{4} \(1 runs\); 1,140 clips, 19 players each", text)
+    assert re.search(r"With augmentation\*\*: Avg Acc=0\.\d{4} \(1 run\); 1,140 clips, 19 players each", text)
     write_result(tmp_path / "other", result({"model": "beats"}, files={}))
     text = summary(compare(collect([tmp_path])))
     assert re.search(r"\*\*beats\*\*: Avg Acc=0\.8000 ± -, Best=0\.8000 \(1 run\); no predictions", text)
