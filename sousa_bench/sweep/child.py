@@ -206,7 +206,7 @@ def _run_bare(running: RunningJob) -> None:
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     for again in (signal.SIGTERM, signal.SIGINT):  # Slurm signals every process of a job, and then the supervisor does
         signal.signal(again, signal.SIG_IGN)
-    raise Interrupted(f"stopped by {signal.Signals(number).name}")
+    raise Interrupted("asked to stop")
 
 
 def _die_with(lifeline: int) -> None:

@@ -52,7 +52,7 @@ class Stop:
             return
         self.asked = True
         if not self.training:
-            raise Interrupted(f"stopped by {signal.Signals(number).name}")
+            raise Interrupted("asked to stop")
 
     @contextmanager
     def listening(self) -> Iterator[Stop]:
