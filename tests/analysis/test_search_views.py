@@ -46,6 +46,8 @@ def test_best_so_far_importance_and_every_trial(tmp_path: Path):
     place = dict(zip(highest.x, highest.y, strict=True))
     assert place["peft.r"] == 1
     assert place["val acc"] == 1
+    ends = [(mark.x, mark.y, mark.text) for mark in every.layout.annotations if mark.x == "peft.learning_rate"]
+    assert ends == [("peft.learning_rate", 1, "0.1"), ("peft.learning_rate", 0, "0.002")]
     assert set(highest.customdata) == {trials.customdata[4]}
 
 

@@ -150,12 +150,18 @@ def search_trials(study: Study) -> go.Figure | None:
                 marker={"color": colours[place], "size": 6},
             )
         )
+    ends = [
+        {"x": safe(key), "y": end, "yanchor": side, "showarrow": False, "text": safe(values.iloc[int(place)])}
+        for key, values in search.keys.items()
+        for end, side, place in ((1, "bottom", axes[key].argmax()), (0, "top", axes[key].argmin()))
+    ]
     return figure(
         traces,
         f"Search {safe(search.name)}: every trial",
         {"kind": "points"},
+        annotations=ends,
         xaxis={"type": "category"},
-        yaxis={"visible": False, "range": [-0.05, 1.05]},
+        yaxis={"visible": False, "range": [-0.08, 1.08]},
     )
 
 

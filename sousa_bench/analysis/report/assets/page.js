@@ -109,7 +109,7 @@ addEventListener("afterprint", () => {
 });
 /* Called when every file of the script has been read. */
 function start() {
-  const wide = /^(leaders_.*|accuracy_comparison|pairwise_differences|model_strategy_heatmap|learning_curves|confusion_matrix|per_class_f1|accuracy_by_soundfont|seed_spread)$/;
+  const wide = /^(leaders_.*|accuracy_comparison|pairwise_differences|model_strategy_heatmap|learning_curves|confusion_matrix|per_class_f1|accuracy_by_soundfont|seed_spread|search_trials)$/;
   for (const name of plots.keys()) if (wide.test(name)) $("figure-" + name).classList.add("wide");
   buildFilters();
   buildHead();
