@@ -21,7 +21,12 @@ def is_config_error(error: BaseException) -> bool:
 
     if isinstance(error, InstantiationException):
         return False
-    return isinstance(error, (HydraException, OmegaConfBaseException, YAMLError))
+    return isinstance(error, (HydraException, OmegaConfBaseException, YAMLError)) or _is_no_name(error)
+
+
+def _is_no_name(error: BaseException) -> bool:
+    """Whether it is Hydra's ValueError about a choice that is a number (``model=1.5``), which names no key."""
+    return isinstance(error, ValueError) and str(error).startswith("Config group override must be a string")
 
 
 @contextmanager
@@ -65,6 +70,9 @@ def explain(error: BaseException) -> str:
         return str(cause)
     from hydra.errors import MissingConfigException, OverrideParseException
 
+    if _is_no_name(error):
+        kind = str(error).rpartition(" ")[2]
+        return f"a choice (model=…, peft=…, augmentation=… and the like) must be a name, and one of them is a {kind}"
     if isinstance(error, OverrideParseException):
         return f"{error.override}: this is no override. Write key=value (quote special characters): {_first(error)}"
     if isinstance(error, MissingConfigException) and error.options is not None:

@@ -34,6 +34,7 @@ from sousa_bench.sweep.plan import Candidate, SweepSettings, check_possible, pla
 from sousa_bench.sweep.progress import Progress, shown, summary
 from sousa_bench.sweep.spawner import ForkServer, Spawner, can_fork
 from sousa_bench.sweep.supervisor import Rules, Supervisor
+from sousa_bench.system.foreign import clean
 
 TARGET = "sousa_bench.training.run.run"
 ASKING = ("-h", "--help", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
@@ -129,7 +130,7 @@ def command(
         ):
             raise
         with suppress(OSError):
-            print(f"Error: {explain(error)}", file=sys.stderr, flush=True)
+            print(f"Error: {clean(explain(error))}", file=sys.stderr, flush=True)
         return 1 if current.outcomes else 2
     finally:
         current.close()

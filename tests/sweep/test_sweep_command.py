@@ -195,6 +195,8 @@ def test_mistakes_get_one_message_and_start_nothing(command: Command) -> None:
         ("timeout=-1",): "timeout=-1: it is a number of seconds",
         ("augmentation=true,false",): "augmentation=on,off: several values are a sweep, which needs -m",
         ("seed=[1",): "this is no override",
+        ("model=1.5",): "must be a name, and one of them is a float",
+        ("peft.r=\x9b",): "peft.r= : this is no override",
     }
     for words, message in cases.items():
         output = command(*words, code=2)
