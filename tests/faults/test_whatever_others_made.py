@@ -1,22 +1,31 @@
 """Names, labels, overrides and result files that nobody thought of: nothing gets through.
 
 Nothing is written outside of the folder, every command ends within ten seconds, with an exit code and no traceback.
+Each example is a process of its own, forked from this one.
 """
 
 from __future__ import annotations
 
 import copy
+import gc
 import json
+import os
+import re
 import shutil
+import signal
+import socket
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
-from hydra.core.global_hydra import GlobalHydra
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -26,15 +35,18 @@ from sousa_bench.export import package
 from sousa_bench.export.__main__ import main as export
 from sousa_bench.promote.__main__ import main as promote
 from sousa_bench.results.result import write_result
-from sousa_bench.status import show
-from sousa_bench.sweep import session
+from sousa_bench.status import main as status
+from sousa_bench.sweep import messages, session
+from sousa_bench.sweep.forkserver import serve
 from sousa_bench.sweep.spawner import ForkServer
 from tests.analysis.synthetic import Clips, predict, result, write_predictions
+from tests.faults.forked_examples import Example, Examples
 from tests.faults.guard import Guard
 from tests.trained import Trained, trained
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
-EXAMPLES = {"analyze": 30, "train": 30, "evaluate": 15, "export": 15}
+EXAMPLES = {"analyze": 65, "train": 18, "evaluate": 10, "export": 8}
+"""Twenty times as many are 2,000."""
 GUARD = Guard()
 
 PIECES = [
@@ -62,11 +74,11 @@ def places(content: Any, above: tuple = ()) -> Iterator[tuple]:
         yield from places(value, (*above, key))
 
 
-def changed(content: dict[str, Any], draw: Callable[[st.SearchStrategy], Any], most: int = 3) -> dict[str, Any]:
-    """A document in which a few parts are something else, or have gone."""
+def changed(content: dict[str, Any], draw: Callable[[st.SearchStrategy], Any], notes: list) -> dict[str, Any]:
+    """A document in which a few parts are something else, or have gone; ``notes`` get what."""
     made = copy.deepcopy(content)
-    for _ in range(draw(st.integers(1, most))):
-        ways = sorted(places(made), key=repr)
+    for _ in range(draw(st.integers(1, 3))):
+        ways = list(places(made))
         if not ways:
             break
         *above, last = draw(st.sampled_from(ways))
@@ -75,21 +87,16 @@ def changed(content: dict[str, Any], draw: Callable[[st.SearchStrategy], Any], m
             inner = inner[key]
         if draw(st.integers(0, 5)):
             inner[last] = draw(values)
+            notes.append(((*above, last), inner[last]))
         else:
             del inner[last]
+            notes.append(((*above, last), "gone"))
     return made
 
 
 def write(file: Path, content: Any) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(content), encoding="utf-8")
-
-
-def emptied(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.iterdir():
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    return folder
 
 
 def ended(main: Callable[[list[str]], int], *words: str) -> int:
@@ -118,143 +125,199 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "around" / "here"
     folder.mkdir(parents=True)
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("TMPDIR", str(folder))
-    monkeypatch.setattr("tempfile.tempdir", str(folder))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     return folder
 
 
-def printed(capsys: pytest.CaptureFixture[str]) -> None:
-    """Fail where an escape of someone's was printed."""
-    said = capsys.readouterr()
-    assert not {"\x1b", "\x9b"} & set(said.out + said.err)
-    assert "Traceback" not in said.err
+@pytest.fixture
+def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Examples:
+    """Each in a folder of its own, whose surroundings are watched."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    return Examples(tmp_path / "examples", GUARD)
 
 
-def test_results(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_results(examples: Examples, tmp_path: Path) -> None:
     clips = Clips.make(4, 5)
-    import numpy as np
-
     predicted, logits = predict(clips, np.full(len(clips.label), 0.7), np.random.default_rng(0))
+    write_predictions(tmp_path / "predictions.parquet", clips, predicted, logits)
     good = [result({"seed": seed}, accuracy=0.7) for seed in (1, 2)]
     jobs = [{key: each[key] for key in ("fingerprint", "overrides", "status")} for each in good]
     jobs = [job | {"index": number, "folder": str(number)} for number, job in enumerate(jobs, 1)]
     manifest = {"schema_version": 1, "name": "s", "command": "python -m sousa_bench.train", "jobs": jobs}
-    root = here / "multirun"
+    for number, each in enumerate(good, 1):
+        write(tmp_path / "warm" / str(number) / "result.json", each)
+    assert ended(analyze, str(tmp_path / "warm"), "--no-plots") == 0  # imports what the examples need
+    gc.freeze()
 
     @example(EXAMPLES["analyze"])
     @given(st.data())
     def one(data: st.DataObject) -> None:
-        emptied(root)
-        for i, each in enumerate(good, 1):
-            write(root / str(i) / "result.json", changed(each, data.draw))
-        write_predictions(root / "1" / "predictions.parquet", clips, predicted, logits)
-        write(root / "sweep.json", changed(manifest, data.draw))
-        with GUARD.around(here):
-            match data.draw(st.sampled_from(["analyze", "status", "promote"])):
-                case "analyze":
-                    assert ended(analyze, str(root), "--no-plots") in (0, 1)
-                case "status":
-                    assert show(root) in (0, 2)
-                case "promote":
-                    assert ended(promote, str(root), "--print", f"sweep={data.draw(texts)}", data.draw(texts)) in (
-                        0,
-                        1,
-                        2,
-                    )
-        assert [path.name for path in here.parent.iterdir()] == ["here"]
-        printed(capsys)
+        notes: list = []
+        contents = [changed(each, data.draw, notes) for each in good]
+        planned = changed(manifest, data.draw, notes)
+
+        def prepare(here: Path) -> None:
+            for number, content in enumerate(contents, 1):
+                write(here / "multirun" / str(number) / "result.json", content)
+            shutil.copy(tmp_path / "predictions.parquet", here / "multirun" / "1")
+            write(here / "multirun" / "sweep.json", planned)
+
+        root = Path("multirun")
+        match data.draw(st.sampled_from(["analyze", "status", "promote"])):
+            case "analyze":
+                examples.add(Example(notes, prepare, lambda: ended(analyze, str(root), "--no-plots"), (0, 1)))
+            case "status":
+                examples.add(Example(notes, prepare, lambda: ended(status, str(root))))
+            case "promote":
+                words = [f"sweep={data.draw(texts)}", data.draw(texts)]
+                notes.append(words)
+                examples.add(Example(notes, prepare, lambda: ended(promote, str(root), "--print", *words)))
 
     one()
+    examples.finish()
 
 
 KEYS = ["model", "peft", "augmentation", "data", "seed", "sweep", "resume", "force", "on_error", "timeout", "n_jobs",
-        "trainer.max_epochs", "peft.r", "peft.learning_rate", "init_from", "lineage", "hydra.run.dir", "+new", "~seed",
+        "trainer.max_epochs", "peft.r", "peft.learning_rate", "init_from", "lineage", "+new", "~seed",
         "search", "hydra/launcher", "experiment", "task.steps"]  # fmt: skip
 
 
-def test_overrides(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Runs are stand-ins, from one fork server; those that say where they write are the user's own word."""
+class ForkedProcess:
+    """What a fork server needs of the object that stands for its process."""
+
+    args: tuple[str, ...] = ()
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self) -> None:
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
+
+class WarmServer(ForkServer):
+    """The fork server, itself forked from a process that has imported what it would."""
+
+    def _begin(self) -> None:
+        self._ready = False
+        self._channel, theirs = socket.socketpair()
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the server
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.setsid()
+                self._channel.close()
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+                messages.send(theirs, {"event": "ready", "threads": [], "code": ""})
+                serve(theirs)
+            finally:
+                os._exit(0)
+        theirs.close()
+        self._process = ForkedProcess(pid)
+        self._channel.setblocking(False)
+
+
+def test_overrides(examples: Examples, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs are stand-ins; words that say where runs write are the user's own, and are left out."""
+    from tests.standin import training
     from tests.standin.app import CONF, job
 
-    target, modules = "tests.standin.training.run", ["tests.standin.training", "hydra.core.utils"]
-    server = ForkServer(modules)
-    close = server.close
-    monkeypatch.setattr(server, "close", lambda: None)
-    monkeypatch.setattr(session, "ForkServer", lambda _: server)
-    words = st.builds("{}={}".format, st.sampled_from([key for key in KEYS if not key.startswith("hydra.")]), texts)
+    target, modules = f"{training.__name__}.run", [training.__name__, "hydra.core.utils"]
+    monkeypatch.setattr(session, "ForkServer", WarmServer)
+    words = st.builds("{}={}".format, st.sampled_from(KEYS), texts)
 
     @example(EXAMPLES["train"])
     @given(st.lists(words, min_size=1, max_size=2), st.booleans())
     def one(given: list[str], several: bool) -> None:
-        emptied(here)
-        GlobalHydra.instance().clear()
-        server.new_loop()
         given = [word.replace("\0", "") for word in given]  # no command line can hold one
-        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)  # which the command sets for itself
-        monkeypatch.setattr(sys, "argv", ["app.py", *(["-m"] if several else []), "task.seconds=0", *given])
-        with GUARD.around(here):
-            code = ended(lambda _: session.command(job, target=target, modules=modules, conf=CONF))
-        assert code in (0, 1, 2)
-        assert [path.name for path in here.parent.iterdir()] == ["here"]
-        assert "Traceback" not in capsys.readouterr().err
+        line = ["app.py", *(["-m"] if several else []), "task.seconds=0", *given]
 
-    try:
-        one()
-    finally:
-        close()
+        def command() -> int:
+            sys.argv = line
+            return ended(lambda _: session.command(job, target=target, modules=modules, conf=CONF))
+
+        examples.add(Example(line, lambda _: None, command))
+
+    one()
+    examples.finish()
 
 
-def copied(run: Trained, here: Path, draw: Callable[[st.SearchStrategy], Any]) -> Path:
-    """A run's folder in which one of its files of JSON says something else."""
-    folder = here / "run"
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("checkpoints"))
+def copied(run: Trained, draw: Callable[[st.SearchStrategy], Any], notes: list) -> Callable[[Path], None]:
+    """Makes a copy of a run's folder in which one of its files of JSON says something else, and of its cache."""
     name = draw(st.sampled_from(["result.json", "adapter/sousa.json", "adapter/adapter_config.json"]))
-    write(folder / name, changed(json.loads((folder / name).read_text()), draw))
-    return folder
+    content = changed(json.loads((run.folder / name).read_text()), draw, notes)
+    notes.append(name)
+
+    def prepare(here: Path) -> None:
+        shutil.copytree(run.folder, here / "run", ignore=shutil.ignore_patterns("checkpoints"))
+        shutil.copytree(run.home / "cache", here / "cache", copy_function=os.link)
+        write(here / "run" / name, content)
+        os.environ["SOUSA_BENCH_CACHE"] = str(here / "cache")
+
+    return prepare
 
 
-def test_runs_evaluated(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_evaluated(examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = trained()
+    monkeypatch.setenv("SOUSA_BENCH_CACHE", str(run.home / "cache"))
     other = st.builds("data.{}={}".format, st.sampled_from(["name", "root", "cache_dir", "filters", "table"]), texts)
-    monkeypatch.setenv("SOUSA_BENCH_CACHE", str(here / "cache"))
-    shutil.copytree(run.home / "cache", here / "cache")
+    fast = ("--no-images", "--threads", "1", "--output-dir")
+    assert ended(evaluate, str(run.folder), *fast, str(tmp_path / "warm")) == 0
+    gc.freeze()
 
     @example(EXAMPLES["evaluate"])
     @given(st.data())
     def one(data: st.DataObject) -> None:
-        folder = copied(run, here, data.draw)
-        words = data.draw(st.lists(other, max_size=1))
-        words = [word.replace("\0", "") for word in words]
-        with GUARD.around(here):
-            code = ended(
-                evaluate, str(folder), *words, "--no-images", "--threads", "1", "--output-dir", str(here / "out")
-            )
-        assert code in (0, 1, 2)
-        printed(capsys)
+        notes: list = []
+        prepare = copied(run, data.draw, notes)
+        words = [word.replace("\0", "") for word in data.draw(st.lists(other, max_size=1))]
+        notes.append(words)
+        examples.add(Example(notes, prepare, lambda: ended(evaluate, "run", *words, *fast, "out")))
 
     one()
+    examples.finish()
 
 
-def test_runs_exported(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_exported(examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All but the graph, whose making takes seconds and reads nothing of a file."""
     run = trained()
     monkeypatch.setattr(package, "waveform_graph", lambda *_: SimpleNamespace())
     monkeypatch.setattr(onnx, "save", lambda _, place: Path(place).write_bytes(b""))
     monkeypatch.setattr(package, "check", lambda *_: {"runtime": "none", "seconds": [], "onnx_error": 0.0})
+    assert ended(export, str(run.folder), str(tmp_path / "warm")) == 0
+    gc.freeze()
 
     @example(EXAMPLES["export"])
     @given(st.data())
     def one(data: st.DataObject) -> None:
-        folder = copied(run, here, data.draw)
-        shutil.rmtree(here / "package", ignore_errors=True)
-        with GUARD.around(here):
-            code = ended(export, str(folder), str(here / "package"))
-        assert code in (0, 1, 2)
-        printed(capsys)
+        notes: list = []
+        prepare = copied(run, data.draw, notes)
+        examples.add(Example(notes, prepare, lambda: ended(export, "run", "package")))
 
     one()
+    examples.finish()
+
+
+FAULTS: dict[str, Callable[[], int]] = {
+    "written outside": lambda: Path("../x").write_text("x"),
+    "HangError": lambda: time.sleep(600) or 0,
+    "ValueError: x": lambda: int("x"),
+    "exit code 3": lambda: 3,
+    "status 9 ": lambda: os.kill(os.getpid(), signal.SIGKILL) or 0,
+    "Traceback (most": lambda: print("Traceback (most recent call last):") or 0,
+    "x1b[2J": lambda: print("\x1b[2J") or 0,
+}
+
+
+@pytest.mark.parametrize("said", FAULTS)
+def test_the_examples_can_fail(said: str, examples: Examples, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.faults.guard.SECONDS", 1)
+    examples.add(Example("good", lambda here: (here / "x").touch(), lambda: 0))
+    examples.add(Example("bad", lambda _: None, FAULTS[said]))
+    with pytest.raises(AssertionError, match=f"(?s)1 of 2 examples: 'bad'.*{re.escape(said)}"):
+        examples.finish()
 
 
 def test_the_guard_sees(here: Path) -> None:
