@@ -27,7 +27,7 @@ class PaddedClips(nn.Module):
         longest: Samples of the longest padded clip.
 
     Raises:
-        UserError: The model cuts such a clip into pieces.
+        UserError: The model cuts such a clip.
     """
 
     def __init__(self, model: AudioModel, longest: int) -> None:
@@ -37,7 +37,7 @@ class PaddedClips(nn.Module):
         if isinstance(own.backbone, Divisible) and not own.backbone.divisible(frames):
             raise UserError(
                 f"model={model.name} can't be written as an ONNX graph for clips of {longest / model.sample_rate:g} s: "
-                "it takes so long a clip in several pieces, and a graph is one; train with data.max_duration=10"
+                "such clips don't go through it whole, and a graph is one pass; train with data.max_duration=10"
             )
         self.frontend = convolved(own.frontend)
         self.backbone = plain_weights(own.backbone)

@@ -1,4 +1,4 @@
-"""CED (Dinkel et al. 2023, arXiv:2308.11957): its front end, its network and its official files; Dasheng's are like it.
+"""CED (Dinkel et al. 2023, arXiv:2308.11957): its network and its official files; Dasheng's are like it.
 
 Written from facts and papers; CED's original code is under GPL-3.0 and no source of this file.
 """
@@ -13,19 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sousa_bench.errors import DataError
-from sousa_bench.models.base import Frontend
 from sousa_bench.models.beats_network import mean_over_tokens
-from sousa_bench.models.fbank import band_centres
-from sousa_bench.models.htsat_frontend import LogMel
+from sousa_bench.models.ced_frontend import CedFrontend
 from sousa_bench.models.vit import FactorisedPositions, Patches, Size, VisionTransformer, VitFamily
 from sousa_bench.models.weights import CheckpointSource
-
-HOP = 160
-"""Samples between frames."""
-
-TOP_DB = 120.0
-"""How far below a clip's loudest value its quietest one may lie."""
 
 START_MEAN, START_VARIANCE = -20.0, 400.0
 """Of the decibels of sounds, roughly: what a random start normalises by."""
@@ -46,52 +37,6 @@ class Shape(Size):
     patch: Sequence[int]
     frames: int
     checkpoint: str | None = None
-
-
-class CedFrontend(Frontend):
-    """HTK mel bins in decibels at 100 frames a second, not normalised: the network has a BatchNorm for that.
-
-    Args:
-        shape: The variant's numbers.
-    """
-
-    sample_rate = 16000
-    pad_value = -100.0
-
-    def __init__(self, shape: Shape) -> None:
-        super().__init__()
-        self.least = shape.patch[1]
-        self.logmel = LogMel(self.sample_rate, HOP, shape.bins, 0.0, 8000.0, n_fft=512, mel="htk")
-
-    def centres(self) -> Tensor:
-        """As :meth:`sousa_bench.models.base.Frontend.centres`."""
-        return band_centres(self.logmel.bank, self.sample_rate)
-
-    def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Compute features; see :class:`sousa_bench.models.base.Frontend`.
-
-        Each clip is held against its own loudest value. (The official code takes that of the whole batch, by which a
-        clip's features change with its neighbours.)
-
-        Raises:
-            DataError: The rows are too short for one patch.
-        """
-        x = self.logmel(waveform, lengths)
-        if x.shape[1] < self.least:
-            raise DataError(
-                f"A clip of {x.shape[1]} frames ({waveform.shape[1]} samples at {self.sample_rate} Hz) is shorter than "
-                f"one patch of {self.least}: leave it out or pad it with silence."
-            )
-        padding = None
-        if lengths is not None:
-            frame = torch.arange(x.shape[1], device=x.device)
-            x = x.masked_fill((frame >= self.logmel.frames(lengths)[:, None]).unsqueeze(-1), self.pad_value)
-            padding = frame >= self.own_frames(lengths)[:, None]
-        return torch.maximum(x, x.amax((1, 2), keepdim=True) - TOP_DB), padding
-
-    def own_frames(self, lengths: Tensor) -> Tensor:
-        """(batch,) int64: the frames before a clip's padding."""
-        return self.logmel.frames(lengths)
 
 
 class CedBackbone(VisionTransformer):
@@ -177,7 +122,7 @@ class Ced(VitFamily):
 
     def frontend(self, numbers: Shape) -> CedFrontend:
         """See :class:`Family`."""
-        return CedFrontend(numbers)
+        return CedFrontend(numbers.bins, numbers.patch[1])
 
     def backbone(self, numbers: Shape, num_classes: int) -> CedBackbone:
         """See :class:`Family`."""

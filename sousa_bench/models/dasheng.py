@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sousa_bench.models.ced import HOP, Ced, CedBackbone, CedFrontend, Shape
+from sousa_bench.models.ced import Ced, CedBackbone, Shape
+from sousa_bench.models.ced_frontend import HOP, CedFrontend
 
 
 class DashengFrontend(CedFrontend):
@@ -35,7 +36,7 @@ class Dasheng(Ced):
 
     def frontend(self, numbers: Shape) -> DashengFrontend:
         """See :class:`Family`."""
-        return DashengFrontend(numbers)
+        return DashengFrontend(numbers.bins, numbers.patch[1])
 
     def backbone(self, numbers: Shape, num_classes: int) -> DashengBackbone:
         """See :class:`Family`."""

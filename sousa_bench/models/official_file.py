@@ -24,7 +24,8 @@ _CLAP = "audio_model.audio_encoder."
 _AST_TOKEN = re.compile(r"(audio_spectrogram_transformer\.embeddings|(module\.)?v)\.cls_token")
 _AST_BLOCK = re.compile(r"(?:audio_spectrogram_transformer\.encoder\.layer|(?:module\.)?v\.blocks)\.(\d+)\.")
 _AST_POSITIONS = re.compile(r".*\.(position_embeddings|pos_embed)")
-_TIMM_BLOCK = re.compile(r"(?:encoder\.)?blocks\.(\d+)\.")
+_EAT_PATCHES = re.compile(r"(model\.)?(modality_encoders\.IMAGE\.)?local_encoder\.proj\.weight")
+_TIMM_BLOCK = re.compile(r"(?:encoder\.|model\.)?blocks\.(\d+)\.")
 _TIME = "time_pos_embed"
 _DASHENG_PATCH = [64, 4]
 _SPECIAL_TOKENS = 2
@@ -82,7 +83,7 @@ class OfficialFile:
 
 def recognise(found: Contents) -> OfficialFile | None:
     """Whose file it is; None for one that is nobody's here, or has other keys than were published."""
-    looks = (_ast, _htsat, _beats, _efficientat, _ced)
+    looks = (_ast, _htsat, _beats, _efficientat, _ced, _passt, _eat)
     return next(filter(None, (look(found) for look in looks)), None)
 
 
@@ -193,6 +194,19 @@ def _ced(found: Contents) -> OfficialFile | None:
     return OfficialFile("dasheng" if patch == _DASHENG_PATCH else "ced", facts)
 
 
+def _passt(found: Contents) -> OfficialFile | None:
+    columns, rows = (_shape(found, re.compile(f"{axis}_new_pos_embed")) for axis in ("time", "freq"))
+    if columns is None or rows is None:
+        return None
+    facts = {"dim": columns[1], "layers": _blocks(found), "rows": rows[2], "columns": columns[3]}
+    return OfficialFile("passt", facts)
+
+
+def _eat(found: Contents) -> OfficialFile | None:
+    kernel = _shape(found, _EAT_PATCHES)
+    return None if kernel is None else OfficialFile("eat", {"dim": kernel[0], "layers": _blocks(found)})
+
+
 def _blocks(found: Contents) -> int:
     """Blocks by timm's names."""
     return len({match[1] for key in found.shapes if (match := _TIMM_BLOCK.match(key))})
@@ -217,6 +231,10 @@ def _columns(numbers: Numbers) -> dict[str, int]:
     return {"columns": numbers["frames"] // numbers["patch"][1]}
 
 
+def _grid(numbers: Numbers) -> dict[str, int]:
+    return {axis: (n - _PATCH) // numbers["stride"] + 1 for axis, n in (("rows", 128), ("columns", numbers["frames"]))}
+
+
 def _nothing(numbers: Numbers) -> dict[str, int]:
     return {}
 
@@ -226,5 +244,6 @@ _DERIVED: Mapping[str, Callable[[Numbers], dict[str, int]]] = {
     "efficientat": _embedding_channels,
     "ced": _columns,
     "dasheng": _columns,
+    "passt": _grid,
 }
 """What a file shows of a variant in place of the numbers that ``conf/model`` gives."""

@@ -129,6 +129,36 @@ class FactorisedPositions(nn.Module):
         return grid + self.time[..., : grid.shape[-1]] + self.frequency
 
 
+class FixedPositions(nn.Module):
+    """Sines and cosines of a patch's row of frequency, then of its column of time, behind a learnt class token.
+
+    Args:
+        dim: Width of a token.
+        rows: Rows of frequency.
+        columns: Most columns of time.
+    """
+
+    frequency: Tensor
+    time: Tensor
+
+    def __init__(self, dim: int, rows: int, columns: int) -> None:
+        super().__init__()
+        self.class_token = nn.Parameter(torch.randn(1, 1, dim))
+        self.register_buffer("frequency", sinusoids(rows, dim // 2), persistent=False)
+        self.register_buffer("time", sinusoids(columns, dim // 2), persistent=False)
+
+    def table(self, columns: int) -> Tensor:
+        """Positions (columns, rows, dim) of so many columns of time."""
+        frequency = self.frequency.expand(columns, -1, -1)
+        return torch.cat((frequency, self.time[:columns, None].expand_as(frequency)), dim=-1)
+
+    def forward(self, grid: Tensor) -> Tensor:
+        """Grid (batch, dim, rows, columns) → tokens (batch, 1 + columns * rows, dim), time-major."""
+        grid = grid[..., : len(self.time)].permute(0, 3, 2, 1)
+        tokens = (grid + self.table(grid.shape[1])).flatten(1, 2)
+        return torch.cat((self.class_token.expand(len(tokens), -1, -1).to(tokens.dtype), tokens), dim=1)
+
+
 class VisionTransformer(Divisible):
     """Tokens, blocks, a final norm, one vector of the tokens, LayerNorm and a linear head.
 

@@ -16,7 +16,7 @@ from sousa_bench.export.onnx_network import FixedPositionBias, PaddedClips, conv
 from sousa_bench.models.beats_network import BeatsBackbone
 from tests.models.building import build
 
-MODELS = ("ast", "htsat", "beats", "efficientat", "ced", "dasheng")
+MODELS = ("ast", "htsat", "beats", "efficientat", "ced", "dasheng", "eat", "passt")
 
 
 def clip(samples: int, seed: int = 0) -> torch.Tensor:
@@ -61,11 +61,12 @@ def test_the_grid_is_the_runs(samples, padded):
     assert Grid(8, 38).padded(samples) == padded
 
 
-@pytest.mark.parametrize("name", ["ced", "dasheng"])
+@pytest.mark.parametrize("name", ["ced", "dasheng", "passt"])
 def test_a_model_that_would_cut_its_clips_is_refused(name):
-    PaddedClips(build(name), 10 * 16_000)
+    model = build(name)
+    PaddedClips(model, 10 * model.sample_rate)
     with pytest.raises(UserError, match=f"model={name} can't be .* for clips of 10.5 s: .* data.max_duration=10"):
-        PaddedClips(build(name), 168_000)
+        PaddedClips(model, round(10.5 * model.sample_rate))
 
 
 VARIANTS = [
@@ -80,6 +81,8 @@ VARIANTS = [
     ("efficientat", {"variant": "mn10"}, 5.0),
     ("ced", {}, 5.0),
     ("dasheng", {}, 9.9),
+    ("eat", {}, 13.3),
+    ("passt", {}, 9.9),
 ]
 
 

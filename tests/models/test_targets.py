@@ -18,9 +18,19 @@ GROUPS = {
     # 15 inverted residuals, the first without expansion, 8 with squeeze-excitation; and the last convolution
     "efficientat": {"pointwise": 14 + 15 + 1, "squeeze_excitation": 2 * 8, "depthwise": 15, "classifier": 1},
     "cnn": {"convolution": 1 + 2 * 3},
-    **{name: {"attention": 4 * 4, "mlp": 2 * 4} for name in ("ced", "dasheng")},
+    **{name: {"attention": 4 * 4, "mlp": 2 * 4} for name in ("ced", "dasheng", "eat", "passt")},
 }
-BLOCKS = {"ast": 4, "htsat": 5, "beats": 3, "efficientat": 16, "cnn": 3, "ced": 4, "dasheng": 4}
+BLOCKS = {
+    "ast": 4,
+    "htsat": 5,
+    "beats": 3,
+    "efficientat": 16,
+    "cnn": 3,
+    "ced": 4,
+    "dasheng": 4,
+    "eat": 4,
+    "passt": 4,
+}
 
 
 @pytest.mark.parametrize("name", GROUPS)

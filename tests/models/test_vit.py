@@ -19,19 +19,21 @@ from sousa_bench.errors import DataError, WeightsError
 from sousa_bench.models.base import AudioModel
 from sousa_bench.models.ced import CedBackbone
 from sousa_bench.models.official_file import recognise, variant_told
-from sousa_bench.models.vit import Block, Size, VisionTransformer
+from sousa_bench.models.vit import Block, FixedPositions, Size, VisionTransformer
 from sousa_bench.peft import precheck
 from tests.cases import check_each
 from tests.parity.reference import table
 
-MODELS = ("ced", "dasheng")
+MODELS = ("ced", "dasheng", "eat", "passt")
 SIZE = {"dim": 32, "layers": 2, "heads": 2}
 FILES = {  # model → key tables of its official files, and whether there is a head in each
     "ced": {"keys.json": True, "keys_original.json": True},
     "dasheng": {"keys.json": False, "keys_audioset.json": True, "keys_original.json": False},
+    "eat": {"keys.json": True},
+    "passt": {"keys.json": True},
 }
 OFFICIAL_DIM = 768
-CHECKED = "window|mel_scale|positions"  # what a file holds that the front end or the network makes itself
+CHECKED = "window|mel_scale"  # what a file holds that the front end makes itself
 
 
 def small(name: str, path: Path, **options: object) -> AudioModel:
@@ -46,6 +48,9 @@ def official_state(name: str, keys: str, classes: int = 527) -> dict[str, Tensor
     for entry in table(name, keys)["keys"]:
         block = re.search(r"blocks\.(\d+)\.", entry["key"])
         if block and int(block[1]) >= SIZE["layers"]:
+            continue
+        if entry["key"].endswith("positions"):
+            state[entry["key"]] = FixedPositions(SIZE["dim"], 8, 768).table(768).flatten(0, 1)[None]
             continue
         ratio = OFFICIAL_DIM // SIZE["dim"]
         fixed = re.search(CHECKED, entry["key"])
@@ -87,7 +92,7 @@ def test_a_block_is_timms_to_the_last_digit(post_norm: bool) -> None:
         torch.testing.assert_close(own(x), expected, rtol=0, atol=1e-6)
 
 
-UNREAD = r"front_end|num_batches_tracked"
+UNREAD = r"front_end|num_batches_tracked|head_dist"
 FILE_CASES = [(name, keys, head) for name, files in FILES.items() for keys, head in files.items()]
 
 
@@ -107,12 +112,12 @@ def test_a_file_fills_all_but_a_new_head(name: str, keys: str, head: bool, tmp_p
         assert len(kept.classes) == 527
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ["ced", *(pytest.param(name, marks=pytest.mark.slow) for name in MODELS[1:])])
 def test_each_missing_and_each_further_key_is_an_error(name: str, tmp_path: Path) -> None:
     whole = official_state(name, next(keys for keys, head in FILES[name].items() if head))
 
     def check(key: str) -> None:
-        with pytest.raises(WeightsError, match=r"missing \([13]\)|fits none of"):
+        with pytest.raises(WeightsError, match=r"missing \([13]\)|fits none of|is missing or another"):
             small(name, write(tmp_path, {k: v for k, v in whole.items() if k != key}), num_classes=None)
 
     check_each((key for key in whole if not re.search(UNREAD, key) and "blocks.0" not in key), check)
@@ -195,6 +200,9 @@ def test_the_command_refuses_them_in_one_message(tmp_path: Path) -> None:
         ("dasheng", "official", 85_447_808 + 406_799),
         ("dasheng", "dasheng-06B", 630_333_568 + 2 * 1280 + 527 * 1281),
         ("dasheng", "dasheng-12B", 1_134_047_360 + 2 * 1536 + 527 * 1537),
+        ("eat", "official", 90_379_535 - 4_718_592),  # without the fixed positions
+        ("eat", "eat-large", 309_409_295 - 6144 * 1024),
+        ("passt", "official", 86_153_758 - 769 * 527),  # without the head that nothing calls
     ],
 )
 def test_published_sizes(name: str, variant: str, parameters: int) -> None:
@@ -224,6 +232,42 @@ def test_a_long_clips_pieces_are_those_of_its_parts() -> None:
             halves = [backbone.embedding(half) for half in exact.split(backbone.frames, dim=1)]
             torch.testing.assert_close(backbone.embedding(exact), sum(halves) / 2)  # no piece is lost
         assert sum(part.shape[1] for part in seen[:3]) == columns
+
+
+def test_patchout_leaves_rows_and_columns_out_in_training_alone() -> None:
+    backbone = build("passt", patchout_time=10, patchout_frequency=3).backbone
+    features = torch.randn(2, 400, 128)
+    rows, columns = 8, (400 - 16) // 16 + 1
+    with torch.no_grad():
+        assert backbone.eval().embed(features).shape[1] == 2 + rows * columns
+        backbone.train()
+        torch.manual_seed(0)
+        first = backbone.embed(features)
+        assert first.shape[1] == 2 + (rows - 3) * (columns - 10)
+        assert not torch.equal(first, backbone.embed(features))
+        torch.manual_seed(0)
+        assert torch.equal(first, backbone.embed(features))
+        assert backbone.embed(features[:, :32]).shape[1] == 2 + (rows - 3) * 1  # one column stays
+
+
+def test_another_table_of_positions_is_refused(tmp_path: Path) -> None:
+    state = official_state("eat", "keys.json")
+    [key] = [key for key in state if key.endswith("positions")]
+    with pytest.raises(WeightsError, match=r"its table of positions .* another one"):
+        small("eat", write(tmp_path, state | {key: state[key].roll(8, -1)}))
+
+
+def test_rows_after_a_clips_end_are_the_official_zeros() -> None:
+    """EAT's, like AST's: zero before normalising, up to whole patches."""
+    model = build("eat")
+    waveform, lengths = clips(1.0, 0.5)
+    features, mask = model.features(waveform, lengths)
+    assert mask is None
+    assert features.shape[1] == 112
+    own = 1 + (8000 - 400) // 160
+    assert features[1, own:].eq(model.frontend.pad_value).all()
+    assert features[1, :own].ne(model.frontend.pad_value).any(dim=1).all()
+    assert model.frontend.pad_value == pytest.approx(0.46706, abs=1e-5)
 
 
 def test_a_clip_shorter_than_a_patch_is_one_message() -> None:

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
-from sousa_bench.models import ced
+from sousa_bench.models import ced_frontend
 from sousa_bench.models.base import AudioModel
-from sousa_bench.models.ced import CedBackbone, CedFrontend
+from sousa_bench.models.ced import CedBackbone
+from sousa_bench.models.ced_frontend import CedFrontend
 
 from . import reference
+from .patching import WRONG_BLOCKS, Wrong
 
 TOLERANCE = 1e-2  # Largest absolute difference in decibels, of single values
 
@@ -52,7 +54,7 @@ def assert_joint(model: AudioModel, arrays: Mapping[str, np.ndarray]) -> None:
     features, _ = model.features(torch.from_numpy(arrays["waveform"]))
     alone = torch.cat([model.features(clip[None])[0] for clip in torch.from_numpy(arrays["waveform"])])
     assert torch.equal(features, alone)
-    joint = torch.maximum(features, features.max() - ced.TOP_DB)
+    joint = torch.maximum(features, features.max() - ced_frontend.TOP_DB)
     probe = reference.probe(joint.transpose(1, 2), 512)
     reference.assert_close(probe, arrays["joint_features_probe"], TOLERANCE, "joint features")
     logits = model.backbone(joint)
@@ -75,21 +77,17 @@ def original_state(name: str, frontend: CedFrontend, file: str = "keys_original.
     return original
 
 
-Wrong = tuple[list[object], str, object]
-
 WRONG_NETWORKS: dict[str, Callable[[CedBackbone], Wrong]] = {
-    "tanh GELU": lambda b: ([layer.mlp.act for layer in b.layers], "approximate", "tanh"),
-    "attention scale": lambda b: ([layer.attention for layer in b.layers], "scale", 1.1 * b.layers[0].attention.scale),
+    **WRONG_BLOCKS,
     "LayerNorm eps of the blocks": lambda b: ([n for x in b.layers for n in (x.norm1, x.norm2)], "eps", 1e-5),
     "LayerNorm eps of the head": lambda b: ([b.classifier.layernorm], "eps", 1e-6),
-    "norms after the sums": lambda b: (list(b.layers), "post_norm", True),
     "BatchNorm eps": lambda b: ([b.init_bn], "eps", 1e-1),
 }
 WRONG_FRONTENDS: dict[str, Callable[[CedFrontend], Wrong]] = {
     "symmetric Hann": lambda f: ([f.logmel], "window", torch.hann_window(512, periodic=False)),
     "Slaney mel": lambda f: ([f.logmel], "bank", _bank(None, "slaney")),
     "area norm": lambda f: ([f.logmel], "bank", _bank("slaney", "htk")),
-    "floor of 80 dB": lambda f: ([ced], "TOP_DB", 80.0),
+    "floor of 80 dB": lambda f: ([ced_frontend], "TOP_DB", 80.0),
 }
 
 

@@ -1,7 +1,9 @@
 """Wrong constants for the tests of the tests."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+
+from sousa_bench.models.vit import VisionTransformer
 
 
 @contextmanager
@@ -19,3 +21,13 @@ def patched(objects: Iterable[object], name: str, value: object) -> Iterator[Non
     finally:
         for thing, old in before:
             setattr(thing, name, old)
+
+
+Wrong = tuple[Iterable[object], str, object]
+WRONG_BLOCKS: dict[str, Callable[[VisionTransformer], Wrong]] = {
+    "tanh GELU": lambda b: ([layer.mlp.act for layer in b.layers], "approximate", "tanh"),
+    "attention scale": lambda b: ([layer.attention for layer in b.layers], "scale", 1.1 * b.layers[0].attention.scale),
+    "LayerNorm eps": lambda b: ([n for x in b.layers for n in (x.norm1, x.norm2)], "eps", 1e-3),
+    "norms on the other side": lambda b: (list(b.layers), "post_norm", not b.layers[0].post_norm),
+}
+"""What is wrong → the objects, their attribute and its wrong value, in a vision transformer."""

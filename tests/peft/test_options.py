@@ -131,7 +131,7 @@ def model_node(file, /, **changes):
     return root.model
 
 
-@pytest.mark.parametrize("name", ["ast", "htsat", "beats", "efficientat", "ced", "dasheng"])
+@pytest.mark.parametrize("name", ["ast", "htsat", "beats", "efficientat", "ced", "dasheng", "eat", "passt"])
 def test_every_pair_of_choices_passes_but_those_of_the_cnn_and_linear_only_methods(name):
     refused = {method for method in methods() if precheck(model_node(name), choice(method))}
     assert refused == ({"vera", "road", "miss", "fourierft", "randlora"} if name == "efficientat" else set())
