@@ -35,6 +35,10 @@ class PredictionsError(ValueError):
     """A predictions file that is missing, foreign, too large or outside of its run's folder."""
 
 
+UNREADABLE = (PredictionsError, pa.ArrowException, OSError, ValueError, KeyError, TypeError)
+"""What may come of reading a foreign predictions file."""
+
+
 @dataclass
 class ClipSet:
     """The same test clips, predicted by one run or many.
@@ -120,12 +124,13 @@ def read_predictions(
         if not isinstance(named, str) or not named:
             continue
         try:
-            content = _read(Path(table["folder"].iloc[row]), named, "logits" if tasks[row].several else "predicted")
+            answer = "logits" if tasks[row].several else "predicted"
+            content = read_columns(Path(table["folder"].iloc[row]), named, answer)
             key, order = _identify(content, tasks[row], sets, seen)
             answers = (
                 _parts(content, order, sets[key]) if tasks[row].several else _predicted(content, order, tasks[row])
             )
-        except (PredictionsError, pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        except UNREADABLE as error:
             problems.append(f"{table['folder'].iloc[row]}: predictions passed over ({clean(str(error))[:300]})")
             continue
         sets[key].rows.append(row)
@@ -151,7 +156,13 @@ def inside(folder: Path, named: str) -> Path:
     return path
 
 
-def _read(folder: Path, named: str, answer: str) -> pa.Table:
+def read_columns(folder: Path, named: str, answer: str) -> pa.Table:
+    """What a predictions file says of each clip, under today's names, and the column ``answer`` of it.
+
+    Raises:
+        PredictionsError: It lies outside of ``folder``, is too large, or lacks a column or a value that it must have.
+        pyarrow.ArrowException: It is no Parquet file, or a damaged one.
+    """
     path = inside(folder, named)
     if path.stat().st_size > MAX_BYTES:
         raise PredictionsError(f"larger than {MAX_BYTES // 2**20} MiB")
@@ -194,13 +205,14 @@ def _identify(
     for known, its_task, key, order in seen:
         if task == its_task and identity.equals(known):
             return key, order
-    sample_id = _texts(content["sample_id"])
+    sample_id = clip_names(content)
     order = np.argsort(sample_id, kind="stable")
     sample_id = sample_id[order]
     if (sample_id[1:] == sample_id[:-1]).any():
         raise PredictionsError("a sample_id occurs twice")
-    label = (_labels if task.several else _class_numbers)(content["label"], task)[order]
-    names = _texts(content["group"])[order] if _complete(content, "group") else None
+    label = true_labels(content, task)[order]
+    names = group_names(content)
+    names = None if names is None else names[order]
     if not task.grouped:
         names = blocks(sample_id)
     digest = hashlib.sha256("\x1f".join(sample_id).encode("utf-8", "replace"))
@@ -217,6 +229,21 @@ def _identify(
     if len(seen) < 64:
         seen.append((identity, task, key, order))
     return key, order
+
+
+def true_labels(content: pa.Table, task: Task) -> NDArray[Any]:
+    """The label of each clip as ``ClipSet`` has it, in the file's order."""
+    return (_labels if task.several else _class_numbers)(content["label"], task)
+
+
+def clip_names(content: pa.Table) -> NDArray[Any]:
+    """The ``sample_id`` of each clip, in the file's order."""
+    return _texts(content["sample_id"])
+
+
+def group_names(content: pa.Table) -> NDArray[Any] | None:
+    """The group of each clip, in the file's order; None where one is not known."""
+    return _texts(content["group"]) if _complete(content, "group") else None
 
 
 def _complete(content: pa.Table, name: str) -> bool:
@@ -265,19 +292,29 @@ def _labels(column: pa.ChunkedArray, task: Task) -> NDArray[np.bool_]:
 
 def _parts(content: pa.Table, order: NDArray[np.int64], clips: ClipSet) -> NDArray[np.float64]:
     """The players' parts of the mean average precision; one part where no player is known."""
-    classes = len(clips.task.classes)
-    row, values = _lists(content["logits"])
-    scores = values.to_numpy().astype(np.float32)
-    if len(scores) != len(order) * classes or not np.isfinite(scores).all() or (np.bincount(row) != classes).any():
-        raise PredictionsError(f"its logits are not {classes} finite numbers for each clip")
+    scores = logits_of(content, clips.task)
     group = np.zeros(len(order), dtype=np.int64) if clips.player is None else clips.player
-    return pseudo_values(scores.reshape(-1, classes)[order], clips.label.astype(bool), group)
+    return pseudo_values(scores[order], clips.label.astype(bool), group)
+
+
+def logits_of(content: pa.Table, task: Task) -> NDArray[np.float32]:
+    """The logits of each clip, shape (clips, classes), in the file's order.
+
+    Raises:
+        PredictionsError: They are not so many finite numbers.
+    """
+    classes = len(task.classes)
+    row, values = _lists(content["logits"])
+    scores: NDArray[np.float32] = values.to_numpy().astype(np.float32)
+    if len(scores) != len(content) * classes or not np.isfinite(scores).all() or (np.bincount(row) != classes).any():
+        raise PredictionsError(f"its logits are not {classes} finite numbers for each clip")
+    return scores.reshape(-1, classes)
 
 
 def _lists(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], pa.ChunkedArray]:
     """The row of each value of a column of lists, and the values."""
     if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type) or _is_fixed(column.type)):
-        raise PredictionsError("a label or prediction is no list, though a clip may have several")
+        raise PredictionsError("a column that must hold lists, of labels or of logits, holds none")
     whole = column.combine_chunks()
     return pc.list_parent_indices(whole).to_numpy(), pc.list_flatten(whole)
 

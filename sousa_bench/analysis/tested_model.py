@@ -6,8 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
+from numpy.typing import NDArray
 
+from sousa_bench.analysis.clip_sets import (
+    UNREADABLE,
+    clip_names,
+    group_names,
+    logits_of,
+    read_columns,
+    true_labels,
+)
 from sousa_bench.analysis.stats.average_precision import blocks, precision_interval
 from sousa_bench.analysis.stats.intervals import LEVEL, accuracy_interval, why_no_interval
 from sousa_bench.results.finished import FinishedRun
@@ -74,33 +82,31 @@ def tested_metrics(run: FinishedRun, task: Task) -> dict[str, Any]:
 
 
 def _intervals(run: FinishedRun, task: Task) -> dict[str, Any]:
-    file = run.folder / PREDICTIONS_FILE
-    if not file.is_file():
+    """Nothing where there are no predictions, or what lies in their place can't be read."""
+    try:
+        content = read_columns(run.folder, PREDICTIONS_FILE, "logits")
+        logits, labels = logits_of(content, task), true_labels(content, task)
+        group = group_names(content) if task.grouped else blocks(clip_names(content))
+    except UNREADABLE:
         return {}
-    table = pd.read_parquet(file)
-    group = next((name for name in ("group", "player") if name in table), "")
-    if not task.grouped:
-        group, table["group"] = "group", blocks(table["sample_id"].to_numpy(str))
-    known = bool(group) and bool(table[group].notna().all())
-    clips = np.asarray(table.groupby(group).size() if known else [], dtype=np.float64)
-    made: dict[str, Any] = {"test_clips": len(table), **({f"test_{task.groups_key}": len(clips)} if known else {})}
-    if reason := why_no_interval(len(clips), task, known):
+    names, of = np.unique([""] if group is None else group, return_inverse=True)
+    groups = {} if group is None else {f"test_{task.groups_key}": len(names)}
+    made: dict[str, Any] = {"test_clips": len(labels), **groups}
+    reason = why_no_interval(len(names), task, group is not None)
+    if reason or group is None:
         return {**made, "no_interval": reason}
     if task.several:
-        logits = np.stack(table["logits"].tolist())
-        labels = np.zeros(logits.shape, dtype=bool)
-        for row, numbers in enumerate(table["label"]):
-            labels[row, numbers] = True
-        ends = precision_interval(logits, labels, table[group].to_numpy(str))
+        ends = precision_interval(logits, labels, group)
         return {**made, "test_map_interval": [round(end, 6) for end in ends], "interval_level": LEVEL}
+    clips = np.bincount(of).astype(np.float64)
     for name, right in {"test_acc": 1, "test_top5_acc": 5}.items():
-        totals = _right(table, right).groupby(table[group]).sum().to_numpy(np.float64)
+        totals = np.bincount(of, weights=_right(logits, labels, right)).astype(np.float64)
         found = accuracy_interval(totals[None], clips)
         made[f"{name}_interval"] = [round(float(found.low[0]), 6), round(float(found.high[0]), 6)]
     return {**made, "interval_level": LEVEL}
 
 
-def _right(table: pd.DataFrame, top: int) -> pd.Series:
-    logits = np.stack(table["logits"].tolist())
+def _right(logits: NDArray[np.float32], labels: NDArray[Any], top: int) -> NDArray[np.bool_]:
     best = np.argsort(-logits, axis=1, kind="stable")[:, :top]
-    return pd.Series((best == table["label"].to_numpy()[:, None]).any(axis=1), index=table.index)
+    right: NDArray[np.bool_] = (best == labels[:, None]).any(axis=1)
+    return right

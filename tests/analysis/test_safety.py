@@ -17,8 +17,18 @@ import pytest
 
 from sousa_bench.analysis import collect, compare, load
 from sousa_bench.analysis.report.html_page import script_json
+from sousa_bench.analysis.tested_model import tested_metrics
 from sousa_bench.analyze import main
-from sousa_bench.results.result import ResultError, read_progress, read_result, write_json, write_result
+from sousa_bench.data.rudiments import TASK
+from sousa_bench.results.finished import finished_run
+from sousa_bench.results.result import (
+    PREDICTIONS_FILE,
+    ResultError,
+    read_progress,
+    read_result,
+    write_json,
+    write_result,
+)
 from tests.analysis.synthetic import Clips, predict, result, write_predictions, write_sweep
 
 EVIL = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>\u2028\u2029\x1b[2J|`$(id)`=cmd"
@@ -307,3 +317,26 @@ def test_fifty_megabytes_are_read_or_passed_over(tmp_path: Path):
     assert (tmp_path / "result.json").stat().st_size > 50_000_000
     assert main([str(tmp_path), "--no-images"]) == 0
     assert sum(path.stat().st_size for path in (tmp_path / "analysis").iterdir()) < 20_000_000
+
+
+@pytest.mark.parametrize("kind", ["whole", "torn", "link", "no label", "no logits", "too few logits", "absurd label"])
+def test_a_model_is_described_whatever_lies_in_the_place_of_its_predictions(tmp_path: Path, kind: str):
+    file = write_result(tmp_path / "one", result({})).parent / PREDICTIONS_FILE
+    labels = [400 if kind == "absurd label" else number % 40 for number in range(80)]
+    logits = [[float(number % 3)] * (39 if kind == "too few logits" else 40) for number in range(80)]
+    columns: dict[str, Any] = {"label": labels, "logits": logits, "player": [f"p{number % 10}" for number in range(80)]}
+    columns.pop(kind.removeprefix("no "), None)
+    table = pa.table({"sample_id": [str(number) for number in range(80)], **columns})
+    pq.write_table(table, tmp_path / "elsewhere.parquet" if kind == "link" else file)
+    if kind == "link":
+        file.symlink_to(tmp_path / "elsewhere.parquet")
+    elif kind == "torn":
+        file.write_bytes(b"PAR1 torn PAR1")
+    run = finished_run(file.parent)
+    made = tested_metrics(run, TASK)
+    if kind == "whole":
+        assert (made["test_clips"], made["test_players"]) == (80, 10)
+        low, high = made["test_acc_interval"]
+        assert 0 <= low <= 1 / 40 <= high < 0.5
+    else:
+        assert made == run.result["metrics"]
