@@ -92,6 +92,8 @@ def planned_jobs(file: Path, roots: Sequence[Path]) -> tuple[list[Planned], list
         manifest = load_manifest(file)
     except (OSError, ValueError) as error:
         return [], [f"{file}: no readable manifest ({error}), passed over"]
+    sweep = clean(str(manifest.get("name") or file.parent.name)[:MAX_COMMAND])
+    command = clean(str(manifest.get("command") or "")[:MAX_COMMAND])
     jobs: list[Planned] = []
     problems = []
     for number, job in enumerate(manifest["jobs"], start=1):
@@ -115,7 +117,7 @@ def planned_jobs(file: Path, roots: Sequence[Path]) -> tuple[list[Planned], list
         overrides, index = job.get("overrides"), job.get("index")
         jobs.append(
             Planned(
-                sweep=clean(str(manifest.get("name") or file.parent.name)),
+                sweep=sweep,
                 index=index if isinstance(index, int) else number,
                 fingerprint=clean(str(job.get("fingerprint") or "")),
                 overrides=tuple(clean(str(item)) for item in overrides) if isinstance(overrides, list) else (),
@@ -123,7 +125,7 @@ def planned_jobs(file: Path, roots: Sequence[Path]) -> tuple[list[Planned], list
                 decision=decision,
                 reason=clean(str(job.get("reason") or "")),
                 processes=_processes(manifest, job),
-                command=clean(str(manifest.get("command") or ""))[:MAX_COMMAND],
+                command=command,
             )
         )
     return jobs, problems

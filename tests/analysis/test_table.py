@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from datetime import datetime
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from sousa_bench.analysis.read import PARALLEL_FROM
 from sousa_bench.analysis.table import FIXED_COLUMNS
 from sousa_bench.analyze import main
 from sousa_bench.errors import UserError
+from sousa_bench.results.manifest import MAX_COMMAND, planned_jobs
 from sousa_bench.results.result import write_json, write_result
 from tests.analysis.synthetic import result, write_sweep
 
@@ -418,6 +420,17 @@ def test_planned_jobs_are_counted_under_filters(tmp_path: Path):
     assert collect([folder], [("status", ["completed"])]).waiting() == []
     write_result(folder / "usual", result({}, overrides=["model=ast"]))
     assert len(collect([folder], [("augmentation", ["true"])]).waiting()) == 2
+
+
+def test_a_sweep_of_a_huge_command_is_read_in_no_time(tmp_path: Path):
+    """What all jobs share is cut, then cleaned, and once: cleaned whole for each job, it would take minutes."""
+    jobs = [{"fingerprint": str(number), "folder": "one"} for number in range(200)]
+    write_json(tmp_path / "sweep.json", {"name": "s", "command": "é" * 3_000_000, "jobs": jobs})
+    start = time.process_time()
+    planned, _ = planned_jobs(tmp_path / "sweep.json", [tmp_path])
+    assert {job.command for job in planned} == {"é" * MAX_COMMAND}
+    assert len(planned) == 200
+    assert time.process_time() - start < 5
 
 
 def test_a_metric_that_results_declare_stands_in_every_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
