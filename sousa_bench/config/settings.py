@@ -20,6 +20,7 @@ from sousa_bench.results.metrics import own_metrics
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 ACCELERATORS = ("auto", "cpu", "gpu")
 TESTED_EPOCHS = ("last", "best")
+WANDB = "sousa_bench.training.loggers.weights_and_biases"
 TENSORBOARD = "sousa_bench.training.loggers.tensorboard"
 
 
@@ -161,7 +162,7 @@ def check_logger(logger: DictConfig) -> None:
     Raises:
         ConfigError: W&B's mode is neither offline nor online, or TensorBoard isn't installed.
     """
-    if (mode := logger.get("mode")) not in (None, "offline", "online"):
+    if logger.get("_target_") == WANDB and (mode := logger.get("mode")) not in (None, "offline", "online"):
         raise ConfigError(f"logger.mode={mode!r} can't be: it must be offline or online (or take logger=none)")
     if logger.get("_target_") == TENSORBOARD and find_spec("tensorboard") is None:
         raise ConfigError(

@@ -172,6 +172,7 @@ def test_wandb_begins_another_run_where_an_attempt_was_given_up(config, folder):
 def test_what_no_logger_can_do_is_refused_before_a_start(config, monkeypatch):
     with pytest.raises(ConfigError, match=r"logger\.mode='later' can't be: it must be offline or online"):
         check_values(config("logger=wandb", "logger.mode=later"))
+    check_values(config("logger=csv", "+logger.mode=append"))  # a logger of the user's own may have another `mode`
     check_values(config("logger=tensorboard"))
     monkeypatch.setattr(settings, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'sousa-bench\[tensorboard\]'"):
