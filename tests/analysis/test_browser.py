@@ -6,7 +6,7 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 
 from sousa_bench.analyze import main
 from sousa_bench.results.result import write_json
+from sousa_bench.task import Task
 from tests.analysis.synthetic import MODELS, STRATEGIES, result, write_folds, write_result, write_sweep
 from tests.analysis.test_safety import EVIL, hostile
 
@@ -585,6 +586,56 @@ def test_failures_come_with_their_command(browser, comparison_report: Path):
     text = Opened(browser, comparison_report).page.locator("#failures").inner_text()
     assert "oom in fit" in text
     assert "sousa_bench.train -m sweep=2026-02-01/10-30-00 model=efficientat peft=ia3 augmentation=off" in text
+
+
+def several_labels(folder: Path) -> None:
+    """Let the results of a folder be of clips that may have several labels."""
+    for file in folder.glob("*/result.json"):
+        made = json.loads(file.read_text())
+        made["task"] = Task(("low", "high"), several=True, noun="tone").as_dict()
+        made["metrics"]["test_map"] = made["metrics"].pop("test_acc")
+        made["metrics"]["val_map"] = made["metrics"].pop("val_acc")
+        write_json(file, made)
+
+
+@pytest.mark.parametrize("change", [several_labels, lambda folder: None], ids=["several labels", "no predictions"])
+def test_every_plot_is_drawn_where_chance_is_not_known(browser, tmp_path: Path, change: Callable[[Path], None]):
+    folder = write_sweep(tmp_path / "multirun", MODELS[:2], STRATEGIES[:2], predictions=False)
+    change(folder)
+    opened = Opened(browser, report(folder))
+    assert opened.undrawn() == []
+    opened.chip("model", MODELS[0])
+    assert len(opened.names("leaders_A")) == 4
+    assert opened.said == []
+
+
+def test_a_figure_that_fails_says_so_and_holds_up_no_other(browser, comparison_report: Path):
+    opened = Opened(browser, comparison_report)
+    opened.page.evaluate(
+        "() => { const react = Plotly.react; Plotly.react = (target, ...more) => { "
+        "if (target.id === 'plot-leaders_A') throw new Error('broken'); return react(target, ...more); }; }"
+    )
+    opened.chip("model", "ast")
+    assert "can't be drawn" in opened.page.locator("#figure-leaders_A figcaption").inner_text()
+    assert not any("beats" in name for name in opened.names("accuracy_comparison"))
+    (said,) = opened.said
+    assert "leaders_A Error: broken" in said
+
+
+def test_a_filters_verdict_names_no_combination_that_the_table_does_not_hold(browser, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("sousa_bench.analysis.report.run_table.MAX_ROWS", 3)
+    monkeypatch.setattr("sousa_bench.analysis.report.html_page.MAX_ROWS", 3)
+    folder = write_sweep(tmp_path / "multirun", MODELS[:1], STRATEGIES)
+    opened = Opened(browser, report(folder))
+    best = opened.page.evaluate(
+        "JSON.parse(document.getElementById('data').textContent).runs.map(run => run.experiment)"
+    )
+    opened.chip("augmentation", "with")
+    left = sum("_on_" in name for name in best)
+    assert 0 < left < 3
+    assert f"of the {left} combinations shown" in opened.page.locator(".verdict").first.inner_text()
+    assert len(opened.names("leaders_A")) == left
+    assert "a filter's verdict and figures are of these alone" in opened.page.locator("#runs").inner_text()
 
 
 @pytest.mark.slow

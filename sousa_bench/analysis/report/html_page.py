@@ -157,7 +157,10 @@ def _block(block: Block) -> str:
             return _figure(block)
         case RunTable(study):
             hidden = len(study.table) - MAX_ROWS
-            note = f"The table holds the best {MAX_ROWS} runs; {hidden} more are in comparison_table.csv."
+            note = (
+                f"The table holds the best {MAX_ROWS} runs; a filter's verdict and figures are of these alone. "
+                f"{hidden} more are in comparison_table.csv."
+            )
             return asset("runs.html") + (f'<p class="note">{note}</p>' if hidden > 0 else "")
     raise TypeError(f"a section of the report gave {type(block).__name__}, which is no block")
 

@@ -15,7 +15,7 @@ function ids(trace, index) {
 }
 
 function shownPoint(trace, index) {
-  return ids(trace, index).every((id) => !byId.has(id) || visible.has(id));
+  return ids(trace, index).every(isShown);
 }
 
 function pick(trace, keep) {
@@ -91,7 +91,7 @@ const DRAW = {
     return [made];
   },
   traces(plot, layout) {
-    const able = layout.meta.order.filter((id) => !byId.has(id) || visible.has(id));
+    const able = layout.meta.order.filter(isShown);
     const chosen = [...able.filter((id) => selected.has(id)), ...able.filter((id) => !selected.has(id))].slice(0, layout.meta.limit);
     const place = new Map(chosen.map((id, i) => [id, i]));
     if (!chosen.length) layout.note = "None of the runs shown is among those whose details this page holds.";
@@ -241,5 +241,15 @@ function pump() {
   }
   document.body.dataset.idle = "";
   dirty.delete(name);
-  draw(name).then(() => setTimeout(pump, 0));
+  drawOrSay(name).then(() => setTimeout(pump, 0));
+}
+
+/* A figure that can't be drawn says so and holds none of the others up. */
+async function drawOrSay(name) {
+  try {
+    await draw(name);
+  } catch (error) {
+    console.error(name, error);
+    $("figure-" + name).querySelector(".more").textContent = "This figure can't be drawn; the browser's console says why.";
+  }
 }

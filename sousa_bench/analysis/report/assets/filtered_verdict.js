@@ -1,7 +1,7 @@
 /* The verdict on what the filters leave, from the tests over all: their family holds every comparison that is left. */
 
 function shownWhole(rows) {
-  return rows.every((id) => !byId.has(id) || visible.has(id));
+  return rows.every(isShown);
 }
 
 /* Which combinations of a cohort are shown, the leader of them, and who can't be told from it; numbers in meta. */

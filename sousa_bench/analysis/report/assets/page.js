@@ -97,7 +97,7 @@ addEventListener("beforeprint", () => {
     box.open = true;
     box.dataset.folded = "";
   }
-  plots.forEach((_, name) => draw(name));
+  plots.forEach((_, name) => drawOrSay(name));
 });
 addEventListener("afterprint", () => {
   printing = false;

@@ -53,6 +53,11 @@ function filtered() {
   return visible.size < D.runs.length;
 }
 
+/* A run that the table doesn't hold can't be filtered, so it stands for nothing as soon as anything is. */
+function isShown(id) {
+  return byId.has(id) ? visible.has(id) : !filtered();
+}
+
 /* What is filtered by, for paper, on which there are no chips. */
 function filterWords() {
   const said = D.filters.filter(({ key }) => (state.on[key] || []).length).map(({ key, title }) => `${title}: ${state.on[key].join(", ")}`);
