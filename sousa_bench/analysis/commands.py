@@ -19,6 +19,7 @@ from sousa_bench.analysis.stats.folds import FOLD
 from sousa_bench.analysis.study import Study
 from sousa_bench.config import conf_folder
 from sousa_bench.config.overrides import quoted, split
+from sousa_bench.results.manifest import MAX_COMMAND
 from sousa_bench.results.scan import ROOT_NAMES
 from sousa_bench.system.foreign import ForeignError, check_overrides
 
@@ -58,6 +59,8 @@ def given_command(text: str) -> str:
 
     Options of the command (``--config-dir``) and Hydra's own settings are left out, as in ``retry_command``.
     """
+    if len(text) > MAX_COMMAND:
+        return f"{NO_COMMAND}the manifest's is longer than {MAX_COMMAND:,} characters"
     try:
         words = shlex.split(text)
     except ValueError:

@@ -68,7 +68,8 @@ class Planned:
         decision: What the sweeper decided: ``pending``, ``reused``, ``refused``, ``skipped``.
         reason: Why a job was refused or skipped.
         processes: The processes that may start it, as the manifest names them; None where it names none.
-        command: The command that the sweep was started with, as the manifest says; foreign text.
+        command: The command that the sweep was started with, as the manifest says; foreign text, cut after one
+            character more than ``MAX_COMMAND``.
     """
 
     sweep: str
@@ -93,7 +94,7 @@ def planned_jobs(file: Path, roots: Sequence[Path]) -> tuple[list[Planned], list
     except (OSError, ValueError) as error:
         return [], [f"{file}: no readable manifest ({error}), passed over"]
     sweep = clean(str(manifest.get("name") or file.parent.name)[:MAX_COMMAND])
-    command = clean(str(manifest.get("command") or "")[:MAX_COMMAND])
+    command = clean(str(manifest.get("command") or ""))[: MAX_COMMAND + 1]
     jobs: list[Planned] = []
     problems = []
     for number, job in enumerate(manifest["jobs"], start=1):

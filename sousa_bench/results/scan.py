@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,14 +64,25 @@ def result_folders(root: Path) -> Iterator[Path]:
 
 def sweep_folders(root: Path) -> Iterator[Path]:
     """Every folder at or below ``root`` that holds a manifest."""
-    return (folder for folder, entries in walk(root) if MANIFEST_FILE in entries)
+    found = ((folder, entries.get(MANIFEST_FILE)) for folder, entries in walk(root))
+    return (folder for folder, file in found if file is not None and file.is_file(follow_symlinks=False))
 
 
 def latest_sweep(folder: Path) -> Path | None:
     """``folder`` when it holds a manifest, else the sweep below it whose manifest changed last."""
-    if is_there(folder / MANIFEST_FILE):
+    if _changed(folder) is not None:
         return folder
-    return max(sweep_folders(folder), key=lambda path: (path / MANIFEST_FILE).stat().st_mtime, default=None)
+    found = ((changed, path) for path in sweep_folders(folder) if (changed := _changed(path)) is not None)
+    return max(found, key=lambda each: each[0], default=(None, None))[1]
+
+
+def _changed(sweep: Path) -> float | None:
+    """When the manifest of a folder changed last; None where it is no regular file, or gone meanwhile."""
+    try:
+        state = (sweep / MANIFEST_FILE).lstat()
+    except OSError:
+        return None
+    return state.st_mtime if stat.S_ISREG(state.st_mode) else None
 
 
 class NothingYetError(UserError):

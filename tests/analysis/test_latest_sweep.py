@@ -66,6 +66,16 @@ def test_without_a_folder_the_latest_sweep_is_analysed_in_few_lines(home: Path):
     assert "multirun/promoted is the latest; 3 other sweeps lie below multirun" in done.stderr
 
 
+def test_only_a_regular_manifest_makes_a_sweep(tmp_path: Path):
+    for name in ("linked", "folder", "sound"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "linked" / "sweep.json").symlink_to(tmp_path / "gone.json")
+    (tmp_path / "folder" / "sweep.json").mkdir()
+    assert latest_sweep(tmp_path) is latest_sweep(tmp_path / "folder") is latest_sweep(tmp_path / "linked") is None
+    (tmp_path / "sound" / "sweep.json").write_text("{}")
+    assert latest_sweep(tmp_path) == tmp_path / "sound"
+
+
 def test_all_sweeps_get_an_answer_a_cohort_and_none_is_ranked_with_another(home: Path, tmp_path: Path):
     done = analyze(home, "multirun", "--output-dir", str(tmp_path))
     assert max(map(len, done.stdout.splitlines())) <= 100

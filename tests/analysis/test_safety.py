@@ -340,3 +340,51 @@ def test_a_model_is_described_whatever_lies_in_the_place_of_its_predictions(tmp_
         assert 0 <= low <= 1 / 40 <= high < 0.5
     else:
         assert made == run.result["metrics"]
+
+
+def test_counts_of_clips_that_are_no_numbers_are_not_said(tmp_path: Path):
+    from tests.analysis.summary import summary
+
+    folders = [tmp_path / name for name in ("sound", "foreign")]
+    for folder, train in zip(folders, (8000, "many"), strict=True):
+        made = result({})
+        made["data"]["counts"]["train"] = train
+        write_result(folder, made)
+    sound, foreign = (summary(compare(collect([folder]))) for folder in folders)
+    assert "8,000 clips to train, 1,000 to validate" in sound
+    assert "clips to train" not in foreign
+
+
+def test_what_some_runs_record_is_not_said_of_all(tmp_path: Path):
+    from sousa_bench.analysis.report.shared_facts import shared_facts
+
+    for number in range(3):
+        made = result({"seed": number})
+        if number:
+            made["git_commit"] = None
+            del made["environment"]["device"]
+        write_json(tmp_path / str(number) / "result.json", made)
+    facts = shared_facts(compare(collect([tmp_path])))[0].values
+    assert facts["commit"] == "abc123def (1 run), not recorded (2 runs)"
+    assert facts["device"] == "NVIDIA H100 (1 run), not recorded (2 runs)"
+    assert facts["precision"] == "bf16"
+
+
+def test_a_manifests_command_that_is_too_long_is_not_printed_in_part():
+    from sousa_bench.analysis.commands import TRAIN, given_command
+    from sousa_bench.results.manifest import MAX_COMMAND
+
+    command = f"{TRAIN} -m model=ast,beats +note="
+    whole = command + "x" * (MAX_COMMAND - len(command))
+    assert given_command(whole) == whole
+    assert given_command(whole + "x") == "# no command: the manifest's is longer than 8,000 characters"
+
+
+def test_a_manifest_keeps_enough_of_a_command_to_tell_that_it_is_too_long(tmp_path: Path):
+    from sousa_bench.results.manifest import MAX_COMMAND, planned_jobs
+
+    jobs = [{"index": 1, "folder": "run", "status": "pending", "overrides": []}]
+    write_json(tmp_path / "sweep.json", {"schema_version": 1, "command": "x" * 9000, "jobs": jobs})
+    (job,), problems = planned_jobs(tmp_path / "sweep.json", [tmp_path])
+    assert problems == []
+    assert len(job.command) > MAX_COMMAND

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from sousa_bench.analysis import collect, compare, plots
 from sousa_bench.results.manifest import STUDY_FILE
+from sousa_bench.results.result import write_json
 from tests.analysis.synthetic import result, write_result
 
 TRIALS = [(8, 0.01, "all"), (4, 0.002, "last"), (32, 0.1, "all"), (16, 0.03, "last"), (64, 0.005, "all")]
@@ -57,3 +59,17 @@ def test_a_folder_without_a_study_is_no_search(tmp_path: Path):
     study = compare(collect([folder]))
     assert plots.best_so_far(study) is plots.search_importance(study) is plots.search_trials(study) is None
     assert not any(plot.group == "The search" for plot in plots.all_plots(study, page=True))
+
+
+def test_trials_without_a_number_are_left_out_and_text_is_read_as_one(tmp_path: Path):
+    folder = write_search(tmp_path)
+    for run, index in {"run8": "first", "run7": "2", "run4": [5]}.items():
+        file = folder / run / "result.json"
+        made = json.loads(file.read_text())
+        made["sweep"]["index"] = index
+        write_json(file, made)
+    study = compare(collect([folder]))
+    _, trials = plots.best_so_far(study).data
+    assert list(trials.x) == [2, 3, 4, 5]
+    assert [text.split(":")[0] for text in trials.text] == ["trial 2", "trial 3", "trial 4", "trial 5"]
+    assert len(plots.search_trials(study).data) == 4

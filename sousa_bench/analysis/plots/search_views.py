@@ -32,7 +32,7 @@ class Search:
 
     Attributes:
         name: The sweep's.
-        trials: Rows of the study's table, by number of the trial.
+        trials: Rows of the study's table, by number of the trial (``sweep.index``); without those that have none.
         keys: Each key that varied between them, with its value in each trial. They come from the overrides, since keys
             with another value in every trial are no factors of their own.
     """
@@ -47,7 +47,9 @@ def largest_search(study: Study) -> Search | None:
     if "sweep.index" not in study.table:
         return None
     found: list[tuple[Path, pd.DataFrame]] = []
-    scored = study.table[study.table["val_acc"].notna() & study.table["sweep.index"].notna()]
+    number = pd.to_numeric(study.table["sweep.index"].astype(str), errors="coerce").astype(float)
+    numbered = study.table.assign(**{"sweep.index": number})
+    scored = numbered[numbered["val_acc"].notna() & np.isfinite(number)]
     for folder, rows in scored.groupby(scored["folder"].map(lambda path: Path(str(path)).parent)):
         if (Path(str(folder)) / STUDY_FILE).is_file() and len(rows) >= FEWEST_TRIALS:
             found.append((Path(str(folder)), rows))
@@ -69,7 +71,7 @@ def best_so_far(study: Study) -> go.Figure | None:
     """The validation score of each trial and the best up to it; None without a search."""
     if (search := largest_search(study)) is None:
         return None
-    number, score = search.trials["sweep.index"].astype(float), search.trials["val_acc"].astype(float)
+    number, score = search.trials["sweep.index"], search.trials["val_acc"].astype(float)
     best = {
         "type": "scatter",
         "mode": "lines",

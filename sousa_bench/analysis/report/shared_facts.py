@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 
 from sousa_bench.analysis.combinations import is_trial
@@ -61,13 +62,18 @@ def _named(table: pd.DataFrame, key: str) -> str:
 
 
 def _counted(column: pd.Series) -> str:
-    """The value of all, or each value with its number of runs."""
+    """The value of all, or each value with its number of runs, and in how many none is recorded; empty if in all."""
     count = column.dropna().astype(str).value_counts()
-    if len(count) < 2:
-        return "".join(count.index)
-    if len(count) > MOST_VALUES:
-        return f"{len(count)} different ones"
-    return ", ".join(f"{value} ({amount(int(number), 'run')})" for value, number in count.items())
+    said = {str(value): int(number) for value, number in count.items()}
+    if not said:
+        return ""
+    if len(said) > MOST_VALUES:
+        said = {f"{len(said)} different ones": sum(said.values())}
+    if absent := int(column.isna().sum()):
+        said["not recorded"] = absent
+    if len(said) == 1:
+        return next(iter(said))
+    return ", ".join(f"{value} ({amount(number, 'run')})" for value, number in said.items())
 
 
 def _short_commit(value: object) -> object:
@@ -76,9 +82,10 @@ def _short_commit(value: object) -> object:
 
 def _data(table: pd.DataFrame) -> str:
     parts = [_same(table, "data")]
-    counts = [_same(table, f"data.counts.{split}") for split in ("train", "val", "test")]
-    if all(counts):
-        train, val, test = (f"{float(count):,.0f}" for count in counts)
+    said = pd.Series([_same(table, f"data.counts.{split}") for split in ("train", "val", "test")])
+    counts = pd.to_numeric(said, errors="coerce").astype(float)
+    if np.isfinite(counts).all():
+        train, val, test = (f"{count:,.0f}" for count in counts)
         parts.append(f"{train} clips to train, {val} to validate, {test} to test")
     if mark := _same(table, "data.fingerprint"):
         parts.append(f"fingerprint {mark[:8]}")
