@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from sousa_bench.analysis.commands import of_its_sweep
 from sousa_bench.analysis.study import Study
 from sousa_bench.config.overrides import split
 from sousa_bench.system.foreign import clean
@@ -31,13 +33,14 @@ class Refused:
 
 
 def refused(study: Study) -> list[Refused]:
-    """What the sweeps' manifests refused, each combination once; none that has a result all the same."""
-    done = set(zip(study.done["model"], study.done["strategy"], strict=True))
+    """What the sweeps' manifests refused, each combination once; none that has a result all the same or is filtered."""
+    own = [study.results.overrides[row] for row in study.done.index]
+    done = {frozenset(_asked(overrides)) for overrides in own if overrides}
     found: dict[str, Refused] = {}
     for job in study.results.planned:
-        if job.decision != "refused":
+        if job.decision != "refused" or job.result in study.results.unwanted:
             continue
-        asked = [clean(item) for item in job.overrides if split(item)[0] not in REPEATS]
+        asked = _asked(job.overrides)
         named = dict(map(split, asked))
         each = Refused(
             named.get("model", ""),
@@ -45,6 +48,11 @@ def refused(study: Study) -> list[Refused]:
             " ".join(asked)[:MAX_WORDS],
             " ".join(clean(job.reason).split())[:MAX_REASON] or "no reason is given",
         )
-        if (each.model, each.strategy) not in done:
+        if frozenset(asked) not in done:
             found.setdefault(each.words, each)
     return list(found.values())
+
+
+def _asked(overrides: Iterable[str]) -> list[str]:
+    """What a run was asked for, without seed, fold and what belongs to its sweep alone."""
+    return [clean(item) for item in overrides if (key := split(item)[0]) not in REPEATS and not of_its_sweep(key)]

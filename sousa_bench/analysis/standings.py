@@ -13,7 +13,7 @@ import pandas as pd
 from sousa_bench.analysis.digits import decimals
 from sousa_bench.analysis.labels import short_labels
 from sousa_bench.analysis.order import best_first
-from sousa_bench.analysis.stats.comparisons import pair_of
+from sousa_bench.analysis.stats.comparisons import leads_of
 from sousa_bench.analysis.study import Study
 
 ROWS = 10
@@ -49,9 +49,8 @@ class Standings:
     def leads(self) -> Mapping[str, Mapping[str, Any]]:
         """The leader's comparisons, leader minus other, by the other's ``combination``; only those that there are."""
         first = str(self.leader["combination"])
-        others = [str(name) for name in self.rows["combination"] if name != first]
-        found = {name: pair_of(self.study.pairs, self.cohort, first, name) for name in others}
-        return {name: pair for name, pair in found.items() if pair is not None}
+        found = leads_of(self.study.pairs, self.cohort, first)
+        return {name: found[name] for name in map(str, self.rows["combination"]) if name in found}
 
     @cached_property
     def names(self) -> dict[str, str]:

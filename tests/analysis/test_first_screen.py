@@ -12,10 +12,12 @@ from sousa_bench.analysis import Study, collect, compare
 from sousa_bench.analysis.digits import decimals, points_behind, three_digits
 from sousa_bench.analysis.labels import short_labels
 from sousa_bench.analysis.plots.leaders import leaders
+from sousa_bench.analysis.report.blocks import Details, Figure, Options
 from sousa_bench.analysis.report.printed import fitted, render
 from sousa_bench.analysis.report.ranking import MOST_COLUMNS, ranking_table
+from sousa_bench.analysis.report.sections import MOST_COHORTS, conclusion
 from sousa_bench.analysis.report.verdict_line import verdict
-from sousa_bench.analysis.standings import ROWS, standings
+from sousa_bench.analysis.standings import ROWS, Standings, standings
 from sousa_bench.results.result import write_json
 from sousa_bench.system.text_table import WIDTH
 from tests.analysis.summary import summary
@@ -39,6 +41,8 @@ def test_a_lighter_one_that_is_as_good_is_named_with_its_share_of_the_parameters
     assert cohort.leader["strategy"] == "lora"
     said = verdict(cohort)[1]
     assert re.search(r"; ia3, aug is as good within 4 points at a sixth of the trainable parameters\.$", said), said
+    none = Standings(cohort.study, cohort.cohort, cohort.rows.assign(trainable_params=0))
+    assert "as good within" not in verdict(none)[1]
 
 
 def test_a_single_combination_and_none_above_chance(tmp_path: Path):
@@ -165,3 +169,16 @@ def test_a_single_run_is_said_in_the_singular(tmp_path: Path):
     for wrong in ("1 runs", "1 combinations", "1 pairs", "1 effects"):
         assert wrong not in text
     assert "(1 run)" in text
+
+
+def test_of_many_cohorts_the_first_have_a_picture_and_the_others_a_verdict(tmp_path: Path):
+    number = MOST_COHORTS + 3
+    for epochs in range(1, number + 1):
+        write_result(tmp_path / str(epochs), result({"max_epochs": epochs}))
+    study = compare(collect([tmp_path]))
+    assert len(study.cohorts) == number
+    blocks = conclusion(study, Options())
+    assert sum(isinstance(block, Figure) for block in blocks) == MOST_COHORTS
+    (more,) = [block for block in blocks if isinstance(block, Details)]
+    assert more.title == "The other 3 cohorts"
+    assert [name for name, _ in more.blocks[0].lines] == [f"{letter}: ast + lora" for letter in "IJK"]

@@ -17,6 +17,7 @@ import pytest
 from sousa_bench.analysis import Study, collect, compare
 from sousa_bench.analysis.commands import TRAIN, merge_cells, retry_command
 from sousa_bench.analysis.next_steps import next_steps
+from sousa_bench.analysis.not_run import refused
 from sousa_bench.analysis.table import FIXED_COLUMNS
 from sousa_bench.analyze import main
 from sousa_bench.results.result import write_json
@@ -562,3 +563,15 @@ def test_no_command_where_an_override_may_execute_code(tmp_path: Path, override:
     assert retry_command(study, failed).startswith(f"# no command: the override {override!r}")
     for command in (command for step in next_steps(study, 3) for command in step.commands):
         assert command.startswith("# no command: ") or override not in shlex.split(command)
+
+
+def test_a_refused_job_stays_not_run_where_another_of_its_model_and_method_completed(tmp_path: Path):
+    refusals = (0, 4, 5)  # lora with augmentation has a result all the same, of the other seed
+    folder = write_sweep(tmp_path, ("ast",), ("lora", "ia3"), seeds=(1, 2), missing=refusals, predictions=False)
+    manifest = json.loads((folder / "sweep.json").read_text())
+    for place in refusals:
+        manifest["jobs"][place] |= {"status": "refused", "reason": "no layer"}
+    write_json(folder / "sweep.json", manifest)
+    words = [each.words for each in refused(compare(collect([folder])))]
+    assert words == ["model=ast peft=ia3 augmentation=on data=small trainer.max_epochs=20"]
+    assert refused(compare(collect([folder], [("strategy", ["lora"])]))) == []

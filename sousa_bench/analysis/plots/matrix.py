@@ -72,7 +72,7 @@ def model_strategy_heatmap(study: Study) -> go.Figure:
         annotations=[
             {"x": safe(strategy), "y": safe(model), "text": "not run", "showarrow": False}
             for model, strategy in sorted(refusals)
-            if model in models and strategy in strategies
+            if model in models and strategy in strategies and (model, strategy) not in runs
         ],
         height=170 + 62 * max(len(models), 2),
         xaxis={"title": {"text": "PEFT strategy"}, "type": "category", "showgrid": False},

@@ -42,7 +42,7 @@ from sousa_bench.analysis.report.conclusion import all_pairs, answer, rests_on
 from sousa_bench.analysis.report.over_data_sets import over_all_data, over_data_sets
 from sousa_bench.analysis.report.ranking import ranking_table, test_metrics
 from sousa_bench.analysis.report.shared_facts import shared_facts
-from sousa_bench.analysis.report.verdict_line import NOTHING_YET, at_chance_words, verdict
+from sousa_bench.analysis.report.verdict_line import NOTHING_YET, at_chance_words, named_verdict, verdict
 from sousa_bench.analysis.report.what_it_takes import what_it_takes
 from sousa_bench.analysis.report.with_few_clips import with_few_clips
 from sousa_bench.analysis.standings import ROWS, Standings, standings
@@ -57,6 +57,8 @@ from sousa_bench.system.text_table import amount
 from sousa_bench.task import Task
 
 LEADERS_CAPTION = "The combinations of the highest {score} with their 95 % intervals. Shaded: can be the best."
+MOST_COHORTS = 8
+"""Cohorts that have a picture and a table in the answer; of more there is the verdict."""
 IN_TABLE = ", in comparison_table.csv"
 
 
@@ -90,9 +92,13 @@ def overview(study: Study, options: Options) -> list[Block]:
 
 
 def conclusion(study: Study, options: Options) -> list[Block]:
-    """The verdict, a picture and a table of each cohort, what the tests say in sentences, and what must be minded."""
+    """Verdict, picture and table of the first cohorts, what the tests say in sentences, and what must be minded."""
     first = [Verdict(at_chance_words(study))] if study.at_chance else []
-    shown = [block for cohort in standings(study) for block in first_screen(cohort, options)]
+    found = standings(study)
+    shown = [block for cohort in found[:MOST_COHORTS] for block in first_screen(cohort, options)]
+    if others := found[MOST_COHORTS:]:
+        title = "The other cohort" if len(others) == 1 else f"The other {len(others)} cohorts"
+        shown.append(Details(title, [listed([named_verdict(cohort) for cohort in others], ", in combinations.csv")]))
     said = [*answer(study), *against_baselines(study), *_what_decides(study), *over_all_data(study)]
     notes = [Items(study.notes, notes=True)] if study.notes else []
     return [

@@ -23,14 +23,14 @@ def verdicts(study: Study) -> list[Line]:
     found = standings(study)
     if not found:
         return [NOTHING_YET]
-    lines = [_named(cohort, verdict(cohort)) for cohort in found]
+    lines = [named_verdict(cohort) for cohort in found]
     return [at_chance_words(study), *lines] if study.at_chance else lines
 
 
-def _named(cohort: Standings, line: tuple[str, str]) -> Line:
+def named_verdict(cohort: Standings) -> Line:
     """A verdict that says of which cohort it is, where there are several."""
-    name, said = line
-    return (f"{cohort.cohort}: {name}", said) if cohort.study.cohorts else line
+    name, said = verdict(cohort)
+    return f"{cohort.cohort}: {name}" if cohort.study.cohorts else name, said
 
 
 def at_chance_words(study: Study) -> str:
@@ -80,7 +80,7 @@ def _lighter(cohort: Standings) -> list[str]:
     for row in cohort.rows.to_dict("records"):
         pair = cohort.leads.get(str(row["combination"]))
         params = float(row["trainable_params"])
-        if pair is None or not LIGHTER * params <= mine:
+        if pair is None or not (LIGHTER * params <= mine and params < mine):
             continue
         within = _within(pair, margin)
         if within == margin or (within is not None and row["best_set"]):

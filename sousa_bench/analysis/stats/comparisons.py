@@ -201,7 +201,18 @@ def pair_of(pairs: pd.DataFrame, cohort: str, first: str, second: str) -> Mappin
     mine = pairs[(pairs["cohort"] == cohort) & pairs["first"].isin(both) & pairs["second"].isin(both)]
     if not len(mine):
         return None
-    row: dict[str, Any] = {str(key): value for key, value in mine.iloc[0].items()}
+    return _turned({str(key): value for key, value in mine.iloc[0].items()}, first)
+
+
+def leads_of(pairs: pd.DataFrame, cohort: str, first: str) -> dict[str, Mapping[str, Any]]:
+    """The comparisons of one combination of a cohort, turned so that it comes first, by the other's name."""
+    mine = pairs[(pairs["cohort"] == cohort) & ((pairs["first"] == first) | (pairs["second"] == first))]
+    turned = [_turned({str(key): value for key, value in row.items()}, first) for row in mine.to_dict("records")]
+    return {str(row["second"]): row for row in turned}
+
+
+def _turned(row: Mapping[str, Any], first: str) -> Mapping[str, Any]:
+    """A comparison as of ``first`` minus the other."""
     if row["first"] == first:
         return row
     turned = {TURNED.get(key, key): value for key, value in row.items()}
