@@ -18,6 +18,7 @@ from sousa_bench.inference.predictor import PACKAGE_FORMAT, PACKAGE_KEY, Predict
 from sousa_bench.inference.strokes import CONTRAST, FALL, FLOOR, HIGH_PASS, RISE, SETTLE, STEP
 from sousa_bench.results.confidence import LIKELY
 from sousa_bench.results.finished import FinishedRun
+from sousa_bench.system.foreign import is_share
 from sousa_bench.task import CLIP, Task, counted
 
 GRAPH_FILE = "model.onnx"
@@ -125,6 +126,14 @@ def model_card(config: Mapping[str, Any]) -> str:
         "asked": task,
         "sousa": is_sousa(task),
         "named": f"{'drum ' if is_sousa(task) else ''}{task.nouns}",
+        "confident_tested": _is_counted((config["confidence"] or {}).get("test")),
         "extent": f"{clips} of {counted(str(tested), task.group)}" if task.grouped and tested else clips,
     }
     return environment.from_string(template).render(config, licence=licence, **words)
+
+
+def _is_counted(test: Any) -> bool:
+    """Whether a block ``confidence``, which may be foreign, counts the test clips' answers as ours do."""
+    if not isinstance(test, Mapping) or not all(isinstance(test.get(key), int) for key in ("answers", "confident")):
+        return False
+    return test.get("precision", "") is None or is_share(test.get("precision"))

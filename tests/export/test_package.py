@@ -20,6 +20,7 @@ from sousa_bench.analysis.stats.intervals import accuracy_interval
 from sousa_bench.errors import UserError
 from sousa_bench.export import __main__ as command
 from sousa_bench.export import verification as check
+from sousa_bench.export.description import model_card
 from sousa_bench.inference.predictor import Predictor
 from tests.export.conftest import Finished
 
@@ -243,6 +244,16 @@ def test_help_imports_nothing_heavy():
     code = "import sys; from sousa_bench.export.__main__ import parser; parser().format_help(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert "torch" not in done.stdout.split()
+
+
+@pytest.mark.parametrize("test", [None, [], {"confident": 3}, {"confident": "3", "answers": 4, "precision": 1}])
+def test_a_card_says_nothing_of_confident_answers_that_a_foreign_result_does_not_count(package, test):
+    facts = json.loads((package / "config.json").read_text())
+    for block, told in ((test, False), ({"confident": 3, "answers": 4, "precision": 0.5}, True)):
+        facts["confidence"] = {"threshold": 0.5, "target": 0.9, "test": block}
+        card = model_card(facts)
+        assert facts["confidence_text"] in card
+        assert ("On the test split 3 of 4 answers are confident, 50.0 % of them right." in card) is told
 
 
 def test_the_documentation_shows_the_cards_example():
