@@ -59,7 +59,9 @@ def read_row(path: Path) -> Row:
     result = read_foreign_result(path)
     if not isinstance(result["status"], str) or result["status"] not in STATUSES:
         raise ResultError(f"{path}: status {clean(str(result['status']))[:40]!r} is none of {', '.join(STATUSES)}")
-    fields = flat_fields(result)
+    fields = flat_fields(result)  # which cuts the rest, not these three blocks
+    if len(fields) > MAX_COLUMNS:
+        raise ResultError(f"{path}: config, metrics and efficiency name {len(fields):,} fields, more than any run has")
     fields["path"] = str(path)
     fields["folder"] = str(path.parent)
     fields["status"] = true_status(result, path.parent)
@@ -68,8 +70,6 @@ def read_row(path: Path) -> Row:
         for key in ("phase", "epoch", "step"):
             if isinstance(value := finite(progress.get(key)), (str, int, float)):
                 fields[f"progress.{key}"] = scalar(value)
-    if len(fields) > MAX_COLUMNS:
-        raise ResultError(f"{path}: config, metrics and efficiency name {len(fields):,} fields, more than any run has")
     resolved = result.get("resolved_config")
     resolved = leaves(resolved) if isinstance(resolved, dict) else {}
     if len(resolved) > MAX_COLUMNS:

@@ -81,6 +81,8 @@ class Recording:
             raise BadFile("is empty: zero bytes")
         try:
             file = sf.SoundFile(str(self.path))
+        except UnicodeError as error:
+            raise BadFile("can't be opened: its name is no UTF-8; rename it") from error
         except (sf.LibsndfileError, RuntimeError, OSError) as error:
             raise BadFile(f"can't be read as audio ({_reason(error)})") from error
         with file:
@@ -271,7 +273,10 @@ class Package:
         if not asked:
             return [None] * len(clips)
         waveform = np.stack(asked).astype(np.float32) / np.float32(FULL_SCALE)
-        logits = np.asarray(self.session.run([self.output], {self.input: waveform})[0])
+        try:
+            logits = np.asarray(self.session.run([self.output], {self.input: waveform})[0])
+        except Exception as error:  # onnxruntime has no class of its own that all its errors share
+            raise BadFile(f"makes onnxruntime fail ({type(error).__name__}: {error})") from error
         if not np.isfinite(logits).all():
             raise BadFile("makes the model answer with numbers that are not finite: the graph is damaged")
         rows = iter(self._probabilities(logits))
@@ -496,7 +501,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(_printable("\n".join(package.lines(answers[-1]))), flush=True)
     if options.json:
         model = {"name": package.name, "about": package.facts["about"], "confidence": package.confidence}
-        print(json.dumps({"model": model, "files": answers}, indent=2, allow_nan=False, ensure_ascii=False))
+        print(json.dumps({"model": model, "files": answers}, indent=2, allow_nan=False))
     return code
 
 

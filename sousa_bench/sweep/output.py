@@ -43,12 +43,18 @@ class Screen(io.TextIOBase):
         self._dropped = False
         self._ending = False
         self._foot: list[str] = []
+        self._begun = b""
         self._thread = threading.Thread(target=self._work, name="screen", daemon=True)
         self._thread.start()
 
     def write(self, text: str, /) -> int:
-        """Write this command's own text, none of which is dropped."""
-        self.show(text.encode(errors="replace"), always=True)
+        """Write this command's own text, none of which is dropped; above a foot only whole lines can stand."""
+        with self._changed:
+            data = self._begun + text.encode(errors="replace")
+            end = data.rfind(b"\n") + 1 if self._foot else len(data)
+            self._begun = data[end:]
+            if end:
+                self.show(data[:end], always=True)
         return len(text)
 
     def fileno(self) -> int:
@@ -87,6 +93,8 @@ class Screen(io.TextIOBase):
     def finish(self, seconds: float | None) -> bool:
         """Wait until all is written, for so many seconds (None: no limit) or until Ctrl-C; whether it is."""
         with self._changed:
+            if self._begun:
+                self.show(self._begun, always=True, foot=[])
             self._ending = True
             self._changed.notify()
         with suppress(KeyboardInterrupt):

@@ -15,9 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sousa_bench.analysis import collect, compare, load
+from sousa_bench.analysis import collect, compare, load, tested_model
 from sousa_bench.analysis.report.html_page import script_json
-from sousa_bench.analysis.tested_model import tested_metrics
 from sousa_bench.analyze import main
 from sousa_bench.data.rudiments import TASK
 from sousa_bench.results.finished import finished_run
@@ -333,7 +332,7 @@ def test_a_model_is_described_whatever_lies_in_the_place_of_its_predictions(tmp_
     elif kind == "torn":
         file.write_bytes(b"PAR1 torn PAR1")
     run = finished_run(file.parent)
-    made = tested_metrics(run, TASK)
+    made = tested_model.tested_metrics(run, TASK)
     if kind == "whole":
         assert (made["test_clips"], made["test_players"]) == (80, 10)
         low, high = made["test_acc_interval"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -177,6 +178,23 @@ def test_a_package_that_lost_its_graph_is_one_message(package, sounds, tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: {copied}: is no whole package")
     assert "Traceback" not in done.stderr
+
+
+def test_a_graph_that_fails_and_an_odd_name_are_one_message_for_each_file(package, sounds, tmp_path):
+    """The graph takes an input of another name; the file's name is no UTF-8 and holds a control character (C1)."""
+    odd = tmp_path / os.fsdecode(b"odd\xff \xc2\x9b31m.wav")
+    shutil.copy(sounds / "clip.wav", odd)
+    copied = with_facts(package, tmp_path / "copied", lambda facts: facts["onnx"].update(input="nothing"))
+    files = [str(odd), str(sounds / "clip.wav"), str(sounds / "silence.wav")]
+    line = [sys.executable, "-I", str(copied / "predict.py"), "--json", *files]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stdout.isascii()
+    unnamed, failed, silent = json.loads(done.stdout)["files"]
+    assert (unnamed["file"], unnamed["status"]) == (files[0], "error")
+    assert failed["reason"].startswith("makes onnxruntime fail (")
+    assert silent["status"] == "no_drum"
 
 
 @pytest.mark.slow

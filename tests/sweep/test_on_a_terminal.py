@@ -21,7 +21,7 @@ from sousa_bench.results.manifest import read_manifest
 from sousa_bench.results.result import write_json
 from sousa_bench.results.run_process import identity
 from sousa_bench.status import main as status
-from sousa_bench.sweep.output import RunLog
+from sousa_bench.sweep.output import RunLog, Screen
 from sousa_bench.sweep.run_lines import line
 from sousa_bench.system.text_table import in_columns
 from sousa_bench.training.classifier import Classifier
@@ -85,6 +85,21 @@ def watched(command: Command, *words: str, program: list[str] | None = None) -> 
     terminal = Terminal()
     terminal.feed(found.decode().replace("\r\n", "\n"))
     return terminal
+
+
+def test_what_is_printed_above_a_foot_stays_there_whole() -> None:
+    reading, writing = os.pipe()
+    screen = Screen(writing)
+    screen.show(b"", always=True, foot=["run 1/2", "run 2/2"])
+    print("completed:", 1, file=screen)  # writes its words one by one
+    print("and this", end="", file=screen)
+    screen.show(b"", always=True, foot=["run 2/2"])
+    assert screen.finish(patience(10))
+    os.close(writing)
+    terminal = Terminal()
+    with os.fdopen(reading) as stream:
+        terminal.feed(stream.read())
+    assert terminal.lines == ["completed: 1", "and this"]
 
 
 def test_several_runs_have_a_line_each_and_leave_a_table(command: Command) -> None:
