@@ -68,7 +68,7 @@ def test_bash_completes_a_models_name(tmp_path: Path) -> None:
     script.chmod(0o755)
     lines = """
         eval "$(sousa-bench-train -sc install=bash)"
-        COMP_LINE="sousa-bench-train -m model=e" COMP_POINT=28 COMP_CWORD=2
+        COMP_LINE="sousa-bench-train -m model=ef" COMP_POINT=29 COMP_CWORD=2
         hydra_bash_completion
         echo "${COMPREPLY[@]}"
     """

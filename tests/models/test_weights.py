@@ -147,7 +147,7 @@ def test_random_weights_follow_from_the_seed_alone() -> None:
 @pytest.mark.parametrize("name", ["ast", "htsat"])
 def test_embedded_weights(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weight_files, "embedded_folder", lambda: tmp_path)
-    with pytest.raises(WeightsError, match=rf"no embedded weights for {name}.*weights=random"):
+    with pytest.raises(WeightsError, match=rf"no embedded weights for model={name}.*weights=random"):
         build(name, weights="embedded")
     source = build(name, seed=5)
     head = source.head_name + "."
