@@ -69,7 +69,7 @@ def test_a_sweep_is_one_array(cluster: Cluster, command: Command) -> None:
     assert "TimeLimit=02:15:00" in cluster.command("scontrol", "show", "job", ids[1]).stdout  # 7200 s and the margin
     again = command(*SWEEP, *SMALL, "seed=1,2,3,4")
     assert again.count("Completed already") == 3
-    assert "Submitted 1 runs" in again
+    assert "Submitted 1 run as" in again
     assert json.loads((command.of(4) / "result.json").read_text())["attempts"] == 1
 
 
