@@ -1,7 +1,7 @@
 """A vision transformer (Dosovitskiy et al. 2021, arXiv:2010.11929) on the patches of a spectrogram.
 
 CED, Dasheng, EAT and PaSST are this network with other patches, positions, norms and ways to pool. A block computes
-what timm's does, to the last digit. It is written here because timm fuses query, key and value, which PEFT then can't
+what timm's does (within 1e-6). It is written here because timm fuses query, key and value, which PEFT then can't
 reach one by one, has no block with its norms after the sums, and takes seconds to import.
 """
 

@@ -94,7 +94,7 @@ def planned_jobs(file: Path, roots: Sequence[Path]) -> tuple[list[Planned], list
     except (OSError, ValueError) as error:
         return [], [f"{file}: no readable manifest ({error}), passed over"]
     sweep = clean(str(manifest.get("name") or file.parent.name)[:MAX_COMMAND])
-    command = clean(str(manifest.get("command") or ""))[: MAX_COMMAND + 1]
+    command = clean(str(manifest.get("command") or "")[: MAX_COMMAND + 1])
     jobs: list[Planned] = []
     problems = []
     for number, job in enumerate(manifest["jobs"], start=1):
