@@ -16,7 +16,7 @@ import torch
 from sousa_bench.errors import Interrupted
 from sousa_bench.results import stop_request
 from sousa_bench.results.metrics import ranking
-from sousa_bench.results.result import CHECKPOINT_FOLDER
+from sousa_bench.results.result import CHECKPOINT_FOLDER, Recorder
 from sousa_bench.system.files import replaced
 from sousa_bench.training.classifier import Classifier, profiled
 from sousa_bench.training.distributed import any_rank, rank, world_size
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from sousa_bench.config.settings import TrainerSettings
     from sousa_bench.data.datamodule import Batch
-from sousa_bench.results.result import Recorder
 
 LAST = "last.pt"
 log = logging.getLogger(__name__)
