@@ -25,10 +25,18 @@ from sousa_bench.errors import DataError, UserError
 from sousa_bench.evaluate.class_table import PER_CLASS_FILE, draw, figure_name, read_back, write_table
 from sousa_bench.evaluate.evaluation_result import evaluation_result
 from sousa_bench.inference.predictor import Predictor, device_named, is_package
-from sousa_bench.results.finished import FinishedRun, finished_run
+from sousa_bench.results.finished import FinishedRun, RunError, finished_run
 from sousa_bench.results.metrics import metrics_of, ranking
 from sousa_bench.results.predictions import write_predictions
-from sousa_bench.results.result import EVALUATED, PREDICTIONS_FILE, RESULT_FILE, ResultError, read_result, write_result
+from sousa_bench.results.result import (
+    EVALUATED,
+    PREDICTIONS_FILE,
+    RESULT_FILE,
+    ResultError,
+    missing_fields,
+    read_result,
+    write_result,
+)
 from sousa_bench.results.scan import ROOT_NAMES
 from sousa_bench.task import Task
 from sousa_bench.training import hardware
@@ -38,6 +46,7 @@ log = logging.getLogger("sousa_bench")
 
 UNLABELLED = "For clips without labels there is python -m sousa_bench.predict RUN FILE."
 FOLDER = Path("outputs") / "evaluate"
+TAKEN_OVER = ("config.", "metrics.", "efficiency.")  # blocks of the run's result that stand in its evaluation's
 LONG = 500  # clips from which on there is a progress bar
 
 
@@ -160,6 +169,8 @@ def evaluate(options: argparse.Namespace, arguments: Sequence[str]) -> Path:
     if is_package(options.run):
         raise UserError(f"{options.run}: a package doesn't hold the run's record; give the run's folder")
     run = finished_run(options.run, options.metric)
+    if missing := [name for name in missing_fields(run.result) if name.startswith(TAKEN_OVER) and "test_" not in name]:
+        raise RunError(f"{run.folder / RESULT_FILE}: lacks {', '.join(missing)}, which an evaluation takes over")
     device = device_named(options.device, options.threads)
     evaluation = _prepare(options, run, device)
     folder = evaluation.folder(options.output_dir)

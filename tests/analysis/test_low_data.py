@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from sousa_bench.analysis.plots import all_plots
 from sousa_bench.analysis.plots.low_data_curves import low_data_curves
 from sousa_bench.analysis.report.blocks import Items, Options, Table
 from sousa_bench.analysis.report.with_few_clips import with_few_clips
+from sousa_bench.analyze import main as analyze
 from sousa_bench.results.result import PREDICTIONS_FILE, write_result
 from tests.analysis.synthetic import Clips, predict, result, scores, write_predictions
 
@@ -79,6 +81,15 @@ def test_curves_that_only_change_places_are_not_said_to_cross(tmp_path: Path) ->
     assert lines
     assert not any(" cross " in line for line in lines)
     assert all("the tests can't tell on both sides which is ahead" in line for line in lines)
+
+
+def test_a_foreign_number_of_clips_that_is_none_has_no_place_on_a_curve(tmp_path: Path) -> None:
+    root = write(tmp_path, PARALLEL)
+    file = root / "lora_5" / "result.json"
+    made = json.loads(file.read_text())
+    del made["resolved_config"]["data"]
+    file.write_text(json.dumps(made))
+    assert analyze([str(root), "--no-plots", "--output-dir", str(tmp_path / "analysis")]) == 0
 
 
 def test_the_figure_has_a_line_a_method_and_an_interval_a_point(crossing: Study) -> None:

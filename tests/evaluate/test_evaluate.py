@@ -268,6 +268,18 @@ def test_a_package_is_refused(tmp_path: Path, capsys):
     assert "give the run's folder" in capsys.readouterr().err
 
 
+def test_a_result_without_a_field_that_is_taken_over_is_refused_before_the_work(
+    finished: Trained, capsys, tmp_path: Path
+):
+    copied = tmp_path / finished.folder.name
+    shutil.copytree(finished.folder, copied)
+    result = finished.result
+    del result["config"]["strategy"], result["efficiency"]["total_params"], result["metrics"]["test_acc"]
+    (copied / "result.json").write_text(json.dumps(result))
+    assert main([str(copied)]) == 1
+    assert "result.json: lacks config.strategy, efficiency.total_params, which" in capsys.readouterr().err
+
+
 @pytest.mark.browser
 def test_the_command_writes_beside_the_results(finished: Trained):
     if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))):

@@ -79,7 +79,7 @@ def low_data_curves_of(study: Study) -> list[LowDataCurve]:
     points: dict[tuple[str, str], list[Point]] = {}
     for row in study.combinations[study.combinations["test_acc"].notna()].to_dict("records"):
         words = shown(row[PER_CLASS])
-        clips = _clips_a_class(study, row["rows"]) if words == ALL else float(words)
+        clips = _clips_a_class(study, row["rows"]) if words == ALL else pd.to_numeric(words, errors="coerce")
         if not is_absent(clips):
             points.setdefault((combination_label(row, others), str(row["cohort"])), []).append(Point(clips, words, row))
     return [
