@@ -14,7 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from sousa_bench.errors import Interrupted
+from sousa_bench.errors import ConfigError, Interrupted
 from sousa_bench.results import stop_request
 from sousa_bench.results.result import PHASES, Recorder, write_json
 
@@ -75,6 +75,9 @@ def run(cfg: DictConfig, folder: Path, recorder: Recorder) -> dict[str, Any]:
 def fit(cfg: DictConfig, recorder: Recorder, state: dict[str, Any], checkpoint: Path, stop: Stop) -> None:
     folder, history, epochs = recorder.folder, state["history"], cfg.trainer.max_epochs
     steps = cfg.task.steps or epochs
+    for key, value in {"trainer.max_epochs": steps, "peft.r": cfg.peft.get("r", 8)}.items():
+        if not isinstance(value, int) or value < 1:
+            raise ConfigError(f"{key}={value!r} can't be: it must be a whole number above 0")
     height = 0.9 - 0.2 * abs(math.log10(cfg.peft.learning_rate) + 2) - 0.01 * abs(cfg.peft.get("r", 8) - 4)
     recorder.add(history=history)
     while state["step"] < steps:
