@@ -146,5 +146,5 @@ def is_trial(results: Results, row: int) -> bool:
 
 def trained(frame: pd.DataFrame, results: Results) -> pd.DataFrame:
     """The combinations that were trained to be compared, best first."""
-    own = own_training(results)
+    own = own_training(results).to_numpy()
     return frame[np.array([own[rows].all() for rows in frame["rows"]], dtype=bool)]

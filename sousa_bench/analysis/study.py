@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -40,6 +40,9 @@ from sousa_bench.errors import UserError
 from sousa_bench.results.metrics import METRICS, METRICS_OF_SEVERAL
 from sousa_bench.system.text_table import amount
 from sousa_bench.task import Task
+
+if TYPE_CHECKING:
+    from sousa_bench.analysis.standings import Standings
 
 FAMILY_LIMIT = 40
 PREDICTIONS_LIMIT = 1000
@@ -106,6 +109,13 @@ class Study:
         from sousa_bench.analysis.report.sections import conclusion
 
         return fragment(conclusion(self, Options(plots=False)))
+
+    @cached_property
+    def standings(self) -> list[Standings]:
+        """Those of each cohort, see ``standings.standings``."""
+        from sousa_bench.analysis.standings import standings
+
+        return standings(self)
 
     @property
     def table(self) -> pd.DataFrame:

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint as recompute
 from transformers import ASTConfig, ASTModel
 
 from sousa_bench.models.base import Divisible, Frontend, State, place_number
 from sousa_bench.models.family import Family, initialise_encoder, initialise_head, renamed
 from sousa_bench.models.fbank import KaldiFbank, band_centres
-from sousa_bench.models.vit import sinusoids
+from sousa_bench.models.vit import sinusoids, through
 from sousa_bench.models.weights import CheckpointSource
 
 MEAN, STD = -4.2677393, 4.5689974
@@ -163,7 +162,7 @@ class AstBackbone(Divisible):
 
     def encode(self, features: Tensor) -> Tensor:
         """Tokens (batch, 2 + rows * columns, dim) after the final LayerNorm."""
-        return self.trunk.layernorm(self._through(self.trunk.layers, self.embed(features)))
+        return self.trunk.layernorm(through(self.trunk.layers, self.embed(features), None, self.checkpointing))
 
     def embedding(self, features: Tensor) -> Tensor:
         """The pooled vector (batch, dim) that the head takes."""
@@ -177,23 +176,16 @@ class AstBackbone(Divisible):
         """See :class:`sousa_bench.models.base.Divisible`."""
         if place is None:
             return (self.embedding(features),)
-        return (self._through(self.trunk.layers[: place_number(place)], self.embed(features)),)
+        return (through(self.trunk.layers[: place_number(place)], self.embed(features), None, self.checkpointing),)
 
     def onward(self, place: str | None, state: State) -> Tensor:
         """See :class:`sousa_bench.models.base.Divisible`."""
         (x,) = state
         assert x is not None
         if place is not None:
-            x = _pooled(self.trunk.layernorm(self._through(self.trunk.layers[place_number(place) :], x)))
+            x = through(self.trunk.layers[place_number(place) :], x, None, self.checkpointing)
+            x = _pooled(self.trunk.layernorm(x))
         return self.classifier(x)
-
-    def _through(self, layers: Iterable[nn.Module], x: Tensor) -> Tensor:
-        for layer in layers:
-            if self.checkpointing and torch.is_grad_enabled():
-                x = recompute(layer, x, None, use_reentrant=False)
-            else:
-                x = layer(x, None)
-        return x
 
 
 def sinusoid_grid(rows: int, columns: int, dim: int) -> Tensor:

@@ -202,7 +202,7 @@ class VisionTransformer(Divisible):
 
     def encode(self, tokens: Tensor, token_mask: Tensor | None = None) -> Tensor:
         """Tokens (batch, tokens, dim) after all blocks and the final norm."""
-        return self.norm(self._through(self.layers, tokens, token_mask))
+        return self.norm(through(self.layers, tokens, token_mask, self.checkpointing))
 
     def embedding(self, features: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """The vector (batch, dim) that the head takes."""
@@ -218,7 +218,8 @@ class VisionTransformer(Divisible):
         if place is None:
             return (self.embedding(features, padding_mask),)
         token_mask = self.token_mask(padding_mask)
-        return self._through(self.layers[: place_number(place)], self.embed(features), token_mask), token_mask
+        below = self.layers[: place_number(place)]
+        return through(below, self.embed(features), token_mask, self.checkpointing), token_mask
 
     def onward(self, place: str | None, state: State) -> Tensor:
         """See :class:`sousa_bench.models.base.Divisible`."""
@@ -226,16 +227,19 @@ class VisionTransformer(Divisible):
         assert x is not None
         if place is not None:
             [token_mask] = rest
-            x = self.pooled(self.norm(self._through(self.layers[place_number(place) :], x, token_mask)), token_mask)
+            x = through(self.layers[place_number(place) :], x, token_mask, self.checkpointing)
+            x = self.pooled(self.norm(x), token_mask)
         return self.classifier(x)
 
-    def _through(self, layers: Iterable[nn.Module], x: Tensor, token_mask: Tensor | None) -> Tensor:
-        for layer in layers:
-            if self.checkpointing and torch.is_grad_enabled():
-                x = recompute(layer, x, token_mask, use_reentrant=False)
-            else:
-                x = layer(x, token_mask)
-        return x
+
+def through(layers: Iterable[nn.Module], x: Tensor, token_mask: Tensor | None, recomputed: bool) -> Tensor:
+    """Tokens after some layers; ``recomputed``: their activations are computed again rather than kept for gradients."""
+    for layer in layers:
+        if recomputed and torch.is_grad_enabled():
+            x = recompute(layer, x, token_mask, use_reentrant=False)
+        else:
+            x = layer(x, token_mask)
+    return x
 
 
 def sinusoids(length: int, channels: int) -> Tensor:

@@ -10,7 +10,6 @@ import pandas as pd
 from sousa_bench.analysis.columns import DIFFERENCE, SIMULTANEOUS, is_absent
 from sousa_bench.analysis.combinations import interval_words, spread_words
 from sousa_bench.analysis.order import best_first
-from sousa_bench.analysis.standings import standings
 from sousa_bench.analysis.stats.comparisons import pair_of
 from sousa_bench.analysis.stats.training_luck import TrainingLuck
 from sousa_bench.analysis.study import Study
@@ -26,7 +25,7 @@ Pairs = Mapping[str, Mapping[str, Any]]
 def answer(study: Study) -> list[str]:
     """Plain sentences, those of each cohort together; not escaped for any format. The verdict stands before them."""
     sentences: list[str] = []
-    for cohort in standings(study):
+    for cohort in study.standings:
         sentences += _cohort(study, cohort.cohort, cohort.rows)
     return sentences
 

@@ -13,7 +13,7 @@ from sousa_bench.analysis.report import markdown
 from sousa_bench.analysis.report.blocks import Table
 from sousa_bench.analysis.report.ranking import FIRST_OF_ALL, importance, ranking, ranking_table
 from sousa_bench.analysis.report.verdict_line import NOTHING_YET, verdicts
-from sousa_bench.analysis.standings import ROWS, Standings, standings
+from sousa_bench.analysis.standings import ROWS, Standings
 from sousa_bench.analysis.study import Study
 from sousa_bench.system.text_table import WIDTH, shortened
 
@@ -35,7 +35,7 @@ def render(study: Study, form: str = "table") -> str:
         )
     if form == "csv":
         return ranking(study).to_csv(index=False).rstrip("\n")
-    found = standings(study)
+    found = study.standings
     if form == "markdown":
         return "\n\n".join(markdown.table(ranking_table(cohort)) for cohort in found) or NOTHING_YET
     parts = [answer_lines(study), *(_leading(cohort) for cohort in found)]

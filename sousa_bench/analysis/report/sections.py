@@ -45,7 +45,7 @@ from sousa_bench.analysis.report.shared_facts import shared_facts
 from sousa_bench.analysis.report.verdict_line import NOTHING_YET, at_chance_words, named_verdict, verdict
 from sousa_bench.analysis.report.what_it_takes import what_it_takes
 from sousa_bench.analysis.report.with_few_clips import with_few_clips
-from sousa_bench.analysis.standings import ROWS, Standings, standings
+from sousa_bench.analysis.standings import ROWS, Standings
 from sousa_bench.analysis.stats.augmentation_effect import augmentation_impact, tested_on
 from sousa_bench.analysis.stats.comparisons import pair_of
 from sousa_bench.analysis.stats.intervals import MIN_PLAYERS
@@ -94,7 +94,7 @@ def overview(study: Study, options: Options) -> list[Block]:
 def conclusion(study: Study, options: Options) -> list[Block]:
     """Verdict, picture and table of the first cohorts, what the tests say in sentences, and what must be minded."""
     first = [Verdict(at_chance_words(study))] if study.at_chance else []
-    found = standings(study)
+    found = study.standings
     shown = [block for cohort in found[:MOST_COHORTS] for block in first_screen(cohort, options)]
     if others := found[MOST_COHORTS:]:
         title = "The other cohort" if len(others) == 1 else f"The other {len(others)} cohorts"

@@ -9,7 +9,7 @@ from typing import Any
 from sousa_bench.analysis.columns import is_absent
 from sousa_bench.analysis.digits import percent, percent_interval
 from sousa_bench.analysis.report.blocks import Line
-from sousa_bench.analysis.standings import Standings, standings
+from sousa_bench.analysis.standings import Standings
 from sousa_bench.analysis.study import Study
 
 NOTHING_YET = "No run has completed yet, so there is nothing to compare."
@@ -20,7 +20,7 @@ SHARES = ("", "", "half", "a third", "a quarter", "a fifth", "a sixth", "a seven
 
 def verdicts(study: Study) -> list[Line]:
     """The line of each cohort, or the one that says why there is none; not escaped for any format."""
-    found = standings(study)
+    found = study.standings
     if not found:
         return [NOTHING_YET]
     lines = [named_verdict(cohort) for cohort in found]
