@@ -105,8 +105,8 @@ class Study:
     def _repr_html_(self) -> str:
         """What a notebook shows: the verdict and the table of each cohort."""
         from sousa_bench.analysis.report.blocks import Options
+        from sousa_bench.analysis.report.first_screen import conclusion
         from sousa_bench.analysis.report.html_page import fragment
-        from sousa_bench.analysis.report.sections import conclusion
 
         return fragment(conclusion(self, Options(plots=False)))
 

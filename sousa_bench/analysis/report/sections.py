@@ -15,11 +15,10 @@ from sousa_bench.analysis.columns import ABSENT, Column, measures
 from sousa_bench.analysis.commands import retry_command
 from sousa_bench.analysis.factors import counted_rows, shown
 from sousa_bench.analysis.limitations import warned_runs
-from sousa_bench.analysis.next_steps import deciding, next_steps
+from sousa_bench.analysis.next_steps import next_steps
 from sousa_bench.analysis.not_run import refused
 from sousa_bench.analysis.order import best_first
 from sousa_bench.analysis.origins import origins
-from sousa_bench.analysis.report.against_baselines import against_baselines
 from sousa_bench.analysis.report.blocks import (
     MAX_LISTED,
     Block,
@@ -35,17 +34,15 @@ from sousa_bench.analysis.report.blocks import (
     Section,
     Table,
     Text,
-    Verdict,
     listed,
 )
-from sousa_bench.analysis.report.conclusion import all_pairs, answer, rests_on
-from sousa_bench.analysis.report.over_data_sets import over_all_data, over_data_sets
-from sousa_bench.analysis.report.ranking import ranking_table, test_metrics
+from sousa_bench.analysis.report.conclusion import all_pairs, rests_on
+from sousa_bench.analysis.report.first_screen import conclusion
+from sousa_bench.analysis.report.over_data_sets import over_data_sets
+from sousa_bench.analysis.report.ranking import test_metrics
 from sousa_bench.analysis.report.shared_facts import shared_facts
-from sousa_bench.analysis.report.verdict_line import NOTHING_YET, at_chance_words, named_verdict, verdict
 from sousa_bench.analysis.report.what_it_takes import what_it_takes
 from sousa_bench.analysis.report.with_few_clips import with_few_clips
-from sousa_bench.analysis.standings import ROWS, Standings
 from sousa_bench.analysis.stats.augmentation_effect import augmentation_impact, tested_on
 from sousa_bench.analysis.stats.comparisons import pair_of
 from sousa_bench.analysis.stats.intervals import MIN_PLAYERS
@@ -56,9 +53,6 @@ from sousa_bench.results.result import DEAD, NOT_COMPLETED
 from sousa_bench.system.text_table import amount
 from sousa_bench.task import Task
 
-LEADERS_CAPTION = "The combinations of the highest {score} with their 95 % intervals. Shaded: can be the best."
-MOST_COHORTS = 8
-"""Cohorts that have a picture and a table in the answer; of more there is the verdict."""
 IN_TABLE = ", in comparison_table.csv"
 
 
@@ -88,69 +82,6 @@ def overview(study: Study, options: Options) -> list[Block]:
         Heading("What all runs share", 3),
         *shared_facts(study),
         *more,
-    ]
-
-
-def conclusion(study: Study, options: Options) -> list[Block]:
-    """Verdict, picture and table of the first cohorts, what the tests say in sentences, and what must be minded."""
-    first = [Verdict(at_chance_words(study))] if study.at_chance else []
-    found = study.standings
-    shown = [block for cohort in found[:MOST_COHORTS] for block in first_screen(cohort, options)]
-    if others := found[MOST_COHORTS:]:
-        title = "The other cohort" if len(others) == 1 else f"The other {len(others)} cohorts"
-        shown.append(Details(title, [listed([named_verdict(cohort) for cohort in others], ", in combinations.csv")]))
-    said = [*answer(study), *against_baselines(study), *_what_decides(study), *over_all_data(study)]
-    notes = [Items(study.notes, notes=True)] if study.notes else []
-    return [
-        Heading("Answer", short="Answer"),
-        *(first + shown or [Verdict(NOTHING_YET)]),
-        *([Text(said, answer=True)] if said else []),
-        *notes,
-    ]
-
-
-def first_screen(cohort: Standings, options: Options) -> list[Block]:
-    """One verdict, one picture and one table, in this order."""
-    blocks: list[Block] = [Heading(cohort.title, 3)] if cohort.title else []
-    blocks.append(Verdict(verdict(cohort), f"verdict_{cohort.cohort}"))
-    if options.plots:
-        from sousa_bench.analysis.plots.leaders import leaders
-
-        blocks.append(
-            Figure(f"leaders_{cohort.cohort}", leaders(cohort), LEADERS_CAPTION.format(score=cohort.study.task.score))
-        )
-    blocks += [ranking_table(cohort, 0, ROWS), Text([_table_words(cohort)])]
-    if len(cohort.rows) > ROWS:
-        of_cohort = f" of cohort {cohort.cohort}" if cohort.title else ""
-        others: list[Block] = [ranking_table(cohort, ROWS, MAX_LISTED)]
-        if (more := len(cohort.rows) - MAX_LISTED) > 0:
-            others.append(Text([f"… and {more} more, in combinations.csv."]))
-        rest = len(cohort.rows) - ROWS
-        title = "The other combination" if rest == 1 else f"The other {rest} combinations"
-        blocks.append(Details(f"{title}{of_cohort}", others))
-    return blocks
-
-
-def _table_words(cohort: Standings) -> str:
-    """How many combinations the table shows, and what its intervals belong to."""
-    number = len(cohort.rows)
-    said = [f"{ROWS} of {number} combinations shown, the others below."] if number > ROWS else []
-    if cohort.leads:
-        said.append(
-            "Points behind the highest, with the interval that holds for all comparisons of the family at once (95 %): "
-            "who can be the best is who has zero in it."
-        )
-    return " ".join(said)
-
-
-def _what_decides(study: Study) -> list[str]:
-    """Which of the next commands decide more, the cheapest first."""
-    found = [] if study.at_chance else [f"{step.title[0].lower()}{step.title[1:]}" for step in deciding(study)]
-    if not found:
-        return []
-    return [
-        f"The leader was chosen on these test clips. What decides more, the cheapest first: {'; '.join(found)} (under "
-        "Next commands)."
     ]
 
 
