@@ -104,6 +104,11 @@ def assert_relative(actual: Tensor, expected: Tensor | np.ndarray, tolerance: fl
     assert error <= tolerance, f"{what}: relative error {error:.2e} > {tolerance:.0e}"
 
 
+def assert_logits(model: AudioModel, features: Tensor, arrays: Mapping[str, np.ndarray]) -> None:
+    """Hold the logits of the first golden clip's features against the golden ones."""
+    assert_relative(model.backbone(features[:1]), arrays["logits"][:1], LOGITS, "logits")
+
+
 def assert_close(actual: Tensor, expected: np.ndarray, tolerance: float, what: str) -> None:
     """Shapes equal, largest absolute difference within the tolerance."""
     assert tuple(actual.shape) == expected.shape, f"{what}: shape {tuple(actual.shape)}, golden {expected.shape}"

@@ -86,28 +86,23 @@ def test_windows_as_in_the_package(run: SimpleNamespace, arrays: dict[str, np.nd
     reference.assert_relative(logits, arrays["over_windows_logits"][:1], reference.LOGITS, "logits")
 
 
-def _check_logits(run: SimpleNamespace, arrays: dict[str, np.ndarray]) -> None:
-    logits = run.model.backbone(run.features[:1])
-    reference.assert_relative(logits, arrays["logits"][:1], reference.LOGITS, "logits")
-
-
 def test_right_constants_pass(run: SimpleNamespace, arrays: dict[str, np.ndarray]) -> None:
     """The yardstick of the tests below: the same comparison, nothing patched."""
-    _check_logits(run, arrays)
+    reference.assert_logits(run.model, run.features, arrays)
 
 
 @pytest.mark.parametrize("wrong", WRONG_BLOCKS)
 def test_wrong_constant_in_the_network_fails(run: SimpleNamespace, arrays: dict[str, np.ndarray], wrong: str) -> None:
     objects, name, value = WRONG_BLOCKS[wrong](run.model.backbone)
     with patched(objects, name, value), pytest.raises(AssertionError, match="relative error"):
-        _check_logits(run, arrays)
+        reference.assert_logits(run.model, run.features, arrays)
 
 
 def test_positions_from_the_tables_end_fail(run: SimpleNamespace, arrays: dict[str, np.ndarray]) -> None:
     positions = run.model.backbone.positions
     moved = nn.Parameter(positions.time.roll(39, -1))
     with patched([positions], "time", moved), pytest.raises(AssertionError, match="relative error"):
-        _check_logits(run, arrays)
+        reference.assert_logits(run.model, run.features, arrays)
 
 
 def test_patchout_in_evaluation_fails(run: SimpleNamespace, arrays: dict[str, np.ndarray]) -> None:
@@ -117,4 +112,4 @@ def test_patchout_in_evaluation_fails(run: SimpleNamespace, arrays: dict[str, np
         patched([positions], "training", True),
         pytest.raises(AssertionError, match="relative error"),
     ):
-        _check_logits(run, arrays)
+        reference.assert_logits(run.model, run.features, arrays)
