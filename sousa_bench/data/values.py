@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from os import PathLike
 from posixpath import normpath
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,11 @@ def check_values(data: SousaData) -> None:
             ("tempo_min", "tempo_max", "cache_limit_gb"),
             (lambda v: v is None or (_number(v) and v > 0), "a number above 0, or null"),
         ),
+        **dict.fromkeys(
+            ("root", "cache_dir"),
+            (lambda v: v is None or (isinstance(v, str | PathLike) and "\0" not in str(v)), "a folder, or null"),
+        ),
+        **dict.fromkeys(("hub_id", "revision"), (lambda v: v is None or isinstance(v, str), "text, or null")),
         "workers": (lambda n: n is None or whole_number(n, 1), "a number of at least 1, or null for all cores"),
     }
     check_keys("data.columns", data.columns, list(ALIASES))

@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_intermixed_args(given)
     from sousa_bench.errors import UserError
     from sousa_bench.promote.selection import promotion
-    from sousa_bench.system.foreign import clean
+    from sousa_bench.system.foreign import clean, for_shell
 
     places = [Path(word) for word in options.words if "=" not in word or _is_folder(word)]
     overrides = [word for word in options.words if "=" in word and not _is_folder(word)]
@@ -87,8 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     folder = ["--config-dir", options.config_dir] if options.config_dir else []
     words = ["-m", "sousa_bench.train", *folder, "-m", *overrides]
-    print(text, file=sys.stderr)
-    print(shlex.join(["python", *words]), flush=True)
+    print(clean(text), file=sys.stderr)
+    print(for_shell(["python", *words]), flush=True)
     if options.only_print:
         return 0
     os.execv(sys.executable, [sys.executable, *words])  # noqa: S606 - a shell is what it does without

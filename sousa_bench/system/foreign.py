@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -66,6 +67,23 @@ def clean(text: str) -> str:
         return text
     text = text.encode("utf-8", "replace").decode("utf-8")
     return "".join(char if char.isprintable() or char == "\n" else " " for char in text)
+
+
+def for_shell(words: Iterable[str]) -> str:
+    """A command as a shell reads it; a word that a terminal can't show stands as ``$'…'``, escapes in place of it."""
+    return " ".join(shlex.quote(word) if word.isprintable() else f"$'{_escaped(word)}'" for word in words)
+
+
+def _escaped(word: str) -> str:
+    def shown(char: str) -> str:
+        if char in "'\\":
+            return f"\\{char}"
+        if char.isprintable():
+            return char
+        lone = "surrogateescape" if "\udc80" <= char <= "\udcff" else "surrogatepass"  # a byte of the command line
+        return "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", lone))
+
+    return "".join(map(shown, word))
 
 
 def read_json(file: Path, limit: int = MAX_BYTES, *, linked: bool = False) -> Any:

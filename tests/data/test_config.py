@@ -77,6 +77,9 @@ def test_the_sizes_are_nested(nodes: dict[str, dict]) -> None:
         ("synthetic", {"clips": 80, "seed": 0, "sed": 1}, r"data\.synthetic\.sed: .* mean data\.synthetic\.seed"),
         ("synthetic", {"clips": 5, "seed": 0}, r"data\.synthetic\.clips=5"),
         ("synthetic", {"clips": 80, "seed": 0, "split_players": [1, 2]}, "split_players"),
+        ("cache_dir", {"_target_": "os.system"}, r"data\.cache_dir=\{.* a folder, or null"),
+        ("root", 5, r"data\.root=5 can't be: it must be a folder"),
+        ("hub_id", ["x"], r"data\.hub_id=\['x'\] can't be: it must be text"),
         ("foldd", "1/5", r"data\.foldd: there is no such key\. Did you mean data\.fold"),
     ],
 )

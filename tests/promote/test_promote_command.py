@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,20 @@ def test_the_best_by_validation_go_on_with_what_is_new(asked: Any, seeded: Path)
         assert f"{truth['val_acc']:.4f}  {truth['combination']} (3 runs)" in said
     assert 'lineage.command="python -m sousa_bench.promote ' in " ".join(words)
     assert "--print" not in " ".join(words)
+
+
+def test_a_word_that_no_terminal_can_show_is_the_same_to_a_shell(
+    seeded: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "sweep=a\x1b[2J\x9b\n'\\é"
+    assert main([str(seeded / SWEEP), "--top", "1", name, "--print"]) == 0
+    line = capsys.readouterr().out
+    assert not {"\x1b", "\x9b"} & set(line)
+    assert line.count("\n") == 1
+    script = f"printf '%s\\0' {line}"
+    words = subprocess.run(["bash", "-c", script], capture_output=True, check=True).stdout.decode().split("\0")
+    assert name in words
+    assert words[:4] == ["python", "-m", "sousa_bench.train", "-m"]
 
 
 def test_one_combination_needs_no_list(asked: Any) -> None:
