@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import re
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -25,7 +27,10 @@ def is_config_error(error: BaseException) -> bool:
 
 
 def _is_no_name(error: BaseException) -> bool:
-    """Whether it is Hydra's ValueError about a choice that is a number (``model=1.5``), which names no key."""
+    """Whether it is Hydra's error about a choice that is a number or a list of such, which names no key."""
+    if isinstance(error, TypeError):  # model=[1,2]
+        frames = traceback.extract_tb(error.__traceback__)
+        return bool(frames) and Path(frames[-1].filename).name == "defaults_list.py"
     return isinstance(error, ValueError) and str(error).startswith("Config group override must be a string")
 
 
@@ -71,7 +76,7 @@ def explain(error: BaseException) -> str:
     from hydra.errors import MissingConfigException, OverrideParseException
 
     if _is_no_name(error):
-        kind = str(error).rpartition(" ")[2]
+        kind = "list of numbers" if isinstance(error, TypeError) else str(error).rpartition(" ")[2]
         return f"a choice (model=…, peft=…, augmentation=… and the like) must be a name, and one of them is a {kind}"
     if isinstance(error, OverrideParseException):
         return f"{error.override}: this is no override. Write key=value (quote special characters): {_first(error)}"

@@ -54,6 +54,7 @@ EFFICIENCY_KEYS = (
     "training_time_seconds",
     "avg_epoch_time",
 )
+CALIBRATION_KEYS = ("temperature", "test_ece", "test_ece_calibrated")
 MAX_PROGRESS_BYTES = 1024 * 1024
 RESULT_TYPES: dict[str, Any] = {
     **dict.fromkeys(("status", "timestamp", "started", "fingerprint", "experiment_id", "error", "git_commit"), str),
@@ -62,7 +63,7 @@ RESULT_TYPES: dict[str, Any] = {
     **dict.fromkeys(("history", "warnings", "overrides"), list),
     "attempts": int,
     **dict.fromkeys(("process.pid", "process.start_time"), NUMBER),
-    **{f"metrics.{key}": NUMBER for key in (*METRIC_KEYS, *METRIC_KEYS_OF_SEVERAL)},
+    **{f"metrics.{key}": NUMBER for key in (*METRIC_KEYS, *METRIC_KEYS_OF_SEVERAL, *CALIBRATION_KEYS)},
     **{f"efficiency.{key}": NUMBER for key in EFFICIENCY_KEYS},
 }
 """What readers of a result rely on, as far as it holds these keys."""

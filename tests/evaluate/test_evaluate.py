@@ -278,6 +278,10 @@ def test_a_result_without_a_field_that_is_taken_over_is_refused_before_the_work(
     (copied / "result.json").write_text(json.dumps(result))
     assert main([str(copied)]) == 1
     assert "result.json: lacks config.strategy, efficiency.total_params, which" in capsys.readouterr().err
+    result["metrics"]["temperature"] = [[None, False]]
+    (copied / "result.json").write_text(json.dumps(result))
+    assert main([str(copied)]) == 1
+    assert "metrics.temperature can't be [[None, False]]" in capsys.readouterr().err
 
 
 @pytest.mark.browser

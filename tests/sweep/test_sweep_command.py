@@ -196,6 +196,7 @@ def test_mistakes_get_one_message_and_start_nothing(command: Command) -> None:
         ("augmentation=true,false",): "augmentation=on,off: several values are a sweep, which needs -m",
         ("seed=[1",): "this is no override",
         ("model=1.5",): "must be a name, and one of them is a float",
+        ("model=[1,2]",): "must be a name, and one of them is a list of numbers",
         ("peft.r=\x9b",): "peft.r= : this is no override",
     }
     for words, message in cases.items():
