@@ -49,10 +49,10 @@ class Grid:
 
 
 def waveform_graph(model: AudioModel, grid: Grid, facts: Mapping[str, str]) -> onnx.ModelProto:
-    """Write a merged model as an ONNX graph of :data:`OPSET`.
+    """Write a finished model as an ONNX graph of :data:`OPSET`.
 
     Args:
-        model: In evaluation mode, no PEFT module left.
+        model: In evaluation mode, without PEFT's wrapper.
         grid: How its clips were cut and padded.
         facts: Written into the file's metadata.
 

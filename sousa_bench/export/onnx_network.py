@@ -23,7 +23,7 @@ class PaddedClips(nn.Module):
     """Clips of one length that are already padded → logits: the part of the graph that PyTorch writes.
 
     Args:
-        model: A merged model; it is copied.
+        model: Without PEFT's wrapper; it is copied.
         longest: Samples of the longest padded clip.
 
     Raises:

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import onnx
 from safetensors import SafetensorError
@@ -20,7 +21,7 @@ from sousa_bench.export.verification import check
 from sousa_bench.inference.predictor import PACKAGE_FILE, PACKAGE_WEIGHTS, Predictor, is_package
 from sousa_bench.models.base import AudioModel
 from sousa_bench.models.family import OUR_MODEL
-from sousa_bench.peft.injection import merged
+from sousa_bench.peft.injection import finished
 from sousa_bench.peft.options import trains_nothing
 from sousa_bench.results.result import write_json
 
@@ -78,14 +79,14 @@ def export(
             "the run itself, as evaluate and predict do"
         )
     say(f"run {predictor.run.name}")
-    model = merged_model(predictor)
+    model, added = finished_model(predictor)
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
     except OSError as error:
         raise ExportError(f"{destination}: can't be written: {error}") from error
     try:
-        _fill(draft, predictor, model, command, say)
+        _fill(draft, predictor, model, added, command, say)
         _publish(draft, destination)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(draft, ignore_errors=True)
@@ -106,14 +107,14 @@ def refuse(destination: Path, force: bool) -> None:
         raise ExportError(f"{destination}: exists; add --force to replace this package, or choose another folder")
 
 
-def merged_model(predictor: Predictor) -> AudioModel:
-    """A copy of the run's model whose adapter is merged into the weights.
+def finished_model(predictor: Predictor) -> tuple[AudioModel, dict[str, Any] | None]:
+    """A copy of the run's model without PEFT's wrapper; see :func:`sousa_bench.peft.injection.finished`.
 
     Raises:
         ExportError: The method doesn't merge.
     """
     try:
-        backbone = merged(predictor.model.backbone)
+        backbone, added = finished(predictor.model.backbone)
     except NotImplementedError as error:
         method = predictor.description["peft"]["name"]
         raise ExportError(
@@ -121,12 +122,19 @@ def merged_model(predictor: Predictor) -> AudioModel:
         ) from error
     own = copy.copy(predictor.model)
     own._modules = {"frontend": copy.deepcopy(predictor.model.frontend), "backbone": backbone}
-    return own.eval()
+    return own.eval(), added
 
 
-def _fill(draft: Path, predictor: Predictor, model: AudioModel, command: str, say: Callable[[str], None]) -> None:
+def _fill(
+    draft: Path,
+    predictor: Predictor,
+    model: AudioModel,
+    added: dict[str, Any] | None,
+    command: str,
+    say: Callable[[str], None],
+) -> None:
     assert predictor.run is not None
-    config = package_config(predictor, predictor.run, command)
+    config = package_config(predictor, predictor.run, command) | ({"added": added} if added else {})
     state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
     save_file(state, draft / PACKAGE_WEIGHTS, metadata={"format": "pt"})
     say("writing the ONNX graph …")

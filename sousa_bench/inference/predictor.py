@@ -19,13 +19,14 @@ from sousa_bench.data.augmentation import FULL_SCALE
 from sousa_bench.data.cache import STORED_SECONDS
 from sousa_bench.data.decode import decode
 from sousa_bench.data.saved_task import saved_task
-from sousa_bench.errors import ConfigError, UserError, WeightsError
+from sousa_bench.errors import ConfigError, PeftError, UserError, WeightsError
 from sousa_bench.models import audioset
 from sousa_bench.models.base import AudioModel
 from sousa_bench.models.checkpoint_formats import read_safetensors
 from sousa_bench.models.family import rebuild
 from sousa_bench.models.weight_files import weights_file
 from sousa_bench.peft.adapter import load_run_model, read_description
+from sousa_bench.peft.added_tuner import insert
 from sousa_bench.peft.options import plain
 from sousa_bench.results.confidence import Confidence
 from sousa_bench.results.finished import FinishedRun, finished_run
@@ -124,6 +125,11 @@ class Predictor:
         content = read_package(place)
         node = {**content["model"], "weights": "random", "checkpoint": None}
         model = rebuild(node, len(content["labels"]), place / PACKAGE_FILE, own_models=False)
+        if (added := content.get("added")) is not None:
+            try:
+                insert(model.backbone, added)
+            except PeftError as error:
+                raise PeftError(f"{place / PACKAGE_FILE}: {error}") from error
         try:
             model.load_state_dict(read_safetensors(place / PACKAGE_WEIGHTS)[0])
         except RuntimeError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -84,6 +84,24 @@ class Frontend(nn.Module):
     def centres(self) -> Tensor | None:
         """(bins,) Hz: the middle of the band that each bin of the features hears; None where there are no bands."""
         return None
+
+
+class Sublayer(nn.Module):
+    """A sublayer that has no module of its own, as a place where a method can put one around it.
+
+    It holds no parameters, and changes nothing: ``sublayer(x, function)`` is ``function(x)``.
+
+    Args:
+        group: The group of :attr:`Targets.groups` whose modules the sublayer holds.
+    """
+
+    def __init__(self, group: str) -> None:
+        super().__init__()
+        self.group = group
+
+    def forward(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """The sublayer's input → its output."""
+        return function(x)
 
 
 State = tuple[Tensor | None, ...]

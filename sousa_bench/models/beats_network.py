@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.checkpoint import checkpoint
 
-from sousa_bench.models.base import Divisible, State, place_number
+from sousa_bench.models.base import Divisible, State, Sublayer, place_number
 
 
 @dataclass(frozen=True)
@@ -169,13 +169,16 @@ class EncoderLayer(nn.Module):
         self.activation = nn.GELU()
         self.dropout = nn.Dropout(config.dropout)
         self.activation_dropout = nn.Dropout(config.activation_dropout)
+        self.feedforward = Sublayer("mlp")  # Its layers have their names from the official files.
 
     def forward(self, x: Tensor, bias: Tensor, key_mask: Tensor | None) -> Tensor:
         """(batch, tokens, dim) → the same; the other arguments as in :meth:`SelfAttention.forward`."""
         attended = self.dropout(self.self_attn(x, bias, key_mask))
         x = self.self_attn_layer_norm(x * self.residual_scale + attended)
-        hidden = self.activation_dropout(self.activation(self.fc1(x)))
-        return self.final_layer_norm(x * self.residual_scale + self.dropout(self.fc2(hidden)))
+        return self.final_layer_norm(x * self.residual_scale + self.dropout(self.feedforward(x, self._feedforward)))
+
+    def _feedforward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.activation_dropout(self.activation(self.fc1(x))))
 
 
 class PositionalConvolution(nn.Module):

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint as recompute
 
+from sousa_bench.models.base import Sublayer
+
 
 @dataclass(frozen=True)
 class SwinShape:
@@ -154,6 +156,7 @@ class SwinBlock(nn.Module):
         self.drop_path = drop_path
         self.norm1 = nn.LayerNorm(dim)
         self.attention = WindowAttention(dim, heads, side, self.window, self.shift)
+        self.attending = Sublayer("attention")  # On the map, before it falls into windows
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * shape.mlp_ratio))
 
@@ -165,15 +168,15 @@ class SwinBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, side, side, channels) → the same shape."""
-        y = self.norm1(x)
-        if self.shift:
-            y = y.roll((-self.shift, -self.shift), (1, 2))
-        y = join_windows(self.attention(split_windows(y, self.window)), self.window, self.side)
-        if self.shift:
-            y = y.roll((self.shift, self.shift), (1, 2))
-        x = x + self._drop(y)
+        x = x + self._drop(self.attending(self.norm1(x), self._attend))
         tokens = self.norm2(x).flatten(1, 2)  # PEFT's OFT takes four dimensions for an image
         return x + self._drop(self.mlp(tokens).view_as(x))
+
+    def _attend(self, x: Tensor) -> Tensor:
+        if self.shift:
+            x = x.roll((-self.shift, -self.shift), (1, 2))
+        x = join_windows(self.attention(split_windows(x, self.window)), self.window, self.side)
+        return x.roll((self.shift, self.shift), (1, 2)) if self.shift else x
 
 
 class PatchMerging(nn.Module):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sousa_bench.peft.added_options import BottleneckConfig
 from sousa_bench.peft.options import LocalConfig
 from sousa_bench.peft.precheck import oversized_rank, precheck
 
@@ -16,7 +17,16 @@ if TYPE_CHECKING:
     from sousa_bench.peft.build import inject
     from sousa_bench.peft.injection import Injection
 
-__all__ = ["Injection", "LocalConfig", "inject", "load", "load_run_model", "oversized_rank", "precheck"]
+__all__ = [
+    "BottleneckConfig",
+    "Injection",
+    "LocalConfig",
+    "inject",
+    "load",
+    "load_run_model",
+    "oversized_rank",
+    "precheck",
+]
 
 _HOMES = {"Injection": "injection", "inject": "build", "load": "adapter", "load_run_model": "adapter"}
 

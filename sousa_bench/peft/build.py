@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 import peft
@@ -15,6 +15,9 @@ from peft.utils import ModulesToSaveWrapper
 from sousa_bench.errors import ConfigError, PeftError
 from sousa_bench.models.base import AudioModel, inside
 from sousa_bench.peft import adalora
+from sousa_bench.peft.added_options import AddedConfig
+from sousa_bench.peft.added_places import places
+from sousa_bench.peft.added_tuner import AddedPeftConfig
 from sousa_bench.peft.injection import WRAPPED, Injection
 from sousa_bench.peft.options import (
     NOTHING,
@@ -108,11 +111,19 @@ def _inject_adapters(
     model: AudioModel,
     options: Options,
     node: dict[str, Any],
-    config_class: type,
+    config_class: type[Any],
     arguments: dict[str, Any],
     total_steps: int,
 ) -> Injection:
-    targets, blocks = target_modules(model, options), selected_blocks(model, options.layers)
+    blocks = selected_blocks(model, options.layers)
+    if issubclass(config_class, AddedConfig):
+        method = _construct(node, config_class, arguments)
+        found = places(model, options, method)
+        targets, groups = list(found), list(method.groups)
+        arguments = {"method": config_class.__name__, "options": asdict(method), "places": found}
+        config_class = AddedPeftConfig
+    else:
+        targets, groups = target_modules(model, options), used_groups(model, options)
     scales_inputs = "feedforward_modules" in {field.name for field in fields(config_class)}
     if scales_inputs and arguments.get("feedforward_modules") is None:
         arguments["feedforward_modules"] = feedforward_modules(model, targets)
@@ -126,7 +137,7 @@ def _inject_adapters(
     config = _construct(node, config_class, arguments)
     _assert_no_grouped_convolution(model, config, options, targets)
     notes = _wrap(model, config, options)
-    injection = Injection(model, options, config, node, blocks, targets, used_groups(model, options), notes)
+    injection = Injection(model, options, config, node, blocks, targets, groups, notes)
     _assert_wrapped(injection)
     if isinstance(config, peft.AdaLoraConfig) and total_steps < 2:
         injection.warnings.append("AdaLoRA can't allocate its budget in a run of a single optimizer step")

@@ -20,6 +20,7 @@ from torch.nn.modules.conv import _ConvNd
 from sousa_bench.errors import PeftError
 from sousa_bench.models.base import AudioModel, inside
 from sousa_bench.peft.adalora import BudgetKeeper
+from sousa_bench.peft.added_tuner import AddedPeftConfig
 from sousa_bench.peft.nearest_neighbours import NearestNeighbours
 from sousa_bench.peft.options import LocalConfig, Options, keeps_features
 from sousa_bench.task import Task
@@ -109,7 +110,7 @@ class Injection:
         """
         backbone = self.model.backbone
         method = None if isinstance(self.config, LocalConfig) else self.config.peft_type
-        prefix = PEFT_TYPE_TO_PREFIX_MAPPING[peft.PeftType(method)] if method else None
+        prefix = PEFT_TYPE_TO_PREFIX_MAPPING[method] if method else None  # type: ignore[index]
 
         def is_matrix(name: str, parameter: nn.Parameter) -> bool:
             if parameter.ndim < 2 or parameter.numel() > max(parameter.shape):
@@ -164,7 +165,7 @@ class Injection:
     def facts(self) -> dict[str, Any]:
         """What the result records about the method."""
         facts: dict[str, Any] = {
-            "method": type(self.config).__name__,
+            "method": getattr(self.config, "method", type(self.config).__name__),
             "targets": self.groups,
             "target_modules": len(self.targets),
             "layers": self.options.layers,
@@ -248,8 +249,8 @@ class Injection:
             padding_mask: (batch, frames) or None.
 
         Returns:
-            The largest absolute difference, or None where the method doesn't merge (full, head and bitfit train the
-            weights themselves).
+            The largest absolute difference, or None where nothing merges (full, head and bitfit train the weights
+            themselves; some methods add modules that stay).
         """
         if not self.is_peft:
             return None
@@ -314,10 +315,31 @@ def merged(backbone: nn.Module) -> nn.Module:
     Raises:
         NotImplementedError: The method doesn't merge.
     """
+    backbone = _with_trained_modules(backbone)
+    return backbone.merge_and_unload() if isinstance(backbone, peft.PeftModel) else backbone
+
+
+def finished(backbone: nn.Module) -> tuple[nn.Module, dict[str, Any] | None]:
+    """A network as it can be handed on, in evaluation mode: a copy without PEFT's wrapper.
+
+    Returns:
+        The network, the adapter merged; where its modules can't be merged they stand among the network's own, and what
+        :func:`sousa_bench.peft.added_tuner.insert` must know of them, else None.
+
+    Raises:
+        NotImplementedError: The method doesn't merge, and what it adds is not ours.
+    """
+    config = backbone.peft_config["default"] if isinstance(backbone, peft.PeftModel) else None
+    if not isinstance(config, AddedPeftConfig) or config.own.merges:
+        return merged(backbone), None
+    added = {"method": config.method, "options": config.options, "places": config.places}
+    return _with_trained_modules(backbone).get_base_model(), added  # type: ignore[operator]
+
+
+def _with_trained_modules(backbone: nn.Module) -> nn.Module:
+    """A copy in evaluation mode in which trained copies stand in the place of what PEFT keeps beside them."""
     backbone = copy.deepcopy(backbone).eval()
-    if not isinstance(backbone, peft.PeftModel):
-        return backbone
     for name, module in list(backbone.named_modules()):
         if isinstance(module, ModulesToSaveWrapper):  # PEFT's own unloading takes them for single layers
             backbone.set_submodule(name, module.modules_to_save["default"])
-    return backbone.merge_and_unload()
+    return backbone

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sousa_bench.errors import ConfigError
+from sousa_bench.peft.added_options import added_method
 
 DESCRIPTION_FILE = "sousa.json"  # beside the saved weights: what rebuilds the model
 # A well-known group that a model lacks is passed over, so that one choice serves transformers and CNNs.
@@ -90,6 +91,9 @@ def read(node: Mapping[str, Any], theirs: Collection[str] | None) -> Options:
     name = node.get("name", "?")
     stepless = WITHOUT_STEPS.get(str(node.get("trains")), ())
     known = {"name", "trains", *stepless} if stepless else OWN_KEYS | set(theirs or ()) - set(_SET_HERE)
+    added = added_method(str(node.get("_target_")))
+    if added is not None and not added.takes_targets:
+        known = known - {"targets"}
     for key in node:
         if key in _SET_HERE:
             raise ConfigError(f"peft.{key} is set by sousa_bench; say peft.targets=[…] and peft.layers=… instead")
@@ -100,6 +104,8 @@ def read(node: Mapping[str, Any], theirs: Collection[str] | None) -> Options:
     if missing := {"name", *(stepless or ("learning_rate",))} - node.keys():
         raise ConfigError(f"peft={name} lacks {', '.join(sorted(missing))}")
     _check_values(node)
+    if added is not None:
+        added(**{key: node[key] for key in set(theirs or ()) & node.keys()})
     options = {key: node[key] for key in OWN_KEYS & node.keys()}
     targets = options.get("targets") or ()
     options["targets"] = (targets,) if isinstance(targets, str) else tuple(str(entry) for entry in targets)

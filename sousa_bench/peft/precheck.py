@@ -14,6 +14,7 @@ from typing import Any
 
 from sousa_bench.errors import ConfigError
 from sousa_bench.models.weight_files import WEIGHTS, against_kind, default_variant, embedded_file, embedded_not_shipped
+from sousa_bench.peft.added_options import METHODS, added_method
 from sousa_bench.peft.options import WELL_KNOWN, LocalConfig, Options, plain, read, takes_no_steps, target_of
 
 LINEAR_ONLY = frozenset(f"peft.{name}Config" for name in ("Vera", "Road", "Miss", "FourierFT", "RandLora"))
@@ -46,11 +47,11 @@ def precheck(
     """
     model, node = plain(model_cfg), plain(peft_cfg)
     name, groups = str(model.get("name")), (model.get("targets") or {}).get("groups") or {}
-    if reason := refusal(name, groups, node) or _against_augmentation(node, augmentation_cfg):
-        return reason
-    if reason := against_balance(node, trainer_cfg or {}):
-        return reason
     try:
+        if reason := refusal(name, groups, node) or _against_augmentation(node, augmentation_cfg):
+            return reason
+        if reason := against_balance(node, trainer_cfg or {}):
+            return reason
         options = read(node, declared_fields(target_of(node)))
     except ConfigError as error:
         return str(error)
@@ -95,7 +96,12 @@ def refusal(model: str, groups: Iterable[str], node: Mapping[str, Any]) -> str |
         groups: The names of its groups of modules (``model.targets.groups``).
         node: The method's node.
     """
-    if node.get("_target_") in LINEAR_ONLY and CONVOLUTIONS & set(groups):
+    groups, added = set(groups), added_method(str(node.get("_target_")))
+    if added is not None:
+        values = {key: node[key] for key in declared_fields(target_of(node)) or () if key in node}
+        reason = added(**values).refusal(groups)
+        return reason and f"peft={node.get('name')} doesn't fit model={model}: {reason}"
+    if node.get("_target_") in LINEAR_ONLY and CONVOLUTIONS & groups:
         return (
             f"peft={node.get('name')} doesn't fit model={model}: PEFT has this method for Linear layers only, and this "
             "network consists of convolutions; use lora, dora, loha, lokr, oft, hra or hira"
@@ -201,16 +207,19 @@ def declared_fields(target: str) -> frozenset[str] | None:
     """
     package = target.partition(".")[0]
     if package == "sousa_bench":
-        if target.rpartition(".")[2] != LocalConfig.__name__:
-            raise ConfigError(f"peft._target_={target}: no such class; near it: sousa_bench.peft.LocalConfig")
-        return frozenset(field.name for field in fields(LocalConfig))
+        local = target.rpartition(".")[2] == LocalConfig.__name__
+        if (found := LocalConfig if local else added_method(target)) is None:
+            ours = [f"sousa_bench.peft.{name}" for name in (LocalConfig.__name__, *METHODS)]
+            near = get_close_matches(target, ours, 1) or ours
+            raise ConfigError(f"peft._target_={target}: no such class; near it: {', '.join(near)}")
+        return frozenset(field.name for field in fields(found))
     if package != "peft":
         return None
-    if (found := _class_fields(target.rpartition(".")[2])) is None:
+    if (theirs := _class_fields(target.rpartition(".")[2])) is None:
         every = (match for text in _sources() for match in re.findall(r"^class (\w+Config)\b", text, re.MULTILINE))
         near = get_close_matches(target, sorted(f"peft.{match}" for match in every), 4, 0.5)
         raise ConfigError(f"peft._target_={target}: no such class; near it: {', '.join(near) or 'none'}")
-    return frozenset(found)
+    return frozenset(theirs)
 
 
 def _class_fields(name: str) -> set[str] | None:

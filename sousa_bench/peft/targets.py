@@ -34,7 +34,7 @@ def selected_blocks(model: AudioModel, layers: str) -> list[str] | None:
 
 def block_names(model: AudioModel) -> list[str]:
     """All blocks of the backbone from input to output."""
-    return list(dict.fromkeys(name for pattern in model.targets.blocks for name in _matching(pattern, model)))
+    return list(dict.fromkeys(name for pattern in model.targets.blocks for name in matching(pattern, model)))
 
 
 def target_modules(model: AudioModel, options: Options) -> list[str]:
@@ -65,7 +65,7 @@ def used_groups(model: AudioModel, options: Options) -> list[str]:
 
 def feedforward_modules(model: AudioModel, targets: Sequence[str]) -> list[str]:
     """Those of ``targets`` that IA3 treats as feed-forward."""
-    wanted = {name for pattern in model.targets.feedforward for name in _matching(pattern, model)}
+    wanted = {name for pattern in model.targets.feedforward for name in matching(pattern, model)}
     return [name for name in targets if name in wanted]
 
 
@@ -97,15 +97,21 @@ def module_names(backbone: nn.Module) -> list[str]:
 
 def _entry(entry: str, model: AudioModel) -> list[str]:
     if entry in model.targets.groups:
-        return [name for pattern in model.targets.groups[entry] for name in _matching(pattern, model)]
+        return [name for pattern in model.targets.groups[entry] for name in matching(pattern, model)]
     if entry == "norm":
         return [name for name, module in model.backbone.named_modules() if isinstance(module, NORMS)]
     if entry in WELL_KNOWN:
         return []
-    return _matching(entry, model, f"peft.targets has '{entry}', which is neither a group nor")
+    return matching(entry, model, f"peft.targets has '{entry}', which is neither a group nor")
 
 
-def _matching(pattern: str, model: AudioModel, what: str | None = None) -> list[str]:
+def matching(pattern: str, model: AudioModel, what: str | None = None) -> list[str]:
+    """Names of the modules that a regular expression matches whole.
+
+    Raises:
+        ConfigError: It is none.
+        PeftError: It matches nothing.
+    """
     names, groups = module_names(model.backbone), known_groups(model.targets.groups)
     what = what or f"model={model.name}: the target pattern '{pattern}' is not"
     try:

@@ -13,6 +13,10 @@ import sousa_bench.config  # noqa: F401 - lets the files below follow the weight
 from sousa_bench.peft import Injection
 
 CONF = Path(__file__).parents[2] / "conf"
+LINEAR_ONLY = {"vera", "road", "miss", "fourierft", "randlora"}
+TRANSFORMERS_ONLY = {"bottleneck"}
+ADDED = ["bottleneck"]
+"""The methods that put modules into a network."""
 BATCH = torch.randn(16, 32 * 12, generator=torch.Generator().manual_seed(7))
 
 
@@ -24,6 +28,11 @@ def choice(method: str, **overrides: Any) -> DictConfig:
 
 def methods() -> list[str]:
     return sorted(file.stem for file in (CONF / "peft").glob("*.yaml"))
+
+
+def refused(model: str) -> set[str]:
+    """The methods that one of our models can't take."""
+    return LINEAR_ONLY | TRANSFORMERS_ONLY if model == "efficientat" else set()
 
 
 def standin_node(name: str, seed: int = 0) -> dict[str, Any]:

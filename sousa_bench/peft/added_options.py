@@ -1,0 +1,106 @@
+"""Methods that put small modules into a network: what can be chosen of each, and which models it fits. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sousa_bench.errors import ConfigError
+
+GROUPS = {"ffn": ("mlp",), "attention": ("attention",), "both": ("attention", "mlp")}
+"""``peft.where`` → the groups of modules whose sublayers are meant."""
+LEARNT = "learnt"
+
+
+@dataclass
+class AddedConfig:
+    """A ``_target_`` of ``conf/peft`` whose modules are added by :mod:`sousa_bench.peft.added_tuner`.
+
+    Attributes:
+        takes_targets: Whether ``peft.targets`` says where; else the method's own ``where`` does.
+        merges: Whether its modules can be merged into the weights.
+        instead: What a model that has no place for it can be given.
+    """
+
+    takes_targets: ClassVar[bool] = False
+    merges: ClassVar[bool] = False
+    instead: ClassVar[str] = "ssf or lora"
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Groups of modules that a model must have."""
+        return ()
+
+    def refusal(self, groups: Collection[str]) -> str | None:
+        """Why it can't adapt a model of these groups, as the end of a sentence; None where it can."""
+        lacking = [group for group in self.groups if group not in groups]
+        if not lacking:
+            return None
+        return (
+            f"it sits beside a transformer's sublayers, and this network has no group {lacking[0]}; use {self.instead}"
+        )
+
+
+@dataclass
+class BottleneckConfig(AddedConfig):
+    """Bottleneck adapters: down to ``width``, an activation, and up again, beside what the sublayer gives.
+
+    Attributes:
+        where: ``ffn`` (Pfeiffer et al. 2021, arXiv:2005.00247), ``attention``, or ``both`` (Houlsby et al. 2019,
+            arXiv:1902.00751).
+        form: ``sequential``: it reads the sublayer's output. ``parallel``: its input (He et al. 2022, arXiv:2110.04366;
+            with ``where=ffn`` AdaptFormer, arXiv:2205.13535).
+        width: Channels between down and up.
+        activation: ``gelu`` or ``relu``.
+        scale: What is added is multiplied by it: a number, or ``learnt``, which starts at 1.
+        dropout: Before the way up.
+    """
+
+    where: str = "ffn"
+    form: str = "sequential"
+    width: int = 12
+    activation: str = "gelu"
+    scale: float | str = 1.0
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        one_of("where", self.where, tuple(GROUPS))
+        one_of("form", self.form, ("sequential", "parallel"))
+        one_of("activation", self.activation, ("gelu", "relu"))
+        whole("width", self.width)
+        check_scale(self.scale)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """See :class:`AddedConfig`."""
+        return GROUPS[self.where]
+
+
+METHODS: dict[str, type[AddedConfig]] = {method.__name__: method for method in (BottleneckConfig,)}
+"""All of them, by the names that a ``_target_`` ends with."""
+
+
+def added_method(target: str) -> type[AddedConfig] | None:
+    """The class of this module that a ``_target_`` names, here or in ``sousa_bench.peft``."""
+    module, _, name = target.rpartition(".")
+    return METHODS.get(name) if module in ("sousa_bench.peft", __name__) else None
+
+
+def one_of(key: str, value: object, values: tuple[str, ...]) -> None:
+    """Raise ConfigError unless a key's value is one of those that there are."""
+    if value not in values:
+        raise ConfigError(f"peft.{key}={value}: must be {', '.join(values[:-1])} or {values[-1]}")
+
+
+def whole(key: str, value: object, odd: bool = False) -> None:
+    """Raise ConfigError unless a key's value is a whole number from 1 on, an odd one where that is asked."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (odd and value % 2 == 0):
+        raise ConfigError(f"peft.{key}={value}: must be {'an odd' if odd else 'a whole'} number from 1 on")
+
+
+def check_scale(value: object) -> None:
+    """Raise ConfigError unless a scale is a number above 0, or to be learnt."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    if value != LEARNT and not number:
+        raise ConfigError(f"peft.scale={value}: must be a number above 0, or {LEARNT}")

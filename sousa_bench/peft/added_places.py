@@ -1,0 +1,53 @@
+"""Where, in a model, the methods of :mod:`sousa_bench.peft.added_options` put their modules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from sousa_bench.errors import PeftError
+from sousa_bench.models.base import AudioModel, Sublayer, inside
+from sousa_bench.peft.added_options import AddedConfig
+from sousa_bench.peft.options import Options
+from sousa_bench.peft.targets import block_names, matching, module_names, selected_blocks
+
+
+def places(model: AudioModel, options: Options, config: AddedConfig) -> dict[str, dict[str, Any]]:
+    """Names, in the backbone's order, of the modules that a method adapts, with what it must know of each.
+
+    Raises:
+        PeftError: The model's code has no module for such a place, or nothing is left in the chosen layers.
+    """
+    blocks = selected_blocks(model, options.layers)
+    found: dict[str, dict[str, Any]] = {}
+    for group in config.groups:
+        found |= {name: {"channels": channels} for name, channels in _sublayers(model, options, group)}
+    kept = [name for name in found if blocks is None or inside(name, blocks)]
+    return {name: found[name] for name in module_names(model.backbone) if name in kept}
+
+
+def _sublayers(model: AudioModel, options: Options, group: str) -> Iterator[tuple[str, int]]:
+    """Name and channels of the module, in each block, that is a sublayer whole: attention, or feed-forward."""
+    members = [name for pattern in model.targets.groups[group] for name in matching(pattern, model)]
+    ordered = [name for name in module_names(model.backbone) if name in members]
+    for block in block_names(model):
+        own = [name for name in ordered if inside(name, [block])]
+        if not own:
+            continue
+        parts = model.backbone.get_submodule(block).named_modules()
+        marked = [f"{block}.{name}" for name, part in parts if isinstance(part, Sublayer) and part.group == group]
+        parents = marked or list(dict.fromkeys(name.rpartition(".")[0] for name in own))
+        if len(parents) > 1 or block in parents:
+            raise PeftError(
+                f"peft={options.name} can't adapt model={model.name}: the modules of its group {group} in {block} are "
+                f"the only children of no one module; {_WAY_OUT}"
+            )
+        first = model.backbone.get_submodule(own[0])
+        if not isinstance(first, nn.Linear):
+            raise PeftError(f"peft={options.name} can't adapt model={model.name}: {own[0]} is no linear layer")
+        yield parents[0], first.in_features
+
+
+_WAY_OUT = "put them into one, or mark the sublayer by sousa_bench.models.base.Sublayer"

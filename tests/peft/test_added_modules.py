@@ -1,0 +1,209 @@
+"""Methods that put modules into a network: the papers' equations written a second time, and what they promise."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+
+import peft
+import pytest
+import torch
+from helpers import ADDED, BATCH, choice, fit, standin_node
+from standins import build
+from test_methods import build as build_ours
+from test_methods import clips, model_node
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from sousa_bench.errors import PeftError
+from sousa_bench.peft import inject, load_run_model, precheck
+from sousa_bench.peft.adapter import warm_start
+from sousa_bench.peft.added_tuner import insert
+from sousa_bench.peft.injection import finished
+from sousa_bench.task import Task
+
+TASK = Task(tuple(map(str, range(10))))
+Branch = Callable[[int, Tensor, Tensor], Tensor]
+"""Block, a sublayer's input and its output → what is added to the residual."""
+
+
+def normed(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    centred = x - x.mean(-1, keepdim=True)
+    return centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight + bias
+
+
+def gelu(x: Tensor) -> Tensor:
+    return x * (1 + torch.erf(x / math.sqrt(2))) / 2
+
+
+def toy_transformer(w: dict[str, Tensor], features: Tensor, attention: Branch, ffn: Branch) -> Tensor:
+    """The stand-in's equations, head by head, from its weights alone."""
+
+    def affine(name: str, x: Tensor) -> Tensor:
+        return torch.einsum("...i,oi->...o", x, w[f"{name}.weight"]) + w[f"{name}.bias"]
+
+    x = affine("stem", features)
+    for i in range(3):
+        h = normed(x, w[f"blocks.{i}.norm1.weight"], w[f"blocks.{i}.norm1.bias"])
+        q, k, v = (affine(f"blocks.{i}.attention.{part}", h).chunk(2, -1) for part in ("query", "key", "value"))
+        heads = [torch.softmax(torch.einsum("btd,bsd->bts", a, b) / 4, -1) @ c for a, b, c in zip(q, k, v, strict=True)]
+        x = x + attention(i, h, affine(f"blocks.{i}.attention.out", torch.cat(heads, -1)))
+        h = normed(x, w[f"blocks.{i}.norm2.weight"], w[f"blocks.{i}.norm2.bias"])
+        x = x + ffn(i, h, affine(f"blocks.{i}.mlp.fc2", gelu(affine(f"blocks.{i}.mlp.fc1", h))))
+    return affine("head", normed(x, w["norm.weight"], w["norm.bias"]).mean(1))
+
+
+def plainly(model: str, method: str, **overrides):
+    """An injection whose new parameters are all drawn at random, and its weights by the network's own names."""
+    torch.manual_seed(4)
+    injection = inject(build(model, 10), choice(method, **overrides), 10)
+    injection.model.eval()
+    weights = {}
+    for name, parameter in injection.model.backbone.named_parameters():
+        if ".added_modules." in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+        plain = name.removeprefix("base_model.model.").replace(".base_layer", "").replace(".default", "")
+        plain = plain.replace(".modules_to_save", "").replace(".added_modules.inner", ".new")
+        if "original_module" not in plain:
+            weights[plain] = parameter
+    return injection, weights
+
+
+def compare(injection, weights: dict[str, Tensor], second: Callable[[dict[str, Tensor], Tensor], Tensor]) -> None:
+    """Logits, and gradients of all that trains."""
+    features, mask = injection.model.features(BATCH[:4])
+    labels = torch.arange(4)
+    first = injection.model.backbone(features, mask)
+    mine = {name: parameter.detach().clone().requires_grad_() for name, parameter in weights.items()}
+    logits = second(mine, features)
+    torch.testing.assert_close(logits, first, rtol=1e-4, atol=1e-5)
+    cross_entropy(first, labels).backward()
+    cross_entropy(logits, labels).backward()
+    trained = [name for name, parameter in weights.items() if parameter.requires_grad]
+    assert len([name for name in trained if ".new" in name]) == len(trained) - 2
+    for name in trained:
+        assert weights[name].grad.abs().max() > 1e-6, name
+        torch.testing.assert_close(mine[name].grad, weights[name].grad, rtol=1e-3, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
+@pytest.mark.parametrize("form", ["sequential", "parallel"])
+@pytest.mark.parametrize("where", ["ffn", "attention", "both"])
+def test_bottleneck_is_what_its_papers_write(where, form, activation):
+    scale = "learnt" if where == "both" else 0.5
+    overrides = {"where": where, "form": form, "activation": activation, "scale": scale}
+    injection, weights = plainly("transformer", "bottleneck", **overrides)
+    assert len(injection.targets) == (6 if where == "both" else 3)
+
+    def second(w: dict[str, Tensor], features: Tensor) -> Tensor:
+        def branch(sublayer: str) -> Branch:
+            def change(block: int, before: Tensor, after: Tensor) -> Tensor:
+                place = f"blocks.{block}.{sublayer}.new"
+                if f"{place}.down.weight" not in w:
+                    return after
+                read = before if form == "parallel" else after
+                low = read @ w[f"{place}.down.weight"].T + w[f"{place}.down.bias"]
+                low = gelu(low) if activation == "gelu" else low.clamp(min=0)
+                return after + w.get(f"{place}.scale", 0.5) * (low @ w[f"{place}.up.weight"].T + w[f"{place}.up.bias"])
+
+            return change
+
+        return toy_transformer(w, features, branch("attention"), branch("mlp"))
+
+    compare(injection, weights, second)
+
+
+def standin_of(method: str) -> str:
+    return "transformer"
+
+
+@pytest.mark.parametrize("method", ADDED)
+def test_it_starts_as_the_network_was_and_learns(method, tmp_path):
+    model = build(standin_of(method), 10)
+    with torch.no_grad():
+        before = model.eval()(BATCH)
+    injection = inject(model, choice(method), 40)
+    with torch.no_grad():
+        torch.testing.assert_close(model.eval()(BATCH), before, rtol=0, atol=1e-6)
+    losses = fit(injection, steps=40)
+    assert losses[-1] < 0.97 * losses[0]
+    folder = injection.save(tmp_path / "adapter", {"model": standin_node(model.name)}, TASK)
+    plain = build(model.name, 10)
+    plain.backbone = peft.PeftModel.from_pretrained(plain.backbone, str(folder))
+    warm = inject(build(model.name, 10), choice(method), 10)
+    warm_start(warm, tmp_path, TASK)
+    with torch.no_grad():
+        after = model.eval()(BATCH)
+        for again in (plain, load_run_model(tmp_path), warm.model):
+            assert torch.equal(again.eval()(BATCH), after)
+
+
+@pytest.mark.parametrize("method", ADDED)
+def test_a_finished_network_is_rebuilt_without_peft_around_it(method):
+    injection = inject(build(standin_of(method), 10), choice(method), 10)
+    fit(injection, steps=3)
+    features, mask = injection.model.features(BATCH)
+    whole, added = finished(injection.model.backbone)
+    assert not [name for name, _ in whole.named_modules() if "modules_to_save" in name or "base_model" in name]
+    fresh = build(standin_of(method), 10, seed=5).backbone
+    if added is not None:
+        insert(fresh, added)
+    fresh.load_state_dict(whole.state_dict())
+    with torch.no_grad():
+        wanted = injection.model.eval().backbone(features, mask)
+        tolerance = 0 if added else 1e-5
+        torch.testing.assert_close(fresh.eval()(features, mask), wanted, rtol=0, atol=tolerance)
+
+
+def test_what_a_foreign_file_says_of_added_modules_is_one_message():
+    backbone = build("transformer", 10).backbone
+    for content in ({"method": "os.system", "options": {}, "places": {}}, {"method": "BottleneckConfig"}, []):
+        with pytest.raises(PeftError, match="the modules that its method added can't be made"):
+            insert(backbone, content)
+
+
+@pytest.mark.parametrize("method", ADDED)
+@pytest.mark.parametrize("name", ["ast", "htsat", "beats", "ced"])
+def test_gradient_checkpointing_gives_the_same_gradients(name, method):
+    node = model_node(name)
+    fresh = build_ours(node)
+    features, mask = fresh.features(clips(fresh.sample_rate, 2, 0.5))
+    gradients = []
+    for checkpointing in (False, True):
+        model = copy.deepcopy(fresh)
+        torch.manual_seed(1)
+        injection = inject(model, choice(method), 10)
+        if checkpointing:
+            model.backbone.base_model.model.enable_gradient_checkpointing()
+        injection.train_mode()
+        torch.manual_seed(2)
+        cross_entropy(model.backbone(features, mask), torch.tensor([0, 1])).backward()
+        gradients.append([p.grad for p in model.parameters() if p.requires_grad])
+    assert len(gradients[0]) > 4
+    for plain, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, recomputed, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ({"where": "mlp"}, "peft.where=mlp: must be ffn, attention or both"),
+        ({"form": "serial"}, "peft.form=serial: must be sequential or parallel"),
+        ({"activation": "tanh"}, "peft.activation=tanh: must be gelu or relu"),
+        ({"width": 0}, "peft.width=0: must be a whole number from 1 on"),
+        ({"scale": "big"}, "peft.scale=big: must be a number above 0, or learnt"),
+        ({"dropout": 1.0}, "peft.dropout=1.0: must be from 0 on and below 1"),
+        ({"targets": ["mlp"]}, "peft=bottleneck (sousa_bench.peft.BottleneckConfig) has no key 'targets'"),
+        ({"layers": "last_99"}, "peft.layers=last_99: model=ast has 4 blocks"),
+    ],
+)
+def test_what_it_cannot_be_is_said_before_a_sweep_starts(overrides, says):
+    assert says in precheck(model_node("ast"), choice("bottleneck", **overrides))
+
+
+def test_a_network_whose_sublayers_have_no_module_is_one_message():
+    model = build("transformer", 10)
+    model.targets.groups["mlp"] = [r"blocks\.\d+\.(mlp\.fc1|attention\.out)"]
+    with pytest.raises(PeftError, match=r"group mlp in blocks\.0 are the only children of no one module; put them"):
+        inject(model, choice("bottleneck"), 10)
