@@ -62,6 +62,10 @@ def parser() -> argparse.ArgumentParser:
     write.add_argument("--no-plots", action="store_true", help="neither PNG files nor report.html")
     write.add_argument("--no-images", action="store_true", help="report.html, but no PNG files")
     write.add_argument(
+        "--data", type=Path, metavar="FOLDER",
+        help="the folder of the clips, whose sound the page then holds where all mishear them",
+    )  # fmt: skip
+    write.add_argument(
         "--format", choices=("table", "markdown", "csv", "json"), default="table", help="of what is printed (table)"
     )
     write.add_argument(

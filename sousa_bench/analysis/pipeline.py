@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sousa_bench.analysis.flatten import read_row
 from sousa_bench.analysis.report.blocks import Options
+from sousa_bench.analysis.report.clip_sounds import ClipSounds, clip_sounds
 from sousa_bench.analysis.report.markdown import markdown
 from sousa_bench.analysis.report.printed import answer_lines, render, wrapped
 from sousa_bench.analysis.report.sections import counts, find_section, report
@@ -125,11 +126,14 @@ def _died(study: Study) -> bool:
 def _once(options: argparse.Namespace, refresh: float = 0, images: bool = False) -> Study:
     """Everything, the PNG files where ``images`` are wanted; ``refresh`` makes the page load itself again."""
     output = _output(options)
+    if options.data is not None and not options.data.is_dir():
+        raise UserError(f"--data {options.data}: there is no such folder; name the one that holds the clips")
     own = [find_section(name) for name in options.section]
     results = collect(options.folders, filters(options), options.results_root, skip=[output])
     study = compare(results, options.metric, options.margin / 100)
     write_tables(study, output)
-    blocks = report(study, Options(options.top, options.min_accuracy, not options.no_plots), own)
+    sounds = ClipSounds() if options.no_plots else clip_sounds(study, options.data)
+    blocks = report(study, Options(options.top, options.min_accuracy, not options.no_plots, sounds), own)
     write_text(output / "summary_report.md", markdown("Summary of the comparison", blocks))
     if not options.no_plots:
         from sousa_bench.analysis.report.html_page import page
@@ -140,6 +144,8 @@ def _once(options: argparse.Namespace, refresh: float = 0, images: bool = False)
     redraw(text) if options.watch else print(text, flush=True)
     if images:
         _images(study, output)
+    for problem in sounds.problems:
+        print(wrapped(f"--data {options.data}: no sound from there: {problem}"), file=sys.stderr)
     _say(study, output, "summary_report.md" if options.no_plots else "report.html")
     return study
 

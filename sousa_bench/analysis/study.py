@@ -42,6 +42,7 @@ from sousa_bench.system.text_table import amount
 from sousa_bench.task import Task
 
 if TYPE_CHECKING:
+    from sousa_bench.analysis.misheard import Misheard
     from sousa_bench.analysis.standings import Standings
 
 FAMILY_LIMIT = 40
@@ -116,6 +117,13 @@ class Study:
         from sousa_bench.analysis.standings import standings
 
         return standings(self)
+
+    @cached_property
+    def misheard(self) -> Misheard:
+        """The test clips that nearly all combinations got wrong."""
+        from sousa_bench.analysis.misheard import misheard_clips
+
+        return misheard_clips(self)
 
     @property
     def table(self) -> pd.DataFrame:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BytesIO
 
 import numpy as np
 import pandas as pd
-import soundfile as sf
 from numpy.typing import NDArray
 from scipy.signal import ShortTimeFFT
 from scipy.signal.windows import hann
 
 from sousa_bench.analysis.plots.bitmap import bitmap
+from sousa_bench.analysis.report.clip_sounds import RATE, flac
 from sousa_bench.data.decode import BadClip, decode
 from sousa_bench.data.sources.source import Source
 from sousa_bench.data.subset import order
@@ -24,7 +22,6 @@ EACH = 3
 """Clips of a class."""
 
 SECONDS = 3.0
-RATE = 16_000
 MOST_BYTES = 20_000_000
 """Of all sounds and pictures together: a page that a browser opens at once."""
 
@@ -66,7 +63,7 @@ def excerpts(source: Source, table: pd.DataFrame, first: np.ndarray) -> list[Exc
                 clip = decode(audio, [RATE], SECONDS)[0][RATE]
             except BadClip:
                 continue
-            excerpt = Excerpt(position, _flac(clip), bitmap(spectrogram(clip)))
+            excerpt = Excerpt(position, flac(clip, RATE), bitmap(spectrogram(clip)))
             size += len(excerpt.sound) + len(excerpt.picture)
             if size > MOST_BYTES:
                 return made
@@ -87,12 +84,6 @@ def _rounds(table: pd.DataFrame, without: set[int]) -> Iterator[np.ndarray]:
                 taken.update(label if isinstance(label, tuple) else (label,))
                 break
     yield from map(np.array, filter(None, rounds))
-
-
-def _flac(clip: NDArray[np.int16]) -> str:
-    file = BytesIO()
-    sf.write(file, clip, RATE, format="FLAC", subtype="PCM_16")
-    return "data:audio/flac;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def spectrogram(clip: NDArray[np.int16]) -> NDArray[np.float32]:

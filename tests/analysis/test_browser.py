@@ -15,6 +15,7 @@ import pytest
 from sousa_bench.analyze import main
 from sousa_bench.results.result import write_json
 from sousa_bench.task import Task
+from tests.analysis.heard_clips import mishear_owls, write_heard, write_sounds
 from tests.analysis.synthetic import MODELS, STRATEGIES, result, write_folds, write_result, write_sweep
 from tests.analysis.test_safety import EVIL, hostile
 
@@ -566,6 +567,30 @@ def test_tables_are_saved_for_latex_and_figures_as_svg(browser, comparison_repor
     assert "Trainable parameters" in text
     assert [url for url in opened.requests if not url.startswith("blob:")] == [opened.url]
     assert opened.said == []
+
+
+def test_clips_that_all_mishear_can_be_heard(browser, tmp_path: Path):
+    sounds = write_sounds(tmp_path / "sounds")
+    runs = write_heard(tmp_path / "runs", sounds, mishear_owls)
+    assert main([str(runs), "--no-images", "--data", str(sounds)]) == 0
+    opened = Opened(browser, runs / "analysis" / "report.html")
+    players = opened.page.locator("#misheard tbody tr audio")
+    assert players.count() == 3
+    decoded = players.evaluate_all(
+        "all => Promise.all(all.map(a => new Promise((done, fail) => { a.onerror = () => fail(a.error.message);"
+        "a.oncanplaythrough = () => done(a.duration); a.preload = 'auto'; a.load(); })))"
+    )
+    assert decoded == [5, 5, 5]
+    assert players.first.is_visible()
+    assert opened.said == []
+    assert [url for url in opened.requests if not url.startswith("data:")] == [opened.url]
+    name, text = saved(opened, opened.page.locator("#misheard .save button"))
+    assert name == "clips_that_all_mishear.tex"
+    assert "sound" not in text
+    assert text.count("& owl &") == 3
+    opened.page.emulate_media(media="print")
+    assert not players.first.is_visible()
+    assert not opened.page.locator("#misheard th.sound").is_visible()
 
 
 def test_what_a_sweep_refused_is_not_run_with_its_reason(browser, tmp_path: Path):

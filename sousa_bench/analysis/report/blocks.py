@@ -7,10 +7,11 @@ them is plain: whoever renders it escapes it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from sousa_bench.analysis.columns import Column
+from sousa_bench.analysis.report.clip_sounds import ClipSounds
 from sousa_bench.analysis.study import Study
 
 MAX_LISTED = 100
@@ -27,11 +28,13 @@ class Options:
         top: Length of the best lists.
         min_accuracy: Least test accuracy of the most parameter-efficient.
         plots: Whether figures are drawn.
+        sounds: Of clips that all mishear.
     """
 
     top: int = 5
     min_accuracy: float = 0.5
     plots: bool = True
+    sounds: ClipSounds = field(default_factory=ClipSounds)
 
 
 @dataclass(frozen=True)
@@ -93,10 +96,14 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Table:
-    """A row for each of ``rows``, with the cells that ``columns`` make of it."""
+    """A row for each of ``rows``, with the cells that ``columns`` make of it.
+
+    ``sounds``, where there are any, are a data address a row, or "" for a row without; on the page alone.
+    """
 
     columns: Sequence[Column]
     rows: Sequence[Mapping[Any, Any]]
+    sounds: Sequence[str] = ()
 
     def aligned(self, clean: Callable[[str], str]) -> list[list[str]]:
         """The headings and all cells as texts, each as wide as its column's widest."""

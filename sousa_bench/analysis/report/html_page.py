@@ -179,11 +179,14 @@ def _table(block: Table) -> str:
         f'<th scope="col"{side} title="{html.escape(column.help)}">{html.escape(column.label)}</th>'
         for column, side in zip(block.columns, sides, strict=True)
     )
+    if block.sounds:
+        heads += '<th scope="col" class="sound">sound</th>'
     body = "".join(
         _row(row)
         + "".join(_cell(column.cell(row), side) for column, side in zip(block.columns, sides, strict=True))
+        + (_sound(sound) if block.sounds else "")
         + "</tr>"
-        for row in block.rows
+        for row, sound in zip(block.rows, block.sounds or [""] * len(block.rows), strict=True)
     )
     return f'<div class="scroll tall"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
 
@@ -201,6 +204,12 @@ def _row(row: Mapping[Any, Any]) -> str:
 def _cell(text: str, side: str) -> str:
     """A cell of a table; a narrow one may break a long word in it."""
     return f"<td{side or (' class=long' if LONG_WORD.search(text) else '')}>{html.escape(text)}</td>"
+
+
+def _sound(address: str) -> str:
+    """A cell with a player, which reads the sound when it is asked to play."""
+    player = f'<audio controls preload="none" src="{html.escape(address)}"></audio>' if address else "not at hand"
+    return f'<td class="sound">{player}</td>'
 
 
 def _figure(block: Figure) -> str:
@@ -260,5 +269,5 @@ def _policy(scripts: Sequence[str]) -> str:
     hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
     return (
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; "
-        "base-uri 'none'; form-action 'none'"
+        "media-src data:; base-uri 'none'; form-action 'none'"
     )

@@ -38,6 +38,7 @@ from sousa_bench.analysis.report.blocks import (
 )
 from sousa_bench.analysis.report.conclusion import all_pairs, rests_on
 from sousa_bench.analysis.report.first_screen import conclusion
+from sousa_bench.analysis.report.misheard_by_all import misheard_by_all
 from sousa_bench.analysis.report.over_data_sets import over_data_sets
 from sousa_bench.analysis.report.ranking import test_metrics
 from sousa_bench.analysis.report.shared_facts import shared_facts
@@ -438,6 +439,7 @@ SECTIONS: tuple[Section, ...] = (
     overview,
     runs,
     figures,
+    misheard_by_all,
     best,
     comparisons,
     over_data_sets,

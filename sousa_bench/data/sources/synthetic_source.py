@@ -67,6 +67,17 @@ class SyntheticFolder(GeneratorFolder):
         return f"{name} is missing (delete {self.root}, and the dataset is written again)"
 
 
+def synthetic_folder(parameters: Mapping[str, Any], cache: Path) -> Path:
+    """Where the dataset of a recipe lies in the folder of all caches, written or not.
+
+    Raises:
+        ConfigError: See `recipe`.
+    """
+    content = recipe(parameters)
+    name = digest(*(f"{key}={content[key]}" for key in sorted(content))).hex()[:16]
+    return cache / "synthetic" / f"{content['domain']}-{content['clips']}-s{content['seed']}-{name}"
+
+
 def synthetic_source(
     parameters: Mapping[str, Any],
     cache: Path,
@@ -85,9 +96,7 @@ def synthetic_source(
         ConfigError: See `recipe`.
         DataError: It can't be written.
     """
-    content = recipe(parameters)
-    name = digest(*(f"{key}={content[key]}" for key in sorted(content))).hex()[:16]
-    folder = cache / "synthetic" / f"{content['domain']}-{content['clips']}-s{content['seed']}-{name}"
+    content, folder = recipe(parameters), synthetic_folder(parameters, cache)
     if not SyntheticFolder.fits(folder):
         from sousa_bench.data.synthetic.writer import write_dataset
 

@@ -11,9 +11,10 @@ function latexText(text) {
 }
 
 function latexTable(table, caption) {
-  const heads = [...table.tHead.rows[0].cells];
+  const written = (row) => [...row.cells].filter((cell) => !cell.classList.contains("sound"));
+  const heads = written(table.tHead.rows[0]);
   const line = (cells) => "    " + cells.map((cell) => latexText(cell.textContent)).join(" & ") + " \\\\";
-  const rows = [...table.tBodies[0].rows].filter((row) => !row.hidden && row.cells.length === heads.length);
+  const rows = [...table.tBodies[0].rows].filter((row) => !row.hidden && written(row).length === heads.length);
   return [
     "\\begin{table}",
     "  \\centering",
@@ -22,7 +23,7 @@ function latexTable(table, caption) {
     "    \\toprule",
     line(heads),
     "    \\midrule",
-    ...rows.map((row) => line([...row.cells])),
+    ...rows.map((row) => line(written(row))),
     "    \\bottomrule",
     "  \\end{tabular}",
     "\\end{table}",
