@@ -17,6 +17,7 @@ COMMANDS = {
     "predict": "what is heard in audio files",
     "export": "a run as a folder that needs no sousa_bench",
     "demo": "a web page that listens",
+    "models": "which models there are, what each costs, and what of them lies on this disk",
     "data": "what data hold, and what difference a test on them could find",
     "data.synthetic": "write clips of the synthetic drummer",
     "pretrain": "the small variants' own weights",

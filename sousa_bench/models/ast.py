@@ -20,8 +20,8 @@ from transformers import ASTConfig, ASTModel
 from sousa_bench.models.base import Divisible, Frontend, State, place_number
 from sousa_bench.models.family import Family, initialise_encoder, initialise_head, renamed
 from sousa_bench.models.fbank import KaldiFbank, band_centres
+from sousa_bench.models.published import PUBLISHED
 from sousa_bench.models.vit import sinusoids, through
-from sousa_bench.models.weights import CheckpointSource
 
 MEAN, STD = -4.2677393, 4.5689974
 """Of AudioSet's log-mel values (YuanGongND/ast, ``egs/audioset/run.sh``)."""
@@ -233,7 +233,7 @@ class Ast(Family):
     """AST; ``conf/model/ast.yaml``."""
 
     numbers = Shape
-    source = CheckpointSource(hub="MIT/ast-finetuned-audioset-10-10-0.4593", license="BSD-3-Clause")
+    source = PUBLISHED["ast"].source
     last_layer = "dense"
 
     def frontend(self, numbers: Shape) -> AstFrontend:

@@ -22,12 +22,15 @@ class WeightsInfo:
         origin: Hub id, URL, file name, or ``seed N`` for random weights.
         sha256: Hash of the file that was read, or of the initial tensors when there was no file.
         license: SPDX name of the weights' licence, where one is known.
+        pretraining: What they have seen before, one of the kinds of :mod:`sousa_bench.models.published`; None where
+            nobody says it.
     """
 
     kind: str
     origin: str
     sha256: str
     license: str | None = None
+    pretraining: str | None = None
 
     def as_dict(self, sousa: bool = True) -> dict[str, Any]:
         """Plain fields for the result file; embedded weights say what they are.

@@ -16,7 +16,8 @@ from sousa_bench.models.base import Frontend
 from sousa_bench.models.beats_network import BeatsBackbone, BeatsConfig
 from sousa_bench.models.family import Family
 from sousa_bench.models.fbank import LOG_FLOOR, KaldiFbank, band_centres
-from sousa_bench.models.weights import CheckpointSource, Loaded
+from sousa_bench.models.published import PUBLISHED
+from sousa_bench.models.weights import Loaded
 
 # microsoft/unilm beats/BEATs.py, preprocess(): mean and standard deviation over the pre-training data.
 MEAN, STD = 15.41663, 6.55582
@@ -98,15 +99,7 @@ class Beats(Family):
     """BEATs, pretrained or fine-tuned; ``conf/model/beats.yaml``."""
 
     numbers = BeatsConfig
-    # The authors publish through share links, which no program can follow. This is the self-supervised iter3+ model in
-    # a public copy, pinned to a commit and to the SHA-256 that the authors' own file has.
-    source = CheckpointSource(
-        url=(
-            "https://huggingface.co/datasets/Bencr/beats-checkpoints/resolve/082fb1849d55bef1ee52ee8d8910b3adc69d4bc8/"
-            "BEATs_iter3_plus_AS2M.pt#sha256=d43cbfad4d7b56381c061d7a24774f908d4d94c72961f6eb1d9090ff18cd8d34"
-        ),
-        license="MIT",
-    )
+    source = PUBLISHED["beats"].source
 
     def frontend(self, numbers: BeatsConfig) -> BeatsFrontend:
         """See :class:`Family`."""

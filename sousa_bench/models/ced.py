@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from sousa_bench.models.beats_network import mean_over_tokens
 from sousa_bench.models.ced_frontend import CedFrontend
+from sousa_bench.models.published import PUBLISHED
 from sousa_bench.models.vit import FactorisedPositions, Patches, Size, VisionTransformer, VitFamily
-from sousa_bench.models.weights import CheckpointSource
 
 START_MEAN, START_VARIANCE = -20.0, 400.0
 """Of the decibels of sounds, roughly: what a random start normalises by."""
@@ -108,6 +108,7 @@ class Ced(VitFamily):
     """CED in all published sizes; ``conf/model/ced.yaml``."""
 
     numbers = Shape
+    source = PUBLISHED["ced"].source
     names = (
         (r"^encoder\.", ""),
         (r"^init_bn\.1\.", "init_bn."),
@@ -127,10 +128,6 @@ class Ced(VitFamily):
     def backbone(self, numbers: Shape, num_classes: int) -> CedBackbone:
         """See :class:`Family`."""
         return CedBackbone(numbers, num_classes)
-
-    def published(self, numbers: Shape) -> CheckpointSource:
-        """Each size has a repository of its own."""
-        return CheckpointSource(url=numbers.checkpoint, license="Apache-2.0")
 
 
 build = Ced().build

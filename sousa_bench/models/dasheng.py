@@ -7,6 +7,7 @@ from torch import Tensor
 
 from sousa_bench.models.ced import Ced, CedBackbone, Shape
 from sousa_bench.models.ced_frontend import HOP, CedFrontend
+from sousa_bench.models.published import PUBLISHED
 
 
 class DashengFrontend(CedFrontend):
@@ -33,6 +34,8 @@ class DashengBackbone(CedBackbone):
 
 class Dasheng(Ced):
     """Dasheng in all published sizes, with or without AudioSet's head; ``conf/model/dasheng.yaml``."""
+
+    source = PUBLISHED["dasheng"].source
 
     def frontend(self, numbers: Shape) -> DashengFrontend:
         """See :class:`Family`."""

@@ -20,6 +20,9 @@ CONNECT_SECONDS = 8.0
 
 STALL_SECONDS = 60.0
 WAYS_OUT = "Ways out: model.checkpoint=FILE with a copy fetched elsewhere, or weights=random for random weights."
+HUB_ID = re.compile(r"(?:hf://)?(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<file>[^@]+))?(?:@(?P<revision>[\w./-]+))?")
+"""``owner/name``, or ``hf://owner/name/file@revision`` for one file of it."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -29,6 +32,23 @@ def cache_folder() -> Path:
 
     root = os.environ.get("SOUSA_BENCH_CACHE")
     return (Path(root).expanduser() if root else user_cache_path("sousa_bench")) / "weights"
+
+
+def on_disk(address: str) -> Path | None:
+    """The copy of a published file that an earlier run fetched, in the hub's cache or this package's; no network.
+
+    Args:
+        address: URL, or hub id with its file.
+    """
+    if address.startswith(("http://", "https://")):
+        path = _kept_at(address.partition("#")[0])
+        return path if path.is_file() else None
+    from huggingface_hub import try_to_load_from_cache
+
+    hub = HUB_ID.fullmatch(address)
+    assert hub is not None, address
+    cached = try_to_load_from_cache(hub["repo"], hub["file"], revision=hub["revision"])
+    return Path(cached) if isinstance(cached, str) else None
 
 
 def from_hub(repo: str, file: str, revision: str | None = None) -> Path:
@@ -77,13 +97,17 @@ def from_url(url: str) -> Path:
 
     address, _, fragment = url.partition("#")
     expected = fragment.removeprefix("sha256=") or None
-    name = unquote(Path(urlparse(address).path).name) or "checkpoint"
-    path = cache_folder() / hashlib.sha256(address.encode()).hexdigest()[:16] / name
+    path = _kept_at(address)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(name + ".lock")):
+    with FileLock(path.with_name(path.name + ".lock")):
         if not path.is_file():
             _download(address, path)
     return _verified(path, expected, address)
+
+
+def _kept_at(address: str) -> Path:
+    name = unquote(Path(urlparse(address).path).name) or "checkpoint"
+    return cache_folder() / hashlib.sha256(address.encode()).hexdigest()[:16] / name
 
 
 def _download(address: str, path: Path) -> None:

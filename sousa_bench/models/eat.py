@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from sousa_bench.errors import WeightsError
 from sousa_bench.models.ast import AstFrontend
+from sousa_bench.models.published import PUBLISHED
 from sousa_bench.models.vit import FixedPositions, Patches, Size, VisionTransformer, VitFamily
-from sousa_bench.models.weights import CheckpointSource, Loaded
+from sousa_bench.models.weights import Loaded
 
 MEAN, STD = -4.268, 4.569
 PATCH = 16
@@ -90,6 +91,7 @@ class Eat(VitFamily):
     """EAT and SSLAM, pretrained or fine-tuned; ``conf/model/eat.yaml``."""
 
     numbers = Shape
+    source = PUBLISHED["eat"].source
     names = (
         # fairseq's names → the hub's
         (r"^(model\.)?modality_encoders\.IMAGE\.local_encoder\.", "model.local_encoder."),
@@ -121,10 +123,6 @@ class Eat(VitFamily):
         if (kernel := own.get("patches.projection.weight")) is not None:
             own["patches.projection.weight"] = kernel.transpose(2, 3)
         return own
-
-    def published(self, numbers: Shape) -> CheckpointSource:
-        """Each size, and each stage of training, has a repository of its own."""
-        return CheckpointSource(url=numbers.checkpoint, license="MIT")
 
     def check_file(self, loaded: Loaded, variant: str, variants: Mapping[str, Any]) -> Shape:
         """Hold the file's table of positions against the formula.

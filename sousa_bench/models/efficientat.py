@@ -16,7 +16,7 @@ from sousa_bench.models.base import Frontend
 from sousa_bench.models.efficientat_network import EfficientATBackbone
 from sousa_bench.models.family import Family
 from sousa_bench.models.fbank import band_centres, mel_bank, window
-from sousa_bench.models.weights import CheckpointSource
+from sousa_bench.models.published import PUBLISHED
 
 # fschmid56/EfficientAT models/preprocess.py (AugmentMelSTFT) in eval mode: fmax is 16000 - 2000 // 2.
 PREEMPHASIS = 0.97
@@ -124,6 +124,7 @@ class EfficientAT(Family):
     """EfficientAT in all published widths; ``conf/model/efficientat.yaml``."""
 
     numbers = Width
+    source = PUBLISHED["efficientat"].source
 
     def frontend(self, numbers: Width) -> EfficientATFrontend:
         """See :class:`Family`."""
@@ -132,10 +133,6 @@ class EfficientAT(Family):
     def backbone(self, numbers: Width, num_classes: int) -> EfficientATBackbone:
         """See :class:`Family`."""
         return EfficientATBackbone(float(numbers.width), num_classes)
-
-    def published(self, numbers: Width) -> CheckpointSource:
-        """Each width has a file of its own."""
-        return CheckpointSource(url=numbers.checkpoint, license="MIT")
 
     def rename(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Of an official file, which numbers the parts of a block."""

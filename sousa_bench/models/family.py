@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,9 +16,9 @@ from sousa_bench.models import audioset
 from sousa_bench.models.base import AudioModel, Frontend, Targets
 from sousa_bench.models.checkpoint_contents import Contents
 from sousa_bench.models.official_file import recognise
+from sousa_bench.models.published import CheckpointSource
 from sousa_bench.models.weight_files import WEIGHTS, against_kind, check_weights, default_variant
 from sousa_bench.models.weights import (
-    CheckpointSource,
     Loaded,
     apply_state,
     load_embedded,
@@ -60,8 +60,8 @@ class Family:
         return dict(state)
 
     def published(self, numbers: Any) -> CheckpointSource:
-        """Where a variant's official weights are published."""
-        return self.source
+        """Where a variant's official weights are published: at its own ``checkpoint``, where its numbers have one."""
+        return self.source.of(numbers)
 
     def check_file(self, loaded: Loaded, variant: str, variants: Mapping[str, Any]) -> Any:
         """Hold an official file against a variant that its shapes fit, and return the numbers to build.
@@ -135,6 +135,9 @@ class Family:
         last_layer = f"{head}.{self.last_layer}".rstrip(".")
         kept = state.get(f"{last_layer}.weight")
         found = None if kept is None else len(kept)
+        if loaded is not None:
+            seen = self.published(shape).pretraining(found)
+            loaded = replace(loaded, info=replace(loaded.info, pretraining=seen))
         classes = num_classes or found or len(audioset.names())
         half = found is None and f"{last_layer}.bias" in state  # which applying it then says
         fresh = () if classes == found or half else (last_layer,)

@@ -19,8 +19,9 @@ from sousa_bench.errors import DataError, WeightsError
 from sousa_bench.models.base import Divisible, State
 from sousa_bench.models.family import Family, initialise_encoder, initialise_head, renamed
 from sousa_bench.models.htsat_frontend import HtsatFrontend
+from sousa_bench.models.published import PUBLISHED
 from sousa_bench.models.swin import Swin, SwinShape
-from sousa_bench.models.weights import CheckpointSource, Loaded
+from sousa_bench.models.weights import Loaded
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ class Htsat(Family):
 
     numbers = Shape
     # The AudioSet files lie on a drive that no program can fetch from; CLAP's are on the hub.
-    source = CheckpointSource(hub="laion/clap-htsat-unfused", license="Apache-2.0")
+    source = PUBLISHED["htsat"].source
 
     def frontend(self, numbers: Shape) -> HtsatFrontend:
         """See :class:`Family`."""

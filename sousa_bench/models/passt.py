@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from sousa_bench.models.efficientat import EfficientATFrontend
+from sousa_bench.models.published import PUBLISHED
 from sousa_bench.models.vit import FactorisedPositions, Patches, Size, VisionTransformer, VitFamily
-from sousa_bench.models.weights import CheckpointSource
 
 PATCH = 16
 
@@ -104,6 +104,7 @@ class Passt(VitFamily):
     """PaSST with all strides; ``conf/model/passt.yaml``."""
 
     numbers = Shape
+    source = PUBLISHED["passt"].source
     names = (
         (r"^cls_token$", "positions.class_token"),
         (r"^dist_token$", "positions.distillation_token"),
@@ -124,10 +125,6 @@ class Passt(VitFamily):
     def backbone(self, numbers: Shape, num_classes: int) -> PasstBackbone:
         """See :class:`Family`."""
         return PasstBackbone(numbers, num_classes)
-
-    def published(self, numbers: Shape) -> CheckpointSource:
-        """Each variant has a file of its own."""
-        return CheckpointSource(url=numbers.checkpoint, license="Apache-2.0")
 
 
 build = Passt().build

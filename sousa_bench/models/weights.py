@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,35 +17,11 @@ from sousa_bench.errors import WeightsError
 from sousa_bench.models import weight_files
 from sousa_bench.models.base import WeightsInfo, inside
 from sousa_bench.models.checkpoint_formats import read
-from sousa_bench.models.download import from_hub, from_url
+from sousa_bench.models.download import HUB_ID, from_hub, from_url
+from sousa_bench.models.published import EMBEDDED, HEADER, NOTHING, CheckpointSource
 from sousa_bench.system.files import sha256
 
 FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
-HEADER = "sousa_bench"
-"""The entry of an embedded file's metadata."""
-_HUB_ID = re.compile(r"(?:hf://)?(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<file>[^@]+))?(?:@(?P<revision>[\w./-]+))?")
-
-
-@dataclass(frozen=True)
-class CheckpointSource:
-    """Where a model's official weights are published.
-
-    Attributes:
-        hub: Hub id (``owner/name``), or None where the authors publish files elsewhere.
-        file: File inside the hub's repository.
-        url: Download address, for weights that are on no hub (optionally ``…#sha256=<hex>``).
-        license: SPDX name of the weights' licence.
-    """
-
-    hub: str | None = None
-    file: str = "model.safetensors"
-    url: str | None = None
-    license: str | None = None
-
-    @property
-    def address(self) -> str:
-        """What ``model.checkpoint`` would say for this source."""
-        return (f"hf://{self.hub}/{self.file}" if self.hub else self.url) or ""
 
 
 @dataclass(frozen=True)
@@ -126,7 +101,7 @@ def load_embedded(name: str, checkpoint: str | None = None) -> Loaded:
         raise WeightsError(f"{path}: its metadata are not those of sousa_bench.pretrain ({error})") from error
     if (other := facts.get("model", name)) != name:
         raise WeightsError(f"model.checkpoint={checkpoint}: {path} holds weights of {other}, not of {name}.")
-    return Loaded(state, WeightsInfo("embedded", path.name, sha256(path), facts.get("license")), facts, path)
+    return Loaded(state, WeightsInfo("embedded", path.name, sha256(path), facts.get("license"), EMBEDDED), facts, path)
 
 
 def random_info(seed: int, module: nn.Module) -> WeightsInfo:
@@ -135,7 +110,7 @@ def random_info(seed: int, module: nn.Module) -> WeightsInfo:
     for key, tensor in module.state_dict().items():
         digest.update(key.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return WeightsInfo("random", f"seed {seed}", digest.hexdigest())
+    return WeightsInfo("random", f"seed {seed}", digest.hexdigest(), pretraining=NOTHING)
 
 
 def apply_state(
@@ -198,7 +173,7 @@ def resolve(address: str, source: CheckpointSource) -> tuple[Path, str]:
         path = _file_in(path, source)
     if path.is_file():
         return path, path.name
-    hub = _HUB_ID.fullmatch(address)
+    hub = HUB_ID.fullmatch(address)
     looks_local = path.is_absolute() or (path.suffix in FILE_SUFFIXES and not address.startswith("hf://"))
     if hub is None or looks_local:
         raise WeightsError(

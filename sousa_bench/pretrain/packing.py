@@ -15,8 +15,8 @@ from sousa_bench.data.synthetic import GENERATOR_VERSION
 from sousa_bench.errors import UserError
 from sousa_bench.models.base import AudioModel, inside
 from sousa_bench.models.checkpoint_formats import read
+from sousa_bench.models.published import HEADER
 from sousa_bench.models.weight_files import embedded_file
-from sousa_bench.models.weights import HEADER
 from sousa_bench.peft import load_run_model
 from sousa_bench.peft.options import trains_all
 from sousa_bench.results.finished import FinishedRun

@@ -104,12 +104,14 @@ def test_a_file_fills_all_but_a_new_head(name: str, keys: str, head: bool, tmp_p
     assert model.fresh == ("classifier.dense",)
     norm = model.backbone.classifier.layernorm
     assert norm.weight.eq(1).all() == (not head)
+    assert model.weights.pretraining == ("AudioSet labels" if head else "self-supervised")
     fused = next(value for key, value in state.items() if key.endswith("blocks.1.attn.qkv.weight"))
     assert torch.equal(model.backbone.layers[1].attention.v_proj.weight, fused.chunk(3)[2])
     if head:
         kept = small(name, path, num_classes=None)
         assert kept.backbone.classifier.dense.out_features == 527
         assert len(kept.classes) == 527
+        assert small(name, write(tmp_path, official_state(name, keys, classes=50))).weights.pretraining is None
 
 
 @pytest.mark.parametrize("name", ["ced", *(pytest.param(name, marks=pytest.mark.slow) for name in MODELS[1:])])

@@ -140,7 +140,7 @@ def test_random_weights_follow_from_the_seed_alone() -> None:
     with seeded(8):
         third = model()
     assert random_info(7, first) == random_info(7, second)
-    assert random_info(7, first).origin == "seed 7"
+    assert (random_info(7, first).origin, random_info(7, first).pretraining) == ("seed 7", "none")
     assert random_info(7, first).sha256 != random_info(8, third).sha256
 
 
@@ -157,7 +157,7 @@ def test_embedded_weights(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     packed = {k: v.contiguous() for k, v in trained.items()}
     save_file(packed, tmp_path / f"{name}.safetensors", metadata=header({"model": name}))
     loaded = build(name, weights="embedded", seed=6)
-    assert (loaded.weights.kind, loaded.variant) == ("embedded", "tiny")
+    assert (loaded.weights.kind, loaded.weights.pretraining, loaded.variant) == ("embedded", "embedded", "tiny")
     assert all(torch.equal(loaded.backbone.state_dict()[key], value) for key, value in trained.items())
 
 
