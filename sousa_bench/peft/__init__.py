@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sousa_bench.peft.added_options import BottleneckConfig
+from sousa_bench.peft.added_options import BottleneckConfig, ScaleShiftConfig
 from sousa_bench.peft.options import LocalConfig
 from sousa_bench.peft.precheck import oversized_rank, precheck
 
@@ -21,6 +21,7 @@ __all__ = [
     "BottleneckConfig",
     "Injection",
     "LocalConfig",
+    "ScaleShiftConfig",
     "inject",
     "load",
     "load_run_model",

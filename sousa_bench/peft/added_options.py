@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from sousa_bench.errors import ConfigError
 
@@ -19,12 +19,10 @@ class AddedConfig:
 
     Attributes:
         takes_targets: Whether ``peft.targets`` says where; else the method's own ``where`` does.
-        merges: Whether its modules can be merged into the weights.
         instead: What a model that has no place for it can be given.
     """
 
     takes_targets: ClassVar[bool] = False
-    merges: ClassVar[bool] = False
     instead: ClassVar[str] = "ssf or lora"
 
     @property
@@ -32,8 +30,13 @@ class AddedConfig:
         """Groups of modules that a model must have."""
         return ()
 
-    def refusal(self, groups: Collection[str]) -> str | None:
-        """Why it can't adapt a model of these groups, as the end of a sentence; None where it can."""
+    def refusal(self, groups: Collection[str], node: Mapping[str, Any]) -> str | None:
+        """Why it can't adapt a model of these groups, as the end of a sentence; None where it can.
+
+        Args:
+            groups: The names of the model's groups of modules.
+            node: The method's node.
+        """
         lacking = [group for group in self.groups if group not in groups]
         if not lacking:
             return None
@@ -77,7 +80,24 @@ class BottleneckConfig(AddedConfig):
         return GROUPS[self.where]
 
 
-METHODS: dict[str, type[AddedConfig]] = {method.__name__: method for method in (BottleneckConfig,)}
+@dataclass
+class ScaleShiftConfig(AddedConfig):
+    """SSF (Lian et al. 2022, arXiv:2210.08823): a factor and an offset for each channel that a target puts out."""
+
+    takes_targets: ClassVar[bool] = True
+
+    def refusal(self, groups: Collection[str], node: Mapping[str, Any]) -> str | None:
+        """See :class:`AddedConfig`."""
+        if node.get("batch_norm") == "train" and "norm" in (node.get("targets") or ("norm",)):
+            return NOT_TWICE
+        return None
+
+
+NOT_TWICE = (
+    "peft.batch_norm=train trains the scale and shift of BatchNorm itself; leave norm out of peft.targets, or leave "
+    "peft.batch_norm=frozen"
+)
+METHODS: dict[str, type[AddedConfig]] = {method.__name__: method for method in (BottleneckConfig, ScaleShiftConfig)}
 """All of them, by the names that a ``_target_`` ends with."""
 
 

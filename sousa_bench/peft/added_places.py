@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sousa_bench.errors import PeftError
 from sousa_bench.models.base import AudioModel, Sublayer, inside
-from sousa_bench.peft.added_options import AddedConfig
+from sousa_bench.peft.added_options import NOT_TWICE, AddedConfig
 from sousa_bench.peft.options import Options
-from sousa_bench.peft.targets import block_names, matching, module_names, selected_blocks
+from sousa_bench.peft.scale_shift import output_channels
+from sousa_bench.peft.targets import block_names, matching, module_names, selected_blocks, target_modules
 
 
 def places(model: AudioModel, options: Options, config: AddedConfig) -> dict[str, dict[str, Any]]:
@@ -20,12 +22,26 @@ def places(model: AudioModel, options: Options, config: AddedConfig) -> dict[str
     Raises:
         PeftError: The model's code has no module for such a place, or nothing is left in the chosen layers.
     """
+    if config.takes_targets:
+        return {name: _operation(model, options, name) for name in target_modules(model, options)}
     blocks = selected_blocks(model, options.layers)
     found: dict[str, dict[str, Any]] = {}
     for group in config.groups:
         found |= {name: {"channels": channels} for name, channels in _sublayers(model, options, group)}
     kept = [name for name in found if blocks is None or inside(name, blocks)]
     return {name: found[name] for name in module_names(model.backbone) if name in kept}
+
+
+def _operation(model: AudioModel, options: Options, name: str) -> dict[str, Any]:
+    module = model.backbone.get_submodule(name)
+    if isinstance(module, _BatchNorm) and options.batch_norm == "train":
+        raise PeftError(f"peft={options.name} can't adapt {name} of model={model.name}: {NOT_TWICE}")
+    if (channels := output_channels(module)) is None:
+        raise PeftError(
+            f"peft={options.name} can't adapt {name} of model={model.name}, a {type(module).__name__}; linear layers, "
+            "convolutions, LayerNorm, BatchNorm and GroupNorm have what it needs"
+        )
+    return dict(zip(("channels", "axis"), channels, strict=True))
 
 
 def _sublayers(model: AudioModel, options: Options, group: str) -> Iterator[tuple[str, int]]:

@@ -10,7 +10,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import peft
 from peft import mapping
@@ -18,22 +18,22 @@ from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import Tensor, nn
 
 from sousa_bench.errors import PeftError
-from sousa_bench.peft.added_options import METHODS, AddedConfig
+from sousa_bench.peft.added_options import METHODS, AddedConfig, BottleneckConfig, ScaleShiftConfig
 from sousa_bench.peft.bottleneck import Bottleneck
+from sousa_bench.peft.scale_shift import ScaleShift
 
 PEFT_TYPE = "SOUSA_BENCH"
 PREFIX = "added_"
 
 Place = dict[str, Any]
-"""What a module must know of where it is put, such as ``{"channels": 96}``."""
+"""What a module must know of where it is put: ``{"channels": 96}``."""
 
 
-class Added(nn.Module):
+class Added(Protocol):
     """A module that stands around one of the network's own; its parameters are all that a method adds there."""
 
-    def forward(self, base: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, base: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call the network's own module, or what stands around it, and return the like of what it returns."""
-        raise NotImplementedError
 
     def merged(self, base: nn.Module) -> nn.Module:
         """A module of the same kind as ``base`` that computes what both do together.
@@ -41,10 +41,9 @@ class Added(nn.Module):
         Raises:
             NotImplementedError: There is none.
         """
-        raise NotImplementedError
 
 
-class Beside(Added):
+class Beside(nn.Module):
     """Adds what a module makes of a sublayer's input or output to that output.
 
     Args:
@@ -63,15 +62,24 @@ class Beside(Added):
         out = out + self.inner(args[0] if self.parallel else out)
         return (out, *made[1:]) if isinstance(made, tuple) else out
 
+    def merged(self, base: nn.Module) -> nn.Module:
+        """See :class:`Added`: it stays."""
+        raise NotImplementedError
 
-def added_module(options: Any, place: Place) -> Added:
+
+def added_module(options: AddedConfig, place: Place) -> nn.Module:
     """What a method adds at a place.
 
     Args:
         options: An object of one of :data:`sousa_bench.peft.added_options.METHODS`.
         place: See :data:`Place`.
     """
-    return Beside(Bottleneck(options, place["channels"]), options.form == "parallel")
+    match options:
+        case BottleneckConfig():
+            return Beside(Bottleneck(options, place["channels"]), options.form == "parallel")
+        case ScaleShiftConfig():
+            return ScaleShift(place["channels"], place["axis"])
+    raise NotImplementedError(type(options).__name__)
 
 
 @dataclass
@@ -103,14 +111,14 @@ class AddedLayer(nn.Module, BaseTunerLayer):
 
     adapter_layer_names = ("added_modules",)
 
-    def __init__(self, base_layer: nn.Module, adapter_name: str, added: Added) -> None:
+    def __init__(self, base_layer: nn.Module, adapter_name: str, added: nn.Module) -> None:
         super().__init__()
         self.base_layer = base_layer
         self.added_modules = nn.ModuleDict()
         self.merged_adapters: list[str] = []
         self.add(adapter_name, added)
 
-    def add(self, adapter_name: str, added: Added) -> None:
+    def add(self, adapter_name: str, added: nn.Module) -> None:
         """Put one more adapter here, and use it."""
         self.added_modules[adapter_name] = added
         self.set_adapter(adapter_name)

@@ -119,7 +119,8 @@ def _inject_adapters(
     if issubclass(config_class, AddedConfig):
         method = _construct(node, config_class, arguments)
         found = places(model, options, method)
-        targets, groups = list(found), list(method.groups)
+        targets = list(found)
+        groups = used_groups(model, options) if method.takes_targets else list(method.groups)
         arguments = {"method": config_class.__name__, "options": asdict(method), "places": found}
         config_class = AddedPeftConfig
     else:

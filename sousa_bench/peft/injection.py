@@ -330,8 +330,11 @@ def finished(backbone: nn.Module) -> tuple[nn.Module, dict[str, Any] | None]:
         NotImplementedError: The method doesn't merge, and what it adds is not ours.
     """
     config = backbone.peft_config["default"] if isinstance(backbone, peft.PeftModel) else None
-    if not isinstance(config, AddedPeftConfig) or config.own.merges:
+    try:
         return merged(backbone), None
+    except NotImplementedError:
+        if not isinstance(config, AddedPeftConfig):
+            raise
     added = {"method": config.method, "options": config.options, "places": config.places}
     return _with_trained_modules(backbone).get_base_model(), added  # type: ignore[operator]
 

@@ -114,6 +114,59 @@ def test_bottleneck_is_what_its_papers_write(where, form, activation):
     compare(injection, weights, second)
 
 
+@pytest.mark.parametrize("model", ["transformer", "cnn"])
+def test_ssf_is_its_network_with_other_weights(model):
+    injection, weights = plainly(model, "ssf", targets=["attention", "mlp", "pointwise", "squeeze_excitation", "norm"])
+    places = injection.config.places
+    assert len(places) == (3 * 8 + 1 if model == "transformer" else 3 * 7 + 1)
+    features, mask = injection.model.features(BATCH[:4])
+    second = build(model, 10).backbone.eval()
+    own = {name: tensor.detach() for name, tensor in (*second.named_parameters(), *second.named_buffers())}
+    scales = {}
+    for name in places:  # a convolution before its BatchNorm
+        scale, shift = (weights[f"{name}.added_modules.{kind}"].detach().clone() for kind in ("scale", "shift"))
+        scales[name] = (scale.requires_grad_(), shift.requires_grad_())
+        own[f"{name}.weight"] = torch.einsum("o...,o->o...", own[f"{name}.weight"], scale)
+        if f"{name}.bias" in own:
+            own[f"{name}.bias"] = own[f"{name}.bias"] * scale + shift
+        else:
+            norm = name.replace("expand", "bn1").replace("project", "bn3")
+            deviation = (own[f"{norm}.running_var"] + 1e-5).sqrt()
+            own[f"{norm}.bias"] = own[f"{norm}.bias"] + own[f"{norm}.weight"] * shift / deviation
+    logits = torch.func.functional_call(second, own, (features,))
+    first = injection.model.backbone(features, mask)
+    torch.testing.assert_close(logits, first, rtol=1e-4, atol=1e-4)
+    for value in (logits, first):
+        value.square().sum().backward()
+    for name, mine in scales.items():
+        for kind, gradient in zip(("scale", "shift"), mine, strict=True):
+            theirs = weights[f"{name}.added_modules.{kind}"].grad
+            torch.testing.assert_close(gradient.grad, theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max()) + 1e-6)
+
+
+def test_ssf_merges_where_each_target_has_a_bias():
+    injection = inject(build("cnn", 10), choice("ssf"), 10)
+    fit(injection, steps=5)
+    assert 0 <= injection.check_merge() < 1e-5
+    assert finished(injection.model.backbone)[1] is None
+    beside = inject(build("cnn", 10), choice("ssf", targets=["pointwise", "norm"]), 10)
+    assert beside.check_merge() is None
+    assert set(finished(beside.model.backbone)[1]["places"]) == set(beside.targets)
+
+
+@pytest.mark.parametrize("targets", [["norm"], [r".*\.bn3"]])
+def test_ssf_and_trained_batch_norm_are_one_message(targets):
+    overrides = {"targets": targets, "batch_norm": "train"}
+    with pytest.raises(PeftError, match=r"peft=ssf .*peft\.batch_norm=train trains the scale and shift of BatchNorm"):
+        inject(build("cnn", 10), choice("ssf", **overrides), 10)
+    assert (precheck(model_node("efficientat"), choice("ssf", **overrides)) is None) == (targets != ["norm"])
+
+
+def test_ssf_names_a_module_that_it_cannot_follow():
+    with pytest.raises(PeftError, match=r"peft=ssf can't adapt blocks\.0\.attention of model=transformer, a Attention"):
+        inject(build("transformer", 10), choice("ssf", targets=[r"blocks\.\d\.attention"]), 10)
+
+
 def standin_of(method: str) -> str:
     return "transformer"
 
