@@ -17,8 +17,9 @@ from sousa_bench.errors import ConfigError, UserError
 from sousa_bench.results import stop_request
 from sousa_bench.results.locks import folder_lock
 from sousa_bench.search.optuna_study import ERROR, METRIC, STUDY_NAME, Trials
-from sousa_bench.search.search_settings import SearchSettings, built, import_optuna
+from sousa_bench.search.search_settings import METRICS, SearchSettings, built, import_optuna
 from sousa_bench.search.space import Space, make_space
+from sousa_bench.search.trial_table import STATUS, trial_table
 from sousa_bench.search.watcher import Watcher
 from sousa_bench.sweep import record, session
 from sousa_bench.sweep.current_command import hydra_overrides, run_command
@@ -31,6 +32,7 @@ from sousa_bench.sweep.sweep import Sweep, claim_folder, plan_sweep, sweeps_root
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
     from optuna import Trial
+    from optuna.trial import FrozenTrial
 
 LOCK_FOLDER = ".search"
 
@@ -133,8 +135,7 @@ class _Search:
         )
         for trial in there:
             if trial.state.is_finished():  # so that the counts on the screen go on
-                status = {"COMPLETE": "completed", "PRUNED": "pruned"}.get(trial.state.name, "failed")
-                self.progress.outcomes[trial.number + 1] = Outcome(_no_job(trial.number), status)
+                self.progress.outcomes[trial.number + 1] = Outcome(_no_job(trial.number), STATUS[trial.state.name])
 
     def _stopped(self) -> bool:
         stop = self.switches.on_error == "stop" and not session.current.well
@@ -204,11 +205,11 @@ class _Search:
     def _summary(self) -> str:
         """The text at the end: counts, failures, the best trial, what comes next."""
         trials, wanted = self.trials.all(), self.settings.n_trials
-        names = {"COMPLETE": "completed", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "not ended"}
-        counts = [(what, sum(trial.state.name == state for trial in trials)) for state, what in names.items()]
+        counts = [(what, sum(trial.state.name == state for trial in trials)) for state, what in STATUS.items()]
         ended = sum(trial.state.is_finished() for trial in trials)
         counted = ", ".join(f"{count} {what}" for what, count in counts if count)
-        lines = [f"Search ended: {ended} of {wanted} trials{f': {counted}' if counted else ''}"]
+        lines = [self._table(trials)] if trials else []
+        lines.append(f"Search ended: {ended} of {wanted} trials{f': {counted}' if counted else ''}")
         for trial in trials:
             if trial.state.name == "FAIL":
                 first = (str(trial.user_attrs.get(ERROR) or "").splitlines() or [""])[0]
@@ -219,6 +220,13 @@ class _Search:
         if ended < wanted and self.command:
             lines.append(f"Go on with the trials that are left: {self.command}")
         return "\n".join(lines)
+
+    def _table(self, trials: Sequence[FrozenTrial]) -> str:
+        metric = next(
+            (m for trial in trials if (m := trial.user_attrs.get(METRIC))), self.settings.metric or METRICS[0]
+        )
+        seconds = {index - 1: outcome.seconds for index, outcome in self.progress.outcomes.items()}
+        return trial_table(trials, list(self.space.distributions), metric, self.settings.direction, seconds)
 
     def _best_lines(self) -> list[str]:
         best = self._best()

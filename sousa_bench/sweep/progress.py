@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +16,10 @@ from sousa_bench.results.result import ERROR_FILE, RESULT_FILE, read_object
 from sousa_bench.sweep import record
 from sousa_bench.sweep.job import Job, Outcome
 from sousa_bench.sweep.output import say
-from sousa_bench.system.text_table import amount, duration, in_columns
+from sousa_bench.system.text_table import MOST_ROWS, amount, duration, in_columns
 
-MOST_ROWS = 40  # of the table at a sweep's end
+OWN_WORD = re.compile(r"\A(Interrupted|KeyboardInterrupt|Pruned)\b[:,]?( and)? ?", re.IGNORECASE)
+"""What a record's error begins with where its status says so already."""
 
 
 class Progress:
@@ -94,7 +96,8 @@ def describe(outcome: Outcome) -> str:
         return f"Completed: {outcome.job.name}: {tested(outcome)}".removesuffix(": ")
     status = "TIMED OUT" if outcome.status == "timeout" else outcome.status.upper()
     first = (outcome.error or "").strip().splitlines() or [""]
-    line = f"{status}: {outcome.job.name}: {first[0]}"
+    why = OWN_WORD.sub("", first[0], count=1) if outcome.status in ("interrupted", "pruned") else first[0]
+    line = f"{status}: {outcome.job.name}: {why}".removesuffix(": ")
     if outcome.status in ("failed", "timeout"):
         line += f"\n  details: {shown(outcome.job.folder / ERROR_FILE)}"
     return line

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 WIDTH = 100
 """Columns that a printed table takes at most."""
+MOST_ROWS = 40
+"""Of the table at the end of a sweep or a search."""
 SHORTEST = 12  # that a cell is cut to
 
 

@@ -8,6 +8,7 @@ import shlex
 import socket
 import subprocess
 import sys
+import time
 from itertools import product
 from pathlib import Path
 
@@ -426,6 +427,22 @@ def test_watch_refreshes_until_every_run_has_ended(tmp_path: Path):
     assert process.returncode == 0, output
     assert "6 total, 6 completed" in output
     assert 'http-equiv="refresh"' not in (out / "report.html").read_text()
+
+
+def test_watch_is_redrawn_in_place_on_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    folder = write_sweep(tmp_path / "multirun", models=("ast",), missing=(3, 4, 5))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(time, "sleep", lambda seconds: complete_from(folder, 3, "ast"))  # while it waits, all arrive
+    assert main([str(folder), "--watch", "--no-plots"]) == 0
+    above, first, *later = capsys.readouterr().out.split("\x1b[H\x1b[J")
+    assert above == ""
+    for screen, combinations in ((first, 3), *((screen, 6) for screen in later)):
+        assert screen.startswith("ast + ")  # the verdict, and nothing of the screen before
+        assert re.findall(r"^ ?(\d+)  \w+, ", screen, re.MULTILINE) == [str(n + 1) for n in range(combinations)]
+        assert "\x1b" not in screen
+    assert later
 
 
 def complete_from(folder: Path, first: int, model: str) -> None:

@@ -71,6 +71,12 @@ def test_the_baseline_comes_first_and_the_best_is_named_with_its_command(command
     assert len({Path(job["folder"]).name for job in manifest["jobs"]}) == 5
     best = max(done, key=lambda trial: trial.value)
     assert f"Best: trial {best.number}, val_acc={best.value:.4f} (baseline {done[0].value:.4f})" in output
+    table = re.findall(r"^(\d) +([\d.e-]+) +(\d+) +completed +(0\.\d{4}) +0:\d\d$", output, re.MULTILINE)
+    assert re.search(r"^trial +learning_rate +r +status +val_acc +time$", output, re.MULTILINE)
+    assert table == [
+        (str(trial.number), f"{trial.params['peft.learning_rate']:.3g}", trial.params["peft.r"], f"{trial.value:.4f}")
+        for trial in done
+    ]
     assert re.search(r"^Study: multirun/s/study\.db ", output, re.MULTILINE)
     [again] = re.findall(r"Run it: python -m sousa_bench\.train (.*)", output)
     assert "search" not in again
@@ -137,7 +143,7 @@ def test_a_run_that_lags_behind_is_given_up_and_says_so(command: Command) -> Non
         assert "given up by the search's ThresholdPruner after epoch" in record["error"]
         assert record["metrics"] == {}
         assert 3 <= len(record["history"]) < 12
-    assert "PRUNED: " in output
+    assert re.search(r"^PRUNED: \w+: given up by the search's ThresholdPruner after epoch", output, re.MULTILINE)
     assert re.search(r"Search ended: 3 of 3 trials: 1 completed, 2 pruned", output)
     assert "Experiment" not in command(*words)
     command(*shlex.split(records[0]["command"])[3:])  # it goes on to its end when somebody asks for it

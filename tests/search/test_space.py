@@ -24,6 +24,7 @@ from sousa_bench.errors import ConfigError, UserError
 from sousa_bench.search.optuna_study import STUDY_NAME, Trials
 from sousa_bench.search.search_settings import SearchSettings, built
 from sousa_bench.search.space import Space, make_space
+from sousa_bench.search.trial_table import trial_table
 from sousa_bench.sweep.session import register_resolvers
 
 SPACES = sorted(path.stem for path in (conf_folder() / "peft").glob("*.yaml") if path.stem not in ("probe", "knn"))
@@ -199,6 +200,29 @@ def test_draws_go_on_where_they_were(tmp_path: Path) -> None:
             seen.add(asked.params["a"])
             trials.fail(asked, "no reason")
     assert len(seen) == 9
+
+
+def test_of_many_trials_the_table_shows_the_best() -> None:
+    keys = ["peft.r", "trainer.lr", "peft.lr"]
+    values = {"peft.r": 8, "trainer.lr": 1.23456e-3, "peft.lr": 0.5}
+    trials = [
+        optuna.trial.create_trial(
+            params=values,
+            distributions=dict.fromkeys(keys, FloatDistribution(0, 10)),
+            value=number / 50,
+            state=optuna.trial.TrialState.PRUNED if number == 49 else optuna.trial.TrialState.COMPLETE,
+        )
+        for number in range(50)
+    ]
+    for number, trial in enumerate(trials):
+        trial.number = number
+    head, *rows, more = trial_table(trials, keys, "val_acc", "maximize", {48: 61.0}).splitlines()
+    assert head.split() == ["trial", "r", "trainer.lr", "peft.lr", "status", "val_acc", "time"]
+    assert [int(row.split()[0]) for row in rows] == list(range(48, 8, -1))
+    assert rows[0].split() == ["48", "8", "0.00123", "0.5", "completed", "0.9600", "1:01"]
+    assert more == "The best 40 of 50 trials."
+    worst = trial_table(trials, keys, "val_loss", "minimize", {}).splitlines()[1]
+    assert worst.split() == ["0", "8", "0.00123", "0.5", "completed", "0.0000"]
 
 
 def test_a_file_that_is_no_study_is_named(tmp_path: Path) -> None:

@@ -155,7 +155,10 @@ def test_ctrl_c_is_called_by_its_name(command: Command) -> None:
     interrupt(process)
     output = finish(process, 130)
     assert "Ctrl-C: the current run saves its state (Ctrl-C again ends at once)" in output
-    assert re.search(r"INTERRUPTED: alpha_lora_aug_none_s1_.*\n  go on with it: python -m sousa_bench\.train", output)
+    said = (
+        r"INTERRUPTED: alpha_lora_aug_none_s1_\w+: stopped at step \d+\n  go on with it: python -m sousa_bench\.train"
+    )
+    assert re.search(said, output)
     program = [sys.executable, "-m", "sousa_bench.status"]
     shown = subprocess.run(program, cwd=command.folder, env=command.environment, capture_output=True, text=True).stdout
     assert "(2 runs: 1 interrupted, 1 pending) was interrupted; go on with: python -m sousa_bench.train -m" in shown
