@@ -24,6 +24,7 @@ LESS = {  # the page from sweep to model runs a whole comparison
     "experiment=comparison": ("model=ast,htsat", "peft=lora,ia3"),
     "experiment=smoke": ("model=ast,htsat", "peft=lora,ia3"),
     "experiment=baselines": ("model=ast,htsat",),
+    "experiment=models": ("model=ast,ced", "peft=lora,head"),
 }
 MANY = re.compile(r"[\w.]+=[^,\[\]()]+(,[^,\[\]()]+){2,}")
 ELSEWHERE = ("docs/from_sweep_to_model.md", "docs/extending.md", "docs/your_data.md")  # run by tests of their own
