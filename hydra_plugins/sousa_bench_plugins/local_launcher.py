@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,10 +24,12 @@ class LocalLauncher(Launcher):
 
     Args:
         grace: Seconds that a run gets to save its state before it is killed.
+        timeout_min: Minutes that an attempt may take at most, beside ``timeout``; None: no other limit.
     """
 
-    def __init__(self, grace: float = 30.0) -> None:
+    def __init__(self, grace: float = 30.0, timeout_min: float | None = None) -> None:
         self.grace = grace
+        self.timeout_min = timeout_min
         self.config: DictConfig | None = None
         self.hydra_context: HydraContext | None = None
         self._folder: Path | None = None
@@ -59,9 +62,18 @@ class LocalLauncher(Launcher):
         Args:
             sweep: The plan.
             progress: That of the larger whole, where this is one of its batches.
+
+        Raises:
+            ConfigError: ``timeout_min`` is no time.
         """
+        from sousa_bench.errors import ConfigError
         from sousa_bench.sweep.sweep import do_sweep_here
 
+        if self.timeout_min is not None:
+            if not self.timeout_min > 0:
+                raise ConfigError(f"hydra.launcher.timeout_min={self.timeout_min}: it must be above 0, or null")
+            for job in sweep.jobs:
+                job.config.timeout = min(job.timeout or math.inf, 60 * self.timeout_min)
         return [job_return(outcome) for outcome in do_sweep_here(sweep, progress)]
 
     def width(self, settings: SweepSettings) -> int:

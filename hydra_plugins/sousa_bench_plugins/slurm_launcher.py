@@ -37,4 +37,5 @@ class SlurmLauncher(LocalLauncher):
         """See :class:`LocalLauncher`."""
         from sousa_bench.sweep.slurm.submit import Preset
 
-        return Preset(**self._preset).array_parallelism
+        preset = Preset(**self._preset)
+        return preset.array_parallelism * preset.runs_per_task

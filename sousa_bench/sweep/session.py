@@ -112,10 +112,12 @@ def command(
     spell_search(sys.argv)
     sys.argv[:] = with_quotes(sys.argv)
     register_spaces([conf or conf_folder(), *config_folders()])
+    forget_other_launchers()
     wants_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
         if not any(word in ASKING or word.startswith("--shell-completion") for word in sys.argv[1:]):
-            if not any(word.startswith("hydra/launcher=") and word != "hydra/launcher=local" for word in sys.argv[1:]):
+            launchers = [word for word in sys.argv[1:] if word.startswith("hydra/launcher=")]
+            if not launchers or launchers[-1].endswith("local"):
                 current.start()
             register_resolvers()
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets its errors through, and they get one clear message
@@ -148,6 +150,20 @@ def completed_folders() -> list[Path]:
     return [outcome.job.result or outcome.job.folder for outcome in current.outcomes if outcome.status == "completed"]
 
 
+def forget_other_launchers() -> None:
+    """Take the choices of Hydra's submitit plugin away, whose names ``conf/hydra/launcher`` gives to launchers of ours.
+
+    Hydra would hold our files against the plugin's schema, which knows other keys.
+    """
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()  # it imports the plugin, which then registers nothing any more
+    known = ConfigStore.instance().repo.get("hydra", {}).get("launcher", {})
+    for name in ("submitit_local", "submitit_slurm"):
+        known.pop(f"{name}.yaml", None)
+
+
 def register_resolvers() -> None:
     """Teach OmegaConf the names of runs' folders, which ``conf/hydra/output/sousa.yaml`` uses."""
 
@@ -170,7 +186,8 @@ def _single_folder(root: Path, config: DictConfig) -> Path:
     """Plan a single run when Hydra asks for its folder."""
     if current.single is None:
         if str(OmegaConf.select(config, "hydra.launcher._target_")).endswith(".SlurmLauncher"):
-            raise ConfigError("hydra/launcher=slurm submits a sweep: add -m (a single run may be a sweep of one)")
+            name = OmegaConf.select(config, "hydra.runtime.choices.hydra/launcher")
+            raise ConfigError(f"hydra/launcher={name} submits a sweep: add -m (a single run may be a sweep of one)")
         overrides = list(OmegaConf.select(config, "hydra.overrides.task", default=[]))
         settings = SweepSettings.of(config)
         candidate = Candidate.of(drop_space(config.copy()), overrides)

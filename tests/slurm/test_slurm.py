@@ -185,6 +185,53 @@ def test_a_requeued_job_goes_on(cluster: Cluster, command: Command) -> None:
 
 
 @WITHOUT_ACCOUNTING
+def test_several_runs_share_a_task(cluster: Cluster, command: Command) -> None:
+    """Three tasks carry twelve runs, two at a time; the requeue of one costs none of its runs."""
+    shared = ["hydra.launcher.runs_per_task=4", "hydra.launcher.runs_at_once=2", "seed=range(1,13)", *LONG]
+    process = command.start(*SWEEP, *SMALL, *shared)
+    running(command, 2, 8)
+    job = job_of(command, 2)
+    assert {job_of(command, seed) for seed in (1, 3, 4)} == {job}
+    details = cluster.command("scontrol", "show", "job", job).stdout
+    assert "TimeLimit=04:15:00" in details  # two turns of 7200 s and the margin
+    assert "NumCPUs=2" in details
+    assert "waiting" in status(command) or "queued" in status(command)
+    assert cluster.command("scontrol", "requeue", job).returncode == 0
+    output = finish(process, 0, timeout=120)
+    assert "Submitted 12 runs as Slurm job" in output
+    assert "in 3 tasks, 255 minutes each" in output
+    results = command.results()
+    assert command.statuses() == dict.fromkeys(range(1, 13), "completed")
+    assert len({result["process"]["slurm_job_id"] for result in results.values()}) == 3
+    assert results[2]["attempts"] == 2
+    assert {results[seed]["attempts"] for seed in (3, 4, *range(5, 13))} == {1}
+    assert results[2]["metrics"] == undisturbed(command)
+
+
+@WITHOUT_ACCOUNTING
+def test_a_task_of_several_runs_is_killed(cluster: Cluster, command: Command) -> None:
+    """The run that was going on says so; the one whose turn had not come has no record, and resume does both."""
+    shared = ["hydra.launcher.runs_per_task=2", *LONG]
+    process = command.start(*TRIO, *shared)
+    os.kill(parent(running(command, 1, 8)), signal.SIGKILL)
+    finish(process, 1, timeout=90)
+    assert command.statuses() == {1: "failed", 3: "completed"}
+    shown = status(command)
+    assert "1 completed, 1 failed, 1 pending" in shown
+    resumed(command, *shared)
+    assert command.results()[2]["attempts"] == 1
+
+
+@WITHOUT_ACCOUNTING
+def test_on_error_stop_within_a_task(cluster: Cluster, command: Command) -> None:
+    words = ["task.fault=raise", "on_error=stop", "hydra.launcher.runs_per_task=3"]
+    output = finish(command.start(*SWEEP, *SMALL, "seed=2,3,4", *words), 1, timeout=90)
+    assert "on_error=stop" in output
+    assert command.statuses() == {2: "failed"}
+    assert "at_once=2 can't be: it must be from 1 to" in command(*TRIO, "hydra.launcher.runs_at_once=2", code=2)
+
+
+@WITHOUT_ACCOUNTING
 def test_a_preempted_job_asks_for_its_restart(cluster: Cluster, command: Command) -> None:
     """A job of higher priority takes the node; after it, the run goes on from its checkpoint."""
     process = command.start(*SWEEP, "hydra.launcher.cpus_per_task=4", "hydra.launcher.mem_gb=0.5", "seed=2", *LONG)
@@ -313,14 +360,22 @@ def undisturbed(command: Command) -> dict[str, Any]:
 
 @WITHOUT_ACCOUNTING
 @pytest.mark.slow
-@pytest.mark.parametrize(("models", "devices"), [("efficientat,beats", 1), ("efficientat", 2)])
-def test_real_training(cluster: Cluster, command: Command, tmp_path: Path, models: str, devices: int) -> None:
-    """The real command line, trained and tested on Slurm: two models, and one over two processes."""
+@pytest.mark.parametrize(
+    ("launcher", "models", "devices"),
+    [("slurm", "efficientat,beats", 1), ("slurm", "efficientat", 2), ("submitit_slurm", "efficientat", 1)],
+)
+def test_real_training(
+    cluster: Cluster, command: Command, tmp_path: Path, launcher: str, models: str, devices: int
+) -> None:
+    """The real command line, trained and tested on Slurm: two models, one over two processes, Hydra's own preset."""
     words = [f"model={models}", "peft=lora", "data.synthetic.clips=40", "data.synthetic.split_players=[20,10,20]"]
     words += ["trainer.max_epochs=1", "logger=none", "trainer.accelerator=cpu", f"trainer.devices={devices}"]
     words += ["hydra.launcher.cpus_per_task=2", "hydra.launcher.mem_gb=2.8", "hydra.launcher.poll=1"]
     done = subprocess.run(
-        [sys.executable, "-m", "sousa_bench.train", *SWEEP[:3], *words, f"data.cache_dir={tmp_path / 'cache'}"],
+        [
+            *(sys.executable, "-m", "sousa_bench.train", *SWEEP[:2], f"hydra/launcher={launcher}"),
+            *(*words, f"data.cache_dir={tmp_path / 'cache'}"),
+        ],
         cwd=command.folder,
         env={**command.environment, "PYTHONPATH": str(ROOT)},
         capture_output=True,

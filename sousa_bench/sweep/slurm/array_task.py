@@ -1,10 +1,11 @@
-"""What a Slurm job does: supervise one run, and ask for its own restart when it is preempted."""
+"""What a Slurm job does: supervise its run or runs, and ask for its own restart when it is preempted."""
 
 from __future__ import annotations
 
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sousa_bench.results.run_process import slurm_job_id
@@ -12,7 +13,7 @@ from sousa_bench.sweep import record
 from sousa_bench.sweep.forkserver import code_digest
 from sousa_bench.sweep.job import Job, Outcome
 from sousa_bench.sweep.progress import Progress, describe
-from sousa_bench.sweep.slurm.ended_jobs import last_output
+from sousa_bench.sweep.slurm.ended_jobs import FINAL, last_output
 from sousa_bench.sweep.spawner import Spawner
 from sousa_bench.sweep.supervisor import STOP_SIGNALS, Rules, Supervisor
 from sousa_bench.sweep.verdict import Verdict, close
@@ -24,10 +25,12 @@ WARNING_SLACK = 60.0  # seconds by which Slurm may send it early
 
 @dataclass(frozen=True)
 class Terms:
-    """What a job needs to know besides its run.
+    """What a job needs to know besides its runs.
 
     Attributes:
         target: Dotted path of the function that does a run.
+        at_once: Runs at the same time.
+        on_error: ``stop``: after a run that failed, the job's others are not started.
         grace: Seconds between asking the run to stop and killing it.
         minutes: Slurm's time limit, or None when the partition's own holds.
         warning_seconds: How long before the limit Slurm warns.
@@ -35,6 +38,8 @@ class Terms:
     """
 
     target: str
+    at_once: int
+    on_error: str
     grace: float
     minutes: int | None
     warning_seconds: int
@@ -45,52 +50,58 @@ class Terms:
         return self.minutes is not None and 60 * self.minutes - seconds <= self.warning_seconds + WARNING_SLACK
 
 
-def do(job: Job, terms: Terms) -> str:
-    """Do a run in a Slurm job; never raises for what the run does.
-
-    Returns:
-        The status that its record says.
-    """
+def do(jobs: Sequence[Job], terms: Terms) -> None:
+    """Do runs in a Slurm job, but those that an earlier start of this very job ended; never raises for them."""
     started = time.monotonic()
     job_id = slurm_job_id()
-    if _begun_by(job, job_id):  # requeued: an earlier start of this very job left its checkpoint
-        job.fresh = False
+    for job in jobs:
+        if _status_from(job, job_id) is not None:  # requeued: an earlier start left its checkpoint
+            job.fresh = False
+    left = [job for job in jobs if _status_from(job, job_id) not in FINAL]
     if code_digest() != terms.code:
-        job.warnings.append(
-            "the code was edited after the sweep was submitted: this run may run other code than others"
-        )
-    rules = Rules(1, "continue", terms.grace, terms.target, (*STOP_SIGNALS, WARNING), patient=True)
-    supervisor = Supervisor(Spawner(), rules, Progress(1, 1))
-    [outcome] = supervisor.run([job])
+        for job in left:
+            job.warnings.append(
+                "the code was edited after the sweep was submitted: this run may run other code than others"
+            )
+    signals = (*STOP_SIGNALS, WARNING)
+    rules = Rules(terms.at_once, terms.on_error, terms.grace, terms.target, signals, patient=True)
+    supervisor = Supervisor(Spawner(), rules, Progress(len(left), terms.at_once))
+    outcomes = supervisor.run(left)
     for number in rules.signals:
         signal.signal(number, signal.SIG_IGN)  # what is left is to write, and to ask for the restart
-    if outcome.status == "interrupted" and supervisor.signal is not None:
-        _after_signal(job, outcome, supervisor.signal, terms, time.monotonic() - started)
-    print(outcome.status if outcome.status == "completed" else describe(outcome), flush=True)
-    return outcome.status
+    if supervisor.signal is not None:
+        _after_signal(outcomes, supervisor.signal, terms, time.monotonic() - started)
+    for outcome in outcomes:
+        print(outcome.status if outcome.status == "completed" else describe(outcome), flush=True)
 
 
-def _begun_by(job: Job, job_id: str | None) -> bool:
+def _status_from(job: Job, job_id: str | None) -> str | None:
+    """The status of a run's record where this very Slurm job wrote it."""
     standing = record.read(job.folder)
-    return job_id is not None and (standing.get("process") or {}).get("slurm_job_id") == job_id
+    own = job_id is not None and (standing.get("process") or {}).get("slurm_job_id") == job_id
+    return str(standing.get("status")) if own else None
 
 
-def _after_signal(job: Job, outcome: Outcome, number: signal.Signals, terms: Terms, seconds: float) -> None:
+def _after_signal(outcomes: Sequence[Outcome], number: signal.Signals, terms: Terms, seconds: float) -> None:
     """Tell the end of Slurm's time, which is a timeout, from a preemption, after which the job asks to be run again."""
     job_id = slurm_job_id()
+    stopped = [outcome for outcome in outcomes if outcome.status == "interrupted"]
     if number == WARNING and terms.near_its_end(seconds):
         words = f"Slurm's time limit of {terms.minutes} minutes; the run was told to save its state before it"
-        standing = record.read(job.folder)
-        phase = str((standing.get("failure") or {}).get("phase", "start"))
-        verdict = Verdict.of("timeout", "TimeoutError", words, phase=phase, cause="slurm TIMEOUT")
-        outcome.status, outcome.error = "timeout", close(job, verdict, standing, tail=last_output(job))
+        for outcome in stopped:
+            standing = record.read(outcome.job.folder)
+            phase = str((standing.get("failure") or {}).get("phase", "start"))
+            verdict = Verdict.of("timeout", "TimeoutError", words, phase=phase, cause="slurm TIMEOUT")
+            tail = last_output(outcome.job)
+            outcome.status, outcome.error = "timeout", close(outcome.job, verdict, standing, tail=tail)
         return
-    if job_id is None or not (number == WARNING or _preempted(job_details(job_id))):
+    unfinished = stopped or any(outcome.status == "pending" for outcome in outcomes)
+    if not unfinished or job_id is None or not (number == WARNING or _preempted(job_details(job_id))):
         return
     answer = ask_slurm("scontrol", "requeue", job_id)
     if answer is None or answer.returncode:
         words = "scontrol is missing" if answer is None else answer.stderr.strip()
-        print(f"the job can't be requeued ({words}); the same sweep command goes on with the run", file=sys.stderr)
+        print(f"the job can't be requeued ({words}); the same sweep command goes on with its runs", file=sys.stderr)
 
 
 def _preempted(facts: dict[str, str]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,23 +131,26 @@ def settle(folder: Path) -> dict[str, tuple[str, Path]]:
     places = queue_places(job_id for job_id, _ in open_runs.values())
     if places is None:  # Slurm can't be asked here: nothing is known, and nothing is written
         return {}
-    for job_id, place in open_runs.values():
+    for digest, (job_id, place) in open_runs.items():
         cause = (record.read(place).get("failure") or {}).get("cause")
         if job_id not in places and not str(cause).startswith("slurm"):
             with suppress(Exception):  # the job's pickle may be gone; its run then counts as never begun
-                close(submitted_job(folder, job_id), folder, job_id)
+                close(next(job for job in submitted_jobs(folder, job_id) if job.fingerprint == digest), folder, job_id)
     return {digest: run for digest, run in open_runs.items() if run[0] in places}
 
 
 def close(job: Job, sweep_folder: Path, job_id: str) -> None:
-    """Write the record that a Slurm job which is gone could not write, unless it stands already.
+    """Write the record of a run that a Slurm job which is gone could not write, unless it stands already.
 
-    An interrupted run's record is completed with Slurm's reason.
+    An interrupted run's record is completed with Slurm's reason. A run whose turn did not come before the job ended has
+    no record: it is still to be done.
     """
     standing = record.read(job.folder)
-    own = (standing.get("process") or {}).get("slurm_job_id") == job_id
+    own = _is_from(standing, job_id)
     status = standing.get("status") if own else None
     if status not in (None, "running", "interrupted"):
+        return
+    if not own and _began_another(sweep_folder, job_id):
         return
     reason = reason_of(job_id, sweep_folder)
     verdict = reason.verdict(str(read_progress(job.folder).get("phase", "start")) if own else "start")
@@ -161,6 +165,18 @@ def close(job: Job, sweep_folder: Path, job_id: str) -> None:
     write_record(job, verdict, standing if own else None, tail=tail, process=process)
 
 
+def _is_from(standing: Mapping[str, Any], job_id: str) -> bool:
+    """Whether a Slurm job wrote this record."""
+    return (standing.get("process") or {}).get("slurm_job_id") == job_id
+
+
+def _began_another(sweep_folder: Path, job_id: str) -> bool:
+    """Whether a Slurm job began any of its runs."""
+    with suppress(Exception):  # its pickle may be gone
+        return any(_is_from(record.read(job.folder), job_id) for job in submitted_jobs(sweep_folder, job_id))
+    return False
+
+
 def last_output(job: Job) -> list[str]:
     """The lines of a run's output, or none."""
     with suppress(OSError):
@@ -168,10 +184,10 @@ def last_output(job: Job) -> list[str]:
     return []
 
 
-def submitted_job(sweep_folder: Path, job_id: str) -> Job:
-    """The run that a Slurm job was submitted with."""
+def submitted_jobs(sweep_folder: Path, job_id: str) -> Sequence[Job]:
+    """The runs that a Slurm job was submitted with."""
     from submitit.core.utils import DelayedSubmission
 
     submission: Any = DelayedSubmission.load(sweep_folder / SUBMITIT_FOLDER / f"{job_id}_submitted.pkl")
-    job: Job = submission.args[0]
-    return job
+    jobs: Sequence[Job] = submission.args[0]
+    return jobs

@@ -31,7 +31,8 @@ def do_sweep_on_slurm(sweep: Sweep, preset: Preset, batch_of: Progress | None = 
         SubmissionError: Slurm does not take it.
     """
     try:
-        return do_sweep(sweep, JobArray(sweep, preset).run, width=preset.array_parallelism, batch_of=batch_of)
+        width = preset.array_parallelism * preset.runs_at_once
+        return do_sweep(sweep, JobArray(sweep, preset).run, width=width, batch_of=batch_of)
     except SubmissionError:
         if sweep.settings.name is None and not sweep.numbered:  # a folder of its own time, which nobody else uses
             withdraw(sweep.folder)
@@ -78,15 +79,18 @@ class JobArray:
     def _submit(self, jobs: Sequence[Job]) -> None:
         if not jobs:
             return
-        ids = submit(jobs, self._preset, self._sweep.folder, self._sweep.name, session.current.target)
+        on_error = self._sweep.settings.on_error
+        ids = submit(jobs, self._preset, self._sweep.folder, self._sweep.name, session.current.target, on_error)
         for job, job_id in zip(jobs, ids, strict=True):
             job.slurm_job_id = job_id
         self._sweep.record()
         minutes = self._preset.minutes(jobs)
         limit = "" if minutes is None else f", {minutes} minutes each"
         number = ids[0].partition("_")[0]
+        tasks = "" if self._preset.runs_per_task == 1 else f" in {amount(len(set(ids)), 'task')}"
         say(
-            f"Submitted {amount(len(jobs), 'run')} as Slurm job {number}{limit}; Ctrl-C ends the watching, not the jobs"
+            f"Submitted {amount(len(jobs), 'run')} as Slurm job {number}{tasks}{limit}; "
+            "Ctrl-C ends the watching, not the jobs"
         )
 
     def _open(self, jobs: Sequence[Job]) -> list[Job]:

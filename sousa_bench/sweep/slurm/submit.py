@@ -18,6 +18,18 @@ from sousa_bench.sweep.slurm import array_task
 from sousa_bench.sweep.slurm.ended_jobs import SUBMITIT_FOLDER
 from sousa_bench.system.python import python_path
 
+AS_THEY_ARE = (
+    "comment",
+    "constraint",
+    "exclude",
+    "gres",
+    "cpus_per_gpu",
+    "gpus_per_task",
+    "mem_per_gpu",
+    "mem_per_cpu",
+)
+"""Options that sbatch gets as they are given."""
+
 
 class SubmissionError(UserError):
     """Slurm does not take the sweep."""
@@ -35,13 +47,25 @@ class Preset:
     account: str | None = None
     qos: str | None = None
     gpus_per_node: int | str | None = "auto"
-    cpus_per_task: int = 4
+    cpus_per_task: int | None = 4
     mem_gb: float | None = 16
+    runs_per_task: int = 1
+    runs_at_once: int = 1
+    exclusive: bool = False
     timeout_min: int | None = None
     margin_min: int = 15
     signal_delay_s: int = 120
     array_parallelism: int = 16
-    setup: Sequence[str] = ()
+    setup: Sequence[str] | None = ()
+    name: str | None = None
+    comment: str | None = None
+    constraint: str | None = None
+    exclude: str | None = None
+    gres: str | None = None
+    cpus_per_gpu: int | None = None
+    gpus_per_task: int | None = None
+    mem_per_gpu: str | None = None
+    mem_per_cpu: str | None = None
     additional_parameters: dict[str, Any] = field(default_factory=dict)
     grace: float = 30.0
     poll: float = 10.0
@@ -50,7 +74,9 @@ class Preset:
         gpus = self.gpus_per_node
         for key, good, what in (
             ("gpus_per_node", gpus in ("auto", None) or (isinstance(gpus, int) and gpus >= 0), "auto or a number"),
-            ("cpus_per_task", self.cpus_per_task >= 1, "at least 1"),
+            ("cpus_per_task", self.cpus_per_task is None or self.cpus_per_task >= 1, "at least 1, or null"),
+            ("runs_per_task", self.runs_per_task >= 1, "at least 1"),
+            ("runs_at_once", 1 <= self.runs_at_once <= self.runs_per_task, "from 1 to hydra.launcher.runs_per_task"),
             ("array_parallelism", self.array_parallelism >= 1, "at least 1"),
             ("margin_min", self.margin_min >= 1, "at least 1"),
             ("timeout_min", self.timeout_min is None or self.timeout_min >= 1, "at least 1, or null"),
@@ -62,28 +88,32 @@ class Preset:
                 raise ConfigError(f"hydra.launcher.{key}={getattr(self, key)!r} can't be: it must be {what}")
 
     def minutes(self, jobs: Sequence[Job]) -> int | None:
-        """Slurm's time limit: the longest timeout plus the margin; None (the partition's own) for runs without one."""
+        """Slurm's time limit: the longest timeout, as often as a task's runs take turns, plus the margin.
+
+        None, which is the partition's own, for runs without a timeout.
+        """
         if self.timeout_min is not None:
             return self.timeout_min
         timeouts = [job.timeout for job in jobs]
         if any(timeout is None for timeout in timeouts):
             return None
-        return math.ceil(max(filter(None, timeouts)) / 60) + self.margin_min
+        turns = math.ceil(min(self.runs_per_task, len(jobs)) / self.runs_at_once)
+        return math.ceil(turns * max(filter(None, timeouts)) / 60) + self.margin_min
 
     def gpus(self, jobs: Sequence[Job]) -> int | None:
-        """GPUs of each job: as many as the runs use."""
+        """GPUs of each job: as many as the runs that it does at the same time use."""
         if self.gpus_per_node != "auto":
             return int(self.gpus_per_node) if self.gpus_per_node else None
         if all(OmegaConf.select(job.config, "trainer.accelerator", default="auto") == "cpu" for job in jobs):
             return None
-        return max(job.devices for job in jobs)
+        return max(job.devices for job in jobs) * self.runs_at_once
 
 
-def submit(jobs: Sequence[Job], preset: Preset, sweep_folder: Path, name: str, target: str) -> list[str]:
-    """Submit runs, each as a task of one array; a single one becomes a job of its own.
+def submit(jobs: Sequence[Job], preset: Preset, sweep_folder: Path, name: str, target: str, on_error: str) -> list[str]:
+    """Submit runs as the tasks of one array, ``runs_per_task`` in each; a single task becomes a job of its own.
 
     Returns:
-        Slurm's id of each.
+        Slurm's id of each run's task.
 
     Raises:
         SubmissionError: sbatch refuses, or there is no Slurm here.
@@ -92,19 +122,21 @@ def submit(jobs: Sequence[Job], preset: Preset, sweep_folder: Path, name: str, t
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     minutes = preset.minutes(jobs)
-    terms = array_task.Terms(target, preset.grace, minutes, preset.signal_delay_s, code_digest())
+    at_once, delay = preset.runs_at_once, preset.signal_delay_s
+    terms = array_task.Terms(target, at_once, on_error, preset.grace, minutes, delay, code_digest())
+    tasks = [jobs[begin : begin + preset.runs_per_task] for begin in range(0, len(jobs), preset.runs_per_task)]
     try:
         executor = SlurmExecutor(folder=sweep_folder / SUBMITIT_FOLDER, max_num_timeout=0)
         executor.update_parameters(**_parameters(jobs, preset, name, minutes))
         with executor.batch():
-            submitted = [executor.submit(array_task.do, job, terms) for job in jobs]
+            submitted = [executor.submit(array_task.do, task, terms) for task in tasks]
     except RuntimeError as error:
         if isinstance(error, (FailedJobError, FailedSubmissionError)) or "srun" not in str(error):
             raise SubmissionError(_refusal(error)) from error
         raise SubmissionError(
             "hydra/launcher=slurm: this machine has no Slurm (srun is not on the PATH); leave it out to run here"
         ) from error
-    return [str(job.job_id) for job in submitted]
+    return [str(of.job_id) for of, task in zip(submitted, tasks, strict=True) for _ in task]
 
 
 def _parameters(jobs: Sequence[Job], preset: Preset, name: str, minutes: int | None) -> dict[str, Any]:
@@ -112,22 +144,25 @@ def _parameters(jobs: Sequence[Job], preset: Preset, name: str, minutes: int | N
     extra = {"requeue": True, **preset.additional_parameters}
     if minutes is None:
         extra.setdefault("time", 0)  # submitit would ask for five minutes; 0 asks for no limit beside the partition's
+    cpus = None if preset.cpus_per_task is None else preset.cpus_per_task * preset.runs_at_once
     values = {
-        "job_name": name.replace("/", "_"),
+        "job_name": (preset.name or name).replace("/", "_"),
         "time": minutes,
         "partition": preset.partition,
         "account": preset.account,
         "qos": preset.qos,
         "gpus_per_node": preset.gpus(jobs),
-        "cpus_per_task": preset.cpus_per_task,
-        "mem": None if preset.mem_gb is None else f"{round(preset.mem_gb * 1024)}M",
+        "cpus_per_task": cpus,
+        "mem": None if preset.mem_gb is None else f"{round(preset.mem_gb * preset.runs_at_once * 1024)}M",
+        "exclusive": preset.exclusive or None,
         "nodes": 1,
         "ntasks_per_node": 1,
         "signal_delay_s": preset.signal_delay_s,
         "array_parallelism": preset.array_parallelism,
         # Since Slurm 22.05 srun doesn't take --cpus-per-task over from the job.
-        "srun_args": [f"--cpus-per-task={preset.cpus_per_task}"],
-        "setup": [f"export PYTHONPATH={shlex.quote(python_path())}", *preset.setup],
+        "srun_args": None if cpus is None else [f"--cpus-per-task={cpus}"],
+        "setup": [f"export PYTHONPATH={shlex.quote(python_path())}", *(preset.setup or ())],
+        **{key: getattr(preset, key) for key in AS_THEY_ARE},
         "additional_parameters": extra,
     }
     return {key: value for key, value in values.items() if value is not None}
