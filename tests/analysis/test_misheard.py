@@ -19,7 +19,7 @@ from sousa_bench.data.sources.source import FolderSource
 from tests.analysis.heard_clips import mishear_owls, write_heard, write_sounds
 from tests.trained import Trained, home, trained
 
-AUDIO = re.compile(r'<audio controls preload="none" src="data:audio/flac;base64,([^"]*)">')
+AUDIO = re.compile(r'<audio controls preload="metadata" src="data:audio/flac;base64,([^"]*)">')
 
 
 @pytest.fixture(scope="module")

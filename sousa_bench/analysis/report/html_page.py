@@ -180,11 +180,11 @@ def _table(block: Table) -> str:
         for column, side in zip(block.columns, sides, strict=True)
     )
     if block.sounds:
-        heads += '<th scope="col" class="sound">sound</th>'
+        heads = f'<th scope="col" class="sound">sound</th>{heads}'
     body = "".join(
         _row(row)
-        + "".join(_cell(column.cell(row), side) for column, side in zip(block.columns, sides, strict=True))
         + (_sound(sound) if block.sounds else "")
+        + "".join(_cell(column.cell(row), side) for column, side in zip(block.columns, sides, strict=True))
         + "</tr>"
         for row, sound in zip(block.rows, block.sounds or [""] * len(block.rows), strict=True)
     )
@@ -207,8 +207,8 @@ def _cell(text: str, side: str) -> str:
 
 
 def _sound(address: str) -> str:
-    """A cell with a player, which reads the sound when it is asked to play."""
-    player = f'<audio controls preload="none" src="{html.escape(address)}"></audio>' if address else "not at hand"
+    """A cell with a player."""
+    player = f'<audio controls preload="metadata" src="{html.escape(address)}"></audio>' if address else "not at hand"
     return f'<td class="sound">{player}</td>'
 
 

@@ -25,9 +25,6 @@ def misheard_by_all(study: Study, options: Options) -> list[Block]:
         *(_sound_words(options, sounds) if options.plots else []),
     ]
     columns = [
-        Column("clip", "clip", text=True),
-        *([Column("group", study.task.group, text=True)] if (shown["group"] != "").any() else []),
-        *([Column("data", "data", text=True)] if shown["data"].nunique() > 1 else []),
         Column("true_class", f"true {study.task.noun}", text=True),
         Column("heard_as", "most often heard as", text=True),
         Column(
@@ -35,10 +32,13 @@ def misheard_by_all(study: Study, options: Options) -> list[Block]:
         ),
         Column(
             "wrong_combinations",
-            "misheard by combinations",
+            "misheard by",
             lambda row: f"{row['wrong_combinations']} of {row['combinations']}",
-            help="with more than half of their runs",
+            help="combinations, with more than half of their runs",
         ),
+        *([Column("data", "data", text=True)] if shown["data"].nunique() > 1 else []),
+        *([Column("group", study.task.group, text=True)] if (shown["group"] != "").any() else []),
+        Column("clip", "clip", text=True),
     ]
     return [
         Heading("Clips that all mishear", short="Misheard"),
