@@ -29,16 +29,18 @@ class BeatsFrontend(Frontend):
 
     Args:
         min_frames: Fewest frames that the backbone can take: one row of patches.
+        mean: Of the pre-training data's filter bank.
+        deviation: Its standard deviation.
     """
 
     sample_rate = 16000
     bins = 128
 
-    def __init__(self, min_frames: int = 16) -> None:
+    def __init__(self, min_frames: int = 16, mean: float = MEAN, deviation: float = STD) -> None:
         super().__init__()
         self.min_frames = min_frames
         self.fbank = KaldiFbank("povey", self.sample_rate, self.bins, scale=WAVEFORM_SCALE)
-        self.mean, self.divisor = MEAN, 2 * STD
+        self.mean, self.divisor = mean, 2 * deviation
         self.pad_value = (math.log(LOG_FLOOR) - self.mean) / self.divisor
 
     def centres(self) -> Tensor:
@@ -78,7 +80,7 @@ class BeatsFrontend(Frontend):
 
 
 # What the network here has built in; a file that says otherwise is another model.
-_BUILT_IN: dict[str, Any] = {
+BUILT_IN: dict[str, Any] = {
     "layer_norm_first": False,
     "deep_norm": True,
     "conv_bias": False,
@@ -125,7 +127,7 @@ class Beats(Family):
             raise WeightsError(
                 f"{loaded.path} is no BEATs checkpoint: it must hold 'cfg' beside 'model', as the official files do."
             )
-        wanted = {k: v for k, v in asdict(expected).items() if k not in _DROPOUTS} | _BUILT_IN
+        wanted = {k: v for k, v in asdict(expected).items() if k not in _DROPOUTS} | BUILT_IN
         differing = [f"{k}={cfg.get(k)!r} (here {value!r})" for k, value in wanted.items() if cfg.get(k) != value]
         if differing:
             raise WeightsError(

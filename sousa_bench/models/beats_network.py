@@ -280,8 +280,12 @@ class BeatsBackbone(Divisible):
         """
         patches = self.patch_embedding(features.unsqueeze(1)).flatten(2).transpose(1, 2)
         x = self.dropout_input(self.post_extract_proj(self.layer_norm(patches)))
-        token_mask = None if padding_mask is None else split_mask(padding_mask, x.shape[1])
+        token_mask = None if padding_mask is None else self.token_mask(padding_mask, x.shape[1])
         return self.encoder(x, token_mask, layers), token_mask
+
+    def token_mask(self, padding_mask: Tensor, tokens: int) -> Tensor:
+        """Mask of the frames (batch, frames) → of so many tokens (batch, tokens), True on padding."""
+        return split_mask(padding_mask, tokens)
 
     def forward(self, features: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Logits (batch, classes); arguments as :meth:`tokens`."""

@@ -17,7 +17,13 @@ from sousa_bench.models.base import AudioModel, Frontend, Targets
 from sousa_bench.models.checkpoint_contents import Contents
 from sousa_bench.models.official_file import recognise
 from sousa_bench.models.published import CheckpointSource
-from sousa_bench.models.weight_files import WEIGHTS, against_kind, check_weights, default_variant
+from sousa_bench.models.weight_files import (
+    WEIGHTS,
+    against_kind,
+    check_weights,
+    default_variant,
+    official_without_address,
+)
 from sousa_bench.models.weights import (
     Loaded,
     apply_state,
@@ -171,10 +177,7 @@ class Family:
     def _official(self, name: str, variant: str, shape: Any, checkpoint: str | None) -> Loaded:
         source = self.published(shape)
         if not source.address and checkpoint is None:
-            raise WeightsError(
-                f"There are no official weights of model={name} model.variant={variant}: give model.checkpoint=FILE, "
-                "use another model.variant that has some, or weights=random."
-            )
+            raise WeightsError(official_without_address(name, variant) + ".")
         return load_official(source, checkpoint)
 
 

@@ -25,6 +25,7 @@ _AST_TOKEN = re.compile(r"(audio_spectrogram_transformer\.embeddings|(module\.)?
 _AST_BLOCK = re.compile(r"(?:audio_spectrogram_transformer\.encoder\.layer|(?:module\.)?v\.blocks)\.(\d+)\.")
 _AST_POSITIONS = re.compile(r".*\.(position_embeddings|pos_embed)")
 _EAT_PATCHES = re.compile(r"(model\.)?(modality_encoders\.IMAGE\.)?local_encoder\.proj\.weight")
+_OPENBEATS_LAYER = re.compile(r"(?:encoder\.)?encoder\.layers\.(\d+)\.")
 _TIMM_BLOCK = re.compile(r"(?:encoder\.|model\.)?blocks\.(\d+)\.")
 _TIME = "time_pos_embed"
 _DASHENG_PATCH = [64, 4]
@@ -83,7 +84,7 @@ class OfficialFile:
 
 def recognise(found: Contents) -> OfficialFile | None:
     """Whose file it is; None for one that is nobody's here, or has other keys than were published."""
-    looks = (_ast, _htsat, _beats, _efficientat, _ced, _passt, _eat)
+    looks = (_ast, _htsat, _openbeats, _beats, _efficientat, _ced, _passt, _eat)
     return next(filter(None, (look(found) for look in looks)), None)
 
 
@@ -153,9 +154,8 @@ def _ast(found: Contents) -> OfficialFile | None:
     [token, positions] = [_shape(found, pattern) for pattern in (_AST_TOKEN, _AST_POSITIONS)]
     if token is None:
         return None
-    blocks = {match[1] for key in found.shapes if (match := _AST_BLOCK.match(key))}
     patches = {} if positions is None else {"patches": positions[1] - _SPECIAL_TOKENS}
-    return OfficialFile("ast", {"dim": token[-1], "layers": len(blocks), **patches})
+    return OfficialFile("ast", {"dim": token[-1], "layers": _blocks(found, _AST_BLOCK), **patches})
 
 
 def _htsat(found: Contents) -> OfficialFile | None:
@@ -173,6 +173,18 @@ def _beats(found: Contents) -> OfficialFile | None:
     if not isinstance(cfg, Mapping) or "post_extract_proj.weight" not in found.shapes:
         return None
     return OfficialFile("beats", {str(key): value for key, value in cfg.items()})
+
+
+def _openbeats(found: Contents) -> OfficialFile | None:
+    """BEATs' network under ESPnet's prefix, with the kernels of its padding mask, or with its pretraining's numbers."""
+    cfg, marks = found.extra.get("cfg"), ("encoder.post_extract_proj.weight", "raw2fbank_pad.weight")
+    if not any(key in found.shapes for key in marks) and not (
+        isinstance(cfg, Mapping) and "codebook_vocab_size" in cfg
+    ):
+        return None
+    projection = _shape(found, re.compile(r"(encoder\.)?post_extract_proj\.weight"))
+    width = {} if projection is None else {"encoder_embed_dim": projection[0]}
+    return OfficialFile("openbeats", {**width, "encoder_layers": _blocks(found, _OPENBEATS_LAYER)})
 
 
 def _efficientat(found: Contents) -> OfficialFile | None:
@@ -207,9 +219,9 @@ def _eat(found: Contents) -> OfficialFile | None:
     return None if kernel is None else OfficialFile("eat", {"dim": kernel[0], "layers": _blocks(found)})
 
 
-def _blocks(found: Contents) -> int:
-    """Blocks by timm's names."""
-    return len({match[1] for key in found.shapes if (match := _TIMM_BLOCK.match(key))})
+def _blocks(found: Contents, name: re.Pattern[str] = _TIMM_BLOCK) -> int:
+    """Blocks, by timm's names where no others are given."""
+    return len({match[1] for key in found.shapes if (match := name.match(key))})
 
 
 def _shape(found: Contents, pattern: re.Pattern[str]) -> tuple[int, ...] | None:

@@ -79,7 +79,7 @@ class Published:
         if variant in self.by_hand:
             return None
         address: str | None = numbers.get("checkpoint", self.source.address)
-        return address
+        return address or None
 
     def licence(self, variant: str) -> str | None:
         """SPDX name of the licence of a variant's official weights."""
@@ -137,6 +137,12 @@ PUBLISHED = {
     ),
     "passt": Published(
         "vision transformer on overlapping patches", "2110.05069", CheckpointSource(license="Apache-2.0")
+    ),
+    "openbeats": Published(
+        "BEATs' network, other weights",
+        "2507.14129",
+        CheckpointSource(headless=SELF_SUPERVISED),  # Its repositories' file names are not fixed; no licence was found.
+        headless=("official", "large"),
     ),
     "cnn": Published("convolutions, trained from nothing", None, CheckpointSource()),
 }

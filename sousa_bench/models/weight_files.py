@@ -77,6 +77,14 @@ def embedded_not_shipped(name: str) -> str:
     )
 
 
+def official_without_address(name: str, variant: str) -> str:
+    """What to say where ``weights=official`` is asked for a variant whose file no program can fetch by itself."""
+    return (
+        f"no official weights of model={name} model.variant={variant} are fetched by themselves: give "
+        "model.checkpoint=FILE, use another model.variant that has some, or weights=random"
+    )
+
+
 def against_kind(name: str, weights: str, kinds: Sequence[str]) -> str | None:
     """Why a model can't start from the weights that were asked for; None where there are such.
 

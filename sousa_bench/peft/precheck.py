@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from sousa_bench.errors import ConfigError
-from sousa_bench.models.weight_files import WEIGHTS, against_kind, default_variant, embedded_file, embedded_not_shipped
+from sousa_bench.models.published import PUBLISHED
+from sousa_bench.models.weight_files import (
+    WEIGHTS,
+    against_kind,
+    default_variant,
+    embedded_file,
+    embedded_not_shipped,
+    official_without_address,
+)
 from sousa_bench.peft.added_options import METHODS, added_method
 from sousa_bench.peft.options import WELL_KNOWN, LocalConfig, Options, plain, read, takes_no_steps, target_of
 
@@ -79,7 +87,7 @@ def widest_layer(model: Mapping[str, Any]) -> int | None:
     match model.get("name"), variant:
         case "ast" | "ced" | "dasheng" | "eat" | "passt", {"dim": int(dim)}:
             return dim
-        case "beats", {"encoder_embed_dim": int(dim)}:
+        case "beats" | "openbeats", {"encoder_embed_dim": int(dim)}:
             return dim
         case "htsat", {"dim": int(dim), "depths": [*depths]}:
             return dim * 2 ** (len(depths) - 1)
@@ -145,10 +153,15 @@ def _against_weights(model: Mapping[str, Any]) -> str | None:
     if reason := against_kind(str(model.get("name")), str(model.get("weights")), model.get("kinds") or WEIGHTS):
         return reason
     variant, name = _variant(model), str(model.get("name"))
+    ours = str(model.get("_target_")).startswith("sousa_bench.models.") and not model.get("checkpoint")
+    if ours and model.get("weights") == "official" and name in PUBLISHED:
+        own = (model.get("variants") or {}).get(variant) or {}
+        return (
+            None if own.get("checkpoint", PUBLISHED[name].source.address) else official_without_address(name, variant)
+        )
     if model.get("weights") != "embedded":
         return None
-    ours = str(model.get("_target_")).startswith("sousa_bench.models.")
-    if ours and not model.get("checkpoint") and not embedded_file(name).is_file():
+    if ours and not embedded_file(name).is_file():
         return embedded_not_shipped(name)
     if variant == "tiny":
         return None

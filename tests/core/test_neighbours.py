@@ -12,7 +12,7 @@ from sousa_bench.data.datamodule import Batch
 from tests.cases import check_each
 
 MODELS = ("ast", "htsat", "beats", "efficientat")
-FURTHER = ("ced", "dasheng", "eat", "passt")
+FURTHER = ("ced", "dasheng", "eat", "passt", "openbeats")
 PARTS = ("gain", "noise", "time_stretch", "spec_augment", "mixup")
 ALL_OFF = ["augmentation=on", *(f"augmentation.{part}.enabled=false" for part in PARTS)]
 NO_GAIN = [word for word in ALL_OFF if "gain" not in word] + [

@@ -16,7 +16,7 @@ from sousa_bench.export.onnx_network import FixedPositionBias, PaddedClips, conv
 from sousa_bench.models.beats_network import BeatsBackbone
 from tests.models.building import build
 
-MODELS = ("ast", "htsat", "beats", "efficientat", "ced", "dasheng", "eat", "passt")
+MODELS = ("ast", "htsat", "beats", "efficientat", "ced", "dasheng", "eat", "passt", "openbeats")
 
 
 def clip(samples: int, seed: int = 0) -> torch.Tensor:
@@ -83,6 +83,7 @@ VARIANTS = [
     ("dasheng", {}, 9.9),
     ("eat", {}, 13.3),
     ("passt", {}, 9.9),
+    ("openbeats", {}, 5.0),
 ]
 
 

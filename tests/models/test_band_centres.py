@@ -5,7 +5,9 @@ import torch
 from building import build
 
 
-@pytest.mark.parametrize("name", ["ast", "htsat", "beats", "efficientat", "ced", "dasheng", "eat", "passt"])
+@pytest.mark.parametrize(
+    "name", ["ast", "htsat", "beats", "efficientat", "ced", "dasheng", "eat", "passt", "openbeats"]
+)
 def test_a_tone_is_loudest_where_its_frequency_is_marked(name: str) -> None:
     model = build(name).eval()
     centres = model.frontend.centres()

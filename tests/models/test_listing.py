@@ -187,4 +187,4 @@ def test_the_table_in_the_docs_is_the_commands() -> None:
         assert cells[2].startswith(f"{official['sample_rate'] / 1000:g} kHz")
         assert cells[3:5] == [f"{row['parameters']:,}" for row in (official, tiny)]
         assert cells[5] == f"{_short(official['multiply_adds'])}, {_short(tiny['multiply_adds'])}"
-        assert cells[6].startswith(official["licence"])
+        assert cells[6].startswith(official["licence"] or "none found")

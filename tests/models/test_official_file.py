@@ -104,6 +104,8 @@ def test_what_is_no_checkpoint_is_left_to_who_loads_it(content: bytes, tmp_path:
         ),
         ("passt", "keys.json", "passt", "official"),
         ("eat", "keys.json", "eat", "official"),
+        ("openbeats", "keys.json", "openbeats", "large"),
+        ("openbeats", "keys_base.json", "openbeats", "official"),
     ],
 )
 def test_every_published_file_is_told(folder: str, keys: str, model: str | None, variant: str | None) -> None:
@@ -177,9 +179,9 @@ def test_every_published_variant_is_named_where_a_user_looks(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     named = [
         name
-        for model in ("efficientat", "htsat", "ced", "dasheng", "eat", "passt")
+        for model in ("efficientat", "htsat", "ced", "dasheng", "eat", "passt", "openbeats")
         for name in node(model)["variants"]
         if name != "tiny"
     ]
-    assert len(named) == 27
+    assert len(named) == 29
     assert [name for name in named if not re.search(rf"\b{name}\b", text)] == []

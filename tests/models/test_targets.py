@@ -18,6 +18,7 @@ GROUPS = {
     # 15 inverted residuals, the first without expansion, 8 with squeeze-excitation; and the last convolution
     "efficientat": {"pointwise": 14 + 15 + 1, "squeeze_excitation": 2 * 8, "depthwise": 15, "classifier": 1},
     "cnn": {"convolution": 1 + 2 * 3},
+    "openbeats": {"attention": 4 * 3, "mlp": 2 * 3},
     **{name: {"attention": 4 * 4, "mlp": 2 * 4} for name in ("ced", "dasheng", "eat", "passt")},
 }
 BLOCKS = {
@@ -30,6 +31,7 @@ BLOCKS = {
     "dasheng": 4,
     "eat": 4,
     "passt": 4,
+    "openbeats": 3,
 }
 
 

@@ -1,4 +1,4 @@
-"""The vision transformer and the models on it: against timm's blocks, strict files, each in its own way."""
+"""The further models and the vision transformer of most: against timm's blocks, strict files, each in its own way."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from tests.cases import check_each
 from tests.parity.reference import table
 
 MODELS = ("ced", "dasheng", "eat", "passt")
+FURTHER = (*MODELS, "openbeats")
 SIZE = {"dim": 32, "layers": 2, "heads": 2}
 FILES = {  # model → key tables of its official files, and whether there is a head in each
     "ced": {"keys.json": True, "keys_original.json": True},
@@ -139,7 +140,7 @@ def test_the_random_start_tells_sounds_apart_and_follows_from_the_seed(name: str
     assert (vectors[0] - vectors[1]).norm() > 0.05 * vectors[0].norm()
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", FURTHER)
 def test_a_clip_with_longer_neighbours_is_the_clip_alone(name: str) -> None:
     model = build(name).eval()
     waveform, lengths = clips(2.0, 1.28, rate=model.sample_rate)
@@ -150,7 +151,7 @@ def test_a_clip_with_longer_neighbours_is_the_clip_alone(name: str) -> None:
         torch.testing.assert_close(model(longest)[1:], model(longest[1:]))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", FURTHER)
 def test_gradients_reach_everything_and_checkpointing_changes_none(name: str) -> None:
     model = build(name).train()
     frugal = copy.deepcopy(model.backbone)
@@ -172,7 +173,7 @@ def test_sizes(name: str) -> None:
     assert 0.4e6 < sum(p.numel() for p in tiny.parameters()) < 0.6e6
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", FURTHER)
 def test_weights_that_the_package_has_not_are_refused_before_anything_starts(name: str) -> None:
     model = {"name": name, "weights": "embedded", "_target_": f"sousa_bench.models.{name}.build"}
     lora = OmegaConf.load(CONF.parent / "peft" / "head.yaml")
@@ -181,6 +182,24 @@ def test_weights_that_the_package_has_not_are_refused_before_anything_starts(nam
     assert precheck({**model, "checkpoint": "pretrained"}, lora) is None
     with pytest.raises(WeightsError, match=f"ships no embedded weights for model={name} .*Use weights=random"):
         build(name, weights="embedded")
+
+
+@pytest.mark.parametrize(("name", "variant"), [("openbeats", None), ("eat", "tiny"), ("ced", None)])
+def test_official_weights_that_nobody_can_fetch_are_refused_before_anything_starts(
+    name: str, variant: str | None, tmp_path: Path
+) -> None:
+    own = {"seed": 1, "weights": "official", "model": OmegaConf.load(CONF / f"{name}.yaml")}
+    node = OmegaConf.to_container(OmegaConf.create(own).model, resolve=True)
+    assert isinstance(node, dict)
+    head = OmegaConf.load(CONF.parent / "peft" / "head.yaml")
+    reason = precheck({**node, "variant": variant}, head)
+    if name == "ced":  # its address stands in the config
+        assert reason is None
+        return
+    assert f"no official weights of model={name} model.variant={variant or 'official'} are fetched" in str(reason)
+    assert precheck({**node, "variant": variant, "checkpoint": str(tmp_path / "x.pt")}, head) is None
+    with pytest.raises(WeightsError, match=r"give model\.checkpoint=FILE"):
+        build(name, weights="official", variant=variant)
 
 
 def test_the_command_refuses_them_in_one_message(tmp_path: Path) -> None:
@@ -205,6 +224,8 @@ def test_the_command_refuses_them_in_one_message(tmp_path: Path) -> None:
         ("eat", "official", 90_379_535 - 4_718_592),  # without the fixed positions
         ("eat", "eat-large", 309_409_295 - 6144 * 1024),
         ("passt", "official", 86_153_758 - 769 * 527),  # without the head that nothing calls
+        ("openbeats", "official", 90_312_448 - 656 + 769 * 527),  # without the two kernels of the padding mask
+        ("openbeats", "large", 311_377_232 - 656 + 540_175),
     ],
 )
 def test_published_sizes(name: str, variant: str, parameters: int) -> None:

@@ -24,7 +24,7 @@ from sousa_bench.peft import Injection, inject, precheck
 from tests.cases import check_each
 
 MODELS = ("ast", "htsat", "beats", "efficientat")
-FURTHER = ("ced", "dasheng", "eat", "passt")
+FURTHER = ("ced", "dasheng", "eat", "passt", "openbeats")
 METHODS = [method for method in methods() if method not in ("probe", "knn")]  # these take no steps: tests/core
 CLIPS, CLASSES, BATCH_SIZE, EPOCHS = 12, 4, 4, 2
 FALLS_TO = 0.9

@@ -134,7 +134,7 @@ def model_node(file, /, **changes):
     return root.model
 
 
-@pytest.mark.parametrize("name", ["ast", "htsat", "beats", "efficientat", "ced", "dasheng", "eat", "passt"])
+@pytest.mark.parametrize("name", ADAPTED)
 def test_every_pair_of_choices_passes_but_those_that_a_network_has_no_place_for(name):
     assert {method for method in methods() if precheck(model_node(name), choice(method))} == refused(name)
 
