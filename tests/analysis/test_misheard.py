@@ -128,6 +128,14 @@ def test_what_a_foreign_result_says_of_its_data_breaks_nothing(runs: Path, sound
     assert len(heard(runs / "analysis")) == (3 if chooses_a_place else 0)
 
 
+@pytest.mark.parametrize("block", ["process", "data", "resolved_config"])
+def test_a_result_that_the_table_takes_with_an_odd_block_breaks_nothing(runs: Path, sounds: Path, block: str):
+    for file in runs.glob("*/result.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {block: "odd"}))
+    assert main([str(runs), "--no-images", "--data", str(sounds)]) == 0
+    assert heard(runs / "analysis") == []
+
+
 @pytest.fixture
 def learnt(tmp_path: Path) -> Path:
     """Two real runs; that they say of themselves that they learnt nothing is not what is told here."""

@@ -74,9 +74,12 @@ def clip_sounds(study: Study, folder: Path | None) -> ClipSounds:
 
 def _data(result: Path, folder: Path | None) -> tuple[SousaData | None, list[str]]:
     """The data that a result was tested on, or why those in the folder aren't."""
-    content = read_result(result)
-    node = (content.get("resolved_config") or {}).get("data") or {}
-    tested = (content.get("data") or {}).get("test_fingerprint")
+    try:
+        content = read_result(result)
+        node = (content.get("resolved_config") or {}).get("data") or {}
+        tested = (content.get("data") or {}).get("test_fingerprint")
+    except UNUSABLE as error:
+        return None, [first_line(error)] if folder is not None else []
     reasons = []
     for places in _places(node, folder):
         from sousa_bench.data import SousaData
