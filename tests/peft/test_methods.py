@@ -218,12 +218,20 @@ def test_every_method_has_its_formula_in_the_docs():
     assert sorted(formulas()) == methods()
 
 
+OFFICIAL = [
+    *((name, "official", METHODS) for name in MODELS),
+    *((name, "official", ["lora"]) for name in FURTHER),
+    ("openbeats", "large", ["lora"]),
+]
+"""Model, variant, and the methods that are tried on it: one each of the further models, for the time."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MODELS)
-def test_official_variants_take_a_step_with_the_documented_count(name):
-    whole = build(model_node(name, "official"))
+@pytest.mark.parametrize(("name", "variant", "tried"), OFFICIAL, ids=[f"{name} {size}" for name, size, _ in OFFICIAL])
+def test_official_variants_take_a_step_with_the_documented_count(name, variant, tried):
+    whole = build(model_node(name, variant))
     sizes = layer_sizes(whole.backbone)
-    for method in METHODS:
+    for method in tried:
         if precheck(model_node(name), choice(method)):
             continue
         model = copy.deepcopy(whole)
