@@ -125,6 +125,13 @@ class Study:
 
         return misheard_clips(self)
 
+    @cached_property
+    def model_sizes(self) -> pd.DataFrame:
+        """What each network reaches, by pretraining, family and size."""
+        from sousa_bench.analysis.model_sizes import model_sizes
+
+        return model_sizes(self)
+
     @property
     def table(self) -> pd.DataFrame:
         """A row a run."""

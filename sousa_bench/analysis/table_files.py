@@ -26,8 +26,8 @@ def write_tables(study: Study, folder: Path) -> None:
     """Write ``comparison_table.csv`` and ``.parquet``, and a CSV for each table of the statistics.
 
     Those are ``comparisons`` and ``combinations``, and where they have rows ``effects``, ``augmentation``,
-    ``data_sets`` and ``misheard_clips``. In a CSV a text that a spreadsheet would run as a formula gets an apostrophe
-    before it.
+    ``data_sets``, ``models`` and ``misheard_clips``. In a CSV a text that a spreadsheet would run as a formula gets an
+    apostrophe before it.
     """
     table = in_the_words_of(study.task, study.table)
     table["augmentation"] = table["augmentation"].astype("boolean")
@@ -44,6 +44,7 @@ def write_tables(study: Study, folder: Path) -> None:
         "effects": _effects(study),
         "augmentation": augmentation_impact(study).table.drop(columns=["with_rows", "without_rows"], errors="ignore"),
         "data_sets": _data_sets(study),
+        "models": study.model_sizes,
         "misheard_clips": study.misheard.table.drop(columns="clip_set", errors="ignore"),
     }
     for name, frame in statistics.items():

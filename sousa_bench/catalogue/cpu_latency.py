@@ -38,7 +38,7 @@ def add_latency(found: Sequence[dict[str, Any]], threads: int | None) -> None:
 def latency(model: AudioModel) -> float:
     """Seconds from waveform to logits of one clip, the median of a few passes after one that warms up."""
     model.eval()
-    samples = round(CLIP_SECONDS * model.sample_rate)
+    samples = CLIP_SECONDS * model.sample_rate
     noise = torch.rand(1, samples, generator=torch.Generator().manual_seed(0)) - 0.5
     lengths = torch.tensor([samples])
     taken = []

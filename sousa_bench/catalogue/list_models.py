@@ -9,7 +9,7 @@ from typing import Any
 
 from sousa_bench.errors import ConfigError
 from sousa_bench.system.arguments import command_parser, exit_code, positive
-from sousa_bench.system.text_table import in_columns
+from sousa_bench.system.text_table import in_columns, scaled
 
 
 def parser() -> argparse.ArgumentParser:
@@ -106,12 +106,12 @@ def _models(found: Sequence[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
 def _variants(found: Sequence[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
     for model in found:
         for number, row in enumerate(model["variants"]):
-            size = "" if row["bytes"] is None else f"{'' if row['on_disk'] else '~'}{_short(row['bytes'])}B"
+            size = "" if row["bytes"] is None else f"{'' if row['on_disk'] else '~'}{scaled(row['bytes'])}B"
             yield (
                 "" if number else model["model"],
                 row["variant"],
-                _short(row["parameters"]),
-                _short(row["multiply_adds"]),
+                scaled(row["parameters"]),
+                scaled(row["multiply_adds"]),
                 row["pretraining"] or "",
                 size,
                 row["on_disk"] or ("" if row["bytes"] is None else "no"),
@@ -130,11 +130,3 @@ def _latencies(found: Sequence[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
     for model in found:
         for row in model["variants"]:
             yield model["model"], row["variant"], f"{row['latency_ms']:.3g} ms", str(row["threads"])
-
-
-def _short(number: float) -> str:
-    """``86.2 M``."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.3g} {letter}"
-    return str(number)

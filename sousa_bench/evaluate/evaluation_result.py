@@ -27,7 +27,7 @@ from sousa_bench.training.seen_before import met_before
 if TYPE_CHECKING:
     from sousa_bench.evaluate.evaluation import Evaluation
 
-KEPT = ("weights", "parameters", "peft", "lineage", "declared_metrics")
+KEPT = ("weights", "network", "parameters", "peft", "lineage", "declared_metrics")
 """Blocks of the run's result that are as true of its evaluation."""
 
 

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from sousa_bench.models.base import Frontend
+from sousa_bench.models.base import AudioModel, Frontend
 
-CLIP_SECONDS = 5.0
+CLIP_SECONDS = 5
 
 
 @torch.no_grad()
-def multiply_adds(frontend: Frontend, backbone: nn.Module, seconds: float = CLIP_SECONDS) -> int:
+def multiply_adds(frontend: Frontend, backbone: nn.Module, samples: int | None = None) -> int:
     """Multiply-adds of a backbone for one clip of silence, in evaluation mode. The front end's don't count.
 
     Args:
         frontend: On the CPU.
-        backbone: The same, or on no device at all (FakeTensorMode); its mode is left as it was.
-        seconds: Length of the clip.
+        backbone: The same, or without values (FakeTensorMode); its mode is left as it was.
+        samples: Of the clip; None: as many as 5 s have.
     """
-    samples = round(seconds * frontend.sample_rate)
+    samples = samples or CLIP_SECONDS * frontend.sample_rate
     inputs = frontend(torch.zeros(1, samples), torch.tensor([samples]))
     modes = {module: module.training for module in backbone.modules()}
     backbone.eval()
@@ -31,3 +33,18 @@ def multiply_adds(frontend: Frontend, backbone: nn.Module, seconds: float = CLIP
     for module, training in modes.items():
         module.training = training
     return counter.get_total_flops() // 2
+
+
+def network_facts(model: AudioModel, samples: int) -> dict[str, Any]:
+    """What a result says of a network before any adapter: ``variant``, ``parameters``, ``multiply_adds``, ``seconds``.
+
+    Args:
+        model: On the CPU.
+        samples: Of the clip that the multiply-adds, and ``seconds``, are of.
+    """
+    return {
+        "variant": model.variant,
+        "parameters": sum(parameter.numel() for parameter in model.backbone.parameters()),
+        "multiply_adds": multiply_adds(model.frontend, model.backbone, samples),
+        "seconds": samples / model.sample_rate,
+    }

@@ -42,6 +42,14 @@ def amount(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def scaled(number: float) -> str:
+    """``86.2 M``, ``515 k``."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {letter}"
+    return f"{number:.3g}"
+
+
 def duration(seconds: float | None) -> str:
     """``1:02:03`` or ``2:03``."""
     if seconds is None:

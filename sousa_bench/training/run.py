@@ -16,6 +16,7 @@ from sousa_bench.config.instantiate import build
 from sousa_bench.config.settings import TrainerSettings
 from sousa_bench.data.datamodule import SousaDataModule
 from sousa_bench.data.saved_task import is_sousa
+from sousa_bench.models.multiply_adds import network_facts
 from sousa_bench.peft import inject
 from sousa_bench.peft.adapter import warm_start
 from sousa_bench.peft.options import takes_no_steps
@@ -201,6 +202,8 @@ class _Run:
         self.datamodule = build_batches(
             cfg, settings, self.data, self.model.sample_rate, self.memory.eval_batch_size, start
         )
+        longest = int(self.datamodule.clips["train"].padded.max())
+        self.recorder.add(network=network_facts(self.model, longest))
         with self.recorder.phase("peft"):
             self.injection = inject(self.model, cfg.peft, total_steps(settings, self.datamodule))
             self._warn(*self.injection.warnings)

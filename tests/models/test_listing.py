@@ -17,10 +17,11 @@ import torch
 from building import build
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from sousa_bench.catalogue.list_models import _short, main
+from sousa_bench.catalogue.list_models import main
 from sousa_bench.catalogue.model_facts import model_facts, model_node
 from sousa_bench.models.multiply_adds import multiply_adds
 from sousa_bench.models.published import sizes
+from sousa_bench.system.text_table import scaled
 from tests.cases import check_each
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -186,5 +187,5 @@ def test_the_table_in_the_docs_is_the_commands() -> None:
         assert cells[1] == model["architecture"]
         assert cells[2].startswith(f"{official['sample_rate'] / 1000:g} kHz")
         assert cells[3:5] == [f"{row['parameters']:,}" for row in (official, tiny)]
-        assert cells[5] == f"{_short(official['multiply_adds'])}, {_short(tiny['multiply_adds'])}"
+        assert cells[5] == f"{scaled(official['multiply_adds'])}, {scaled(tiny['multiply_adds'])}"
         assert cells[6].startswith(official["licence"] or "none found")

@@ -30,6 +30,8 @@ from sousa_bench.analysis.plots.matrix import (
 )
 from sousa_bench.analysis.plots.runs import (
     accuracy_comparison,
+    accuracy_over_multiply_adds,
+    accuracy_over_parameters,
     efficiency_scatter,
     peak_memory,
     seed_spread,
@@ -96,6 +98,10 @@ FIGURES = (
         efficiency_scatter,
         "Cost",
         "The dotted line is the Pareto front: no run has both fewer trainable parameters and {more}.",
+    ),
+    *(
+        Figure(draw, "Cost", "What the network costs before any adapter; the dotted line is the Pareto front.")
+        for draw in (accuracy_over_parameters, accuracy_over_multiply_adds)
     ),
     Figure(time_accuracy, "Cost", "Logarithmic time; larger marks took more memory."),
     Figure(training_time, "Cost", "Shortest first.", on_page=EVERY_RUN),

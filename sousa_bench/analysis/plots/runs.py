@@ -13,6 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from sousa_bench.analysis.factors import shown
+from sousa_bench.analysis.model_sizes import MULTIPLY_ADDS, PARAMETERS
 from sousa_bench.analysis.plots.style import (
     GREY,
     ROW_LIMIT,
@@ -74,7 +75,33 @@ def _ranking(study: Study, values: pd.Series, title: str, axis: str, limit: int 
 def efficiency_scatter(study: Study) -> go.Figure:
     """Test accuracy against trainable parameters (logarithmic), with the Pareto front."""
     rows = study.done[study.done["trainable_params"] > 0]
-    cost, gain = rows["trainable_params"].astype(float), rows["test_acc"]
+    return _with_front(study, rows["trainable_params"].astype(float), "trainable parameters")
+
+
+def accuracy_over_parameters(study: Study) -> go.Figure | None:
+    """Test accuracy against all parameters of the network before any adapter, with the Pareto front.
+
+    None where no cohort holds networks of several sizes.
+    """
+    return _over_size(study, PARAMETERS, "parameters of the network")
+
+
+def accuracy_over_multiply_adds(study: Study) -> go.Figure | None:
+    """Test accuracy against the network's multiply-adds for one clip; else as ``accuracy_over_parameters``."""
+    return _over_size(study, MULTIPLY_ADDS, "multiply-adds of the network for a clip")
+
+
+def _over_size(study: Study, key: str, what: str) -> go.Figure | None:
+    if not len(study.model_sizes):
+        return None
+    rows = study.done[study.done["cohort"].isin(study.model_sizes["cohort"])]
+    cost = pd.to_numeric(rows[key], errors="coerce").astype(float)
+    return _with_front(study, cost[cost > 0], what)
+
+
+def _with_front(study: Study, cost: pd.Series, what: str) -> go.Figure:
+    """Test accuracy of runs against a cost (logarithmic), with the Pareto front."""
+    gain = study.table.loc[cost.index, "test_acc"]
     x, y = pareto_front(cost.to_numpy(), gain.to_numpy(float))
     front = {
         "type": "scatter",
@@ -87,11 +114,11 @@ def efficiency_scatter(study: Study) -> go.Figure:
         "meta": {"role": "front"},
     }
     return figure(
-        [front, *_runs(study, cost, gain, "%{x:,} trainable parameters", "y")],
-        f"{_score(study)} against trainable parameters",
+        [front, *_runs(study, cost, gain, f"%{{x:,}} {what}", "y")],
+        f"{_score(study)} against {what}",
         {"kind": "points"},
         height=520,
-        xaxis={"title": {"text": "Trainable parameters"}, **log_axis(cost)},
+        xaxis={"title": {"text": what.capitalize()}, **log_axis(cost)},
         yaxis={"title": {"text": accuracy_axis(study.task)}},
     )
 

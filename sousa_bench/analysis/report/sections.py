@@ -36,6 +36,7 @@ from sousa_bench.analysis.report.blocks import (
     Text,
     listed,
 )
+from sousa_bench.analysis.report.by_model_size import by_model_size
 from sousa_bench.analysis.report.conclusion import all_pairs, rests_on
 from sousa_bench.analysis.report.first_screen import conclusion
 from sousa_bench.analysis.report.misheard_by_all import misheard_by_all
@@ -443,6 +444,7 @@ SECTIONS: tuple[Section, ...] = (
     best,
     comparisons,
     over_data_sets,
+    by_model_size,
     with_few_clips,
     effects,
     statistics,
