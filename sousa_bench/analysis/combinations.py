@@ -9,7 +9,7 @@ import pandas as pd
 
 from sousa_bench.analysis.columns import declared_metrics, lower_is_better
 from sousa_bench.analysis.factors import SETTING_FACTORS, combination_columns
-from sousa_bench.analysis.order import TIE_LOSS, best_first, tie_loss
+from sousa_bench.analysis.order import TIE_LOSS, best_first, places_of_groups, tie_loss
 from sousa_bench.analysis.stats.folds import FOLD, fold_counts, missing_folds
 from sousa_bench.analysis.table import Results
 from sousa_bench.config.overrides import split
@@ -50,13 +50,16 @@ def combinations(results: Results, metric: str) -> pd.DataFrame:
     table = results.table
     done = table[table["status"] == "completed"]
     counts = fold_counts(done)
+    losses = tie_loss(done)
     keys = list(dict.fromkeys((*combination_columns(table, results.factors), *SETTING_FACTORS)))
     means = [key for key in dict.fromkeys((metric, *MEANS, *declared_metrics(table))) if key in done]
     rows = []
-    for (label, cohort), group in done.groupby(["combination", "cohort"], sort=False):
-        row: dict[str, Any] = {"combination": label, "cohort": cohort}
-        row |= {key: group[key].iloc[0] for key in keys}
-        row |= {"runs": len(group), "rows": list(group.index), TIE_LOSS: tie_loss(group).mean()}
+    wanted = {"combination", "cohort", *keys, *means, "test_acc", "seed", FOLD}
+    narrow = done[[key for key in done if key in wanted]]
+    for places in places_of_groups(done, ["combination", "cohort"]):
+        group = narrow.iloc[places]
+        row: dict[str, Any] = {key: group[key].iloc[0] for key in ("combination", "cohort", *keys)}
+        row |= {"runs": len(group), "rows": list(group.index), TIE_LOSS: losses.iloc[places].mean()}
         row |= (_over_folds if counts[group.index[0]] else _over_runs)(group, means, metric)
         rows.append(row)
     columns = ["combination", "cohort", *keys, *means, *COUNTS]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from sousa_bench.results.merit import LOSSES, merit
 
@@ -44,3 +46,10 @@ def tie_loss(frame: pd.DataFrame) -> pd.Series:
         if key in frame:
             made = made.fillna(pd.to_numeric(frame[key], errors="coerce"))
     return made
+
+
+def places_of_groups(frame: pd.DataFrame, keys: list[str]) -> list[NDArray[np.intp]]:
+    """The places of the rows of each group, in the groups' order: without a frame for each of thousands."""
+    number = frame.groupby(keys, dropna=False, sort=False).ngroup().to_numpy()
+    order = np.argsort(number, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(number[order])) + 1) if len(order) else []

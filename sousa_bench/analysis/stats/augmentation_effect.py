@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from sousa_bench.analysis.factors import BASE_FACTORS, shown
+from sousa_bench.analysis.order import places_of_groups
 from sousa_bench.analysis.stats.comparisons import pair_table
 from sousa_bench.analysis.stats.folds import FOLD
 from sousa_bench.analysis.study import Study
@@ -99,7 +100,10 @@ def _couples(study: Study) -> tuple[list[Couple], list[str]]:
     frame = study.combinations[study.combinations["test_acc"].notna()]
     others = [key for key in study.factors if key != "augmentation"]
     shared, alone = [], []
-    for _, group in frame.groupby(["cohort", *others], dropna=False, sort=False):
+    for places in places_of_groups(frame, ["cohort", *others]):
+        if len(places) < 2:  # of thousands of combinations most have no other half
+            continue
+        group = frame.iloc[places]
         on, off = group[group["augmentation"] == True], group[group["augmentation"] == False]  # noqa: E712
         if len(on) != 1 or len(off) != 1:
             continue
