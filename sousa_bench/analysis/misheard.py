@@ -37,10 +37,13 @@ class Misheard:
 
 
 def misheard_clips(study: Study) -> Misheard:
-    """What all mishear, over all runs; a combination mishears a clip where more than half of its runs do."""
-    frames, clips = [pd.DataFrame()], 0
+    """What all mishear, over all runs but those that say of themselves that they learnt nothing.
+
+    A combination mishears a clip where more than half of its runs do.
+    """
+    frames, clips, lucky = [pd.DataFrame()], 0, study.no_more_than_luck
     for number, each in enumerate(study.clip_sets):
-        place = {row: index for index, row in enumerate(each.rows)}
+        place = {row: index for index, row in enumerate(each.rows) if row not in lucky}
         cells = [[place[row] for row in rows if row in place] for rows in study.combinations["rows"]]
         cells = [cell for cell in cells if cell]
         if not each.task.several and len(cells) > 1:
@@ -61,7 +64,9 @@ def _of_one_set(clips: ClipSet, cells: list[list[int]]) -> pd.DataFrame:
     wrong = ~clips.correct
     mishearing = np.sum([wrong[cell].mean(axis=0) > 0.5 for cell in cells], axis=0)
     there = np.flatnonzero(mishearing >= NEARLY_ALL * len(cells))
-    heard, times = _most_often(clips.predicted[:, there], wrong[:, there], len(clips.task.classes))
+    runs = np.sort(np.concatenate(cells))
+    wrong = wrong[np.ix_(runs, there)]
+    heard, times = _most_often(clips.predicted[np.ix_(runs, there)], wrong, len(clips.task.classes))
     classes = np.array([clips.task.display(name) for name in clips.task.classes], dtype=object)
     names = np.array(clips.players, dtype=object)
     group = "" if clips.player is None or not clips.task.grouped else names[clips.player[there]]
@@ -72,8 +77,8 @@ def _of_one_set(clips: ClipSet, cells: list[list[int]]) -> pd.DataFrame:
             "true_class": classes[clips.label[there]],
             "heard_as": classes[heard],
             "heard_runs": times,
-            "wrong_runs": wrong[:, there].sum(axis=0),
-            "runs": len(clips.rows),
+            "wrong_runs": wrong.sum(axis=0),
+            "runs": len(runs),
             "wrong_combinations": mishearing[there],
             "combinations": len(cells),
         }

@@ -166,8 +166,13 @@ class Study:
     @cached_property
     def at_chance(self) -> bool:
         """Whether every completed run says of itself that its accuracy is not above chance."""
-        warnings = self.done.get("warnings", pd.Series(dtype=object)).astype(str)
-        return len(warnings) > 0 and bool(warnings.str.contains(AT_CHANCE, regex=False).all())
+        return len(self.done) > 0 and set(self.done.index) <= self.no_more_than_luck
+
+    @cached_property
+    def no_more_than_luck(self) -> set[int]:
+        """The rows of the runs that say of themselves that their accuracy is not above chance."""
+        warnings = self.table.get("warnings", pd.Series(dtype=object)).astype(str)
+        return set(self.table.index[warnings.str.contains(AT_CHANCE, regex=False)]) if len(warnings) else set()
 
     @cached_property
     def run_labels(self) -> dict[int, str]:

@@ -11,16 +11,18 @@ from sousa_bench.analysis.study import Study
 def misheard_by_all(study: Study, options: Options) -> list[Block]:
     """The clips that no combination, or hardly any, recognises, those first on whose wrong answer most runs agree."""
     found = study.misheard
-    if study.at_chance or not len(found.table):
+    if not len(found.table):
         return []
     shown = found.table.head(MOST)
     keys = zip(shown["clip_set"], shown["clip"], strict=True)
     sounds = [options.sounds.addresses.get(key, "") for key in keys]
+    hardly = len(found.table) - found.by_all
+    more = f", and {hardly:,} more by at most one in ten" if hardly else ""
     lines = [
-        f"Of {found.clips:,} test clips, {found.by_all:,} are recognised by no combination, and "
-        f"{len(found.table) - found.by_all:,} more by at most one in ten. A combination mishears a clip where more "
-        "than half of its runs do. Those come first on whose wrong answer most runs agree: there two "
-        f"{study.task.nouns} may sound alike, or the label may be wrong. All runs count, whatever the filters show.",
+        f"Of {found.clips:,} test clips, {found.by_all:,} are recognised by no combination{more}. A combination "
+        "mishears a clip where more than half of its runs do. Those come first on whose wrong answer most runs agree: there two "
+        f"{study.task.nouns} may sound alike, or the label may be wrong. All runs that learnt something count, "
+        "whatever the filters show.",
         *([f"{MOST} of {len(found.table):,} shown; all are in misheard_clips.csv."] if len(found.table) > MOST else []),
         *(_sound_words(options, sounds) if options.plots else []),
     ]
