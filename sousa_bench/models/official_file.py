@@ -27,6 +27,9 @@ _AST_POSITIONS = re.compile(r".*\.(position_embeddings|pos_embed)")
 _EAT_PATCHES = re.compile(r"(model\.)?(modality_encoders\.IMAGE\.)?local_encoder\.proj\.weight")
 _OPENBEATS_LAYER = re.compile(r"(?:encoder\.)?encoder\.layers\.(\d+)\.")
 _TIMM_BLOCK = re.compile(r"(?:encoder\.|model\.)?blocks\.(\d+)\.")
+_WAVE_PROJECTION = re.compile(r"(?:(?:hubert|wavlm)\.)?feature_projection\.projection\.weight")
+_WAVE_BLOCK = re.compile(r"(?:(?:hubert|wavlm)\.)?encoder\.layers\.(\d+)\.")
+_WHISPER = r"(?:model\.)?(?:encoder\.)?"
 _TIME = "time_pos_embed"
 _DASHENG_PATCH = [64, 4]
 _SPECIAL_TOKENS = 2
@@ -84,7 +87,7 @@ class OfficialFile:
 
 def recognise(found: Contents) -> OfficialFile | None:
     """Whose file it is; None for one that is nobody's here, or has other keys than were published."""
-    looks = (_ast, _htsat, _openbeats, _beats, _efficientat, _ced, _passt, _eat)
+    looks = (_ast, _htsat, _openbeats, _beats, _efficientat, _ced, _passt, _eat, _hubert, _whisper)
     return next(filter(None, (look(found) for look in looks)), None)
 
 
@@ -217,6 +220,28 @@ def _passt(found: Contents) -> OfficialFile | None:
 def _eat(found: Contents) -> OfficialFile | None:
     kernel = _shape(found, _EAT_PATCHES)
     return None if kernel is None else OfficialFile("eat", {"dim": kernel[0], "layers": _blocks(found)})
+
+
+def _hubert(found: Contents) -> OfficialFile | None:
+    """HuBERT's, or WavLM's, which has relative positions."""
+    projection = _shape(found, _WAVE_PROJECTION)
+    if projection is None:
+        return None
+    large, conv_bias = (
+        any(key.endswith(f"conv_layers.{part}") for key in found.shapes)
+        for part in ("1.layer_norm.weight", "1.conv.bias")
+    )
+    facts = {"dim": projection[0], "layers": _blocks(found, _WAVE_BLOCK), "channels": projection[1]}
+    gated = any(key.endswith(".gru_rel_pos_const") for key in found.shapes)
+    return OfficialFile("wavlm" if gated else "hubert", {**facts, "large": large, "conv_bias": conv_bias})
+
+
+def _whisper(found: Contents) -> OfficialFile | None:
+    positions, kernel = (_shape(found, re.compile(rf"{_WHISPER}{key}\.weight")) for key in ("embed_positions", "conv1"))
+    if positions is None or kernel is None:
+        return None
+    layers = _blocks(found, re.compile(rf"{_WHISPER}layers\.(\d+)\."))
+    return OfficialFile("whisper", {"dim": kernel[0], "layers": layers, "bins": kernel[1], "tokens": positions[0]})
 
 
 def _blocks(found: Contents, name: re.Pattern[str] = _TIMM_BLOCK) -> int:

@@ -14,6 +14,7 @@ from sousa_bench.models.audioset import names
 AUDIOSET = "AudioSet labels"
 SELF_SUPERVISED = "self-supervised"
 CAPTIONS = "captions"
+TRANSCRIPTS = "transcripts"
 EMBEDDED = "embedded"
 NOTHING = "none"
 """Kinds of pretraining: the last labels that a file has seen, or how it was trained without any."""
@@ -143,6 +144,27 @@ PUBLISHED = {
         "2507.14129",
         CheckpointSource(headless=SELF_SUPERVISED),  # Its repositories' file names are not fixed; no licence was found.
         headless=("official", "large"),
+    ),
+    "hubert": Published(
+        "transformer on the waveform, pretrained on speech",
+        "2106.07447",
+        CheckpointSource(license="Apache-2.0", headless=SELF_SUPERVISED),
+        headless=("official", "hubert-large", "hubert-xlarge"),
+    ),
+    "wavlm": Published(
+        "HuBERT's network with relative positions",
+        "2110.13900",
+        CheckpointSource(license="CC-BY-SA-3.0", headless=SELF_SUPERVISED),
+        headless=("official", "wavlm-base", "wavlm-large"),
+    ),
+    "whisper": Published(
+        "encoder of a recogniser of speech",
+        "2212.04356",
+        CheckpointSource(license="Apache-2.0", headless=TRANSCRIPTS),
+        headless=(
+            *("official", "whisper-tiny", "whisper-small", "whisper-medium"),
+            *("whisper-large-v2", "whisper-large-v3"),
+        ),
     ),
     "cnn": Published("convolutions, trained from nothing", None, CheckpointSource()),
 }

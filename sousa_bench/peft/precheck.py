@@ -85,7 +85,7 @@ def widest_layer(model: Mapping[str, Any]) -> int | None:
     """The smaller side of the largest layer of a model of ours that is adapted, by its variant's numbers; else None."""
     variant = (model.get("variants") or {}).get(_variant(model))
     match model.get("name"), variant:
-        case "ast" | "ced" | "dasheng" | "eat" | "passt", {"dim": int(dim)}:
+        case "ast" | "ced" | "dasheng" | "eat" | "passt" | "hubert" | "wavlm" | "whisper", {"dim": int(dim)}:
             return dim
         case "beats" | "openbeats", {"encoder_embed_dim": int(dim)}:
             return dim

@@ -13,6 +13,7 @@ from tests.cases import check_each
 
 MODELS = ("ast", "htsat", "beats", "efficientat")
 FURTHER = ("ced", "dasheng", "eat", "passt", "openbeats")
+SPEECH = ("hubert", "wavlm", "whisper")
 PARTS = ("gain", "noise", "time_stretch", "spec_augment", "mixup")
 ALL_OFF = ["augmentation=on", *(f"augmentation.{part}.enabled=false" for part in PARTS)]
 NO_GAIN = [word for word in ALL_OFF if "gain" not in word] + [
@@ -51,7 +52,9 @@ def together_and_alone(inputs, index):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("models", [MODELS, pytest.param(FURTHER, marks=pytest.mark.slow)], ids=" ".join)
+@pytest.mark.parametrize(
+    "models", [MODELS, *(pytest.param(names, marks=pytest.mark.slow) for names in (FURTHER, SPEECH))], ids=" ".join
+)
 def test_a_clip_in_a_mixed_batch_is_the_clip_alone(config, models):
     def check(model, method):
         words = ("augmentation=off", "data.quantum=0.1")  # fine, so that patches end within a clip

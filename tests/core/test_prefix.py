@@ -17,7 +17,7 @@ from sousa_bench.training.frozen_part import GROUP, groups
 from sousa_bench.training.run import run
 
 MODELS = ("ast", "htsat", "beats", "efficientat")
-FURTHER = ("ced", "dasheng", "eat", "passt", "openbeats")
+FURTHER = ("ced", "dasheng", "eat", "passt", "openbeats", "hubert", "wavlm", "whisper")
 LAST = {"ast": "last_2", "htsat": "last_2", "beats": "last_1", "efficientat": "last_3"}
 
 

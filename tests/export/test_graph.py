@@ -16,7 +16,7 @@ from sousa_bench.export.onnx_network import FixedPositionBias, PaddedClips, conv
 from sousa_bench.models.beats_network import BeatsBackbone
 from tests.models.building import build
 
-MODELS = ("ast", "htsat", "beats", "efficientat", "ced", "dasheng", "eat", "passt", "openbeats")
+MODELS = ("ast", "htsat", "beats", "efficientat", "ced", "dasheng", "eat", "passt", "openbeats", "whisper")
 
 
 def clip(samples: int, seed: int = 0) -> torch.Tensor:
@@ -84,6 +84,9 @@ VARIANTS = [
     ("eat", {}, 13.3),
     ("passt", {}, 9.9),
     ("openbeats", {}, 5.0),
+    ("hubert", {}, 5.0),
+    ("wavlm", {}, 5.0),
+    ("whisper", {}, 5.0),
 ]
 
 

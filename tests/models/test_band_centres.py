@@ -6,7 +6,7 @@ from building import build
 
 
 @pytest.mark.parametrize(
-    "name", ["ast", "htsat", "beats", "efficientat", "ced", "dasheng", "eat", "passt", "openbeats"]
+    "name", ["ast", "htsat", "beats", "efficientat", "ced", "dasheng", "eat", "passt", "openbeats", "whisper"]
 )
 def test_a_tone_is_loudest_where_its_frequency_is_marked(name: str) -> None:
     model = build(name).eval()

@@ -179,9 +179,20 @@ def test_every_published_variant_is_named_where_a_user_looks(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     named = [
         name
-        for model in ("efficientat", "htsat", "ced", "dasheng", "eat", "passt", "openbeats")
+        for model in (
+            "efficientat",
+            "htsat",
+            "ced",
+            "dasheng",
+            "eat",
+            "passt",
+            "openbeats",
+            "hubert",
+            "wavlm",
+            "whisper",
+        )
         for name in node(model)["variants"]
         if name != "tiny"
     ]
-    assert len(named) == 29
+    assert len(named) == 41
     assert [name for name in named if not re.search(rf"\b{name}\b", text)] == []

@@ -20,6 +20,7 @@ GROUPS = {
     "cnn": {"convolution": 1 + 2 * 3},
     "openbeats": {"attention": 4 * 3, "mlp": 2 * 3},
     **{name: {"attention": 4 * 4, "mlp": 2 * 4} for name in ("ced", "dasheng", "eat", "passt")},
+    **{name: {"attention": 4 * 3, "mlp": 2 * 3} for name in ("hubert", "wavlm", "whisper")},
 }
 BLOCKS = {
     "ast": 4,
@@ -32,6 +33,9 @@ BLOCKS = {
     "eat": 4,
     "passt": 4,
     "openbeats": 3,
+    "hubert": 3,
+    "wavlm": 3,
+    "whisper": 3,
 }
 
 

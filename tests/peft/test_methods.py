@@ -25,6 +25,7 @@ from tests.cases import check_each
 
 MODELS = ("ast", "htsat", "beats", "efficientat")
 FURTHER = ("ced", "dasheng", "eat", "passt", "openbeats")
+SPEECH = ("hubert", "wavlm", "whisper")
 METHODS = [method for method in methods() if method not in ("probe", "knn")]  # these take no steps: tests/core
 CLIPS, CLASSES, BATCH_SIZE, EPOCHS = 12, 4, 4, 2
 FALLS_TO = 0.9
@@ -91,7 +92,11 @@ def train(injection: Injection, features: torch.Tensor, mask: torch.Tensor | Non
     return before, whole()
 
 
-@pytest.fixture(scope="module", params=[MODELS, pytest.param(FURTHER, marks=pytest.mark.slow)], ids=" ".join)
+@pytest.fixture(
+    scope="module",
+    params=[MODELS, *(pytest.param(names, marks=pytest.mark.slow) for names in (FURTHER, SPEECH))],
+    ids=" ".join,
+)
 def models(request: pytest.FixtureRequest) -> tuple[str, ...]:
     return request.param
 

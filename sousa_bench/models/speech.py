@@ -1,0 +1,215 @@
+"""What WavLM, HuBERT and Whisper share: blocks of transformers' classes under a head on a learnt sum over all layers.
+
+Which layer of a speech model knows most differs from question to question, so probes of SUPERB (Yang et al. 2021,
+arXiv:2105.01051) weigh all of them: the input of each block, and what comes out of the last one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recompute
+from transformers import PreTrainedConfig
+
+from sousa_bench.errors import WeightsError
+from sousa_bench.models.base import Divisible, State, place_number
+from sousa_bench.models.family import Family, initialise_encoder, initialise_head, renamed
+from sousa_bench.models.official_file import FOLDER_FILES
+from sousa_bench.models.vit import Size
+from sousa_bench.models.weights import Loaded
+
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+"""What stands beside the weights in a folder of the hub's layout."""
+
+
+class LayerSum(nn.Module):
+    """Weighted sum over layers (their softmax adds up to one), LayerNorm, linear layer.
+
+    Args:
+        size: Numbers of the variant.
+        num_classes: Outputs.
+    """
+
+    def __init__(self, size: Size, num_classes: int) -> None:
+        super().__init__()
+        self.layer_weights = nn.Parameter(torch.zeros(size.layers + 1))
+        self.layernorm = nn.LayerNorm(size.dim)
+        self.dense = nn.Linear(size.dim, num_classes)
+
+    def forward(self, means: Tensor) -> Tensor:
+        """Each layer's mean over time (batch, 1 + layers, dim) → logits (batch, classes)."""
+        return self.dense(self.layernorm(self.layer_weights.softmax(dim=0).to(means.dtype) @ means))
+
+
+class SpeechBackbone(Divisible):
+    """An encoder of transformers, gone through block by block, and the head.
+
+    The mean over time comes before the sum over layers, which gives the same and keeps one vector a layer. A model
+    gives :attr:`layers`, :meth:`last_norm`, :meth:`embed` and, where its blocks take more than tokens, :meth:`context`.
+
+    Args:
+        trunk: The whole of transformers' encoder.
+        size: Numbers of the variant.
+        num_classes: Outputs of the head.
+    """
+
+    def __init__(self, trunk: nn.Module, size: Size, num_classes: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.classifier = LayerSum(size, num_classes)
+        self.checkpointing = False
+        initialise_encoder(self.trunk)
+        initialise_head(self.classifier)
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The blocks of the trunk."""
+        raise NotImplementedError
+
+    def last_norm(self, x: Tensor) -> Tensor:
+        """What follows the last block."""
+        raise NotImplementedError
+
+    def embed(self, features: Tensor, padding_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Tokens (batch, tokens, dim) before the first block, and which are padding (batch, tokens); None: none is."""
+        raise NotImplementedError
+
+    def context(self, x: Tensor, token_mask: Tensor | None) -> Mapping[str, Any]:
+        """What every block takes beside the tokens."""
+        return {}
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Compute activations again in the backward pass instead of keeping them."""
+        self.checkpointing = True
+
+    def run(self, layer: nn.Module, x: Tensor, **context: Any) -> Tensor:
+        """One layer; its first output, where it has several."""
+        if self.checkpointing and torch.is_grad_enabled():
+            out = recompute(layer, x, use_reentrant=False, **context)
+        else:
+            out = layer(x, **context)
+        return out[0] if isinstance(out, tuple) else out
+
+    def hidden_states(self, features: Tensor, padding_mask: Tensor | None = None) -> list[Tensor]:
+        """The input of each block and the output of all (batch, tokens, dim): what the head sums over."""
+        x, token_mask = self.embed(features, padding_mask)
+        states, x = self._through(self.layers, x, token_mask)
+        return [*states, self.last_norm(x)]
+
+    def forward(self, features: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """Features (batch, frames, bins) → logits (batch, classes)."""
+        return self.onward(None, self.until(None, features, padding_mask))
+
+    def until(self, place: str | None, features: Tensor, padding_mask: Tensor | None = None) -> State:
+        """See :class:`Divisible`: the means of the layers below, and what goes on, or the head's input alone."""
+        x, token_mask = self.embed(features, padding_mask)
+        states, x = self._through(self.layers[: None if place is None else place_number(place)], x, token_mask)
+        means = _means(states, x, token_mask)
+        return (self._all_means(means, x, token_mask),) if place is None else (means, x, token_mask)
+
+    def onward(self, place: str | None, state: State) -> Tensor:
+        """See :class:`Divisible`."""
+        means, *rest = state
+        assert means is not None
+        if place is not None:
+            below, token_mask = rest
+            assert below is not None
+            states, x = self._through(self.layers[place_number(place) :], below, token_mask)
+            means = torch.cat((means, _means(states, x, token_mask)), dim=1)
+            means = self._all_means(means, x, token_mask)
+        return self.classifier(means)
+
+    def _all_means(self, means: Tensor, x: Tensor, token_mask: Tensor | None) -> Tensor:
+        return torch.cat((means, _means([self.last_norm(x)], x, token_mask)), dim=1)
+
+    def _through(
+        self, layers: Iterable[nn.Module], x: Tensor, token_mask: Tensor | None
+    ) -> tuple[list[Tensor], Tensor]:
+        """Each layer's input, and what comes out of the last."""
+        context, inputs = self.context(x, token_mask), []
+        for layer in layers:
+            inputs.append(x)
+            x = self.run(layer, x, **context)
+        return inputs, x
+
+
+def _means(states: Sequence[Tensor], like: Tensor, token_mask: Tensor | None) -> Tensor:
+    """Means over the tokens that are no padding: (batch, states, dim)."""
+    if not states:
+        return like.new_zeros(len(like), 0, like.shape[2])
+    if token_mask is None:
+        return torch.stack([x.mean(dim=1) for x in states], dim=1)
+    share = (~token_mask).to(like.dtype)
+    share = (share / share.sum(dim=1, keepdim=True))[:, None]
+    return torch.cat([share @ x for x in states], dim=1)
+
+
+class SpeechFamily(Family):
+    """A family whose official files are transformers', and say what they are in a ``config.json`` beside them.
+
+    Attributes:
+        names: Patterns and replacements: an official key → the backbone's, without ``trunk.`` in front.
+        unused: Pattern of whole keys that nothing here reads: decoders, heads, what pretraining alone needs.
+        network: The fields of ``config.json`` that decide what the network computes.
+    """
+
+    last_layer = "dense"
+    names: ClassVar[tuple[tuple[str, str], ...]]
+    unused: ClassVar[str]
+    network: ClassVar[Sequence[str]]
+
+    def config(self, numbers: Any) -> PreTrainedConfig:
+        """A variant's numbers as transformers' config."""
+        raise NotImplementedError
+
+    def preprocessor(self, numbers: Any) -> Mapping[str, Any]:
+        """What ``preprocessor_config.json`` must say for a variant's front end to be the official one."""
+        raise NotImplementedError
+
+    def rename(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Of an official file; it has no head for clips, whose parts but the last layer start neutral."""
+        own = {f"trunk.{key}": tensor for key, tensor in renamed(state, self.names, self.unused).items()}
+        layers = {key.split("layers.")[1].split(".")[0] for key in own if ".layers." in key}
+        norm = next((tensor for key, tensor in own.items() if key.endswith("layers.0.final_layer_norm.weight")), None)
+        if norm is None:
+            return own
+        return own | {
+            "classifier.layer_weights": torch.zeros(len(layers) + 1),
+            "classifier.layernorm.weight": torch.ones_like(norm),
+            "classifier.layernorm.bias": torch.zeros_like(norm),
+        }
+
+    def check_file(self, loaded: Loaded, variant: str, variants: Mapping[str, Any]) -> Any:
+        """Hold what stands beside the file, in a folder of the hub's layout, against a variant.
+
+        Raises:
+            WeightsError: It describes another network or another front end.
+        """
+        numbers, config = variants[variant], self.config(variants[variant])
+        ours = {key: value for key, value in _fields(config).items() if key in ("model_type", *self.network)}
+        for name, wanted in ((CONFIG, ours), (PREPROCESSOR, self.preprocessor(numbers))):
+            path = loaded.path.parent / name
+            if loaded.path.name not in FOLDER_FILES or not path.is_file():
+                continue
+            try:
+                found = dict(json.loads(path.read_text(encoding="utf-8")))
+            except (OSError, ValueError, TypeError) as error:
+                raise WeightsError(f"{path} can't be read ({error}); copy it again.") from error
+            if name == CONFIG and found.get("model_type") == config.model_type:
+                found = _fields(type(config).from_dict(found))  # what it leaves out is transformers' default
+            differing = [f"{k}={found[k]!r} (here {v!r})" for k, v in wanted.items() if k in found and found[k] != v]
+            if differing:
+                raise WeightsError(
+                    f"{path} describes another model than model={config.model_type} model.variant={variant}: it has "
+                    f"{', '.join(differing)}. Give another model.variant, or its numbers (model.variants.{variant}.…)."
+                )
+        return numbers
+
+
+def _fields(config: PreTrainedConfig) -> dict[str, Any]:
+    """A config as its file has it."""
+    return dict(json.loads(config.to_json_string(use_diff=False)))
