@@ -20,9 +20,9 @@ def misheard_by_all(study: Study, options: Options) -> list[Block]:
     more = f", and {hardly:,} more by at most one in ten" if hardly else ""
     lines = [
         f"Of {found.clips:,} test clips, {found.by_all:,} are recognised by no combination{more}. A combination "
-        "mishears a clip where more than half of its runs do. Those come first on whose wrong answer most runs agree: there two "
-        f"{study.task.nouns} may sound alike, or the label may be wrong. All runs that learnt something count, "
-        "whatever the filters show.",
+        "mishears a clip where more than half of its runs do. Those come first on whose wrong answer most runs agree: "
+        f"there two {study.task.nouns} may sound alike, or the label may be wrong. All runs that learnt something "
+        "count, whatever the filters show.",
         *([f"{MOST} of {len(found.table):,} shown; all are in misheard_clips.csv."] if len(found.table) > MOST else []),
         *(_sound_words(options, sounds) if options.plots else []),
     ]
