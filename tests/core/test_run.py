@@ -12,6 +12,7 @@ import torch
 from hydra.utils import instantiate
 
 from sousa_bench.errors import ConfigError, Interrupted
+from sousa_bench.models.published import sizes
 from sousa_bench.peft import load_run_model
 from sousa_bench.results import result
 from sousa_bench.training.classifier import Classifier, NonFiniteLossError
@@ -52,7 +53,10 @@ def test_a_run_reports_every_fixed_field(config, folder):
     assert result.missing_fields({**blocks, **fixed}) == []
     assert len(blocks["history"]) == 3
     assert blocks["parameters"]["adapter"] > 0
-    assert blocks["weights"]["kind"] == "random"
+    assert (blocks["weights"]["kind"], blocks["weights"]["pretraining"]) == ("random", "none")
+    size = sizes()["efficientat", "tiny"]
+    network = {"variant": "tiny", "parameters": size.parameters, "multiply_adds": size.multiply_adds, "seconds": 5.0}
+    assert blocks["network"] == network
     frame = pd.read_parquet(folder / "predictions.parquet")
     assert len(frame) == blocks["data"]["counts"]["test"]
     accuracy = (frame["predicted"] == frame["label"]).mean()
