@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import ASTConfig, ASTModel
 
-from sousa_bench.models.base import Divisible, Frontend, State, place_number
+from sousa_bench.models.base import Divisible, Frontend, State, TokenGrid, place_number
 from sousa_bench.models.family import Family, initialise_encoder, initialise_head, renamed
 from sousa_bench.models.fbank import KaldiFbank, band_centres
 from sousa_bench.models.published import PUBLISHED
@@ -133,6 +133,10 @@ class AstBackbone(Divisible):
     def enable_gradient_checkpointing(self) -> None:
         """Compute each block's activations again in the backward pass instead of keeping them."""
         self.checkpointing = True
+
+    def token_grid(self, block: str) -> TokenGrid:
+        """See :class:`sousa_bench.models.base.TokenGrid`."""
+        return TokenGrid(self.grid[0], special=2)
 
     def positions(self, columns: int) -> Tensor:
         """Position embeddings (1, 2 + rows * columns, dim) for an input of so many time columns.

@@ -107,6 +107,25 @@ class Sublayer(nn.Module):
         return function(x)
 
 
+@dataclass(frozen=True)
+class TokenGrid:
+    """How the tokens of a transformer's block lie in frequency and time.
+
+    A backbone with a method ``token_grid(block)``, which takes a block's name, lets methods look at neighbours.
+
+    Attributes:
+        rows: Rows of frequency.
+        special: Tokens before the others that stand for no place, such as a class token.
+        time_major: Whether the rows of one column stand together; else the columns of one row.
+        pieces: Pieces of time that stand one below the other in a folded map, each of so many rows.
+    """
+
+    rows: int
+    special: int = 0
+    time_major: bool = False
+    pieces: int = 1
+
+
 State = tuple[Tensor | None, ...]
 """What a backbone holds between two of its blocks: tensors with the clips as first dimension, or None."""
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from sousa_bench.errors import DataError, WeightsError
 from sousa_bench.models import audioset
 from sousa_bench.models.base import Frontend
-from sousa_bench.models.beats_network import BeatsBackbone, BeatsConfig
+from sousa_bench.models.beats_network import BINS, BeatsBackbone, BeatsConfig
 from sousa_bench.models.family import Family
 from sousa_bench.models.fbank import LOG_FLOOR, KaldiFbank, band_centres
 from sousa_bench.models.published import PUBLISHED
@@ -34,7 +34,7 @@ class BeatsFrontend(Frontend):
     """
 
     sample_rate = 16000
-    bins = 128
+    bins = BINS
 
     def __init__(self, min_frames: int = 16, mean: float = MEAN, deviation: float = STD) -> None:
         super().__init__()

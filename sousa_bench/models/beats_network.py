@@ -12,7 +12,10 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.checkpoint import checkpoint
 
-from sousa_bench.models.base import Divisible, State, Sublayer, place_number
+from sousa_bench.models.base import Divisible, State, Sublayer, TokenGrid, place_number
+
+BINS = 128
+"""Mel bins of all published models."""
 
 
 @dataclass(frozen=True)
@@ -262,6 +265,10 @@ class BeatsBackbone(Divisible):
     def enable_gradient_checkpointing(self) -> None:
         """Recompute each encoder layer in the backward pass instead of keeping its activations."""
         self.encoder.gradient_checkpointing = True
+
+    def token_grid(self, block: str) -> TokenGrid:
+        """See :class:`sousa_bench.models.base.TokenGrid`."""
+        return TokenGrid(BINS // self.config.input_patch_size, time_major=True)
 
     def tokens(
         self, features: Tensor, padding_mask: Tensor | None = None, layers: int | None = None

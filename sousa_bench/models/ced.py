@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sousa_bench.models.base import TokenGrid
 from sousa_bench.models.beats_network import mean_over_tokens
 from sousa_bench.models.ced_frontend import CedFrontend
 from sousa_bench.models.published import PUBLISHED
@@ -52,14 +53,18 @@ class CedBackbone(VisionTransformer):
 
     def __init__(self, shape: Shape, num_classes: int) -> None:
         super().__init__(shape, num_classes)
-        rows, self.frames = shape.bins // shape.patch[0], shape.frames
+        self.rows, self.frames = shape.bins // shape.patch[0], shape.frames
         self.patch_frames = shape.patch[1]
         self.init_bn = nn.BatchNorm2d(shape.bins, momentum=0.01)
         self.patches = Patches(shape.dim, (shape.patch[0], shape.patch[1]))
-        self.positions = FactorisedPositions(shape.dim, rows, shape.frames // shape.patch[1])
+        self.positions = FactorisedPositions(shape.dim, self.rows, shape.frames // shape.patch[1])
         nn.init.constant_(self.init_bn.running_mean, START_MEAN)  # type: ignore[arg-type]
         nn.init.constant_(self.init_bn.running_var, START_VARIANCE)  # type: ignore[arg-type]
         self.initialise()
+
+    def token_grid(self, block: str) -> TokenGrid:
+        """See :class:`sousa_bench.models.base.TokenGrid`."""
+        return TokenGrid(self.rows)
 
     def normalised(self, features: Tensor) -> Tensor:
         """Decibels (batch, frames, bins) → the same by the bins' statistics."""

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from sousa_bench.errors import WeightsError
 from sousa_bench.models.ast import AstFrontend
+from sousa_bench.models.base import TokenGrid
 from sousa_bench.models.published import PUBLISHED
 from sousa_bench.models.vit import FixedPositions, Patches, Size, VisionTransformer, VitFamily
 from sousa_bench.models.weights import Loaded
@@ -70,9 +71,14 @@ class EatBackbone(VisionTransformer):
     def __init__(self, shape: Shape, num_classes: int) -> None:
         super().__init__(shape, num_classes, post_norm=True)
         self.patches = Patches(shape.dim, (PATCH, PATCH))
-        self.positions = FixedPositions(shape.dim, shape.bins // PATCH, self.longest)
+        self.rows = shape.bins // PATCH
+        self.positions = FixedPositions(shape.dim, self.rows, self.longest)
         self.pre_norm = nn.LayerNorm(shape.dim, eps=1e-6)
         self.initialise()
+
+    def token_grid(self, block: str) -> TokenGrid:
+        """See :class:`sousa_bench.models.base.TokenGrid`."""
+        return TokenGrid(self.rows, special=1, time_major=True)
 
     def embed(self, features: Tensor) -> Tensor:
         """See :class:`VisionTransformer`; the class token comes first, then the patches, time-major."""

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sousa_bench.errors import DataError, WeightsError
-from sousa_bench.models.base import Divisible, State
+from sousa_bench.models.base import Divisible, State, TokenGrid
 from sousa_bench.models.family import Family, initialise_encoder, initialise_head, renamed
 from sousa_bench.models.htsat_frontend import HtsatFrontend
 from sousa_bench.models.published import PUBLISHED
-from sousa_bench.models.swin import Swin, SwinShape
+from sousa_bench.models.swin import Swin, SwinBlock, SwinShape
 from sousa_bench.models.weights import Loaded
 
 
@@ -66,6 +66,12 @@ class HtsatBackbone(Divisible):
     def enable_gradient_checkpointing(self) -> None:
         """Compute each block's activations again in the backward pass instead of keeping them."""
         self.trunk.checkpointing = True
+
+    def token_grid(self, block: str) -> TokenGrid:
+        """See :class:`sousa_bench.models.base.TokenGrid`: the map is folded as the image is."""
+        swin = self.get_submodule(block)
+        assert isinstance(swin, SwinBlock)
+        return TokenGrid(swin.side // self.shape.pieces, pieces=self.shape.pieces)
 
     def image(self, features: Tensor) -> Tensor:
         """Log-mel features (batch, frames <= 1024, bins) in dB → image (batch, 1, 256, 256).

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from sousa_bench.errors import ConfigError
+from sousa_bench.models.base import TokenGrid
 from sousa_bench.models.efficientat import EfficientATFrontend
 from sousa_bench.models.published import PUBLISHED
 from sousa_bench.models.vit import FactorisedPositions, Patches, Size, VisionTransformer, VitFamily
@@ -86,6 +88,16 @@ class PasstBackbone(VisionTransformer):
         self.patches = Patches(shape.dim, (PATCH, PATCH), (shape.stride, shape.stride))
         self.positions = PasstPositions(shape)
         self.initialise()
+
+    def token_grid(self, block: str) -> TokenGrid:
+        """See :class:`sousa_bench.models.base.TokenGrid`.
+
+        Raises:
+            ConfigError: Patchout leaves out rows, so that in training there are fewer than in a test.
+        """
+        if self.positions.patchout[2]:
+            raise ConfigError("model.patchout_frequency leaves out rows of frequency; give model.patchout_frequency=0")
+        return TokenGrid(self.positions.frequency.shape[2], special=2)
 
     def embed(self, features: Tensor) -> Tensor:
         """See :class:`VisionTransformer`."""

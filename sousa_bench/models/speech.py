@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 from transformers import PreTrainedConfig
 
 from sousa_bench.errors import WeightsError
-from sousa_bench.models.base import Divisible, State, place_number
+from sousa_bench.models.base import Divisible, State, TokenGrid, place_number
 from sousa_bench.models.family import Family, initialise_encoder, initialise_head, renamed
 from sousa_bench.models.official_file import FOLDER_FILES
 from sousa_bench.models.vit import Size
@@ -81,6 +81,10 @@ class SpeechBackbone(Divisible):
     def context(self, x: Tensor, token_mask: Tensor | None) -> Mapping[str, Any]:
         """What every block takes beside the tokens."""
         return {}
+
+    def token_grid(self, block: str) -> TokenGrid:
+        """See :class:`sousa_bench.models.base.TokenGrid`: a token is all of its frame."""
+        return TokenGrid(1)
 
     def enable_gradient_checkpointing(self) -> None:
         """Compute activations again in the backward pass instead of keeping them."""

@@ -81,6 +81,59 @@ class BottleneckConfig(AddedConfig):
 
 
 @dataclass
+class GridConfig(AddedConfig):
+    """What bottlenecks share that look at a token's neighbours in frequency and time.
+
+    Attributes:
+        where: ``ffn``, ``attention`` or ``both``.
+        form: ``sequential``: it reads the sublayer's output. ``parallel``: its input.
+        width: Channels of the bottleneck.
+        scale: What is added is multiplied by it: a number, or ``learnt``, which starts at 1.
+        dropout: Before the way up.
+    """
+
+    where: str = "ffn"
+    form: str = "parallel"
+    width: int = 8
+    scale: float | str = 1.0
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        one_of("where", self.where, tuple(GROUPS))
+        one_of("form", self.form, ("sequential", "parallel"))
+        whole("width", self.width)
+        check_scale(self.scale)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """See :class:`AddedConfig`."""
+        return GROUPS[self.where]
+
+
+@dataclass
+class ConformerConfig(GridConfig):
+    """Conformer adapters (Cappellazzo et al. 2024, arXiv:2312.03694): a gate and a depthwise convolution over time.
+
+    Attributes:
+        kernel: Tokens of time that the convolution sees.
+    """
+
+    kernel: int = 31
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole("kernel", self.kernel, odd=True)
+
+
+@dataclass
+class ConvpassConfig(GridConfig):
+    """Convolutional bypasses (Jie and Deng 2022, arXiv:2207.07039): a 3×3 convolution over frequency and time."""
+
+    where: str = "both"
+    dropout: float = 0.1
+
+
+@dataclass
 class ScaleShiftConfig(AddedConfig):
     """SSF (Lian et al. 2022, arXiv:2210.08823): a factor and an offset for each channel that a target puts out."""
 
@@ -97,7 +150,9 @@ NOT_TWICE = (
     "peft.batch_norm=train trains the scale and shift of BatchNorm itself; leave norm out of peft.targets, or leave "
     "peft.batch_norm=frozen"
 )
-METHODS: dict[str, type[AddedConfig]] = {method.__name__: method for method in (BottleneckConfig, ScaleShiftConfig)}
+METHODS: dict[str, type[AddedConfig]] = {
+    method.__name__: method for method in (BottleneckConfig, ConformerConfig, ConvpassConfig, ScaleShiftConfig)
+}
 """All of them, by the names that a ``_target_`` ends with."""
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sousa_bench.errors import PeftError
+from sousa_bench.errors import ConfigError, PeftError
 from sousa_bench.models.base import AudioModel, Sublayer, inside
-from sousa_bench.peft.added_options import NOT_TWICE, AddedConfig
+from sousa_bench.peft.added_options import NOT_TWICE, AddedConfig, GridConfig
 from sousa_bench.peft.options import Options
 from sousa_bench.peft.scale_shift import output_channels
 from sousa_bench.peft.targets import block_names, matching, module_names, selected_blocks, target_modules
@@ -27,7 +28,10 @@ def places(model: AudioModel, options: Options, config: AddedConfig) -> dict[str
     blocks = selected_blocks(model, options.layers)
     found: dict[str, dict[str, Any]] = {}
     for group in config.groups:
-        found |= {name: {"channels": channels} for name, channels in _sublayers(model, options, group)}
+        for block, name, channels in _sublayers(model, options, group):
+            found[name] = {"channels": channels}
+            if isinstance(config, GridConfig):
+                found[name]["grid"] = _grid(model, options, block)
     kept = [name for name in found if blocks is None or inside(name, blocks)]
     return {name: found[name] for name in module_names(model.backbone) if name in kept}
 
@@ -44,8 +48,21 @@ def _operation(model: AudioModel, options: Options, name: str) -> dict[str, Any]
     return dict(zip(("channels", "axis"), channels, strict=True))
 
 
-def _sublayers(model: AudioModel, options: Options, group: str) -> Iterator[tuple[str, int]]:
-    """Name and channels of the module, in each block, that is a sublayer whole: attention, or feed-forward."""
+def _grid(model: AudioModel, options: Options, block: str) -> dict[str, Any]:
+    token_grid = getattr(model.backbone, "token_grid", None)
+    if not callable(token_grid):
+        raise PeftError(
+            f"peft={options.name} can't adapt model={model.name}, whose backbone doesn't say how its tokens lie in "
+            "frequency and time; give it token_grid(block), as sousa_bench.models.base.TokenGrid has it"
+        )
+    try:
+        return asdict(token_grid(block))
+    except ConfigError as error:
+        raise PeftError(f"peft={options.name} can't adapt model={model.name}: {error}") from error
+
+
+def _sublayers(model: AudioModel, options: Options, group: str) -> Iterator[tuple[str, str, int]]:
+    """Block, module and channels of each sublayer that a module is whole: attention, or feed-forward."""
     members = [name for pattern in model.targets.groups[group] for name in matching(pattern, model)]
     ordered = [name for name in module_names(model.backbone) if name in members]
     for block in block_names(model):
@@ -63,7 +80,7 @@ def _sublayers(model: AudioModel, options: Options, group: str) -> Iterator[tupl
         first = model.backbone.get_submodule(own[0])
         if not isinstance(first, nn.Linear):
             raise PeftError(f"peft={options.name} can't adapt model={model.name}: {own[0]} is no linear layer")
-        yield parents[0], first.in_features
+        yield block, parents[0], first.in_features
 
 
 _WAY_OUT = "put them into one, or mark the sublayer by sousa_bench.models.base.Sublayer"

@@ -18,8 +18,17 @@ from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import Tensor, nn
 
 from sousa_bench.errors import PeftError
-from sousa_bench.peft.added_options import METHODS, AddedConfig, BottleneckConfig, ScaleShiftConfig
+from sousa_bench.models.base import TokenGrid
+from sousa_bench.peft.added_options import (
+    METHODS,
+    AddedConfig,
+    BottleneckConfig,
+    ConformerConfig,
+    ConvpassConfig,
+    ScaleShiftConfig,
+)
 from sousa_bench.peft.bottleneck import Bottleneck
+from sousa_bench.peft.grid_adapters import ConformerAdapter, Convpass
 from sousa_bench.peft.scale_shift import ScaleShift
 
 PEFT_TYPE = "SOUSA_BENCH"
@@ -77,6 +86,11 @@ def added_module(options: AddedConfig, place: Place) -> nn.Module:
     match options:
         case BottleneckConfig():
             return Beside(Bottleneck(options, place["channels"]), options.form == "parallel")
+        case ConformerConfig():
+            inner = ConformerAdapter(options, place["channels"], TokenGrid(**place["grid"]))
+            return Beside(inner, options.form == "parallel")
+        case ConvpassConfig():
+            return Beside(Convpass(options, place["channels"], TokenGrid(**place["grid"])), options.form == "parallel")
         case ScaleShiftConfig():
             return ScaleShift(place["channels"], place["axis"])
     raise NotImplementedError(type(options).__name__)
@@ -117,6 +131,15 @@ class AddedLayer(nn.Module, BaseTunerLayer):
         self.added_modules = nn.ModuleDict()
         self.merged_adapters: list[str] = []
         self.add(adapter_name, added)
+
+    def __getattr__(self, name: str) -> Any:
+        """What this layer lacks the network's own module has: WavLM's first attention is asked for its positions."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "base_layer":
+                raise
+            return getattr(self.base_layer, name)
 
     def add(self, adapter_name: str, added: nn.Module) -> None:
         """Put one more adapter here, and use it."""

@@ -22,7 +22,7 @@ from sousa_bench.models.weight_files import (
     embedded_not_shipped,
     official_without_address,
 )
-from sousa_bench.peft.added_options import METHODS, added_method
+from sousa_bench.peft.added_options import METHODS, GridConfig, added_method
 from sousa_bench.peft.options import WELL_KNOWN, LocalConfig, Options, plain, read, takes_no_steps, target_of
 
 LINEAR_ONLY = frozenset(f"peft.{name}Config" for name in ("Vera", "Road", "Miss", "FourierFT", "RandLora"))
@@ -58,7 +58,7 @@ def precheck(
     try:
         if reason := refusal(name, groups, node) or _against_augmentation(node, augmentation_cfg):
             return reason
-        if reason := against_balance(node, trainer_cfg or {}):
+        if reason := against_balance(node, trainer_cfg or {}) or _against_patchout(model, node):
             return reason
         options = read(node, declared_fields(target_of(node)))
     except ConfigError as error:
@@ -134,6 +134,22 @@ def against_balance(node: Mapping[str, Any], trainer: Mapping[str, Any]) -> str 
     return (
         f"peft={node.get('name')} doesn't fit {given[0]}: in it every clip counts alike; leave the key out, or give "
         "peft=head for a linear probe that trains with it"
+    )
+
+
+def _against_patchout(model: Mapping[str, Any], node: Mapping[str, Any]) -> str | None:
+    """Why a method that looks at neighbouring rows of frequency can't have some of them left out."""
+    method, key = added_method(str(node.get("_target_"))), "patchout_frequency"
+    if method is None or not issubclass(method, GridConfig):
+        return None
+    asked = model.get(key)
+    if asked is None:
+        asked = ((model.get("variants") or {}).get(_variant(model)) or {}).get(key)
+    if not asked:
+        return None
+    return (
+        f"peft={node.get('name')} doesn't fit model.{key}={asked}: its convolution goes over rows of frequency that "
+        f"a training step then leaves out; give model.{key}=0"
     )
 
 

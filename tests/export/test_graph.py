@@ -7,13 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
+from sousa_bench.config import conf_folder
 from sousa_bench.data.augmentation import FULL_SCALE
 from sousa_bench.errors import UserError
 from sousa_bench.export import verification as check
 from sousa_bench.export.onnx_graph import Grid, waveform_graph
 from sousa_bench.export.onnx_network import FixedPositionBias, PaddedClips, convolved
 from sousa_bench.models.beats_network import BeatsBackbone
+from sousa_bench.peft import inject
+from sousa_bench.peft.injection import finished
 from tests.models.building import build
 
 MODELS = ("ast", "htsat", "beats", "efficientat", "ced", "dasheng", "eat", "passt", "openbeats", "whisper")
@@ -94,7 +98,24 @@ VARIANTS = [
 @torch.no_grad()
 @pytest.mark.parametrize(("name", "changes", "longest"), VARIANTS)
 def test_every_model_at_many_lengths_and_batches(name, changes, longest, tmp_path: Path):
-    model = build(name, **changes).eval()
+    assert_graph_gives_the_models_logits(build(name, **changes), longest, tmp_path)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_convolutions_over_a_grid_of_free_length(tmp_path: Path):
+    model = build("eat")
+    inject(model, OmegaConf.load(conf_folder() / "peft" / "convpass.yaml"), 10)
+    for name, parameter in model.backbone.named_parameters():
+        if ".added_modules." in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    model.backbone, added = finished(model.backbone)
+    assert added is not None
+    assert_graph_gives_the_models_logits(model, 5.0, tmp_path)
+
+
+def assert_graph_gives_the_models_logits(model, longest: float, tmp_path: Path) -> None:
+    model = model.eval()
     rate = model.sample_rate
     grid = Grid(rate // 2, round(longest * rate))
     (tmp_path / "model.onnx").write_bytes(waveform_graph(model, grid, {}).SerializeToString())

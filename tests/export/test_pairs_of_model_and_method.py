@@ -19,6 +19,7 @@ PAIRS = [
     ("beats", "lora"),
     ("efficientat", "adalora"),  # convolutions that adapters were merged into
     ("efficientat", "full"),  # batch norms that were trained
+    ("ast", "convpass"),  # modules that stay
 ]
 """Each model twice and each method once or more; EfficientAT with LoRA is the package of the default tests."""
 

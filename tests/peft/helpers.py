@@ -14,8 +14,8 @@ from sousa_bench.peft import Injection
 
 CONF = Path(__file__).parents[2] / "conf"
 LINEAR_ONLY = {"vera", "road", "miss", "fourierft", "randlora"}
-TRANSFORMERS_ONLY = {"bottleneck"}
-ADDED = ["bottleneck", "ssf"]
+TRANSFORMERS_ONLY = {"bottleneck", "conformer_adapter", "convpass"}
+ADDED = [*sorted(TRANSFORMERS_ONLY), "ssf"]
 """The methods that put modules into a network."""
 BATCH = torch.randn(16, 32 * 12, generator=torch.Generator().manual_seed(7))
 

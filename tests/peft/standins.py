@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sousa_bench.models.base import AudioModel, Frontend, Targets, WeightsInfo
+from sousa_bench.models.base import AudioModel, Frontend, Targets, TokenGrid, WeightsInfo
 
 
 class Frames(Frontend):
@@ -64,6 +64,9 @@ class Transformer(nn.Module):
         self.blocks = nn.Sequential(*(Block(dim) for _ in range(depth)))
         self.norm = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, classes)
+
+    def token_grid(self, block: str) -> TokenGrid:
+        return TokenGrid(3)  # of 12 tokens
 
     def forward(self, features: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         return self.head(self.norm(self.blocks(self.stem(features))).mean(1))

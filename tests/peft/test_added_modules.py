@@ -5,18 +5,20 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from itertools import product
 
 import peft
 import pytest
 import torch
 from helpers import ADDED, BATCH, choice, fit, standin_node
-from standins import build
+from standins import Transformer, build
 from test_methods import build as build_ours
 from test_methods import clips, model_node
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from sousa_bench.errors import PeftError
+from sousa_bench.models.base import TokenGrid
 from sousa_bench.peft import inject, load_run_model, precheck
 from sousa_bench.peft.adapter import warm_start
 from sousa_bench.peft.added_tuner import insert
@@ -112,6 +114,126 @@ def test_bottleneck_is_what_its_papers_write(where, form, activation):
         return toy_transformer(w, features, branch("attention"), branch("mlp"))
 
     compare(injection, weights, second)
+
+
+def places_of(grid: TokenGrid, tokens: int) -> list[tuple[int, int] | None]:
+    """Row of frequency and column of time of each token; None of a special one."""
+    across = (tokens - grid.special) // (grid.rows * grid.pieces)
+    found: list[tuple[int, int] | None] = [None] * grid.special
+    for index in range(tokens - grid.special):
+        if grid.time_major:
+            found.append((index % grid.rows, index // grid.rows))
+        else:
+            line, column = divmod(index, across)
+            found.append((line % grid.rows, line // grid.rows * across + column))
+    return found
+
+
+def convolved(x: Tensor, grid: TokenGrid, weight: Tensor, bias: Tensor) -> Tensor:
+    """A convolution over frequency and time, tap by tap; weight (outputs, inputs, frequency, time)."""
+    places = places_of(grid, x.shape[1])
+    at = {place: index for index, place in enumerate(places) if place is not None}
+    high, wide = weight.shape[2] // 2, weight.shape[3] // 2
+    made = []
+    for index, place in enumerate(places):
+        total = x[:, index] @ weight[:, :, high, wide].T + bias
+        for up in range(-high, high + 1):
+            for on in range(-wide, wide + 1):
+                there = at.get((place[0] + up, place[1] + on)) if place is not None and (up, on) != (0, 0) else None
+                if there is not None:
+                    total = total + x[:, there] @ weight[:, :, high + up, wide + on].T
+        made.append(total)
+    return torch.stack(made, 1)
+
+
+GRIDS = [TokenGrid(3), TokenGrid(5, special=2), TokenGrid(2, special=2, time_major=True), TokenGrid(2, pieces=3)]
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+@pytest.mark.parametrize("method", ["conformer_adapter", "convpass"])
+def test_convolutions_over_the_grid_are_what_their_papers_write(method, grid, monkeypatch):
+    monkeypatch.setattr(Transformer, "token_grid", lambda self, block: grid)
+    own = {"where": "both", "form": "parallel", "scale": "learnt", "width": 4}
+    kernel = {"kernel": 5} if method == "conformer_adapter" else {}
+    injection, weights = plainly("transformer", method, **own, **kernel)
+
+    def second(w: dict[str, Tensor], features: Tensor) -> Tensor:
+        def branch(sublayer: str) -> Branch:
+            def change(block: int, before: Tensor, after: Tensor) -> Tensor:
+                place = f"blocks.{block}.{sublayer}.new"
+                low = before @ w[f"{place}.down.weight"].T + w[f"{place}.down.bias"]
+                kernel, bias = w[f"{place}.convolution.weight"], w[f"{place}.convolution.bias"]
+                if method == "convpass":
+                    low = convolved(low / (1 + torch.exp(-1.702 * low)), grid, kernel, bias)
+                    low = low / (1 + torch.exp(-1.702 * low))
+                else:
+                    low = low[..., :4] / (1 + torch.exp(-low[..., 4:]))
+                    dense = torch.diag_embed(kernel[:, 0].permute(1, 2, 0)).permute(2, 3, 0, 1)
+                    low = convolved(low, grid, dense, bias)
+                    low = normed(low, w[f"{place}.norm.weight"], w[f"{place}.norm.bias"])
+                    low = low / (1 + torch.exp(-low))
+                return after + w[f"{place}.scale"] * (low @ w[f"{place}.up.weight"].T + w[f"{place}.up.bias"])
+
+            return change
+
+        return toy_transformer(w, features, branch("attention"), branch("mlp"))
+
+    compare(injection, weights, second)
+
+
+@pytest.mark.parametrize(
+    ("name", "block", "frames"),
+    [
+        ("ast", "trunk.layers.0", 500),
+        ("htsat", "trunk.layers.0.blocks.0", 1024),
+        ("beats", "encoder.layers.0", 480),
+        ("ced", "layers.0", 480),
+        ("dasheng", "layers.0", 480),
+        ("eat", "layers.0", 480),
+        ("passt", "layers.0", 480),
+    ],
+)
+def test_tokens_lie_where_a_model_says(name, block, frames):
+    """A burst in one place of the features reaches the token that stands for that place."""
+    model = build_ours(model_node(name))
+    backbone = model.backbone.eval()
+    bins = model.features(clips(model.sample_rate, 1))[0].shape[2]
+    seen = []
+    backbone.get_submodule(block).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].flatten(1, -2)))
+    quiet = torch.zeros(1, frames, bins)
+    grid = backbone.token_grid(block)
+    for row, when in product({0, grid.rows // 2, grid.rows - 1}, (0.1, 0.6, 0.9)):
+        loud = quiet.clone()
+        height = bins // grid.rows
+        start = int(frames * when)
+        loud[:, start : start + 8, row * height : (row + 1) * height] = 20.0
+        with torch.no_grad():
+            backbone(quiet)
+            backbone(loud)
+        before, after = seen[-2:]
+        found = places_of(grid, before.shape[1])
+        [reached] = [found[int((after - before).norm(dim=-1).argmax())]]
+        columns = 1 + max(place[1] for place in found if place is not None)
+        assert reached is not None
+        assert reached[0] == row
+        assert abs(reached[1] - (start + 4) / frames * columns) < 1.6
+
+
+def test_rows_that_patchout_leaves_out_are_said_before_a_sweep_starts():
+    for method in ("conformer_adapter", "convpass"):
+        node = model_node("passt")
+        node.patchout_frequency = 2
+        assert f"peft={method} doesn't fit model.patchout_frequency=2" in precheck(node, choice(method))
+        with pytest.raises(PeftError, match=r"model\.patchout_frequency leaves out rows of frequency"):
+            inject(build_ours(node), choice(method), 10)
+        node.patchout_frequency, node.patchout_time = 0, 2
+        assert precheck(node, choice(method)) is None
+
+
+def test_a_network_that_tells_nothing_of_its_grid_is_one_message(monkeypatch):
+    monkeypatch.delattr(Transformer, "token_grid")
+    with pytest.raises(PeftError, match="whose backbone doesn't say how its tokens lie"):
+        inject(build("transformer", 10), choice("convpass"), 10)
 
 
 @pytest.mark.parametrize("model", ["transformer", "cnn"])
@@ -217,7 +339,7 @@ def test_what_a_foreign_file_says_of_added_modules_is_one_message():
 
 
 @pytest.mark.parametrize("method", ADDED)
-@pytest.mark.parametrize("name", ["ast", "htsat", "beats", "ced"])
+@pytest.mark.parametrize("name", ["ast", "htsat", "beats", "ced", "wavlm"])
 def test_gradient_checkpointing_gives_the_same_gradients(name, method):
     node = model_node(name)
     fresh = build_ours(node)
@@ -251,8 +373,14 @@ def test_gradient_checkpointing_gives_the_same_gradients(name, method):
         ({"layers": "last_99"}, "peft.layers=last_99: model=ast has 4 blocks"),
     ],
 )
-def test_what_it_cannot_be_is_said_before_a_sweep_starts(overrides, says):
+def test_what_a_bottleneck_cannot_be_is_said_before_a_sweep_starts(overrides, says):
     assert says in precheck(model_node("ast"), choice("bottleneck", **overrides))
+
+
+@pytest.mark.parametrize("kernel", [0, 4, 2.5])
+def test_a_kernel_that_has_no_middle_is_said_before_a_sweep_starts(kernel):
+    says = f"peft.kernel={kernel}: must be an odd number from 1 on"
+    assert precheck(model_node("ast"), choice("conformer_adapter", kernel=kernel)) == says
 
 
 def test_a_network_whose_sublayers_have_no_module_is_one_message():
