@@ -77,7 +77,7 @@ def _chosen(found: list[dict[str, Any]], models: Sequence[str], names: Sequence[
 
 def printed(found: Sequence[dict[str, Any]], *, checkpoints: bool) -> str:
     """The facts as tables of at most 100 columns."""
-    tables = [[("model", "architecture", "kHz", "licence", "paper"), *_models(found)], [_HEADER, *_variants(found)]]
+    tables = [[("model", "architecture", "kHz", "licence", "arXiv"), *_models(found)], [_HEADER, *_variants(found)]]
     if checkpoints:
         tables.append([("model.variant", "checkpoint"), *_checkpoints(found)])
     if any("latency_ms" in row for model in found for row in model["variants"]):
@@ -95,12 +95,10 @@ _HEADER = ("model", "variant", "parameters", "multiply-adds", "pretraining", "fi
 
 def _models(found: Sequence[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
     for model in found:
-        rates, licences = (
-            dict.fromkeys(row[key] for row in model["variants"] if row[key]) for key in ("sample_rate", "licence")
-        )
-        paper = f"arXiv:{model['paper']}" if model["paper"] else ""
-        hertz = ", ".join(f"{rate / 1000:g}" for rate in rates)
-        yield model["model"], model["architecture"], hertz, ", ".join(licences), paper
+        rates = dict.fromkeys(f"{row['sample_rate'] / 1000:g}" for row in model["variants"])
+        official = [row["licence"] for row in model["variants"] if row["weights"] == "official"]
+        licences = dict.fromkeys(filter(None, official))
+        yield model["model"], model["architecture"], ", ".join(rates), ", ".join(licences), model["paper"] or ""
 
 
 def _variants(found: Sequence[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
@@ -129,4 +127,4 @@ def _checkpoints(found: Sequence[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
 def _latencies(found: Sequence[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
     for model in found:
         for row in model["variants"]:
-            yield model["model"], row["variant"], f"{row['latency_ms']:.3g} ms", str(row["threads"])
+            yield model["model"], row["variant"], f"{row['latency_ms']:,.1f} ms", str(row["threads"])

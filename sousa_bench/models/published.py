@@ -14,10 +14,12 @@ from sousa_bench.models.audioset import names
 AUDIOSET = "AudioSet labels"
 SELF_SUPERVISED = "self-supervised"
 CAPTIONS = "captions"
-TRANSCRIPTS = "transcripts"
+SPEECH = "speech"
+TRANSCRIPTS = "speech with text"
 EMBEDDED = "embedded"
 NOTHING = "none"
-"""Kinds of pretraining: the last labels that a file has seen, or how it was trained without any."""
+"""Kinds of pretraining: the last labels that a file has seen, or what it heard without any; ``self-supervised`` is on
+sounds of all kinds, ``speech`` the same on speech alone."""
 
 HEADER = "sousa_bench"
 """The entry of an embedded file's metadata."""
@@ -148,13 +150,13 @@ PUBLISHED = {
     "hubert": Published(
         "transformer on the waveform, pretrained on speech",
         "2106.07447",
-        CheckpointSource(license="Apache-2.0", headless=SELF_SUPERVISED),
+        CheckpointSource(license="Apache-2.0", headless=SPEECH),
         headless=("official", "hubert-large", "hubert-xlarge"),
     ),
     "wavlm": Published(
         "HuBERT's network with relative positions",
         "2110.13900",
-        CheckpointSource(license="CC-BY-SA-3.0", headless=SELF_SUPERVISED),
+        CheckpointSource(license="CC-BY-SA-3.0", headless=SPEECH),
         headless=("official", "wavlm-base", "wavlm-large"),
     ),
     "whisper": Published(

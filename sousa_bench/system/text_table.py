@@ -44,7 +44,7 @@ def amount(count: int, noun: str) -> str:
 
 def scaled(number: float) -> str:
     """``86.2 M``, ``515 k``."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.3g} {letter}"
     return f"{number:.3g}"
