@@ -1,1 +1,1 @@
-"""The four audio models: waveform in, logits out."""
+"""The audio models: waveform in, logits out."""
