@@ -70,7 +70,7 @@ class LocalLauncher(Launcher):
         from sousa_bench.sweep.sweep import do_sweep_here
 
         if self.timeout_min is not None:
-            if not self.timeout_min > 0:
+            if not (isinstance(self.timeout_min, int | float) and 0 < self.timeout_min < math.inf):
                 raise ConfigError(f"hydra.launcher.timeout_min={self.timeout_min}: it must be above 0, or null")
             for job in sweep.jobs:
                 job.config.timeout = min(job.timeout or math.inf, 60 * self.timeout_min)

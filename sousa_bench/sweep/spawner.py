@@ -41,11 +41,14 @@ class StartError(UserError):
 class Spawner:
     """Starts each run as a new interpreter, which loads the libraries.
 
-    For systems whose processes can't be adopted (macOS), and for a Slurm job, which has one run.
+    For systems whose processes can't be adopted (macOS), and for a Slurm job, which has few runs.
 
     Attributes:
+        keeps_code: Whether a run has the code as it was at the sweep's start, whatever is edited meanwhile.
         warnings: What a reader of the results ought to know about how runs were started.
     """
+
+    keeps_code = False
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
@@ -93,6 +96,8 @@ class Spawner:
 
 class ForkServer(Spawner):
     """A client of :mod:`sousa_bench.sweep.forkserver`, which it starts, and starts again when something kills it."""
+
+    keeps_code = True
 
     def __init__(self, modules: Sequence[str] = PRELOAD) -> None:
         super().__init__()

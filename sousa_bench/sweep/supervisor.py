@@ -33,6 +33,7 @@ from sousa_bench.sweep.supervised_process import Exit
 from sousa_bench.sweep.verdict import conclude, not_started
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOPPED = "on_error=stop: nothing more is started"
 LOCK_SECONDS = 1.0
 SCREEN_SECONDS = 2.0  # that a sweep which was told to end waits for a screen that nobody reads
 
@@ -49,6 +50,7 @@ class Rules:
         signals: Those that end the sweep early.
         roots: Folders below which another process may do, or have done, the same runs.
         patient: Whether a second signal changes nothing; else it ends the current runs at once.
+        stop_file: Once it is there, nothing more is started.
     """
 
     n_jobs: int = 1
@@ -58,10 +60,11 @@ class Rules:
     signals: tuple[signal.Signals, ...] = STOP_SIGNALS
     roots: tuple[Path, ...] = ()
     patient: bool = False
+    stop_file: Path | None = None
 
 
 class Supervisor:
-    """Does jobs: the local launcher's many, a single run's one, a Slurm job's one.
+    """Does jobs: the local launcher's many, a single run's one, those of a Slurm job.
 
     Attributes:
         signal: The signal that ended the sweep early, or None.
@@ -143,7 +146,9 @@ class Supervisor:
 
     async def _worker(self, slot: Slot) -> None:
         while self._queue and not self._halted:
-            if await self._can_start() and self._queue and not self._halted:
+            if self._rules.stop_file is not None and self._rules.stop_file.exists():
+                self._halt(STOPPED)
+            elif await self._can_start() and self._queue and not self._halted:
                 await self._supervise(self._queue.popleft(), slot)
 
     async def _can_start(self) -> bool:
@@ -220,9 +225,12 @@ class Supervisor:
 
     async def _process(self, job: Job, slot: Slot) -> Exit:
         if code_digest() != self._code:
-            self._progress.say_once(
-                "Note: the code was edited; this sweep's runs go on with the code as it was at its start"
-            )
+            if self._spawner.keeps_code:
+                self._progress.say_once(
+                    "Note: the code was edited; this sweep's runs go on with the code as it was at its start"
+                )
+            else:
+                job.warnings.append("the code was edited meanwhile: this run may run other code than others")
         job.warnings += [warning for warning in self._spawner.warnings if warning not in job.warnings]
         if job.fresh or record.read(job.folder).get("status", "failed") == "failed":
             job.fresh = True
@@ -255,7 +263,7 @@ class Supervisor:
         self._outcomes[id(outcome.job)] = outcome
         self._progress.end(outcome)
         if not outcome.well and self._rules.on_error == "stop":
-            self._halt("on_error=stop: nothing more is started")
+            self._halt(STOPPED)
 
     def _halt(self, why: str) -> None:
         if not self._halted:

@@ -224,11 +224,27 @@ def test_a_task_of_several_runs_is_killed(cluster: Cluster, command: Command) ->
 
 @WITHOUT_ACCOUNTING
 def test_on_error_stop_within_a_task(cluster: Cluster, command: Command) -> None:
-    words = ["task.fault=raise", "on_error=stop", "hydra.launcher.runs_per_task=3"]
-    output = finish(command.start(*SWEEP, *SMALL, "seed=2,3,4", *words), 1, timeout=90)
+    """Neither the failed run's task nor another, whose first run goes on, starts any more."""
+    words = ["task.fault=raise", "on_error=stop", "hydra.launcher.runs_per_task=3", *LONG]
+    output = finish(command.start(*SWEEP, *SMALL, "seed=2,3,4,5,6,7", *words), 1, timeout=90)
     assert "on_error=stop" in output
-    assert command.statuses() == {2: "failed"}
-    assert "at_once=2 can't be: it must be from 1 to" in command(*TRIO, "hydra.launcher.runs_at_once=2", code=2)
+    assert command.statuses() == {2: "failed", 5: "completed"}
+    for word in ("runs_at_once=2", "runs_per_task=abc", "runs_per_task=1.5", "exclusive=maybe"):
+        assert f"hydra.launcher.{word.split('=')[0]}=" in command(*TRIO, f"hydra.launcher.{word}", code=2)
+
+
+@WITHOUT_ACCOUNTING
+def test_a_shared_task_that_cannot_even_start(cluster: Cluster, command: Command) -> None:
+    """Each of its runs failed with Slurm's words; where their task then dies, theirs are no news."""
+    shared = ["hydra.launcher.runs_per_task=3", *LONG]
+    command(*TRIO, *shared, "hydra.launcher.setup=[exit 3]", code=1)
+    assert command.statuses() == {1: "failed", 2: "failed", 3: "failed"}
+    assert {result["failure"]["cause"] for result in command.results().values()} == {"slurm FAILED"}
+    process = command.start(*TRIO, *shared)
+    os.kill(parent(running(command, 1, 4)), signal.SIGKILL)
+    output = finish(process, 1, timeout=90)
+    assert "Completed: 0, Failed: 1, Skipped: 0" in output
+    resumed(command, *shared)
 
 
 @WITHOUT_ACCOUNTING

@@ -8,12 +8,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sousa_bench.results import stop_request
 from sousa_bench.results.run_process import slurm_job_id
 from sousa_bench.sweep import record
 from sousa_bench.sweep.forkserver import code_digest
 from sousa_bench.sweep.job import Job, Outcome
 from sousa_bench.sweep.progress import Progress, describe
-from sousa_bench.sweep.slurm.ended_jobs import FINAL, last_output
+from sousa_bench.sweep.slurm.ended_jobs import FINAL, is_from, last_output, stop_file
 from sousa_bench.sweep.spawner import Spawner
 from sousa_bench.sweep.supervisor import STOP_SIGNALS, Rules, Supervisor
 from sousa_bench.sweep.verdict import Verdict, close
@@ -29,42 +30,49 @@ class Terms:
 
     Attributes:
         target: Dotted path of the function that does a run.
-        at_once: Runs at the same time.
-        on_error: ``stop``: after a run that failed, the job's others are not started.
         grace: Seconds between asking the run to stop and killing it.
         minutes: Slurm's time limit, or None when the partition's own holds.
         warning_seconds: How long before the limit Slurm warns.
         code: Hash of the code at the submission.
+        at_once: Runs at the same time.
+        on_error: ``stop``: after a run that failed, the job's others are not started.
     """
 
     target: str
-    at_once: int
-    on_error: str
     grace: float
     minutes: int | None
     warning_seconds: int
     code: str
+    at_once: int = 1
+    on_error: str = "continue"
 
     def near_its_end(self, seconds: float) -> bool:
         """Whether a warning after ``seconds`` is the one before Slurm's time limit."""
         return self.minutes is not None and 60 * self.minutes - seconds <= self.warning_seconds + WARNING_SLACK
 
 
-def do(jobs: Sequence[Job], terms: Terms) -> None:
-    """Do runs in a Slurm job, but those that an earlier start of this very job ended; never raises for them."""
+def do(runs: Sequence[Job] | Job, terms: Terms) -> None:
+    """Do runs in a Slurm job, but those that an earlier start of this very job ended; never raises for them.
+
+    Args:
+        runs: One alone was submitted by an earlier version.
+        terms: Theirs.
+    """
     started = time.monotonic()
     job_id = slurm_job_id()
+    jobs = [runs] if isinstance(runs, Job) else runs
     for job in jobs:
         if _status_from(job, job_id) is not None:  # requeued: an earlier start left its checkpoint
             job.fresh = False
-    left = [job for job in jobs if _status_from(job, job_id) not in FINAL]
+    left = [job for job in jobs if _status_from(job, job_id) not in (*FINAL, "pruned")]
     if code_digest() != terms.code:
         for job in left:
             job.warnings.append(
                 "the code was edited after the sweep was submitted: this run may run other code than others"
             )
     signals = (*STOP_SIGNALS, WARNING)
-    rules = Rules(terms.at_once, terms.on_error, terms.grace, terms.target, signals, patient=True)
+    stop = stop_file(jobs[0], job_id) if job_id and terms.on_error == "stop" else None
+    rules = Rules(terms.at_once, terms.on_error, terms.grace, terms.target, signals, patient=True, stop_file=stop)
     supervisor = Supervisor(Spawner(), rules, Progress(len(left), terms.at_once))
     outcomes = supervisor.run(left)
     for number in rules.signals:
@@ -76,10 +84,11 @@ def do(jobs: Sequence[Job], terms: Terms) -> None:
 
 
 def _status_from(job: Job, job_id: str | None) -> str | None:
-    """The status of a run's record where this very Slurm job wrote it."""
+    """What became of a run in this very Slurm job, by its record; None where that is of another or there is none."""
     standing = record.read(job.folder)
-    own = job_id is not None and (standing.get("process") or {}).get("slurm_job_id") == job_id
-    return str(standing.get("status")) if own else None
+    if job_id is None or not is_from(standing, job_id):
+        return None
+    return "pruned" if stop_request.is_pruned(standing) else str(standing.get("status"))
 
 
 def _after_signal(outcomes: Sequence[Outcome], number: signal.Signals, terms: Terms, seconds: float) -> None:

@@ -72,11 +72,21 @@ class Reason:
         return Verdict.of(status, "SlurmJobEnded", error, phase=phase, cause=cause)
 
 
-def reason_of(job_id: str, sweep_folder: Path) -> Reason:
-    """Find out why a job ended: from the last lines of its step, the controller, the accounting."""
+def submission(job: Job) -> Path:
+    """The folder of what a run was submitted with, in the folder of the sweep that submitted it."""
+    return job.folder.parent / SUBMITIT_FOLDER
+
+
+def stop_file(job: Job, job_id: str) -> Path:
+    """What tells the tasks of a run's array to start nothing more."""
+    return submission(job) / f"{job_id.partition('_')[0]}.stop"
+
+
+def reason_of(job_id: str, folder: Path) -> Reason:
+    """Find out why a job ended: from the last lines of its step, in the folder, the controller, the accounting."""
     tail: list[str] = []
     with suppress(OSError):
-        log = sweep_folder / SUBMITIT_FOLDER / f"{job_id}_0_log.err"
+        log = folder / f"{job_id}_0_log.err"
         tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
     state, line = read_slurm_lines(tail)
     told = ended_as(job_id)
@@ -135,24 +145,25 @@ def settle(folder: Path) -> dict[str, tuple[str, Path]]:
         cause = (record.read(place).get("failure") or {}).get("cause")
         if job_id not in places and not str(cause).startswith("slurm"):
             with suppress(Exception):  # the job's pickle may be gone; its run then counts as never begun
-                close(next(job for job in submitted_jobs(folder, job_id) if job.fingerprint == digest), folder, job_id)
+                jobs = submitted_jobs(place.parent / SUBMITIT_FOLDER, job_id)
+                close(next(job for job in jobs if job.fingerprint == digest), job_id)
     return {digest: run for digest, run in open_runs.items() if run[0] in places}
 
 
-def close(job: Job, sweep_folder: Path, job_id: str) -> None:
+def close(job: Job, job_id: str) -> None:
     """Write the record of a run that a Slurm job which is gone could not write, unless it stands already.
 
     An interrupted run's record is completed with Slurm's reason. A run whose turn did not come before the job ended has
     no record: it is still to be done.
     """
     standing = record.read(job.folder)
-    own = _is_from(standing, job_id)
+    own = is_from(standing, job_id)
     status = standing.get("status") if own else None
     if status not in (None, "running", "interrupted"):
         return
-    if not own and _began_another(sweep_folder, job_id):
+    if not own and _began_another(job, job_id):
         return
-    reason = reason_of(job_id, sweep_folder)
+    reason = reason_of(job_id, submission(job))
     verdict = reason.verdict(str(read_progress(job.folder).get("phase", "start")) if own else "start")
     if status == "interrupted":
         if verdict.status == "interrupted":  # the run said that it was stopped; Slurm knows why
@@ -165,15 +176,16 @@ def close(job: Job, sweep_folder: Path, job_id: str) -> None:
     write_record(job, verdict, standing if own else None, tail=tail, process=process)
 
 
-def _is_from(standing: Mapping[str, Any], job_id: str) -> bool:
+def is_from(standing: Mapping[str, Any], job_id: str) -> bool:
     """Whether a Slurm job wrote this record."""
     return (standing.get("process") or {}).get("slurm_job_id") == job_id
 
 
-def _began_another(sweep_folder: Path, job_id: str) -> bool:
-    """Whether a Slurm job began any of its runs."""
+def _began_another(job: Job, job_id: str) -> bool:
+    """Whether a run's Slurm job began any of its runs: a record by another, such as this one's, names no process."""
     with suppress(Exception):  # its pickle may be gone
-        return any(_is_from(record.read(job.folder), job_id) for job in submitted_jobs(sweep_folder, job_id))
+        records = [record.read(each.folder) for each in submitted_jobs(submission(job), job_id)]
+        return any(is_from(each, job_id) and each["process"].get("pid") is not None for each in records)
     return False
 
 
@@ -184,10 +196,10 @@ def last_output(job: Job) -> list[str]:
     return []
 
 
-def submitted_jobs(sweep_folder: Path, job_id: str) -> Sequence[Job]:
-    """The runs that a Slurm job was submitted with."""
+def submitted_jobs(folder: Path, job_id: str) -> Sequence[Job]:
+    """The runs that a Slurm job was submitted with, from the folder of the submission."""
     from submitit.core.utils import DelayedSubmission
 
-    submission: Any = DelayedSubmission.load(sweep_folder / SUBMITIT_FOLDER / f"{job_id}_submitted.pkl")
-    jobs: Sequence[Job] = submission.args[0]
-    return jobs
+    submitted: Any = DelayedSubmission.load(folder / f"{job_id}_submitted.pkl")
+    runs: Sequence[Job] | Job = submitted.args[0]
+    return [runs] if isinstance(runs, Job) else runs

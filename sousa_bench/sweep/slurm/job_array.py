@@ -6,7 +6,7 @@ import shlex
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from sousa_bench.sweep import record, session
@@ -15,7 +15,7 @@ from sousa_bench.sweep.output import say
 from sousa_bench.sweep.progress import Progress, shown
 from sousa_bench.sweep.slurm import ended_jobs
 from sousa_bench.sweep.slurm.submit import Preset, SubmissionError, submit
-from sousa_bench.sweep.supervisor import STOP_SIGNALS
+from sousa_bench.sweep.supervisor import STOP_SIGNALS, STOPPED
 from sousa_bench.sweep.sweep import Sweep, do_sweep, withdraw
 from sousa_bench.system.slurm_queue import ask_slurm, queue_places
 from sousa_bench.system.text_table import amount
@@ -101,7 +101,7 @@ class JobArray:
         """Take the outcomes that final records tell; the jobs that are left."""
         for job in self._open(jobs):
             result = record.read(job.folder)
-            if (result.get("process") or {}).get("slurm_job_id") != job.slurm_job_id:
+            if not ended_jobs.is_from(result, str(job.slurm_job_id)):
                 continue  # an earlier attempt's
             if result.get("status") == "running" and job.name not in self._running:
                 self._running.add(job.name)
@@ -123,8 +123,12 @@ class JobArray:
             if self._cancelled and not (job.folder / "run.log").exists():
                 self._outcomes[id(job)] = Outcome(job, "pending")
                 continue
-            ended_jobs.close(job, self._sweep.folder, str(job.slurm_job_id))
-            self._end(Outcome.of(job, record.read(job.folder)), jobs)
+            ended_jobs.close(job, str(job.slurm_job_id))
+            result = record.read(job.folder)
+            if ended_jobs.is_from(result, str(job.slurm_job_id)):
+                self._end(Outcome.of(job, result), jobs)
+            else:  # its turn did not come; what lies there is of an earlier attempt
+                self._outcomes[id(job)] = Outcome(job, "pending")
         for job in jobs:
             place = places.get(str(job.slurm_job_id))
             if place is not None and place.state == "PENDING" and place.reason not in ORDINARY:
@@ -136,7 +140,10 @@ class JobArray:
         others = self._open(jobs)
         if others and not outcome.well and self._sweep.settings.on_error == "stop" and not self._cancelled:
             self._cancelled = True
-            say("on_error=stop: nothing more is started")
+            say(STOPPED)
+            for job in others:
+                with suppress(OSError):
+                    ended_jobs.stop_file(job, str(job.slurm_job_id)).touch()
             ask_slurm("scancel", "--state=PENDING", *(str(job.slurm_job_id) for job in others))
 
     def _pause(self, seconds: float) -> None:

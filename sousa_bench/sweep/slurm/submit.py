@@ -71,21 +71,27 @@ class Preset:
     poll: float = 10.0
 
     def __post_init__(self) -> None:
-        gpus = self.gpus_per_node
+        gpus, whole = self.gpus_per_node, "a whole number of at least 1"
         for key, good, what in (
-            ("gpus_per_node", gpus in ("auto", None) or (isinstance(gpus, int) and gpus >= 0), "auto or a number"),
-            ("cpus_per_task", self.cpus_per_task is None or self.cpus_per_task >= 1, "at least 1, or null"),
-            ("runs_per_task", self.runs_per_task >= 1, "at least 1"),
-            ("runs_at_once", 1 <= self.runs_at_once <= self.runs_per_task, "from 1 to hydra.launcher.runs_per_task"),
-            ("array_parallelism", self.array_parallelism >= 1, "at least 1"),
-            ("margin_min", self.margin_min >= 1, "at least 1"),
-            ("timeout_min", self.timeout_min is None or self.timeout_min >= 1, "at least 1, or null"),
-            ("mem_gb", self.mem_gb is None or self.mem_gb > 0, "above 0, or null"),
-            ("poll", self.poll > 0, "above 0"),
-            ("grace", self.grace > 0, "above 0"),
+            ("gpus_per_node", gpus in ("auto", None) or _whole(gpus, 0), "auto, a number or null"),
+            ("cpus_per_task", self.cpus_per_task is None or _whole(self.cpus_per_task), f"{whole}, or null"),
+            ("runs_per_task", _whole(self.runs_per_task), whole),
+            ("runs_at_once", _whole(self.runs_at_once), whole),
+            ("exclusive", isinstance(self.exclusive, bool), "true or false"),
+            ("array_parallelism", _whole(self.array_parallelism), whole),
+            ("margin_min", _whole(self.margin_min), whole),
+            ("timeout_min", self.timeout_min is None or _whole(self.timeout_min), f"{whole}, or null"),
+            ("mem_gb", self.mem_gb is None or _above_0(self.mem_gb), "above 0, or null"),
+            ("poll", _above_0(self.poll), "above 0"),
+            ("grace", _above_0(self.grace), "above 0"),
         ):
             if not good:
                 raise ConfigError(f"hydra.launcher.{key}={getattr(self, key)!r} can't be: it must be {what}")
+        if self.runs_at_once > self.runs_per_task:
+            raise ConfigError(
+                f"hydra.launcher.runs_at_once={self.runs_at_once} can't be: a task has "
+                f"hydra.launcher.runs_per_task={self.runs_per_task}"
+            )
 
     def minutes(self, jobs: Sequence[Job]) -> int | None:
         """Slurm's time limit: the longest timeout, as often as a task's runs take turns, plus the margin.
@@ -102,6 +108,8 @@ class Preset:
 
     def gpus(self, jobs: Sequence[Job]) -> int | None:
         """GPUs of each job: as many as the runs that it does at the same time use."""
+        if self.gpus_per_task is not None:
+            return None
         if self.gpus_per_node != "auto":
             return int(self.gpus_per_node) if self.gpus_per_node else None
         if all(OmegaConf.select(job.config, "trainer.accelerator", default="auto") == "cpu" for job in jobs):
@@ -123,7 +131,7 @@ def submit(jobs: Sequence[Job], preset: Preset, sweep_folder: Path, name: str, t
 
     minutes = preset.minutes(jobs)
     at_once, delay = preset.runs_at_once, preset.signal_delay_s
-    terms = array_task.Terms(target, at_once, on_error, preset.grace, minutes, delay, code_digest())
+    terms = array_task.Terms(target, preset.grace, minutes, delay, code_digest(), at_once, on_error)
     tasks = [jobs[begin : begin + preset.runs_per_task] for begin in range(0, len(jobs), preset.runs_per_task)]
     try:
         executor = SlurmExecutor(folder=sweep_folder / SUBMITIT_FOLDER, max_num_timeout=0)
@@ -144,7 +152,11 @@ def _parameters(jobs: Sequence[Job], preset: Preset, name: str, minutes: int | N
     extra = {"requeue": True, **preset.additional_parameters}
     if minutes is None:
         extra.setdefault("time", 0)  # submitit would ask for five minutes; 0 asks for no limit beside the partition's
-    cpus = None if preset.cpus_per_task is None else preset.cpus_per_task * preset.runs_at_once
+    cpus, mem = preset.cpus_per_task, preset.mem_gb
+    cpus = None if cpus is None or preset.cpus_per_gpu is not None else cpus * preset.runs_at_once
+    if mem is not None:
+        by_unit = preset.mem_per_cpu is not None or preset.mem_per_gpu is not None
+        mem = None if by_unit else mem * preset.runs_at_once
     values = {
         "job_name": (preset.name or name).replace("/", "_"),
         "time": minutes,
@@ -153,7 +165,7 @@ def _parameters(jobs: Sequence[Job], preset: Preset, name: str, minutes: int | N
         "qos": preset.qos,
         "gpus_per_node": preset.gpus(jobs),
         "cpus_per_task": cpus,
-        "mem": None if preset.mem_gb is None else f"{round(preset.mem_gb * preset.runs_at_once * 1024)}M",
+        "mem": None if mem is None else f"{round(mem * 1024)}M",
         "exclusive": preset.exclusive or None,
         "nodes": 1,
         "ntasks_per_node": 1,
@@ -166,6 +178,14 @@ def _parameters(jobs: Sequence[Job], preset: Preset, name: str, minutes: int | N
         "additional_parameters": extra,
     }
     return {key: value for key, value in values.items() if value is not None}
+
+
+def _whole(value: object, least: int = 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _above_0(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def _refusal(error: Exception) -> str:
