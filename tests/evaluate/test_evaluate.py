@@ -86,6 +86,7 @@ def test_the_result_is_one_of_its_own(finished: Trained, evaluate, tmp_path: Pat
     own = finished.result
     assert missing_fields(result) == []
     assert result["evaluated_run"] == own["experiment_id"]
+    assert result["network"] == own["network"]
     assert result["evaluation"]["run_fingerprint"] == own["fingerprint"]
     assert result["fingerprint"] != own["fingerprint"]
     assert result["fingerprint"] == evaluate(finished, folder=tmp_path / "again")["fingerprint"]
