@@ -102,21 +102,32 @@ def drawing(predictor: Predictor, sound: Sound, timeline: Sequence[Mapping[str, 
     frontend = predictor.model.frontend
     repeated = isinstance(frontend, HtsatFrontend) and frontend.mode != "stretch"
     end = "repeated until it fills the model's input" if repeated else f"0 to {heard:.2f} s"
-    title = f"Spectrogram as the model hears it: {shown.shape[1]} mel bins, {len(shown)} frames, {end}"
     band = BAND + 8 if timeline else 0
     top = WAVE_HEIGHT + 2 * AXIS + band
-    height = top + FEATURE_HEIGHT + 4
+    drawn = shown.shape[1] > 1
+    height = top + FEATURE_HEIGHT + 4 if drawn else top
     return (
         f'<svg viewBox="{-MARGIN} 0 {WIDTH + MARGIN} {height}" width="100%" role="img" '
-        f'aria-label="Waveform, {"timeline, " if timeline else ""}spectrogram" '
+        f'aria-label="Waveform{", timeline" if timeline else ""}{", spectrogram" if drawn else ""}" '
         'font-size="15" fill="currentColor" xmlns="http://www.w3.org/2000/svg">'
         f'<path id="waveform" d="{_outline(sound)}" fill="#4c78a8" stroke="#4c78a8" stroke-width="0.6"/>'
         f"{_ticks(sound.seconds)}{_stretches(timeline, sound.seconds, predictor.task)}"
+        f"{_spectrogram(shown, frontend.centres(), end, top) if drawn else _no_spectrogram(end, top)}</svg>"
+    )
+
+
+def _spectrogram(shown: NDArray[np.float32], centres: torch.Tensor | None, end: str, top: float) -> str:
+    title = f"Spectrogram as the model hears it: {shown.shape[1]} mel bins, {len(shown)} frames, {end}"
+    return (
         f'<text x="0" y="{top - 8}">{title}</text>'
         f'<image id="spectrogram" x="0" y="{top}" width="{WIDTH}" height="{FEATURE_HEIGHT}" '
         f'preserveAspectRatio="none" href="{bitmap(shown)}"/>'
-        f"{_pitches(frontend.centres(), top)}</svg>"
+        f"{_pitches(centres, top)}"
     )
+
+
+def _no_spectrogram(end: str, top: float) -> str:
+    return f'<text x="0" y="{top - 8}">The model hears the waveform itself, {end}</text>'
 
 
 def _outline(sound: Sound) -> str:
