@@ -147,9 +147,8 @@ def _means(states: Sequence[Tensor], like: Tensor, token_mask: Tensor | None) ->
         return like.new_zeros(len(like), 0, like.shape[2])
     if token_mask is None:
         return torch.stack([x.mean(dim=1) for x in states], dim=1)
-    share = (~token_mask).to(like.dtype)
-    share = (share / share.sum(dim=1, keepdim=True))[:, None]
-    return torch.cat([share @ x for x in states], dim=1)
+    own = (~token_mask).to(like.dtype)[:, None]
+    return torch.cat([own @ x for x in states], dim=1) / own.sum(dim=2, keepdim=True)
 
 
 class SpeechFamily(Family):

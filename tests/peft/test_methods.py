@@ -225,7 +225,7 @@ def test_every_method_has_its_formula_in_the_docs():
 
 OFFICIAL = [
     *((name, "official", METHODS) for name in MODELS),
-    *((name, "official", ["lora"]) for name in FURTHER),
+    *((name, "official", ["lora"]) for name in (*FURTHER, *SPEECH)),
     ("openbeats", "large", ["lora"]),
 ]
 """Model, variant, and the methods that are tried on it: one each of the further models, for the time."""
