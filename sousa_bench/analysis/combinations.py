@@ -9,6 +9,7 @@ import pandas as pd
 
 from sousa_bench.analysis.columns import declared_metrics, lower_is_better
 from sousa_bench.analysis.factors import SETTING_FACTORS, combination_columns
+from sousa_bench.analysis.flatten import MORE_OF_SEVERAL
 from sousa_bench.analysis.order import TIE_LOSS, best_first, places_of_groups, tie_loss
 from sousa_bench.analysis.stats.folds import FOLD, fold_counts, missing_folds
 from sousa_bench.analysis.table import Results
@@ -20,8 +21,6 @@ LIMITS = ("trainer.train_batches", "trainer.eval_batches")
 """Keys that make a run a trial of the machinery."""
 TRIALS = ("trainer=smoke", "experiment=smoke")
 """Choices that bring them along."""
-MORE_OF_SEVERAL = ("test_map_micro", "test_auc", "test_lwlrap")
-"""Metrics of runs whose clips may have several labels, beside the one that ranks."""
 MEANS = (
     "val_acc",
     "val_f1_macro",

@@ -31,7 +31,9 @@ MAX_COLUMNS = 2000
 MAX_DEPTH = 8
 MAX_NAMES = 500  # that are remembered below one prefix
 TOP_FIELDS = ("experiment_id", "status", "error", "timestamp", "git_commit", "fingerprint")
-NUMBERS = frozenset({*METRIC_KEYS, *EFFICIENCY_KEYS, "max_epochs", "seed"})
+MORE_OF_SEVERAL = ("test_map_micro", "test_auc", "test_lwlrap")
+"""Metrics of runs whose clips may have several labels, beside the one that ranks."""
+NUMBERS = frozenset({*METRIC_KEYS, *MORE_OF_SEVERAL, *EFFICIENCY_KEYS, "peak_memory_bytes", "max_epochs", "seed"})
 LEFT_OUT = frozenset(
     {"resolved_config", "task", "history", "config", "metrics", "efficiency", "lineage", EVALUATED, *TOP_FIELDS}
 )
@@ -100,7 +102,7 @@ def flat_fields(result: Mapping[str, Any]) -> dict[str, Any]:
             fields[key] = number(content.get(key)) if key in NUMBERS else scalar(content.get(key))
         for key, value in leaves(content).items():
             if key not in keys:
-                fields[f"{block}.{key}" if key in fields else key] = value
+                fields[f"{block}.{key}" if key in fields else key] = number(value) if key in NUMBERS else value
     fields["augmentation"] = boolean(fields["augmentation"])
     for key in ("model", "strategy", "data"):
         fields[key] = "unknown" if fields[key] is None else str(fields[key])

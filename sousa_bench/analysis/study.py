@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sousa_bench.analysis.clip_sets import ClipSet, read_predictions
 from sousa_bench.analysis.columns import lower_is_better
-from sousa_bench.analysis.combinations import MORE_OF_SEVERAL, combinations
+from sousa_bench.analysis.combinations import combinations
 from sousa_bench.analysis.factors import (
     BASE_FACTORS,
     SEEDLESS,
@@ -25,6 +25,7 @@ from sousa_bench.analysis.factors import (
     combination_columns,
     shown,
 )
+from sousa_bench.analysis.flatten import MORE_OF_SEVERAL
 from sousa_bench.analysis.labels import brief
 from sousa_bench.analysis.limitations import limitations
 from sousa_bench.analysis.order import best_first

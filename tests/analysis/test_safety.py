@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sousa_bench.analysis import collect, compare, load, tested_model
+from sousa_bench.analysis.combinations import MEANS
 from sousa_bench.analysis.report.html_page import script_json
 from sousa_bench.analyze import main
 from sousa_bench.data.rudiments import TASK
@@ -269,6 +270,16 @@ def test_nan_infinity_and_absurd_numbers(tmp_path: Path):
     table = load(tmp_path).set_index("seed")
     assert table["test_acc"].dropna().to_dict() == {5: 0.9}
     assert "NaN" not in (tmp_path / "analysis" / "report.html").read_text().split('id="data">')[1].split("</script>")[0]
+
+
+@pytest.mark.parametrize("key", MEANS)
+def test_text_in_place_of_a_number_that_is_averaged_does_no_harm(tmp_path: Path, key: str):
+    for seed, value in ((1, ["\x1b[2J"]), (2, 7)):
+        made = result({"seed": seed})
+        made["efficiency" if key in made["efficiency"] else "metrics"][key] = value
+        write_json(tmp_path / str(seed) / "result.json", made)
+    assert main([str(tmp_path), "--no-plots"]) == 0
+    assert load(tmp_path)[key].dropna().to_list() == [7]
 
 
 @pytest.mark.parametrize(
