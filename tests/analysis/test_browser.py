@@ -523,6 +523,29 @@ def test_print_loses_nothing_and_cuts_no_figure(browser, comparison_report: Path
     assert lost == []
 
 
+def test_print_breaks_long_titles_of_axes_and_puts_no_legend_on_them(browser, comparison_report: Path):
+    page = Opened(browser, comparison_report).page
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 718, "height": 1047})
+    page.wait_for_function("[...document.querySelectorAll('.plot')].every(p => p.dataset.drawn === 'light')")
+    beyond = page.locator(".plot").evaluate_all(
+        "all => all.flatMap(plot => { const box = plot.querySelector('svg.main-svg').getBoundingClientRect();"
+        "return [...plot.querySelectorAll('.xtitle, .ytitle, .x2title, .y2title')].filter(title => {"
+        "const own = title.getBoundingClientRect(); return own.top < box.top - 1 || own.bottom > box.bottom + 1"
+        "|| own.left < box.left - 1 || own.right > box.right + 1; })"
+        ".map(title => plot.id + ': ' + title.textContent); })"
+    )
+    assert beyond == []
+    covered = page.locator(".plot").evaluate_all(
+        "all => all.filter(plot => {"
+        "const legend = plot.querySelector('.legend'), title = plot.querySelector('.xtitle');"
+        "if (!legend || !title) return false; const [a, b] = [legend, title].map(each => each.getBoundingClientRect());"
+        "return a.top < b.bottom && b.top < a.bottom && a.left < b.right && b.left < a.right; }).map(plot => plot.id)"
+    )
+    assert covered == []
+
+
 def test_what_was_folded_for_the_screen_is_folded_again_after_printing(browser, comparison_report: Path):
     page = Opened(browser, comparison_report).page
     folded = page.locator("main details").count()

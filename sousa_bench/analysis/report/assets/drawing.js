@@ -164,28 +164,40 @@ function sayNoMatch(layout) {
 }
 
 /* As wide as A4 and Letter have room for between their margins, no higher than a page, no letter below 9 pt. */
-const SHEET = { width: 690, half: 342, height: 850, usual: 270, letters: 12 };
+const SHEET = { width: 690, half: 342, height: 850, usual: 215, letters: 12 };
+
+/* A title in lines of so many letters, broken before a bracket and, where that is not enough, before "over". */
+function inLines(text = "", room) {
+  const breaks = [/ (?=\()/g, / (?=over )/g];
+  return breaks.reduce((made, place) => (Math.max(...made.split("<br>").map((line) => line.length)) > room ? made.replace(place, "<br>") : made), text);
+}
 
 function fitToSheet(name, layout, data) {
-  const half = ["points", "dots"].includes(layout.meta.kind) && !$("figure-" + name).classList.contains("wide");
-  $("figure-" + name).classList.toggle("half", half);
   const rows = layout.yaxis && layout.yaxis.categoryarray;
+  const narrow = ["points", "dots"].includes(layout.meta.kind) || (layout.meta.kind === "static" && rows);
+  const half = Boolean(narrow) && !$("figure-" + name).classList.contains("wide");
+  $("figure-" + name).classList.toggle("half", half);
   const dense = data.some((trace) => trace.type === "heatmap" && trace.x.length > 12);
   const classes = Math.max(...data.map((trace) => (trace.x || []).length), 1);
-  const usual = half || data.some((trace) => trace.type === "bar") ? SHEET.usual + 110 : SHEET.usual;
+  const more = half || data.some((trace) => trace.type === "bar") ? 110 : layout.meta.kind === "traces" ? 40 : 0;
+  const usual = SHEET.usual + more;
   const high = rows ? (half ? 150 : 105) + 14 * Math.max(rows.length, 3) : dense ? 220 + 15 * classes : Math.min(layout.height, usual);
   Object.assign(layout, { width: half ? SHEET.half : SHEET.width, height: Math.min(high, SHEET.height), autosize: false, font: { size: SHEET.letters } });
   const readable = (owner, part) => owner && (owner[part] = { ...owner[part], size: SHEET.letters });
   for (const [key, axis] of Object.entries(layout)) {
     if (!/^[xy]axis\d*$/.test(key)) continue;
     readable(axis, "tickfont");
-    if (axis.title) readable(axis.title, "font");
+    if (axis.title) {
+      readable(axis.title, "font");
+      axis.title.text = inLines(axis.title.text, (key[0] === "x" ? layout.width - (rows ? 150 : 60) : layout.height - 60) / (SHEET.letters * 0.56));
+    }
     if (key === "yaxis" && rows) Object.assign(axis, { tickmode: "linear", dtick: 1 });
     if (axis.type !== "category" || axis.dtick === undefined || (key === "yaxis" && rows)) continue;
     const room = (key[0] === "x" ? SHEET.width - 200 : layout.height - 200) / (SHEET.letters + 1);
     axis.dtick = Math.max(axis.dtick, Math.ceil(classes / room / 1.1));
   }
   readable(layout.legend, "font");
+  if (layout.legend && layout.legend.y < 0) Object.assign(layout.legend, { y: 1.02, yanchor: "bottom" }); // below, it lies on the title
   for (const words of layout.annotations || []) readable(words, "font");
   for (const trace of data) {
     if (trace.textfont) readable(trace, "textfont");
