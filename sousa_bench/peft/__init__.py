@@ -8,7 +8,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sousa_bench.peft.added_options import BottleneckConfig, ConformerConfig, ConvpassConfig, ScaleShiftConfig
+from sousa_bench.peft.added_options import (
+    BottleneckConfig,
+    ConformerConfig,
+    ConvAdapterConfig,
+    ConvpassConfig,
+    ScaleShiftConfig,
+)
 from sousa_bench.peft.options import LocalConfig
 from sousa_bench.peft.precheck import oversized_rank, precheck
 
@@ -20,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BottleneckConfig",
     "ConformerConfig",
+    "ConvAdapterConfig",
     "ConvpassConfig",
     "Injection",
     "LocalConfig",

@@ -19,11 +19,13 @@ class AddedConfig:
 
     Attributes:
         takes_targets: Whether ``peft.targets`` says where; else the method's own ``where`` does.
+        beside: What it stands beside.
         instead: What a model that has no place for it can be given.
     """
 
     takes_targets: ClassVar[bool] = False
-    instead: ClassVar[str] = "ssf or lora"
+    beside: ClassVar[str] = "a transformer's sublayers"
+    instead: ClassVar[str] = "conv_adapter, ssf or lora"
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -40,9 +42,7 @@ class AddedConfig:
         lacking = [group for group in self.groups if group not in groups]
         if not lacking:
             return None
-        return (
-            f"it sits beside a transformer's sublayers, and this network has no group {lacking[0]}; use {self.instead}"
-        )
+        return f"it stands beside {self.beside}, and this network has no group {lacking[0]}; use {self.instead}"
 
 
 @dataclass
@@ -134,6 +134,31 @@ class ConvpassConfig(GridConfig):
 
 
 @dataclass
+class ConvAdapterConfig(AddedConfig):
+    """Conv-Adapter (Chen et al. 2022, arXiv:2208.07463), beside each block that has a convolution over neighbours.
+
+    Attributes:
+        reduction: A bottleneck has one in so many of its block's input channels.
+        kernel: Side of the convolution on the way down.
+    """
+
+    beside: ClassVar[str] = "blocks of depthwise convolutions"
+    instead: ClassVar[str] = "bottleneck or lora"
+
+    reduction: int = 4
+    kernel: int = 3
+
+    def __post_init__(self) -> None:
+        whole("reduction", self.reduction)
+        whole("kernel", self.kernel, odd=True)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """See :class:`AddedConfig`."""
+        return ("depthwise",)
+
+
+@dataclass
 class ScaleShiftConfig(AddedConfig):
     """SSF (Lian et al. 2022, arXiv:2210.08823): a factor and an offset for each channel that a target puts out."""
 
@@ -151,7 +176,8 @@ NOT_TWICE = (
     "peft.batch_norm=frozen"
 )
 METHODS: dict[str, type[AddedConfig]] = {
-    method.__name__: method for method in (BottleneckConfig, ConformerConfig, ConvpassConfig, ScaleShiftConfig)
+    method.__name__: method
+    for method in (BottleneckConfig, ConformerConfig, ConvAdapterConfig, ConvpassConfig, ScaleShiftConfig)
 }
 """All of them, by the names that a ``_target_`` ends with."""
 

@@ -11,7 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sousa_bench.errors import ConfigError, PeftError
 from sousa_bench.models.base import AudioModel, Sublayer, inside
-from sousa_bench.peft.added_options import NOT_TWICE, AddedConfig, GridConfig
+from sousa_bench.peft.added_options import NOT_TWICE, AddedConfig, ConvAdapterConfig, GridConfig
+from sousa_bench.peft.conv_adapter import map_sizes
 from sousa_bench.peft.options import Options
 from sousa_bench.peft.scale_shift import output_channels
 from sousa_bench.peft.targets import block_names, matching, module_names, selected_blocks, target_modules
@@ -26,6 +27,15 @@ def places(model: AudioModel, options: Options, config: AddedConfig) -> dict[str
     if config.takes_targets:
         return {name: _operation(model, options, name) for name in target_modules(model, options)}
     blocks = selected_blocks(model, options.layers)
+    if isinstance(config, ConvAdapterConfig):
+        sizes = {name: map_sizes(model.backbone.get_submodule(name)) for name in blocks or block_names(model)}
+        beside = {name: asdict(size) for name, size in sizes.items() if size is not None}
+        if not beside:
+            raise PeftError(
+                f"peft={options.name} on model={model.name}: no block within peft.layers={options.layers} has a 2-D "
+                "convolution over neighbours; give more layers"
+            )
+        return beside
     found: dict[str, dict[str, Any]] = {}
     for group in config.groups:
         for block, name, channels in _sublayers(model, options, group):

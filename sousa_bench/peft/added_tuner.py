@@ -24,10 +24,12 @@ from sousa_bench.peft.added_options import (
     AddedConfig,
     BottleneckConfig,
     ConformerConfig,
+    ConvAdapterConfig,
     ConvpassConfig,
     ScaleShiftConfig,
 )
 from sousa_bench.peft.bottleneck import Bottleneck
+from sousa_bench.peft.conv_adapter import ConvAdapter, MapSizes
 from sousa_bench.peft.grid_adapters import ConformerAdapter, Convpass
 from sousa_bench.peft.scale_shift import ScaleShift
 
@@ -91,6 +93,8 @@ def added_module(options: AddedConfig, place: Place) -> nn.Module:
             return Beside(inner, options.form == "parallel")
         case ConvpassConfig():
             return Beside(Convpass(options, place["channels"], TokenGrid(**place["grid"])), options.form == "parallel")
+        case ConvAdapterConfig():
+            return Beside(ConvAdapter(options, MapSizes(**place)), parallel=True)
         case ScaleShiftConfig():
             return ScaleShift(place["channels"], place["axis"])
     raise NotImplementedError(type(options).__name__)

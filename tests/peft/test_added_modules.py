@@ -10,7 +10,7 @@ from itertools import product
 import peft
 import pytest
 import torch
-from helpers import ADDED, BATCH, choice, fit, standin_node
+from helpers import ADDED, BATCH, CONVOLUTIONS_ONLY, choice, fit, refused, standin_node
 from standins import Transformer, build
 from test_methods import build as build_ours
 from test_methods import clips, model_node
@@ -289,8 +289,55 @@ def test_ssf_names_a_module_that_it_cannot_follow():
         inject(build("transformer", 10), choice("ssf", targets=[r"blocks\.\d\.attention"]), 10)
 
 
+def test_conv_adapter_is_what_its_paper_writes():
+    injection, weights = plainly("cnn", "conv_adapter", reduction=4, kernel=5)
+    assert injection.targets == ["features.0", "features.1", "features.2"]
+    second = build("cnn", 10).backbone.eval()
+    mine = {name: weight.detach().clone().requires_grad_() for name, weight in weights.items() if ".new." in name}
+
+    def beside(place: str) -> Callable[[Tensor, Tensor], Tensor]:
+        def change(x: Tensor, out: Tensor) -> Tensor:
+            kernel, bias = mine[f"{place}.down.weight"], mine[f"{place}.down.bias"]
+            padded = torch.nn.functional.pad(x, (2, 2, 2, 2))
+            low = torch.zeros(len(x), 4, *x.shape[2:]) + bias[:, None, None]
+            for channel, up, on in product(range(16), range(5), range(5)):  # four inputs to each of four channels
+                window = padded[:, channel, up : up + x.shape[2], on : on + x.shape[3]]
+                tap = torch.zeros(4, 1, 1).index_put(
+                    (torch.tensor(channel // 4),), kernel[channel // 4, channel % 4, up, on]
+                )
+                low = low + tap * window[:, None]
+            high = torch.einsum("bwht,ow->boht", low.clamp(min=0), mine[f"{place}.up.weight"][:, :, 0, 0])
+            return out + (high + mine[f"{place}.up.bias"][:, None, None]) * mine[f"{place}.scale"][:, None, None]
+
+        return change
+
+    for place in injection.targets:
+        change = beside(f"{place}.new")
+        second.get_submodule(place).register_forward_hook(lambda _, given, out, change=change: change(given[0], out))
+    features, mask = injection.model.features(BATCH[:4])
+    first, again = injection.model.backbone(features, mask), second(features)
+    torch.testing.assert_close(again, first, rtol=1e-4, atol=1e-5)
+    for logits in (first, again):
+        cross_entropy(logits, torch.arange(4)).backward()
+    assert len(mine) == 3 * 5
+    for name, weight in mine.items():
+        assert weights[name].grad.abs().max() > 1e-7, name
+        torch.testing.assert_close(weight.grad, weights[name].grad, rtol=1e-3, atol=1e-6, msg=name)
+
+
+def test_conv_adapter_halves_its_map_where_its_block_does():
+    injection = inject(build_ours(model_node("efficientat")), choice("conv_adapter"), 10)
+    places = injection.config.places
+    assert list(places) == [f"features.{number}" for number in range(1, 16)]  # the last block is a 1×1 convolution
+    assert {name for name, place in places.items() if place["stride"] == (2, 2)} == {
+        f"features.{number}" for number in (2, 4, 7, 13)
+    }
+    with pytest.raises(PeftError, match=r"no block within peft\.layers=last_1 has a 2-D convolution"):
+        inject(build_ours(model_node("efficientat")), choice("conv_adapter", layers="last_1"), 10)
+
+
 def standin_of(method: str) -> str:
-    return "transformer"
+    return "cnn" if method in CONVOLUTIONS_ONLY else "transformer"
 
 
 @pytest.mark.parametrize("method", ADDED)
@@ -338,8 +385,15 @@ def test_what_a_foreign_file_says_of_added_modules_is_one_message():
             insert(backbone, content)
 
 
-@pytest.mark.parametrize("method", ADDED)
-@pytest.mark.parametrize("name", ["ast", "htsat", "beats", "ced", "wavlm"])
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        (name, method)
+        for name in ("ast", "htsat", "beats", "ced", "wavlm", "efficientat")
+        for method in ADDED
+        if method not in refused(name)
+    ],
+)
 def test_gradient_checkpointing_gives_the_same_gradients(name, method):
     node = model_node(name)
     fresh = build_ours(node)

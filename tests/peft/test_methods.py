@@ -204,13 +204,21 @@ def expected_count(injection: Injection, sizes: dict[str, dict[str, int]]) -> in
     head = injection.model.head_name
     outside = [name for name in sizes if name != head and not name.startswith(head + ".")]
     feedforward = set(getattr(injection.config, "feedforward_modules", None) or [])
-    functions = {"min": min, "max": max, "ceil": math.ceil, "small": small, "nearest_divisor": nearest_divisor}
+    functions = {
+        "min": min,
+        "max": max,
+        "ceil": math.ceil,
+        "small": small,
+        "gcd": math.gcd,
+        "nearest_divisor": nearest_divisor,
+    }
     fields = {key: value for key, value in injection.node.items() if key.isidentifier()}
     places = getattr(injection.config, "places", {})
 
     def variables(name: str) -> dict[str, Any]:
         if name in places:  # a sublayer, maybe without a parameter of its own
-            return dict.fromkeys("io", places[name]["channels"])
+            place = places[name]
+            return {key: place.get(many, place.get("channels")) for key, many in (("i", "inputs"), ("o", "outputs"))}
         return {**sizes[name], "feedforward": name in feedforward}
 
     return sum(
