@@ -5,10 +5,11 @@ So a sweep knows it before anything starts, and a variant that was not given fol
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from sousa_bench.models.weight_files import default_variant
 Numbers = Mapping[str, Any]
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 """What is looked for in a folder of the hub's layout."""
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+"""What stands beside them there."""
 
 _CLAP = "audio_model.audio_encoder."
 _AST_TOKEN = re.compile(r"(audio_spectrogram_transformer\.embeddings|(module\.)?v)\.cls_token")
@@ -30,6 +33,11 @@ _TIMM_BLOCK = re.compile(r"(?:encoder\.|model\.)?blocks\.(\d+)\.")
 _WAVE_PROJECTION = re.compile(r"(?:(?:hubert|wavlm)\.)?feature_projection\.projection\.weight")
 _WAVE_BLOCK = re.compile(r"(?:(?:hubert|wavlm)\.)?encoder\.layers\.(\d+)\.")
 _WHISPER = r"(?:model\.)?(?:encoder\.)?"
+_SPEECH = ("hubert", "wavlm", "whisper")
+_SAID = {
+    CONFIG: {"num_attention_heads": "heads", "encoder_attention_heads": "heads"},
+    PREPROCESSOR: {"do_normalize": "normalize"},
+}
 _TIME = "time_pos_embed"
 _DASHENG_PATCH = [64, 4]
 _SPECIAL_TOKENS = 2
@@ -131,7 +139,20 @@ def _own_file(model: Mapping[str, Any]) -> OfficialFile | None:
     if path.is_dir():
         path = next((path / name for name in FOLDER_FILES if (path / name).is_file()), path)
     found = contents(path) if path.is_file() else None
-    return None if found is None else recognise(found)
+    file = None if found is None else recognise(found)
+    if file is None or file.model not in _SPEECH:
+        return file
+    return replace(file, shows={**file.shows, **_beside(path)})
+
+
+def _beside(path: Path) -> dict[str, Any]:
+    """What is said of a speech model's file in its folder, and no shape shows."""
+    said: dict[str, Any] = {}
+    for name, keys in _SAID.items() if path.name in FOLDER_FILES else ():
+        with suppress(OSError, ValueError, TypeError):  # who loads it says what is wrong
+            content = dict(json.loads((path.parent / name).read_text(encoding="utf-8")))
+            said |= {number: content[key] for key, number in keys.items() if key in content}
+    return said
 
 
 def _target(module: str) -> str:

@@ -18,12 +18,9 @@ from transformers import PreTrainedConfig
 from sousa_bench.errors import WeightsError
 from sousa_bench.models.base import Divisible, State, TokenGrid, place_number
 from sousa_bench.models.family import Family, initialise_encoder, initialise_head, renamed
-from sousa_bench.models.official_file import FOLDER_FILES
+from sousa_bench.models.official_file import CONFIG, FOLDER_FILES, PREPROCESSOR
 from sousa_bench.models.vit import Size
 from sousa_bench.models.weights import Loaded
-
-CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
-"""What stands beside the weights in a folder of the hub's layout."""
 
 
 class LayerSum(nn.Module):

@@ -32,7 +32,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from sousa_bench.errors import WeightsError
 from sousa_bench.models.base import AudioModel
-from sousa_bench.models.official_file import variant_told
+from sousa_bench.models.official_file import objection_to, variant_told
 from sousa_bench.models.speech import SpeechBackbone, SpeechFamily
 from tests.cases import check_each
 
@@ -260,14 +260,20 @@ def test_a_folder_that_describes_another_model_is_refused(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_folder_is_told_from_its_file(kind: str, tmp_path: Path) -> None:
+def test_a_folder_is_told_before_anything_starts(kind: str, tmp_path: Path) -> None:
     name = kind.split()[0]
     official(kind, tmp_path)
     node = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"), resolve=False)
     assert isinstance(node, dict)
     numbers = {**SMALL, **KINDS[kind]}
-    node |= {"weights": "official", "checkpoint": str(tmp_path), "variants": {**node["variants"], "mine": numbers}}
+    others = {**node["variants"], "other": {**numbers, "heads": 4}, "mine": numbers}  # what no shape tells apart
+    node |= {"weights": "official", "checkpoint": str(tmp_path), "variants": others}
     assert variant_told(node) == "mine"
+    said = str(objection_to({**node, "variant": "other"}))
+    assert "has heads=3, where model.variant=other has 4: leave model.variant out" in said
+    if "normalize" in numbers:
+        others["mine"] = {**numbers, "normalize": not numbers["normalize"]}
+        assert f"has normalize={numbers['normalize']}" in str(objection_to({**node, "variant": "mine"}))
 
 
 @pytest.mark.parametrize(
