@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from sousa_bench.models.base import AudioModel, Frontend
+from sousa_bench.models.base import Frontend
 
 CLIP_SECONDS = 5
 
@@ -33,18 +31,3 @@ def multiply_adds(frontend: Frontend, backbone: nn.Module, samples: int | None =
     for module, training in modes.items():
         module.training = training
     return counter.get_total_flops() // 2
-
-
-def network_facts(model: AudioModel, samples: int) -> dict[str, Any]:
-    """What a result says of a network before any adapter: ``variant``, ``parameters``, ``multiply_adds``, ``seconds``.
-
-    Args:
-        model: On the CPU.
-        samples: Of the clip that the multiply-adds, and ``seconds``, are of.
-    """
-    return {
-        "variant": model.variant,
-        "parameters": sum(parameter.numel() for parameter in model.backbone.parameters()),
-        "multiply_adds": multiply_adds(model.frontend, model.backbone, samples),
-        "seconds": samples / model.sample_rate,
-    }

@@ -16,7 +16,6 @@ from sousa_bench.config.instantiate import build
 from sousa_bench.config.settings import TrainerSettings
 from sousa_bench.data.datamodule import SousaDataModule
 from sousa_bench.data.saved_task import is_sousa
-from sousa_bench.models.multiply_adds import network_facts
 from sousa_bench.peft import inject
 from sousa_bench.peft.adapter import warm_start
 from sousa_bench.peft.options import takes_no_steps
@@ -28,6 +27,7 @@ from sousa_bench.training.classifier import Classifier
 from sousa_bench.training.fit_without_steps import solve
 from sousa_bench.training.loggers import BackgroundLogger, open_logger
 from sousa_bench.training.memory import MemoryUse
+from sousa_bench.training.network_facts import network_facts
 from sousa_bench.training.outcome import outcome
 from sousa_bench.training.progress_bar import EpochBar
 from sousa_bench.training.recipe import build_batches, build_model, build_module, total_steps
@@ -202,8 +202,7 @@ class _Run:
         self.datamodule = build_batches(
             cfg, settings, self.data, self.model.sample_rate, self.memory.eval_batch_size, start
         )
-        longest = int(self.datamodule.clips["train"].padded.max())
-        self.recorder.add(network=network_facts(self.model, longest))
+        self.recorder.add(network=network_facts(self.model, cfg.model))
         with self.recorder.phase("peft"):
             self.injection = inject(self.model, cfg.peft, total_steps(settings, self.datamodule))
             self._warn(*self.injection.warnings)

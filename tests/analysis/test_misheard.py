@@ -127,15 +127,20 @@ def test_a_folder_that_is_not_there_is_refused(runs: Path, capsys: pytest.Captur
         {"synthetic": {"clips": 10**9, "seed": "x"}},
         {"synthetic": "../.."},
         {"name": None, "max_duration": "long"},
+        {"group_pattern": "(a{1,99999999999999})"},
+        {"table": "\x1b[2Jx\x07"},
     ],
     ids=str,
 )
-def test_what_a_foreign_result_says_of_its_data_breaks_nothing(runs: Path, sounds: Path, node: dict):
+def test_what_a_foreign_result_says_of_its_data_breaks_nothing(
+    runs: Path, sounds: Path, node: dict, capsys: pytest.CaptureFixture[str]
+):
     for file in runs.glob("*/result.json"):
         content = json.loads(file.read_text())
         content["resolved_config"]["data"] |= node
         file.write_text(json.dumps(content))
     assert main([str(runs), "--no-images", "--data", str(sounds)]) == 0
+    assert not {"\x1b", "\x07"} & set(capsys.readouterr().err)
     chooses_a_place = {"layout", "root", "synthetic"} & set(node)  # not taken over, so all is as without it
     assert len(heard(runs / "analysis")) == (3 if chooses_a_place else 0)
 

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sousa_bench.errors import UserError, first_line
+from sousa_bench.errors import first_line
 from sousa_bench.results.result import read_result
+from sousa_bench.system.foreign import clean
 
 if TYPE_CHECKING:
     from sousa_bench.analysis.study import Study
@@ -33,9 +34,6 @@ RATE = 16_000
 
 PLACES = ("root", "hub_id", "revision", "layout", "cache_dir", "workers")
 """Keys of a result's data that would choose what is read, fetched or imported; not taken over."""
-
-UNUSABLE = (UserError, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
-"""What may come of reading data as a foreign result says that they were read."""
 
 
 @dataclass(frozen=True)
@@ -64,22 +62,22 @@ def clip_sounds(study: Study, folder: Path | None) -> ClipSounds:
     for number in map(int, shown["clip_set"].unique() if len(shown) else ()):
         clips = shown[shown["clip_set"] == number]
         result = Path(study.table["path"].iloc[study.clip_sets[number].rows[0]])
-        found, reasons = _data(result, folder)
-        problems |= dict.fromkeys(reasons)
-        if found is not None:
-            wanted = dict(zip(clips["clip"], clips["true_class"], strict=True))
-            addresses |= {(number, name): sound for name, sound in _sounds(found, wanted)}
+        wanted = dict(zip(clips["clip"], clips["true_class"], strict=True))
+        try:
+            found, reasons = _data(result, folder)
+            if found is not None:
+                addresses |= {(number, name): sound for name, sound in _sounds(found, wanted)}
+        except Exception as error:  # a sound is an extra: nothing that a result says of its data may cost the report
+            reasons = [first_line(error)] if folder is not None else []
+        problems |= dict.fromkeys(map(clean, reasons))
     return ClipSounds(addresses, tuple(problems))
 
 
 def _data(result: Path, folder: Path | None) -> tuple[SousaData | None, list[str]]:
     """The data that a result was tested on, or why those in the folder aren't."""
-    try:
-        content = read_result(result)
-        node = (content.get("resolved_config") or {}).get("data") or {}
-        tested = (content.get("data") or {}).get("test_fingerprint")
-    except UNUSABLE as error:
-        return None, [first_line(error)] if folder is not None else []
+    content = read_result(result)
+    node = (content.get("resolved_config") or {}).get("data") or {}
+    tested = (content.get("data") or {}).get("test_fingerprint")
     reasons = []
     for places in _places(node, folder):
         from sousa_bench.data import SousaData
@@ -90,7 +88,7 @@ def _data(result: Path, folder: Path | None) -> tuple[SousaData | None, list[str
             if data.test_fingerprint == tested:
                 return data, []
             reasons.append("it holds other clips than those that were tested")
-        except UNUSABLE as error:
+        except Exception as error:  # of data as a foreign result describes them, anything may come
             reasons.append(first_line(error))
     return None, reasons
 
@@ -109,7 +107,7 @@ def _is_written(recipe: Any) -> bool:
 
     try:
         return SyntheticFolder.fits(synthetic_folder(recipe, cache_root()))
-    except UNUSABLE:
+    except Exception:  # a foreign recipe
         return False
 
 
