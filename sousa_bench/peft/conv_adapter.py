@@ -63,4 +63,5 @@ class ConvAdapter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, inputs, height, width) → (batch, outputs, height / stride, width / stride)."""
-        return self.up(torch.relu(self.down(x))) * self.scale[:, None, None]
+        added: Tensor = self.up(torch.relu(self.down(x)))
+        return added * self.scale[:, None, None].to(added.dtype)

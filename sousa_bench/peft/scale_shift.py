@@ -46,7 +46,7 @@ class ScaleShift(nn.Module):
         """What the operation puts out, changed; see :class:`sousa_bench.peft.added_tuner.Added`."""
         out: Tensor = base(*args, **kwargs)
         shape = (-1, *[1] * (out.ndim - 2)) if self.axis == 1 else (-1,)
-        return out * self.scale.view(shape) + self.shift.view(shape)
+        return out * self.scale.view(shape).to(out.dtype) + self.shift.view(shape).to(out.dtype)
 
     @torch.no_grad()
     def merged(self, base: Any) -> nn.Module:

@@ -21,7 +21,7 @@ from sousa_bench.errors import PeftError
 from sousa_bench.models.base import TokenGrid
 from sousa_bench.peft import inject, load_run_model, precheck
 from sousa_bench.peft.adapter import warm_start
-from sousa_bench.peft.added_tuner import insert
+from sousa_bench.peft.added_tuner import AddedLayer, insert
 from sousa_bench.peft.injection import finished
 from sousa_bench.task import Task
 
@@ -376,6 +376,24 @@ def test_a_finished_network_is_rebuilt_without_peft_around_it(method):
         wanted = injection.model.eval().backbone(features, mask)
         tolerance = 0 if added else 1e-5
         torch.testing.assert_close(fresh.eval()(features, mask), wanted, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("method", ADDED)
+def test_in_half_precision_what_it_stands_around_keeps_its_type(method):
+    model = build(standin_of(method), 10)
+    injection = inject(model, choice(method), 10)
+    layers = [module for module in model.backbone.modules() if isinstance(module, AddedLayer)]
+    types: list[tuple[torch.dtype, torch.dtype]] = []
+    for layer in layers:
+        own: list[torch.dtype] = []
+        layer.base_layer.register_forward_hook(lambda *seen, own=own: own.append(seen[2].dtype))
+        layer.register_forward_hook(lambda *seen, own=own: types.append((own[-1], seen[2].dtype)))
+    features, mask = injection.model.features(BATCH)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        model.eval().backbone(features, mask)
+    assert len(types) == len(layers)
+    assert (torch.bfloat16,) * 2 in types
+    assert all(before == after for before, after in types)
 
 
 def test_what_a_foreign_file_says_of_added_modules_is_one_message():
