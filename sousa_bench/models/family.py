@@ -142,8 +142,7 @@ class Family:
         kept = state.get(f"{last_layer}.weight")
         found = None if kept is None else len(kept)
         if loaded is not None:
-            seen = self.published(shape).pretraining(found)
-            loaded = replace(loaded, info=replace(loaded.info, pretraining=seen))
+            loaded = replace(loaded, info=replace(loaded.info, pretraining=self.seen(loaded, shape, found)))
         classes = num_classes or found or len(audioset.names())
         half = found is None and f"{last_layer}.bias" in state  # which applying it then says
         fresh = () if classes == found or half else (last_layer,)
@@ -166,6 +165,10 @@ class Family:
             fresh=fresh,
             classes=() if fresh or loaded is None else self.head_classes(loaded, classes),
         )
+
+    def seen(self, loaded: Loaded, shape: Any, outputs: int | None = None) -> str | None:
+        """What an official file has seen, by the outputs of its head, if it has one; None where nobody says it."""
+        return self.published(shape).pretraining(outputs)
 
     def _shape(self, name: str, numbers: Mapping[str, Any]) -> Any:
         try:

@@ -7,6 +7,7 @@ arXiv:2105.01051) weigh all of them: the input of each block, and what comes out
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -15,12 +16,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 from transformers import PreTrainedConfig
 
-from sousa_bench.errors import WeightsError
+from sousa_bench.errors import WeightsError, first_line
 from sousa_bench.models.base import Divisible, State, TokenGrid, place_number
 from sousa_bench.models.family import Family, initialise_encoder, initialise_head, renamed
 from sousa_bench.models.official_file import CONFIG, FOLDER_FILES, PREPROCESSOR
 from sousa_bench.models.vit import Size
 from sousa_bench.models.weights import Loaded
+from sousa_bench.system.foreign import read_json
 
 
 class LayerSum(nn.Module):
@@ -170,6 +172,11 @@ class SpeechFamily(Family):
         """What ``preprocessor_config.json`` must say for a variant's front end to be the official one."""
         raise NotImplementedError
 
+    def seen(self, loaded: Loaded, shape: Any, outputs: int | None = None) -> str | None:
+        """Not known of a file that was trained for something else since: it has a head for that."""
+        other = any(re.match(r"(lm_head|classifier|projector)\.", key) for key in loaded.state)
+        return None if other else super().seen(loaded, shape, outputs)
+
     def rename(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Of an official file; it has no head for clips, whose parts but the last layer start neutral."""
         own = {f"trunk.{key}": tensor for key, tensor in renamed(state, self.names, self.unused).items()}
@@ -196,11 +203,11 @@ class SpeechFamily(Family):
             if loaded.path.name not in FOLDER_FILES or not path.is_file():
                 continue
             try:
-                found = dict(json.loads(path.read_text(encoding="utf-8")))
-            except (OSError, ValueError, TypeError) as error:
-                raise WeightsError(f"{path} can't be read ({error}); copy it again.") from error
-            if name == CONFIG and found.get("model_type") == config.model_type:
-                found = _fields(type(config).from_dict(found))  # what it leaves out is transformers' default
+                found = dict(read_json(path, linked=True))
+                if name == CONFIG and found.get("model_type") == config.model_type:
+                    found = _fields(type(config).from_dict(found))  # what it leaves out is transformers' default
+            except Exception as error:  # transformers checks a config's values, each in its own way
+                raise WeightsError(f"{path} can't be read ({first_line(error)}); copy it again.") from error
             differing = [f"{k}={found[k]!r} (here {v!r})" for k, v in wanted.items() if k in found and found[k] != v]
             if differing:
                 raise WeightsError(

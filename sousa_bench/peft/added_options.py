@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,6 +12,8 @@ from sousa_bench.errors import ConfigError
 GROUPS = {"ffn": ("mlp",), "attention": ("attention",), "both": ("attention", "mlp")}
 """``peft.where`` → the groups of modules whose sublayers are meant."""
 LEARNT = "learnt"
+MOST = 65_536
+"""Of a width, kernel or number of tokens: wider than any network here."""
 
 
 @dataclass
@@ -195,13 +198,13 @@ def one_of(key: str, value: object, values: tuple[str, ...]) -> None:
 
 
 def whole(key: str, value: object, odd: bool = False) -> None:
-    """Raise ConfigError unless a key's value is a whole number from 1 on, an odd one where that is asked."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (odd and value % 2 == 0):
-        raise ConfigError(f"peft.{key}={value}: must be {'an odd' if odd else 'a whole'} number from 1 on")
+    """Raise ConfigError unless a key's value is a whole number from 1 to ``MOST``, an odd one where that is asked."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST or (odd and value % 2 == 0):
+        raise ConfigError(f"peft.{key}={value}: must be {'an odd' if odd else 'a whole'} number from 1 to {MOST}")
 
 
 def check_scale(value: object) -> None:
     """Raise ConfigError unless a scale is a number above 0, or to be learnt."""
-    number = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    number = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
     if value != LEARNT and not number:
         raise ConfigError(f"peft.scale={value}: must be a number above 0, or {LEARNT}")

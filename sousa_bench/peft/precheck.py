@@ -172,9 +172,11 @@ def _against_weights(model: Mapping[str, Any]) -> str | None:
     ours = str(model.get("_target_")).startswith("sousa_bench.models.") and not model.get("checkpoint")
     if ours and model.get("weights") == "official" and name in PUBLISHED:
         own = (model.get("variants") or {}).get(variant) or {}
-        return (
-            None if own.get("checkpoint", PUBLISHED[name].source.address) else official_without_address(name, variant)
+        published = PUBLISHED[name]
+        address = (
+            published.address(variant, own) if model.get("variant") else own.get("checkpoint", published.source.address)
         )
+        return None if address else official_without_address(name, variant)
     if model.get("weights") != "embedded":
         return None
     if ours and not embedded_file(name).is_file():

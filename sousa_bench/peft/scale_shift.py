@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 
 def output_channels(module: nn.Module) -> tuple[int, int] | None:
@@ -19,6 +19,8 @@ def output_channels(module: nn.Module) -> tuple[int, int] | None:
             return module.out_features, -1
         case nn.LayerNorm() if len(module.normalized_shape) == 1:
             return module.normalized_shape[0], -1
+        case _ConvTransposeNd():  # its weights have the outputs on another axis
+            return None
         case _ConvNd():
             return module.out_channels, 1
         case _BatchNorm():

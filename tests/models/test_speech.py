@@ -259,6 +259,25 @@ def test_a_folder_that_describes_another_model_is_refused(
         loaded(kind, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "content",
+    ["[" * 200_000, '{"model_type": "wavlm", "hidden_size": "x"}', '{"model_type": "wavlm", "dtype": "none"}'],
+)
+def test_an_odd_config_is_one_message(content: str, tmp_path: Path) -> None:
+    official("wavlm base", tmp_path)
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(WeightsError, match=r"config\.json can't be read"):
+        loaded("wavlm base", tmp_path)
+
+
+def test_a_file_that_was_trained_for_something_else_has_no_known_pretraining(tmp_path: Path) -> None:
+    official("hubert base", tmp_path)
+    assert loaded("hubert base", tmp_path).weights.pretraining == "speech"
+    path = tmp_path / "model.safetensors"
+    save_file({**load_file(path), "lm_head.weight": torch.zeros(9, 4), "lm_head.bias": torch.zeros(9)}, path)
+    assert loaded("hubert base", tmp_path).weights.pretraining is None
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_folder_is_told_before_anything_starts(kind: str, tmp_path: Path) -> None:
     name = kind.split()[0]

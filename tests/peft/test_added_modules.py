@@ -438,7 +438,9 @@ def test_gradient_checkpointing_gives_the_same_gradients(name, method):
         ({"where": "mlp"}, "peft.where=mlp: must be ffn, attention or both"),
         ({"form": "serial"}, "peft.form=serial: must be sequential or parallel"),
         ({"activation": "tanh"}, "peft.activation=tanh: must be gelu or relu"),
-        ({"width": 0}, "peft.width=0: must be a whole number from 1 on"),
+        ({"width": 0}, "peft.width=0: must be a whole number from 1 to 65536"),
+        ({"width": 10**9}, "peft.width=1000000000: must be a whole number from 1 to"),
+        ({"scale": float("inf")}, "peft.scale=inf: must be a number above 0, or learnt"),
         ({"scale": "big"}, "peft.scale=big: must be a number above 0, or learnt"),
         ({"dropout": 1.0}, "peft.dropout=1.0: must be from 0 on and below 1"),
         ({"targets": ["mlp"]}, "peft=bottleneck (sousa_bench.peft.BottleneckConfig) has no key 'targets'"),
@@ -451,7 +453,7 @@ def test_what_a_bottleneck_cannot_be_is_said_before_a_sweep_starts(overrides, sa
 
 @pytest.mark.parametrize("kernel", [0, 4, 2.5])
 def test_a_kernel_that_has_no_middle_is_said_before_a_sweep_starts(kernel):
-    says = f"peft.kernel={kernel}: must be an odd number from 1 on"
+    says = f"peft.kernel={kernel}: must be an odd number from 1 to 65536"
     assert precheck(model_node("ast"), choice("conformer_adapter", kernel=kernel)) == says
 
 

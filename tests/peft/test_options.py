@@ -190,6 +190,9 @@ def test_what_can_run_passes():
         assert precheck(model_node("ast"), choice("lora", **overrides)) is None
     assert precheck(model_node("ast", variant="official"), choice("lora", layers="last_12")) is None
     assert precheck(model_node("ast", variants={"tiny": {"layers": 2}}), choice("lora", layers="last_3"))
+    assert precheck(model_node("htsat", weights="official"), choice("lora")) is None  # CLAP's file says its variant
+    by_hand = precheck(model_node("htsat", weights="official", variant="official"), choice("lora"))
+    assert "no official weights of model=htsat model.variant=official are fetched by themselves" in by_hand
     assert "below peft.init_r=4" in precheck(model_node("ast"), choice("adalora", init_r=4))
 
 
