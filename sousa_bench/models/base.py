@@ -66,10 +66,12 @@ class Frontend(nn.Module):
     Attributes:
         sample_rate: Hz that the waveform must have.
         pad_value: What a feature frame past a clip's own end holds.
+        longest: Samples of a clip that are heard; None: all.
     """
 
     sample_rate: int
     pad_value: float
+    longest: int | None = None
 
     def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Compute features.

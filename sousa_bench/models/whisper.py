@@ -58,7 +58,7 @@ class WhisperFrontend(Frontend):
 
     def __init__(self, bins: int, tokens: int) -> None:
         super().__init__()
-        self.longest = tokens * FRAMES_A_TOKEN * HOP
+        self.longest: int = tokens * FRAMES_A_TOKEN * HOP
         self.mel = LogMel(RATE, HOP, bins, 0.0, RATE / 2, N_FFT)
 
     def centres(self) -> Tensor:

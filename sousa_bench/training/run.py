@@ -203,6 +203,10 @@ class _Run:
             cfg, settings, self.data, self.model.sample_rate, self.memory.eval_batch_size, start
         )
         self.recorder.add(network=network_facts(self.model, cfg.model))
+        heard = self.model.frontend.longest
+        if heard and any(clips.padded.max(initial=0) > heard for clips in self.datamodule.clips.values()):
+            seconds = heard / self.model.sample_rate
+            self._warn(f"model={cfg.model.name} hears {seconds:g} s of a clip; of longer ones the rest is left out")
         with self.recorder.phase("peft"):
             self.injection = inject(self.model, cfg.peft, total_steps(settings, self.datamodule))
             self._warn(*self.injection.warnings)

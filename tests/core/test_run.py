@@ -65,6 +65,12 @@ def test_a_run_reports_every_fixed_field(config, folder):
     assert (folder / "checkpoints" / "last.pt").exists()  # until the record stands
 
 
+def test_a_model_that_hears_less_than_a_clip_says_so(config, folder):
+    blocks = run(config("model=whisper", "peft=head", "model.variants.tiny.tokens=25", "trainer.max_epochs=1"), folder)
+    assert "model=whisper hears 0.5 s of a clip; of longer ones the rest is left out" in blocks["warnings"]
+    assert blocks["network"]["multiply_adds"] != sizes()["whisper", "tiny"].multiply_adds  # those of its own numbers
+
+
 @pytest.mark.parametrize(
     ("model", "peft", "augmentation", "tested"),
     [
