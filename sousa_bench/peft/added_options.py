@@ -146,7 +146,7 @@ class ConvAdapterConfig(AddedConfig):
     """
 
     beside: ClassVar[str] = "blocks of depthwise convolutions"
-    instead: ClassVar[str] = "bottleneck or lora"
+    instead: ClassVar[str] = "bottleneck, in a transformer, or full"
 
     reduction: int = 4
     kernel: int = 3
