@@ -5,7 +5,6 @@ So a sweep knows it before anything starts, and a variant that was not given fol
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -16,6 +15,7 @@ from typing import Any
 from sousa_bench.models.checkpoint_contents import Contents, contents
 from sousa_bench.models.efficientat_channels import embedding_size
 from sousa_bench.models.weight_files import default_variant
+from sousa_bench.system.foreign import read_json
 
 Numbers = Mapping[str, Any]
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -150,7 +150,7 @@ def _beside(path: Path) -> dict[str, Any]:
     said: dict[str, Any] = {}
     for name, keys in _SAID.items() if path.name in FOLDER_FILES else ():
         with suppress(OSError, ValueError, TypeError):  # who loads it says what is wrong
-            content = dict(json.loads((path.parent / name).read_text(encoding="utf-8")))
+            content = dict(read_json(path.parent / name, linked=True))
             said |= {number: content[key] for key, number in keys.items() if key in content}
     return said
 
