@@ -164,7 +164,7 @@ def learnt(tmp_path: Path) -> Path:
 
 
 def test_real_runs_on_synthetic_clips_have_the_sound_of_this_machines_cache(
-    learnt: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    learnt: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     run: Trained = trained("32-true")
     monkeypatch.setenv("SOUSA_BENCH_CACHE", str(home() / "cache"))
@@ -174,6 +174,15 @@ def test_real_runs_on_synthetic_clips_have_the_sound_of_this_machines_cache(
     assert len(found) == min(12, len(names)) > 0
     for (samples, rate), name in zip(found, names, strict=False):
         assert len(samples) / rate == pytest.approx(min(5.0, sf.info(files[name]).duration), abs=1e-3)
+    other = tmp_path / "other"
+    shutil.copytree(learnt, other)
+    for file in other.glob("*/result.json"):
+        content = json.loads(file.read_text())
+        content["data"]["test_fingerprint"] = "0" * 64
+        file.write_text(json.dumps(content))
+    assert main([str(other), "--no-images"]) == 0
+    assert heard(other / "analysis") == []
+    assert "--data" not in capsys.readouterr().err
     monkeypatch.setenv("SOUSA_BENCH_CACHE", str(tmp_path / "empty"))
     assert main([str(learnt), "--no-images"]) == 0
     assert heard(learnt / "analysis") == []

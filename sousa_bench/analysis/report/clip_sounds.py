@@ -90,14 +90,14 @@ def _data(result: Path, folder: Path | None) -> tuple[SousaData | None, list[str
             reasons.append("it holds other clips than those that were tested")
         except Exception as error:  # of data as a foreign result describes them, anything may come
             reasons.append(first_line(error))
-    return None, reasons
+    return None, reasons[-1:] if folder is not None else []  # the folder comes last
 
 
 def _places(node: Mapping[str, Any], folder: Path | None) -> Iterator[dict[str, Any]]:
     """Where the data may lie, as keys of theirs: in the cache, where they were written already, and in the folder."""
     if node.get("synthetic") and _is_written(node["synthetic"]):
         yield {}
-    elif folder is not None:
+    if folder is not None:
         yield {"root": str(folder), "synthetic": None}
 
 
