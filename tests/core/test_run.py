@@ -78,6 +78,7 @@ def test_a_model_that_hears_less_than_a_clip_says_so(config, folder):
         ("efficientat", "full", "off", "last"),
         ("beats", "lora", "on", "last"),
         ("ast", "head", "off", "best"),
+        pytest.param("ast", "convpass", "on", "last", marks=pytest.mark.slow),
     ],
 )
 def test_interruptions_change_no_number(config, tmp_path, monkeypatch, model, peft, augmentation, tested):
