@@ -14,7 +14,7 @@ from sousa_bench.results.manifest import MANIFEST_FILE, read_manifest
 from sousa_bench.results.result import RESULT_FILE
 from sousa_bench.results.run_process import alive
 from sousa_bench.results.run_state import RunState, run_state, sweep_states
-from sousa_bench.results.scan import latest_sweep, result_folders
+from sousa_bench.results.scan import latest_place, latest_sweep, result_folders
 from sousa_bench.sweep.slurm.ended_jobs import settle
 from sousa_bench.system.arguments import command_parser, exit_code, number
 from sousa_bench.system.files import is_there
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "sousa_bench.status", description="What each run of a sweep is doing: running, finished or dead."
     )
     parser.add_argument(
-        "folder", nargs="?", default="multirun", metavar="DIR", help="a sweep, or a folder with several: its latest"
+        "folder", nargs="?", metavar="DIR", help="a sweep, or a folder with several: its latest (multirun, or outputs)"
     )
     parser.add_argument("--watch", action="store_true", help="look again and again, until no run goes on")
     parser.add_argument(
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="between looks with --watch (2)",
     )
     options = parser.parse_args(arguments)
-    folder = Path(options.folder)
+    folder = Path(options.folder) if options.folder else latest_place()
     return exit_code(lambda: watch(folder, options.interval) if options.watch else show(folder), refused=lambda _: 2)
 
 

@@ -19,7 +19,7 @@ from sousa_bench.analysis.table import Filter, collect
 from sousa_bench.analysis.table_files import write_tables, write_text
 from sousa_bench.errors import UserError
 from sousa_bench.results.result import DEAD, ResultError
-from sousa_bench.results.scan import ROOT_NAMES, NothingYetError, latest_sweep, scan, snapshot, sweep_folders
+from sousa_bench.results.scan import ROOT_NAMES, NothingYetError, latest_place, scan, snapshot, sweep_folders
 from sousa_bench.system.text_table import amount, redraw
 
 MAX_SAID = 4
@@ -35,7 +35,12 @@ def analyze(options: argparse.Namespace) -> Study:
     """
     if not options.folders:
         options.folders = _latest()
-        if more := sum(1 for _ in sweep_folders(ROOT)) - 1:
+        if not any(options.folders[0].glob("*")):
+            raise UserError(
+                f"nothing has been trained yet: {ROOT}/ and {ROOT_NAMES[1]}/ hold no run; begin with "
+                "python -m sousa_bench.train -m model=ast,htsat peft=lora,ia3, or name a folder with results"
+            )
+        if (more := sum(1 for _ in sweep_folders(ROOT)) - 1) > 0:
             others = f"another sweep lies below {ROOT}" if more == 1 else f"{more} other sweeps lie below {ROOT}"
             said = f"{options.folders[0]} is the latest; {others}, and all go into: {ANALYZE} {ROOT}"
             print(wrapped(said), file=sys.stderr)
@@ -43,8 +48,8 @@ def analyze(options: argparse.Namespace) -> Study:
 
 
 def _latest() -> list[Path]:
-    """What is analysed where no folder is named: the latest sweep, as ``status`` takes it, or all without a sweep."""
-    return [latest_sweep(ROOT) or ROOT]
+    """What is analysed where no folder is named, as ``status`` takes it."""
+    return [latest_place()]
 
 
 def watch(options: argparse.Namespace) -> None:

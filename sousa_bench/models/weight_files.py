@@ -81,7 +81,8 @@ def official_without_address(name: str, variant: str) -> str:
     """What to say where ``weights=official`` is asked for a variant whose file no program can fetch by itself."""
     return (
         f"no official weights of model={name} model.variant={variant} are fetched by themselves: give "
-        "model.checkpoint=FILE or hf://OWNER/NAME/FILE, use another model.variant that has some, or weights=random"
+        "model.checkpoint=FILE or hf://OWNER/NAME/FILE (docs/models.md says where it is), use another model.variant "
+        "that has some, or weights=random"
     )
 
 

@@ -81,11 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return predict(options)
 
-    try:
-        return exit_code(work, refused=lambda error: 2 if options.model and isinstance(error, ConfigError) else 1)
-    except BrokenPipeError:  # whoever reads has enough
-        sys.stderr.close()
-        return 0
+    return exit_code(work, refused=lambda error: 2 if options.model and isinstance(error, ConfigError) else 1)
 
 
 def _sort_words(options: argparse.Namespace) -> str | None:

@@ -76,6 +76,14 @@ def latest_sweep(folder: Path) -> Path | None:
     return max(found, key=lambda each: each[0], default=(None, None))[1]
 
 
+def latest_place() -> Path:
+    """Where commands look that are given no folder: the latest sweep, or the single runs where there is none."""
+    sweeps, singles = map(Path, ROOT_NAMES)
+    if found := latest_sweep(sweeps):
+        return found
+    return singles if not any(result_folders(sweeps)) and any(result_folders(singles)) else sweeps
+
+
 def _changed(sweep: Path) -> float | None:
     """When the manifest of a folder changed last; None where it is no regular file, or gone meanwhile."""
     try:

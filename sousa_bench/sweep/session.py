@@ -126,6 +126,9 @@ def command(
     except KeyboardInterrupt:
         say("interrupted")
         return INTERRUPTED if current.signal is None else exit_code()
+    except BrokenPipeError:  # whoever reads --help has enough
+        sys.stderr.close()
+        return exit_code()
     except Exception as error:  # an OSError that arrives here: a folder that can't be written, a full disk
         if not isinstance(error, UserError) and (
             wants_trace or not (is_config_error(error) or isinstance(error, OSError))

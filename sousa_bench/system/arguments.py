@@ -78,6 +78,9 @@ def exit_code(work: Callable[[], object], refused: Callable[[UserError], int] = 
         return refused(error)
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:  # whoever reads has enough
+        sys.stderr.close()
+        return 0
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise

@@ -66,6 +66,34 @@ def test_without_a_folder_the_latest_sweep_is_analysed_in_few_lines(home: Path):
     assert "multirun/promoted is the latest; 3 other sweeps lie below multirun" in done.stderr
 
 
+def test_where_nothing_was_trained_the_first_command_is_named(tmp_path: Path):
+    for _ in range(2):
+        command = [sys.executable, "-m", "sousa_bench.analyze"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: nothing has been trained yet: multirun/ and outputs/ hold no run; begin")
+        (tmp_path / "multirun").mkdir(exist_ok=True)
+
+
+def test_single_runs_are_found_where_there_is_no_sweep(tmp_path: Path):
+    shutil.move(write_sweep(tmp_path / "made"), tmp_path / "outputs")
+    (tmp_path / "outputs" / "sweep.json").unlink()
+    assert "Report: outputs/analysis/report.html" in analyze(tmp_path).stderr
+    status = [sys.executable, "-m", "sousa_bench.status"]
+    done = subprocess.run(status, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.startswith("outputs: 24 completed")
+
+
+def test_a_reader_who_has_enough_sees_no_traceback(home: Path, tmp_path: Path):
+    words = [sys.executable, "-m", "sousa_bench.analyze", "--no-plots", "--output-dir", str(tmp_path)]
+    with subprocess.Popen(words, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None  # noqa: PT018
+        process.stdout.close()
+        said = process.stderr.read()
+    assert "Traceback" not in said
+    assert "Broken pipe" not in said
+
+
 def test_only_a_regular_manifest_makes_a_sweep(tmp_path: Path):
     for name in ("linked", "folder", "sound"):
         (tmp_path / name).mkdir()
