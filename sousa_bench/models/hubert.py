@@ -14,7 +14,7 @@ from sousa_bench.models.published import PUBLISHED
 from sousa_bench.models.speech import SpeechBackbone
 from sousa_bench.models.speech_family import SpeechFamily
 from sousa_bench.models.vit import Size
-from sousa_bench.models.waveform_frontend import WaveformFrontend
+from sousa_bench.models.waveform_frontend import ClipNorm, WaveformFrontend
 
 
 @dataclass(frozen=True)
@@ -37,20 +37,6 @@ class Shape(Size):
     normalize: bool
     dropout: float
     checkpoint: str | None = None
-
-
-class ClipNorm(nn.GroupNorm):
-    """GroupNorm with a group for each channel, over a clip's own frames alone."""
-
-    def forward(self, input: Tensor, own: Tensor | None = None) -> Tensor:
-        """(batch, channels, frames) → the same; ``own`` (batch, 1, frames) is True on a clip's frames; None: on all."""
-        if own is None:
-            return super().forward(input)
-        x = input.float()
-        count = own.sum(dim=2, keepdim=True)
-        centred = x - (x * own).sum(dim=2, keepdim=True) / count
-        variance = (centred * own).square().sum(dim=2, keepdim=True) / count
-        return centred * (variance + self.eps).rsqrt() * self.weight[:, None] + self.bias[:, None]
 
 
 class HubertBackbone(SpeechBackbone):

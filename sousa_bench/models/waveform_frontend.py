@@ -1,9 +1,9 @@
-"""The front end of HuBERT and WavLM: the waveform itself, which transformers' ``Wav2Vec2FeatureExtractor`` prepares."""
+"""The front end of HuBERT and WavLM, the waveform as transformers prepares it, and a norm over a clip's own frames."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sousa_bench.models.base import Frontend
@@ -39,3 +39,17 @@ class WaveformFrontend(Frontend):
         mask = F.pad(~own, (0, missing), value=True)
         mask[:, :SHORTEST] = False
         return features, None if lengths is None else mask
+
+
+class ClipNorm(nn.GroupNorm):
+    """GroupNorm with a group for each channel, over a clip's own frames alone."""
+
+    def forward(self, input: Tensor, own: Tensor | None = None) -> Tensor:
+        """(batch, channels, frames) → the same; ``own`` (batch, 1, frames) is True on a clip's frames; None: on all."""
+        if own is None:
+            return super().forward(input)
+        x = input.float()
+        count = own.sum(dim=2, keepdim=True)
+        centred = x - (x * own).sum(dim=2, keepdim=True) / count
+        variance = (centred * own).square().sum(dim=2, keepdim=True) / count
+        return centred * (variance + self.eps).rsqrt() * self.weight[:, None] + self.bias[:, None]
