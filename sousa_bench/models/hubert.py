@@ -14,7 +14,7 @@ from sousa_bench.models.published import PUBLISHED
 from sousa_bench.models.speech import SpeechBackbone
 from sousa_bench.models.speech_family import SpeechFamily
 from sousa_bench.models.vit import Size
-from sousa_bench.models.waveform_frontend import ClipNorm, WaveformFrontend
+from sousa_bench.models.waveform_frontend import SHORTEST, ClipNorm, WaveformFrontend
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ class HubertBackbone(SpeechBackbone):
     def embed(self, features: Tensor, padding_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """See :class:`SpeechBackbone`; a token is a clip's own when all of its samples are."""
         trunk, encoder = self.trunk, self.trunk.encoder
-        lengths = None if padding_mask is None else (~padding_mask).sum(dim=1)
+        # A time stretch may have left less of a clip than a token takes.
+        lengths = None if padding_mask is None else (~padding_mask).sum(dim=1).clamp(min=SHORTEST)
         first, *others = trunk.feature_extractor.conv_layers
         x = features.transpose(1, 2)
         if lengths is None or trunk.config.do_stable_layer_norm:

@@ -65,13 +65,14 @@ def _repeated(waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class OpenBeatsBackbone(BeatsBackbone):
-    """BEATs' network, in which all tokens of a column of patches are padding when any of its frames is."""
+    """BEATs' network, where all tokens of a column of patches but the first are padding when any of its frames is."""
 
     def token_mask(self, padding_mask: Tensor, tokens: int) -> Tensor:
         """See :class:`BeatsBackbone`; padding is at the end, so that a column's last frame tells."""
         side = self.config.input_patch_size
         columns = padding_mask.shape[1] // side
-        last = padding_mask[:, torch.arange(columns, device=padding_mask.device) * side + side - 1]
+        place = torch.arange(columns, device=padding_mask.device)
+        last = padding_mask[:, place * side + side - 1] & (place > 0)  # a time stretch may leave less than one
         return last[:, :, None].expand(-1, -1, BeatsFrontend.bins // side).flatten(1)
 
 

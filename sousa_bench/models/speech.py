@@ -134,10 +134,11 @@ class SpeechBackbone(Divisible):
 
 
 def _means(states: Sequence[Tensor], like: Tensor, token_mask: Tensor | None) -> Tensor:
-    """Means over the tokens that are no padding: (batch, states, dim)."""
+    """Means over the tokens that are no padding, in float32 at least: (batch, states, dim)."""
+    wide = torch.promote_types(like.dtype, torch.float32)  # a sum over many tokens is too much for half precision
     if not states:
-        return like.new_zeros(len(like), 0, like.shape[2])
+        return like.new_zeros(len(like), 0, like.shape[2], dtype=wide)
     if token_mask is None:
-        return torch.stack([x.mean(dim=1) for x in states], dim=1)
-    own = (~token_mask).to(like.dtype)[:, None]
-    return torch.cat([own @ x for x in states], dim=1) / own.sum(dim=2, keepdim=True)
+        return torch.stack([x.to(wide).mean(dim=1) for x in states], dim=1)
+    count = (~token_mask).sum(dim=1)[:, None, None]
+    return torch.stack([x.to(wide).masked_fill(token_mask[..., None], 0.0).sum(dim=1) for x in states], dim=1) / count

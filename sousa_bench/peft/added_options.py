@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -13,7 +12,7 @@ GROUPS = {"ffn": ("mlp",), "attention": ("attention",), "both": ("attention", "m
 """``peft.where`` → the groups of modules whose sublayers are meant."""
 LEARNT = "learnt"
 MOST = 65_536
-"""Of a width, kernel or number of tokens: wider than any network here."""
+"""Of a width, kernel or scale: wider than any network here."""
 
 
 @dataclass
@@ -160,6 +159,12 @@ class ConvAdapterConfig(AddedConfig):
         """See :class:`AddedConfig`."""
         return ("depthwise",)
 
+    def refusal(self, groups: Collection[str], node: Mapping[str, Any]) -> str | None:
+        """See :class:`AddedConfig`."""
+        if node.get("batch_norm") == "train":
+            return "it stands around whole blocks, whose BatchNorm stays as it is; give peft.batch_norm=frozen"
+        return super().refusal(groups, node)
+
 
 @dataclass
 class ScaleShiftConfig(AddedConfig):
@@ -169,9 +174,10 @@ class ScaleShiftConfig(AddedConfig):
 
     def refusal(self, groups: Collection[str], node: Mapping[str, Any]) -> str | None:
         """See :class:`AddedConfig`."""
-        if node.get("batch_norm") == "train" and "norm" in (node.get("targets") or ("norm",)):
-            return NOT_TWICE
-        return None
+        targets = node.get("targets") or ()
+        norms = "norm" in ([targets] if isinstance(targets, str) else targets)
+        transformer = "attention" in groups  # whose norms have no statistics
+        return NOT_TWICE if node.get("batch_norm") == "train" and norms and not transformer else None
 
 
 NOT_TWICE = (
@@ -204,7 +210,8 @@ def whole(key: str, value: object, odd: bool = False) -> None:
 
 
 def check_scale(value: object) -> None:
-    """Raise ConfigError unless a scale is a number above 0, or to be learnt."""
-    number = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+    """Raise ConfigError unless a scale is a number above 0, up to ``MOST``, or to be learnt."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= MOST
     if value != LEARNT and not number:
-        raise ConfigError(f"peft.scale={value}: must be a number above 0, or {LEARNT}")
+        said = f"{value:.0e}" if isinstance(value, float) else str(value)[:40]
+        raise ConfigError(f"peft.scale={said}: must be a number above 0, up to {MOST}, or {LEARNT}")

@@ -13,6 +13,9 @@ from sousa_bench.models.base import AudioModel
 from sousa_bench.models.multiply_adds import CLIP_SECONDS, multiply_adds
 from sousa_bench.models.published import sizes
 
+CHOSEN = ("weights", "checkpoint", "seed", "variant", "variants")
+"""Keys of a model's node that change no variant's numbers."""
+
 log = logging.getLogger("sousa_bench.training")
 
 
@@ -39,8 +42,11 @@ def _recorded(model: AudioModel, node: DictConfig) -> int | None:
     file = conf_folder() / "model" / f"{model.name}.yaml"
     if size is None or not file.exists():
         return None
-    shipped = OmegaConf.load(file).variants[model.variant]
-    return size.multiply_adds if node.variants[model.variant] == shipped else None
+    shipped = OmegaConf.load(file)
+    assert isinstance(shipped, DictConfig)
+    said_apart = [key for key in shipped if key not in CHOSEN and node.get(key) != shipped[key]]
+    as_it_comes = node.variants[model.variant] == shipped.variants[model.variant] and not said_apart
+    return size.multiply_adds if as_it_comes else None
 
 
 def _counted(model: AudioModel) -> int | None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from building import build
+from omegaconf import OmegaConf
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sousa_bench.catalogue.list_models import main
@@ -22,6 +23,7 @@ from sousa_bench.catalogue.model_facts import model_facts, model_node
 from sousa_bench.models.multiply_adds import multiply_adds
 from sousa_bench.models.published import Size, sizes
 from sousa_bench.system.text_table import scaled
+from sousa_bench.training.network_facts import network_facts
 from tests.cases import check_each
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,6 +77,17 @@ def test_multiply_adds_are_those_of_a_network_by_hand() -> None:
     expected = 4 * 49 * patch * dim + 4 * block + 40 * dim
     assert sizes()["ast", "tiny"].multiply_adds == multiply_adds(model.frontend, model.backbone) == expected
     assert [name for name, module in model.backbone.named_modules() if module.training] == ["trunk.layernorm"]
+
+
+def test_a_network_of_other_numbers_is_counted_anew() -> None:
+    node = OmegaConf.create(model_node("whisper"))
+    assert network_facts(build("whisper"), node)["multiply_adds"] == sizes()["whisper", "tiny"].multiply_adds
+    node.variants.tiny.layers = 1
+    half = network_facts(build("whisper", variants={"tiny": {"layers": 1}}), node)
+    assert half["multiply_adds"] < 0.6 * sizes()["whisper", "tiny"].multiply_adds
+    fill = OmegaConf.create(model_node("whisper") | {"fill": False})
+    counted = network_facts(build("whisper", variants={"tiny": {"layers": 1}}), fill)
+    assert counted == half, "what stands beside the variants decides, too"
 
 
 def run(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:

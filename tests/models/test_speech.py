@@ -276,6 +276,16 @@ def test_an_odd_config_is_one_message(content: str, tmp_path: Path) -> None:
     assert objection_to(node) is None  # so it is said by the run
 
 
+@pytest.mark.parametrize("name", ["hubert", "wavlm", "openbeats"])
+def test_a_time_stretch_may_leave_less_of_a_clip_than_a_token_takes(name: str) -> None:
+    model = build(name).eval()
+    features, mask = model.features(torch.rand(2, 8000) - 0.5, torch.tensor([400, 8000]))
+    assert mask is not None
+    mask[0, 3:] = True
+    with torch.no_grad():
+        assert model.backbone(features, mask).isfinite().all()
+
+
 def test_a_file_that_was_trained_for_something_else_has_no_known_pretraining(tmp_path: Path) -> None:
     official("hubert base", tmp_path)
     assert loaded("hubert base", tmp_path).weights.pretraining == "speech"

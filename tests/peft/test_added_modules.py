@@ -21,7 +21,7 @@ from sousa_bench.errors import PeftError
 from sousa_bench.models.base import TokenGrid
 from sousa_bench.peft import inject, load_run_model, precheck
 from sousa_bench.peft.adapter import warm_start
-from sousa_bench.peft.added_tuner import AddedLayer, insert
+from sousa_bench.peft.added_tuner import PREFIX, AddedLayer, insert
 from sousa_bench.peft.injection import finished
 from sousa_bench.task import Task
 
@@ -421,6 +421,10 @@ def test_gradient_checkpointing_gives_the_same_gradients(name, method):
         model = copy.deepcopy(fresh)
         torch.manual_seed(1)
         injection = inject(model, choice(method), 10)
+        with torch.no_grad():  # a way up of zeros would hide what is before it
+            for name, parameter in model.named_parameters():
+                if PREFIX in name:
+                    parameter.add_(0.1 * torch.randn_like(parameter))
         if checkpointing:
             model.backbone.base_model.model.enable_gradient_checkpointing()
         injection.train_mode()
@@ -429,6 +433,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(name, method):
         gradients.append([p.grad for p in model.parameters() if p.requires_grad])
     assert len(gradients[0]) > 4
     for plain, recomputed in zip(*gradients, strict=True):
+        assert plain.any()
         torch.testing.assert_close(plain, recomputed, rtol=1e-4, atol=1e-7)
 
 
@@ -440,8 +445,9 @@ def test_gradient_checkpointing_gives_the_same_gradients(name, method):
         ({"activation": "tanh"}, "peft.activation=tanh: must be gelu or relu"),
         ({"width": 0}, "peft.width=0: must be a whole number from 1 to 65536"),
         ({"width": 10**9}, "peft.width=1000000000: must be a whole number from 1 to"),
-        ({"scale": float("inf")}, "peft.scale=inf: must be a number above 0, or learnt"),
-        ({"scale": "big"}, "peft.scale=big: must be a number above 0, or learnt"),
+        ({"scale": float("inf")}, "peft.scale=inf: must be a number above 0, up to 65536, or learnt"),
+        ({"scale": 10**400}, "must be a number above 0, up to 65536, or learnt"),
+        ({"scale": "big"}, "peft.scale=big: must be a number above 0, up to 65536, or learnt"),
         ({"dropout": 1.0}, "peft.dropout=1.0: must be from 0 on and below 1"),
         ({"targets": ["mlp"]}, "peft=bottleneck (sousa_bench.peft.BottleneckConfig) has no key 'targets'"),
         ({"layers": "last_99"}, "peft.layers=last_99: model=ast has 4 blocks"),
@@ -449,6 +455,16 @@ def test_gradient_checkpointing_gives_the_same_gradients(name, method):
 )
 def test_what_a_bottleneck_cannot_be_is_said_before_a_sweep_starts(overrides, says):
     assert says in precheck(model_node("ast"), choice("bottleneck", **overrides))
+
+
+def test_what_trains_batch_norm_is_said_before_a_sweep_starts():
+    said = precheck(model_node("efficientat"), choice("conv_adapter", batch_norm="train"))
+    assert "it stands around whole blocks, whose BatchNorm stays as it is" in said
+    assert "leave norm out of peft.targets" in precheck(model_node("efficientat"), choice("ssf", batch_norm="train"))
+    assert precheck(model_node("ast"), choice("ssf", batch_norm="train")) is None
+    assert (
+        precheck(model_node("efficientat"), choice("ssf", batch_norm="train", targets=["squeeze_excitation"])) is None
+    )
 
 
 @pytest.mark.parametrize("kernel", [0, 4, 2.5])
