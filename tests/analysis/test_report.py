@@ -157,7 +157,7 @@ def test_exit_code_one_with_one_message(comparison, tmp_path, capsys, arguments:
 def test_nothing_completed_is_said_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     folder = write_sweep(tmp_path / "multirun", ("ast",), ("lora",), statuses={0: "failed", 1: "timeout"})
     assert main([str(folder), "--no-images", "--output-dir", str(tmp_path / "out")]) == 0
-    said = "No run has completed yet, so there is nothing to compare."
+    said = "No run has completed, so there is nothing to compare."
     assert capsys.readouterr().out == f"{said}\n"
     assert f"## Answer\n\n{said}" in (tmp_path / "out" / "summary_report.md").read_text()
 

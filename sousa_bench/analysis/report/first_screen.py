@@ -19,7 +19,7 @@ from sousa_bench.analysis.report.blocks import (
 from sousa_bench.analysis.report.conclusion import answer
 from sousa_bench.analysis.report.over_data_sets import over_all_data
 from sousa_bench.analysis.report.ranking import ranking_table
-from sousa_bench.analysis.report.verdict_line import NOTHING_YET, at_chance_words, named_verdict, verdict
+from sousa_bench.analysis.report.verdict_line import NOTHING_COMPLETED, at_chance_words, named_verdict, verdict
 from sousa_bench.analysis.standings import ROWS, Standings
 from sousa_bench.analysis.study import Study
 
@@ -40,7 +40,7 @@ def conclusion(study: Study, options: Options) -> list[Block]:
     notes = [Items(study.notes, notes=True)] if study.notes else []
     return [
         Heading("Answer", short="Answer"),
-        *(first + shown or [Verdict(NOTHING_YET)]),
+        *(first + shown or [Verdict(NOTHING_COMPLETED)]),
         *([Text(said, answer=True)] if said else []),
         *notes,
     ]

@@ -12,7 +12,7 @@ from sousa_bench.analysis.report.blocks import Line
 from sousa_bench.analysis.standings import Standings
 from sousa_bench.analysis.study import Study
 
-NOTHING_YET = "No run has completed yet, so there is nothing to compare."
+NOTHING_COMPLETED = "No run has completed, so there is nothing to compare."
 LIGHTER = 2  # times fewer trainable parameters, at least, that make another worth naming
 MOST_BEHIND = 0.05  # more than that nobody calls as good
 SHARES = ("", "", "half", "a third", "a quarter", "a fifth", "a sixth", "a seventh", "an eighth", "a ninth", "a tenth")
@@ -22,7 +22,7 @@ def verdicts(study: Study) -> list[Line]:
     """The line of each cohort, or the one that says why there is none; not escaped for any format."""
     found = study.standings
     if not found:
-        return [NOTHING_YET]
+        return [NOTHING_COMPLETED]
     lines = [named_verdict(cohort) for cohort in found]
     return [at_chance_words(study), *lines] if study.at_chance else lines
 
