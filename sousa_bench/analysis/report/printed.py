@@ -12,7 +12,7 @@ from sousa_bench.analysis.columns import own_name
 from sousa_bench.analysis.report import markdown
 from sousa_bench.analysis.report.blocks import Table
 from sousa_bench.analysis.report.ranking import FIRST_OF_ALL, importance, ranking, ranking_table
-from sousa_bench.analysis.report.verdict_line import NOTHING_YET, verdicts
+from sousa_bench.analysis.report.verdict_line import NOTHING_COMPLETED, verdicts
 from sousa_bench.analysis.standings import ROWS, Standings
 from sousa_bench.analysis.study import Study
 from sousa_bench.system.text_table import WIDTH, shortened
@@ -37,7 +37,7 @@ def render(study: Study, form: str = "table") -> str:
         return ranking(study).to_csv(index=False).rstrip("\n")
     found = study.standings
     if form == "markdown":
-        return "\n\n".join(markdown.table(ranking_table(cohort)) for cohort in found) or NOTHING_YET
+        return "\n\n".join(markdown.table(ranking_table(cohort)) for cohort in found) or NOTHING_COMPLETED
     parts = [answer_lines(study), *(_leading(cohort) for cohort in found)]
     return "\n\n".join(part for part in parts if part)
 
