@@ -180,6 +180,7 @@ def test_description_covers_the_request() -> None:
         ({"domain": "moon"}, "'moon'.*'target' and 'source'"),
         ({"seed": -1}, "seed -1"),
         ({"split_players": (5, 0, 5)}, r"\(5, 0, 5\)"),
+        ({"split_players": (5, 10**400, 5)}, "of more than 1,000,000 players"),
         ({"workers": 0}, "workers=0"),
     ],
 )

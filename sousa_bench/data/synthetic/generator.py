@@ -56,6 +56,10 @@ class Clip:
     audio: NDArray[np.int16]
 
 
+MOST_PLAYERS = 1_000_000
+"""Of a split: more than any dataset has clips for."""
+
+
 def split_counts(clips: int, split_players: tuple[int, int, int]) -> tuple[int, int, int]:
     """Clips per split in proportion to its players, the test's first; whole rounds of the classes from 400 clips on."""
     unit = NUM_CLASSES if clips >= 10 * NUM_CLASSES and clips % NUM_CLASSES == 0 else 1
@@ -76,7 +80,7 @@ class Generator:
         split_players: Players of train, val and test.
 
     Raises:
-        DataError: Fewer than one clip, an unknown domain, a negative seed, a split without players.
+        DataError: Fewer than one clip, an unknown domain, a negative seed, a split without players or with too many.
     """
 
     def __init__(
@@ -92,6 +96,8 @@ class Generator:
             raise DataError(f"Synthetic data with seed {seed}: a seed is 0 or more.")
         if len(split_players) != 3 or min(split_players) < 1:
             raise DataError(f"split_players={tuple(split_players)}: each of train, val and test needs a player.")
+        if max(split_players) > MOST_PLAYERS:
+            raise DataError(f"split_players={str(split_players)[:60]}: a split of more than {MOST_PLAYERS:,} players.")
         self.clips, self.seed, self.domain = clips, seed, check_domain(domain)
         self.split_players = split_players
         self.counts = split_counts(clips, split_players)
