@@ -106,8 +106,7 @@ def flat_fields(result: Mapping[str, Any]) -> dict[str, Any]:
     fields["augmentation"] = boolean(fields["augmentation"])
     for key in ("model", "strategy", "data"):
         fields[key] = "unknown" if fields[key] is None else str(fields[key])
-    if not fields["experiment_id"]:
-        fields["experiment_id"] = "unnamed"
+    fields["experiment_id"] = str(fields["experiment_id"] or "unnamed")
     failure = result.get("failure")
     if fields["error"] is None and isinstance(failure, Mapping):
         fields["error"] = scalar(failure.get("message"))

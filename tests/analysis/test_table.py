@@ -459,3 +459,11 @@ def test_a_metric_that_results_declare_stands_in_every_table(tmp_path: Path, cap
     assert '"key":"test_calibration","title":"test calibration error"' in page
     assert '"ascending":true' in page
     assert "<h3>By test &lt;b&gt;</h3>" in page
+
+
+def test_an_id_that_is_no_text_is_shown_as_one(tmp_path: Path) -> None:
+    for number, odd in enumerate((-1, False)):
+        (tmp_path / str(number)).mkdir()
+        content = {**result({"seed": number}), "experiment_id": odd, "config": None}
+        write_json(tmp_path / str(number) / "result.json", content)
+    assert sorted(collect([tmp_path]).table["experiment_id"]) == ["-1", "unnamed"]

@@ -75,6 +75,7 @@ def test_the_sizes_are_nested(nodes: dict[str, dict]) -> None:
         ("layout", "no_module.Layout", r"data\.layout=no_module\.Layout can't be imported"),
         ("layout", "pathlib.Path", r"data\.layout=pathlib\.Path can't be: .* derived from FolderSource"),
         ("synthetic", {"clips": 80, "seed": 0, "sed": 1}, r"data\.synthetic\.sed: .* mean data\.synthetic\.seed"),
+        ("synthetic", [1.5], r"data\.synthetic=\[1\.5\] can't be: it is clips, seed"),
         ("synthetic", {"clips": 5, "seed": 0}, r"data\.synthetic\.clips=5"),
         ("synthetic", {"clips": 80, "seed": 0, "split_players": [1, 2]}, "split_players"),
         ("cache_dir", {"_target_": "os.system"}, r"data\.cache_dir=\{.* a folder, or null"),

@@ -29,6 +29,10 @@ def recipe(parameters: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: A key that is unknown or missing, or an impossible value.
     """
+    if not isinstance(parameters, Mapping):
+        raise ConfigError(
+            f"data.synthetic={str(parameters)[:60]} can't be: it is {', '.join(_KEYS)} with their values."
+        )
     check_keys("data.synthetic", parameters, _KEYS)
     for key, least in (("clips", 40), ("seed", 0)):
         value = parameters.get(key)
