@@ -101,7 +101,10 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
         OSError: The disk is full or the folder can't be written; the old file then still stands whole.
     """
-    text = json.dumps(finite(content), indent=2, allow_nan=False, ensure_ascii=False)
+    content = finite(content)
+    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
+    if not text.isascii() and text != text.encode("utf-8", "replace").decode("utf-8"):  # half a character, from others
+        text = json.dumps(content, indent=2, allow_nan=False)
     with replaced(path) as draft:
         draft.write_text(text + "\n", encoding="utf-8")
 

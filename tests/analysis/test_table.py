@@ -464,6 +464,12 @@ def test_a_metric_that_results_declare_stands_in_every_table(tmp_path: Path, cap
 def test_an_id_that_is_no_text_is_shown_as_one(tmp_path: Path) -> None:
     for number, odd in enumerate((-1, False)):
         (tmp_path / str(number)).mkdir()
-        content = {**result({"seed": number}), "experiment_id": odd, "config": None}
+        content = {**result({"seed": number}), "experiment_id": odd}
         write_json(tmp_path / str(number) / "result.json", content)
     assert sorted(collect([tmp_path]).table["experiment_id"]) == ["-1", "unnamed"]
+
+
+def test_half_a_character_is_written_as_it_was(tmp_path: Path) -> None:
+    content = {"é": "a\ud800b"}
+    write_json(tmp_path / "x.json", content)
+    assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == content
