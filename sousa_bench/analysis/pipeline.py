@@ -34,7 +34,7 @@ def analyze(options: argparse.Namespace) -> Study:
         UserError: Nothing was found, nothing is left, or nothing can be written.
     """
     if not options.folders:
-        options.folders = _latest()
+        options.folders = [latest_place()]
         if not any(options.folders[0].glob("*")):
             raise UserError(
                 f"nothing has been trained yet: {ROOT}/ and {ROOT_NAMES[1]}/ hold no run; begin with "
@@ -45,11 +45,6 @@ def analyze(options: argparse.Namespace) -> Study:
             said = f"{options.folders[0]} is the latest; {others}, and all go into: {ANALYZE} {ROOT}"
             print(wrapped(said), file=sys.stderr)
     return _once(options, images=not (options.no_plots or options.no_images))
-
-
-def _latest() -> list[Path]:
-    """What is analysed where no folder is named, as ``status`` takes it."""
-    return [latest_place()]
 
 
 def watch(options: argparse.Namespace) -> None:
@@ -63,7 +58,7 @@ def watch(options: argparse.Namespace) -> None:
     named = list(options.folders)
     while True:
         if study is None:
-            options.folders = named or _latest()
+            options.folders = named or [latest_place()]
         now = snapshot(options.folders)
         try:
             if now != seen or (study and _died(study)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -16,6 +17,7 @@ from sousa_bench.models.official_file import objection_to
 from sousa_bench.models.weight_files import WEIGHTS, check_weights, embedded_file, embedded_missing
 from sousa_bench.peft.options import plain
 from sousa_bench.results.metrics import own_metrics
+from sousa_bench.system.number_checks import is_number, is_positive, is_whole
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 ACCELERATORS = ("auto", "cpu", "gpu")
@@ -24,33 +26,21 @@ WANDB = "sousa_bench.training.loggers.weights_and_biases"
 TENSORBOARD = "sousa_bench.training.loggers.tensorboard"
 
 
-def _whole(value: Any, least: int = 1) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _positive(value: Any) -> bool:
-    return _number(value) and value > 0
-
-
 def _or_null(good: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or good(value)
 
 
 RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
-    ("max_epochs batch_size eval_batch_size devices", "a whole number, at least 1", _whole),
+    ("max_epochs batch_size eval_batch_size devices", "a whole number, at least 1", partial(is_whole, least=1)),
     (
         "micro_batch_size early_stopping train_batches eval_batches",
         "a whole number, at least 1, or null",
-        _or_null(_whole),
+        _or_null(partial(is_whole, least=1)),
     ),
-    ("warmup_fraction label_smoothing", "from 0 up to, not including, 1", lambda x: _number(x) and 0 <= x < 1),
-    ("learning_rate head_learning_rate gradient_clip", "a number above 0, or null", _or_null(_positive)),
-    ("weight_decay feature_memory_mb", "a number, 0 or more", lambda x: _number(x) and x >= 0),
-    ("checkpoint_minutes", "a number above 0", _positive),
+    ("warmup_fraction label_smoothing", "from 0 up to, not including, 1", lambda x: is_number(x) and 0 <= x < 1),
+    ("learning_rate head_learning_rate gradient_clip", "a number above 0, or null", _or_null(is_positive)),
+    ("weight_decay feature_memory_mb", "a number, 0 or more", lambda x: is_number(x) and x >= 0),
+    ("checkpoint_minutes", "a number above 0", is_positive),
     ("precision", f"one of {', '.join(PRECISIONS)}", PRECISIONS.__contains__),
     ("tested_epoch", f"one of {', '.join(TESTED_EPOCHS)}", TESTED_EPOCHS.__contains__),
     ("accelerator", f"one of {', '.join(ACCELERATORS)}", ACCELERATORS.__contains__),
@@ -126,7 +116,7 @@ def check_values(config: DictConfig) -> None:
             "`experiment`, where nothing reads it"
         )
     seed = config.get("seed")
-    if not _whole(seed, least=0) or seed >= 2**32:
+    if not is_whole(seed, least=0) or seed >= 2**32:
         raise ConfigError(f"seed={seed!r} can't be: it must be a whole number from 0 to 4294967295")
     check_weights(str(config.get("weights", WEIGHTS[0])), None)
     model = config.get("model")

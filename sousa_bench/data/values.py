@@ -13,6 +13,7 @@ from sousa_bench.data.decode import SHORTEST
 from sousa_bench.data.sources.column_names import ALIASES
 from sousa_bench.data.subset import parse_fold
 from sousa_bench.errors import ConfigError
+from sousa_bench.system.number_checks import is_number, is_positive, is_whole
 
 if TYPE_CHECKING:
     from sousa_bench.data.run_data import SousaData
@@ -31,24 +32,21 @@ def check_values(data: SousaData) -> None:
             lambda v: isinstance(v, str) and v not in ("", ".", "..") and not set(v) & set("/\\\0"),
             "one part of a path, since results' folders are named by it",
         ),
-        **{
-            f"clips.{split}": (lambda n: n is None or whole_number(n, 1), "a number of clips, or null")
-            for split in SPLITS
-        },
+        **{f"clips.{split}": (lambda n: n is None or is_whole(n, 1), "a number of clips, or null") for split in SPLITS},
         "windows": (
-            lambda v: v in (None, "all") or whole_number(v, 1),
+            lambda v: v in (None, "all") or is_whole(v, 1),
             "all, a number of windows, at least 1, or null for a clip's beginning alone",
         ),
         "per_class": (
-            lambda v: v in (None, "all") or whole_number(v, 1),
+            lambda v: v in (None, "all") or is_whole(v, 1),
             "a number of training clips of each class, at least 1, or all",
         ),
-        "max_duration": (lambda v: _number(v) and v >= SHORTEST, f"seconds, at least {SHORTEST:g}"),
-        "quantum": (lambda v: _number(v) and 0 < v <= longest, f"seconds above 0, up to data.max_duration={longest}"),
+        "max_duration": (lambda v: is_number(v) and v >= SHORTEST, f"seconds, at least {SHORTEST:g}"),
+        "quantum": (lambda v: is_number(v) and 0 < v <= longest, f"seconds above 0, up to data.max_duration={longest}"),
         "on_bad_clip": (lambda v: v in ("error", "skip"), "error or skip"),
         "shards": (lambda v: v in ("fewest", "all"), "fewest or all"),
         "resplit": (lambda v: isinstance(v, bool), "true or false"),
-        "subset_seed": (whole_number, "a whole number"),
+        "subset_seed": (is_whole, "a whole number"),
         "table": (lambda v: v is None or _below(v), "a file below data.root, or null"),
         "group_pattern": (lambda v: v is None or (isinstance(v, str) and v != ""), "a regular expression, or null"),
         "classes": (
@@ -57,14 +55,14 @@ def check_values(data: SousaData) -> None:
         ),
         **dict.fromkeys(
             ("tempo_min", "tempo_max", "cache_limit_gb"),
-            (lambda v: v is None or (_number(v) and v > 0), "a number above 0, or null"),
+            (lambda v: v is None or is_positive(v), "a number above 0, or null"),
         ),
         **dict.fromkeys(
             ("root", "cache_dir"),
             (lambda v: v is None or (isinstance(v, str | PathLike) and "\0" not in str(v)), "a folder, or null"),
         ),
         **dict.fromkeys(("hub_id", "revision"), (lambda v: v is None or isinstance(v, str), "text, or null")),
-        "workers": (lambda n: n is None or whole_number(n, 1), "a number of at least 1, or null for all cores"),
+        "workers": (lambda n: n is None or is_whole(n, 1), "a number of at least 1, or null for all cores"),
     }
     check_keys("data.columns", data.columns, list(ALIASES))
     rules |= {
@@ -121,12 +119,3 @@ def plain(value: Any) -> Any:
 def _below(value: object) -> bool:
     """Whether a value is a path that stays in the folder that it counts from."""
     return isinstance(value, str) and value != "" and normpath(value).split("/")[0] not in ("", "..")
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def whole_number(value: object, least: int | None = None) -> bool:
-    """Whether a value is a whole number, of at least `least`."""
-    return isinstance(value, int) and not isinstance(value, bool) and (least is None or value >= least)

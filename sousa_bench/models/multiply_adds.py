@@ -13,15 +13,14 @@ CLIP_SECONDS = 5
 
 
 @torch.no_grad()
-def multiply_adds(frontend: Frontend, backbone: nn.Module, samples: int | None = None) -> int:
-    """Multiply-adds of a backbone for one clip of silence, in evaluation mode. The front end's don't count.
+def multiply_adds(frontend: Frontend, backbone: nn.Module) -> int:
+    """Multiply-adds of a backbone for 5 s of silence, in evaluation mode. The front end's don't count.
 
     Args:
         frontend: On the CPU.
         backbone: The same, or without values (FakeTensorMode); its mode is left as it was.
-        samples: Of the clip; None: as many as 5 s have.
     """
-    samples = samples or CLIP_SECONDS * frontend.sample_rate
+    samples = CLIP_SECONDS * frontend.sample_rate
     inputs = frontend(torch.zeros(1, samples), torch.tensor([samples]))
     modes = {module: module.training for module in backbone.modules()}
     backbone.eval()

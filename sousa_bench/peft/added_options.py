@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sousa_bench.errors import ConfigError
+from sousa_bench.system.number_checks import is_positive, is_whole
 
 GROUPS = {"ffn": ("mlp",), "attention": ("attention",), "both": ("attention", "mlp")}
 """``peft.where`` → the groups of modules whose sublayers are meant."""
@@ -48,8 +49,8 @@ class AddedConfig:
 
 
 @dataclass
-class BottleneckConfig(AddedConfig):
-    """Bottleneck adapters: down to ``width``, an activation, and up again, beside what the sublayer gives.
+class SublayerConfig(AddedConfig):
+    """What bottlenecks beside a transformer's sublayers share: down to ``width``, and up again.
 
     Attributes:
         where: ``ffn`` (Pfeiffer et al. 2021, arXiv:2005.00247), ``attention``, or ``both`` (Houlsby et al. 2019,
@@ -57,7 +58,6 @@ class BottleneckConfig(AddedConfig):
         form: ``sequential``: it reads the sublayer's output. ``parallel``: its input (He et al. 2022, arXiv:2110.04366;
             with ``where=ffn`` AdaptFormer, arXiv:2205.13535).
         width: Channels between down and up.
-        activation: ``gelu`` or ``relu``.
         scale: What is added is multiplied by it: a number, or ``learnt``, which starts at 1.
         dropout: Before the way up.
     """
@@ -65,14 +65,12 @@ class BottleneckConfig(AddedConfig):
     where: str = "ffn"
     form: str = "sequential"
     width: int = 12
-    activation: str = "gelu"
     scale: float | str = 1.0
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
         one_of("where", self.where, tuple(GROUPS))
         one_of("form", self.form, ("sequential", "parallel"))
-        one_of("activation", self.activation, ("gelu", "relu"))
         whole("width", self.width)
         check_scale(self.scale)
 
@@ -83,33 +81,26 @@ class BottleneckConfig(AddedConfig):
 
 
 @dataclass
-class GridConfig(AddedConfig):
-    """What bottlenecks share that look at a token's neighbours in frequency and time.
+class BottleneckConfig(SublayerConfig):
+    """Bottleneck adapters: an activation between down and up.
 
     Attributes:
-        where: ``ffn``, ``attention`` or ``both``.
-        form: ``sequential``: it reads the sublayer's output. ``parallel``: its input.
-        width: Channels of the bottleneck.
-        scale: What is added is multiplied by it: a number, or ``learnt``, which starts at 1.
-        dropout: Before the way up.
+        activation: ``gelu`` or ``relu``.
     """
 
-    where: str = "ffn"
-    form: str = "parallel"
-    width: int = 8
-    scale: float | str = 1.0
-    dropout: float = 0.0
+    activation: str = "gelu"
 
     def __post_init__(self) -> None:
-        one_of("where", self.where, tuple(GROUPS))
-        one_of("form", self.form, ("sequential", "parallel"))
-        whole("width", self.width)
-        check_scale(self.scale)
+        super().__post_init__()
+        one_of("activation", self.activation, ("gelu", "relu"))
 
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """See :class:`AddedConfig`."""
-        return GROUPS[self.where]
+
+@dataclass
+class GridConfig(SublayerConfig):
+    """What those share that look at a token's neighbours in frequency and time."""
+
+    form: str = "parallel"
+    width: int = 8
 
 
 @dataclass
@@ -205,13 +196,12 @@ def one_of(key: str, value: object, values: tuple[str, ...]) -> None:
 
 def whole(key: str, value: object, odd: bool = False) -> None:
     """Raise ConfigError unless a key's value is a whole number from 1 to ``MOST``, an odd one where that is asked."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST or (odd and value % 2 == 0):
+    if not is_whole(value, 1) or value > MOST or (odd and value % 2 == 0):
         raise ConfigError(f"peft.{key}={value}: must be {'an odd' if odd else 'a whole'} number from 1 to {MOST}")
 
 
 def check_scale(value: object) -> None:
     """Raise ConfigError unless a scale is a number above 0, up to ``MOST``, or to be learnt."""
-    number = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= MOST
-    if value != LEARNT and not number:
+    if value != LEARNT and not (is_positive(value) and value <= MOST):
         said = f"{value:.0e}" if isinstance(value, float) else str(value)[:40]
         raise ConfigError(f"peft.scale={said}: must be a number above 0, up to {MOST}, or {LEARNT}")

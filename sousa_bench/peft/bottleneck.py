@@ -25,14 +25,19 @@ class Bottleneck(nn.Module):
         self.down = nn.Linear(channels, options.width)
         self.activation = ACTIVATIONS[options.activation]()
         self.dropout = nn.Dropout(options.dropout)
-        self.up = nn.Linear(options.width, channels)
-        nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(self.up.bias)
+        self.up = zeroed(nn.Linear(options.width, channels))
         self.scale = scale_of(options.scale)
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, channels) → the same shape."""
         return self.up(self.dropout(self.activation(self.down(x)))) * self.scale
+
+
+def zeroed(layer: nn.Linear) -> nn.Linear:
+    """A layer that puts out zeros until it is trained."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 def scale_of(asked: float | str) -> float | nn.Parameter:

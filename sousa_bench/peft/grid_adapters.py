@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from sousa_bench.models.base import TokenGrid
 from sousa_bench.peft.added_options import ConformerConfig, ConvpassConfig
-from sousa_bench.peft.bottleneck import scale_of
+from sousa_bench.peft.bottleneck import scale_of, zeroed
 
 
 class ConformerAdapter(nn.Module):
@@ -30,7 +30,7 @@ class ConformerAdapter(nn.Module):
         self.convolution = nn.Conv2d(width, width, (1, kernel), groups=width)
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(options.dropout)
-        self.up = _zero(nn.Linear(width, channels))
+        self.up = zeroed(nn.Linear(width, channels))
         self.scale = scale_of(options.scale)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ class Convpass(nn.Module):
         nn.init.dirac_(self.convolution.weight)
         nn.init.zeros_(self.convolution.bias)  # type: ignore[arg-type]
         self.dropout = nn.Dropout(options.dropout)
-        self.up = _zero(nn.Linear(options.width, channels))
+        self.up = zeroed(nn.Linear(options.width, channels))
         self.scale = scale_of(options.scale)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,9 +103,3 @@ def _same(convolution: nn.Conv2d, x: Tensor) -> Tensor:
 
 def _quick_gelu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(1.702 * x)
-
-
-def _zero(layer: nn.Linear) -> nn.Linear:
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer

@@ -21,6 +21,7 @@ from sousa_bench.sweep.current_command import hydra_overrides, run_command
 from sousa_bench.sweep.job import Job, devices_of
 from sousa_bench.sweep.resources import fitting_jobs
 from sousa_bench.system.commit import git_commit
+from sousa_bench.system.number_checks import is_number, is_positive, is_whole
 
 MOST_JOBS = 10_000
 
@@ -61,12 +62,12 @@ class SweepSettings:
         n_jobs, timeout, name = config.get("n_jobs", 1), config.get("timeout"), config.get("sweep")
         if n_jobs == "auto":
             n_jobs = fitting_jobs(devices_of(config))
-        if not isinstance(n_jobs, int) or isinstance(n_jobs, bool) or not 1 <= n_jobs <= MOST_JOBS:
+        if not is_whole(n_jobs, 1) or n_jobs > MOST_JOBS:
             raise ConfigError(f"n_jobs={n_jobs}: it is the number of runs at the same time, 1 to {MOST_JOBS}, or auto")
-        if timeout is not None and not (_is_number(timeout) and timeout > 0):
+        if timeout is not None and not is_positive(timeout):
             raise ConfigError(f"timeout={timeout}: it is a number of seconds above 0 (or null for no limit)")
         grace = OmegaConf.select(config, "hydra.launcher.grace", default=30.0)
-        if not (_is_number(grace) and grace >= 0):
+        if not (is_number(grace) and grace >= 0):
             raise ConfigError(f"hydra.launcher.grace={grace}: it is a number of seconds, 0 or more")
         return cls(
             n_jobs=n_jobs,
@@ -76,10 +77,6 @@ class SweepSettings:
             on_error=_choice("on_error", config.get("on_error", "continue"), "continue", "stop"),
             grace=float(grace),
         )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _choice(key: str, value: Any, *choices: str) -> str:

@@ -156,3 +156,16 @@ class Intermediates:
             found = torch.stack((flat.mean(1), flat.std(1, correction=0), flat.amin(1), flat.amax(1)), dim=1)
             scale = arrays[f"{label}_stats"][:, 1:2]
             assert_close(found / torch.from_numpy(scale), arrays[f"{label}_stats"] / scale, 1e-3, f"{label} statistics")
+
+
+def watched_beats(backbone: nn.Module) -> Intermediates:
+    """Hooks on BEATs' network, which OpenBEATs has too."""
+    seen = Intermediates()
+    seen.watch("patch_embedding_conv", backbone.patch_embedding)
+    seen.watch("layer_norm_of_patches", backbone.layer_norm)
+    seen.watch("post_extract_proj", backbone.post_extract_proj)
+    seen.watch("pos_conv", backbone.encoder.pos_conv)
+    seen.watch("encoder_layer_norm", backbone.encoder.layer_norm)
+    for index, layer in enumerate(backbone.encoder.layers):
+        seen.watch(f"layer_{index:02d}", layer)
+    return seen

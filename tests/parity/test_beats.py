@@ -43,14 +43,8 @@ def model(scratch: Callable[[str], Path]) -> AudioModel:
 @pytest.fixture(scope="module")
 def run(model: AudioModel, arrays: dict[str, np.ndarray]) -> SimpleNamespace:
     """One forward pass of the golden clips with everything that it computed on the way."""
-    backbone, seen = model.backbone, reference.Intermediates()
-    seen.watch("patch_embedding_conv", backbone.patch_embedding)
-    seen.watch("layer_norm_of_patches", backbone.layer_norm)
-    seen.watch("post_extract_proj", backbone.post_extract_proj)
-    seen.watch("pos_conv", backbone.encoder.pos_conv)
-    seen.watch("encoder_layer_norm", backbone.encoder.layer_norm)
-    for index, layer in enumerate(backbone.encoder.layers):
-        seen.watch(f"layer_{index:02d}", layer)
+    backbone = model.backbone
+    seen = reference.watched_beats(backbone)
     features, mask = model.features(torch.from_numpy(arrays["waveform"]))
     tokens, _ = backbone.tokens(features)
     return SimpleNamespace(features=features, mask=mask, tokens=tokens, values=dict(seen.values))

@@ -55,14 +55,8 @@ def run(
     model = reference.model("openbeats", path, num_classes=None if size == "large" else 40)
     assert model.variant == {"large": "large", "base": "official"}[size]
     path.unlink()
-    backbone, seen = model.backbone, reference.Intermediates()
-    seen.watch("patch_embedding_conv", backbone.patch_embedding)
-    seen.watch("layer_norm_of_patches", backbone.layer_norm)
-    seen.watch("post_extract_proj", backbone.post_extract_proj)
-    seen.watch("pos_conv", backbone.encoder.pos_conv)
-    seen.watch("encoder_layer_norm", backbone.encoder.layer_norm)
-    for index, layer in enumerate(backbone.encoder.layers):
-        seen.watch(f"layer_{index:02d}", layer)
+    backbone = model.backbone
+    seen = reference.watched_beats(backbone)
     seen.watch("tokens", backbone.encoder)
     waveform = torch.from_numpy(arrays["waveform"])
     logits, (features, mask) = model(waveform), model.features(waveform)

@@ -11,9 +11,10 @@ from sousa_bench.data.cache_folder import ELSEWHERE, filled_by_one
 from sousa_bench.data.sources.generator_folder import GeneratorFolder
 from sousa_bench.data.sources.source import digest
 from sousa_bench.data.synthetic import describe
-from sousa_bench.data.values import check_keys, whole_number
+from sousa_bench.data.values import check_keys
 from sousa_bench.errors import ConfigError, DataError
 from sousa_bench.system.cores import all_cores
+from sousa_bench.system.number_checks import is_whole
 
 log = logging.getLogger("sousa_bench.data")
 
@@ -36,12 +37,12 @@ def recipe(parameters: Mapping[str, Any]) -> dict[str, Any]:
     check_keys("data.synthetic", parameters, _KEYS)
     for key, least in (("clips", 40), ("seed", 0)):
         value = parameters.get(key)
-        if not whole_number(value, least):
+        if not is_whole(value, least):
             raise ConfigError(f"data.synthetic.{key}={value} can't be: it must be a whole number of at least {least}.")
     players = parameters.get("split_players")
     if players is not None:
         three = isinstance(players, list | tuple) and len(players) == 3
-        if not three or not all(whole_number(count, 1) for count in players):
+        if not three or not all(is_whole(count, 1) for count in players):
             raise ConfigError(
                 f"data.synthetic.split_players={players} can't be: it must be the numbers of train, val and test "
                 "players, each at least 1, such as [70,13,20]."

@@ -61,10 +61,13 @@ def do(runs: Sequence[Job] | Job, terms: Terms) -> None:
     started = time.monotonic()
     job_id = slurm_job_id()
     jobs = [runs] if isinstance(runs, Job) else runs
+    left = []
     for job in jobs:
-        if _status_from(job, job_id) is not None:  # requeued: an earlier start left its checkpoint
+        before = _status_from(job, job_id)
+        if before is not None:  # requeued: an earlier start left its checkpoint
             job.fresh = False
-    left = [job for job in jobs if _status_from(job, job_id) not in (*FINAL, "pruned")]
+        if before not in (*FINAL, "pruned"):
+            left.append(job)
     if code_digest() != terms.code:
         for job in left:
             job.warnings.append(

@@ -16,6 +16,7 @@ from sousa_bench.sweep.forkserver import code_digest
 from sousa_bench.sweep.job import Job
 from sousa_bench.sweep.slurm import array_task
 from sousa_bench.sweep.slurm.ended_jobs import SUBMITIT_FOLDER
+from sousa_bench.system.number_checks import is_positive, is_whole
 from sousa_bench.system.python import python_path
 
 AS_THEY_ARE = (
@@ -73,14 +74,14 @@ class Preset:
     def __post_init__(self) -> None:
         gpus, whole = self.gpus_per_node, "a whole number of at least 1"
         for key, good, what in (
-            ("gpus_per_node", gpus in ("auto", None) or _whole(gpus, 0), "auto, a number or null"),
-            ("cpus_per_task", self.cpus_per_task is None or _whole(self.cpus_per_task), f"{whole}, or null"),
-            ("runs_per_task", _whole(self.runs_per_task), whole),
-            ("runs_at_once", _whole(self.runs_at_once), whole),
+            ("gpus_per_node", gpus in ("auto", None) or is_whole(gpus, 0), "auto, a number or null"),
+            ("cpus_per_task", self.cpus_per_task is None or is_whole(self.cpus_per_task, 1), f"{whole}, or null"),
+            ("runs_per_task", is_whole(self.runs_per_task, 1), whole),
+            ("runs_at_once", is_whole(self.runs_at_once, 1), whole),
             ("exclusive", isinstance(self.exclusive, bool), "true or false"),
-            ("array_parallelism", _whole(self.array_parallelism), whole),
-            ("margin_min", _whole(self.margin_min), whole),
-            ("timeout_min", self.timeout_min is None or _whole(self.timeout_min), f"{whole}, or null"),
+            ("array_parallelism", is_whole(self.array_parallelism, 1), whole),
+            ("margin_min", is_whole(self.margin_min, 1), whole),
+            ("timeout_min", self.timeout_min is None or is_whole(self.timeout_min, 1), f"{whole}, or null"),
             ("mem_gb", self.mem_gb is None or _above_0(self.mem_gb), "above 0, or null"),
             ("poll", _above_0(self.poll), "above 0"),
             ("grace", _above_0(self.grace), "above 0"),
@@ -180,12 +181,8 @@ def _parameters(jobs: Sequence[Job], preset: Preset, name: str, minutes: int | N
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _whole(value: object, least: int = 1) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
 def _above_0(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+    return is_positive(value) and value < math.inf
 
 
 def _refusal(error: Exception) -> str:
