@@ -13,6 +13,7 @@ from hydra.utils import get_class
 from sousa_bench.analysis.columns import lower_is_better
 from sousa_bench.errors import ConfigError, UserError, first_line
 from sousa_bench.results import metrics
+from sousa_bench.system.number_checks import is_positive, is_whole
 
 METRICS = tuple(f"val_{metric.name}" for metric in (*metrics.METRICS[:4], *metrics.METRICS_OF_SEVERAL))
 DIRECTIONS = ("maximize", "minimize")
@@ -46,15 +47,11 @@ class SearchSettings:
     def __post_init__(self) -> None:
         why = " (the test clips must have no part in the choice)" if str(self.metric).startswith("test") else ""
         for key, good, what in (
-            ("n_trials", _whole(self.n_trials) and self.n_trials >= 1, "is a whole number, 1 or more"),
+            ("n_trials", is_whole(self.n_trials, 1), "is a whole number, 1 or more"),
             ("metric", self.metric in (None, *METRICS), f"can be {', '.join(METRICS)}, or null{why}"),
             ("direction", self.direction in DIRECTIONS, f"can be {' or '.join(DIRECTIONS)}, or null"),
-            ("seed", _whole(self.seed) and self.seed >= 0, "is a whole number, 0 or more"),
-            (
-                "poll",
-                (_whole(self.poll) or isinstance(self.poll, float)) and self.poll > 0,
-                "is a number of seconds above 0",
-            ),
+            ("seed", is_whole(self.seed, 0), "is a whole number, 0 or more"),
+            ("poll", is_positive(self.poll), "is a number of seconds above 0"),
         ):
             if not good:
                 raise ConfigError(f"hydra.sweeper.{key}={getattr(self, key)}: it {what}")
@@ -68,10 +65,6 @@ class SearchSettings:
     def metric_of(self, values: Mapping[str, Any]) -> str:
         """The metric's name in a run, or an epoch, with these ``values``."""
         return self.metric or metrics.ranking(values)
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def import_optuna() -> ModuleType:
