@@ -110,9 +110,10 @@ def _raised_in_resolver(error: BaseException) -> BaseException | None:
 
 
 def near(word: str, words: Iterable[str], count: int = 3) -> list[str]:
-    """The words that ``word`` was probably meant to be, best first."""
+    """The words that ``word`` was probably meant to be, best first; of equally near ones, with its first letter."""
     choices = list(dict.fromkeys(words))
-    found = difflib.get_close_matches(word, choices, n=count, cutoff=0.6)
+    found = difflib.get_close_matches(word, choices, n=len(choices) or 1, cutoff=0.6)
+    found.sort(key=lambda name: (-difflib.SequenceMatcher(None, name, word).ratio(), name[:1] != word[:1]))
     last = word.rpartition(".")[2]
     found += [name for name in choices if name.rpartition(".")[2] == last and name not in found]
     return found[:count]

@@ -246,7 +246,7 @@ def _lines(evaluation: Evaluation, result: Mapping[str, Any], table: pd.DataFram
     own = evaluation.run.result["metrics"]
     width = max(18, *(len(metric["label"]) for metric in declared.values())) if task.several else 18
     lines = [
-        f"{evaluation.run.name}",
+        evaluation.run.described,
         f"on data={evaluation.data.name}, {evaluation.split_name}: {size}",
         "",
         *(

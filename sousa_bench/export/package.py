@@ -78,7 +78,7 @@ def export(
             "network, and here the training clips vote in the place of its head; export a run of peft=probe, or take "
             "the run itself, as evaluate and predict do"
         )
-    say(f"run {predictor.run.name}")
+    say(f"run {predictor.run.described}")
     model, added = finished_model(predictor)
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)

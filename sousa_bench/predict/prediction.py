@@ -80,7 +80,8 @@ def model_lines(predictor: Predictor) -> str:
 
 def model_line(predictor: Predictor) -> str:
     """Which model answers, and where it is from."""
-    return f"Model: {predictor.name} ({predictor.place})"
+    chosen = f"\n{predictor.run.chosen.capitalize()}" if predictor.run and predictor.run.chosen else ""
+    return f"Model: {predictor.name} ({predictor.place}){chosen}"
 
 
 def _failed(problems: Mapping[str, str], task: Task) -> list[Answer]:

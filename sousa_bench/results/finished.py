@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,22 @@ class FinishedRun:
     Attributes:
         folder: Its folder.
         result: Its result file's content.
+        chosen: Why it and not another, for a line to people, where it was chosen among several; else empty.
     """
 
     folder: Path
     result: dict[str, Any]
+    chosen: str = ""
 
     @property
     def name(self) -> str:
         """Its id in tables and reports."""
         return str(self.result.get("experiment_id") or self.folder.name)
+
+    @property
+    def described(self) -> str:
+        """Its name, and why it and not another."""
+        return f"{self.name}, {self.chosen}" if self.chosen else self.name
 
     @property
     def config(self) -> dict[str, Any]:
@@ -78,7 +85,14 @@ def finished_run(place: Path, metric: str | None = None) -> FinishedRun:
         if result["status"] != "completed":
             raise RunError(f"{folder}: this run is {result['status']}, not completed; finish it first (resume=true)")
         return FinishedRun(folder.resolve(), result)
-    return ranked(finished_runs([folder]), metric)[0]
+    runs = finished_runs([folder])
+    best = ranked(runs, metric)[0]
+    if len(runs) == 1:
+        return best
+    key = metric or ranking(best.result["metrics"])
+    return replace(
+        best, chosen=f"the best of {len(runs):,} completed runs by {key} ({best.result['metrics'][key]:.3f})"
+    )
 
 
 def finished_runs(places: Sequence[Path]) -> list[FinishedRun]:

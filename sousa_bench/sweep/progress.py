@@ -42,9 +42,10 @@ class Progress:
 
     def end(self, outcome: Outcome) -> None:
         """A job has ended."""
+        like = next((other for other in self.outcomes.values() if _alike(other) == _alike(outcome)), None)
         self.outcomes[outcome.job.index] = outcome
         if self._total > 1 and outcome.status != "skipped" and not outcome.reused:
-            say(describe(outcome))
+            say(describe(outcome, like))
         if self._total > 1 and not outcome.reused:
             say(self.lines())
 
@@ -90,17 +91,33 @@ class Progress:
         return sum(taken) / len(taken) * (self._total - len(self.outcomes)) / self._n_jobs
 
 
-def describe(outcome: Outcome) -> str:
-    """A run that has ended, in one line; with where to look, if it isn't completed."""
+def describe(outcome: Outcome, like: Outcome | None = None, who: str | None = None) -> str:
+    """A run that has ended, in one line; with where to look, if it isn't completed.
+
+    Args:
+        outcome: The run's.
+        like: One that failed before, for the same reason.
+        who: Named in the run's place.
+    """
     if outcome.status == "completed":
         return f"Completed: {outcome.job.name}: {tested(outcome)}".removesuffix(": ")
     status = "TIMED OUT" if outcome.status == "timeout" else outcome.status.upper()
-    first = (outcome.error or "").strip().splitlines() or [""]
-    why = OWN_WORD.sub("", first[0], count=1) if outcome.status in ("interrupted", "pruned") else first[0]
-    line = f"{status}: {outcome.job.name}: {why}".removesuffix(": ")
-    if outcome.status in ("failed", "timeout"):
+    why = f"for the same reason as {like.job.name}" if like else _reason(outcome)
+    line = f"{status}: {who or outcome.job.name}: {why}".removesuffix(": ")
+    if outcome.status in ("failed", "timeout") and not like:
         line += f"\n  details: {shown(outcome.job.folder / ERROR_FILE)}"
     return line
+
+
+def _reason(outcome: Outcome) -> str:
+    first = (outcome.error or "").strip().splitlines() or [""]
+    return OWN_WORD.sub("", first[0], count=1) if outcome.status in ("interrupted", "pruned") else first[0]
+
+
+def _alike(outcome: Outcome) -> tuple[str, str] | int:
+    """The same for runs that failed for one reason."""
+    failed = outcome.status == "failed" and _reason(outcome)
+    return (outcome.status, _reason(outcome)) if failed else outcome.job.index
 
 
 def tested(outcome: Outcome) -> str:
@@ -125,8 +142,16 @@ def table(outcomes: Sequence[Outcome]) -> str:
     return text if len(shown_ones) == len(outcomes) else f"{text}\nThe best {MOST_ROWS} of {len(outcomes)} runs."
 
 
-def summary(outcomes: Sequence[Outcome], *, place: Path | None, command: str, seconds: float) -> str:
-    """The text at the end: counts, each run that isn't completed with the command that repeats it, what comes next."""
+def summary(outcomes: Sequence[Outcome], *, place: Path | None, command: str, seconds: float, refused: int = 0) -> str:
+    """The text at the end: counts, what isn't completed and why, with the command that repeats it, what comes next.
+
+    Args:
+        outcomes: Of the runs.
+        place: The sweep's folder; None: a single run.
+        command: Goes on with the sweep.
+        seconds: That it took.
+        refused: Combinations that can't be, beside the runs.
+    """
     done = [outcome for outcome in outcomes if outcome.status == "completed"]
     earlier = sum(outcome.reused for outcome in done)
     lines = []
@@ -136,19 +161,23 @@ def summary(outcomes: Sequence[Outcome], *, place: Path | None, command: str, se
         lines += filter(None, [tested(done[0])])
     if len(outcomes) > 1 or place is not None:
         extra = f" ({earlier} of them earlier)" if earlier else ""
+        extra += f", {refused} more left out as impossible" if refused else ""
         lines.append(
             f"Sweep ended: {len(done)} of {amount(len(outcomes), 'run')} completed{extra}, {seconds / 60:.1f} minutes."
         )
+    groups: dict[Any, list[Outcome]] = {}
     for outcome in outcomes:
         if outcome.status in ("failed", "timeout", "interrupted"):
-            again = "go on with it" if outcome.status == "interrupted" else "run it again"
-            lines += [describe(outcome), f"  {again}: {outcome.job.command}"]
+            groups.setdefault(_alike(outcome), []).append(outcome)
+    for group in groups.values():
+        if len(group) > 1:  # the command at the end runs them all
+            lines.append(describe(group[0], who=f"{len(group)} runs ({_names(group)})"))
+            continue
+        again = "go on with it" if group[0].status == "interrupted" else "run it again"
+        lines += [describe(group[0]), f"  {again}: {group[0].job.command}"]
     waiting = [outcome for outcome in outcomes if outcome.status in ("pending", "skipped")]
     if waiting:
-        lines.append(
-            f"Not run: {len(waiting)} ({', '.join(outcome.job.name for outcome in waiting[:3])}"
-            f"{', …' if len(waiting) > 3 else ''})"
-        )
+        lines.append(f"Not run: {len(waiting)} ({_names(waiting)})")
     if place is not None and len(done) < len(outcomes):
         lines.append(f"Go on with what is not completed: {command}")
     lines += wandb_hint([outcome.job.result or outcome.job.folder for outcome in done if not outcome.reused], place)
@@ -159,6 +188,10 @@ def summary(outcomes: Sequence[Outcome], *, place: Path | None, command: str, se
         result = read_object((embedded[0].result or embedded[0].folder) / RESULT_FILE)
         lines.append(demonstration(is_sousa(saved_task(result, embedded[0].folder))))
     return "\n".join(lines)
+
+
+def _names(outcomes: Sequence[Outcome]) -> str:
+    return ", ".join(outcome.job.name for outcome in outcomes[:3]) + (", …" if len(outcomes) > 3 else "")
 
 
 def wandb_hint(folders: Sequence[Path], place: Path | None) -> list[str]:

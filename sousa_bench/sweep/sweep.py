@@ -240,7 +240,9 @@ def do_sweep(sweep: Sweep, engine: Engine, *, width: int = 1, batch_of: Progress
     by_job |= {id(outcome.job): outcome for outcome in done}
     outcomes = [by_job[id(job)] for job in sweep.jobs if id(job) in by_job]
     if batch_of is None:
-        say(summary(outcomes, place=sweep.folder, command=sweep.command, seconds=time.monotonic() - started))
+        refused = sum(job.decision == "refused" for job in sweep.jobs)
+        took = time.monotonic() - started
+        say(summary(outcomes, place=sweep.folder, command=sweep.command, seconds=took, refused=refused))
     return outcomes
 
 

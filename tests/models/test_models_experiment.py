@@ -24,6 +24,7 @@ def test_a_model_without_small_weights_is_left_out_with_the_reason(tmp_path: Pat
     train = Command(tmp_path, [sys.executable, "-m", "sousa_bench.train"])
     said = train("-m", "experiment=models", "model=ast,passt", "resume=failed", "sweep=s", code=1)  # nothing failed yet
     assert said.count("ships no embedded weights for model=passt") == 3
+    assert "Sweep ended: 0 of 3 runs completed, 3 more left out as impossible, " in said
     jobs = json.loads((tmp_path / "multirun" / "s" / "sweep.json").read_text())["jobs"]
     found = [
         (job["status"], *(word for word in job["overrides"] if word.startswith(("model=", "peft=")))) for job in jobs

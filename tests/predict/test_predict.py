@@ -203,6 +203,8 @@ def test_the_command_prints_a_table_and_ends_with_1_where_a_file_failed(finished
     assert done.stderr.strip() == "error: c.wav is empty: zero bytes"
     best = max(sweep().values(), key=lambda run: run.result["metrics"]["val_acc"])
     assert best.result["experiment_id"].rpartition("_s42_")[0] in done.stdout
+    score = f"{best.result['metrics']['val_acc']:.3f}"
+    assert f"\nThe best of {len(sweep())} completed runs by val_acc ({score})\n" in done.stdout
     assert re.search(r"^a\.wav +[A-Z].* \d+(\.\d)? %", done.stdout, re.M)
     assert "no drum (silence)" in done.stdout
 

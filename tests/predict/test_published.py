@@ -189,6 +189,7 @@ def test_a_file_without_names_is_refused(
     [
         (("model=efficientat", "a.wav"), 2, "weights=embedded: only a published checkpoint has classes"),
         (("model=beast", "weights=official", "a.wav"), 2, "Did you mean model=beats"),
+        (("model=atc", "weights=official", "a.wav"), 2, "Did you mean model=ast or model=eat?"),
         (("model=ast,htsat", "weights=official", "a.wav"), 2, "model=ast,htsat: one model at a time"),
         (("model=ast", "weights=official", "model.checkpoint=no.pt", "a.wav"), 1, "no.pt: there is no such file"),
         (("model=ast", "weights=official"), 2, "name the audio files to listen to, or --check"),

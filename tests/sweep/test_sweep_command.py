@@ -152,6 +152,19 @@ def test_a_failed_run_is_named_with_the_command_that_runs_it_again(command: Comm
     assert "Experiment" not in command("-m", "sweep=a", "seed=1,2,3", "task.fault=raise", f"task.healed={healed}")
 
 
+def test_what_fails_for_one_reason_is_said_once(command: Command) -> None:
+    output = command("-m", "sweep=a", "seed=1,2,3", "task.fault=raise", "task.victim=${seed}", "n_jobs=1", code=1)
+    first, second, third = (command.of(seed).name for seed in (1, 2, 3))
+    assert re.findall(r"^FAILED: (.*)", output, re.M) == [
+        f"{first}: RuntimeError: the task broke",
+        f"{second}: for the same reason as {first}",
+        f"{third}: for the same reason as {first}",
+        f"3 runs ({first}, {second}, {third}): RuntimeError: the task broke",
+    ]
+    assert "run it again" not in output  # each; the command for all of them stands at the end
+    assert re.search(r"^Go on with what is not completed: .*sweep=a", output, re.M)
+
+
 def test_on_error_stop_starts_nothing_more(command: Command) -> None:
     output = command("-m", "sweep=a", "seed=1,2,3,4", "task.fault=raise", "on_error=stop", code=1)
     assert command.statuses() == {1: "completed", 2: "failed"}
