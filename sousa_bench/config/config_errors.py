@@ -14,6 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from sousa_bench.errors import ConfigError, UserError
+from sousa_bench.peft.method_sizes import KEY as BUDGET
+from sousa_bench.peft.method_sizes import WITHOUT_SIZE
 
 
 def is_config_error(error: BaseException) -> bool:
@@ -89,6 +91,9 @@ def explain(error: BaseException) -> str:
     if raised := _raised_in_resolver(error):
         return f"{type(raised).__name__}: {_first(raised)}"
     if key := _wrong_key(error):
+        if key == f"peft.{BUDGET}":
+            names = [OmegaConf.select(config, "peft.name") for config in _configs(error)]
+            return f"peft={next(filter(None, names), '?')} {WITHOUT_SIZE}"
         return missing_key(key, _known_keys(error))
     text, reason = _first(error), _first(error.__cause__)
     return f"{text}: {reason}" if reason and reason != text else text or type(error).__name__
@@ -171,16 +176,20 @@ def _short_for(word: str, name: str) -> bool:
 
 
 def _known_keys(error: BaseException) -> list[str]:
-    """Every key of the config that was being composed, and every group, taken from the frames of the error."""
-    keys: list[str] = []
+    """Every key of the config that was being composed, and every group."""
+    keys = (key for config in _configs(error) for key in _keys(config))
+    return list(dict.fromkeys(key for key in keys if not key.startswith("hydra.")))
+
+
+def _configs(error: BaseException) -> Iterator[DictConfig]:
+    """The configs that were being composed, taken from the frames of the error."""
     for cause in _chain(error):
         trace = cause.__traceback__
         while trace is not None:
-            names = trace.tb_frame.f_locals
-            if isinstance(names.get("cfg"), DictConfig):
-                keys += list(_keys(names["cfg"]))
+            config = trace.tb_frame.f_locals.get("cfg")
+            if isinstance(config, DictConfig):
+                yield config
             trace = trace.tb_next
-    return list(dict.fromkeys(key for key in keys if not key.startswith("hydra.")))
 
 
 def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from sousa_bench.errors import ConfigError
 from sousa_bench.models.weight_files import weights_file
+from sousa_bench.peft.method_sizes import KEY as BUDGET
 from sousa_bench.peft.options import DESCRIPTION_FILE, is_adalora, plain, takes_no_steps, trains_all
 from sousa_bench.results.result import ADAPTER_FOLDER
 from sousa_bench.system.files import file_hash, is_there
@@ -72,7 +73,7 @@ def _difference(then: Mapping[str, dict[str, Any]], now: Mapping[str, dict[str, 
             f"peft={now['peft'].get('name')} takes no steps, so that it goes on from nothing; start it without "
             "init_from (promote without --warm)"
         )
-    for group, free in (("model", BASE_KEYS), ("peft", ("learning_rate",))):
+    for group, free in (("model", BASE_KEYS), ("peft", ("learning_rate", *_chosen(then, now)))):
         for key in {**then[group], **now[group]}:
             if key not in free and not key.endswith("dropout") and then[group].get(key) != now[group].get(key):
                 values = [_shown(node[group].get(key)) for node in (then, now)]
@@ -98,6 +99,15 @@ def _difference(then: Mapping[str, dict[str, Any]], now: Mapping[str, dict[str, 
             "model.checkpoint=FILE, the one that it was trained on"
         )
     return None
+
+
+def _chosen(then: Mapping[str, Any], now: Mapping[str, dict[str, Any]]) -> list[str]:
+    """``peft.budget`` and the keys that it chooses, where both runs have the same."""
+    facts = then.get("facts")
+    budget = facts.get(BUDGET) if isinstance(facts, dict) else None
+    if not isinstance(budget, dict) or not isinstance(chosen := budget.get("chosen"), dict):
+        return []
+    return [BUDGET, *chosen] if budget.get("asked") == str(now["peft"].get(BUDGET)) else []
 
 
 def _shown(value: Any) -> str:

@@ -18,6 +18,7 @@ from sousa_bench.peft import adalora
 from sousa_bench.peft.added_options import AddedConfig
 from sousa_bench.peft.added_places import places
 from sousa_bench.peft.added_tuner import AddedPeftConfig
+from sousa_bench.peft.budget import choose_size
 from sousa_bench.peft.injection import WRAPPED, Injection
 from sousa_bench.peft.options import (
     NOTHING,
@@ -37,6 +38,7 @@ from sousa_bench.peft.targets import (
     last_layer,
     selected_blocks,
     target_modules,
+    trained_norms,
     used_groups,
 )
 
@@ -61,6 +63,11 @@ def inject(model: AudioModel, peft_cfg: Mapping[str, Any], total_steps: int) -> 
     options = read(node, theirs)
     if reason := refusal(model.name, model.targets.groups, node):
         raise PeftError(reason)
+    choice = None
+    if options.budget is not None:
+        choice = choose_size(model, options, node, config_class)
+        node = {**node, **choice.chosen}
+        del node["budget"]
     arguments = {key: node[key] for key in node if key in theirs - OWN_KEYS}
     if config_class is LocalConfig:
         blocks = selected_blocks(model, options.layers)
@@ -70,6 +77,9 @@ def inject(model: AudioModel, peft_cfg: Mapping[str, Any], total_steps: int) -> 
         injection = _inject_adapters(model, options, node, config_class, arguments, total_steps)
     injection.parameters = _count_parts(injection)
     _assert_trainable(injection)
+    if choice is not None:
+        injection.chosen_size = choice.facts(injection.parameters)
+        injection.warnings += choice.warnings()
     return injection
 
 
@@ -130,10 +140,7 @@ def _inject_adapters(
         arguments["feedforward_modules"] = feedforward_modules(model, targets)
     if issubclass(config_class, peft.AdaLoraConfig):
         arguments = adalora.schedule(arguments, total_steps)
-    saved = [model.head_name]
-    if options.batch_norm == "train":
-        norms = [name for name in batch_norms(model.backbone) if name not in targets]
-        saved += [name for name in norms if blocks is None or inside(name, blocks)]
+    saved = [model.head_name, *trained_norms(model, options, targets)]
     arguments |= {"target_modules": targets, "modules_to_save": saved}
     config = _construct(node, config_class, arguments)
     _assert_no_grouped_convolution(model, config, options, targets)

@@ -55,6 +55,7 @@ class Injection:
         warnings: What a reader of the result must know.
         merged_max_error: Largest difference of logits in :meth:`check_merge`; None before it, or where nothing merges.
         merged_relative_error: The same, divided by the largest absolute logit.
+        chosen_size: What ``peft.budget`` asked for, and the size that came nearest; None where it asked for nothing.
         fitted: What a method without steps found (``sousa_bench.training.fit_without_steps``), by its name.
     """
 
@@ -70,6 +71,7 @@ class Injection:
     warnings: list[str] = field(default_factory=list)
     merged_max_error: float | None = None
     merged_relative_error: float | None = None
+    chosen_size: dict[str, Any] | None = None
     fitted: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -177,6 +179,8 @@ class Injection:
         }
         if self._budget:
             facts["adalora"] = self._budget.facts()
+        if self.chosen_size:
+            facts["budget"] = self.chosen_size
         return facts | self.fitted
 
     def final_warnings(self) -> list[str]:

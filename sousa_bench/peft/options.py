@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sousa_bench.errors import ConfigError
 from sousa_bench.peft.added_options import added_method
+from sousa_bench.peft.method_sizes import Budget, size_of
 
 DESCRIPTION_FILE = "sousa.json"  # beside the saved weights: what rebuilds the model
 # A well-known group that a model lacks is passed over, so that one choice serves transformers and CNNs.
@@ -35,6 +36,8 @@ class Options:
             Of the well-known groups, those that the model has are used.
         layers: ``all``, ``last_K`` or ``first_K`` blocks.
         batch_norm: ``frozen`` (statistics and, unless the method trains them, affine parameters) or ``train``.
+        budget: The share of the backbone's parameters, or their number, that the method's size is chosen for; see
+            :class:`sousa_bench.peft.method_sizes.Budget`.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Options:
     targets: tuple[str, ...] = ()
     layers: str = "all"
     batch_norm: str = "frozen"
+    budget: str | int | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"all|(?:first|last)_[1-9]\d*", self.layers):
@@ -89,6 +93,9 @@ def read(node: Mapping[str, Any], theirs: Collection[str] | None) -> Options:
         ConfigError: A key that neither we nor the method's class knows, or an impossible value.
     """
     name = node.get("name", "?")
+    if (budget := node.get("budget")) is not None:
+        size_of(node)
+        Budget.of(budget)
     stepless = WITHOUT_STEPS.get(str(node.get("trains")), ())
     known = {"name", "trains", *stepless} if stepless else OWN_KEYS | set(theirs or ()) - set(_SET_HERE)
     added = added_method(str(node.get("_target_")))

@@ -90,6 +90,15 @@ def batch_norms(backbone: nn.Module) -> list[str]:
     return [name for name, module in backbone.named_modules() if isinstance(module, _BatchNorm)]
 
 
+def trained_norms(model: AudioModel, options: Options, targets: Sequence[str]) -> list[str]:
+    """BatchNorm layers within the chosen layers that train as a whole, beside what the method adapts."""
+    if options.batch_norm != "train":
+        return []
+    blocks = selected_blocks(model, options.layers)
+    norms = [name for name in batch_norms(model.backbone) if name not in targets]
+    return [name for name in norms if blocks is None or inside(name, blocks)]
+
+
 def module_names(backbone: nn.Module) -> list[str]:
     """All module names but the root's."""
     return [name for name, _ in backbone.named_modules() if name]

@@ -15,6 +15,7 @@ from sousa_bench.config.fingerprint import fingerprint, run_name
 from sousa_bench.config.overrides import split
 from sousa_bench.config.settings import check_values
 from sousa_bench.errors import ConfigError
+from sousa_bench.peft.method_sizes import against_given_size
 from sousa_bench.results.index import ResultIndex
 from sousa_bench.sweep import record
 from sousa_bench.sweep.current_command import hydra_overrides, run_command
@@ -110,6 +111,7 @@ class Candidate:
             UserError: A value is impossible, it can't be resolved, or its data can't be identified.
         """
         check_values(config)
+        check_size(config, overrides)
         take_variant(config)
         init_from.check(config)
         return cls(config, list(overrides), fingerprint(config), refusal(config))
@@ -206,6 +208,12 @@ def refusal(config: DictConfig) -> str | None:
     from sousa_bench import peft
 
     return peft.precheck(config.model, config.peft, config.get("augmentation"), config.get("trainer"))
+
+
+def check_size(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Raise ConfigError where a method's size was given, and a budget that is to choose it."""
+    if OmegaConf.select(config, "peft.budget", default=None) is not None:
+        against_given_size(config.peft, [split(override)[0] for override in overrides])
 
 
 def warnings_about(config: DictConfig) -> list[str]:

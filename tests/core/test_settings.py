@@ -7,6 +7,7 @@ from sousa_bench.config.config_errors import explained
 from sousa_bench.config.instantiate import build
 from sousa_bench.config.settings import TrainerSettings, check_values
 from sousa_bench.errors import ConfigError
+from sousa_bench.sweep.plan import Candidate
 
 
 @pytest.mark.parametrize(
@@ -66,6 +67,19 @@ def test_a_key_that_is_not_there_brings_the_one_that_was_meant(config, override,
     with pytest.raises(ConfigError) as refusal, explained():
         config(override)
     assert str(refusal.value) == f"{key}: there is no such key. Did you mean {' or '.join(meant)}?"
+
+
+def test_a_method_without_a_size_has_no_budget(config):
+    with pytest.raises(ConfigError, match=r"^peft=bitfit has no size that peft\.budget could choose"), explained():
+        config("peft=bitfit", "peft.budget=0.3%")
+
+
+@pytest.mark.parametrize("words", [("peft=bottleneck", "peft.width=3"), ("peft=adalora", "peft.target_r=3")])
+def test_a_size_beside_a_budget_is_refused(config, words):
+    with pytest.raises(
+        ConfigError, match=rf"^{words[1]} can't be with peft\.budget=1%, which chooses peft\.\w+; leave"
+    ):
+        Candidate.of(config(*words, "peft.budget=1%"), [*words, "peft.budget=1%"])
 
 
 def test_a_key_like_no_other_brings_its_neighbours(config):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import ADDED, CONF, choice, methods, refused
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -21,6 +21,9 @@ from torch.nn.functional import cross_entropy
 from sousa_bench.data.rudiments import TASK
 from sousa_bench.models.base import AudioModel
 from sousa_bench.peft import Injection, inject, precheck
+from sousa_bench.peft.budget import choose_size
+from sousa_bench.peft.method_sizes import SIZES
+from sousa_bench.peft.options import plain, read
 from tests.cases import check_each
 
 MODELS = ("ast", "htsat", "beats", "efficientat")
@@ -198,8 +201,11 @@ def small(n: int) -> int:
     return max(d for d in divisors(n) if d * d <= n)
 
 
-def expected_count(injection: Injection, sizes: dict[str, dict[str, int]]) -> int:
-    """What the table's formula says for the adapted modules (for full, head and bitfit: for all outside the head)."""
+def expected_count(injection: Injection, sizes: dict[str, dict[str, int]], **changes: int) -> int:
+    """What the table's formula says for the adapted modules (for full, head and bitfit: for all outside the head).
+
+    Changes are of keys of the method's node.
+    """
     formula = formulas()[injection.options.name]
     head = injection.model.head_name
     outside = [name for name in sizes if name != head and not name.startswith(head + ".")]
@@ -212,7 +218,7 @@ def expected_count(injection: Injection, sizes: dict[str, dict[str, int]]) -> in
         "gcd": math.gcd,
         "nearest_divisor": nearest_divisor,
     }
-    fields = {key: value for key, value in injection.node.items() if key.isidentifier()}
+    fields = {key: value for key, value in injection.node.items() if key.isidentifier()} | changes
     places = getattr(injection.config, "places", {})
 
     def variables(name: str) -> dict[str, Any]:
@@ -225,6 +231,37 @@ def expected_count(injection: Injection, sizes: dict[str, dict[str, int]]) -> in
         eval(formula, {"__builtins__": {}}, {**functions, **fields, **variables(name)})
         for name in injection.targets or outside
     )
+
+
+def check_budgets(model: AudioModel, injection: Injection, sizes: dict[str, dict[str, int]]) -> None:
+    """Hold the size that each budget chooses against the table's formula.
+
+    Args:
+        model: Fresh.
+        injection: Of the method into a copy of it, at whichever size.
+        sizes: Of its layers.
+    """
+    name, config_class = injection.options.name, get_class(injection.node["_target_"])
+    size = SIZES.get(injection.node["_target_"])
+    if size is None:
+        return
+    backbone = injection.parameters["backbone"]
+    for text, share in {"0.1%": 0.001, "0.3%": 0.003, "1%": 0.01}.items():
+        node = plain(choice(name, budget=text))
+        chosen = choose_size(model, read(node, None), node, config_class)
+        best, wanted = chosen.chosen[size.key], share * backbone
+
+        def away(each: int, wanted: float = wanted) -> float:
+            return abs(expected_count(injection, sizes, **{size.key: each}) - wanted)
+
+        case = f"{name} {text} {chosen.chosen}"
+        assert chosen.parameters == expected_count(injection, sizes, **{size.key: best}), case
+        assert (chosen.warnings() == []) == (away(best) <= wanted / 10), case
+        lower = [best - size.step * each for each in (1, 2, 3) if best - size.step * each >= size.least]
+        most = max(min(entry["i"] * entry["k"], entry["o"]) for entry in sizes.values())
+        at_its_end = chosen.warnings() or (name == "randlora" and best == most)  # its rank is a layer's at most
+        upper = [] if at_its_end else [best + size.step * each for each in (1, 2, 3)]
+        assert all(away(best) <= away(each) for each in lower + upper), case
 
 
 def test_every_method_has_its_formula_in_the_docs():
@@ -252,6 +289,7 @@ def test_official_variants_take_a_step_with_the_documented_count(name, variant, 
         assert injection.parameters["trainable"] - injection.parameters["head"] == expected_count(injection, sizes), (
             method
         )
+        check_budgets(whole, injection, sizes)
         waveform = clips(model.sample_rate, 2)
         features, mask = model.features(waveform, torch.full((2,), waveform.shape[1]))
         trainable = {key: p for key, p in model.named_parameters() if p.requires_grad}

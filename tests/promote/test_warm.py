@@ -97,6 +97,17 @@ def test_weights_of_another_shape_are_refused(config: Config, saved: Path) -> No
         warm_start(fresh(config("model=ast", "peft=lora")), saved, other)
 
 
+def test_a_run_at_a_budget_goes_on_at_the_same(config: Config, saved: Path, tmp_path: Path) -> None:
+    words = ("model=ast", "peft=lora")
+    at_budget = save(config(*words, "peft.budget=5%"), tmp_path / "budget" / "adapter")
+    init_from.check(config(*words, "peft.budget=5%", f"init_from={at_budget}"))
+    warm_start(fresh(config(*words, "peft.budget=5%")), at_budget, TASK)
+    init_from.check(config(*words, "peft.r=4", "peft.lora_alpha=8", f"init_from={at_budget}"))
+    for other, folder in (("6%", at_budget), ("5%", saved)):
+        with pytest.raises(ConfigError, match=r"with peft\.\w+=\S+, this run has"):
+            init_from.check(config(*words, f"peft.budget={other}", f"init_from={folder}"))
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

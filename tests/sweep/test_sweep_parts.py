@@ -88,6 +88,7 @@ def test_the_fingerprint_changes_with_the_outcome_only() -> None:
         "peft__r": 8.0,
         "model__refuses": {"x": "y"},
         "trainer__compile": False,
+        "peft__budget": None,
     }.items():
         assert changed(**{key: value}) == same, key
     others = {
@@ -98,6 +99,7 @@ def test_the_fingerprint_changes_with_the_outcome_only() -> None:
         "trainer__compile": True,
         "trainer__tested_epoch": "best",  # runs of before had no such key, and another rule for equals
         "augmentation__name": "off",
+        "peft__budget": "0.3%",
     }
     assert len({same, *(changed(**{key: value}) for key, value in others.items())}) == 1 + len(others)
 

@@ -1,0 +1,106 @@
+"""The size that `peft.budget` chooses: nearest to what was asked, made as it was reckoned, and said in the result."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+
+import pytest
+from helpers import choice, methods
+from test_methods import MODELS, build, check_budgets, layer_sizes, model_node
+
+from sousa_bench.errors import ConfigError
+from sousa_bench.peft import inject, precheck
+from sousa_bench.peft.method_sizes import SIZES, Budget
+from tests.cases import check_each
+from tests.trained import SMALL, command, home
+
+SIZED = [method for method in methods() if choice(method)["_target_"] in SIZES]
+
+
+@pytest.fixture(scope="module")
+def fresh():
+    return {name: build(model_node(name)) for name in MODELS}
+
+
+def test_choices_that_have_a_size_have_the_key():
+    assert [method for method in methods() if "budget" in choice(method)] == SIZED
+
+
+def test_each_pair_comes_as_near_to_each_budget_as_it_can(fresh):
+    def check(name, method):
+        model, made = fresh[name], copy.deepcopy(fresh[name])
+        injection = inject(made, choice(method, budget="0.3%"), 10)  # refuses another count than was reckoned
+        reached = injection.facts()["budget"]
+        there = injection.parameters["trainable"] - injection.parameters["head"]
+        assert (reached["asked"], reached["reached_params"]) == ("0.3%", there)
+        assert reached["reached"] == there / injection.parameters["backbone"]
+        assert abs(reached["reached"] / 0.003 - 1) <= 0.1 or f"{there:,} trainable" in injection.warnings[0]
+        assert injection.node.items() >= reached["chosen"].items()
+        check_budgets(model, injection, layer_sizes(model.backbone))
+
+    pairs = [(n, m) for n in MODELS for m in SIZED if not precheck(model_node(n), choice(m))]
+    check_each(pairs, check)
+
+
+def test_a_number_of_parameters_and_norms_that_train(fresh):
+    injection = inject(copy.deepcopy(fresh["efficientat"]), choice("lora", budget=30_000, batch_norm="train"), 10)
+    facts, norms = injection.facts()["budget"], injection.parameters["adapter"] - _of_lora(injection)
+    assert (facts["asked"], facts["asked_params"]) == ("30000", 30_000)
+    assert norms > 1_000
+    assert facts["reached_params"] == injection.parameters["adapter"] == pytest.approx(30_000, rel=0.1)
+
+
+def _of_lora(injection):
+    return sum(p.numel() for name, p in injection.model.backbone.named_parameters() if ".lora_" in name)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "chosen"),
+    [
+        ("lora", {}, {"r": 3, "lora_alpha": 6}),
+        ("lora", {"use_rslora": True}, {"r": 3, "lora_alpha": 16}),
+        ("lora", {"lora_alpha": 8}, {"r": 3, "lora_alpha": 3}),
+        ("loha", {}, {"r": 1, "alpha": 2}),
+        ("adalora", {}, {"init_r": 3, "target_r": 2, "lora_alpha": 8}),
+        ("bottleneck", {}, {"width": 25}),
+    ],
+)
+def test_what_scales_the_update_keeps_its_ratio_to_the_size(fresh, method, options, chosen):
+    injection = inject(copy.deepcopy(fresh["ast"]), choice(method, budget=20_000, **options), 10)
+    assert injection.node.items() >= chosen.items()
+
+
+@pytest.mark.parametrize("value", ["0.3", 0.3, "0%", "101%", 0, -5, True, "much", "1e3%", [1]])
+def test_what_is_no_budget_is_refused(value):
+    with pytest.raises(ConfigError, match=r"must be a share .* such as 0\.3%, or a whole number"):
+        Budget.of(value)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "says"),
+    [
+        ("lora", {"bias": "all"}, r"peft\.bias=all: peft\.budget doesn't reckon with it"),
+        ("lora", {"rank_pattern": {"x": 3}}, r"peft\.rank_pattern=.*or choose peft\.r yourself"),
+        ("lokr", {"decompose_both": True}, r"peft\.decompose_both=True"),
+        *((method, {}, f"peft={method} has no size") for method in methods() if method not in SIZED),
+    ],
+)
+def test_what_a_budget_cannot_reckon_with_is_refused_before_a_sweep(method, options, says):
+    assert re.search(says, precheck(model_node("ast"), choice(method, budget="0.3%", **options)))
+
+
+def test_the_command_line():
+    """A sweep over budgets: two runs, each with what it reached."""
+    words = [word for word in SMALL if not word.startswith(("peft=", "trainer.precision="))] + ["peft=bottleneck"]
+    done = command("train", "-m", "sweep=budgets", *words, "peft.budget=0.1%,1%")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "peft.budget=0.1%: with peft=bottleneck on model=ast (tiny), peft.width=1 makes 1,156" in done.stdout
+    results = [json.loads(file.read_text()) for file in (home() / "multirun" / "budgets").glob("*/result.json")]
+    small, large = sorted(results, key=lambda result: result["parameters"]["adapter"])
+    assert [small["config"]["peft.budget"], large["config"]["peft.budget"]] == ["0.1%", "1%"]
+    assert small["fingerprint"] != large["fingerprint"]
+    assert large["peft"]["budget"]["chosen"] == {"width": 6}
+    assert large["parameters"]["adapter"] == large["peft"]["budget"]["reached_params"] == 5_016
+    assert ["no other size" in " ".join(result["warnings"]) for result in (small, large)] == [True, False]
