@@ -11,13 +11,14 @@ import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import ASTConfig, ASTModel
 
-from sousa_bench.models.base import Divisible, Frontend, State, TokenGrid, place_number
+from sousa_bench.models.base import Divisible, Frontend, PerToken, State, TokenGrid, place_number
 from sousa_bench.models.family import Family, initialise_encoder, initialise_head, renamed
 from sousa_bench.models.fbank import KaldiFbank, band_centres
 from sousa_bench.models.published import PUBLISHED
@@ -94,6 +95,8 @@ class AstBackbone(Divisible):
         shape: Numbers of the variant.
         num_classes: Outputs of the head.
     """
+
+    beside_tokens: ClassVar[Mapping[str, PerToken]] = {}
 
     def __init__(self, shape: Shape, num_classes: int) -> None:
         super().__init__()

@@ -128,6 +128,22 @@ class TokenGrid:
     pieces: int = 1
 
 
+@dataclass(frozen=True)
+class PerToken:
+    """What a transformer's block takes beside its tokens, with a number for each of them, such as a mask of padding.
+
+    A backbone with an attribute ``beside_tokens``, argument → this in the order of a block's arguments, lets methods
+    put tokens of their own behind the others. Between its blocks it reads no more of them than it gave to the first.
+
+    Attributes:
+        neutral: The number of a token that counts and stands nowhere.
+        pairs: Whether there is one for each (…, query, key); else for each (…, key).
+    """
+
+    neutral: float
+    pairs: bool = False
+
+
 State = tuple[Tensor | None, ...]
 """What a backbone holds between two of its blocks: tensors with the clips as first dimension, or None."""
 

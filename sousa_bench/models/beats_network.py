@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.checkpoint import checkpoint
 
-from sousa_bench.models.base import Divisible, State, Sublayer, TokenGrid, place_number
+from sousa_bench.models.base import Divisible, PerToken, State, Sublayer, TokenGrid, place_number
 
 BINS = 128
 """Mel bins of all published models."""
@@ -248,6 +250,8 @@ class BeatsBackbone(Divisible):
         config: The network's numbers.
         num_classes: Classes of the head.
     """
+
+    beside_tokens: ClassVar[Mapping[str, PerToken]] = {"bias": PerToken(0.0, pairs=True), "key_mask": PerToken(0.0)}
 
     def __init__(self, config: BeatsConfig, num_classes: int) -> None:
         super().__init__()

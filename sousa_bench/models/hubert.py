@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import HubertConfig, HubertModel
 
+from sousa_bench.models.base import PerToken
 from sousa_bench.models.published import PUBLISHED
 from sousa_bench.models.speech import SpeechBackbone
 from sousa_bench.models.speech_family import SpeechFamily
@@ -46,6 +47,7 @@ class HubertBackbone(SpeechBackbone):
     long a clip's neighbours are. Here it is over the clip's own frames, so that a clip gives what it gives alone.
     """
 
+    beside_tokens: ClassVar[Mapping[str, PerToken]] = {"attention_mask": PerToken(True)}
     trunk: HubertModel
 
     def __init__(self, trunk: Any, size: Shape, num_classes: int) -> None:

@@ -7,13 +7,13 @@ arXiv:2105.01051) weigh all of them: the input of each block, and what comes out
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
-from sousa_bench.models.base import Divisible, State, TokenGrid, place_number
+from sousa_bench.models.base import Divisible, PerToken, State, TokenGrid, place_number
 from sousa_bench.models.family import initialise_encoder, initialise_head
 from sousa_bench.models.vit import Size
 
@@ -48,6 +48,8 @@ class SpeechBackbone(Divisible):
         size: Numbers of the variant.
         num_classes: Outputs of the head.
     """
+
+    beside_tokens: ClassVar[Mapping[str, PerToken]] = {}
 
     def __init__(self, trunk: nn.Module, size: Size, num_classes: int) -> None:
         super().__init__()
@@ -126,9 +128,9 @@ class SpeechBackbone(Divisible):
         self, layers: Iterable[nn.Module], x: Tensor, token_mask: Tensor | None
     ) -> tuple[list[Tensor], Tensor]:
         """Each layer's input, and what comes out of the last."""
-        context, inputs = self.context(x, token_mask), []
+        context, inputs, own = self.context(x, token_mask), [], x.shape[1]
         for layer in layers:
-            inputs.append(x)
+            inputs.append(x[:, :own])  # behind which a method may have put more
             x = self.run(layer, x, **context)
         return inputs, x
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint as recompute
 
-from sousa_bench.models.base import Divisible, State, place_number
+from sousa_bench.models.base import Divisible, PerToken, State, place_number
 from sousa_bench.models.family import Family, initialise_encoder, initialise_head, renamed
 from sousa_bench.models.swin import Mlp
 
@@ -169,6 +169,8 @@ class VisionTransformer(Divisible):
         num_classes: Outputs of the head.
         post_norm: Whether a block's norms stand after its sums; then there is no final one.
     """
+
+    beside_tokens: ClassVar[Mapping[str, PerToken]] = {"token_mask": PerToken(False)}
 
     def __init__(self, size: Size, num_classes: int, post_norm: bool = False) -> None:
         super().__init__()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from transformers import WavLMConfig, WavLMModel
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 
+from sousa_bench.models.base import PerToken
 from sousa_bench.models.hubert import Hubert, HubertBackbone, Shape
 from sousa_bench.models.published import PUBLISHED
 
@@ -36,6 +37,11 @@ class ReachableAttention(WavLMAttention):
 
 class WavLMBackbone(HubertBackbone):
     """HuBERT's with WavLM's blocks; the table of relative positions is the first block's."""
+
+    beside_tokens: ClassVar[Mapping[str, PerToken]] = {
+        **HubertBackbone.beside_tokens,
+        "position_bias": PerToken(0.0, pairs=True),
+    }
 
     def context(self, x: Tensor, token_mask: Tensor | None) -> Mapping[str, Any]:
         """The mask of keys, True on those that count, and the position bias (batch * heads, tokens, tokens)."""

@@ -13,6 +13,7 @@ from sousa_bench.peft.added_options import (
     ConformerConfig,
     ConvAdapterConfig,
     ConvpassConfig,
+    PromptConfig,
     ScaleShiftConfig,
 )
 from sousa_bench.peft.options import LocalConfig
@@ -30,6 +31,7 @@ __all__ = [
     "ConvpassConfig",
     "Injection",
     "LocalConfig",
+    "PromptConfig",
     "ScaleShiftConfig",
     "inject",
     "load",

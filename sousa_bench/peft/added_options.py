@@ -35,10 +35,11 @@ class AddedConfig:
         """Groups of modules that a model must have."""
         return ()
 
-    def refusal(self, groups: Collection[str], node: Mapping[str, Any]) -> str | None:
+    def refusal(self, model: str, groups: Collection[str], node: Mapping[str, Any]) -> str | None:
         """Why it can't adapt a model of these groups, as the end of a sentence; None where it can.
 
         Args:
+            model: The model's name.
             groups: The names of the model's groups of modules.
             node: The method's node.
         """
@@ -150,11 +151,46 @@ class ConvAdapterConfig(AddedConfig):
         """See :class:`AddedConfig`."""
         return ("depthwise",)
 
-    def refusal(self, groups: Collection[str], node: Mapping[str, Any]) -> str | None:
+    def refusal(self, model: str, groups: Collection[str], node: Mapping[str, Any]) -> str | None:
         """See :class:`AddedConfig`."""
         if node.get("batch_norm") == "train":
             return "it stands around whole blocks, whose BatchNorm stays as it is; give peft.batch_norm=frozen"
-        return super().refusal(groups, node)
+        return super().refusal(model, groups, node)
+
+
+@dataclass
+class PromptConfig(AddedConfig):
+    """Learnt tokens behind those of a clip: VPT (Jia et al. 2022, arXiv:2203.12119).
+
+    Attributes:
+        depth: ``deep``: each block has its own, cut off behind it. ``shallow``: those of the first block go on to the
+            last.
+        length: Tokens that a block has more.
+        dropout: On them.
+    """
+
+    beside: ClassVar[str] = "a transformer's tokens"
+
+    depth: str = "deep"
+    length: int = 25
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        one_of("depth", self.depth, ("shallow", "deep"))
+        whole("length", self.length)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """See :class:`AddedConfig`."""
+        return ("attention",)
+
+    def refusal(self, model: str, groups: Collection[str], node: Mapping[str, Any]) -> str | None:
+        """See :class:`AddedConfig`."""
+        if model == "htsat":
+            return (
+                "its blocks attend within the windows of a map, which has no place for further tokens; use bottleneck"
+            )
+        return super().refusal(model, groups, node)
 
 
 @dataclass
@@ -163,7 +199,7 @@ class ScaleShiftConfig(AddedConfig):
 
     takes_targets: ClassVar[bool] = True
 
-    def refusal(self, groups: Collection[str], node: Mapping[str, Any]) -> str | None:
+    def refusal(self, model: str, groups: Collection[str], node: Mapping[str, Any]) -> str | None:
         """See :class:`AddedConfig`."""
         targets = node.get("targets") or ()
         norms = "norm" in ([targets] if isinstance(targets, str) else targets)
@@ -177,7 +213,7 @@ NOT_TWICE = (
 )
 METHODS: dict[str, type[AddedConfig]] = {
     method.__name__: method
-    for method in (BottleneckConfig, ConformerConfig, ConvAdapterConfig, ConvpassConfig, ScaleShiftConfig)
+    for method in (BottleneckConfig, ConformerConfig, ConvAdapterConfig, ConvpassConfig, PromptConfig, ScaleShiftConfig)
 }
 """All of them, by the names that a ``_target_`` ends with."""
 

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sousa_bench.errors import ConfigError, PeftError
 from sousa_bench.models.base import AudioModel, Sublayer, inside
-from sousa_bench.peft.added_options import NOT_TWICE, AddedConfig, ConvAdapterConfig, GridConfig
+from sousa_bench.peft.added_options import NOT_TWICE, AddedConfig, ConvAdapterConfig, GridConfig, PromptConfig
 from sousa_bench.peft.conv_adapter import map_sizes
 from sousa_bench.peft.options import Options
 from sousa_bench.peft.scale_shift import output_channels
@@ -36,6 +36,8 @@ def places(model: AudioModel, options: Options, config: AddedConfig) -> dict[str
                 "convolution over neighbours; give more layers"
             )
         return beside
+    if isinstance(config, PromptConfig):
+        return _blocks_with_prompts(model, options, config, blocks)
     found: dict[str, dict[str, Any]] = {}
     for group in config.groups:
         for block, name, channels in _sublayers(model, options, group):
@@ -69,6 +71,29 @@ def _grid(model: AudioModel, options: Options, block: str) -> dict[str, Any]:
         return asdict(token_grid(block))
     except ConfigError as error:
         raise PeftError(f"peft={options.name} can't adapt model={model.name}: {error}") from error
+
+
+def _blocks_with_prompts(
+    model: AudioModel, options: Options, config: PromptConfig, blocks: list[str] | None
+) -> dict[str, dict[str, Any]]:
+    beside = getattr(model.backbone, "beside_tokens", None)
+    if beside is None:
+        raise PeftError(
+            f"peft={options.name} can't adapt model={model.name}, whose backbone doesn't say what its blocks take "
+            "beside their tokens; give it beside_tokens, as sousa_bench.models.base.PerToken has it"
+        )
+    channels = {block: width for block, _, width in _sublayers(model, options, "attention")}
+    kept = [block for block in channels if blocks is None or block in blocks]
+    deep = config.depth == "deep"
+    return {
+        block: {
+            "channels": channels[block],
+            "beside_tokens": {argument: asdict(kind) for argument, kind in beside.items()},
+            "enters": deep or block == kept[0],
+            "leaves": deep or block == kept[-1],
+        }
+        for block in kept
+    }
 
 
 def _sublayers(model: AudioModel, options: Options, group: str) -> Iterator[tuple[str, str, int]]:

@@ -18,7 +18,7 @@ from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import Tensor, nn
 
 from sousa_bench.errors import PeftError
-from sousa_bench.models.base import TokenGrid
+from sousa_bench.models.base import PerToken, TokenGrid
 from sousa_bench.peft.added_options import (
     METHODS,
     AddedConfig,
@@ -26,11 +26,13 @@ from sousa_bench.peft.added_options import (
     ConformerConfig,
     ConvAdapterConfig,
     ConvpassConfig,
+    PromptConfig,
     ScaleShiftConfig,
 )
 from sousa_bench.peft.bottleneck import Bottleneck
 from sousa_bench.peft.conv_adapter import ConvAdapter, MapSizes
 from sousa_bench.peft.grid_adapters import ConformerAdapter, Convpass
+from sousa_bench.peft.prompt_tokens import PromptTokens
 from sousa_bench.peft.scale_shift import ScaleShift
 
 PEFT_TYPE = "SOUSA_BENCH"
@@ -95,6 +97,9 @@ def added_module(options: AddedConfig, place: Place) -> nn.Module:
             return Beside(Convpass(options, place["channels"], TokenGrid(**place["grid"])), options.form == "parallel")
         case ConvAdapterConfig():
             return Beside(ConvAdapter(options, MapSizes(**place)), parallel=True)
+        case PromptConfig():
+            beside = {argument: PerToken(**kind) for argument, kind in place["beside_tokens"].items()}
+            return PromptTokens(options, place["channels"], beside, place["enters"], place["leaves"])
         case ScaleShiftConfig():
             return ScaleShift(place["channels"], place["axis"])
     raise NotImplementedError(type(options).__name__)

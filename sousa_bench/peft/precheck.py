@@ -107,7 +107,7 @@ def refusal(model: str, groups: Iterable[str], node: Mapping[str, Any]) -> str |
     groups, added = set(groups), added_method(str(node.get("_target_")))
     if added is not None:
         values = {key: node[key] for key in declared_fields(target_of(node)) or () if key in node}
-        reason = added(**values).refusal(groups, node)
+        reason = added(**values).refusal(model, groups, node)
         return reason and f"peft={node.get('name')} doesn't fit model={model}: {reason}"
     if node.get("_target_") in LINEAR_ONLY and CONVOLUTIONS & groups:
         return (

@@ -103,9 +103,12 @@ def test_every_model_at_many_lengths_and_batches(name, changes, longest, tmp_pat
 
 @pytest.mark.slow
 @torch.no_grad()
-def test_convolutions_over_a_grid_of_free_length(tmp_path: Path):
-    model = build("eat")
-    inject(model, OmegaConf.load(conf_folder() / "peft" / "convpass.yaml"), 10)
+@pytest.mark.parametrize(
+    ("name", "method", "own"), [("eat", "convpass", {}), ("wavlm", "prompt", {"depth": "shallow"})]
+)
+def test_modules_that_stay_in_a_network_of_free_length(name, method, own, tmp_path: Path):
+    model = build(name)
+    inject(model, OmegaConf.merge(OmegaConf.load(conf_folder() / "peft" / f"{method}.yaml"), own), 10)
     for name, parameter in model.backbone.named_parameters():
         if ".added_modules." in name:
             torch.nn.init.normal_(parameter, std=0.1)

@@ -14,10 +14,12 @@ from sousa_bench.peft import Injection
 
 CONF = Path(__file__).parents[2] / "conf"
 LINEAR_ONLY = {"vera", "road", "miss", "fourierft", "randlora"}
-TRANSFORMERS_ONLY = {"bottleneck", "conformer_adapter", "convpass"}
+TRANSFORMERS_ONLY = {"bottleneck", "conformer_adapter", "convpass", "prompt"}
 CONVOLUTIONS_ONLY = {"conv_adapter"}
 ADDED = [*sorted(TRANSFORMERS_ONLY | CONVOLUTIONS_ONLY), "ssf"]
 """The methods that put modules into a network."""
+CHANGE_THE_START = {"prompt"}
+"""Those of them that don't leave the logits what they were before training."""
 BATCH = torch.randn(16, 32 * 12, generator=torch.Generator().manual_seed(7))
 
 
@@ -33,7 +35,9 @@ def methods() -> list[str]:
 
 def refused(model: str) -> set[str]:
     """The methods that one of our models can't take."""
-    return LINEAR_ONLY | TRANSFORMERS_ONLY if model == "efficientat" else CONVOLUTIONS_ONLY
+    if model == "efficientat":
+        return LINEAR_ONLY | TRANSFORMERS_ONLY
+    return CONVOLUTIONS_ONLY | {"prompt"} if model == "htsat" else CONVOLUTIONS_ONLY
 
 
 def standin_node(name: str, seed: int = 0) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sousa_bench.models.base import AudioModel, Frontend, Targets, TokenGrid, WeightsInfo
+from sousa_bench.models.base import AudioModel, Frontend, PerToken, Targets, TokenGrid, WeightsInfo
 
 
 class Frames(Frontend):
@@ -58,6 +59,8 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
+    beside_tokens: Mapping[str, PerToken] = {}
+
     def __init__(self, bins: int, dim: int, classes: int, depth: int = 3) -> None:
         super().__init__()
         self.stem = nn.Linear(bins, dim)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
 
 import peft
 import pytest
 import torch
-from helpers import ADDED, BATCH, CONVOLUTIONS_ONLY, choice, fit, refused, standin_node
+from helpers import ADDED, BATCH, CHANGE_THE_START, CONVOLUTIONS_ONLY, choice, fit, refused, standin_node
 from standins import Transformer, build
+from test_methods import FURTHER, MODELS, SPEECH, clips, model_node
 from test_methods import build as build_ours
-from test_methods import clips, model_node
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -25,6 +25,8 @@ from sousa_bench.peft.added_tuner import PREFIX, AddedLayer, insert
 from sousa_bench.peft.injection import finished
 from sousa_bench.task import Task
 
+PADDING_SAYS_NOTHING = {"dasheng", "hubert", "openbeats", "wavlm", "whisper"}
+"""Models in which a clip gives the same behind whatever length of padding."""
 TASK = Task(tuple(map(str, range(10))))
 Branch = Callable[[int, Tensor, Tensor], Tensor]
 """Block, a sublayer's input and its output → what is added to the residual."""
@@ -39,21 +41,60 @@ def gelu(x: Tensor) -> Tensor:
     return x * (1 + torch.erf(x / math.sqrt(2))) / 2
 
 
+def affine(w: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
+    return torch.einsum("...i,oi->...o", x, w[f"{name}.weight"]) + w[f"{name}.bias"]
+
+
+def plain_branch(block: int, before: Tensor, after: Tensor) -> Tensor:
+    return after
+
+
+def toy_block(
+    w: dict[str, Tensor],
+    i: int,
+    x: Tensor,
+    attention: Branch,
+    ffn: Branch,
+    others: Sequence[tuple[Tensor, Tensor]] = (),
+) -> Tensor:
+    """A block of the stand-in, head by head; its tokens attend to further keys and values (batch, tokens, dim), too.
+
+    What they say is mixed with what the tokens say as the sums of exponentials stand to each other (He et al. 2022,
+    arXiv:2110.04366, equation 6).
+    """
+    h = normed_before(w, i, x)
+    heads = []
+    for head, q in enumerate(affine(w, f"blocks.{i}.attention.query", h).chunk(2, -1)):
+        spoken, weights = [], []
+        for keys, values in (keys_and_values(w, i, x), *others):
+            scores = torch.einsum("btd,bsd->bts", q, keys.chunk(2, -1)[head]) / 4
+            spoken.append(torch.softmax(scores, -1) @ values.chunk(2, -1)[head])
+            weights.append(scores.exp().sum(-1, keepdim=True))
+        heads.append(sum(a * b for a, b in zip(spoken, weights, strict=True)) / sum(weights))
+    x = x + attention(i, h, affine(w, f"blocks.{i}.attention.out", torch.cat(heads, -1)))
+    h = normed(x, w[f"blocks.{i}.norm2.weight"], w[f"blocks.{i}.norm2.bias"])
+    return x + ffn(i, h, affine(w, f"blocks.{i}.mlp.fc2", gelu(affine(w, f"blocks.{i}.mlp.fc1", h))))
+
+
+def normed_before(w: dict[str, Tensor], i: int, x: Tensor) -> Tensor:
+    return normed(x, w[f"blocks.{i}.norm1.weight"], w[f"blocks.{i}.norm1.bias"])
+
+
+def keys_and_values(w: dict[str, Tensor], i: int, x: Tensor) -> tuple[Tensor, Tensor]:
+    h = normed_before(w, i, x)
+    return affine(w, f"blocks.{i}.attention.key", h), affine(w, f"blocks.{i}.attention.value", h)
+
+
+def toy_head(w: dict[str, Tensor], x: Tensor) -> Tensor:
+    return affine(w, "head", normed(x, w["norm.weight"], w["norm.bias"]).mean(1))
+
+
 def toy_transformer(w: dict[str, Tensor], features: Tensor, attention: Branch, ffn: Branch) -> Tensor:
-    """The stand-in's equations, head by head, from its weights alone."""
-
-    def affine(name: str, x: Tensor) -> Tensor:
-        return torch.einsum("...i,oi->...o", x, w[f"{name}.weight"]) + w[f"{name}.bias"]
-
-    x = affine("stem", features)
+    """The stand-in's equations, from its weights alone."""
+    x = affine(w, "stem", features)
     for i in range(3):
-        h = normed(x, w[f"blocks.{i}.norm1.weight"], w[f"blocks.{i}.norm1.bias"])
-        q, k, v = (affine(f"blocks.{i}.attention.{part}", h).chunk(2, -1) for part in ("query", "key", "value"))
-        heads = [torch.softmax(torch.einsum("btd,bsd->bts", a, b) / 4, -1) @ c for a, b, c in zip(q, k, v, strict=True)]
-        x = x + attention(i, h, affine(f"blocks.{i}.attention.out", torch.cat(heads, -1)))
-        h = normed(x, w[f"blocks.{i}.norm2.weight"], w[f"blocks.{i}.norm2.bias"])
-        x = x + ffn(i, h, affine(f"blocks.{i}.mlp.fc2", gelu(affine(f"blocks.{i}.mlp.fc1", h))))
-    return affine("head", normed(x, w["norm.weight"], w["norm.bias"]).mean(1))
+        x = toy_block(w, i, x, attention, ffn)
+    return toy_head(w, x)
 
 
 def plainly(model: str, method: str, **overrides):
@@ -67,6 +108,7 @@ def plainly(model: str, method: str, **overrides):
             torch.nn.init.normal_(parameter, std=0.3)
         plain = name.removeprefix("base_model.model.").replace(".base_layer", "").replace(".default", "")
         plain = plain.replace(".modules_to_save", "").replace(".added_modules.inner", ".new")
+        plain = plain.replace(".added_modules.tokens", ".new")
         if "original_module" not in plain:
             weights[plain] = parameter
     return injection, weights
@@ -112,6 +154,34 @@ def test_bottleneck_is_what_its_papers_write(where, form, activation):
             return change
 
         return toy_transformer(w, features, branch("attention"), branch("mlp"))
+
+    compare(injection, weights, second)
+
+
+@pytest.mark.parametrize("layers", ["all", "first_2", "last_2", "last_1"])
+@pytest.mark.parametrize("depth", ["shallow", "deep"])
+def test_prompts_are_what_their_paper_writes(depth, layers):
+    """The clip's tokens and the prompts as two streams: in a block each attends to both."""
+    injection, weights = plainly("transformer", "prompt", depth=depth, length=5, layers=layers)
+    chosen = {"all": [0, 1, 2], "first_2": [0, 1], "last_2": [1, 2], "last_1": [2]}[layers]
+    assert injection.targets == [f"blocks.{i}" for i in chosen]
+    assert injection.parameters["adapter"] == 5 * 32 * (len(chosen) if depth == "deep" else 1)
+
+    def second(w: dict[str, Tensor], features: Tensor) -> Tensor:
+        x, prompts = affine(w, "stem", features), None
+        for i in range(3):
+            if i not in chosen:
+                x = toy_block(w, i, x, plain_branch, plain_branch)
+                continue
+            if f"blocks.{i}.new" in w:
+                prompts = w[f"blocks.{i}.new"].repeat(len(features), 1, 1)
+            own, theirs = keys_and_values(w, i, x), keys_and_values(w, i, prompts)
+            if depth == "shallow":
+                following = toy_block(w, i, prompts, plain_branch, plain_branch, [own])
+            x = toy_block(w, i, x, plain_branch, plain_branch, [theirs])
+            if depth == "shallow":
+                prompts = following
+        return toy_head(w, x)
 
     compare(injection, weights, second)
 
@@ -347,7 +417,8 @@ def test_it_starts_as_the_network_was_and_learns(method, tmp_path):
         before = model.eval()(BATCH)
     injection = inject(model, choice(method), 40)
     with torch.no_grad():
-        torch.testing.assert_close(model.eval()(BATCH), before, rtol=0, atol=1e-6)
+        moved = (model.eval()(BATCH) - before).abs().max()
+    assert (moved <= 1e-6) == (method not in CHANGE_THE_START)
     losses = fit(injection, steps=40)
     assert losses[-1] < 0.97 * losses[0]
     folder = injection.save(tmp_path / "adapter", {"model": standin_node(model.name)}, TASK)
@@ -435,6 +506,64 @@ def test_gradient_checkpointing_gives_the_same_gradients(name, method):
     for plain, recomputed in zip(*gradients, strict=True):
         assert plain.any()
         torch.testing.assert_close(plain, recomputed, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", [name for name in (*MODELS, *FURTHER, *SPEECH) if "prompt" not in refused(name)])
+@pytest.mark.parametrize(("depth", "layers"), [("shallow", "all"), ("deep", "all"), ("shallow", "last_2")])
+@torch.no_grad()
+def test_prompts_belong_to_no_clip_and_no_place(name, depth, layers):
+    node = model_node(name)
+    model, plain = build_ours(node), build_ours(node).eval()
+    length = model.sample_rate
+    waveform = torch.cat((clips(length, 2), torch.zeros(2, length)), dim=1)
+    lengths = torch.tensor([length * 3 // 4, length])
+    injection = inject(model, choice("prompt", depth=depth, layers=layers, length=3), 10)
+    prompts = [p for key, p in model.named_parameters() if key.endswith("tokens") and PREFIX in key]
+    for prompt in prompts:
+        torch.nn.init.normal_(prompt)
+    model.eval()
+    short, both = waveform[:, :length], model(waveform[:, :length], lengths)
+    assert len(prompts) == (len(injection.targets) if depth == "deep" else 1)
+    assert (both - plain(short, lengths)).abs().min(dim=1).values.max() > 1e-5
+    torch.testing.assert_close(model(short.flip(0), lengths.flip(0)).flip(0), both, rtol=0, atol=2e-5)
+    for row in range(2):
+        alone = slice(row, row + 1)
+        torch.testing.assert_close(model(short[alone], lengths[alone]), both[alone], rtol=0, atol=2e-5)
+    silent = (plain(waveform, lengths) - plain(short, lengths)).abs().max() < 1e-5
+    assert silent == (name in PADDING_SAYS_NOTHING)
+    if silent:
+        torch.testing.assert_close(model(waveform, lengths), both, rtol=0, atol=2e-5)
+    if injection.blocks:
+        network, place = model.backbone.get_base_model(), injection.blocks[0]
+        state = network.until(place, *model.features(short, lengths))
+        assert torch.equal(network.onward(place, state), both)
+    for prompt in prompts:
+        prompt.copy_(prompt.flip(0))
+    torch.testing.assert_close(model(short, lengths), both, rtol=0, atol=2e-5)
+
+
+def test_a_network_that_does_not_say_what_its_blocks_take_is_one_message(monkeypatch):
+    monkeypatch.delattr(Transformer, "beside_tokens")
+    with pytest.raises(PeftError, match="whose backbone doesn't say what its blocks take beside their tokens; give"):
+        inject(build("transformer", 10), choice("prompt"), 10)
+    dasheng = build_ours(model_node("dasheng"))
+    monkeypatch.setattr(type(dasheng.backbone), "beside_tokens", {})
+    inject(dasheng, choice("prompt"), 10)
+    with pytest.raises(PeftError, match="a block takes a tensor that its backbone's beside_tokens doesn't name"):
+        dasheng(clips(dasheng.sample_rate, 1), torch.tensor([dasheng.sample_rate]))
+
+
+def test_what_prompts_cannot_be_is_said_before_a_sweep_starts():
+    says = {
+        "depth": "peft.depth=flat: must be shallow or deep",
+        "length": "peft.length=0: must be a whole number from 1",
+    }
+    for key, value in (("depth", "flat"), ("length", 0)):
+        assert says[key] in precheck(model_node("ast"), choice("prompt", **{key: value}))
+    assert "has no place for further tokens; use bottleneck" in precheck(model_node("htsat"), choice("prompt"))
+    assert "beside a transformer's tokens, and this network has no group attention" in precheck(
+        model_node("efficientat"), choice("prompt")
+    )
 
 
 @pytest.mark.parametrize(
