@@ -12,13 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-<<<<<<< Updated upstream
-from helpers import ADDED, CONF, choice, methods, refused
-from hydra.utils import get_class, instantiate
-=======
 from helpers import ADDED, CHANGE_THE_START, CONF, choice, methods, refused
-from hydra.utils import instantiate
->>>>>>> Stashed changes
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.nn.functional import cross_entropy
