@@ -87,9 +87,8 @@ def _blocks_with_prompts(
     deep = config.depth == "deep"
     return {
         block: {
-            "channels": channels[block],
+            "channels": channels[block] if deep or block == kept[0] else 0,
             "beside_tokens": {argument: asdict(kind) for argument, kind in beside.items()},
-            "enters": deep or block == kept[0],
             "leaves": deep or block == kept[-1],
         }
         for block in kept

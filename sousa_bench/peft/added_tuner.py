@@ -99,7 +99,7 @@ def added_module(options: AddedConfig, place: Place) -> nn.Module:
             return Beside(ConvAdapter(options, MapSizes(**place)), parallel=True)
         case PromptConfig():
             beside = {argument: PerToken(**kind) for argument, kind in place["beside_tokens"].items()}
-            return PromptTokens(options, place["channels"], beside, place["enters"], place["leaves"])
+            return PromptTokens(options, place["channels"], beside, place["leaves"])
         case ScaleShiftConfig():
             return ScaleShift(place["channels"], place["axis"])
     raise NotImplementedError(type(options).__name__)

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from sousa_bench.errors import ConfigError
-from sousa_bench.peft.added_options import LEARNT
+from sousa_bench.peft.added_options import LEARNT, MOST
 from sousa_bench.system.number_checks import is_whole
 
 KEY = "budget"
@@ -195,6 +195,9 @@ SIZES: dict[str, MethodSize] = {
         _widest,
     ),
     "sousa_bench.peft.ConvAdapterConfig": MethodSize("reduction", _conv_adapter, _widest, rises=False),
+    "sousa_bench.peft.PromptConfig": MethodSize(
+        "length", lambda layer, length, node: length * layer.inputs, lambda layers: MOST
+    ),
 }
 """``_target_`` → its size; what has none can't be brought to a budget."""
 

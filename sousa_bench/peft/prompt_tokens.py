@@ -23,24 +23,20 @@ class PromptTokens(nn.Module):
 
     Args:
         options: Of the method.
-        channels: Of the tokens.
-        beside_tokens: What the block takes beside them.
-        enters: Whether its own tokens are put in here; else those of a block before go on.
+        channels: Of the tokens that are put in here; 0: those of the block before go on.
+        beside_tokens: What the block takes beside its tokens.
         leaves: Whether they are cut off behind it; else they go on.
     """
 
     def __init__(
-        self,
-        options: PromptConfig,
-        channels: int,
-        beside_tokens: Mapping[str, PerToken],
-        enters: bool,
-        leaves: bool,
+        self, options: PromptConfig, channels: int, beside_tokens: Mapping[str, PerToken], leaves: bool
     ) -> None:
         super().__init__()
         self.length, self.beside_tokens, self.leaves = options.length, beside_tokens, leaves
-        bound = math.sqrt(3 / channels)
-        self.tokens = nn.Parameter(torch.empty(options.length, channels).uniform_(-bound, bound)) if enters else None
+        self.tokens: nn.Parameter | None = None
+        if channels:
+            bound = math.sqrt(3 / channels)
+            self.tokens = nn.Parameter(torch.empty(options.length, channels).uniform_(-bound, bound))
         self.dropout = nn.Dropout(options.dropout)
 
     def forward(self, base: Callable[..., Any], x: Tensor, *args: Any, **kwargs: Any) -> Any:

@@ -65,6 +65,8 @@ def _of_lora(injection):
         ("loha", {}, {"r": 1, "alpha": 2}),
         ("adalora", {}, {"init_r": 3, "target_r": 2, "lora_alpha": 8}),
         ("bottleneck", {}, {"width": 25}),
+        ("prompt", {}, {"length": 52}),
+        ("prompt", {"depth": "shallow"}, {"length": 208}),
     ],
 )
 def test_what_scales_the_update_keeps_its_ratio_to_the_size(fresh, method, options, chosen):

@@ -223,9 +223,8 @@ def expected_count(injection: Injection, sizes: dict[str, dict[str, int]], **cha
 
     def variables(name: str) -> dict[str, Any]:
         if name in places:  # a sublayer, maybe without a parameter of its own
-            place, keys = places[name], (("i", "inputs"), ("o", "outputs"))
-            channels = {key: place.get(many, place.get("channels")) for key, many in keys}
-            return {**channels, "first": name == injection.targets[0]}
+            place = places[name]
+            return {key: place.get(many, place.get("channels")) for key, many in (("i", "inputs"), ("o", "outputs"))}
         return {**sizes[name], "feedforward": name in feedforward}
 
     return sum(
