@@ -24,6 +24,7 @@ LESS = {  # the page from sweep to model runs a whole comparison
     "experiment=comparison": ("model=ast,htsat", "peft=lora,ia3"),
     "experiment=smoke": ("model=ast,htsat", "peft=lora,ia3"),
     "experiment=baselines": ("model=ast,htsat",),
+    "experiment=budget": ("model=ast", "peft=lora,bottleneck", "peft.budget=1%"),
     "experiment=models": ("model=ast,ced", "peft=lora,head"),
 }
 MANY = re.compile(r"[\w.]+=[^,\[\]()]+(,[^,\[\]()]+){2,}")

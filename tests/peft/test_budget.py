@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 import json
 import re
+from itertools import product
 
 import pytest
-from helpers import choice, methods
+from helpers import CONF, choice, methods
+from omegaconf import OmegaConf
 from test_methods import MODELS, build, check_budgets, layer_sizes, model_node
 
 from sousa_bench.errors import ConfigError
 from sousa_bench.peft import inject, precheck
 from sousa_bench.peft.method_sizes import SIZES, Budget
+from tests.analysis.composed_runs import SHORT, configs_of
 from tests.cases import check_each
 from tests.trained import SMALL, command, home
 
@@ -91,6 +94,19 @@ def test_what_is_no_budget_is_refused(value):
 )
 def test_what_a_budget_cannot_reckon_with_is_refused_before_a_sweep(method, options, says):
     assert re.search(says, precheck(model_node("ast"), choice(method, budget="0.3%", **options)))
+
+
+def test_the_experiment_holds_every_method_that_has_a_size():
+    params = OmegaConf.load(CONF / "experiment" / "budget.yaml").hydra.sweeper.params
+    budgets = params["peft.budget"].split(",")
+    assert sorted(params.peft.split(",")) == SIZED
+    asked = product(params.model.split(","), SIZED, budgets)
+    refusals = [precheck(model_node(model), choice(method, budget=budget)) for model, method, budget in asked]
+    assert (len(refusals), refusals.count(None)) == (204, 168)
+    assert all("doesn't fit model=" in reason for reason in refusals if reason)
+    configs = configs_of(("-m", "experiment=budget", "model=efficientat", "peft=lora,vera", *SHORT))
+    assert [(config.peft.name, config.peft.budget) for config in configs] == [*product(("lora", "vera"), budgets)]
+    assert {config.augmentation.name for config in configs} == {"off"}
 
 
 def test_the_command_line():

@@ -258,8 +258,9 @@ def check_budgets(model: AudioModel, injection: Injection, sizes: dict[str, dict
         assert chosen.parameters == expected_count(injection, sizes, **{size.key: best}), case
         assert (chosen.warnings() == []) == (away(best) <= wanted / 10), case
         lower = [best - size.step * each for each in (1, 2, 3) if best - size.step * each >= size.least]
-        most = max(min(entry["i"] * entry["k"], entry["o"]) for entry in sizes.values())
-        at_its_end = chosen.warnings() or (name == "randlora" and best == most)  # its rank is a layer's at most
+        layers = [sizes[place] for place in injection.targets]
+        ends = {"randlora": lambda layer: min(layer["i"], layer["o"]), "vera": lambda layer: layer["i"]}
+        at_its_end = chosen.warnings() or (name in ends and best == max(map(ends[name], layers)))
         upper = [] if at_its_end else [best + size.step * each for each in (1, 2, 3)]
         assert all(away(best) <= away(each) for each in lower + upper), case
 
