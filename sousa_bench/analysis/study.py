@@ -31,6 +31,7 @@ from sousa_bench.analysis.limitations import limitations
 from sousa_bench.analysis.order import best_first
 from sousa_bench.analysis.shared_clips import Measurer, RunsBySet, SharedClips, meeting_places, runs_by_set
 from sousa_bench.analysis.stats.comparisons import Measured, against_best, join, luck_of, mean_totals, pair_table
+from sousa_bench.analysis.stats.cost_front import on_front
 from sousa_bench.analysis.stats.effects import Effects, effects
 from sousa_bench.analysis.stats.folds import FOLD
 from sousa_bench.analysis.stats.intervals import MIN_PLAYERS, accuracy_interval, why_no_interval
@@ -66,7 +67,7 @@ class Study:
         metric: Column that ranks.
         combinations: A row a combination with a completed run, best first: see ``combinations.combinations``, and
             ``pooled_acc`` (over the clips of all folds) with ``acc_low``, ``acc_high`` and ``acc_error``,
-            ``clips``, ``players``, ``note``, ``best_set``,
+            ``clips``, ``players``, ``note``, ``best_set``, ``on_front`` (see ``cost_front.on_front``),
             ``leader`` (``test``, ``validation`` or ``both``: of its cohort the first by that accuracy; the interval of
             a leader allows for its having been chosen).
         pairs: A row a comparison, see ``comparisons.pair_table``: ``first``, ``second``, ``difference`` (first minus
@@ -349,6 +350,7 @@ def _compare(study: Study) -> None:
         ]
     )
     _mark_best(study)
+    study.combinations["on_front"] = on_front(study.combinations, study.pairs)
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def choose_size(model: AudioModel, options: Options, node: Mapping[str, Any], co
         own = {field.name for field in fields(config_class)}
         found = places(model, options, config_class(**{key: whole[key] for key in own & whole.keys()}))
         targets = list(found)
-        layers = Counter(_place(place) for place in found.values() if place.get("enters", True))
+        layers = Counter(_place(place) for place in found.values())
     else:
         targets = target_modules(model, options)
         layers = Counter(_layer(model, name) for name in targets)

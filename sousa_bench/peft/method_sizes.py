@@ -194,7 +194,6 @@ SIZES: dict[str, MethodSize] = {
         lambda layer, width, node: 2 * layer.inputs * width + 9 * width**2 + 2 * width + layer.inputs + _learnt(node),
         _widest,
     ),
-    "sousa_bench.peft.PromptConfig": MethodSize("length", lambda layer, length, node: length * layer.inputs, _widest),
     "sousa_bench.peft.ConvAdapterConfig": MethodSize("reduction", _conv_adapter, _widest, rises=False),
     "sousa_bench.peft.PromptConfig": MethodSize(
         "length", lambda layer, length, node: length * layer.inputs, lambda layers: MOST

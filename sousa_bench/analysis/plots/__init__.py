@@ -97,7 +97,8 @@ FIGURES = (
     Figure(
         efficiency_scatter,
         "Cost",
-        "The dotted line is the Pareto front: no run has both fewer trainable parameters and {more}.",
+        "The dotted line is the Pareto front: no run has both fewer trainable parameters and {more}. A ring, with its "
+        "95 % interval, is a combination that can be on the front: none with as few parameters is clearly better.",
     ),
     *(
         Figure(draw, "Cost", "What the network costs before any adapter; the dotted line is the Pareto front.")

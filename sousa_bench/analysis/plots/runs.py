@@ -31,6 +31,7 @@ from sousa_bench.analysis.plots.style import (
     safe,
     strategy_symbols,
 )
+from sousa_bench.analysis.stats.cost_front import COST
 from sousa_bench.analysis.stats.folds import FOLD
 from sousa_bench.analysis.study import Study
 
@@ -73,9 +74,25 @@ def _ranking(study: Study, values: pd.Series, title: str, axis: str, limit: int 
 
 
 def efficiency_scatter(study: Study) -> go.Figure:
-    """Test accuracy against trainable parameters (logarithmic), with the Pareto front."""
-    rows = study.done[study.done["trainable_params"] > 0]
-    return _with_front(study, rows["trainable_params"].astype(float), "trainable parameters")
+    """Test accuracy against trainable parameters (logarithmic), with the Pareto front and what can be on it."""
+    rows = study.done[study.done[COST] > 0]
+    made = _with_front(study, rows[COST].astype(float), "trainable parameters")
+    combinations = study.combinations
+    able = combinations[combinations["on_front"].fillna(False) & (combinations[COST] > 0)]
+    if len(able):
+        rings = dots(
+            "can be on the front",
+            rounded(able[COST]),
+            rounded(able["test_acc"]),
+            "%{text}<br>can be on the front",
+            text=[safe(name) for name in able["combination"]],
+            customdata=[[int(run) for run in runs] for runs in able["rows"]],
+            marker={"symbol": "circle-open", "size": 18, "color": GREY, "line": {"width": 1.5}},
+            error_y=interval(able["test_acc"], able["acc_low"], able["acc_high"]),
+            meta={"role": "can be on the front"},
+        )
+        made.add_trace(rings)
+    return made
 
 
 def accuracy_over_parameters(study: Study) -> go.Figure | None:

@@ -47,6 +47,7 @@ from sousa_bench.analysis.report.what_it_takes import what_it_takes
 from sousa_bench.analysis.report.with_few_clips import with_few_clips
 from sousa_bench.analysis.stats.augmentation_effect import augmentation_impact, tested_on
 from sousa_bench.analysis.stats.comparisons import pair_of
+from sousa_bench.analysis.stats.cost_front import COST
 from sousa_bench.analysis.stats.intervals import MIN_PLAYERS
 from sousa_bench.analysis.study import Study
 from sousa_bench.analysis.table import Results
@@ -129,10 +130,33 @@ def best(study: Study, options: Options) -> list[Block]:
         lines = [_best_line(row, column, line, study.task) for row in rows.head(options.top).to_dict("records")]
         none = "No completed run yet." if title != efficient else f"No combination reaches a test {score} of {floor:g}."
         blocks += [Heading(title, 3), Items(lines, numbered=True) if lines else Text([none])]
+    blocks += _front(study)
     devices = study.table["environment.device"].dropna().unique() if "environment.device" in study.table else ()
     if len(devices) > 1:
         blocks.append(Text([f"Mind: the runs ran on different devices ({', '.join(map(str, devices))})."]))
     return blocks
+
+
+def _front(study: Study) -> list[Block]:
+    """What each number of trainable parameters can reach, where the tests leave some combination out."""
+    tested = study.combinations[study.combinations["on_front"].notna()]
+    able = tested[tested["on_front"].astype(bool)].sort_values(["cohort", COST], kind="stable")
+    if len(able) == len(tested):
+        return []
+    shown_columns = [
+        *([col.COHORT] if study.cohorts else []),
+        *(col.COMBINATION, measures(study.task)[COST], measures(study.task)["test_acc"]),
+        col.interval_column(study.task, ".4f", better=""),
+    ]
+    rest = len(study.combinations) - len(tested)
+    text = (
+        f"{len(able)} of {amount(len(tested), 'combination')} can be on the front of {study.task.score} and trainable "
+        "parameters: none that has as few is clearly better, all comparisons of a cohort being made at once. The "
+        "others are not on it; on_front in combinations.csv has both."
+        + (f" {rest:,} more were not tested; filter to see them among fewer." if rest else "")
+    )
+    table = Table(shown_columns, able.head(MAX_LISTED).to_dict("records"))
+    return [Heading("What so many trainable parameters can reach", 3), Text([text]), table]
 
 
 def _short(task: Task) -> str:

@@ -69,7 +69,7 @@ const DRAW = {
     const made = plot.data.map((trace) => (trace.customdata ? pick(trace, (i) => shownPoint(trace, i)) : structuredClone(trace)));
     const front = made.find((trace) => trace.meta && trace.meta.role === "front");
     if (front) {
-      const all = made.filter((t) => t.customdata).flatMap((t) => t.x.map((x, i) => [x, t.y[i]]));
+      const all = made.filter((t) => t.customdata && !t.meta).flatMap((t) => t.x.map((x, i) => [x, t.y[i]]));
       all.sort((a, b) => a[0] - b[0] || b[1] - a[1]);
       let best = -Infinity;
       const kept = all.filter(([, y]) => y > best && ((best = y), true));
