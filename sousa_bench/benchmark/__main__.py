@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sousa_bench.system.arguments import command_parser, exit_code, positive
 
-PARTS = ("overhead", "naive", "cache", "sweep", "inference")
+PARTS = ("overhead", "precision", "naive", "cache", "sweep", "inference")
 MODELS = ("ast", "htsat", "beats", "efficientat")
 
 
@@ -20,9 +20,9 @@ def parser() -> argparse.ArgumentParser:
     """The command line; importing it costs nothing but argparse."""
     made = command_parser(
         "sousa_bench.benchmark",
-        description="Overhead of runs over their arithmetic, the naive pipeline beside ours, cache building beside "
-        "bare decoding, a whole sweep, and inference; each measured side by side on this machine. KEY=VALUE are "
-        "overrides of the training config, such as data=tiny data.root=/data/sousa.",
+        description="Overhead of runs over their arithmetic, bfloat16 beside float32, the naive pipeline beside ours, "
+        "cache building beside bare decoding, a whole sweep, and inference; each measured side by side on this "
+        "machine. KEY=VALUE are overrides of the training config, such as data=tiny data.root=/data/sousa.",
     )
     made.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="overrides of the training config")
     made.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=", ".join(PARTS))
@@ -30,7 +30,9 @@ def parser() -> argparse.ArgumentParser:
         "--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="MODEL", help=", ".join(MODELS)
     )
     made.add_argument("--variant", default="tiny", help="of the models (tiny); official ones get random weights")
-    made.add_argument("--augmentation", nargs="+", choices=("on", "off"), default=["off"], help="for overhead (off)")
+    made.add_argument(
+        "--augmentation", nargs="+", choices=("on", "off"), default=["off"], help="for overhead and precision (off)"
+    )
     made.add_argument(
         "--epochs", type=positive, default=3, help="of each measured run (3); the first one doesn't count"
     )

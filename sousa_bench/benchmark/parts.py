@@ -23,6 +23,9 @@ from sousa_bench.system.cores import visible_cores
 LINES = {
     "overhead": "{setup}: {run_seconds:.2f} s an epoch, arithmetic {compute_seconds:.2f} s, overhead {share:.1%} "
     "({by_cause})",
+    "precision": "{setup}: {float32_seconds:.2f} {clock} seconds an epoch in float32, {bfloat16_seconds:.2f} in "
+    "bfloat16, {ratio:.2f} times as fast; {float32_utilisation:.0%} and {bfloat16_utilisation:.0%} of what matrix "
+    "products reach",
     "naive": "{setup}: {naive_seconds:.2f} s an epoch against {our_seconds:.2f} s, {ratio:.2f} times as fast; clips of "
     "{seconds_of_audio:.2f} s on average; logits differ by {logits_difference:.1e}",
     "cache": "{cache_clips_per_second:.0f} clips/s, bare decoding and resampling {bare_clips_per_second:.0f}: "
@@ -93,9 +96,11 @@ def _rows(part: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     elif part == "cache":
         yield ask("cache_rate.cache", options.overrides, repeats=options.repeats)
     else:
-        function = {"overhead": "overhead.overhead", "naive": "naive.naive", "inference": "arithmetic.inference"}[part]
+        functions = {part: f"{part}.{part}" for part in ("overhead", "precision", "naive")}
+        function = functions.get(part, f"arithmetic.{part}")
         more: dict[str, list[list[str]]] = {"naive": [["augmentation=off"]], "inference": [[]]}
-        more["overhead"] = [[f"augmentation={a}", f"trainer.max_epochs={options.epochs}"] for a in options.augmentation]
+        more["precision"] = [[f"augmentation={a}"] for a in options.augmentation]
+        more["overhead"] = [[*words, f"trainer.max_epochs={options.epochs}"] for words in more["precision"]]
         for model in options.models:
             for words in more[part]:
                 overrides = [f"model={model}", *size, *options.overrides, *words]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,6 +14,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.checkpoint import checkpoint
 
 from sousa_bench.models.base import Divisible, PerToken, State, Sublayer, TokenGrid, place_number
+from sousa_bench.models.grouped_convolution import convolved_in_groups
 
 BINS = 128
 """Mel bins of all published models."""
@@ -195,11 +195,7 @@ class PositionalConvolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, tokens, dim) → the same."""
-        # oneDNN's bfloat16 kernels for AMX get narrow groups wrong, by as much as the result (torch 2.11):
-        # on a CPU this layer stays in float32.
-        narrow = x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
-        with torch.autocast("cpu", enabled=False) if narrow else nullcontext():
-            moved = self.conv((x.float() if narrow else x).transpose(1, 2))
+        moved = convolved_in_groups(self.conv, x.transpose(1, 2))
         # An even kernel with half its length of padding gives one position too many.
         return F.gelu(moved[..., : x.shape[1]]).transpose(1, 2)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import HubertConfig, HubertModel
 
 from sousa_bench.models.base import PerToken
+from sousa_bench.models.grouped_convolution import convolved_in_groups
 from sousa_bench.models.published import PUBLISHED
 from sousa_bench.models.speech import SpeechBackbone
 from sousa_bench.models.speech_family import SpeechFamily
@@ -86,7 +87,7 @@ class HubertBackbone(SpeechBackbone):
             tokens: Any = trunk._get_feat_extract_output_lengths(lengths)  # type: ignore[arg-type]
             token_mask = torch.arange(x.shape[1], device=x.device) >= tokens[:, None]
             x = x.masked_fill(token_mask[:, :, None], 0.0)
-        x = x + encoder.pos_conv_embed(x)
+        x = x + convolved_in_groups(encoder.pos_conv_embed, x)
         if not trunk.config.do_stable_layer_norm:
             x = encoder.layer_norm(x)
         return encoder.dropout(x), token_mask

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from sousa_bench.models.grouped_convolution import convolved_in_groups
 from sousa_bench.peft.added_options import ConvAdapterConfig
 
 
@@ -63,5 +64,5 @@ class ConvAdapter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, inputs, height, width) → (batch, outputs, height / stride, width / stride)."""
-        added: Tensor = self.up(torch.relu(self.down(x)))
+        added: Tensor = self.up(torch.relu(convolved_in_groups(self.down, x)))
         return added * self.scale[:, None, None].to(added.dtype)

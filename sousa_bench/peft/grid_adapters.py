@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sousa_bench.models.base import TokenGrid
+from sousa_bench.models.grouped_convolution import convolved_in_groups
 from sousa_bench.peft.added_options import ConformerConfig, ConvpassConfig
 from sousa_bench.peft.bottleneck import scale_of, zeroed
 
@@ -98,7 +99,8 @@ def over_grid(convolution: nn.Conv2d, x: Tensor, grid: TokenGrid) -> Tensor:
 def _same(convolution: nn.Conv2d, x: Tensor) -> Tensor:
     """A map of the same size. It is padded here: the export to ONNX can't prove that a free length exceeds 1."""
     high, wide = (size // 2 for size in convolution.kernel_size)
-    return convolution(nn.functional.pad(x, (wide, wide, high, high)))
+    padded = nn.functional.pad(x, (wide, wide, high, high))
+    return convolved_in_groups(convolution, padded) if convolution.groups > 1 else convolution(padded)
 
 
 def _quick_gelu(x: Tensor) -> Tensor:

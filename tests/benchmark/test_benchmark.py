@@ -8,12 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from sousa_bench.benchmark.arithmetic import Setup, bare
 from sousa_bench.benchmark.naive import NaivePipeline, naive
 from sousa_bench.benchmark.overhead import CAUSES, profiled_run
+from sousa_bench.benchmark.precision import Epoch
 from sousa_bench.benchmark.whole_sweep import spread
 from sousa_bench.config.composing import composed
 from sousa_bench.errors import ConfigError
@@ -51,14 +55,21 @@ def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 def test_the_command_writes_what_it_prints(tmp_path: Path) -> None:
     words = ["--models", "efficientat", "--repeats", "1", "--epochs", "2"]
-    done = command(tmp_path, "--parts", "overhead", "cache", "inference", *words, *FEW[:4])
+    done = command(tmp_path, "--parts", "overhead", "precision", "cache", "inference", *words, *FEW[:4])
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "benchmark.json").read_text())
-    [overhead], [cache], [inference] = (figures[part] for part in ("overhead", "cache", "inference"))
+    [overhead], [precision], [cache], [inference] = (
+        figures[part] for part in ("overhead", "precision", "cache", "inference")
+    )
     assert overhead["run_seconds"] > 0
     assert overhead["share"] == pytest.approx(overhead["run_seconds"] / overhead["compute_seconds"] - 1)
     assert set(overhead["causes"]) == {"inputs", "metrics", "checkpoint", "log", "record", "other"}
     assert all(seconds > 0 for cause, seconds in overhead["causes"].items() if cause != "other")
+    assert precision["ratio"] == pytest.approx(precision["float32_seconds"] / precision["bfloat16_seconds"])
+    assert precision["operations"] / precision["float32_seconds"] / precision["float32_peak"] == pytest.approx(
+        precision["float32_utilisation"]
+    )
+    assert f"{precision['bfloat16_seconds']:.2f} in bfloat16" in done.stdout
     assert cache["clips"] == 40
     assert inference["clips_per_second"] > 0
     assert f"{inference['latency_ms']:.1f} ms" in done.stdout
@@ -105,6 +116,20 @@ def test_the_arithmetic_is_that_of_the_run(augmentation: str, monkeypatch: pytes
     assert all(0 < seconds < sum(profiler.epochs) for cause in CAUSES for seconds in profiler.causes[cause])
     assert len(bare(words)["epochs"]) == 2
     assert steps == of_the_run
+
+
+def test_the_operations_are_those_of_forward_and_backward_passes() -> None:
+    epoch = Epoch(["model=ast", "peft=full", "augmentation=off", *FEW], "32-true")
+    setup, module = epoch.setup, epoch.setup.module
+    forward = {}
+    for split in ("train", "val"):
+        every = module.inputs.plain(split, np.arange(len(module.clips[split])))
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            setup.evaluate([every])
+        forward[split] = counter.get_total_flops()
+    backward = epoch.operations() - sum(forward.values())
+    assert 1.9 < backward / forward["train"] < 2.05  # of weights and of inputs, but for the first layer's inputs
+    assert setup.module.micro_batch_size == 4
 
 
 def test_the_naive_runs_are_spread_over_the_sweep() -> None:

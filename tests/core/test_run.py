@@ -72,18 +72,19 @@ def test_a_model_that_hears_less_than_a_clip_says_so(config, folder):
 
 
 @pytest.mark.parametrize(
-    ("model", "peft", "augmentation", "tested"),
+    ("model", "peft", "augmentation", "tested", "precision"),
     [
-        ("ast", "adalora", "on", "best"),
-        ("efficientat", "full", "off", "last"),
-        ("beats", "lora", "on", "last"),
-        ("ast", "head", "off", "best"),
-        pytest.param("ast", "convpass", "on", "last", marks=pytest.mark.slow),
+        ("ast", "adalora", "on", "best", "32-true"),
+        ("efficientat", "full", "off", "last", "32-true"),
+        ("beats", "lora", "on", "last", "32-true"),
+        ("beats", "lora", "on", "last", "bf16-mixed"),
+        ("ast", "head", "off", "best", "32-true"),
+        pytest.param("ast", "convpass", "on", "last", "32-true", marks=pytest.mark.slow),
     ],
 )
-def test_interruptions_change_no_number(config, tmp_path, monkeypatch, model, peft, augmentation, tested):
+def test_interruptions_change_no_number(config, tmp_path, monkeypatch, model, peft, augmentation, tested, precision):
     words = (f"model={model}", f"peft={peft}", f"augmentation={augmentation}", f"trainer.tested_epoch={tested}")
-    cfg = config(*words, "trainer.train_batches=4")
+    cfg = config(*words, f"trainer.precision={precision}", "trainer.train_batches=4")
     whole = numbers(run(cfg, tmp_path / "whole"), tmp_path / "whole")
 
     with monkeypatch.context() as patch:  # asked to stop in the middle of the first epoch
