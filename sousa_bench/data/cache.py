@@ -5,7 +5,7 @@
                             16000/*.s16      chunks of some hundred clips, see `chunks`
                             32000/*.s16
                             16000-whole/*.s16   for `data.windows`: clips to their end
-                            features/*.safetensors   what frozen networks make of a split, see `training.kept_states`
+                            features/*.safetensors   what all runs share of a split, see `training.kept_states`
 
 Subsets share it: a clip that `data=tiny` decoded is there for `data=full`. Another sample rate adds a folder. A kill
 loses what its threads had in hand: of each, the chunk that it decodes and the one before, which the disk takes.

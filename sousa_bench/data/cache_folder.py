@@ -41,17 +41,23 @@ def cache_root(cache_dir: str | os.PathLike[str] | None = None) -> Path:
 
 
 @contextmanager
-def filled_by_one(path: Path, what: str) -> Iterator[None]:
+def filled_by_one(path: Path, what: str, *, wait: bool = True) -> Iterator[None]:
     """Hold the lock file `path`: of several processes that want the same files, one makes them and the others wait.
 
     Args:
         path: The lock file, in a folder that exists.
         what: What another process is doing when this one has to wait, for the log.
+        wait: Whether to.
+
+    Raises:
+        Timeout: Another process holds it, and this one was not to wait.
     """
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
+        if not wait:
+            raise
         log.info("Another process is %s; waiting until it is done", what)
         lock.acquire(poll_interval=0.1)
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -380,6 +380,12 @@ class FeatureMemory:
             self._features[key] = (features[row].clone(), None if mask is None else mask[row].clone())
             self.held_bytes += size
 
+    def hold(self, split: str, found: Mapping[int, tuple[Tensor, Tensor | None]]) -> None:
+        """Keep features and masks that other runs share, of pieces by position, each (1, frames, …) as it stands."""
+        for i, (features, mask) in found.items():
+            self._features[split, i] = (features[0], None if mask is None else mask[0])
+            self.held_bytes += features.numel() * features.element_size()
+
 
 class SousaDataModule(pl.LightningDataModule):
     """Hands Lightning the batches of each split.
@@ -425,6 +431,10 @@ class SousaDataModule(pl.LightningDataModule):
     def steps_per_epoch(self) -> int:
         """Optimizer steps of a whole epoch."""
         return len(EpochBatches(self.clips["train"], self.batch_size, self.seed, 0, limit=self.train_batches))
+
+    def goes_through(self, split: str) -> bool:
+        """Whether a run takes the whole of a split."""
+        return (self.train_batches if split == "train" else self.eval_batches) is None
 
     def _ranks(self) -> dict[str, int]:
         trainer = self.trainer

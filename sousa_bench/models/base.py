@@ -67,11 +67,13 @@ class Frontend(nn.Module):
         sample_rate: Hz that the waveform must have.
         pad_value: What a feature frame past a clip's own end holds.
         longest: Samples of a clip that are heard; None: all.
+        exact: Whether, on a CPU, a clip's features are the same to the last bit whatever stands beside it.
     """
 
     sample_rate: int
     pad_value: float
     longest: int | None = None
+    exact: bool = True
 
     def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Compute features.

@@ -156,6 +156,10 @@ class KeepState(pl.Callback):
         signal.signal(signal.SIGTERM, self.stop.on_signal)
         self._counted_until = self._saved_at = time.monotonic()
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """From the first step on there is something to save before a stop."""
+        self.stop.training = True
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:

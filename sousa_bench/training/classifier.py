@@ -148,6 +148,20 @@ class Classifier(pl.LightningModule):
             fused=all(p.device.type in ("cpu", "cuda") for p in trainable),
         )
 
+    def on_train_start(self) -> None:
+        """What all runs make of the clips alike is there before the first step."""
+        self._fill("train")
+        self._fill("val")
+
+    def on_test_start(self) -> None:
+        """Here too."""
+        self._fill("test")
+
+    def _fill(self, split: str) -> None:
+        if self.trainer.datamodule.goes_through(split):  # type: ignore[attr-defined]
+            with self.trainer.precision_plugin.forward_context(), profiled(self.trainer, "inputs"):
+                self.inputs.fill(split)
+
     def on_train_epoch_start(self) -> None:
         """Adapters train, frozen normalisation keeps its statistics."""
         self.injection.train_mode()

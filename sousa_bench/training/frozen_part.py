@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sousa_bench.models.base import Divisible, State
 from sousa_bench.peft.options import keeps_features
-from sousa_bench.training.kept_states import KeptStates
+from sousa_bench.training.kept_states import KeptStates, state_bytes
 
 if TYPE_CHECKING:
     from sousa_bench.data.datamodule import Clips
@@ -31,22 +31,27 @@ class FrozenPrefix:
 
     To the last bit a clip's state also depends on which clips go through with it, so these are always the same: the
     group of clips of its length in which it stands. A run that was interrupted fills its memory in another order and
-    still gets the same numbers. What the whole network below the head makes of a split is kept on the disk, too.
+    still gets the same numbers, and so does another run that reads them from the disk: see :meth:`fill`.
 
     Args:
         injection: The prepared model.
         place: See :class:`sousa_bench.models.base.Divisible`.
         features: (split, positions) → rows, and features and mask of theirs.
+        size: Most bytes that the state of a piece takes.
     """
 
-    def __init__(self, injection: Injection, place: str | None, features: Callable[[str, np.ndarray], Passes]) -> None:
+    def __init__(
+        self, injection: Injection, place: str | None, features: Callable[[str, np.ndarray], Passes], size: int
+    ) -> None:
         self.place = place
         self._injection = injection
-        self._kept = KeptStates(injection.model, partial(self.backbone.until, None)) if place is None else None
         self._features = features
+        self._size = size
         self._groups: dict[str, np.ndarray] = {}
         self._states: dict[tuple[str, int], State] = {}
-        self._lacking: dict[str, int] = {}
+        model = injection.model
+        what = f"what {model.name} ({model.variant}) makes below its {'head' if place is None else place}"
+        self._kept = KeptStates(model, what, self._until, self._above)
 
     @property
     def backbone(self) -> Divisible:
@@ -56,18 +61,11 @@ class FrozenPrefix:
     def states(self, clips: Clips, index: np.ndarray) -> State:
         """The states of pieces of clips of as many frames: tensors with ``len(index)`` rows."""
         split = clips.split
-        if split not in self._groups:
-            self._groups[split] = groups(clips.pieces.padded)
-            if self._kept is not None:
-                read = self._kept.read(clips, self._groups[split])
-                self._states |= {(split, i): state for i, state in read.items()}
-            self._lacking[split] = len(clips.pieces) - sum(of == split for of, _ in self._states)
+        numbers = self._numbers(clips)
         missing = [int(i) for i in index if (split, int(i)) not in self._states]
-        for group in np.unique(self._groups[split][missing]):
-            self._compute(split, np.flatnonzero(self._groups[split] == group))
-        if missing and self._kept is not None and self._lacking[split] == 0:
-            whole = {i: state for (of, i), state in self._states.items() if of == split}
-            self._kept.write(clips, self._groups[split], whole)
+        for group in np.unique(numbers[missing]):
+            members = np.flatnonzero(numbers == group)
+            self._remember(split, members, self._compute(split, members))
         states = [self._states[split, int(i)] for i in index]
         return tuple(None if parts[0] is None else torch.cat(parts) for parts in zip(*states, strict=True))
 
@@ -75,11 +73,30 @@ class FrozenPrefix:
         """States → logits."""
         return self.backbone.onward(self.place, state)
 
+    def fill(self, clips: Clips) -> None:
+        """Remember the states of a whole split: what other runs have kept of it, and the rest."""
+        compute = partial(self._compute, clips.split)
+        found = self._kept.of(clips, self._numbers(clips), compute, self._size * len(clips.pieces))
+        self._states |= {(clips.split, i): state for i, state in (found or {}).items()}
+
+    def _numbers(self, clips: Clips) -> np.ndarray:
+        if clips.split not in self._groups:
+            self._groups[clips.split] = groups(clips.pieces.padded)
+        return self._groups[clips.split]
+
     @torch.no_grad()
-    def _compute(self, split: str, members: np.ndarray) -> None:
+    def _compute(self, split: str, members: np.ndarray) -> State:
         [(_, features)] = self._features(split, members)
-        state = self.backbone.until(self.place, *features)
-        self._lacking[split] -= len(members)
+        return self._until(*features)
+
+    def _until(self, features: Tensor, mask: Tensor | None) -> State:
+        return self.backbone.until(self.place, features, mask)
+
+    def _above(self) -> list[str]:
+        blocks = [] if self.place is None else self._injection.block_names or []
+        return [f"backbone.{name}" for name in (*blocks, self._injection.head_name)]
+
+    def _remember(self, split: str, members: np.ndarray, state: State) -> None:
         for row, i in enumerate(members):
             self._states[split, int(i)] = tuple(None if part is None else part[row : row + 1].clone() for part in state)
 
@@ -129,17 +146,19 @@ def frozen_prefix(
     frozen, place = frozen_place(injection)
     if clips["train"].cut:  # what training hears of a clip is another stretch each epoch
         return None
-    if not frozen or not isinstance(_unwrapped(injection), Divisible):
+    backbone = _unwrapped(injection)
+    if not frozen or not isinstance(backbone, Divisible):
         return None
-    prefix = FrozenPrefix(injection, place, features)
     split, longest = max(
         ((name, int(np.argmax(part.pieces.padded))) for name, part in clips.items() if len(part)),
         key=lambda found: int(clips[found[0]].pieces.padded[found[1]]),
     )
     [(_, parts)] = features(split, np.array([longest]))
-    if not prefix.backbone.divisible(parts[0].shape[1]):
+    if not backbone.divisible(parts[0].shape[1]):
         return None
     with torch.no_grad():
-        state = prefix.backbone.eval().until(place, *parts)
-    size = sum(part.numel() * part.element_size() for part in state if part is not None)
-    return prefix if size * sum(len(part.pieces) for part in clips.values()) <= limit_bytes else None
+        state = backbone.eval().until(place, *parts)
+    size = state_bytes(state)
+    if size * sum(len(part.pieces) for part in clips.values()) > limit_bytes:
+        return None
+    return FrozenPrefix(injection, place, features, size)

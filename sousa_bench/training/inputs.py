@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from sousa_bench.data.augmentation import FULL_SCALE, Augmentation
-from sousa_bench.training.frozen_part import Features, FrozenPrefix, Passes, frozen_prefix
+from sousa_bench.training.frozen_part import Features, FrozenPrefix, Passes, frozen_prefix, groups
+from sousa_bench.training.kept_states import KeptStates, state_bytes
 
 if TYPE_CHECKING:
     from sousa_bench.data.augmentation import Draws
@@ -78,11 +79,41 @@ class ClipInputs:
         self._compiled: Callable[..., Tensor] | None = None
         unremembered = partial(self._computed, remember=False)  # what the frozen part makes of them is kept instead
         self.prefix: FrozenPrefix | None = frozen_prefix(injection, clips, unremembered, memory.limit_bytes)
+        model = injection.model
+        self._kept = KeptStates(
+            model, f"the features for {model.name} ({model.variant})", lambda *features: features, lambda: ["backbone"]
+        )
 
     @property
     def device(self) -> torch.device:
         """Where the model is."""
         return next(self.model.parameters()).device
+
+    @torch.no_grad()
+    def fill(self, split: str) -> None:
+        """Remember what no training changes of a whole split, where it fits: what other runs have kept, and the rest.
+
+        Features are kept on the CPU alone, and of exact front ends: see :class:`sousa_bench.models.base.Frontend`.
+        """
+        clips = self.clips[split]
+        if split == "train" and (clips.cut or self.augmentation.changes_waveform):
+            return
+        self.model.eval()
+        if self.prefix is not None:
+            self.prefix.fill(clips)
+            return
+        if self.device.type != "cpu" or not self.model.frontend.exact:
+            return
+        size = self._feature_bytes(clips)
+        if self.memory.held_bytes + size > self.memory.limit_bytes:
+            return
+
+        def compute(members: np.ndarray) -> State:
+            [(_, features)] = self._computed(split, members, remember=False)
+            return features
+
+        found = self._kept.of(clips, groups(clips.pieces.padded), compute, size)
+        self.memory.hold(split, found or {})  # type: ignore[arg-type]
 
     def plain(self, split: str, index: np.ndarray) -> Inputs:
         """Inputs of pieces of clips as they are.
@@ -145,10 +176,18 @@ class ClipInputs:
     def frames(self, samples: int) -> int:
         """Feature frames of a clip of so many samples."""
         if samples not in self._frames_of:
-            silence = torch.zeros(1, samples, device=self.device)
-            features, _ = self.model.features(silence, torch.tensor([samples], device=self.device))
-            self._frames_of[samples] = features.shape[1]
+            self._frames_of[samples] = self._of_silence(samples)[0].shape[1]
         return self._frames_of[samples]
+
+    def _feature_bytes(self, clips: Clips) -> int:
+        """Bytes that the features and masks of all pieces of a split take."""
+        sizes, counts = np.unique(clips.pieces.padded, return_counts=True)
+        of_one = [state_bytes(self._of_silence(int(samples))) for samples in sizes]
+        return int(np.dot(of_one, counts))
+
+    def _of_silence(self, samples: int) -> Features:
+        silence = torch.zeros(1, samples, device=self.device)
+        return self.model.features(silence, torch.tensor([samples], device=self.device))
 
     def compile(self, wanted: bool) -> None:
         """Let the network's passes be compiled ones from now on, or plain ones again."""

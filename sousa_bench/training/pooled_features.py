@@ -55,6 +55,8 @@ class PooledFeatures:
     @torch.no_grad()
     def of(cls, module: Classifier, split: str, size: int, limit: int | None) -> PooledFeatures:
         """Compute them, with a model that hands them on; at most ``limit`` batches of ``size`` pieces."""
+        if limit is None:
+            module.inputs.fill(split)
         batches = EvalBatches(module.clips[split], size, limit=limit)
         rows = [module.inputs.plain(split, batch.index).logits().double().cpu().numpy() for batch in batches]
         return cls(module.clips[split], np.concatenate([batch.index for batch in batches]), np.concatenate(rows))

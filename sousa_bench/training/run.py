@@ -232,7 +232,6 @@ class _Run:
             log.info("going on from epoch %d, step %d", state["epoch"] + 1, state["step"])
         self.trainer = self._trainer([EpochBar(self.recorder.title), keep] if self.settings.progress else [keep])
         if not (state and state["finished"]):
-            self.stop.training = True
             try:
                 self.trainer.fit(self.module, datamodule=self.datamodule)
             finally:

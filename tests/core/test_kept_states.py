@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from sousa_bench.benchmark.arithmetic import Setup
+from sousa_bench.data import cache_folder
+from sousa_bench.data.cache_folder import filled_by_one
+from sousa_bench.errors import Interrupted
+from sousa_bench.models.base import AudioModel
 from sousa_bench.models.beats_network import BeatsBackbone
+from sousa_bench.training import kept_states
+from sousa_bench.training.frozen_part import groups
+from sousa_bench.training.kept_states import KeptStates
 from sousa_bench.training.run import run
 from tests.cases import check_each
 
+EXACT = ("ast", "htsat", "beats", "efficientat", "ced", "dasheng", "eat", "passt", "openbeats", "whisper", "cnn")
+"""All models but those that hear the waveform."""
 CLIPS = 40
 """Of all splits."""
 
@@ -34,6 +50,20 @@ def passes(monkeypatch):
 
 
 @pytest.fixture
+def heard(monkeypatch):
+    """Clips that went through a front end, counted."""
+    counted = [0]
+    features = AudioModel.features
+
+    def counting(self, waveform, lengths=None):
+        counted[0] += len(waveform)
+        return features(self, waveform, lengths)
+
+    monkeypatch.setattr(AudioModel, "features", counting)
+    return counted
+
+
+@pytest.fixture
 def small(config, tmp_path):
     """A config whose clips have a cache of their own."""
 
@@ -44,7 +74,7 @@ def small(config, tmp_path):
 
 
 def kept(tmp_path: Path) -> set[Path]:
-    return set((tmp_path / "cache" / "clips").glob("*/features/*"))
+    return set((tmp_path / "cache" / "clips").glob("*/features/*.safetensors"))
 
 
 def outcome(folder: Path, blocks):
@@ -104,3 +134,125 @@ def test_nothing_is_kept_beyond_the_cap(small, tmp_path, caplog):
         run(small("peft=knn", "data.cache_limit_gb=0.0001"), tmp_path / "2")
     assert "No room in" in caplog.text
     assert not kept(tmp_path)
+
+
+def test_the_lower_part_of_a_network_is_shared_by_methods_above_it(small, tmp_path, passes, caplog):
+    words = ("peft.layers=last_1", "trainer.max_epochs=1")
+    run(small("peft=lora", *words), tmp_path / "1")
+    files = kept(tmp_path)
+    assert len(files) == 3
+    passes[0] = 0
+    shared = outcome(tmp_path / "2", run(small("peft=ia3", *words), tmp_path / "2"))
+    run(small("peft=bottleneck", *words), tmp_path / "3")
+    assert passes[0] <= 3 * 3
+    assert kept(tmp_path) == files
+    apart = f"data.cache_dir={tmp_path / 'apart'}"
+    assert outcome(tmp_path / "4", run(small("peft=ia3", *words, apart), tmp_path / "4")) == shared
+
+
+def test_features_are_shared_by_all_runs_that_hear_the_clips_as_they_are(small, tmp_path, heard):
+    words = ("peft=lora", "trainer.max_epochs=1")
+    first = outcome(tmp_path / "1", run(small(*words), tmp_path / "1"))
+    assert heard[0] >= CLIPS
+    files = kept(tmp_path)
+    assert len(files) == 3
+    heard[0] = 0
+    assert outcome(tmp_path / "2", run(small(*words), tmp_path / "2")) == first
+    assert heard[0] < CLIPS / 2  # of each run some seconds of silence and noise, for sizes and the identity
+    unshared = run(small(*words, "trainer.feature_memory_mb=0"), tmp_path / "3")
+    assert outcome(tmp_path / "3", unshared) == first
+    counts = unshared["data"]["counts"]
+    heard[0] = 0
+    run(
+        small(*words, "augmentation=on", "seed=7"), tmp_path / "4"
+    )  # other weights, the same clips to validate and test
+    assert counts["train"] <= heard[0] < counts["train"] + CLIPS / 2
+    assert kept(tmp_path) == files
+    run(small(*words, "trainer.train_batches=1", "trainer.eval_batches=1", "data.max_duration=1"), tmp_path / "5")
+    assert kept(tmp_path) == files  # a run that takes a few clips computes no others
+
+
+@pytest.mark.parametrize("model", EXACT)
+def test_a_front_end_gives_a_clip_the_same_bits_in_any_batch(config, model):
+    inputs = Setup.of(config(f"model={model}", "peft=full")).module.inputs
+    assert inputs.model.frontend.exact
+    padded = inputs.clips["train"].pieces.padded
+    numbers = groups(padded)
+    members = np.flatnonzero(numbers == numbers.max())
+    assert len(members) > 2
+    [(_, (together, mask))] = inputs.features("train", members, remember=False)
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        for row, i in enumerate(members):
+            [(_, (alone, own))] = inputs.features("train", np.array([i]), remember=False)
+            assert torch.equal(alone[0], together[row])
+            assert mask is None or torch.equal(own[0], mask[row])
+
+
+def test_runs_at_once_share_the_work(small, monkeypatch):
+    monkeypatch.setattr(kept_states, "GROUPS", 1)
+    module = Setup.of(small("peft=lora")).module
+    clips = module.clips["train"]
+    numbers = groups(clips.pieces.padded)
+    assert numbers.max() > 1
+    computed = []
+    start = threading.Barrier(2)
+
+    def compute(members):
+        computed.append(int(numbers[members[0]]))
+        time.sleep(0.1)
+        return (torch.as_tensor(members, dtype=torch.float32)[:, None], None)
+
+    def one_run(_):
+        kept = KeptStates(module.model, "numbers", lambda features, mask: (features, mask), lambda: ["backbone"])
+        start.wait()
+        return kept.of(clips, numbers, compute, 100)
+
+    with ThreadPoolExecutor(2) as runs:
+        found = list(runs.map(one_run, range(2)))
+    assert sorted(computed) == list(range(numbers.max() + 1))
+    for states in found:
+        assert {i: (part.item(), mask) for i, (part, mask) in states.items()} == {
+            i: (i, None) for i in range(len(clips))
+        }
+
+
+def test_a_run_that_waits_for_another_stops_when_asked(small, tmp_path, monkeypatch):
+    words = ("peft=head", "trainer.max_epochs=1")
+    run(small(*words), tmp_path / "1")
+    largest = max(kept(tmp_path), key=lambda file: file.stat().st_size)
+    largest.unlink()
+
+    def info(message, *values):
+        if message.startswith("Another process"):
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+
+    monkeypatch.setattr(cache_folder.log, "info", info)
+    held, done = threading.Event(), threading.Event()
+
+    def other_run():
+        with filled_by_one(largest.with_suffix(".lock"), "a test"):
+            held.set()
+            done.wait()
+
+    with ThreadPoolExecutor(1) as other:
+        other.submit(other_run)
+        held.wait()
+        try:
+            with pytest.raises(Interrupted):
+                run(small(*words), tmp_path / "2")
+        finally:
+            done.set()
+
+
+def test_what_nobody_reads_any_more_goes(small, tmp_path):
+    run(small("peft=knn"), tmp_path / "1")
+    old, *others = sorted(kept(tmp_path))
+    for file, days in ((old, 31), *((file, 29) for file in others)):
+        os.utime(file, (0, time.time() - days * 86_400))
+    run(small("peft=knn", "seed=1"), tmp_path / "2")
+    assert not old.exists()
+    assert all(file.exists() for file in others)
+    assert len(kept(tmp_path)) == 2 + 3
+    run(small("peft=knn"), tmp_path / "3")
+    assert min(file.stat().st_mtime for file in others) > time.time() - 86_400  # read, so wanted
