@@ -19,6 +19,7 @@ from sousa_bench.errors import ConfigError
 from sousa_bench.results.result import write_json
 from sousa_bench.sweep.resources import visible_gpus
 from sousa_bench.system.cores import visible_cores
+from sousa_bench.system.processor import processor
 
 LINES = {
     "overhead": "{setup}: {run_seconds:.2f} s an epoch, arithmetic {compute_seconds:.2f} s, overhead {share:.1%} "
@@ -63,8 +64,6 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """What the figures were measured on, and how busy it was."""
-    from sousa_bench.training.hardware import processor
-
     return {
         "date": f"{datetime.now():%Y-%m-%d %H:%M}",
         "processor": processor(),

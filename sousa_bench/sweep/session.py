@@ -32,6 +32,7 @@ from sousa_bench.sweep.job import Job, Outcome
 from sousa_bench.sweep.output import open_missing_streams, say
 from sousa_bench.sweep.plan import Candidate, SweepSettings, check_possible, plan
 from sousa_bench.sweep.progress import Progress, shown, summary
+from sousa_bench.sweep.settled_precision import settled
 from sousa_bench.sweep.spawner import ForkServer, Spawner, can_fork
 from sousa_bench.sweep.supervisor import Rules, Supervisor
 from sousa_bench.system.foreign import clean
@@ -195,7 +196,9 @@ def _single_folder(root: Path, config: DictConfig) -> Path:
         settings = SweepSettings.of(config)
         candidate = Candidate.of(drop_space(config.copy()), overrides)
         check_possible([candidate])
-        [current.single] = plan([candidate], folder=root, name=None, results=known_results(root), settings=settings)
+        results = known_results(root)
+        candidates = settled([candidate], None if settings.afresh else results)
+        [current.single] = plan(candidates, folder=root, name=None, results=results, settings=settings)
     return current.single.result or current.single.folder
 
 
@@ -281,6 +284,8 @@ def _job_of(cfg: DictConfig) -> Job:
         config["hydra"] = hydra
     if current.single is not None and OmegaConf.is_missing(hydra.job, "num"):
         take_variant(config)
+        if (precision := OmegaConf.select(current.single.config, "trainer.precision", default=None)) is not None:
+            config.trainer.precision = precision
         current.single.config = config
         return current.single
     folder = Path(hydra.runtime.output_dir).resolve()

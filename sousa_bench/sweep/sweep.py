@@ -28,6 +28,7 @@ from sousa_bench.sweep.job import Job, Outcome
 from sousa_bench.sweep.output import counted, say
 from sousa_bench.sweep.plan import Candidate, SweepSettings, check_possible, plan
 from sousa_bench.sweep.progress import Progress, shown, summary
+from sousa_bench.sweep.settled_precision import settled
 from sousa_bench.sweep.slurm.ended_jobs import runs_in_queue
 from sousa_bench.system.text_table import amount
 
@@ -205,7 +206,10 @@ def plan_sweep(
     name = relative(root, claimed)
     folder = claimed.resolve()  # so that paths relative to it lead where they say
     on_slurm = runs_in_queue(root)  # before the results are read: it closes the records of Slurm jobs that are gone
-    jobs = plan(candidates, folder=folder, name=name, results=session.known_results(root), settings=settings)
+    results = session.known_results(root)
+    launcher = OmegaConf.select(master, "hydra.launcher._target_", default=None)
+    candidates = settled(candidates, None if settings.afresh else results, launcher)
+    jobs = plan(candidates, folder=folder, name=name, results=results, settings=settings)
     for job in jobs:
         if job.decision == "pending" and not settings.afresh and (there := on_slurm.get(job.fingerprint)):
             job.slurm_job_id, job.folder = there

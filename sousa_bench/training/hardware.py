@@ -6,15 +6,14 @@ import os
 import platform
 import resource
 import sys
-from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from sousa_bench import __version__
 from sousa_bench.errors import ConfigError, first_line
+from sousa_bench.system.processor import processor
 
 PACKAGES = ("torch", "torchaudio", "transformers", "peft", "pytorch-lightning", "hydra-core", "numpy")
 
@@ -33,7 +32,10 @@ def choose_accelerator(wanted: str) -> str:
 
 
 def choose_precision(wanted: str, accelerator: str) -> str:
-    """Lightning's name of the precision; ``auto`` is bf16-mixed on a GPU that has it and 32-true elsewhere."""
+    """Lightning's name of the precision; ``auto`` is bf16-mixed on a GPU that has it and 32-true elsewhere.
+
+    Where a CPU is to train in bfloat16, ``sweep.settled_precision`` has put that in the place of ``auto``.
+    """
     if wanted != "auto":
         return wanted
     return "bf16-mixed" if accelerator == "gpu" and torch.cuda.is_bf16_supported() else "32-true"
@@ -79,17 +81,6 @@ def peak_memory(accelerator: str) -> int:
         return torch.cuda.max_memory_allocated()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-@cache
-def processor() -> str:
-    """Name of the CPU model, as far as the system tells."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def environment(accelerator: str, precision: str) -> dict[str, Any]:
