@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sousa_bench.system.arguments import command_parser, exit_code, positive
 
-PARTS = ("overhead", "precision", "naive", "cache", "sweep", "inference")
+PARTS = ("overhead", "precision", "naive", "cache", "sweep", "inference", "methods")
 MODELS = ("ast", "htsat", "beats", "efficientat")
 
 
@@ -21,13 +21,22 @@ def parser() -> argparse.ArgumentParser:
     made = command_parser(
         "sousa_bench.benchmark",
         description="Overhead of runs over their arithmetic, bfloat16 beside float32, the naive pipeline beside ours, "
-        "cache building beside bare decoding, a whole sweep, and inference; each measured side by side on this "
-        "machine. KEY=VALUE are overrides of the training config, such as data=tiny data.root=/data/sousa.",
+        "cache building beside bare decoding, a whole sweep, inference, and what each method costs; each measured side "
+        "by side on this machine. KEY=VALUE are overrides of the training config, such as data=tiny "
+        "data.root=/data/sousa.",
     )
     made.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="overrides of the training config")
     made.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=", ".join(PARTS))
     made.add_argument(
         "--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="MODEL", help=", ".join(MODELS)
+    )
+    made.add_argument(
+        "--methods",
+        nargs="+",
+        type=_choice,
+        default=[],
+        metavar="METHOD",
+        help="for methods, beside head and full (all that take steps and fit the model)",
     )
     made.add_argument("--variant", default="tiny", help="of the models (tiny); official ones get random weights")
     made.add_argument(
@@ -48,6 +57,12 @@ def parser() -> argparse.ArgumentParser:
         "--json", type=Path, help="where to write the figures (benchmark.json)", default=Path("benchmark.json")
     )
     return made
+
+
+def _choice(text: str) -> str:
+    if "=" in text:
+        raise argparse.ArgumentTypeError(f"{text} is no name of a method; overrides stand before --methods")
+    return text
 
 
 def _none_or_more(text: str) -> int:

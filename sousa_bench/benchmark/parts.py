@@ -35,6 +35,9 @@ LINES = {
     "{share:.1%} ({seconds_per_run:.2f} s a run)",
     "inference": "{setup}: {latency_ms:.1f} ms a clip of {seconds_of_audio:g} s, {clips_per_second:.1f} clips/s in "
     "batches of {batch}",
+    "methods": "{setup}: {trainable:,} trainable; memory of a step {peak_mib:.1f} MiB, {activation_mib:.1f} of them "
+    "activations; step {step_seconds:.3f} s, {of_head:.2f} times head's, {of_full:.2f} times full's; afterwards "
+    "{latency_ms:.1f} ms a clip, {kind}",
 }
 NAIVE_LINE = "; naive {naive_seconds:.0f} s, from {naive_runs} of the runs: {ratio:.2f} times as fast"
 
@@ -83,6 +86,9 @@ def line(part: str, row: dict[str, Any]) -> str:
     text = LINES[part]
     if part == "sweep" and row["ratio"] is not None:
         text += NAIVE_LINE
+    if part == "methods":
+        row = row | {f"{what}_mib": row[f"{what}_bytes"] / 2**20 for what in ("peak", "activation")}
+        row["kind"] = "merged" if row["merges"] else "with its modules"
     by_cause = [f"{cause} {seconds / row['compute_seconds']:.1%}" for cause, seconds in row.get("causes", {}).items()]
     return text.format(**row, by_cause=", ".join(by_cause)).replace("%", " %")
 
@@ -94,6 +100,10 @@ def _rows(part: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         yield sweep([f"model={','.join(options.models)}", *size, *options.overrides], naive_runs=options.naive_runs)
     elif part == "cache":
         yield ask("cache_rate.cache", options.overrides, repeats=options.repeats)
+    elif part == "methods":
+        for model in options.models:
+            words = [f"model={model}", *size, *options.overrides]
+            yield from ask("method_costs.method_costs", words, repeats=options.repeats, methods=options.methods)[part]
     else:
         functions = {part: f"{part}.{part}" for part in ("overhead", "precision", "naive")}
         function = functions.get(part, f"arithmetic.{part}")

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from sousa_bench.benchmark import method_costs
 from sousa_bench.benchmark.arithmetic import Setup, bare
 from sousa_bench.benchmark.naive import NaivePipeline, naive
 from sousa_bench.benchmark.overhead import CAUSES, profiled_run
@@ -55,7 +57,8 @@ def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 def test_the_command_writes_what_it_prints(tmp_path: Path) -> None:
     words = ["--models", "efficientat", "--repeats", "1", "--epochs", "2"]
-    done = command(tmp_path, "--parts", "overhead", "precision", "cache", "inference", *words, *FEW[:4])
+    words += ["--methods", "lora", "--parts", "overhead", "precision", "cache", "inference", "methods"]
+    done = command(tmp_path, *FEW[:4], *words)
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "benchmark.json").read_text())
     [overhead], [precision], [cache], [inference] = (
@@ -74,6 +77,8 @@ def test_the_command_writes_what_it_prints(tmp_path: Path) -> None:
     assert inference["clips_per_second"] > 0
     assert f"{inference['latency_ms']:.1f} ms" in done.stdout
     assert figures["machine"]["cores"] >= 1
+    assert [row["method"] for row in figures["methods"]] == ["head", "full", "lora"]
+    assert f"{figures['methods'][2]['of_full']:.2f} times full's" in done.stdout
 
 
 def test_a_mistake_is_one_message(tmp_path: Path) -> None:
@@ -81,6 +86,8 @@ def test_a_mistake_is_one_message(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "nonsense" in done.stderr
     assert "Traceback" not in done.stderr
+    done = command(tmp_path, "--parts", "methods", "--methods", "lora", "data=synthetic")
+    assert "data=synthetic is no name of a method; overrides stand before --methods" in done.stderr
 
 
 @pytest.mark.parametrize("model", ["ast", "htsat", "beats", "efficientat"])
@@ -137,6 +144,36 @@ def test_the_naive_runs_are_spread_over_the_sweep() -> None:
     for count in range(1, 25):
         for chosen in range(1, count + 1):
             assert len({*spread(count, chosen)} & {*range(count)}) == chosen
+
+
+def test_memory_of_a_step_is_counted_to_the_byte() -> None:
+    layer = torch.nn.Linear(100, 50)
+    setup, x = SimpleNamespace(device=torch.device("cpu"), module=SimpleNamespace(model=layer)), torch.ones(8, 100)
+
+    def step() -> None:
+        layer(x).exp().sum().backward()
+        layer.zero_grad(set_to_none=True)
+
+    kept = method_costs._kept_for_backward(setup, step)
+    assert kept == x.nbytes + 8 * 50 * 4  # the layer's input, and what exp put out
+    gradients, map_of_output = layer.weight.nbytes + layer.bias.nbytes, 8 * 50 * 4
+    beside = method_costs._peak(setup, step, 1_000) - 1_000 - gradients
+    assert map_of_output <= beside <= 3 * map_of_output  # its gradient, and what isn't free yet
+
+
+def test_what_a_method_costs_is_held_against_head_and_full() -> None:
+    words = ["model=ast", *FEW]
+    head, full, bottleneck = method_costs.method_costs(words, repeats=1, methods=["bottleneck"])["methods"]
+    assert (head["of_head"], full["of_full"]) == (1, 1)
+    assert full["of_head"] < 20  # the head's step takes the whole forward pass: nothing is remembered
+    assert bottleneck["of_head"] == pytest.approx(bottleneck["step_seconds"] / head["step_seconds"])
+    assert [row["merges"] for row in (head, full, bottleneck)] == [True, True, False]
+    assert head["trainable"] < bottleneck["trainable"] < full["trainable"]
+    assert head["activation_bytes"] < bottleneck["activation_bytes"] / 100
+    assert bottleneck["activation_bytes"] < full["activation_bytes"]
+    assert full["peak_bytes"] >= 3 * 4 * full["trainable"] + full["activation_bytes"] / 2  # weights and moments
+    assert head["peak_bytes"] < bottleneck["peak_bytes"] < full["peak_bytes"]
+    assert all(row["latency_ms"] > 0 for row in (head, full, bottleneck))
 
 
 def test_both_sides_train_on_the_same_clips() -> None:

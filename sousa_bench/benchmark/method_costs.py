@@ -1,0 +1,156 @@
+"""What a method costs beside the same network under the others: memory and time of a training step, and of a clip."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.profiler import ProfilerActivity, profile
+
+from sousa_bench.benchmark.arithmetic import Setup
+from sousa_bench.config import conf_folder
+from sousa_bench.config.composing import composed
+from sousa_bench.peft import precheck
+from sousa_bench.peft.options import takes_no_steps
+
+REFERENCES = ("head", "full")
+"""What the others' seconds are divided by."""
+CLIP_SECONDS = 5.0
+WORDS = ("augmentation=off", "trainer.feature_memory_mb=0")
+"""Nothing is remembered of a clip, so that the head's step takes the whole network's forward pass, as the others'."""
+
+
+def method_costs(overrides: Sequence[str], *, repeats: int, methods: Sequence[str] = ()) -> dict[str, Any]:
+    """Take training steps under each method that fits a model, in turns and in one process.
+
+    Args:
+        overrides: Which model, data and batch.
+        repeats: Turns, whose medians count.
+        methods: Which; none: all that take steps. Those of ``REFERENCES`` are measured in any case.
+
+    Returns:
+        ``methods``: for each ``method``, ``setup``, ``trainable``, ``peak_bytes`` (most that parameters, their
+        gradients, AdamW's moments and what a step allocates take at a time), ``activation_bytes`` (what the forward
+        pass keeps for the backward pass), ``step_seconds`` (processor seconds of one thread; on a GPU of the clock),
+        ``of_head`` and ``of_full``, ``latency_ms`` of a clip once the method is merged, and whether it ``merges``.
+    """
+    torch.set_num_threads(1)
+    names = dict.fromkeys([*REFERENCES, *(methods or _fitting(overrides))])
+    turns = [
+        {name: _measured([*overrides, *WORDS, f"peft={name}"], turn == 0) for name in names} for turn in range(repeats)
+    ]
+    medians = {
+        name: {key: statistics.median(turn[name][key] for turn in turns) for key in ("step_seconds", "latency_ms")}
+        for name in names
+    }
+    head, full = (medians[name]["step_seconds"] for name in REFERENCES)
+    rows = []
+    for name, median in medians.items():
+        seconds = median["step_seconds"]
+        own = {"method": name, "setup": " ".join([*overrides, f"peft={name}"])}
+        rows.append({**own, **turns[0][name], **median, "of_head": seconds / head, "of_full": seconds / full})
+    return {"methods": rows}
+
+
+def _fitting(overrides: Sequence[str]) -> list[str]:
+    """The package's methods that take steps and fit the model."""
+    found = []
+    for file in sorted((conf_folder() / "peft").glob("*.yaml")):
+        cfg = composed([*overrides, f"peft={file.stem}"])
+        if not takes_no_steps(cfg.peft) and precheck(cfg.model, cfg.peft) is None:
+            found.append(file.stem)
+    return found
+
+
+def _measured(overrides: Sequence[str], memory: bool) -> dict[str, Any]:
+    """One method, freshly built; memory, which every turn would repeat, is measured where that is asked."""
+    setup = Setup.of(composed(overrides))
+    module, optimizer = setup.module, setup.module.configure_optimizers()
+    batch = setup.batches(0)[0]
+    inputs = module.training_inputs(batch)
+
+    def step() -> None:
+        with setup.autocast:
+            module.update(optimizer, inputs, len(batch.members))
+
+    module.injection.train_mode()
+    step()  # warms up, and makes AdamW's moments
+    made: dict[str, Any] = {"step_seconds": _seconds(setup, step)}
+    if memory:
+        moments = (part for state in optimizer.state.values() for part in state.values() if isinstance(part, Tensor))
+        standing = _bytes([*module.model.parameters(), *module.model.buffers(), *moments])
+        made |= {
+            "trainable": module.injection.parameters["trainable"],
+            "peak_bytes": _peak(setup, step, standing),
+            "activation_bytes": _kept_for_backward(setup, step),
+        }
+    return made | _after_training(setup)
+
+
+def _seconds(setup: Setup, work: Callable[[], Any]) -> float:
+    """Processor seconds, which others on the machine don't lengthen much; on a GPU those of the clock."""
+    if setup.device.type == "cuda":
+        return setup.seconds(work)
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    """Of distinct storages."""
+    storages = (tensor.untyped_storage() for tensor in tensors)
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
+def _peak(setup: Setup, step: Callable[[], None], standing: int) -> int:
+    """Bytes at the highest point of a step."""
+    if setup.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        setup.seconds(step)
+        return torch.cuda.max_memory_allocated()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as watched:
+        step()
+    assert watched.profiler is not None
+    events = [event for event in watched.profiler.kineto_results.events() if event.name() == "[memory]"]
+    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    return standing + max(accumulate(changes), default=0)
+
+
+def _kept_for_backward(setup: Setup, step: Callable[[], None]) -> int:
+    """Bytes of what a step's graph saves, the network's own parameters and buffers left out."""
+    model = setup.module.model
+    known = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        step()
+    return sum(kept.values())
+
+
+@torch.inference_mode()
+def _after_training(setup: Setup) -> dict[str, Any]:
+    """The latency of a single clip of noise, waveform to logits."""
+    model, injection = setup.module.model, setup.module.injection
+    try:
+        model.backbone, merges = injection.merged(), True
+    except NotImplementedError:
+        merges = False
+    model.eval()
+    samples = round(CLIP_SECONDS * model.sample_rate)
+    clip = torch.rand(1, samples, generator=torch.Generator().manual_seed(0)).sub(0.5).to(setup.device)
+    length = torch.full((1,), samples, device=setup.device)
+    with setup.autocast:
+        passes = [_seconds(setup, lambda: model(clip, length)) for _ in range(4)]
+    return {"latency_ms": 1e3 * statistics.median(passes[1:]), "merges": merges}
