@@ -15,7 +15,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 from sousa_bench.errors import ConfigError, UserError
 from sousa_bench.peft.method_sizes import KEY as BUDGET
-from sousa_bench.peft.method_sizes import WITHOUT_SIZE
+from sousa_bench.peft.method_sizes import without_budget
 
 
 def is_config_error(error: BaseException) -> bool:
@@ -92,8 +92,7 @@ def explain(error: BaseException) -> str:
         return f"{type(raised).__name__}: {_first(raised)}"
     if key := _wrong_key(error):
         if key == f"peft.{BUDGET}":
-            names = [OmegaConf.select(config, "peft.name") for config in _configs(error)]
-            return f"peft={next(filter(None, names), '?')} {WITHOUT_SIZE}"
+            return without_budget(next((config.peft for config in _configs(error) if "peft" in config), {}))
         return missing_key(key, _known_keys(error))
     text, reason = _first(error), _first(error.__cause__)
     return f"{text}: {reason}" if reason and reason != text else text or type(error).__name__

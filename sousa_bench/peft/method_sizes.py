@@ -246,7 +246,7 @@ def size_of(node: Node) -> MethodSize:
     """
     size = SIZES.get(str(node.get("_target_")))
     if size is None:
-        raise ConfigError(f"peft={node.get('name')} {WITHOUT_SIZE}")
+        raise ConfigError(without_budget(node))
     for key, value in node.items():
         if (key in size.fixed and value not in size.fixed[key]) or (key.endswith("_pattern") and value):
             raise ConfigError(
@@ -256,9 +256,15 @@ def size_of(node: Node) -> MethodSize:
     return size
 
 
-WITHOUT_SIZE = (
-    f"has no size that peft.{KEY} could choose: what it trains follows from the network; leave peft.{KEY} out"
-)
+def without_budget(node: Node) -> str:
+    """What is said where a method that lacks the key is given a budget."""
+    name = f"peft={node.get('name')}"
+    if str(node.get("_target_")) in SIZES:
+        return f"{name} lacks the key {KEY}; write +peft.{KEY}=…, or add `{KEY}: null` to its file"
+    return (
+        f"{name} has no size that peft.{KEY} could choose: what it trains follows from the network; leave "
+        f"peft.{KEY} out"
+    )
 
 
 def against_given_size(node: Node, keys: Iterable[str]) -> None:

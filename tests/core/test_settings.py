@@ -72,6 +72,8 @@ def test_a_key_that_is_not_there_brings_the_one_that_was_meant(config, override,
 def test_a_method_without_a_size_has_no_budget(config):
     with pytest.raises(ConfigError, match=r"^peft=bitfit has no size that peft\.budget could choose"), explained():
         config("peft=bitfit", "peft.budget=0.3%")
+    with pytest.raises(ConfigError, match=r"^peft=lora lacks the key budget; write \+peft\.budget=…"), explained():
+        config("~peft.budget", "peft.budget=0.3%")
 
 
 @pytest.mark.parametrize("words", [("peft=bottleneck", "peft.width=3"), ("peft=adalora", "peft.target_r=3")])
