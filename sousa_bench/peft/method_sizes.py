@@ -11,7 +11,7 @@ from typing import Any
 
 from sousa_bench.errors import ConfigError
 from sousa_bench.peft.added_options import LEARNT, MOST
-from sousa_bench.system.number_checks import is_whole
+from sousa_bench.system.number_checks import is_positive, is_whole
 
 KEY = "budget"
 TOLERANCE = 0.1
@@ -253,6 +253,8 @@ def size_of(node: Node) -> MethodSize:
                 f"peft.{key}={value}: peft.{KEY} doesn't reckon with it; leave one of them out, or choose "
                 f"peft.{size.key} yourself"
             )
+        if key in (size.key, size.alpha, "target_r") and not is_positive(value):
+            raise ConfigError(f"peft.{key}={value}: must be a number above 0, whose ratio peft.{KEY} keeps")
     return size
 
 

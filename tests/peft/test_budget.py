@@ -88,6 +88,8 @@ def test_what_is_no_budget_is_refused(value):
     [
         ("lora", {"bias": "all"}, r"peft\.bias=all: peft\.budget doesn't reckon with it"),
         ("lora", {"rank_pattern": {"x": 3}}, r"peft\.rank_pattern=.*or choose peft\.r yourself"),
+        ("lora", {"lora_alpha": None}, r"peft\.lora_alpha=None: must be a number above 0"),
+        ("lora", {"r": "many"}, r"peft\.r=many: must be a number above 0"),
         ("lokr", {"decompose_both": True}, r"peft\.decompose_both=True"),
         *((method, {}, f"peft={method} has no size") for method in methods() if method not in SIZED),
     ],
