@@ -31,6 +31,9 @@ def register_spaces(folders: Sequence[Path]) -> None:
                 hydra = {"mode": "MULTIRUN", "sweeper": {"params": space}}
                 node = {"defaults": [{"override /peft": file.stem}], "hydra": hydra}
                 ConfigStore.instance().store(group=KEY, name=file.stem, node=node, package="_global_")
+    # Hydra copies its sources, with all that the store holds, for each config and each group that help lists, though
+    # the store copies what it hands out.
+    ConfigStore.__deepcopy__ = lambda store, _: store  # type: ignore[attr-defined]
 
 
 def drop_space(config: DictConfig) -> DictConfig:
