@@ -185,12 +185,12 @@ def plan_sweep(
     Raises:
         UserError: A config can't be composed, or no run is possible. Nothing was written.
     """
-    from sousa_bench.config.composing import compose, remember_files  # it imports Hydra, which status does without
+    from sousa_bench.config.composing import Composer  # it imports Hydra, which status does without
 
     if not overrides:
         raise ConfigError("the sweep holds no run: a range or list in it is empty")
-    remember_files(loader)
-    configs = [compose(loader, master, job) for job in counted(overrides, "composing")]
+    composer = Composer(loader, master)
+    configs = [composer.compose(job) for job in counted(overrides, "composing")]
     given = [SweepSettings.of(config) for config in configs]
     if all(config.get("n_jobs") == "auto" for config in configs):  # it follows free memory and the runs' devices
         given = [replace(each, n_jobs=min(some.n_jobs for some in given)) for each in given]
