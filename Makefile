@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python
 
-.PHONY: help install format lint test test-all parity faults slurm soak calibrate wheel audit inventory
+.PHONY: help install format lint test test-all parity faults slurm gpu soak calibrate wheel audit inventory
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ faults:  ## Kill, hang and starve real sweeps
 
 slurm:  ## Run sweeps on a one-node Slurm that the tests start
 	$(PYTHON) -m pytest -m slurm
+
+gpu:  ## Measure all that needs a card, in 8 minutes, and write it into docs/benchmarks.md; without one it says so
+	$(PYTHON) -m benchmarks.gpu --write docs/benchmarks.md
 
 soak:  ## Kill a sweep fifty times, damage its cache, resume it, and compare with one that nobody disturbed
 	$(PYTHON) -m benchmarks.soak --kills 50 --real

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import statistics
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from sousa_bench.benchmark.arithmetic import Setup
 from sousa_bench.config.composing import composed
@@ -18,9 +20,30 @@ from sousa_bench.config.composing import composed
 EPOCHS = 3
 
 
-def main() -> None:
-    """Entry point."""
-    setup = Setup.of(composed(["augmentation=off", *sys.argv[1:]]))
+@dataclass(frozen=True)
+class Compiled:
+    """Seconds of an epoch's training steps, as they are and compiled.
+
+    Attributes:
+        steps: How many they are.
+        eager: As they are.
+        steady: Compiled.
+        warm_up: What the first compiled epoch takes longer.
+    """
+
+    steps: int
+    eager: float
+    steady: float
+    warm_up: float
+
+
+def compiled(words: Sequence[str]) -> Compiled:
+    """Measure a run's training steps, without augmentation.
+
+    Args:
+        words: Its overrides.
+    """
+    setup = Setup.of(composed(["augmentation=off", *words]))
     module, optimizer = setup.module, setup.module.configure_optimizers()
     module.injection.train_mode()
     batches = setup.batches(0)
@@ -38,12 +61,18 @@ def main() -> None:
     eager = statistics.median(epoch() for _ in range(EPOCHS))
     module.inputs.compile(True)
     first = epoch()
-    compiled = statistics.median(epoch() for _ in range(EPOCHS))
-    gain = eager - compiled
-    after = f"pays after {(first - compiled) / gain:.0f} epochs" if gain > 0 else "never pays"
+    steady = statistics.median(epoch() for _ in range(EPOCHS))
+    return Compiled(len(ready), eager, steady, first - steady)
+
+
+def main() -> None:
+    """Entry point."""
+    found = compiled(sys.argv[1:])
+    gain = found.eager - found.steady
+    after = f"pays after {found.warm_up / gain:.0f} epochs" if gain > 0 else "never pays"
     print(
-        f"{' '.join(sys.argv[1:])}: {len(ready)} steps {eager:.2f} s, compiled {compiled:.2f} s "
-        f"({eager / compiled:.2f} times as fast), warm-up {first - compiled:.1f} s: {after}"
+        f"{' '.join(sys.argv[1:])}: {found.steps} steps {found.eager:.2f} s, compiled {found.steady:.2f} s "
+        f"({found.eager / found.steady:.2f} times as fast), warm-up {found.warm_up:.1f} s: {after}"
     )
 
 

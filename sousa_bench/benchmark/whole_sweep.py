@@ -42,7 +42,7 @@ def sweep(overrides: Sequence[str], *, naive_runs: int) -> dict[str, Any]:
     runs = len(combinations)
     n_jobs = min(fitting_jobs(1), runs)
     ask("arithmetic.prepare", combinations[0])
-    wall = _whole_sweep([*(f"{key}={value}" for key, value in matrix.items()), *rest])
+    wall = timed_command([*(f"{key}={value}" for key, value in matrix.items()), *rest])
     places = itertools.cycle(slots(n_jobs))
     with ThreadPoolExecutor(n_jobs) as pool:
         measured = list(pool.map(lambda words, place: ask("arithmetic.bare", words, place), combinations, places))
@@ -74,7 +74,7 @@ def spread(count: int, chosen: int) -> list[int]:
     return [place + number % 2 if room else place for number, place in enumerate(places)]
 
 
-def _whole_sweep(words: Sequence[str]) -> float:
+def timed_command(words: Sequence[str]) -> float:
     """Seconds of the command, in a folder of its own.
 
     Raises:

@@ -1,0 +1,75 @@
+"""`make gpu`, as far as a machine without a card can tell: a dry run, and what becomes of failures and of the page."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import gpu
+
+PAGE = "# Benchmarks\n\n## First\n\nKept.\n\n## On a GPU\n\nold\n\n## Last\n\nKept too.\n"
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr("sys.argv", ["gpu", *words])
+    return gpu.main()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+    monkeypatch.setenv("SOUSA_BENCH_CACHE", str(tmp_path / "cache"))
+
+
+def test_without_a_card_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert command(monkeypatch) == 0
+    assert "No CUDA device here" in capsys.readouterr().out
+
+
+def test_a_dry_run_measures_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (page := tmp_path / "page.md").write_text(PAGE)
+    words = ("--dry-run", "--write", str(page), "--models", "ast", "--methods", "head", "lora", "knn", "conv_adapter")
+    assert command(monkeypatch, *words, "--parts", "parity", "steps") == 0
+    said = capsys.readouterr().out
+    assert "| ast | 0.0e+00 | " in said  # the CPU's float32 is what it is held against
+    assert "| ast | 2 | 2 |" in said
+    assert page.read_text() == PAGE
+
+
+def test_what_fails_or_comes_too_late_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = gpu.Card("cpu", ["ast"], ["lora"], time.monotonic() + 60)
+    monkeypatch.setattr(gpu, "TOLERANCES", {"bf16-mixed": 1e-9})
+    made = gpu.section(card, ["parity"])
+    assert "- Parity of ast: AssertionError: the logits differ in bf16-mixed" in made
+    card.until = time.monotonic() - 1
+    assert "No time was left for: Parity of ast." in gpu.section(card, ["parity"])
+
+
+def test_a_step_that_moves_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, closure=None: None)
+    card = gpu.Card("cpu", ["ast"], ["head"], time.monotonic() + 60)
+    assert list(gpu.steps(card, "ast")) == [("ast", "0", "0")]
+    assert card.failed == ["a step of ast under head: AssertionError: no weight has moved"]
+
+
+@pytest.mark.slow
+def test_speed_and_whole_runs() -> None:
+    card = gpu.Card("cpu", ["ast"], ["lora"], time.monotonic() + 200)
+    made = gpu.section(card, ["speed", "ddp", "sweep"])
+    assert card.failed == []
+    assert "| AST, LoRA, over two devices |" in made
+    assert "| a few small ones |" in made
+    assert "clips/s |" in made
+
+
+def test_a_page_keeps_the_rest() -> None:
+    made = "## On a GPU\n\nnew\n"
+    assert gpu.written(PAGE, made) == PAGE.replace("old", "new")
+    assert gpu.written("# Page\n", made) == "# Page\n\n## On a GPU\n\nnew\n"
+    assert gpu.written("# Page\n\n## On a GPU\n\nold\n", made) == "# Page\n\n## On a GPU\n\nnew\n"
