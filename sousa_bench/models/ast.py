@@ -164,7 +164,7 @@ class AstBackbone(Divisible):
         embeddings = self.trunk.embeddings
         patches = embeddings.patch_embeddings(features)
         special = torch.cat((embeddings.cls_token, embeddings.distillation_token), dim=1)
-        tokens = torch.cat((special.expand(len(patches), -1, -1).to(patches.dtype), patches), dim=1)
+        tokens = torch.cat((special.expand(patches.shape[0], -1, -1).to(patches.dtype), patches), dim=1)
         return tokens + self.positions(patches.shape[1] // self.grid[0]).to(tokens.dtype)
 
     def encode(self, features: Tensor) -> Tensor:

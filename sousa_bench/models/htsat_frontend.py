@@ -56,7 +56,7 @@ def stretch(x: Tensor, counts: Tensor, repeats: Tensor, target: int) -> Tensor:
     position = torch.arange(target, device=x.device) * ((total - 1).to(x.dtype) / (target - 1))
     below = position.floor()
     taps = cubic_taps(position - below)
-    clips = torch.arange(len(x), device=x.device)[:, None]
+    clips = torch.arange(x.shape[0], device=x.device)[:, None]
     out = torch.zeros(1, dtype=x.dtype, device=x.device)
     for tap in range(4):
         frame = (below.long() + tap - 1).clamp(min=0).minimum(total - 1) % counts[:, None]

@@ -139,7 +139,7 @@ def _means(states: Sequence[Tensor], like: Tensor, token_mask: Tensor | None) ->
     """Means over the tokens that are no padding, in float32 at least: (batch, states, dim)."""
     wide = torch.promote_types(like.dtype, torch.float32)  # a sum over many tokens is too much for half precision
     if not states:
-        return like.new_zeros(len(like), 0, like.shape[2], dtype=wide)
+        return like.new_zeros(like.shape[0], 0, like.shape[2], dtype=wide)
     if token_mask is None:
         return torch.stack([x.to(wide).mean(dim=1) for x in states], dim=1)
     count = (~token_mask).sum(dim=1)[:, None, None]

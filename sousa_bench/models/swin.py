@@ -119,7 +119,7 @@ class WindowAttention(nn.Module):
         q, k, v = split(self.q_proj(x)), split(self.k_proj(x)), split(self.v_proj(x))
         mask = bias.flatten(0, 1)[None].to(q.dtype)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
-        return self.o_proj(attended.reshape(len(x), self.heads, *attended.shape[2:]).transpose(1, 2).flatten(2))
+        return self.o_proj(attended.reshape(x.shape[0], self.heads, *attended.shape[2:]).transpose(1, 2).flatten(2))
 
 
 class Mlp(nn.Module):

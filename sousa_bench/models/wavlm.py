@@ -49,7 +49,7 @@ class WavLMBackbone(HubertBackbone):
         bias = first.attention.compute_bias(x.shape[1], x.shape[1])
         return {
             "attention_mask": None if token_mask is None else ~token_mask,
-            "position_bias": bias.expand(len(x), -1, -1, -1).flatten(0, 1),
+            "position_bias": bias.expand(x.shape[0], -1, -1, -1).flatten(0, 1),
         }
 
 

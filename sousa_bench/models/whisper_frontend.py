@@ -40,7 +40,7 @@ class WhisperFrontend(Frontend):
         heard = waveform[:, : self.longest]
         # Officially silence follows up to the longest clip's end: here as much as a frame of the clip can reach.
         padded = F.pad(heard, (0, N_FFT))
-        ends = torch.full((len(padded),), padded.shape[1], device=waveform.device).clamp(max=self.longest)
+        ends = torch.full((padded.shape[0],), padded.shape[1], device=waveform.device).clamp(max=self.longest)
         features = self.mel(padded, ends)[:, : self.longest // HOP] / 10.0
         if lengths is None:
             lengths = torch.full((len(heard),), heard.shape[1], device=waveform.device)

@@ -13,6 +13,7 @@ from sousa_bench.peft.added_options import (
     ConformerConfig,
     ConvAdapterConfig,
     ConvpassConfig,
+    PrefixConfig,
     PromptConfig,
     ScaleShiftConfig,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "ConvpassConfig",
     "Injection",
     "LocalConfig",
+    "PrefixConfig",
     "PromptConfig",
     "ScaleShiftConfig",
     "inject",

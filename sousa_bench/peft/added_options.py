@@ -159,24 +159,20 @@ class ConvAdapterConfig(AddedConfig):
 
 
 @dataclass
-class PromptConfig(AddedConfig):
-    """Learnt tokens behind those of a clip: VPT (Jia et al. 2022, arXiv:2203.12119).
+class PrefixConfig(AddedConfig):
+    """Learnt keys and values in each attention: prefix-tuning (Li and Liang 2021, arXiv:2101.00190).
 
     Attributes:
-        depth: ``deep``: each block has its own, cut off behind it. ``shallow``: those of the first block go on to the
-            last.
-        length: Tokens that a block has more.
+        length: How many an attention has more.
         dropout: On them.
     """
 
     beside: ClassVar[str] = "a transformer's tokens"
 
-    depth: str = "deep"
-    length: int = 25
+    length: int = 12
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        one_of("depth", self.depth, ("shallow", "deep"))
         whole("length", self.length)
 
     @property
@@ -184,12 +180,27 @@ class PromptConfig(AddedConfig):
         """See :class:`AddedConfig`."""
         return ("attention",)
 
+
+@dataclass
+class PromptConfig(PrefixConfig):
+    """Learnt tokens behind those of a clip: VPT (Jia et al. 2022, arXiv:2203.12119).
+
+    Attributes:
+        depth: ``deep``: each block has its own, cut off behind it. ``shallow``: those of the first block go on to the
+            last.
+    """
+
+    depth: str = "deep"
+    length: int = 25
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("depth", self.depth, ("shallow", "deep"))
+
     def refusal(self, model: str, groups: Collection[str], node: Mapping[str, Any]) -> str | None:
         """See :class:`AddedConfig`."""
         if model == "htsat":
-            return (
-                "its blocks attend within the windows of a map, which has no place for further tokens; use bottleneck"
-            )
+            return "its blocks attend within the windows of a map, which has no place for further tokens; use prefix"
         return super().refusal(model, groups, node)
 
 
@@ -213,7 +224,15 @@ NOT_TWICE = (
 )
 METHODS: dict[str, type[AddedConfig]] = {
     method.__name__: method
-    for method in (BottleneckConfig, ConformerConfig, ConvAdapterConfig, ConvpassConfig, PromptConfig, ScaleShiftConfig)
+    for method in (
+        BottleneckConfig,
+        ConformerConfig,
+        ConvAdapterConfig,
+        ConvpassConfig,
+        PrefixConfig,
+        PromptConfig,
+        ScaleShiftConfig,
+    )
 }
 """All of them, by the names that a ``_target_`` ends with."""
 

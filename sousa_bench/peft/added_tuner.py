@@ -26,9 +26,11 @@ from sousa_bench.peft.added_options import (
     ConformerConfig,
     ConvAdapterConfig,
     ConvpassConfig,
+    PrefixConfig,
     PromptConfig,
     ScaleShiftConfig,
 )
+from sousa_bench.peft.attention_prefix import AttentionPrefix
 from sousa_bench.peft.bottleneck import Bottleneck
 from sousa_bench.peft.conv_adapter import ConvAdapter, MapSizes
 from sousa_bench.peft.grid_adapters import ConformerAdapter, Convpass
@@ -100,6 +102,8 @@ def added_module(options: AddedConfig, place: Place) -> nn.Module:
         case PromptConfig():
             beside = {argument: PerToken(**kind) for argument, kind in place["beside_tokens"].items()}
             return PromptTokens(options, place["channels"], beside, place["leaves"])
+        case PrefixConfig():
+            return AttentionPrefix(options, place["channels"])
         case ScaleShiftConfig():
             return ScaleShift(place["channels"], place["axis"])
     raise NotImplementedError(type(options).__name__)

@@ -195,6 +195,9 @@ SIZES: dict[str, MethodSize] = {
         _widest,
     ),
     "sousa_bench.peft.ConvAdapterConfig": MethodSize("reduction", _conv_adapter, _widest, rises=False),
+    "sousa_bench.peft.PrefixConfig": MethodSize(
+        "length", lambda layer, length, node: 2 * length * layer.inputs, lambda layers: MOST
+    ),
     "sousa_bench.peft.PromptConfig": MethodSize(
         "length", lambda layer, length, node: length * layer.inputs, lambda layers: MOST
     ),

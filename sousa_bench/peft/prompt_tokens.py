@@ -42,7 +42,7 @@ class PromptTokens(nn.Module):
     def forward(self, base: Callable[..., Any], x: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Tokens (batch, tokens, channels) → what the block gives; see :class:`sousa_bench.peft.added_tuner.Added`."""
         if self.tokens is not None:
-            own = self.dropout(self.tokens.to(x.dtype).expand(len(x), -1, -1))
+            own = self.dropout(self.tokens.to(x.dtype).expand(x.shape[0], -1, -1))
             x = torch.cat((x, own), dim=1)
         named = zip(chain(self.beside_tokens, repeat("")), args, strict=False)
         args = tuple(self._longer(argument, value) for argument, value in named)

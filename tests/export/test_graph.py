@@ -104,7 +104,12 @@ def test_every_model_at_many_lengths_and_batches(name, changes, longest, tmp_pat
 @pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize(
-    ("name", "method", "own"), [("eat", "convpass", {}), ("wavlm", "prompt", {"depth": "shallow"})]
+    ("name", "method", "own"),
+    [
+        ("eat", "convpass", {}),
+        ("wavlm", "prompt", {"depth": "shallow"}),
+        ("beats", "prefix", {}),
+    ],
 )
 def test_modules_that_stay_in_a_network_of_free_length(name, method, own, tmp_path: Path):
     model = build(name)

@@ -14,11 +14,11 @@ from sousa_bench.peft import Injection
 
 CONF = Path(__file__).parents[2] / "conf"
 LINEAR_ONLY = {"vera", "road", "miss", "fourierft", "randlora"}
-TRANSFORMERS_ONLY = {"bottleneck", "conformer_adapter", "convpass", "prompt"}
+TRANSFORMERS_ONLY = {"bottleneck", "conformer_adapter", "convpass", "prefix", "prompt"}
 CONVOLUTIONS_ONLY = {"conv_adapter"}
 ADDED = [*sorted(TRANSFORMERS_ONLY | CONVOLUTIONS_ONLY), "ssf"]
 """The methods that put modules into a network."""
-CHANGE_THE_START = {"prompt"}
+CHANGE_THE_START = {"prefix", "prompt"}
 """Those of them that don't leave the logits what they were before training."""
 BATCH = torch.randn(16, 32 * 12, generator=torch.Generator().manual_seed(7))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from collections.abc import Callable, Sequence
 from itertools import product
 
@@ -11,21 +12,23 @@ import peft
 import pytest
 import torch
 from helpers import ADDED, BATCH, CHANGE_THE_START, CONVOLUTIONS_ONLY, choice, fit, refused, standin_node
-from standins import Transformer, build
+from standins import Attention, Transformer, build
 from test_methods import FURTHER, MODELS, SPEECH, clips, model_node
 from test_methods import build as build_ours
 from torch import Tensor
+from torch.nn import functional
 from torch.nn.functional import cross_entropy
 
 from sousa_bench.errors import PeftError
 from sousa_bench.models.base import TokenGrid
+from sousa_bench.models.swin import join_windows, split_windows
 from sousa_bench.peft import inject, load_run_model, precheck
 from sousa_bench.peft.adapter import warm_start
 from sousa_bench.peft.added_tuner import PREFIX, AddedLayer, insert
 from sousa_bench.peft.injection import finished
 from sousa_bench.task import Task
 
-PADDING_SAYS_NOTHING = {"dasheng", "hubert", "openbeats", "wavlm", "whisper"}
+PADDING_SAYS_NOTHING = {"dasheng", "htsat", "hubert", "openbeats", "wavlm", "whisper"}
 """Models in which a clip gives the same behind whatever length of padding."""
 TASK = Task(tuple(map(str, range(10))))
 Branch = Callable[[int, Tensor, Tensor], Tensor]
@@ -107,8 +110,9 @@ def plainly(model: str, method: str, **overrides):
         if ".added_modules." in name:
             torch.nn.init.normal_(parameter, std=0.3)
         plain = name.removeprefix("base_model.model.").replace(".base_layer", "").replace(".default", "")
-        plain = plain.replace(".modules_to_save", "").replace(".added_modules.inner", ".new")
-        plain = plain.replace(".added_modules.tokens", ".new")
+        plain = re.sub(
+            r"\.added_modules(\.inner|\.tokens|(?=\.(keys|values)))", ".new", plain.replace(".modules_to_save", "")
+        )
         if "original_module" not in plain:
             weights[plain] = parameter
     return injection, weights
@@ -181,6 +185,22 @@ def test_prompts_are_what_their_paper_writes(depth, layers):
             x = toy_block(w, i, x, plain_branch, plain_branch, [theirs])
             if depth == "shallow":
                 prompts = following
+        return toy_head(w, x)
+
+    compare(injection, weights, second)
+
+
+@pytest.mark.parametrize("layers", ["all", "last_2"])
+def test_prefix_is_what_its_paper_writes(layers):
+    injection, weights = plainly("transformer", "prefix", length=5, layers=layers)
+    assert injection.parameters["adapter"] == 2 * 5 * 32 * len(injection.targets)
+
+    def second(w: dict[str, Tensor], features: Tensor) -> Tensor:
+        x = affine(w, "stem", features)
+        for i in range(3):
+            new = [w[f"blocks.{i}.attention.new.{part}"] for part in ("keys", "values") if i or layers == "all"]
+            others = [(new[0].repeat(len(x), 1, 1), new[1].repeat(len(x), 1, 1))] if new else []
+            x = toy_block(w, i, x, plain_branch, plain_branch, others)
         return toy_head(w, x)
 
     compare(injection, weights, second)
@@ -508,23 +528,35 @@ def test_gradient_checkpointing_gives_the_same_gradients(name, method):
         torch.testing.assert_close(plain, recomputed, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", [name for name in (*MODELS, *FURTHER, *SPEECH) if "prompt" not in refused(name)])
-@pytest.mark.parametrize(("depth", "layers"), [("shallow", "all"), ("deep", "all"), ("shallow", "last_2")])
+@pytest.mark.parametrize(
+    ("name", "method", "own"),
+    [
+        (name, method, own)
+        for name in (*MODELS, *FURTHER, *SPEECH)
+        for method, own in (
+            ("prompt", {"depth": "shallow"}),
+            ("prompt", {"depth": "deep"}),
+            ("prompt", {"depth": "shallow", "layers": "last_2"}),
+            ("prefix", {}),
+            ("prefix", {"layers": "last_2"}),
+        )
+        if method not in refused(name)
+    ],
+)
 @torch.no_grad()
-def test_prompts_belong_to_no_clip_and_no_place(name, depth, layers):
+def test_prompts_and_prefixes_belong_to_no_clip_and_no_place(name, method, own):
     node = model_node(name)
     model, plain = build_ours(node), build_ours(node).eval()
     length = model.sample_rate
     waveform = torch.cat((clips(length, 2), torch.zeros(2, length)), dim=1)
     lengths = torch.tensor([length * 3 // 4, length])
-    injection = inject(model, choice("prompt", depth=depth, layers=layers, length=3), 10)
-    prompts = [p for key, p in model.named_parameters() if key.endswith("tokens") and PREFIX in key]
-    for prompt in prompts:
-        torch.nn.init.normal_(prompt)
+    injection = inject(model, choice(method, length=3, **own), 10)
+    learnt = [parameter for key, parameter in model.named_parameters() if PREFIX in key]
+    for parameter in learnt:
+        torch.nn.init.normal_(parameter)
     model.eval()
     short, both = waveform[:, :length], model(waveform[:, :length], lengths)
-    assert len(prompts) == (len(injection.targets) if depth == "deep" else 1)
-    assert (both - plain(short, lengths)).abs().min(dim=1).values.max() > 1e-5
+    assert (both - plain(short, lengths)).abs().amax(dim=1).min() > 1e-4
     torch.testing.assert_close(model(short.flip(0), lengths.flip(0)).flip(0), both, rtol=0, atol=2e-5)
     for row in range(2):
         alone = slice(row, row + 1)
@@ -537,8 +569,8 @@ def test_prompts_belong_to_no_clip_and_no_place(name, depth, layers):
         network, place = model.backbone.get_base_model(), injection.blocks[0]
         state = network.until(place, *model.features(short, lengths))
         assert torch.equal(network.onward(place, state), both)
-    for prompt in prompts:
-        prompt.copy_(prompt.flip(0))
+    for parameter in learnt:
+        parameter.copy_(parameter.flip(0))
     torch.testing.assert_close(model(short, lengths), both, rtol=0, atol=2e-5)
 
 
@@ -553,6 +585,50 @@ def test_a_network_that_does_not_say_what_its_blocks_take_is_one_message(monkeyp
         dasheng(clips(dasheng.sample_rate, 1), torch.tensor([dasheng.sample_rate]))
 
 
+@torch.no_grad()
+def test_every_shifted_window_attends_to_a_prefix():
+    """A block of HTS-AT, window by window and head by head."""
+    model = build_ours(model_node("htsat"))
+    inject(model, choice("prefix", length=3), 10)
+    block = next(module for module in model.backbone.modules() if getattr(module, "shift", 0)).eval()
+    attention, added = block.attention, block.attending.added_modules["default"]
+    for parameter in added.parameters():
+        torch.nn.init.normal_(parameter)
+    x = torch.randn(2, block.side, block.side, attention.q_proj.in_features)
+    windows = split_windows(x.roll((-block.shift, -block.shift), (1, 2)), block.window)
+    bias = attention.bias()
+    assert len(bias) > 1
+    query, key, value = (
+        project(windows).chunk(attention.heads, -1)
+        for project in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
+    rows = []
+    for number in range(len(windows)):
+        heads = []
+        for head in range(attention.heads):
+            keys = torch.cat((key[head][number], added.keys.chunk(attention.heads, -1)[head]))
+            values = torch.cat((value[head][number], added.values.chunk(attention.heads, -1)[head]))
+            scores = attention.scale * query[head][number] @ keys.T
+            scores[:, :-3] += bias[number % len(bias), head]
+            heads.append(scores.softmax(-1) @ values)
+        rows.append(attention.o_proj(torch.cat(heads, -1)))
+    wanted = join_windows(torch.stack(rows), block.window, block.side).roll((block.shift, block.shift), (1, 2))
+    torch.testing.assert_close(block.attending(x, block._attend), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_attention_that_has_no_place_for_a_prefix_is_one_message(monkeypatch):
+    model = build("transformer", 10)
+    inject(model, choice("prefix"), 10)
+
+    def causal(self: Attention, x: Tensor) -> Tensor:
+        return functional.scaled_dot_product_attention(*[x.unsqueeze(1)] * 3, is_causal=True).squeeze(1)
+
+    for forward, says in ((causal, "no place in attention that looks at"), (lambda self, x: x, "finds no attention")):
+        monkeypatch.setattr(Attention, "forward", forward)
+        with pytest.raises(PeftError, match=f"a prefix (has )?{says}.*; use prompt"):
+            model(BATCH)
+
+
 def test_what_prompts_cannot_be_is_said_before_a_sweep_starts():
     says = {
         "depth": "peft.depth=flat: must be shallow or deep",
@@ -560,7 +636,7 @@ def test_what_prompts_cannot_be_is_said_before_a_sweep_starts():
     }
     for key, value in (("depth", "flat"), ("length", 0)):
         assert says[key] in precheck(model_node("ast"), choice("prompt", **{key: value}))
-    assert "has no place for further tokens; use bottleneck" in precheck(model_node("htsat"), choice("prompt"))
+    assert "has no place for further tokens; use prefix" in precheck(model_node("htsat"), choice("prompt"))
     assert "beside a transformer's tokens, and this network has no group attention" in precheck(
         model_node("efficientat"), choice("prompt")
     )

@@ -68,6 +68,7 @@ def _of_lora(injection):
         ("loha", {}, {"r": 1, "alpha": 2}),
         ("adalora", {}, {"init_r": 3, "target_r": 2, "lora_alpha": 8}),
         ("bottleneck", {}, {"width": 25}),
+        ("prefix", {}, {"length": 26}),
         ("prompt", {}, {"length": 52}),
         ("prompt", {"depth": "shallow"}, {"length": 208}),
     ],
@@ -104,7 +105,7 @@ def test_the_experiment_holds_every_method_that_has_a_size():
     assert sorted(params.peft.split(",")) == SIZED
     asked = product(params.model.split(","), SIZED, budgets)
     refusals = [precheck(model_node(model), choice(method, budget=budget)) for model, method, budget in asked]
-    assert (len(refusals), refusals.count(None)) == (204, 168)
+    assert (len(refusals), refusals.count(None)) == (216, 177)
     assert all("doesn't fit model=" in reason for reason in refusals if reason)
     configs = configs_of(("-m", "experiment=budget", "model=efficientat", "peft=lora,vera", *SHORT))
     assert [(config.peft.name, config.peft.budget) for config in configs] == [*product(("lora", "vera"), budgets)]
