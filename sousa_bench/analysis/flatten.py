@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sousa_bench.config.identity import lasting_target
+from sousa_bench.peft.method_sizes import chosen_keys
 from sousa_bench.results.metrics import ranking
 from sousa_bench.results.result import (
     CONFIG_KEYS,
@@ -74,6 +75,9 @@ def read_row(path: Path) -> Row:
                 fields[f"progress.{key}"] = scalar(value)
     resolved = result.get("resolved_config")
     resolved = leaves(resolved) if isinstance(resolved, dict) else {}
+    method = {key.removeprefix("peft."): value for key, value in resolved.items() if key.startswith("peft.")}
+    for key in chosen_keys(method):
+        resolved.pop(f"peft.{key}", None)  # the choice's own, at which the run had none
     if len(resolved) > MAX_COLUMNS:
         raise ResultError(f"{path}: resolved_config names {len(resolved):,} fields, more than any run has")
     for key, value in resolved.items():

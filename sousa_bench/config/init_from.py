@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from math import isclose
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from omegaconf import DictConfig
 from sousa_bench.errors import ConfigError
 from sousa_bench.models.weight_files import weights_file
 from sousa_bench.peft.method_sizes import KEY as BUDGET
+from sousa_bench.peft.method_sizes import chosen_keys, size_of
 from sousa_bench.peft.options import DESCRIPTION_FILE, is_adalora, plain, takes_no_steps, trains_all
 from sousa_bench.results.result import ADAPTER_FOLDER
 from sousa_bench.system.files import file_hash, is_there
@@ -81,6 +83,8 @@ def _difference(then: Mapping[str, dict[str, Any]], now: Mapping[str, dict[str, 
                     f"was trained with {group}.{_shown(key)}={values[0]}, this run has {values[1]}; "
                     "it can't start from those weights"
                 )
+    if problem := _other_scale(then["peft"], now["peft"]):
+        return problem
     if trains_all(now["peft"]):
         return None
     kind, given = then["weights"].get("kind"), now["model"].get("weights")
@@ -108,6 +112,22 @@ def _chosen(then: Mapping[str, Any], now: Mapping[str, dict[str, Any]]) -> list[
     if not isinstance(budget, dict) or not isinstance(chosen := budget.get("chosen"), dict):
         return []
     return [BUDGET, *chosen] if budget.get("asked") == str(now["peft"].get(BUDGET)) else []
+
+
+def _other_scale(then: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """Why an update of a size that a budget chose would be scaled otherwise than it was, or None."""
+    if not chosen_keys(now) or (alpha := (size := size_of(now)).alpha) is None or now.get("use_rslora"):
+        return None
+    try:
+        before, after = then[alpha] / then[size.key], now[alpha] / now[size.key]
+    except (KeyError, TypeError, ZeroDivisionError):
+        return f"peft.{alpha} and peft.{size.key} of the run aren't known"
+    if isclose(before, after):
+        return None
+    return (
+        f"was trained with peft.{alpha}={before:g} times peft.{size.key}, this run has {after:g} times; "
+        "it can't start from those weights"
+    )
 
 
 def _shown(value: Any) -> str:

@@ -272,6 +272,14 @@ def without_budget(node: Node) -> str:
     )
 
 
+def chosen_keys(node: Node) -> list[str]:
+    """The keys that ``peft.budget`` sets by the network, the size first; none where no budget is given."""
+    size = SIZES.get(str(node.get("_target_")))
+    if size is None or node.get(KEY) is None:
+        return []
+    return [size.key, *(["target_r"] if "target_r" in node else [])]
+
+
 def against_given_size(node: Node, keys: Iterable[str]) -> None:
     """Refuse a budget beside the size that it is to choose.
 
@@ -282,12 +290,10 @@ def against_given_size(node: Node, keys: Iterable[str]) -> None:
     Raises:
         ConfigError: Both were given.
     """
-    size = SIZES.get(str(node.get("_target_")))
-    if size is None or node.get(KEY) is None:
-        return
-    for key in (size.key, *(["target_r"] if "target_r" in node else [])):
+    own = chosen_keys(node)
+    for key in own:
         if f"peft.{key}" in keys:
             raise ConfigError(
-                f"peft.{key}={node[key]} can't be with peft.{KEY}={node[KEY]}, which chooses peft.{size.key}; leave "
+                f"peft.{key}={node[key]} can't be with peft.{KEY}={node[KEY]}, which chooses peft.{own[0]}; leave "
                 "one of them out"
             )

@@ -137,6 +137,17 @@ def test_a_comparison_that_was_cut_off_and_has_a_failure(root: Path):
     assert Folder(root).check() > 2
 
 
+def test_sizes_chosen_for_budgets(root: Path):
+    """The baselines' command takes no budget, and no other names a size beside one."""
+    run_sweep(root, "sizes", ["experiment=budget", "model=ast", "peft=lora", "peft.budget=0.3%,1%", *SHORT])
+    run_sweep(root, "ranks", ["model=ast", "peft=lora", "peft.r=2", "augmentation=off", *SHORT])
+    found = Folder(root)
+    assert found.check() > 4
+    labels = [label.partition(", ")[2] for label in found.study.combinations["combination"]]
+    chosen = [("0.3%", "none"), ("1%", "none"), ("none", "2")]
+    assert sorted(labels) == [f"peft.budget={budget}, peft.r={r}" for budget, r in chosen]
+
+
 @pytest.mark.slow
 def test_a_comparison_its_promotion_and_a_search_in_one_folder(root: Path):
     run_sweep(root, "first", COMPARISON)

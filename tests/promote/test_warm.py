@@ -103,6 +103,8 @@ def test_a_run_at_a_budget_goes_on_at_the_same(config: Config, saved: Path, tmp_
     init_from.check(config(*words, "peft.budget=5%", f"init_from={at_budget}"))
     warm_start(fresh(config(*words, "peft.budget=5%")), at_budget, TASK)
     init_from.check(config(*words, "peft.r=4", "peft.lora_alpha=8", f"init_from={at_budget}"))
+    with pytest.raises(ConfigError, match=r"with peft\.lora_alpha=2 times peft\.r, this run has 4 times"):
+        init_from.check(config(*words, "peft.budget=5%", "peft.lora_alpha=32", f"init_from={at_budget}"))
     for other, folder in (("6%", at_budget), ("5%", saved)):
         with pytest.raises(ConfigError, match=r"with peft\.\w+=\S+, this run has"):
             init_from.check(config(*words, f"peft.budget={other}", f"init_from={folder}"))
