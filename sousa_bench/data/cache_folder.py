@@ -41,25 +41,25 @@ def cache_root(cache_dir: str | os.PathLike[str] | None = None) -> Path:
 
 
 @contextmanager
-def filled_by_one(path: Path, what: str, *, wait: bool = True) -> Iterator[None]:
+def filled_by_one(path: Path, what: str, *, seconds: float = -1) -> Iterator[None]:
     """Hold the lock file `path`: of several processes that want the same files, one makes them and the others wait.
 
     Args:
         path: The lock file, in a folder that exists.
         what: What another process is doing when this one has to wait, for the log.
-        wait: Whether to.
+        seconds: Most that this one waits; negative: without end.
 
     Raises:
-        Timeout: Another process holds it, and this one was not to wait.
+        Timeout: Another process still holds it.
     """
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        if not wait:
+        if seconds == 0:
             raise
         log.info("Another process is %s; waiting until it is done", what)
-        lock.acquire(poll_interval=0.1)
+        lock.acquire(timeout=seconds, poll_interval=0.1)
     try:
         yield
     finally:

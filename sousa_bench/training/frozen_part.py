@@ -77,7 +77,7 @@ class FrozenPrefix:
         """Remember the states of a whole split: what other runs have kept of it, and the rest."""
         compute = partial(self._compute, clips.split)
         found = self._kept.of(clips, self._numbers(clips), compute, self._size * len(clips.pieces))
-        self._states |= {(clips.split, i): state for i, state in (found or {}).items()}
+        self._states |= {(clips.split, i): state for i, state in found.items()}
 
     def _numbers(self, clips: Clips) -> np.ndarray:
         if clips.split not in self._groups:

@@ -113,7 +113,7 @@ class ClipInputs:
             return features
 
         found = self._kept.of(clips, groups(clips.pieces.padded), compute, size)
-        self.memory.hold(split, found or {})  # type: ignore[arg-type]
+        self.memory.hold(split, found)  # type: ignore[arg-type]
 
     def plain(self, split: str, index: np.ndarray) -> Inputs:
         """Inputs of pieces of clips as they are.

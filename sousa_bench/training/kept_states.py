@@ -24,20 +24,25 @@ from sousa_bench.data.cache_folder import filled_by_one, size_text
 from sousa_bench.models.base import AudioModel, State, inside
 from sousa_bench.peft.injection import WRAPPED
 from sousa_bench.system.files import replaced
+from sousa_bench.system.processor import kind
 
 if TYPE_CHECKING:
     from sousa_bench.data.datamodule import Clips
 
 log = logging.getLogger("sousa_bench.data")
 
-FORMAT = b"2"
+FORMAT = b"3"
 CHECKSUM = "crc32"
 OUR_CODE = ("frozen_part.py", "inputs.py", "kept_states.py")
 """Files of this room on which a state's bits depend."""
 WRAPPERS = ("peft.", "sousa_bench.peft.")
 """Whose modules stand around a network, or within what is ``above``."""
+PLAIN = (bool, int, float, str, tuple)
+"""Attributes of a module that may decide a state, as a front end's longest clip does."""
 GROUPS = 16
 """Groups of clips in a file: what an interruption may cost."""
+PATIENCE = 600.0
+"""Seconds that a run waits for another's file: whoever has it in hand may have been stopped."""
 UNUSED_DAYS = 30
 """After so many without a reader a file goes when another is made."""
 
@@ -46,8 +51,8 @@ class KeptStates:
     """Reads what earlier runs kept of whole splits, and computes and keeps what lacks.
 
     A file holds a part of a split: of the same clips, grouped and padded in the same way, under the same weights, code,
-    library, device, precision and number of threads, so that what is read has the bits that would have been computed.
-    Runs that want the same at once share the work: each takes the parts that no other has in hand.
+    library, processor or GPU, precision and number of threads, so that what is read has the bits that would have been
+    computed. Runs that want the same at once share the work: each takes the parts that no other has in hand.
 
     Args:
         model: The model.
@@ -67,8 +72,8 @@ class KeptStates:
 
     def of(
         self, clips: Clips, groups: np.ndarray, compute: Callable[[np.ndarray], State], size: int
-    ) -> dict[int, State] | None:
-        """The state of each piece of a split; None where the cache has no room for them.
+    ) -> dict[int, State]:
+        """The state of each piece of a split; where the cache has no room for all, of those that it holds.
 
         Args:
             clips: The split.
@@ -84,23 +89,32 @@ class KeptStates:
                 absent.append((members, path))
             else:
                 found |= states
-        if absent and not self._room(clips, size):
-            return None
-        for wait in (False, True):
+        pieces = sum(len(members) for members, _ in absent)
+        if absent and not self._room(clips, pieces, size * pieces // len(groups)):
+            return found
+        for seconds in (0, PATIENCE):
             taken = []
             for members, path in absent:
-                try:
-                    with filled_by_one(path.with_suffix(".lock"), f"computing {self._what}", wait=wait):
-                        found |= self._made(path, members, groups, compute)
-                except Timeout:
-                    taken.append((members, path))
+                with contextlib.ExitStack() as held:
+                    try:
+                        held.enter_context(
+                            filled_by_one(path.with_suffix(".lock"), f"computing {self._what}", seconds=seconds)
+                        )
+                    except Timeout:
+                        if not seconds:
+                            taken.append((members, path))
+                            continue
+                        log.warning("Another process holds %s.lock for too long: it may be stopped", path.stem)
+                    except OSError as error:
+                        log.warning("%s can't be locked: %s", path, error)
+                    found |= self._made(path, members, groups, compute)
             absent = taken
         return found
 
-    def _room(self, clips: Clips, size: int) -> bool:
+    def _room(self, clips: Clips, pieces: int, size: int) -> bool:
         """Whether the cache takes so much; it is told, and what nobody reads any more goes."""
         folder = clips.kept.folder
-        what = f"{self._what} of {len(clips.pieces):,} {clips.split} clips ({size_text(size)})"
+        what = f"{self._what} of {pieces:,} {clips.split} clips ({size_text(size)})"
         try:
             folder.mkdir(exist_ok=True)
             _remove_unused(folder)
@@ -141,11 +155,13 @@ class KeptStates:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
                 if (file.metadata() or {}).get(CHECKSUM) != _checksum(tensors):
                     raise ValueError("its checksum is wrong")
-            os.utime(path)
-            return _of_pieces(tensors, members, groups, self._device)
+            found = _of_pieces(tensors, members, groups, self._device)
         except (OSError, SafetensorError, ValueError, IndexError) as error:
             log.warning("The cache file %s is damaged (%s): its clips go through the network again", path, error)
             return None
+        with contextlib.suppress(OSError):  # another user's, or read-only
+            os.utime(path)
+        return found
 
     @property
     def _device(self) -> torch.device:
@@ -175,7 +191,7 @@ def _remove_unused(folder: Path) -> None:
     """Nothing tells what nobody wants any more but that nobody reads it."""
     oldest = time.time() - UNUSED_DAYS * 86_400
     for path in folder.iterdir():
-        with contextlib.suppress(FileNotFoundError):  # another process removes it
+        with contextlib.suppress(OSError):  # another process removes it, or another user owns it
             if path.stat().st_mtime < oldest:
                 path.unlink()
 
@@ -200,15 +216,26 @@ def _of_pieces(
 def _identity(model: AudioModel, until: Callable[..., State], above: Sequence[str]) -> bytes:
     """What decides a state besides the clip: weights, code, numbers, and how this process computes."""
     device = next(model.parameters()).device
-    classes = {type(module) for name, module in model.named_modules() if not inside(name, above)}
-    classes = {each for each in classes if not each.__module__.startswith(WRAPPERS)}
-    files = {Path(found) for each in classes if (found := inspect.getsourcefile(each))}
+    modules = [
+        (f"{name}.".replace(f"backbone.{WRAPPED}", "backbone."), module)
+        for name, module in model.named_modules()
+        if not inside(name, above) and not type(module).__module__.startswith(WRAPPERS)
+    ]
+    plain = [
+        f"{name}{key}={value!r}"
+        for name, module in modules
+        for key, value in sorted(vars(module).items())
+        if key != "training" and isinstance(value, PLAIN)
+    ]
+    files = {Path(found) for _, each in modules if (found := inspect.getsourcefile(type(each)))}
     files |= {Path(__file__).with_name(name) for name in OUR_CODE}
     code = sorted(hashlib.sha256(file.read_bytes()).digest() for file in files)
     machine = (
         torch.__version__,
         device.type,
-        torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability(),
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else (kind(), torch.backends.cpu.get_cpu_capability()),
         torch.get_num_threads(),
         torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type),
     )
@@ -223,7 +250,7 @@ def _identity(model: AudioModel, until: Callable[..., State], above: Sequence[st
     lengths = torch.tensor([rate, rate // 2], device=device)
     noise[1, rate // 2 :] = 0
     state = [part for part in until(*model.features(noise, lengths)) if part is not None]
-    parts: list[bytes | memoryview] = [FORMAT, *code, repr(machine).encode()]
+    parts: list[bytes | memoryview] = [FORMAT, *code, repr((machine, plain)).encode()]
     parts += [part for name, tensor in tensors for part in (name.encode(), _bytes(tensor))]
     return _digest([*parts, *map(_bytes, state)]).digest()
 

@@ -8,12 +8,15 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from filelock import FileLock
 
 from sousa_bench.benchmark.arithmetic import Setup
 from sousa_bench.data import cache_folder
@@ -71,6 +74,44 @@ def small(config, tmp_path):
         return config("model=beats", "augmentation=off", f"data.cache_dir={tmp_path / 'cache'}", *words)
 
     return build
+
+
+class Numbered:
+    """States that cost nothing: each piece's number.
+
+    Attributes:
+        computed: Pieces whose state was computed, in order.
+    """
+
+    def __init__(self, setup: Setup, split: str = "train") -> None:
+        self.model = setup.module.model
+        self.clips = setup.module.clips[split]
+        self.groups = groups(self.clips.pieces.padded)
+        self.computed: list[int] = []
+
+    def compute(self, members):
+        self.computed += [int(i) for i in members]
+        return (torch.as_tensor(members, dtype=torch.float32)[:, None], None)
+
+    def of(self):
+        """Position → number, as a new run has them."""
+        kept = KeptStates(self.model, "numbers", lambda features, mask: (features, mask), lambda: ["backbone"])
+        return {i: int(part) for i, (part, _) in kept.of(self.clips, self.groups, self.compute, 100).items()}
+
+    @property
+    def all(self):
+        return {i: i for i in range(len(self.clips.pieces))}
+
+
+@pytest.fixture
+def numbered(small, monkeypatch):
+    """Numbers kept in several files, by an earlier run."""
+    monkeypatch.setattr(kept_states, "GROUPS", 1)
+    found = Numbered(Setup.of(small("peft=lora")))
+    assert found.groups.max() > 1
+    assert found.of() == found.all
+    found.computed.clear()
+    return found
 
 
 def kept(tmp_path: Path) -> set[Path]:
@@ -172,6 +213,23 @@ def test_features_are_shared_by_all_runs_that_hear_the_clips_as_they_are(small, 
     assert kept(tmp_path) == files  # a run that takes a few clips computes no others
 
 
+def test_what_no_second_of_noise_tells_of_a_front_end_or_a_machine_has_files_of_its_own(small, monkeypatch):
+    found = Numbered(Setup.of(small("model=whisper", "peft=lora")))
+    every = list(found.all)
+
+    def computed():
+        found.computed.clear()
+        assert found.of() == found.all
+        return sorted(found.computed)
+
+    assert computed() == every
+    assert computed() == []
+    found.model.frontend.longest *= 2
+    assert computed() == every
+    monkeypatch.setattr(kept_states, "kind", lambda: "another processor")
+    assert computed() == every
+
+
 @pytest.mark.parametrize("model", EXACT)
 def test_a_front_end_gives_a_clip_the_same_bits_in_any_batch(config, model):
     inputs = Setup.of(config(f"model={model}", "peft=full")).module.inputs
@@ -189,32 +247,25 @@ def test_a_front_end_gives_a_clip_the_same_bits_in_any_batch(config, model):
             assert mask is None or torch.equal(own[0], mask[row])
 
 
-def test_runs_at_once_share_the_work(small, monkeypatch):
-    monkeypatch.setattr(kept_states, "GROUPS", 1)
-    module = Setup.of(small("peft=lora")).module
-    clips = module.clips["train"]
-    numbers = groups(clips.pieces.padded)
-    assert numbers.max() > 1
-    computed = []
+def test_runs_at_once_share_the_work(numbered, tmp_path):
+    for path in kept(tmp_path):
+        path.unlink()
+    compute = numbered.compute
     start = threading.Barrier(2)
 
-    def compute(members):
-        computed.append(int(numbers[members[0]]))
+    def slow(members):
         time.sleep(0.1)
-        return (torch.as_tensor(members, dtype=torch.float32)[:, None], None)
+        return compute(members)
 
     def one_run(_):
-        kept = KeptStates(module.model, "numbers", lambda features, mask: (features, mask), lambda: ["backbone"])
         start.wait()
-        return kept.of(clips, numbers, compute, 100)
+        return numbered.of()
 
+    numbered.compute = slow
     with ThreadPoolExecutor(2) as runs:
         found = list(runs.map(one_run, range(2)))
-    assert sorted(computed) == list(range(numbers.max() + 1))
-    for states in found:
-        assert {i: (part.item(), mask) for i, (part, mask) in states.items()} == {
-            i: (i, None) for i in range(len(clips))
-        }
+    assert sorted(numbered.computed) == list(numbered.all)
+    assert found == [numbered.all] * 2
 
 
 def test_a_run_that_waits_for_another_stops_when_asked(small, tmp_path, monkeypatch):
@@ -243,6 +294,52 @@ def test_a_run_that_waits_for_another_stops_when_asked(small, tmp_path, monkeypa
                 run(small(*words), tmp_path / "2")
         finally:
             done.set()
+
+
+def test_another_users_cache_is_read_and_grows(numbered, tmp_path, monkeypatch, caplog):
+    refused = Mock(side_effect=PermissionError("not permitted"))
+    monkeypatch.setattr(os, "utime", refused)
+    assert numbered.of() == numbered.all
+    assert not numbered.computed
+    gone, old, *_ = sorted(kept(tmp_path))
+    gone.unlink()
+    os.truncate(old, 0)  # so that it is written again, and is young
+    stale = old.with_name("stale.safetensors")
+    stale.touch()
+    monkeypatch.setattr(kept_states, "UNUSED_DAYS", -1)
+    monkeypatch.setattr(Path, "unlink", refused)
+    assert numbered.of() == numbered.all
+    assert gone.exists()
+    assert stale.exists()
+    assert "can't be kept" not in caplog.text
+
+
+def test_a_lock_that_nobody_can_take_or_that_a_stopped_run_holds_fails_no_run(numbered, tmp_path, monkeypatch, caplog):
+    for path in kept(tmp_path):
+        path.unlink()
+    with monkeypatch.context() as odd:
+        odd.setattr(FileLock, "acquire", Mock(side_effect=OSError("no locks here")))
+        assert numbered.of() == numbered.all
+    assert "can't be locked: no locks here" in caplog.text
+    one = min(kept(tmp_path))
+    one.unlink()
+    monkeypatch.setattr(kept_states, "PATIENCE", 0.2)
+    with filled_by_one(one.with_suffix(".lock"), "a test"):
+        assert numbered.of() == numbered.all
+    assert f"{one.stem}.lock for too long" in caplog.text
+    assert one.exists()
+
+
+def test_where_there_is_no_room_for_the_rest_what_is_there_is_read(numbered, tmp_path, monkeypatch):
+    one = min(kept(tmp_path))
+    one.unlink()
+    asked = Mock(return_value=False)
+    monkeypatch.setattr(numbered.clips, "kept", replace(numbered.clips.kept, room=asked))
+    found = numbered.of()
+    assert {} != found != numbered.all
+    assert not numbered.computed
+    absent = len(numbered.all) - len(found)
+    asked.assert_called_once_with(100 * absent // len(numbered.all))
 
 
 def test_what_nobody_reads_any_more_goes(small, tmp_path):
