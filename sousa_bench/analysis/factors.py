@@ -14,7 +14,7 @@ from sousa_bench.analysis.columns import is_absent
 from sousa_bench.analysis.flatten import NUMBERS, TOP_FIELDS
 from sousa_bench.analysis.stats.folds import FOLD, fold_counts, join_folds
 from sousa_bench.config.identity import IRRELEVANT
-from sousa_bench.results.result import CONFIG_KEYS, EFFICIENCY_KEYS, EVALUATED, METRIC_KEYS
+from sousa_bench.results.result import CONFIG_KEYS, EFFICIENCY_KEYS, EVALUATED, METRIC_KEYS, NETWORK_KEYS, PRECISION_KEY
 
 BASE_FACTORS = ("model", "strategy", "augmentation")
 SETTING_FACTORS = ("data", "max_epochs")
@@ -43,8 +43,8 @@ def find_factors(
     A key that merely follows from another choice (AST's embedding size) is no factor: it never differs between two
     runs of one model, strategy, augmentation, data and number of epochs. Nor is one that repeats a key of the top
     level (``model.weights`` beside ``weights``). Of keys that vary in step (``peft.r`` and a ``peft.lora_alpha`` of
-    twice its value) the first is kept, those named in the results' ``config`` before others. Where no run has
-    completed, all count.
+    twice its value) the first is kept, those named in the results' ``config`` before others. The precision is
+    none where each network has one of its own. Where no run has completed, all count.
 
     Args:
         table: A row a run.
@@ -64,6 +64,8 @@ def find_factors(
     columns = {key: table[key] for key in named if key in table and key not in base}
     varied = [key for key in _varied_leaves(judged, groups) if not _repeats_top(key, judged)]
     columns |= {key: pd.Series([row.get(key) for row in resolved], table.index) for key in varied if key not in columns}
+    if PRECISION_KEY in columns and _follows_network(columns[PRECISION_KEY][counted], judged):
+        del columns[PRECISION_KEY]
     factors: dict[str, list[str]] = {}
     codes: dict[str, pd.Series] = {}
     for key, column in columns.items():
@@ -158,6 +160,14 @@ def _in_step(one: pd.Series, other: pd.Series) -> bool:
     """Whether two codings split the runs alike."""
     pairs = pd.DataFrame({"one": one, "other": other}).drop_duplicates()
     return len(pairs) == one.nunique() == other.nunique()
+
+
+def _follows_network(precision: pd.Series, resolved: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether each network has one precision only, as ``trainer.precision=auto`` makes it."""
+    networks = pd.Series([tuple(_plain(row.get(key)) for key in NETWORK_KEYS) for row in resolved if row], dtype=object)
+    if len(networks) != len(precision):
+        return False
+    return bool(precision.map(_plain).groupby(networks.to_numpy()).nunique().max() == 1)
 
 
 def _is_replicate(key: str, code: pd.Series, table: pd.DataFrame) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
-from sousa_bench.results.result import ResultError, read_result
+from sousa_bench.results.result import NETWORK_KEYS, PRECISION_KEY, ResultError, read_result
 from sousa_bench.results.run_process import true_status
 from sousa_bench.results.scan import result_folders
 
@@ -20,11 +22,15 @@ class EarlierResult:
         folder: The run's folder.
         status: As recorded, except ``dead``: recorded as running by a process that is gone.
         timestamp: When the record was written.
+        network: Values of its config's :data:`~sousa_bench.results.result.NETWORK_KEYS`.
+        cpu_precision: Its ``trainer.precision``; None for one on a GPU.
     """
 
     folder: Path
     status: str
     timestamp: str
+    network: tuple[str | None, ...] = ()
+    cpu_precision: str | None = None
 
 
 class ResultIndex:
@@ -52,10 +58,26 @@ class ResultIndex:
             self.torn.append(str(error))
             return
         if digest := result.get("fingerprint"):
-            found = EarlierResult(folder, true_status(result, folder), str(result.get("timestamp", "")))
+            status, config = true_status(result, folder), result.get("resolved_config") or {}
+            network = tuple(_text(config, key) for key in NETWORK_KEYS)
+            on_gpu = "gpu" in (_text(result, "environment.accelerator"), _text(config, "trainer.accelerator"))
+            precision = None if on_gpu else _text(config, PRECISION_KEY)
+            found = EarlierResult(folder, status, str(result.get("timestamp", "")), network, precision)
             self._by_fingerprint[digest].append(found)
+
+    def __iter__(self) -> Iterator[EarlierResult]:
+        """Every result that has a fingerprint."""
+        return chain.from_iterable(self._by_fingerprint.values())
 
     def of(self, digest: str, prefer: Path) -> list[EarlierResult]:
         """Results of one fingerprint, those below ``prefer`` first, newest first."""
         found = sorted(self._by_fingerprint.get(digest, []), key=lambda result: result.timestamp, reverse=True)
         return sorted(found, key=lambda result: prefer not in result.folder.parents)
+
+
+def _text(record: Mapping[str, Any], key: str) -> str | None:
+    """What a record says at ``group.name``, or None."""
+    group, _, name = key.partition(".")
+    node = record.get(group)
+    value = node.get(name) if isinstance(node, Mapping) else None
+    return None if value is None else str(value)

@@ -36,6 +36,10 @@ EVALUATED = "evaluated_run"  # the key under which an evaluation names the finis
 PHASES = ("data", "weights", "peft", "fit", "test")
 
 CONFIG_KEYS = ("model", "strategy", "augmentation", "data", "max_epochs", "seed")
+NETWORK_KEYS = ("model.name", "model.variant", "model.weights")
+"""What names a network in a ``resolved_config``."""
+PRECISION_KEY = "trainer.precision"
+"""It can follow from the network (``auto`` on a CPU): then nobody varied it."""
 METRIC_KEYS = (
     "val_acc",
     "val_f1_macro",

@@ -17,6 +17,7 @@ from sousa_bench.config.settings import check_values
 from sousa_bench.errors import ConfigError
 from sousa_bench.peft.method_sizes import against_given_size
 from sousa_bench.results.index import ResultIndex
+from sousa_bench.results.result import NETWORK_KEYS, PRECISION_KEY
 from sousa_bench.sweep import record
 from sousa_bench.sweep.current_command import hydra_overrides, run_command
 from sousa_bench.sweep.job import Job, devices_of
@@ -138,6 +139,8 @@ def plan(
         One job for each candidate, in order.
     """
     varied = varied_keys([candidate.overrides for candidate in candidates])
+    if PRECISION_KEY in varied and _precision_follows([candidate.config for candidate in candidates]):
+        varied.remove(PRECISION_KEY)
     jobs: list[Job] = []
     first: dict[str, Job] = {}
     for index, candidate in enumerate(candidates, 1):
@@ -231,6 +234,13 @@ def varied_keys(overrides: Sequence[Sequence[str]]) -> list[str]:
     jobs = [dict(split(override) for override in job) for job in overrides]
     keys = [key for key in dict.fromkeys(key for job in jobs for key in job) if key not in fixed]
     return [key for key in keys if len({job.get(key) for job in jobs}) > 1 and not key.startswith("lineage.")]
+
+
+def _precision_follows(configs: Sequence[DictConfig]) -> bool:
+    """Whether each network has one precision only, as ``trainer.precision=auto`` makes it: then nobody varied it."""
+    names = [tuple(str(OmegaConf.select(config, key, default=None)) for key in NETWORK_KEYS) for config in configs]
+    pairs = {(*name, config.trainer.precision) for name, config in zip(names, configs, strict=True)}
+    return len(pairs) == len(set(names))
 
 
 def _value(config: DictConfig, key: str, overrides: Sequence[str]) -> Any:

@@ -1,14 +1,18 @@
-"""Which precision ``trainer.precision=auto`` is on a CPU: settled for all runs of a command before any starts."""
+"""Which precision ``trainer.precision=auto`` is on a CPU: settled for each network before any run starts."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Container, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import version
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -17,14 +21,15 @@ from sousa_bench.data.cache_folder import cache_root
 from sousa_bench.errors import first_line
 from sousa_bench.models.published import sizes
 from sousa_bench.models.weight_files import default_variant
-from sousa_bench.results.index import ResultIndex
-from sousa_bench.results.result import write_json
+from sousa_bench.results.index import EarlierResult, ResultIndex
+from sousa_bench.results.result import NETWORK_KEYS, PRECISION_KEY, write_json
 from sousa_bench.sweep.output import say
 from sousa_bench.sweep.plan import Candidate
 from sousa_bench.sweep.resources import visible_gpus
 from sousa_bench.system.foreign import read_json
 from sousa_bench.system.processor import kind, takes_bfloat16
 from sousa_bench.system.python import python_environment
+from sousa_bench.system.text_table import amount
 
 LARGE = 10**9
 """Multiply-adds of a clip from which on a network counts: below, there is more to a step than matrix products."""
@@ -32,19 +37,31 @@ PAYS = 1.2
 """Times as fast as float32 from which on bfloat16 is taken."""
 FILE = "bfloat16.json"
 PATIENCE = 120.0
+MIXED = "bf16-mixed"
+DEPTHWISE = ("efficientat",)
+"""Networks of depthwise convolutions: these are not kept in float32 as others in groups are
+(:mod:`~sousa_bench.models.grouped_convolution`), so that their whole network is, unless bfloat16 is asked for."""
+Network = tuple[str, str, str]
+"""Name, variant, kind of weights."""
+_told: set[tuple[Network, bool]] = set()
 
 
 def settled(
-    candidates: Sequence[Candidate], results: ResultIndex | None, launcher: str | None = None
+    candidates: Sequence[Candidate],
+    results: ResultIndex | None,
+    queued: Container[str] = (),
+    launcher: str | None = None,
 ) -> list[Candidate]:
     """The runs of a command with their precision.
 
-    Where large networks are left to ``auto`` on a CPU, they are trained in bfloat16 if this machine is to train them
-    and gains by it. Runs that exist, in one precision or the other, decide for all that go on with them.
+    Where a large network is left to ``auto`` on a CPU, its runs go on in the precision that earlier ones have. Where
+    there are none, they are trained in bfloat16 if this machine is to train them and gains by it. A run that exists in
+    either precision keeps it.
 
     Args:
         candidates: All of the command.
-        results: What earlier commands left behind; None: earlier results don't count.
+        results: What earlier commands left behind; None: neither they nor the queue count.
+        queued: Fingerprints of the runs in Slurm's queue.
         launcher: The target of Hydra's launcher; None for a run in this process. Other machines aren't measured.
     """
     left = [candidate for candidate in candidates if _is_left_open(candidate.config)]
@@ -53,14 +70,73 @@ def settled(
     if not left:
         return list(candidates)
     here = launcher is None or launcher.endswith(".LocalLauncher")
-    if results is not None and any(results.of(candidate.digest, Path()) for candidate in left):
-        return list(candidates)
-    mixed = {id(candidate): _in_bfloat16(candidate) for candidate in left}
-    exist = results is not None and any(results.of(candidate.digest, Path()) for candidate in mixed.values())
-    if not exist and not (here and _gain(left[0].config) >= PAYS):
-        return list(candidates)
-    say("trainer.precision=auto: bf16-mixed for networks of published size (32-true is the other choice)")
-    return [mixed.get(id(candidate), candidate) for candidate in candidates]
+    earlier = _by_network(results)
+    groups: dict[Network, list[Candidate]] = defaultdict(list)
+    for candidate in left:
+        groups[_network(candidate.config)].append(candidate)
+    pays = cache(lambda: here and _gain(left[0].config) >= PAYS)
+    measured: list[Network] = []
+    made: dict[int, Candidate] = {}
+    for network, group in groups.items():
+        before = earlier.get(network, [])
+        mixed = [_in_bfloat16(candidate) for candidate in group]
+        pairs = list(zip(group, mixed, strict=True))
+        own = [None if results is None else _existing(pair, results, queued) for pair in pairs]
+        if before:
+            choice = before[0].cpu_precision == MIXED
+            alike = sum(run.cpu_precision == before[0].cpu_precision for run in before)
+            _tell([network], choice, f"as in {amount(alike, 'earlier run')} of it")
+        elif waiting := next(filter(None, own), None):
+            choice = waiting in mixed
+        else:
+            measured.append(network)
+            choice = pays()
+        made |= {id(pair[0]): kept or pair[choice] for pair, kept in zip(pairs, own, strict=True)}
+    if measured and here:
+        _tell(measured, pays(), "as measured here")
+    return [made.get(id(candidate), candidate) for candidate in candidates]
+
+
+def _existing(pair: Sequence[Candidate], results: ResultIndex, queued: Container[str]) -> Candidate | None:
+    """That of a run's two precisions in which it exists: completed, in Slurm's queue, or begun last; or None."""
+    ranks = [
+        max(
+            [(result.status == "completed", False, result.timestamp) for result in results.of(each.digest, Path())]
+            + [(False, True, "")] * (each.digest in queued),
+            default=None,
+        )
+        for each in pair
+    ]
+    known = [(rank, each) for rank, each in zip(ranks, pair, strict=True) if rank is not None]
+    return max(known, key=itemgetter(0))[1] if known else None
+
+
+def _by_network(results: ResultIndex | None) -> dict[Network, list[EarlierResult]]:
+    """Earlier runs on CPUs whose precision can decide, by network; completed ones first, then newest first."""
+    found: dict[Network, list[EarlierResult]] = defaultdict(list)
+    for result in results or ():
+        if result.cpu_precision in ("auto", MIXED):
+            found[_named(*result.network)].append(result)
+    for each in found.values():
+        each.sort(key=lambda result: (result.status == "completed", result.timestamp), reverse=True)
+    return found
+
+
+def _network(config: DictConfig) -> Network:
+    return _named(*(OmegaConf.select(config, key, default=None) for key in NETWORK_KEYS))
+
+
+def _named(name: Any, variant: Any, weights: Any) -> Network:
+    return str(name), str(variant or default_variant(str(weights))), str(weights)
+
+
+def _tell(networks: Sequence[Network], mixed: bool, why: str) -> None:
+    """Say which precision networks have and why, once in a command, however many batches it has."""
+    new = [network for network in networks if (network, mixed) not in _told]
+    if new and (mixed or takes_bfloat16()):
+        _told.update((network, mixed) for network in new)
+        names = ", ".join(f"{name} {variant}" for name, variant, _ in new)
+        say(f"trainer.precision=auto is {MIXED if mixed else '32-true'} for {names}, {why}")
 
 
 def _is_left_open(config: DictConfig) -> bool:
@@ -68,16 +144,15 @@ def _is_left_open(config: DictConfig) -> bool:
     trainer = OmegaConf.select(config, "trainer", default={})
     if trainer.get("precision") != "auto" or trainer.get("accelerator") not in ("auto", "cpu"):
         return False
-    model = OmegaConf.select(config, "model", default={})
-    variant = model.get("variant") or default_variant(str(model.get("weights")))
-    size = sizes().get((str(model.get("name")), str(variant)))
-    return size is not None and size.multiply_adds >= LARGE
+    name, variant, _ = _network(config)
+    size = sizes().get((name, variant))
+    return size is not None and size.multiply_adds >= LARGE and name not in DEPTHWISE
 
 
 def _in_bfloat16(candidate: Candidate) -> Candidate:
     config = candidate.config.copy()
-    config.trainer.precision = "bf16-mixed"
-    overrides = [*candidate.overrides, "trainer.precision=bf16-mixed"]
+    config.trainer.precision = MIXED
+    overrides = [*candidate.overrides, f"{PRECISION_KEY}={MIXED}"]
     return replace(candidate, config=config, overrides=overrides, digest=fingerprint(config))
 
 
@@ -94,12 +169,19 @@ def _gain(config: DictConfig) -> float:
         return known[key]
     words = [sys.executable, "-m", "sousa_bench.training.bfloat16_gain"]
     try:
-        done = subprocess.run(words, env=python_environment(), capture_output=True, text=True, timeout=PATIENCE)
+        done = subprocess.run(
+            words, env=python_environment(), capture_output=True, text=True, timeout=PATIENCE, check=True
+        )
         gain = float(done.stdout)
+        told = f"This processor trains {gain:.2f} times as fast in bfloat16 as in float32"
     except (OSError, subprocess.SubprocessError, ValueError) as error:
-        say(f"Warning: bfloat16 can't be measured here ({first_line(error)}); trainer.precision=auto is 32-true")
-        return 1.0
-    say(f"This processor trains {gain:.2f} times as fast in bfloat16 as in float32; {file} remembers it")
-    with suppress(OSError):  # a full disk: it is measured again
+        lines = str(getattr(error, "stderr", None) or "").split("\n")
+        why = next((line for line in reversed(lines) if line.strip()), first_line(error))
+        gain, told = 1.0, f"Warning: bfloat16 can't be measured here ({why}); trainer.precision=auto is 32-true"
+    try:
         write_json(file, {**known, key: gain})
+    except OSError as error:  # a full disk
+        say(f"{told}; the next command measures again, as {file} can't be written ({error.strerror})")
+    else:
+        say(f"{told}; {file} remembers it, and without this file it is measured again")
     return gain

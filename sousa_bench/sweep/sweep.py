@@ -208,7 +208,7 @@ def plan_sweep(
     on_slurm = runs_in_queue(root)  # before the results are read: it closes the records of Slurm jobs that are gone
     results = session.known_results(root)
     launcher = OmegaConf.select(master, "hydra.launcher._target_", default=None)
-    candidates = settled(candidates, None if settings.afresh else results, launcher)
+    candidates = settled(candidates, None if settings.afresh else results, on_slurm, launcher)
     jobs = plan(candidates, folder=folder, name=name, results=results, settings=settings)
     for job in jobs:
         if job.decision == "pending" and not settings.afresh and (there := on_slurm.get(job.fingerprint)):
