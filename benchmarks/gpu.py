@@ -4,18 +4,20 @@
     python -m benchmarks.gpu --dry-run --models ast efficientat --methods lora head
 
 Parity of all models with the CPU, a training step of every model under every method, torch.compile, throughput and
-utilisation, two processes over NCCL where there are two cards, and the comparison's sweep at official size. What no
-time is left for is named, and whatever fails is too: then the exit code is 1. Without a card there is nothing to do.
-A dry run does the same with small networks and few clips on the CPU, and shows its section.
+utilisation, two processes over NCCL where there are two cards, and the comparison's sweep at official size. What is
+not done by then is ended and named, and whatever fails is too: then the exit code is 1. Without a card there is nothing
+to do. A dry run does the same with small networks and few clips on the CPU, and shows its section.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +38,8 @@ from sousa_bench.peft import precheck
 from sousa_bench.peft.options import takes_no_steps
 
 HEADING = "## On a GPU"
+NONE_YET = "No figure from a GPU stands here yet.\n\n"
+"""What the page says before it has the section."""
 TOLERANCES = {"32-true": 1e-3, "bf16-mixed": 0.1}
 """Largest difference of a logit from the CPU's float32, over the largest logit."""
 FEW = ["data.synthetic.clips=40", "data.synthetic.split_players=[3,1,1]", "trainer.batch_size=8", "augmentation=off"]
@@ -51,9 +55,9 @@ class Card:
         accelerator: ``gpu``, or ``cpu`` for a dry run.
         models: Names.
         methods: Names.
-        until: Monotonic time after which nothing more is begun.
+        until: Monotonic time by which all has ended.
         failed: What went wrong, a line each.
-        late: What there was no time for.
+        late: What there was no time for, or too little.
     """
 
     accelerator: str
@@ -88,13 +92,41 @@ class Card:
             self.late.append(name)
             return []
         try:
-            return list(measure(self, *case))
+            with ended_at(self.until):
+                return list(measure(self, *case))
+        except OutOfTime:
+            self.late.append(name)
+            return []
         except Exception as error:
             self.failed.append(f"{name}: {type(error).__name__}: {first_line(error)}")
             return []
         finally:
             if not self.dry:
                 torch.cuda.empty_cache()
+
+
+class OutOfTime(BaseException):
+    """Time is over; no ``except Exception`` on the way takes it."""
+
+
+@contextmanager
+def ended_at(until: float) -> Iterator[None]:
+    """End what goes on inside, a command's process included, at a monotonic time.
+
+    Raises:
+        OutOfTime: It is reached.
+    """
+
+    def stop(*_: object) -> None:
+        raise OutOfTime
+
+    former = signal.signal(signal.SIGALRM, stop)
+    earlier = signal.setitimer(signal.ITIMER_REAL, max(until - time.monotonic(), 1e-3))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *earlier)
+        signal.signal(signal.SIGALRM, former)
 
 
 class Part(NamedTuple):
@@ -244,12 +276,13 @@ def section(card: Card, parts: Sequence[str]) -> str:
     if card.failed:
         lines += ["", "Failed:", "", *(f"- {what}" for what in card.failed)]
     if card.late:
-        lines += ["", f"No time was left for: {', '.join(card.late)}."]
+        lines += ["", f"There was not time enough for: {', '.join(card.late)}."]
     return "\n".join(lines) + "\n"
 
 
 def written(page: str, made: str) -> str:
     """A page with the section in the place of its earlier one, else at its end."""
+    page = page.replace(NONE_YET, "")
     earlier = re.compile(rf"^{HEADING}\n.*?(?=^## |\Z)", re.M | re.S)
     if earlier.search(page):
         return earlier.sub(lambda _: made + "\n", page, count=1).rstrip("\n") + "\n"
@@ -265,7 +298,7 @@ def main() -> int:
     parser.add_argument("--models", nargs="+", choices=models, default=models, metavar="MODEL", help="these (all)")
     parser.add_argument("--methods", nargs="+", choices=methods, default=methods, metavar="PEFT", help="these (all)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--minutes", type=float, default=8.0, help="after which no measurement begins (8)")
+    parser.add_argument("--minutes", type=float, default=8.0, help="by which all has ended (8)")
     parser.add_argument("--write", type=Path, metavar="FILE", help="the page that holds the section")
     options = parser.parse_args()
     if not options.dry_run and not torch.cuda.is_available():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -48,7 +50,25 @@ def test_what_fails_or_comes_too_late_is_named(monkeypatch: pytest.MonkeyPatch) 
     made = gpu.section(card, ["parity"])
     assert "- Parity of ast: AssertionError: the logits differ in bf16-mixed" in made
     card.until = time.monotonic() - 1
-    assert "No time was left for: Parity of ast." in gpu.section(card, ["parity"])
+    assert "There was not time enough for: Parity of ast." in gpu.section(card, ["parity"])
+
+
+@pytest.mark.parametrize("run", [lambda: time.sleep(60), lambda: subprocess.run(["sleep", "60"])])
+def test_what_goes_on_when_time_is_over_is_ended_and_named(run: Callable[[], object]) -> None:
+    def long(card: gpu.Card) -> Iterator[gpu.Row]:
+        yield ("begun",)
+        run()
+
+    def outer(card: gpu.Card) -> Iterator[gpu.Row]:
+        yield from card.attempt("inner", long)
+        yield ("outer",)
+
+    started = time.monotonic()
+    card = gpu.Card("cpu", ["ast"], ["lora"], started + 0.5)
+    assert card.attempt("outer", outer) == [("outer",)]
+    assert card.attempt("next", long) == []
+    assert (card.late, card.failed) == (["inner", "next"], [])
+    assert time.monotonic() - started < 20
 
 
 def test_a_step_that_moves_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,6 +86,14 @@ def test_speed_and_whole_runs() -> None:
     assert "| AST, LoRA, over two devices |" in made
     assert "| a few small ones |" in made
     assert "clips/s |" in made
+
+
+def test_a_page_says_that_it_has_no_figures_until_it_has_them() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/benchmarks.md").read_text(encoding="utf-8")
+    made = gpu.written(page, f"{gpu.HEADING}\n\nnew\n")
+    assert (gpu.NONE_YET in page) != (f"\n{gpu.HEADING}\n" in page)
+    assert gpu.NONE_YET.strip() not in made
+    assert "small sizes.\n\n## " in made
 
 
 def test_a_page_keeps_the_rest() -> None:
