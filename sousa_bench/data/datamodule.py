@@ -386,6 +386,11 @@ class FeatureMemory:
             self._features[split, i] = (features[0], None if mask is None else mask[0])
             self.held_bytes += features.numel() * features.element_size()
 
+    def clear(self) -> None:
+        """Hold nothing any more."""
+        self._features.clear()
+        self.held_bytes = 0
+
 
 class SousaDataModule(pl.LightningDataModule):
     """Hands Lightning the batches of each split.

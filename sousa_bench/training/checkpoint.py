@@ -140,6 +140,7 @@ class KeepState(pl.Callback):
         self.state = state
         self.fit_seconds: float = state["fit_seconds"] if state else 0.0
         self._counted_until = self._saved_at = time.monotonic()
+        self._begun = False
         self._shown_at = 0.0
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -149,16 +150,25 @@ class KeepState(pl.Callback):
             progress.completed = progress.processed = self.state["epoch"]  # type: ignore[attr-defined]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The optimizer exists and sits on its device, the clock of the fit starts, and requests to stop come here."""
+        """The optimizer exists and sits on its device, and requests to stop come here."""
         if self.state:
             trainer.optimizers[0].load_state_dict(self.state["optimizer"])
         # Lightning has taken SIGTERM, and would end the run inside a validation, and lose that epoch.
         signal.signal(signal.SIGTERM, self.stop.on_signal)
-        self._counted_until = self._saved_at = time.monotonic()
+        self._counted_until = time.monotonic()
+        self.stop.training = world_size() > 1  # ranks are at different clips of what is shared, and stop together
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """From the first step on there is something to save before a stop."""
+        """From the first step on there is something to save before a stop, and the clock of the fit runs.
+
+        What runs share is no part of the fit's time, or that would depend on which run came first.
+        """
         self.stop.training = True
+        if not self._begun:
+            self._begun, now = True, time.monotonic()
+            phases = self.recorder.result["phases"]
+            phases["shared"] = phases.get("shared", 0.0) + now - self._counted_until
+            self._counted_until = self._saved_at = now
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int

@@ -154,7 +154,8 @@ class Classifier(pl.LightningModule):
         self._fill("val")
 
     def on_test_start(self) -> None:
-        """Here too."""
+        """Here too; the other splits' features are not needed any more, and leave their place."""
+        self.inputs.memory.clear()
         self._fill("test")
 
     def _fill(self, split: str) -> None:

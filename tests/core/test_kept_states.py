@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -10,6 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import numpy as np
@@ -24,8 +26,11 @@ from sousa_bench.data.cache_folder import filled_by_one
 from sousa_bench.errors import Interrupted
 from sousa_bench.models.base import AudioModel
 from sousa_bench.models.beats_network import BeatsBackbone
-from sousa_bench.training import kept_states
+from sousa_bench.results.result import Recorder
+from sousa_bench.training import checkpoint, kept_states
+from sousa_bench.training.checkpoint import Checkpoints, KeepState, Stop
 from sousa_bench.training.frozen_part import groups
+from sousa_bench.training.inputs import ClipInputs
 from sousa_bench.training.kept_states import KeptStates
 from sousa_bench.training.run import run
 from tests.cases import check_each
@@ -294,6 +299,42 @@ def test_a_run_that_waits_for_another_stops_when_asked(small, tmp_path, monkeypa
                 run(small(*words), tmp_path / "2")
         finally:
             done.set()
+
+
+def test_the_time_of_a_training_is_without_what_runs_share(small, tmp_path, monkeypatch):
+    passed, fill = [0.0], ClipInputs.fill
+
+    def slow(self, split):
+        passed[0] += 1000
+        fill(self, split)
+
+    monkeypatch.setattr(ClipInputs, "fill", slow)
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0])
+    monkeypatch.setattr(checkpoint, "time", clock)
+    blocks = run(small("peft=lora", "trainer.max_epochs=1"), tmp_path / "1")
+    assert 2000 <= blocks["phases"]["shared"] < 3000
+    assert blocks["efficiency"]["training_time_seconds"] < 1000
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_ranks_that_fill_wait_with_a_stop_for_each_other(tmp_path, monkeypatch, ranks):
+    monkeypatch.setattr(checkpoint, "world_size", lambda: ranks)
+    with Stop().listening() as stop:
+        keep = KeepState(Checkpoints(tmp_path), Recorder(tmp_path), stop, Mock(), dict)
+        keep.on_train_start(Mock(), Mock())
+        with pytest.raises(Interrupted) if ranks == 1 else contextlib.nullcontext():
+            signal.raise_signal(signal.SIGTERM)
+    assert stop.asked
+
+
+def test_features_of_training_leave_their_place_to_those_of_test(small, tmp_path):
+    run(small("peft=lora", "trainer.max_epochs=1"), tmp_path / "1")
+    before = kept(tmp_path)
+    limit = 0.9 * sum(file.stat().st_size for file in before) / 2**20
+    for file in before:
+        file.unlink()
+    run(small("peft=lora", "trainer.max_epochs=1", f"trainer.feature_memory_mb={limit}"), tmp_path / "2")
+    assert kept(tmp_path) == before
 
 
 def test_another_users_cache_is_read_and_grows(numbered, tmp_path, monkeypatch, caplog):
