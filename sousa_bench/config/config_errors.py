@@ -90,7 +90,7 @@ def explain(error: BaseException) -> str:
         return f"{several.group(1)}: several values are a sweep, which needs -m (--multirun)"
     if raised := _raised_in_resolver(error):
         return f"{type(raised).__name__}: {_first(raised)}"
-    if key := _wrong_key(error):
+    if key := wrong_key(error):
         if key == f"peft.{BUDGET}":
             return without_budget(next((config.peft for config in _configs(error) if "peft" in config), {}))
         return missing_key(key, _known_keys(error))
@@ -139,7 +139,8 @@ def _missing_file(path: str, message: str) -> str:
     return f"{name}: there is no such config ({message.splitlines()[0]})"
 
 
-def _wrong_key(error: BaseException) -> str | None:
+def wrong_key(error: BaseException) -> str | None:
+    """The key that an override names and the config lacks, if that is what is wrong."""
     match = re.search(r"Could not (?:override|append|delete|find)[^']*'([^']+)'", str(error))
     if match and "No match in the defaults list" not in str(error):
         return match.group(1).split("=")[0]

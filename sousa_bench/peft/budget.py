@@ -113,7 +113,7 @@ def choose_size(model: AudioModel, options: Options, node: Mapping[str, Any], co
 
 def _nearest(size: MethodSize, layers: Counter[Layer], node: Mapping[str, Any], wanted: float) -> int:
     """The size whose parameters come nearest to a number; of two as near the one with fewer."""
-    sizes = range(size.least, max(size.most(list(layers)), size.least) + 1, size.step)
+    sizes = size.sizes(layers)
     if size.rises:
         above = bisect_left(sizes, wanted, key=lambda each: _count(size, layers, node, each))
         sizes = sizes[max(above - 1, 0) : above + 1]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cache
 from typing import Any
 
@@ -52,6 +53,7 @@ class MethodSize:
         most: The largest size that makes sense, or is possible, for a network's layers.
         least: The smallest.
         step: Between sizes.
+        divides: Whether a size must divide the inputs of a layer.
         rises: Whether a larger size never makes fewer parameters.
         alpha: The key whose value, divided by the size, scales the update.
         fixed: Keys that change the count in another way, with the values at which they don't.
@@ -62,9 +64,17 @@ class MethodSize:
     most: Callable[[Sequence[Layer]], int]
     least: int = 1
     step: int = 1
+    divides: bool = False
     rises: bool = True
     alpha: str | None = None
     fixed: Mapping[str, tuple[Any, ...]] = field(default_factory=lambda: {"bias": ("none",)})
+
+    def sizes(self, layers: Collection[Layer]) -> Sequence[int]:
+        """Those to choose from for a network's layers, in order."""
+        every = range(self.least, max(self.most(list(layers)), self.least) + 1, self.step)
+        if not self.divides:
+            return every
+        return [size for size in every if any(layer.inputs * layer.kernel % size == 0 for layer in layers)]
 
     def chosen(self, node: Node, size: int) -> dict[str, Any]:
         """A size, with what scales the update and AdaLoRA's final rank, which keep the ratio that they had to it."""
@@ -138,23 +148,23 @@ def _conv_adapter(layer: Layer, reduction: int, node: Node) -> int:
 
 _WHOLE_KERNEL = {"use_effective_conv2d": (False,)}
 SIZES: dict[str, MethodSize] = {
-    "peft.LoraConfig": MethodSize("r", _lora, _highest_rank, alpha="lora_alpha"),
-    "peft.AdaLoraConfig": MethodSize(
+    "LoraConfig": MethodSize("r", _lora, _highest_rank, alpha="lora_alpha"),
+    "AdaLoraConfig": MethodSize(
         "init_r",
         lambda layer, r, node: r * (layer.inputs * layer.kernel + layer.outputs + 1),
         _highest_rank,
         least=2,
         alpha="lora_alpha",
     ),
-    "peft.VeraConfig": MethodSize("r", lambda layer, r, node: r + layer.outputs, _widest),
-    "peft.LoHaConfig": MethodSize(
+    "VeraConfig": MethodSize("r", lambda layer, r, node: r + layer.outputs, _widest),
+    "LoHaConfig": MethodSize(
         "r",
         lambda layer, r, node: 2 * r * (layer.inputs * layer.kernel + layer.outputs),
         _highest_rank,
         alpha="alpha",
         fixed=_WHOLE_KERNEL,
     ),
-    "peft.LoKrConfig": MethodSize(
+    "LoKrConfig": MethodSize(
         "r",
         _lokr,
         _highest_lokr,
@@ -162,47 +172,48 @@ SIZES: dict[str, MethodSize] = {
         alpha="alpha",
         fixed={**_WHOLE_KERNEL, "decompose_both": (False,), "decompose_factor": (-1,)},
     ),
-    "peft.OFTConfig": MethodSize(
-        "oft_block_size", _oft, _widest, least=2, fixed={"bias": ("none",), "r": (0,), "block_share": (False,)}
+    "OFTConfig": MethodSize(
+        "oft_block_size",
+        _oft,
+        _widest,
+        least=2,
+        divides=True,
+        fixed={"bias": ("none",), "r": (0,), "block_share": (False,)},
     ),
-    "peft.HRAConfig": MethodSize(
+    "HRAConfig": MethodSize(
         "r", lambda layer, r, node: r * layer.inputs * layer.kernel, _widest, least=2, step=2
     ),  # an even number of reflections starts as the identity
-    "peft.HiraConfig": MethodSize(
+    "HiraConfig": MethodSize(
         "r", lambda layer, r, node: r * (layer.inputs * layer.kernel + layer.outputs), _highest_rank
     ),
-    "peft.MissConfig": MethodSize(
+    "MissConfig": MethodSize(
         "r",
         lambda layer, r, node: r * layer.outputs,
         lambda layers: min(layer.inputs for layer in layers),
         fixed={"bias": ("none",), "init_weights": (True, False)},
     ),
-    "peft.FourierFTConfig": MethodSize(
+    "FourierFTConfig": MethodSize(
         "n_frequency",
         lambda layer, frequencies, node: frequencies,
         lambda layers: min(layer.inputs * layer.outputs for layer in layers),
     ),
-    "peft.RandLoraConfig": MethodSize("r", _randlora, _highest_rank, rises=False, alpha="randlora_alpha"),
-    "sousa_bench.peft.BottleneckConfig": MethodSize(
+    "RandLoraConfig": MethodSize("r", _randlora, _highest_rank, rises=False, alpha="randlora_alpha"),
+    "BottleneckConfig": MethodSize(
         "width",
         lambda layer, width, node: 2 * layer.inputs * width + width + layer.inputs + _learnt(node),
         _widest,
     ),
-    "sousa_bench.peft.ConformerConfig": MethodSize("width", _conformer, _widest),
-    "sousa_bench.peft.ConvpassConfig": MethodSize(
+    "ConformerConfig": MethodSize("width", _conformer, _widest),
+    "ConvpassConfig": MethodSize(
         "width",
         lambda layer, width, node: 2 * layer.inputs * width + 9 * width**2 + 2 * width + layer.inputs + _learnt(node),
         _widest,
     ),
-    "sousa_bench.peft.ConvAdapterConfig": MethodSize("reduction", _conv_adapter, _widest, rises=False),
-    "sousa_bench.peft.PrefixConfig": MethodSize(
-        "length", lambda layer, length, node: 2 * length * layer.inputs, lambda layers: MOST
-    ),
-    "sousa_bench.peft.PromptConfig": MethodSize(
-        "length", lambda layer, length, node: length * layer.inputs, lambda layers: MOST
-    ),
+    "ConvAdapterConfig": MethodSize("reduction", _conv_adapter, _widest, rises=False),
+    "PrefixConfig": MethodSize("length", lambda layer, length, node: 2 * length * layer.inputs, lambda layers: MOST),
+    "PromptConfig": MethodSize("length", lambda layer, length, node: length * layer.inputs, lambda layers: MOST),
 }
-"""``_target_`` → its size; what has none can't be brought to a budget."""
+"""The class that ``_target_`` names → its size; what has none can't be brought to a budget."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +221,7 @@ class Budget:
     """What ``peft.budget`` asks for.
 
     Attributes:
-        text: As it was written.
+        text: In its one spelling: ``0.3%`` for ``.30 %``.
         share: Of the backbone's parameters without the head, or None where a number was asked for.
         parameters: That number.
     """
@@ -231,14 +242,24 @@ class Budget:
         match = _SHARE.fullmatch(value.strip()) if isinstance(value, str) else None
         if match is None or not 0 < float(match[1]) <= 100:
             raise ConfigError(
-                f"peft.{KEY}={value}: must be a share of the backbone's parameters, such as 0.3%, or a whole number of "
-                "parameters, such as 20000"
+                f"peft.{KEY}={value}: must be a share of the backbone's parameters, such as 0.3%, above 0 % and up to "
+                "100 %, or a whole number of parameters, 1 or more, such as 20000, in digits alone"
             )
-        return cls(value.strip(), float(match[1]) / 100, None)
+        percent = float(match[1])
+        return cls(f"{Decimal(repr(percent)).normalize():f}%", percent / 100, None)
 
     def of_backbone(self, parameters: int) -> float:
         """How many parameters that is in a backbone of so many."""
         return self.parameters if self.share is None else self.share * parameters  # type: ignore[return-value]
+
+
+def _declared(node: Node) -> MethodSize | None:
+    return SIZES.get(str(node.get("_target_")).rpartition(".")[2])
+
+
+def has_size(node: Node) -> bool:
+    """Whether a method can be brought to a budget."""
+    return _declared(node) is not None
 
 
 def size_of(node: Node) -> MethodSize:
@@ -247,7 +268,7 @@ def size_of(node: Node) -> MethodSize:
     Raises:
         ConfigError: It has none, or a key changes the count in a way that the budget doesn't reckon with.
     """
-    size = SIZES.get(str(node.get("_target_")))
+    size = _declared(node)
     if size is None:
         raise ConfigError(without_budget(node))
     for key, value in node.items():
@@ -264,7 +285,7 @@ def size_of(node: Node) -> MethodSize:
 def without_budget(node: Node) -> str:
     """What is said where a method that lacks the key is given a budget."""
     name = f"peft={node.get('name')}"
-    if str(node.get("_target_")) in SIZES:
+    if has_size(node):
         return f"{name} lacks the key {KEY}; write +peft.{KEY}=…, or add `{KEY}: null` to its file"
     return (
         f"{name} has no size that peft.{KEY} could choose: what it trains follows from the network; leave "
@@ -274,7 +295,7 @@ def without_budget(node: Node) -> str:
 
 def chosen_keys(node: Node) -> list[str]:
     """The keys that ``peft.budget`` sets by the network, the size first; none where no budget is given."""
-    size = SIZES.get(str(node.get("_target_")))
+    size = _declared(node)
     if size is None or node.get(KEY) is None:
         return []
     return [size.key, *(["target_r"] if "target_r" in node else [])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from sousa_bench.config.fingerprint import fingerprint, run_name
 from sousa_bench.config.overrides import split
 from sousa_bench.config.settings import check_values
 from sousa_bench.errors import ConfigError
-from sousa_bench.peft.method_sizes import against_given_size
+from sousa_bench.peft.method_sizes import Budget, against_given_size
 from sousa_bench.results.index import ResultIndex
 from sousa_bench.results.result import NETWORK_KEYS, PRECISION_KEY
 from sousa_bench.sweep import record
@@ -214,9 +215,12 @@ def refusal(config: DictConfig) -> str | None:
 
 
 def check_size(config: DictConfig, overrides: Sequence[str]) -> None:
-    """Raise ConfigError where a method's size was given, and a budget that is to choose it."""
+    """Write a budget in its one spelling; raise ConfigError where the size that it is to choose was given, too."""
     if OmegaConf.select(config, "peft.budget", default=None) is not None:
         against_given_size(config.peft, [split(override)[0] for override in overrides])
+        if isinstance(budget := config.peft.budget, str):
+            with suppress(ConfigError):  # what is none is refused with its run
+                config.peft.budget = Budget.of(budget).text
 
 
 def warnings_about(config: DictConfig) -> list[str]:

@@ -14,12 +14,13 @@ from test_methods import MODELS, build, check_budgets, layer_sizes, model_node
 
 from sousa_bench.errors import ConfigError
 from sousa_bench.peft import inject, precheck
-from sousa_bench.peft.method_sizes import SIZES, Budget
+from sousa_bench.peft.method_sizes import Budget, Layer, has_size, size_of
+from sousa_bench.sweep.plan import Candidate
 from tests.analysis.composed_runs import SHORT, configs_of
 from tests.cases import check_each
 from tests.trained import SMALL, command, home
 
-SIZED = [method for method in methods() if choice(method)["_target_"] in SIZES]
+SIZED = [method for method in methods() if has_size(choice(method))]
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +32,7 @@ def test_choices_that_have_a_size_have_the_key():
     assert [method for method in methods() if "budget" in choice(method)] == SIZED
 
 
+@pytest.mark.slow
 def test_each_pair_comes_as_near_to_each_budget_as_it_can(fresh):
     def check(name, method):
         model, made = fresh[name], copy.deepcopy(fresh[name])
@@ -78,9 +80,36 @@ def test_what_scales_the_update_keeps_its_ratio_to_the_size(fresh, method, optio
     assert injection.node.items() >= chosen.items()
 
 
+def test_a_size_of_oft_divides_the_inputs_of_a_layer():
+    sizes = size_of(choice("oft", budget="1%")).sizes([Layer(96, 96), Layer(40, 10)])
+    assert list(sizes) == [2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 96]
+
+
+@pytest.mark.parametrize("target", ["peft.tuners.lora.LoraConfig", "sousa_bench.peft.added_options.PromptConfig"])
+def test_a_method_has_its_size_wherever_its_class_is_taken_from(target):
+    assert has_size({"_target_": target})
+
+
+def test_one_budget_has_one_spelling():
+    assert {Budget.of(text).text for text in ("0.3%", "0.30%", ".3%", " 0.3 %")} == {"0.3%"}
+    assert [Budget.of(text).text for text in ("100%", "1.0%", "0.00001%")] == ["100%", "1%", "0.00001%"]
+
+
+def test_a_sweep_holds_methods_without_a_size_beside_a_budget():
+    """Each is refused by itself; ``null`` changes nothing of any, and spellings of one budget are one run."""
+    words = ("model=ast", "augmentation=off", *SHORT)
+    configs = configs_of((*words, "peft=lora,head,probe", "peft.budget=0.3%,.30%,null"))
+    made = [Candidate.of(config, []) for config in configs]
+    assert [bool(each.refusal) for each in made] == [False] * 3 + [True, True, False] * 2
+    assert "peft=head has no size that peft.budget could choose" in str(made[3].refusal)
+    assert made[0].digest == made[1].digest != made[2].digest
+    plain = [Candidate.of(config, []).digest for config in configs_of((*words, "peft=lora,head,probe"))]
+    assert [each.digest for each in made[2::3]] == plain
+
+
 @pytest.mark.parametrize("value", ["0.3", 0.3, "0%", "101%", 0, -5, True, "much", "1e3%", [1]])
 def test_what_is_no_budget_is_refused(value):
-    with pytest.raises(ConfigError, match=r"must be a share .* such as 0\.3%, or a whole number"):
+    with pytest.raises(ConfigError, match=r"such as 0\.3%, above 0 % and up to 100 %, or a whole number"):
         Budget.of(value)
 
 
@@ -112,6 +141,7 @@ def test_the_experiment_holds_every_method_that_has_a_size():
     assert {config.augmentation.name for config in configs} == {"off"}
 
 
+@pytest.mark.slow
 def test_the_command_line():
     """A sweep over budgets: two runs, each with what it reached."""
     words = [word for word in SMALL if not word.startswith(("peft=", "trainer.precision="))] + ["peft=bottleneck"]

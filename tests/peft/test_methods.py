@@ -22,7 +22,7 @@ from sousa_bench.data.rudiments import TASK
 from sousa_bench.models.base import AudioModel
 from sousa_bench.peft import Injection, inject, precheck
 from sousa_bench.peft.budget import choose_size
-from sousa_bench.peft.method_sizes import SIZES
+from sousa_bench.peft.method_sizes import has_size, size_of
 from sousa_bench.peft.options import plain, read
 from tests.cases import check_each
 
@@ -242,9 +242,9 @@ def check_budgets(model: AudioModel, injection: Injection, sizes: dict[str, dict
         sizes: Of its layers.
     """
     name, config_class = injection.options.name, get_class(injection.node["_target_"])
-    size = SIZES.get(injection.node["_target_"])
-    if size is None:
+    if not has_size(injection.node):
         return
+    size = size_of(choice(name))
     backbone = injection.parameters["backbone"]
     for text, share in {"0.1%": 0.001, "0.3%": 0.003, "1%": 0.01}.items():
         node = plain(choice(name, budget=text))
