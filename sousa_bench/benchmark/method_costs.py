@@ -16,6 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 from sousa_bench.benchmark.arithmetic import Setup
 from sousa_bench.config import conf_folder
 from sousa_bench.config.composing import composed
+from sousa_bench.errors import ConfigError
 from sousa_bench.peft import precheck
 from sousa_bench.peft.options import takes_no_steps
 
@@ -26,13 +27,13 @@ WORDS = ("augmentation=off", "trainer.feature_memory_mb=0")
 """Nothing is remembered of a clip, so that the head's step takes the whole network's forward pass, as the others'."""
 
 
-def method_costs(overrides: Sequence[str], *, repeats: int, methods: Sequence[str] = ()) -> dict[str, Any]:
-    """Take training steps under each method that fits a model, in turns and in one process.
+def method_costs(overrides: Sequence[str], *, repeats: int, methods: Sequence[str]) -> dict[str, Any]:
+    """Take training steps under methods that fit a model, in turns and in one process.
 
     Args:
         overrides: Which model, data and batch.
         repeats: Turns, whose medians count.
-        methods: Which; none: all that take steps. Those of ``REFERENCES`` are measured in any case.
+        methods: Which, those of ``REFERENCES`` among them; see :func:`fitting`.
 
     Returns:
         ``methods``: for each ``method``, ``setup``, ``trainable``, ``peak_bytes`` (most that parameters, their
@@ -41,13 +42,13 @@ def method_costs(overrides: Sequence[str], *, repeats: int, methods: Sequence[st
         ``of_head`` and ``of_full``, ``latency_ms`` of a clip once the method is merged, and whether it ``merges``.
     """
     torch.set_num_threads(1)
-    names = dict.fromkeys([*REFERENCES, *(methods or _fitting(overrides))])
     turns = [
-        {name: _measured([*overrides, *WORDS, f"peft={name}"], turn == 0) for name in names} for turn in range(repeats)
+        {name: _measured([*WORDS, *overrides, f"peft={name}"], turn == 0) for name in methods}
+        for turn in range(repeats)
     ]
     medians = {
         name: {key: statistics.median(turn[name][key] for turn in turns) for key in ("step_seconds", "latency_ms")}
-        for name in names
+        for name in methods
     }
     head, full = (medians[name]["step_seconds"] for name in REFERENCES)
     rows = []
@@ -58,14 +59,37 @@ def method_costs(overrides: Sequence[str], *, repeats: int, methods: Sequence[st
     return {"methods": rows}
 
 
-def _fitting(overrides: Sequence[str]) -> list[str]:
-    """The package's methods that take steps and fit the model."""
-    found = []
-    for file in sorted((conf_folder() / "peft").glob("*.yaml")):
-        cfg = composed([*overrides, f"peft={file.stem}"])
-        if not takes_no_steps(cfg.peft) and precheck(cfg.model, cfg.peft) is None:
-            found.append(file.stem)
-    return found
+def fitting(overrides: Sequence[str], methods: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+    """What there is to measure on a model, before anything is.
+
+    Args:
+        overrides: Which model, data and batch.
+        methods: Which; none: all of the package that take steps.
+
+    Returns:
+        ``REFERENCES`` and the methods that fit the model; of those that were named, why others don't.
+
+    Raises:
+        ConfigError: An override is set here, a method doesn't exist or takes no steps, or the model can't train.
+    """
+    own = {word.partition("=")[0]: word for word in WORDS}
+    for word in overrides:
+        if own.get(word.partition("=")[0], word) != word:
+            raise ConfigError(f"{word}: the part methods measures with {' '.join(WORDS)}; leave it out")
+    every = sorted(file.stem for file in (conf_folder() / "peft").glob("*.yaml"))
+    found, unfit = [], []
+    for name in dict.fromkeys([*REFERENCES, *(methods or every)]):
+        cfg = composed([*overrides, f"peft={name}"])
+        if takes_no_steps(cfg.peft):
+            if methods:
+                raise ConfigError(f"--methods {name}: it takes no steps, so that there is none to measure")
+        elif (reason := precheck(cfg.model, cfg.peft)) is None:
+            found.append(name)
+        elif name in REFERENCES:
+            raise ConfigError(reason)
+        elif methods:
+            unfit.append(reason)
+    return found, unfit
 
 
 def _measured(overrides: Sequence[str], memory: bool) -> dict[str, Any]:

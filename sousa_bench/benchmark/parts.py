@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from importlib.metadata import version
 from typing import Any
@@ -50,6 +50,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """
     if options.epochs < 2 and "overhead" in options.parts:
         raise ConfigError("--epochs 1: the first epoch doesn't count; give at least 2")
+    if options.methods and "methods" not in options.parts:
+        raise ConfigError("--methods: the part methods alone reads it; add it to --parts, or leave --methods out")
+    methods = _methods(options) if "methods" in options.parts else {}
     figures: dict[str, Any] = {"machine": machine(), "command": vars(options) | {"json": str(options.json)}}
     print(
         "{date}: {cores} cores of {processor}, {memory_gib} GiB, {gpu_count} GPU, Python {python}, torch {torch}, "
@@ -57,7 +60,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     )
     for part in options.parts:
         figures[part] = []
-        for row in _rows(part, options):
+        for row in _rows(part, options, methods):
             figures[part].append(row)
             print(f"{part}: {line(part, row)}", flush=True)
             write_json(options.json, figures)
@@ -93,9 +96,25 @@ def line(part: str, row: dict[str, Any]) -> str:
     return text.format(**row, by_cause=", ".join(by_cause)).replace("%", " %")
 
 
-def _rows(part: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def _size(options: argparse.Namespace) -> list[str]:
     # Of other sizes than tiny, random weights cost what the published ones cost.
-    size = [] if options.variant == "tiny" else [f"model.variant={options.variant}", "weights=random"]
+    return [] if options.variant == "tiny" else [f"model.variant={options.variant}", "weights=random"]
+
+
+def _methods(options: argparse.Namespace) -> dict[str, list[str]]:
+    """What is measured on each model; says what was named and doesn't fit."""
+    from sousa_bench.benchmark.method_costs import fitting
+
+    made = {}
+    for model in options.models:
+        made[model], unfit = fitting([f"model={model}", *_size(options), *options.overrides], options.methods)
+        for reason in unfit:
+            print(f"methods: left out: {reason}")
+    return made
+
+
+def _rows(part: str, options: argparse.Namespace, methods: Mapping[str, list[str]]) -> Iterator[dict[str, Any]]:
+    size = _size(options)
     if part == "sweep":
         yield sweep([f"model={','.join(options.models)}", *size, *options.overrides], naive_runs=options.naive_runs)
     elif part == "cache":
@@ -103,7 +122,7 @@ def _rows(part: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     elif part == "methods":
         for model in options.models:
             words = [f"model={model}", *size, *options.overrides]
-            yield from ask("method_costs.method_costs", words, repeats=options.repeats, methods=options.methods)[part]
+            yield from ask("method_costs.method_costs", words, repeats=options.repeats, methods=methods[model])[part]
     else:
         functions = {part: f"{part}.{part}" for part in ("overhead", "precision", "naive")}
         function = functions.get(part, f"arithmetic.{part}")

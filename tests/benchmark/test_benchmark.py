@@ -16,9 +16,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from sousa_bench.benchmark import method_costs
+from sousa_bench.benchmark.__main__ import parser
 from sousa_bench.benchmark.arithmetic import Setup, bare
 from sousa_bench.benchmark.naive import NaivePipeline, naive
 from sousa_bench.benchmark.overhead import CAUSES, profiled_run
+from sousa_bench.benchmark.parts import measure
 from sousa_bench.benchmark.precision import Epoch
 from sousa_bench.benchmark.whole_sweep import spread
 from sousa_bench.config.composing import composed
@@ -88,6 +90,22 @@ def test_a_mistake_is_one_message(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
     done = command(tmp_path, "--parts", "methods", "--methods", "lora", "data=synthetic")
     assert "data=synthetic is no name of a method; overrides stand before --methods" in done.stderr
+
+
+def test_what_there_is_to_measure_is_known_beforehand() -> None:
+    found, [reason] = method_costs.fitting(["model=efficientat", "augmentation=off"], ["lora", "bottleneck"])
+    assert (found, "peft=bottleneck doesn't fit model=efficientat" in reason) == (["head", "full", "lora"], True)
+    found, unfit = method_costs.fitting(["model=ast"])
+    assert (found[:2], {"knn", "probe"} & {*found}, unfit, len(found) > 20) == (["head", "full"], set(), [], True)
+    for words, methods, says in (
+        ([], ["lora", "knn"], "--methods knn: it takes no steps"),
+        ([], ["lora", "nonsense"], "nonsense"),
+        (["augmentation=on"], [], "augmentation=on: the part methods measures with augmentation=off"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            method_costs.fitting(["model=ast", *words], methods)
+    with pytest.raises(ConfigError, match="the part methods alone reads it"):
+        measure(parser().parse_args(["--parts", "cache", "--methods", "lora"]))
 
 
 @pytest.mark.parametrize("model", ["ast", "htsat", "beats", "efficientat"])
@@ -163,8 +181,9 @@ def test_memory_of_a_step_is_counted_to_the_byte() -> None:
 
 def test_what_a_method_costs_is_held_against_head_and_full() -> None:
     words = ["model=ast", *FEW]
-    head, full, bottleneck = method_costs.method_costs(words, repeats=1, methods=["bottleneck"])["methods"]
-    assert (head["of_head"], full["of_full"]) == (1, 1)
+    rows = method_costs.method_costs(words, repeats=1, methods=["head", "full", "bottleneck"])["methods"]
+    head, full, bottleneck = rows
+    assert [row["method"] for row in rows] == ["head", "full", "bottleneck"]
     assert full["of_head"] < 20  # the head's step takes the whole forward pass: nothing is remembered
     assert bottleneck["of_head"] == pytest.approx(bottleneck["step_seconds"] / head["step_seconds"])
     assert [row["merges"] for row in (head, full, bottleneck)] == [True, True, False]
