@@ -316,5 +316,5 @@ def against_given_size(node: Node, keys: Iterable[str]) -> None:
         if f"peft.{key}" in keys:
             raise ConfigError(
                 f"peft.{key}={node[key]} can't be with peft.{KEY}={node[KEY]}, which chooses peft.{own[0]}; leave "
-                "one of them out"
+                "one of them out (a search whose space holds it takes no budget)"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from pathlib import Path
 
@@ -56,6 +57,22 @@ def test_the_study_agrees_with_the_definition(comparison_study: Study, tmp_path:
     write_tables(comparison_study, tmp_path)
     written = pd.read_csv(tmp_path / "combinations.csv")
     assert written["on_front"].tolist() == frame["on_front"].tolist()
+
+
+def test_rings_are_explained_where_there_are_some(comparison_study: Study):
+    without = copy.copy(comparison_study)
+    without.combinations = without.combinations.assign(on_front=pd.array([pd.NA] * 24, "boolean"))
+    for study, there in ((comparison_study, True), (without, False)):
+        plot = next(plot for plot in plots.all_plots(study, page=True) if plot.name == "efficiency_scatter")
+        assert ("A ring" in plot.caption) == there
+
+
+def test_what_was_not_tested_is_counted(comparison_study: Study):
+    fewer = copy.copy(comparison_study)
+    off = fewer.combinations["on_front"].copy()
+    off.iloc[0] = pd.NA
+    fewer.combinations = fewer.combinations.assign(on_front=off)
+    assert "Not tested, and so on neither list: 1 combination." in summary(fewer)
 
 
 def test_the_report_lists_them_by_cost_and_the_figure_rings_them(comparison_study: Study):

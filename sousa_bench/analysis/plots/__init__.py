@@ -29,6 +29,7 @@ from sousa_bench.analysis.plots.matrix import (
     pairwise_differences,
 )
 from sousa_bench.analysis.plots.runs import (
+    ON_FRONT,
     accuracy_comparison,
     accuracy_over_multiply_adds,
     accuracy_over_parameters,
@@ -97,8 +98,7 @@ FIGURES = (
     Figure(
         efficiency_scatter,
         "Cost",
-        "The dotted line is the Pareto front: no run has both fewer trainable parameters and {more}. A ring, with its "
-        "95 % interval, is a combination that can be on the front: none with as few parameters is clearly better.",
+        "The dotted line is the Pareto front: no run has both fewer trainable parameters and {more}.",
     ),
     *(
         Figure(draw, "Cost", "What the network costs before any adapter; the dotted line is the Pareto front.")
@@ -225,6 +225,11 @@ def all_plots(study: Study, page: bool) -> Iterator[Plot]:
         caption = (item.caption if figure is not None else item.absent).format(**_words(study.task))
         if item.draw is main_effects:
             caption = " ".join(effects.reason for effects in study.effects.values() if effects.reason) or caption
+        if figure is not None and any(trace.name == ON_FRONT for trace in figure.data):
+            caption += (
+                f" A ring, with its 95 % interval, is a combination that {ON_FRONT}: none with as few parameters "
+            )
+            caption += "is clearly better."
         if item.draw is pairwise_differences and figure is None and _of_one_group(study):
             caption = f"All test clips are by one {study.task.group}: whether two combinations differ can't be told."
         if caption:

@@ -35,6 +35,8 @@ from sousa_bench.analysis.stats.cost_front import COST
 from sousa_bench.analysis.stats.folds import FOLD
 from sousa_bench.analysis.study import Study
 
+ON_FRONT = "can be on the front"
+
 
 def accuracy_comparison(study: Study, limit: int | None = ROW_LIMIT) -> go.Figure:
     """Test accuracy of each run with its 95 % interval over players, best first.
@@ -81,15 +83,15 @@ def efficiency_scatter(study: Study) -> go.Figure:
     able = combinations[combinations["on_front"].fillna(False) & (combinations[COST] > 0)]
     if len(able):
         rings = dots(
-            "can be on the front",
+            ON_FRONT,
             rounded(able[COST]),
             rounded(able["test_acc"]),
-            "%{text}<br>can be on the front",
+            f"%{{text}}<br>{ON_FRONT}",
             text=[safe(name) for name in able["combination"]],
             customdata=[[int(run) for run in runs] for runs in able["rows"]],
             marker={"symbol": "circle-open", "size": 18, "color": GREY, "line": {"width": 1.5}},
             error_y=interval(able["test_acc"], able["acc_low"], able["acc_high"]),
-            meta={"role": "can be on the front"},
+            meta={"role": ON_FRONT},
         )
         made.add_trace(rings)
     return made

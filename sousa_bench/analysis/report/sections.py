@@ -153,7 +153,7 @@ def _front(study: Study) -> list[Block]:
         f"{len(able)} of {amount(len(tested), 'combination')} can be on the front of {study.task.score} and trainable "
         "parameters: none that has as few is clearly better, all comparisons of a cohort being made at once. The "
         "others are not on it; on_front in combinations.csv has both."
-        + (f" {rest:,} more were not tested; filter to see them among fewer." if rest else "")
+        + (f" Not tested, and so on neither list: {amount(rest, 'combination')}." if rest else "")
     )
     table = Table(shown_columns, able.head(MAX_LISTED).to_dict("records"))
     return [Heading("What so many trainable parameters can reach", 3), Text([text]), table]
