@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from sousa_bench.benchmark.arithmetic import Setup
 from sousa_bench.data.datamodule import Batch
+from sousa_bench.models.published import sizes
+from sousa_bench.sweep.settled_precision import DEPTHWISE
 from sousa_bench.training.classifier import Classifier
 from sousa_bench.training.run import run
 from tests.core.test_run import numbers
@@ -88,3 +90,25 @@ def test_what_is_kept_and_summed_is_float32(config, folder: Path, monkeypatch, m
     ]
     assert {tensor.dtype for tensor in kept if tensor.is_floating_point()} == {torch.float32}
     assert numbers(run(cfg, folder.with_name("again")), folder.with_name("again")) == first
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(model, marks=[] if model in ("efficientat", "beats") else pytest.mark.slow)
+        for model in sorted({model for model, _ in sizes()})
+    ],
+)
+def test_auto_leaves_out_the_networks_whose_convolutions_in_groups_take_bfloat16(config, model):
+    seen: set[torch.dtype] = set()
+
+    def watch(module: nn.Module, _: object, found: Tensor) -> None:
+        if isinstance(module, (nn.Conv1d, nn.Conv2d)) and module.groups > 1:
+            seen.add(found.dtype)
+
+    watching = nn.modules.module.register_module_forward_hook(watch)
+    try:
+        gradients(Setup.of(config(f"model={model}", "peft=full", "augmentation=off", "trainer.precision=bf16-mixed")))
+    finally:
+        watching.remove()
+    assert (torch.bfloat16 in seen) == (model in DEPTHWISE)
