@@ -13,6 +13,7 @@ loses what its threads had in hand: of each, the chunk that it decodes and the o
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
@@ -193,6 +194,7 @@ class ClipCache:
     def _check_room(self, clips: pd.DataFrame, hertz: int) -> None:
         needed = int(min(self.source.mean_seconds(clips), self.stored) * hertz * 2) + len(clips) * ENTRY.itemsize
         log.info("Decoding %s clips once: %s, in %s", f"{len(clips):,}", size_text(needed), self.folder)
+        self._make_room(needed)
         if self.limit_gb is not None and (held := folder_bytes(self.all)) + needed > self.limit_gb * 1e9:
             raise DataError(
                 f"The cache would grow by {size_text(needed)} to {size_text(held + needed)}, over the cap of "
@@ -204,6 +206,19 @@ class ClipCache:
                 f"The cache needs {size_text(needed)} and {self.folder} has {size_text(free)} free. Take a smaller "
                 f"data=tiny|mini|small, free some space, or put the cache elsewhere with {ELSEWHERE}."
             )
+
+    def _make_room(self, needed: int) -> None:
+        """What is kept of clips can be computed again: the oldest goes before a dataset is refused."""
+        used = {}
+        for path in self.all.glob(f"*/{FEATURES}/*.safetensors"):
+            with contextlib.suppress(FileNotFoundError):  # another process removes it
+                used[path] = path.stat().st_mtime
+        for path in sorted(used, key=used.__getitem__):
+            if self._has_room(needed):
+                return
+            with contextlib.suppress(OSError):  # another process reads it, or another user owns it
+                path.unlink()
+                log.info("Deleted %s, which can be computed again: the clips need its place", path)
 
     def _describe(self) -> None:
         path = self.folder / "dataset.json"

@@ -11,7 +11,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -107,7 +107,7 @@ class KeptStates:
                         log.warning("Another process holds %s.lock for too long: it may be stopped", path.stem)
                     except OSError as error:
                         log.warning("%s can't be locked: %s", path, error)
-                    found |= self._made(path, members, groups, compute)
+                    found |= self._made(path, members, groups, compute, clips.kept.room)
             absent = taken
         return found
 
@@ -130,7 +130,12 @@ class KeptStates:
         return True
 
     def _made(
-        self, path: Path, members: np.ndarray, groups: np.ndarray, compute: Callable[[np.ndarray], State]
+        self,
+        path: Path,
+        members: np.ndarray,
+        groups: np.ndarray,
+        compute: Callable[[np.ndarray], State],
+        room: Callable[[int], bool],
     ) -> dict[int, State]:
         """What another process has computed meanwhile, or else what this one computes now."""
         if (states := self._read(path, members, groups)) is not None:
@@ -139,6 +144,9 @@ class KeptStates:
         for group in np.unique(groups[members]):
             for number, part in enumerate(compute(members[groups[members] == group])):
                 tensors[f"{group}.{number}"] = torch.empty(0) if part is None else part.cpu().contiguous()
+        if not room(state_bytes(tuple(tensors.values()))):  # other runs have filled it meanwhile
+            log.info("No room in %s to keep more of %s", path.parent, self._what)
+            return _of_pieces(tensors, members, groups, self._device)
         try:
             with replaced(path) as draft:
                 save_file(tensors, draft, metadata={CHECKSUM: _checksum(tensors)})
@@ -236,9 +244,11 @@ def _identity(model: AudioModel, until: Callable[..., State], above: Sequence[st
         torch.cuda.get_device_name(device)
         if device.type == "cuda"
         else (kind(), torch.backends.cpu.get_cpu_capability()),
-        torch.get_num_threads(),
-        torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type),
     )
+    computing: tuple[Any, ...] = ()
+    if tuple(above) != ("backbone",):  # front ends compute in float32, and the same in any number of threads
+        autocast = torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type)
+        computing = (torch.get_num_threads(), autocast)
     tensors = [
         (name.replace(f"backbone.{WRAPPED}", "backbone."), tensor)
         for named in (model.named_parameters(), model.named_buffers())
@@ -250,7 +260,7 @@ def _identity(model: AudioModel, until: Callable[..., State], above: Sequence[st
     lengths = torch.tensor([rate, rate // 2], device=device)
     noise[1, rate // 2 :] = 0
     state = [part for part in until(*model.features(noise, lengths)) if part is not None]
-    parts: list[bytes | memoryview] = [FORMAT, *code, repr((machine, plain)).encode()]
+    parts: list[bytes | memoryview] = [FORMAT, *code, repr((machine, computing, plain)).encode()]
     parts += [part for name, tensor in tensors for part in (name.encode(), _bytes(tensor))]
     return _digest([*parts, *map(_bytes, state)]).digest()
 

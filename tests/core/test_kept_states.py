@@ -214,6 +214,11 @@ def test_features_are_shared_by_all_runs_that_hear_the_clips_as_they_are(small, 
     )  # other weights, the same clips to validate and test
     assert counts["train"] <= heard[0] < counts["train"] + CLIPS / 2
     assert kept(tmp_path) == files
+    heard[0] = 0
+    torch.set_num_threads(2)
+    run(small(*words, "trainer.precision=bf16-mixed"), tmp_path / "6")
+    assert heard[0] < CLIPS / 2
+    assert kept(tmp_path) == files
     run(small(*words, "trainer.train_batches=1", "trainer.eval_batches=1", "data.max_duration=1"), tmp_path / "5")
     assert kept(tmp_path) == files  # a run that takes a few clips computes no others
 
@@ -381,6 +386,9 @@ def test_where_there_is_no_room_for_the_rest_what_is_there_is_read(numbered, tmp
     assert not numbered.computed
     absent = len(numbered.all) - len(found)
     asked.assert_called_once_with(100 * absent // len(numbered.all))
+    asked.side_effect = [True, False]  # another run has filled it meanwhile
+    assert numbered.of() == numbered.all
+    assert not one.exists()
 
 
 def test_what_nobody_reads_any_more_goes(small, tmp_path):

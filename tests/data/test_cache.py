@@ -21,6 +21,7 @@ from noise_data import data, noise
 
 from sousa_bench.data import SPLITS, SousaData, chunks
 from sousa_bench.data import cache as cache_module
+from sousa_bench.data.cache_folder import folder_bytes
 from sousa_bench.errors import DataError
 
 
@@ -313,6 +314,20 @@ def test_the_cap(generator: Path, own_cache: Path) -> None:
     data(generator, cache_limit_gb=0.001).prepare([16_000])
     with pytest.raises(DataError, match=r"generator-[0-9a-f]+-v2: .* kB|generator-[0-9a-f]+-v2: .* MB"):
         data(generator, cache_limit_gb=0.001).prepare([48_000])
+
+
+def test_what_can_be_computed_again_leaves_its_place_to_clips(generator: Path, own_cache: Path) -> None:
+    data(generator).prepare([16_000])
+    [folder] = own_cache.glob("clips/*/")
+    held = folder_bytes(folder)
+    old, young = folder / "features" / "old.safetensors", folder / "features" / "young.safetensors"
+    old.parent.mkdir()
+    for path, size, age in ((old, held, 100), (young, 1000, 0)):
+        path.write_bytes(bytes(size))
+        os.utime(path, (0, time.time() - age))
+    data(generator, cache_limit_gb=3.3 * held / 1e9).prepare([16_000, 32_000])
+    assert not old.exists()
+    assert young.exists()
 
 
 def test_too_small_a_disk_is_told_before(generator: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
