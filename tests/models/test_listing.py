@@ -139,6 +139,7 @@ def test_what_lies_on_this_disk_is_found(tmp_path: Path) -> None:
         ("htsat", "tiny"): ("package", (package / "htsat.safetensors").stat().st_size),
         ("efficientat", "tiny"): ("package", (package / "efficientat.safetensors").stat().st_size),
         ("efficientat", "mn02"): ("cache", 1234),
+        ("ced", "tiny"): ("package", (package / "ced.safetensors").stat().st_size),
         ("ced", "ced-tiny"): ("hub cache", 1234),
     }
     assert rows["ced", "ced-tiny"]["checkpoint"] == f"hf://mispeech/ced-tiny/model.safetensors@{commit}"

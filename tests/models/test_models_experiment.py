@@ -22,8 +22,10 @@ def test_it_holds_every_model_that_has_published_weights() -> None:
 
 def test_a_model_without_small_weights_is_left_out_with_the_reason(tmp_path: Path) -> None:
     train = Command(tmp_path, [sys.executable, "-m", "sousa_bench.train"])
-    said = train("-m", "experiment=models", "model=ast,passt", "resume=failed", "sweep=s", code=1)  # nothing failed yet
-    assert said.count("ships no embedded weights for model=passt") == 3
+    said = train(
+        "-m", "experiment=models", "model=ast,whisper", "resume=failed", "sweep=s", code=1
+    )  # nothing failed yet
+    assert said.count("ships no embedded weights for model=whisper") == 3
     assert "Sweep ended: 0 of 3 runs completed, 3 more left out as impossible, " in said
     jobs = json.loads((tmp_path / "multirun" / "s" / "sweep.json").read_text())["jobs"]
     found = [
@@ -32,5 +34,5 @@ def test_a_model_without_small_weights_is_left_out_with_the_reason(tmp_path: Pat
     methods = ("peft=lora", "peft=head", "peft=full")
     assert found == [
         *(("skipped", "model=ast", method) for method in methods),
-        *(("refused", "model=passt", method) for method in methods),
+        *(("refused", "model=whisper", method) for method in methods),
     ]

@@ -173,7 +173,7 @@ def test_sizes(name: str) -> None:
     assert 0.4e6 < sum(p.numel() for p in tiny.parameters()) < 0.6e6
 
 
-@pytest.mark.parametrize("name", FURTHER)
+@pytest.mark.parametrize("name", ["hubert", "wavlm", "whisper"])
 def test_weights_that_the_package_has_not_are_refused_before_anything_starts(name: str) -> None:
     model = {"name": name, "weights": "embedded", "_target_": f"sousa_bench.models.{name}.build"}
     lora = OmegaConf.load(CONF.parent / "peft" / "head.yaml")
@@ -203,10 +203,10 @@ def test_official_weights_that_nobody_can_fetch_are_refused_before_anything_star
 
 
 def test_the_command_refuses_them_in_one_message(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "sousa_bench.train", "model=ced"]
+    words = [sys.executable, "-m", "sousa_bench.train", "model=whisper"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "ships no embedded weights for model=ced" in done.stderr
+    assert "ships no embedded weights for model=whisper" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
 

@@ -23,18 +23,19 @@ from sousa_bench.training.recipe import build_model
 from tests.pretrain.test_pretrain import call, results
 from tests.trained import ROOT, trained
 
-MODELS = ("ast", "beats", "efficientat", "htsat")
+COMPARED = ("ast", "beats", "efficientat", "htsat")
+MODELS = tuple(sorted((*COMPARED, "ced", "dasheng", "openbeats", "passt")))
 
 
 def shipped(name: str) -> Path:
     return embedded_folder() / f"{name}.safetensors"
 
 
-def test_four_models_in_six_megabytes() -> None:
+def test_they_take_nine_megabytes() -> None:
     assert sorted(path.name for path in embedded_folder().iterdir() if path.suffix != ".md") == [
         f"{name}.safetensors" for name in MODELS
     ]
-    assert sum(path.stat().st_size for path in embedded_folder().iterdir()) <= 6_000_000
+    assert sum(path.stat().st_size for path in embedded_folder().iterdir()) <= 9_000_000
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -47,8 +48,8 @@ def test_the_card_is_that_of_the_file(name: str) -> None:
     assert f"```bash\n{facts['command']}\n```" in card
     assert facts["command"].startswith("python -m sousa_bench.pretrain ")
     assert f"model={name}" in facts["command"]
-    assert re.search(r"source domain, seed 0, generator version 2: [\d,]+ clips of \d+ players", card)
-    found = re.search(r"([\d.]+) on 480 test clips of players that this stage didn't train on", card)
+    assert re.search(r"source domain, seed 0, generator version 2: [\d,]+ clips of [\d,]+ players", card)
+    found = re.search(r"([\d.]+) on 480 test clips of (players that this stage didn't train on|other players)", card)
     assert found
     assert float(found[1]) > 0.1  # four times chance
     assert {tensor.dtype for tensor in load_file(shipped(name)).values()} <= {torch.float16, torch.int64}
@@ -100,7 +101,7 @@ def test_they_are_worth_their_bytes(tmp_path: Path) -> None:
     table = compared(str(tmp_path / "multirun" / "both")).stdout
     for model in MODELS:
         embedded, random = (accuracy[model, kind] for kind in ("embedded", "random"))
-        assert embedded - random >= 0.15
+        assert embedded - random >= (0.15 if model in COMPARED else 0.05)
         assert embedded < 1
         row = re.search(rf"^{model} +1 +([\d.]+) +([\d.]+)  ([+-][\d.]+) \(", table, re.M)
         assert row
