@@ -100,7 +100,8 @@ class ClipInputs:
             return
         self.model.eval()
         if self.prefix is not None:
-            self.prefix.fill(clips)
+            if split != "train" or self.augmentation.name == "off":  # else training goes through the whole network
+                self.prefix.fill(clips)
             return
         if self.device.type != "cpu" or not self.model.frontend.exact:
             return

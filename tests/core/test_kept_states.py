@@ -196,6 +196,18 @@ def test_the_lower_part_of_a_network_is_shared_by_methods_above_it(small, tmp_pa
     assert outcome(tmp_path / "4", run(small("peft=ia3", *words, apart), tmp_path / "4")) == shared
 
 
+def test_no_lower_part_is_computed_for_training_clips_that_are_augmented(small, passes):
+    quiet = [f"augmentation.{name}.enabled=false" for name in ("gain", "noise", "mixup")]
+    inputs = Setup.of(small("peft=lora", "peft.layers=last_1", "augmentation=on", *quiet)).module.inputs
+    assert inputs.prefix is not None
+    assert not inputs.augmentation.changes_waveform
+    passes[0] = 0
+    inputs.fill("train")
+    assert passes[0] == 0
+    inputs.fill("val")
+    assert passes[0] > 0
+
+
 def test_features_are_shared_by_all_runs_that_hear_the_clips_as_they_are(small, tmp_path, heard):
     words = ("peft=lora", "trainer.max_epochs=1")
     first = outcome(tmp_path / "1", run(small(*words), tmp_path / "1"))
