@@ -99,12 +99,10 @@ class Eat(VitFamily):
     numbers = Shape
     source = PUBLISHED["eat"].source
     names = (
-        # fairseq's names → the hub's
         (r"^(model\.)?modality_encoders\.IMAGE\.local_encoder\.", "model.local_encoder."),
         (r"^(model\.)?modality_encoders\.IMAGE\.(extra_tokens|fixed_positional_encoder)", r"model.\2"),
         (r"^(model\.)?modality_encoders\.IMAGE\.context_encoder\.norm\.", "model.pre_norm."),
-        # the hub's → this network's
-        (r"^model\.", ""),
+        (r"^model\.", ""),  # above: fairseq's names → the hub's; from here on the hub's → this network's
         (r"^extra_tokens$", "positions.class_token"),
         (r"^local_encoder\.proj\.", "patches.projection."),
         (r"^fc_norm\.", "classifier.layernorm."),

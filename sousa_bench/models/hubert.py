@@ -68,7 +68,6 @@ class HubertBackbone(SpeechBackbone):
     def embed(self, features: Tensor, padding_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """See :class:`SpeechBackbone`; a token is a clip's own when all of its samples are."""
         trunk, encoder = self.trunk, self.trunk.encoder
-        # A time stretch may have left less of a clip than a token takes.
         lengths = None if padding_mask is None else (~padding_mask).sum(dim=1).clamp(min=SHORTEST)
         first, *others = trunk.feature_extractor.conv_layers
         x = features.transpose(1, 2)
@@ -108,15 +107,12 @@ class Hubert(SpeechFamily):
         (r"\.weight_g$", ".parametrizations.weight.original0"),
         (r"\.weight_v$", ".parametrizations.weight.original1"),
     )
-    unused = (
-        r"(.*\.)?masked_spec_embed"  # Stands for what pretraining hides
-        r"|(lm_head|projector|classifier)\..*|layer_weights"  # Heads of transformers' own
-    )
+    unused = r"(.*\.)?masked_spec_embed|(lm_head|projector|classifier)\..*|layer_weights"
+    """What stands for hidden tokens in pretraining; heads of transformers' own."""
     network: ClassVar[Sequence[str]] = (
         *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act"),
-        *("layer_norm_eps", "do_stable_layer_norm", "feat_extract_norm", "feat_extract_activation"),
-        *("conv_dim", "conv_kernel", "conv_stride", "conv_bias"),
-        *("num_conv_pos_embeddings", "num_conv_pos_embedding_groups"),
+        *("layer_norm_eps", "do_stable_layer_norm", "feat_extract_norm", "feat_extract_activation", "conv_dim"),
+        *("conv_kernel", "conv_stride", "conv_bias", "num_conv_pos_embeddings", "num_conv_pos_embedding_groups"),
     )
 
     def config(self, numbers: Shape) -> Any:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from sousa_bench.models.base import Frontend
 
 SHORTEST = 400
-"""Samples of one token (25 ms); a shorter clip is filled with zeros to as many."""
+"""Samples of one token (25 ms): to as many a shorter clip, or what a time stretch leaves of one, is filled up."""
 
 VARIANCE_FLOOR = 1e-7
 """Of the normalisation in transformers' ``Wav2Vec2FeatureExtractor``."""
