@@ -24,7 +24,7 @@ from tests.pretrain.test_pretrain import call, results
 from tests.trained import ROOT, trained
 
 COMPARED = ("ast", "beats", "efficientat", "htsat")
-MODELS = tuple(sorted((*COMPARED, "ced", "dasheng", "openbeats", "passt")))
+MODELS = tuple(sorted((*COMPARED, "ced", "dasheng", "eat", "openbeats", "passt")))
 
 
 def shipped(name: str) -> Path:
