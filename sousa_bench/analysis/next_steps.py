@@ -18,6 +18,7 @@ from sousa_bench.analysis.stats.folds import FOLD, fold_counts
 from sousa_bench.analysis.study import Study
 from sousa_bench.config.overrides import split
 from sousa_bench.data.saved_task import is_sousa
+from sousa_bench.models.published import PUBLISHED
 from sousa_bench.results.scan import Planned
 
 NEXT_DATA = {"tiny": "small", "mini": "small", "synthetic": "small", "small": "medium", "medium": "full"}
@@ -249,7 +250,7 @@ def _promoted(study: Study, top: int) -> list[Cell]:
     """The best combinations on the next larger data with half as many epochs again, three seeds.
 
     Of other data than SOUSA there are no larger choices: the same again. Those from the package's own small
-    weights go on from the published ones, which they demonstrate.
+    weights go on from the published ones, which they demonstrate, where a program can fetch these.
     """
     wanted = []
     rows = trained(study.combinations, study.results)
@@ -259,7 +260,9 @@ def _promoted(study: Study, top: int) -> list[Cell]:
         if is_sousa(study.task):
             more["data"] = NEXT_DATA.get(str(row["data"]), "full")
             without += ["data.synthetic", "data.clips"]
-        if all(_from_shipped_weights(study.results.resolved[number]) for number in row["rows"]):
+        shipped = all(_from_shipped_weights(study.results.resolved[number]) for number in row["rows"])
+        published = PUBLISHED.get(str(row["model"]))
+        if shipped and published and published.fetched:
             more["weights"] = "official"
             without += ["model.variant", "model.weights", "init_from"]
         wanted.append(changed(_no_trial(asked_for(study, row)), more, without))

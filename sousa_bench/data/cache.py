@@ -209,10 +209,13 @@ class ClipCache:
 
     def _make_room(self, needed: int) -> None:
         """What is kept of clips can be computed again: the oldest goes before a dataset is refused."""
-        used = {}
+        used, size = {}, 0
         for path in self.all.glob(f"*/{FEATURES}/*.safetensors"):
             with contextlib.suppress(FileNotFoundError):  # another process removes it
                 used[path] = path.stat().st_mtime
+                size += path.stat().st_size
+        if not self._has_room(needed - size):
+            return  # all of them would not be enough
         for path in sorted(used, key=used.__getitem__):
             if self._has_room(needed):
                 return

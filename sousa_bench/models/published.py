@@ -69,6 +69,7 @@ class Published:
         source: Licence of the weights, and where they are unless a variant's numbers say it.
         headless: The variants whose files have no head.
         by_hand: The variants whose files no program can fetch → the licence of these.
+        fetched: Whether ``weights=official`` alone fetches some.
     """
 
     architecture: str
@@ -76,6 +77,7 @@ class Published:
     source: CheckpointSource
     headless: tuple[str, ...] = ()
     by_hand: Mapping[str, str] = field(default_factory=dict)
+    fetched: bool = True
 
     def address(self, variant: str, numbers: Mapping[str, Any]) -> str | None:
         """Where a variant's official weights are fetched from; None where that is by hand."""
@@ -146,6 +148,7 @@ PUBLISHED = {
         "2507.14129",
         CheckpointSource(headless=SELF_SUPERVISED),  # Its repositories' file names are not fixed; no licence was found.
         headless=("official", "large"),
+        fetched=False,
     ),
     "hubert": Published(
         "transformer on the waveform, pretrained on speech",
@@ -168,7 +171,7 @@ PUBLISHED = {
             *("whisper-large-v2", "whisper-large-v3"),
         ),
     ),
-    "cnn": Published("convolutions, trained from nothing", None, CheckpointSource()),
+    "cnn": Published("convolutions, trained from nothing", None, CheckpointSource(), fetched=False),
 }
 """Model, as in ``conf/model`` → what is published of it."""
 

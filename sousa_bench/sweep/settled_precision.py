@@ -54,9 +54,9 @@ def settled(
 ) -> list[Candidate]:
     """The runs of a command with their precision.
 
-    Where a large network is left to ``auto`` on a CPU, its runs go on in the precision that earlier ones have. Where
-    there are none, they are trained in bfloat16 if this machine is to train them and gains by it. A run that exists in
-    either precision keeps it.
+    Where a large network is left to ``auto`` on a CPU of this machine, its runs go on in the precision that most
+    earlier ones have. Where there are none, they are trained in bfloat16 if the machine gains by it. A run that exists
+    in either precision keeps it.
 
     Args:
         candidates: All of the command.
@@ -82,10 +82,11 @@ def settled(
         mixed = [_in_bfloat16(candidate) for candidate in group]
         pairs = list(zip(group, mixed, strict=True))
         own = [None if results is None else _existing(pair, results, queued) for pair in pairs]
-        if before:
-            choice = before[0].cpu_precision == MIXED
-            alike = sum(run.cpu_precision == before[0].cpu_precision for run in before)
-            _tell([network], choice, f"as in {amount(alike, 'earlier run')} of it")
+        if before and here:
+            alike = sum(run.cpu_precision == MIXED for run in before)
+            choice = 2 * alike > len(before)
+            most = alike if choice else len(before) - alike
+            _tell([network], choice, f"as in {most:,} of {amount(len(before), 'earlier run')} of it")
         elif waiting := next(filter(None, own), None):
             choice = waiting in mixed
         else:
@@ -112,14 +113,13 @@ def _existing(pair: Sequence[Candidate], results: ResultIndex, queued: Container
 
 
 def _by_network(results: ResultIndex | None) -> dict[Network, list[EarlierResult]]:
-    """Earlier runs on CPUs whose precision can decide, by network; completed ones first, then newest first."""
+    """Earlier runs on CPUs whose precision can decide, by network: the completed ones, or all where none is."""
     found: dict[Network, list[EarlierResult]] = defaultdict(list)
     for result in results or ():
         if result.cpu_precision in ("auto", MIXED):
             found[_named(*result.network)].append(result)
-    for each in found.values():
-        each.sort(key=lambda result: (result.status == "completed", result.timestamp), reverse=True)
-    return found
+    done = {network: [run for run in runs if run.status == "completed"] for network, runs in found.items()}
+    return {network: done[network] or runs for network, runs in found.items()}
 
 
 def _network(config: DictConfig) -> Network:

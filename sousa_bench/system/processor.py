@@ -8,7 +8,10 @@ from pathlib import Path
 
 BFLOAT16 = {"avx512_bf16", "amx_bf16"}
 """Flags of processors whose matrix products take bfloat16."""
-_KIND = ("vendor_id", "cpu family", "model", "model name", "stepping")
+_KIND = (
+    *("vendor_id", "cpu family", "model", "model name", "stepping"),
+    *("CPU implementer", "CPU part", "CPU variant", "CPU revision"),  # as ARM's are told
+)
 
 
 @cache
@@ -29,7 +32,8 @@ def processor() -> str:
 
 def kind() -> str:
     """What tells one model of processor from another; machines in a cloud share the names of theirs."""
-    return "/".join(_cpuinfo().get(key, "") for key in _KIND)
+    told = [value for key in _KIND if (value := _cpuinfo().get(key))]
+    return "/".join(told or [platform.machine(), platform.processor()])
 
 
 def takes_bfloat16() -> bool:

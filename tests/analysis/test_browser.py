@@ -63,7 +63,7 @@ class Opened:
     def bright(self, plot: str) -> list[int]:
         """The runs whose marks a plot doesn't dim."""
         return self.page.evaluate(
-            f"document.getElementById('plot-{plot}').data.filter(t => (t.opacity ?? 1) == 1)"
+            f"document.getElementById('plot-{plot}').data.filter(t => (t.opacity ?? 1) == 1 && !t.meta?.role)"
             ".flatMap(t => t.customdata ?? [])"
         )
 
@@ -225,7 +225,7 @@ def test_a_model_keeps_its_colour_whatever_is_shown(browser, comparison_report: 
         for (const name of ["accuracy_comparison", "learning_curves", "accuracy_by_tempo", "efficiency_scatter"])
             for (const trace of document.getElementById("plot-" + name).data) {
                 if (trace.meta?.run !== undefined) note(trace.meta.run, (trace.line ?? trace.marker).color);
-                else for (const id of trace.customdata ?? []) note(id, trace.marker.color);
+                else if (!trace.meta?.role) for (const id of trace.customdata ?? []) note(id, trace.marker.color);
             }
         return Object.fromEntries(Object.entries(found).map(([model, all]) => [model, [...all]]));
     }"""

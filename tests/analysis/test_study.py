@@ -326,14 +326,16 @@ def test_runs_from_two_files_of_weights_are_no_seeds_of_one_combination(tmp_path
 
 
 def test_what_the_demonstration_found_goes_on_from_the_published_weights(tmp_path: Path):
-    def commands(**config: object) -> str:
-        folder = write_sweep(tmp_path / str(len(config)), models=("ast",), strategies=("lora",), per_player=20)
+    def commands(model_name: str = "ast", **config: object) -> str:
+        place = tmp_path / f"{model_name}{len(config)}"
+        folder = write_sweep(place, models=(model_name,), strategies=("lora",), per_player=20)
         changed(folder, lambda content: content["resolved_config"].update(weights="embedded", **config))
         [step] = [step for step in next_steps(compare(collect([folder])), 3) if "more data" in step.title]
         return " ".join(step.commands)
 
     assert "weights=official" in commands()
     assert "weights=official" not in commands(model={"name": "ast", "checkpoint": "mine"})
+    assert "weights=official" not in commands("openbeats")  # no program can fetch them
 
 
 def test_pretraining_is_no_candidate_for_more(tmp_path: Path):

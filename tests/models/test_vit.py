@@ -19,6 +19,7 @@ from sousa_bench.errors import DataError, WeightsError
 from sousa_bench.models.base import AudioModel
 from sousa_bench.models.ced import CedBackbone
 from sousa_bench.models.official_file import recognise, variant_told
+from sousa_bench.models.published import PUBLISHED
 from sousa_bench.models.vit import Block, FixedPositions, Size, VisionTransformer
 from sousa_bench.peft import precheck
 from tests.cases import check_each
@@ -200,6 +201,15 @@ def test_official_weights_that_nobody_can_fetch_are_refused_before_anything_star
     assert precheck({**node, "variant": variant, "checkpoint": str(tmp_path / "x.pt")}, head) is None
     with pytest.raises(WeightsError, match=r"give model\.checkpoint=FILE"):
         build(name, weights="official", variant=variant)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_what_is_published_says_whether_a_program_can_fetch_it(name: str) -> None:
+    own = {"seed": 1, "weights": "official", "model": OmegaConf.load(CONF / f"{name}.yaml")}
+    node = OmegaConf.to_container(OmegaConf.create(own).model, resolve=True)
+    assert isinstance(node, dict)
+    refused = precheck(node, OmegaConf.load(CONF.parent / "peft" / "head.yaml"))
+    assert (refused is None) is PUBLISHED[name].fetched
 
 
 def test_the_command_refuses_them_in_one_message(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_a_network_goes_on_in_the_precision_that_it_has(machine: Machine, capsys
     jobs = ([*LARGE, "seed=2"], [*LARGE, "peft=lora", "trainer.batch_size=4"], other)
     assert machine.precisions(*jobs) == ["auto", "auto", "bf16-mixed"]
     said = capsys.readouterr().out
-    assert "trainer.precision=auto is 32-true for ced ced-mini, as in 1 earlier run of it" in said
+    assert "trainer.precision=auto is 32-true for ced ced-mini, as in 1 of 1 earlier run of it" in said
     assert "trainer.precision=auto is bf16-mixed for ced ced-small, as measured here" in said
     machine.precisions(*jobs)
     assert "trainer.precision=auto is" not in capsys.readouterr().out
@@ -158,7 +158,11 @@ def test_a_network_goes_on_in_the_precision_that_it_has(machine: Machine, capsys
     write(asked, "failed", timestamp="2026-02-01T00:00:00")
     assert machine.precisions([*LARGE, "seed=2"]) == ["auto"]  # the completed one counts
     write(asked, "completed", timestamp="2026-02-01T00:00:00")
-    assert machine.precisions([*LARGE, "seed=2"]) == ["bf16-mixed"]  # the newest of two
+    assert machine.precisions([*LARGE, "seed=2"]) == ["auto"]  # one of two is not most
+    [another] = machine.plan([*LARGE, "seed=4", MIXED])
+    write(another, "completed")
+    assert machine.precisions([*LARGE, "seed=2"]) == ["bf16-mixed"]
+    assert machine.precisions([*LARGE, "seed=2"], launcher="slurm") == ["auto"]  # on whatever node it is
     assert machine.precisions([*LARGE, "seed=1"]) == ["auto"]  # it exists
 
 
