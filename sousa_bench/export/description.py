@@ -114,7 +114,7 @@ def listening(task: Task) -> dict[str, Any]:
 def model_card(config: Mapping[str, Any]) -> str:
     """The card, ``README.md`` of a package, in the form that the hub reads, from all of its ``config.json``."""
     weights = config["base_weights"]
-    licence = weights["license"] or f"not known: ask whoever gave the file {weights['origin']}"
+    licence = weights.get("license") or f"not known: ask whoever gave the file {weights['origin']}"
     if weights["kind"] == "random":
         licence = "none: the base weights were random"
     template = resources.files("sousa_bench.export").joinpath("model_card.md").read_text(encoding="utf-8")

@@ -44,8 +44,7 @@ DESCRIPTION_TYPES = {
     "sousa_bench": str,
     **dict.fromkeys(("model", "peft", "weights"), dict),
     "labels": list,
-    "weights.kind": str,
-    "weights.sha256": str,
+    **dict.fromkeys(("weights.kind", "weights.origin", "weights.sha256"), str),
 }
 """What readers of a description rely on."""
 

@@ -240,6 +240,19 @@ def test_a_foreign_runs_folder_can_call_nothing_but_models(finished, tmp_path, c
     assert not (tmp_path / "called").exists()
 
 
+def test_a_description_that_does_not_say_which_weights_is_one_message(finished, tmp_path):
+    folder = shutil.copytree(finished.folder, tmp_path / "foreign")
+    file = folder / "adapter" / "sousa.json"
+    content = json.loads(file.read_text())
+    del content["weights"]["license"]
+    file.write_text(json.dumps(content))
+    Predictor.open(folder)
+    del content["weights"]["origin"]
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"weights\.origin"):
+        Predictor.open(folder)
+
+
 def test_help_imports_nothing_heavy():
     code = "import sys; from sousa_bench.export.__main__ import parser; parser().format_help(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
