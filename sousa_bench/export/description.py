@@ -46,6 +46,7 @@ def package_config(predictor: Predictor, run: FinishedRun, command: str) -> dict
         command: The command line of the export.
     """
     result = run.result
+    data = result.get("data")
     return {
         PACKAGE_KEY: PACKAGE_FORMAT,
         "sousa_bench": sousa_bench.__version__,
@@ -60,7 +61,7 @@ def package_config(predictor: Predictor, run: FinishedRun, command: str) -> dict
         "metrics": tested_metrics(run, predictor.task),
         "confidence": result.get("confidence"),
         "confidence_text": None if predictor.confidence is None else marked(predictor.confidence),
-        "data": {key: value for key, value in (result.get("data") or {}).items() if key in DATA_KEYS},
+        "data": {key: value for key, value in data.items() if key in DATA_KEYS} if isinstance(data, Mapping) else {},
         "base_weights": predictor.description["weights"],
         "training": {**result["config"], "parameters": result.get("parameters")},
         "run": {key: result[key] for key in RUN_KEYS if result.get(key) is not None},

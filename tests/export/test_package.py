@@ -269,6 +269,15 @@ def test_a_card_says_nothing_of_confident_answers_that_a_foreign_result_does_not
         assert ("On the test split 3 of 4 answers are confident, 50.0 % of them right." in card) is told
 
 
+@pytest.mark.parametrize("odd", [[{"x": 1}], "many", 3])
+def test_a_card_bears_counts_of_a_foreign_result(package, odd):
+    facts = json.loads((package / "config.json").read_text())
+    groups = facts["task"].get("groups", "players")
+    assert "| train |" in model_card(facts)
+    assert "| train |" in model_card({**facts, "data": {**facts["data"], groups: odd}})
+    assert "| train |" not in model_card({**facts, "data": {**facts["data"], "counts": odd}})
+
+
 def test_the_documentation_shows_the_cards_example():
     root = Path(__file__).resolve().parents[2]
     card = (root / "sousa_bench" / "export" / "model_card.md").read_text()
