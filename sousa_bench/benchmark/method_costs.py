@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from typing import Any
@@ -105,7 +104,7 @@ def _measured(overrides: Sequence[str], memory: bool) -> dict[str, Any]:
 
     module.injection.train_mode()
     step()  # warms up, and makes AdamW's moments
-    made: dict[str, Any] = {"step_seconds": _seconds(setup, step)}
+    made: dict[str, Any] = {"step_seconds": setup.own_seconds(step)}
     if memory:
         moments = (part for state in optimizer.state.values() for part in state.values() if isinstance(part, Tensor))
         standing = _bytes([*module.model.parameters(), *module.model.buffers(), *moments])
@@ -115,15 +114,6 @@ def _measured(overrides: Sequence[str], memory: bool) -> dict[str, Any]:
             "activation_bytes": _kept_for_backward(setup, step),
         }
     return made | _after_training(setup)
-
-
-def _seconds(setup: Setup, work: Callable[[], Any]) -> float:
-    """Processor seconds, which others on the machine don't lengthen much; on a GPU those of the clock."""
-    if setup.device.type == "cuda":
-        return setup.seconds(work)
-    started = time.process_time()
-    work()
-    return time.process_time() - started
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
@@ -176,5 +166,5 @@ def _after_training(setup: Setup) -> dict[str, Any]:
     clip = torch.rand(1, samples, generator=torch.Generator().manual_seed(0)).sub(0.5).to(setup.device)
     length = torch.full((1,), samples, device=setup.device)
     with setup.autocast:
-        passes = [_seconds(setup, lambda: model(clip, length)) for _ in range(4)]
+        passes = [setup.own_seconds(lambda: model(clip, length)) for _ in range(4)]
     return {"latency_ms": 1e3 * statistics.median(passes[1:]), "merges": merges}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -53,15 +52,7 @@ class Epoch:
         """Operations a second of square matrix products of this type: the most that the machine is seen to do."""
         size = 8192 if self.setup.device.type == "cuda" else 1536
         a, b = torch.rand(2, size, size, dtype=self.type, device=self.setup.device).unbind()
-        return 2 * size**3 / min(self.seconds(lambda: a @ b) for _ in range(4))
-
-    def seconds(self, work: Callable[[], Any]) -> float:
-        """Processor seconds of all threads on a CPU, which its other work disturbs less; wall time on a GPU."""
-        if self.setup.device.type == "cuda":
-            return self.setup.seconds(work)
-        started = time.process_time()
-        work()
-        return time.process_time() - started
+        return 2 * size**3 / min(self.setup.own_seconds(lambda: a @ b) for _ in range(4))
 
 
 def precision(overrides: Sequence[str], *, repeats: int) -> dict[str, Any]:
@@ -81,7 +72,7 @@ def precision(overrides: Sequence[str], *, repeats: int) -> dict[str, Any]:
     sides["bfloat16"].compute()
     turns: list[dict[str, tuple[float, float]]] = []
     for _ in range(repeats):
-        turns.append({name: (side.seconds(side.compute), side.peak()) for name, side in sides.items()})
+        turns.append({name: (side.setup.own_seconds(side.compute), side.peak()) for name, side in sides.items()})
     found: dict[str, Any] = {"setup": " ".join(overrides), "operations": operations}
     for name in sides:
         found[f"{name}_seconds"] = statistics.median(turn[name][0] for turn in turns)

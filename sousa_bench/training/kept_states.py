@@ -221,11 +221,16 @@ def _of_pieces(
 
 
 @torch.no_grad()
+def _unwrapped(name: str) -> str:
+    """A module's or tensor's name as it is without PEFT's wrapper."""
+    return name.replace(f"backbone.{WRAPPED}", "backbone.")
+
+
 def _identity(model: AudioModel, until: Callable[..., State], above: Sequence[str]) -> bytes:
     """What decides a state besides the clip: weights, code, numbers, and how this process computes."""
     device = next(model.parameters()).device
     modules = [
-        (f"{name}.".replace(f"backbone.{WRAPPED}", "backbone."), module)
+        (_unwrapped(f"{name}."), module)
         for name, module in model.named_modules()
         if not inside(name, above) and not type(module).__module__.startswith(WRAPPERS)
     ]
@@ -250,7 +255,7 @@ def _identity(model: AudioModel, until: Callable[..., State], above: Sequence[st
         autocast = torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type)
         computing = (torch.get_num_threads(), autocast)
     tensors = [
-        (name.replace(f"backbone.{WRAPPED}", "backbone."), tensor)
+        (_unwrapped(name), tensor)
         for named in (model.named_parameters(), model.named_buffers())
         for name, tensor in named
         if not inside(name, above)
