@@ -17,10 +17,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from sousa_bench.config import conf_folder
-from sousa_bench.config.config_errors import explained, is_config_error, wrong_key
+from sousa_bench.config.config_errors import explained
 from sousa_bench.config.overrides import split
 from sousa_bench.config.search_spaces import drop_space
-from sousa_bench.peft.method_sizes import has_size
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -57,17 +56,7 @@ def compose(loader: ConfigLoader, master: DictConfig, overrides: Sequence[str]) 
         ConfigError: It can't be composed; the message says why and what comes closest.
     """
     with explained():
-        try:
-            return drop_space(loader.load_sweep_config(master, list(overrides)))
-        except Exception as error:
-            budget = [word for word in overrides if word.startswith("peft.budget=")]
-            if not is_config_error(error) or not budget or wrong_key(error) != "peft.budget":
-                raise
-            rest = [word for word in overrides if word not in budget]
-            config = loader.load_sweep_config(master, [*rest, *(f"+{w}" for w in budget if w != "peft.budget=null")])
-            if has_size(config.peft):
-                raise
-            return drop_space(config)  # refused with its run alone, as a pair that doesn't fit; null changes nothing
+        return drop_space(loader.load_sweep_config(master, list(overrides)))
 
 
 class Composer:

@@ -14,8 +14,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from sousa_bench.errors import ConfigError, UserError
-from sousa_bench.peft.method_sizes import KEY as BUDGET
-from sousa_bench.peft.method_sizes import without_budget
 
 
 def is_config_error(error: BaseException) -> bool:
@@ -90,9 +88,7 @@ def explain(error: BaseException) -> str:
         return f"{several.group(1)}: several values are a sweep, which needs -m (--multirun)"
     if raised := _raised_in_resolver(error):
         return f"{type(raised).__name__}: {_first(raised)}"
-    if key := wrong_key(error):
-        if key == f"peft.{BUDGET}":
-            return without_budget(next((config.peft for config in _configs(error) if "peft" in config), {}))
+    if key := _wrong_key(error):
         return missing_key(key, _known_keys(error))
     text, reason = _first(error), _first(error.__cause__)
     return f"{text}: {reason}" if reason and reason != text else text or type(error).__name__
@@ -139,7 +135,7 @@ def _missing_file(path: str, message: str) -> str:
     return f"{name}: there is no such config ({message.splitlines()[0]})"
 
 
-def wrong_key(error: BaseException) -> str | None:
+def _wrong_key(error: BaseException) -> str | None:
     """The key that an override names and the config lacks, if that is what is wrong."""
     match = re.search(r"Could not (?:override|append|delete|find)[^']*'([^']+)'", str(error))
     if match and "No match in the defaults list" not in str(error):

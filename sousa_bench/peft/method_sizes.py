@@ -253,13 +253,9 @@ class Budget:
         return self.parameters if self.share is None else self.share * parameters  # type: ignore[return-value]
 
 
-def _declared(node: Node) -> MethodSize | None:
+def declared_size(node: Node) -> MethodSize | None:
+    """The size of a method; None where it has none, and can't be brought to a budget."""
     return SIZES.get(str(node.get("_target_")).rpartition(".")[2])
-
-
-def has_size(node: Node) -> bool:
-    """Whether a method can be brought to a budget."""
-    return _declared(node) is not None
 
 
 def size_of(node: Node) -> MethodSize:
@@ -268,9 +264,12 @@ def size_of(node: Node) -> MethodSize:
     Raises:
         ConfigError: It has none, or a key changes the count in a way that the budget doesn't reckon with.
     """
-    size = _declared(node)
+    size = declared_size(node)
     if size is None:
-        raise ConfigError(without_budget(node))
+        raise ConfigError(
+            f"peft={node.get('name')} has no size that peft.{KEY} could choose: what it trains follows from the "
+            f"network; leave peft.{KEY} out"
+        )
     for key, value in node.items():
         if (key in size.fixed and value not in size.fixed[key]) or (key.endswith("_pattern") and value):
             raise ConfigError(
@@ -282,20 +281,9 @@ def size_of(node: Node) -> MethodSize:
     return size
 
 
-def without_budget(node: Node) -> str:
-    """What is said where a method that lacks the key is given a budget."""
-    name = f"peft={node.get('name')}"
-    if has_size(node):
-        return f"{name} lacks the key {KEY}; write +peft.{KEY}=…, or add `{KEY}: null` to its file"
-    return (
-        f"{name} has no size that peft.{KEY} could choose: what it trains follows from the network; leave "
-        f"peft.{KEY} out"
-    )
-
-
 def chosen_keys(node: Node) -> list[str]:
     """The keys that ``peft.budget`` sets by the network, the size first; none where no budget is given."""
-    size = _declared(node)
+    size = declared_size(node)
     if size is None or node.get(KEY) is None:
         return []
     return [size.key, *(["target_r"] if "target_r" in node else [])]

@@ -97,7 +97,7 @@ def read(node: Mapping[str, Any], theirs: Collection[str] | None) -> Options:
         size_of(node)
         Budget.of(budget)
     stepless = WITHOUT_STEPS.get(str(node.get("trains")), ())
-    known = {"name", "trains", *stepless} if stepless else OWN_KEYS | set(theirs or ()) - set(_SET_HERE)
+    known = {"name", "trains", "budget", *stepless} if stepless else OWN_KEYS | set(theirs or ()) - set(_SET_HERE)
     added = added_method(str(node.get("_target_")))
     if added is not None and not added.takes_targets:
         known = known - {"targets"}

@@ -9,6 +9,8 @@ from sousa_bench.config.settings import TrainerSettings, check_values
 from sousa_bench.errors import ConfigError
 from sousa_bench.sweep.plan import Candidate
 
+BUDGETS = ([], ["peft.budget=null"], ["peft.budget=0.3%"])
+
 
 @pytest.mark.parametrize(
     ("override", "says"),
@@ -69,11 +71,12 @@ def test_a_key_that_is_not_there_brings_the_one_that_was_meant(config, override,
     assert str(refusal.value) == f"{key}: there is no such key. Did you mean {' or '.join(meant)}?"
 
 
-def test_a_method_without_a_size_has_no_budget(config):
-    with pytest.raises(ConfigError, match=r"^peft=bitfit has no size that peft\.budget could choose"), explained():
-        config("peft=bitfit", "peft.budget=0.3%")
-    with pytest.raises(ConfigError, match=r"^peft=lora lacks the key budget; write \+peft\.budget=…"), explained():
-        config("~peft.budget", "peft.budget=0.3%")
+@pytest.mark.parametrize("method", ["head", "probe"])
+def test_a_method_without_a_size_takes_no_budget_but_null(config, method):
+    words = (f"peft={method}", "model=ast", "augmentation=off")
+    plain, null, given = (Candidate.of(config(*words, *more), more) for more in BUDGETS)
+    assert (plain.digest, plain.refusal) == (null.digest, None) == (plain.digest, null.refusal)
+    assert str(given.refusal).startswith(f"peft={method} has no size that peft.budget could choose")
 
 
 @pytest.mark.parametrize("words", [("peft=bottleneck", "peft.width=3"), ("peft=adalora", "peft.target_r=3")])

@@ -22,7 +22,7 @@ from sousa_bench.data.rudiments import TASK
 from sousa_bench.models.base import AudioModel
 from sousa_bench.peft import Injection, inject, precheck
 from sousa_bench.peft.budget import choose_size
-from sousa_bench.peft.method_sizes import has_size, size_of
+from sousa_bench.peft.method_sizes import declared_size, size_of
 from sousa_bench.peft.options import plain, read
 from tests.cases import check_each
 
@@ -242,7 +242,7 @@ def check_budgets(model: AudioModel, injection: Injection, sizes: dict[str, dict
         sizes: Of its layers.
     """
     name, config_class = injection.options.name, get_class(injection.node["_target_"])
-    if not has_size(injection.node):
+    if not declared_size(injection.node):
         return
     size = size_of(choice(name))
     backbone = injection.parameters["backbone"]
