@@ -294,7 +294,7 @@ def against_given_size(node: Node, keys: Iterable[str]) -> None:
 
     Args:
         node: The method's node.
-        keys: Those that the user gave.
+        keys: Those that the user gave, but for ones forced by ``++``, from which the ratios start.
 
     Raises:
         ConfigError: Both were given.

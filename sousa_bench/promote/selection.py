@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from sousa_bench.analysis.table import collect
 from sousa_bench.config.init_from import KEY
 from sousa_bench.config.overrides import combinations_override, in_quotes, quoted, split
 from sousa_bench.errors import UserError
+from sousa_bench.peft.method_sizes import declared_size
 from sousa_bench.peft.options import is_adalora, trains_all
 from sousa_bench.results.result import ADAPTER_FOLDER, EVALUATED
 from sousa_bench.system.foreign import ForeignError, check_overrides
@@ -27,6 +28,7 @@ from sousa_bench.system.foreign import ForeignError, check_overrides
 SEEDS = 3
 # Where data lie: the same for a subset and the whole.
 PLACES = ("data.root", "data.hub_id", "data.revision", "data.cache_dir", "data.cache_limit_gb", "data.workers")
+BUDGET = "peft.budget"
 GROUPS = {"model": "model", "strategy": "peft", "augmentation": "augmentation"}
 
 
@@ -176,6 +178,7 @@ def _chosen(
             dropped.append(override)
         else:
             kept[key] = override
+    _settle_size(kept, new, _method(resolved))
     for column, group in GROUPS.items():
         if group not in kept and group not in new:
             value = row[column]
@@ -190,6 +193,20 @@ def _chosen(
     return Chosen(str(row["combination"]), float(row[metric]), [int(number) for number in order], kept), dropped
 
 
+def _method(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.removeprefix("peft."): value for key, value in resolved.items() if key.startswith("peft.")}
+
+
+def _settle_size(kept: dict[str, str], new: Mapping[str, str], method: Mapping[str, Any]) -> None:
+    """Let a new size take a budget's place, and an earlier size beside a budget be what its ratios start from."""
+    size = declared_size(method)
+    sizes = [f"peft.{key}" for key in (size.key, "target_r")] if size else []
+    if any(key in new for key in sizes):
+        kept.pop(BUDGET, None)
+    if new.get(BUDGET, split(kept.get(BUDGET, ""))[1]) not in ("", "null"):
+        kept |= {key: f"++{kept[key].lstrip('+')}" for key in sizes if key in kept}
+
+
 def _origin(study: Study, chosen: Chosen, warm: bool, new: dict[str, str], seeds: int | None) -> list[str]:
     """Overrides that say which runs a combination comes from, and with ``warm`` which weights it goes on from."""
     folders = [quoted(_shown(_folder(study, row))) for row in chosen.rows]
@@ -199,7 +216,7 @@ def _origin(study: Study, chosen: Chosen, warm: bool, new: dict[str, str], seeds
         return words
     best = _folder(study, chosen.rows[0])
     resolved = study.results.resolved[chosen.rows[0]]
-    peft = {key.removeprefix("peft."): value for key, value in resolved.items() if key.startswith("peft.")}
+    peft = _method(resolved)
     if is_adalora(peft):
         raise UserError(
             f"{chosen.label}: AdaLoRA can't go on from trained weights, since its ranks are pruned: promote it without "

@@ -217,7 +217,7 @@ def refusal(config: DictConfig) -> str | None:
 def check_size(config: DictConfig, overrides: Sequence[str]) -> None:
     """Write a budget in its one spelling; raise ConfigError where the size that it is to choose was given, too."""
     if OmegaConf.select(config, "peft.budget", default=None) is not None:
-        against_given_size(config.peft, [split(override)[0] for override in overrides])
+        against_given_size(config.peft, [split(word)[0] for word in overrides if not word.startswith("++")])
         if isinstance(budget := config.peft.budget, str):
             with suppress(ConfigError):  # what is none is refused with its run
                 config.peft.budget = Budget.of(budget).text

@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from sousa_bench.analysis.study import compare
 from sousa_bench.analysis.table import collect
+from sousa_bench.config.composing import composed
 from sousa_bench.promote.__main__ import main
+from sousa_bench.sweep.plan import Candidate
+from tests.analysis.composed_runs import SHORT
 from tests.analysis.synthetic import FOREIGN
 from tests.sweep.running import Command
 
@@ -207,6 +211,40 @@ def test_an_experiments_limits_stay_behind_and_its_choices_go_on(changed: Any, t
     assert not any(word.startswith(("experiment", "trainer=", "trainer.train_batches")) for word in words)
     assert {"logger=csv", "gradient_checkpointing=true"} <= set(words)
     assert "trainer=smoke" in said
+
+
+@pytest.mark.parametrize(
+    ("inside", "given", "new", "there"),
+    [
+        ({"r": 4, "lora_alpha": 32}, ["peft.budget=1%"], [], {"++peft.r=4", "peft.budget=1%"}),
+        ({"budget": "1%"}, ["peft.budget=null", "peft.r=4"], [], {"peft.r=4", "peft.budget=null"}),
+        ({"budget": "1%"}, [], [], {"peft.budget='1%'"}),
+        ({"r": 4}, [], ["peft.budget=1%"], {"++peft.r=4", "peft.budget=1%"}),
+        ({"budget": "1%"}, ["peft.lora_alpha=32"], ["peft.r=4"], {"peft.r=4", "peft.lora_alpha=32"}),
+        ({}, ["peft=adalora", "peft.target_r=3"], ["peft.budget=1%"], {"++peft.target_r=3", "peft.budget=1%"}),
+    ],
+)
+def test_a_size_and_a_budget_go_on_as_one_run(
+    changed: Any, tmp_path: Path, inside: dict[str, Any], given: list[str], new: list[str], there: set[str]
+) -> None:
+    """Each run that a command names is the one that was, but for what is new: none is refused for holding both."""
+    own = tmp_path / "own"
+    (own / "experiment").mkdir(parents=True)
+    experiment = {"defaults": [{"override /peft": "lora"}, {"override /augmentation": "off"}], "peft": inside}
+    (own / "experiment" / "trial.yaml").write_text(f"# @package _global_\n{OmegaConf.to_yaml(experiment)}")
+    words = ["experiment=trial", "model=ast", *SHORT, *given]
+    config = composed(words, own)
+
+    def change(result: dict[str, Any]) -> None:
+        result["overrides"], result["resolved_config"] = words, OmegaConf.to_container(config)
+
+    printed, _ = changed(change, "--top", "1", "--config-dir", str(own), "seed=42", *new)
+    asked = [word for word in printed[printed.index("-m", 3) + 1 :] if not word.startswith("lineage.")]
+    assert there <= set(asked)
+    promoted = Candidate.of(composed(asked), asked)
+    assert promoted.refusal is None
+    if not new:
+        assert promoted.digest == Candidate.of(config, words).digest
 
 
 def test_limits_of_another_trainer_are_lifted(changed: Any) -> None:
