@@ -40,8 +40,9 @@ def find_factors(
 ) -> dict[str, list[str]]:
     """Keys that varied between otherwise equal completed runs, apart from model, strategy, augmentation, seed and fold.
 
-    A key that merely follows from another choice (AST's embedding size) is no factor: it never differs between two
-    runs of one model, strategy, augmentation, data and number of epochs. Nor is one that repeats a key of the top
+    A key that merely follows from another choice (AST's embedding size, published weights' learning rate) is no factor:
+    it never differs between two runs of one model, strategy, augmentation, data, number of epochs and kind of weights.
+    The kind of weights itself is one. Nor is one that repeats a key of the top
     level (``model.weights`` beside ``weights``). Of keys that vary in step (``peft.r`` and a ``peft.lora_alpha`` of
     twice its value) the first is kept, those named in the results' ``config`` before others. The precision is
     none where each network has one of its own. Where no run has completed, all count.
@@ -58,6 +59,8 @@ def find_factors(
     base = [key for key in (*BASE_FACTORS, *SETTING_FACTORS) if key in table]
     kinds = [table[EVALUATED].notna()] if EVALUATED in table else []  # evaluations name keys that no run has
     groups = table.groupby([*base, *kinds], dropna=False, sort=False).ngroup()
+    weights = [table["weights.kind"]] if "weights.kind" in table else []
+    within_weights = table.groupby([groups, *weights], dropna=False, sort=False).ngroup()
     counted = counted_rows(table)
     judged = [row if counts else {} for row, counts in zip(resolved, counted, strict=True)]
     named = list(config_keys)
@@ -72,7 +75,8 @@ def find_factors(
         if key in NOT_FACTORS or key in base or _names_base(key) or no_outcome(key) or _repeats_top(key, judged):
             continue
         code = pd.Series(pd.factorize(column.map(_plain))[0], table.index)[counted]
-        if code.groupby(groups[counted]).nunique().max() <= 1 or _is_replicate(key, code, table[counted]):
+        alike = groups if key in ("weights", "model.weights") else within_weights
+        if code.groupby(alike[counted]).nunique().max() <= 1 or _is_replicate(key, code, table[counted]):
             continue
         if first := next((other for other, known in codes.items() if _in_step(code, known)), None):
             factors[first].append(key)

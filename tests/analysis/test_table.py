@@ -245,6 +245,18 @@ def test_what_follows_from_another_choice_or_has_no_outcome_is_no_factor(tmp_pat
     assert collect([tmp_path]).table["combination"].nunique() == 1
 
 
+@pytest.mark.parametrize(("rates", "factors"), [((0.1, 0.2, 0.2), []), ((0.1, 0.2, 0.3), ["peft.learning_rate"])])
+def test_what_follows_from_the_kind_of_weights_is_no_factor(tmp_path: Path, rates: tuple, factors: list[str]):
+    for seed, (kind, rate) in enumerate(zip(("embedded", "official", "official"), rates, strict=True)):
+        made = result({"seed": seed}, fingerprint=str(seed), weights={"kind": kind, "origin": "", "sha256": None})
+        made["resolved_config"]["weights"] = kind
+        made["resolved_config"]["peft"]["learning_rate"] = rate
+        write_result(tmp_path / str(seed), made)
+    results = collect([tmp_path])
+    assert sorted(results.factors) == sorted([*factors, "weights"])
+    assert results.table["combination"].nunique() == 2 + len(factors)
+
+
 def test_keys_that_the_fingerprint_leaves_out_are_no_factors(tmp_path: Path):
     from sousa_bench.config.fingerprint import IRRELEVANT
 
