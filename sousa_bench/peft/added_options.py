@@ -35,11 +35,10 @@ class AddedConfig:
         """Groups of modules that a model must have."""
         return ()
 
-    def refusal(self, model: str, groups: Collection[str], node: Mapping[str, Any]) -> str | None:
+    def refusal(self, groups: Collection[str], node: Mapping[str, Any]) -> str | None:
         """Why it can't adapt a model of these groups, as the end of a sentence; None where it can.
 
         Args:
-            model: The model's name.
             groups: The names of the model's groups of modules.
             node: The method's node.
         """
@@ -151,11 +150,11 @@ class ConvAdapterConfig(AddedConfig):
         """See :class:`AddedConfig`."""
         return ("depthwise",)
 
-    def refusal(self, model: str, groups: Collection[str], node: Mapping[str, Any]) -> str | None:
+    def refusal(self, groups: Collection[str], node: Mapping[str, Any]) -> str | None:
         """See :class:`AddedConfig`."""
         if node.get("batch_norm") == "train":
             return "it stands around whole blocks, whose BatchNorm stays as it is; give peft.batch_norm=frozen"
-        return super().refusal(model, groups, node)
+        return super().refusal(groups, node)
 
 
 @dataclass
@@ -197,12 +196,6 @@ class PromptConfig(PrefixConfig):
         super().__post_init__()
         one_of("depth", self.depth, ("shallow", "deep"))
 
-    def refusal(self, model: str, groups: Collection[str], node: Mapping[str, Any]) -> str | None:
-        """See :class:`AddedConfig`."""
-        if model == "htsat":
-            return "its blocks attend within the windows of a map, which has no place for further tokens; use prefix"
-        return super().refusal(model, groups, node)
-
 
 @dataclass
 class ScaleShiftConfig(AddedConfig):
@@ -210,7 +203,7 @@ class ScaleShiftConfig(AddedConfig):
 
     takes_targets: ClassVar[bool] = True
 
-    def refusal(self, model: str, groups: Collection[str], node: Mapping[str, Any]) -> str | None:
+    def refusal(self, groups: Collection[str], node: Mapping[str, Any]) -> str | None:
         """See :class:`AddedConfig`."""
         targets = node.get("targets") or ()
         norms = "norm" in ([targets] if isinstance(targets, str) else targets)

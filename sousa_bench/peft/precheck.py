@@ -22,7 +22,7 @@ from sousa_bench.models.weight_files import (
     embedded_not_shipped,
     official_without_address,
 )
-from sousa_bench.peft.added_options import METHODS, GridConfig, added_method
+from sousa_bench.peft.added_options import METHODS, GridConfig, PromptConfig, added_method
 from sousa_bench.peft.options import WELL_KNOWN, LocalConfig, Options, plain, read, takes_no_steps, target_of
 
 LINEAR_ONLY = frozenset(f"peft.{name}Config" for name in ("Vera", "Road", "Miss", "FourierFT", "RandLora"))
@@ -58,7 +58,7 @@ def precheck(
     try:
         if reason := refusal(name, groups, node) or _against_augmentation(node, augmentation_cfg):
             return reason
-        if reason := against_balance(node, trainer_cfg or {}) or _against_patchout(model, node):
+        if reason := against_balance(node, trainer_cfg or {}) or _against_numbers(model, node):
             return reason
         options = read(node, declared_fields(target_of(node)))
     except ConfigError as error:
@@ -83,8 +83,7 @@ def oversized_rank(model_cfg: Mapping[str, Any], peft_cfg: Mapping[str, Any]) ->
 
 def widest_layer(model: Mapping[str, Any]) -> int | None:
     """The smaller side of the largest layer of a model of ours that is adapted, by its variant's numbers; else None."""
-    variant = (model.get("variants") or {}).get(_variant(model))
-    match model.get("name"), variant:
+    match model.get("name"), _numbers(model):
         case "ast" | "ced" | "dasheng" | "eat" | "passt" | "hubert" | "wavlm" | "whisper", {"dim": int(dim)}:
             return dim
         case "beats" | "openbeats", {"encoder_embed_dim": int(dim)}:
@@ -107,7 +106,7 @@ def refusal(model: str, groups: Iterable[str], node: Mapping[str, Any]) -> str |
     groups, added = set(groups), added_method(str(node.get("_target_")))
     if added is not None:
         values = {key: node[key] for key in declared_fields(target_of(node)) or () if key in node}
-        reason = added(**values).refusal(model, groups, node)
+        reason = added(**values).refusal(groups, node)
         return reason and f"peft={node.get('name')} doesn't fit model={model}: {reason}"
     if node.get("_target_") in LINEAR_ONLY and CONVOLUTIONS & groups:
         return (
@@ -137,32 +136,38 @@ def against_balance(node: Mapping[str, Any], trainer: Mapping[str, Any]) -> str 
     )
 
 
-def _against_patchout(model: Mapping[str, Any], node: Mapping[str, Any]) -> str | None:
-    """Why a method that looks at neighbouring rows of frequency can't have some of them left out."""
+def _against_numbers(model: Mapping[str, Any], node: Mapping[str, Any]) -> str | None:
+    """Why a method can't adapt a network of such numbers."""
     method, key = added_method(str(node.get("_target_"))), "patchout_frequency"
-    if method is None or not issubclass(method, GridConfig):
-        return None
-    asked = model.get(key)
-    if asked is None:
-        asked = ((model.get("variants") or {}).get(_variant(model)) or {}).get(key)
-    if not asked:
-        return None
-    return (
-        f"peft={node.get('name')} doesn't fit model.{key}={asked}: its convolution goes over rows of frequency that "
-        f"a training step then leaves out; give model.{key}=0"
-    )
+    asked = model.get(key) if model.get(key) is not None else _numbers(model).get(key)
+    if asked and method is not None and issubclass(method, GridConfig):
+        return (
+            f"peft={node.get('name')} doesn't fit model.{key}={asked}: its convolution goes over rows of frequency "
+            f"that a training step then leaves out; give model.{key}=0"
+        )
+    if "window" in _numbers(model) and method is PromptConfig:
+        return (
+            f"peft={node.get('name')} doesn't fit model={model.get('name')}: its blocks attend within the windows of "
+            "a map, which has no place for further tokens; use prefix"
+        )
+    return None
 
 
 def block_count(model: Mapping[str, Any]) -> int | None:
     """Blocks of the variant that a model's node asks for; None where the node doesn't tell."""
     depth = (model.get("targets") or {}).get("depth")
     if isinstance(depth, str):
-        depth = ((model.get("variants") or {}).get(_variant(model)) or {}).get(depth)
+        depth = _numbers(model).get(depth)
     return sum(depth) if isinstance(depth, Sequence) else depth
 
 
 def _variant(model: Mapping[str, Any]) -> str:
     return model.get("variant") or default_variant(str(model.get("weights")))
+
+
+def _numbers(model: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Those of the variant that a model's node asks for; none where it doesn't tell."""
+    return (model.get("variants") or {}).get(_variant(model)) or {}
 
 
 def _against_weights(model: Mapping[str, Any]) -> str | None:
@@ -171,8 +176,7 @@ def _against_weights(model: Mapping[str, Any]) -> str | None:
     variant, name = _variant(model), str(model.get("name"))
     ours = str(model.get("_target_")).startswith("sousa_bench.models.") and not model.get("checkpoint")
     if ours and model.get("weights") == "official" and name in PUBLISHED:
-        own = (model.get("variants") or {}).get(variant) or {}
-        published = PUBLISHED[name]
+        published, own = PUBLISHED[name], _numbers(model)
         address = (
             published.address(variant, own) if model.get("variant") else own.get("checkpoint", published.source.address)
         )
