@@ -25,10 +25,14 @@ class LocalLauncher(Launcher):
     Args:
         grace: Seconds that a run gets to save its state before it is killed.
         timeout_min: Minutes that an attempt may take at most, beside ``timeout``; None: no other limit.
+        runs_per_gpu: Most runs on a GPU, or ``auto``; None: as many as ``n_jobs`` makes.
     """
 
-    def __init__(self, grace: float = 30.0, timeout_min: float | None = None) -> None:
+    def __init__(
+        self, grace: float = 30.0, timeout_min: float | None = None, runs_per_gpu: int | str | None = None
+    ) -> None:
         self.grace = grace
+        self.runs_per_gpu = runs_per_gpu
         self.timeout_min = timeout_min
         self.config: DictConfig | None = None
         self.hydra_context: HydraContext | None = None

@@ -29,6 +29,7 @@ class Ranks:
         timeout: Seconds that the run may take, or None for no limit.
         grace: Seconds between asking it to stop and killing it.
         on_progress: Called with what the run tells of itself, where anybody wants to know.
+        brief: Whether its lines on the screen leave out what is drawn at the foot of the terminal.
     """
 
     def __init__(
@@ -38,8 +39,9 @@ class Ranks:
         timeout: float | None,
         grace: float,
         on_progress: Callable[[dict[str, Any]], None] | None = None,
+        brief: bool = False,
     ) -> None:
-        first = Watch(timeout=timeout, grace=grace, on_stop=self.stop, on_progress=on_progress)
+        first = Watch(timeout=timeout, grace=grace, on_stop=self.stop, on_progress=on_progress, brief=brief)
         self._watches = [first, *(Watch(timeout=None, grace=grace) for _ in range(count - 1))]
 
     def stop(self, reason: str) -> None:

@@ -41,6 +41,7 @@ class SweepSettings:
         force: Run everything; the same as ``resume=false``.
         on_error: ``continue`` or ``stop`` after a run that failed.
         grace: Seconds between asking a run to stop and killing it.
+        runs_per_gpu: Most runs on a GPU, ``auto`` for as many as it has room for, or None for what ``n_jobs`` makes.
     """
 
     n_jobs: int = 1
@@ -49,6 +50,7 @@ class SweepSettings:
     force: bool = False
     on_error: str = "continue"
     grace: float = 30.0
+    runs_per_gpu: int | str | None = None
 
     @property
     def afresh(self) -> bool:
@@ -63,8 +65,13 @@ class SweepSettings:
             ConfigError: A switch has a value that it can't have.
         """
         n_jobs, timeout, name = config.get("n_jobs", 1), config.get("timeout"), config.get("sweep")
+        per_gpu = OmegaConf.select(config, "hydra.launcher.runs_per_gpu", default=None)
+        if not (per_gpu in ("auto", None) or is_whole(per_gpu, 1)):
+            raise ConfigError(
+                f"hydra.launcher.runs_per_gpu={per_gpu}: it is the most runs on a GPU, 1 or more, auto or null"
+            )
         if n_jobs == "auto":
-            n_jobs = fitting_jobs(devices_of(config))
+            n_jobs = fitting_jobs(devices_of(config), per_gpu)
         if not is_whole(n_jobs, 1) or n_jobs > MOST_JOBS:
             raise ConfigError(f"n_jobs={n_jobs}: it is the number of runs at the same time, 1 to {MOST_JOBS}, or auto")
         if timeout is not None and not is_positive(timeout):
@@ -79,6 +86,7 @@ class SweepSettings:
             force=_choice("force", config.get("force", False), "true", "false") == "true",
             on_error=_choice("on_error", config.get("on_error", "continue"), "continue", "stop"),
             grace=float(grace),
+            runs_per_gpu=per_gpu,
         )
 
 

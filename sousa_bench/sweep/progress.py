@@ -27,12 +27,13 @@ class Progress:
 
     Attributes:
         outcomes: Jobs that have ended, earlier results included, by index.
+        n_jobs: Runs at the same time.
     """
 
     def __init__(self, total: int, n_jobs: int) -> None:
         self.outcomes: dict[int, Outcome] = {}
         self._total = total
-        self._n_jobs = n_jobs
+        self.n_jobs = n_jobs
         self._said: set[str] = set()
 
     def begin(self, job: Job) -> None:
@@ -88,7 +89,7 @@ class Progress:
         taken = [outcome.seconds for outcome in self.outcomes.values() if outcome.seconds > 0]
         if not taken:
             return None
-        return sum(taken) / len(taken) * (self._total - len(self.outcomes)) / self._n_jobs
+        return sum(taken) / len(taken) * (self._total - len(self.outcomes)) / self.n_jobs
 
 
 def describe(outcome: Outcome, like: Outcome | None = None, who: str | None = None) -> str:

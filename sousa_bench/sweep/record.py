@@ -145,6 +145,15 @@ def read(folder: Path) -> dict[str, Any]:
     return {}
 
 
+def note_company(folder: Path, runs: int) -> None:
+    """Write into a run's record how many runs, itself included, there were at most on its GPU at a time."""
+    record = read(folder)
+    environment = record.get("environment") or {}
+    if environment.get("accelerator") == "gpu":
+        with suppress(OSError):  # a full disk: the record stands without it
+            save(folder, {**record, "environment": {**environment, "runs_on_gpu": runs}})
+
+
 def drop_checkpoints(folder: Path) -> None:
     """Drop the checkpoints of a run that won't go on from them."""
     shutil.rmtree(folder / CHECKPOINT_FOLDER, ignore_errors=True)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 import psutil
 
 from sousa_bench.system.cores import visible_cores
+from sousa_bench.system.gpus import visible_gpus
+
+MOST_ON_GPU = 8
+"""Runs on a GPU at the same time, of its own accord."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class Slot:
     environment: dict[str, str] = field(default_factory=dict)
     cpus: list[int] | None = None
     threads: int = 1
+
+    @property
+    def gpus(self) -> list[str]:
+        """The GPUs of a run in this place; empty where it has none, or all."""
+        return list(filter(None, self.environment.get("CUDA_VISIBLE_DEVICES", "").split(",")))
 
 
 def slots(n_jobs: int, devices: int = 1) -> list[Slot]:
@@ -55,7 +61,7 @@ def slots(n_jobs: int, devices: int = 1) -> list[Slot]:
     return places
 
 
-def fitting_jobs(devices: int) -> int:
+def fitting_jobs(devices: int, per_gpu: int | str | None = None) -> int:
     """How many runs at a time ``n_jobs=auto`` means.
 
     One a GPU where there are GPUs. Without, one a core as long as each finds 4 GiB of free memory, at most eight: a
@@ -63,24 +69,11 @@ def fitting_jobs(devices: int) -> int:
 
     Args:
         devices: Devices of each run.
+        per_gpu: Most runs on a GPU, instead of one; ``auto``: one a core, at most eight.
     """
     if gpus := visible_gpus():
-        return max(1, len(gpus) // devices)
+        if per_gpu == "auto":
+            per_gpu = max(1, min(len(visible_cores()) // len(gpus), MOST_ON_GPU))
+        return max(1, len(gpus) * int(per_gpu or 1) // devices)
     room = psutil.virtual_memory().available // (4 * 2**30)
     return max(1, min(len(visible_cores()), room, 8) // devices)
-
-
-def visible_gpus() -> list[str]:
-    """What ``CUDA_VISIBLE_DEVICES`` names, else every NVIDIA GPU's number; empty without one. Loads no CUDA."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [device.strip() for device in named.split(",") if device.strip() not in ("", "-1")]
-    if shutil.which("nvidia-smi") is None:
-        return []
-    with suppress(OSError, subprocess.SubprocessError):
-        answer = subprocess.run(
-            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, timeout=30
-        )
-        if answer.returncode == 0:
-            return answer.stdout.split()
-    return []

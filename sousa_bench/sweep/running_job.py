@@ -116,11 +116,11 @@ class RunningJob:
         self._send({"event": "end", "status": self.status, **facts})
 
     def show(self, error: BaseException) -> None:
-        """Print what ended the run into its output: one line for a mistake of the user's, else the traceback.
+        """Print what ended the run into its output: a line if the user can mend it or it can go on, else the traceback.
 
         ``error.log`` has the whole traceback; here it begins inside the run.
         """
-        if isinstance(error, (UserError, Interrupted)):
+        if isinstance(error, (UserError, Interrupted)) or self.status == "interrupted":
             print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
             return
         trace = error.__traceback__

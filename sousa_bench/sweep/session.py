@@ -266,7 +266,14 @@ def check_going_on(settings: SweepSettings) -> None:
 def supervise(jobs: Sequence[Job], settings: SweepSettings, progress: Progress) -> list[Outcome]:
     """Do the pending ones of ``jobs`` under a supervisor; a signal that it got ends the command."""
     roots = current.roots or results_roots(*(job.folder.parent for job in jobs[:1]))
-    rules = Rules(settings.n_jobs, settings.on_error, settings.grace, current.target, roots=roots)
+    rules = Rules(
+        settings.n_jobs,
+        settings.on_error,
+        settings.grace,
+        current.target,
+        roots=roots,
+        runs_per_gpu=settings.runs_per_gpu,
+    )
     supervisor = Supervisor(current.start(), rules, progress)
     outcomes = supervisor.run(jobs)
     if supervisor.signal is not None:

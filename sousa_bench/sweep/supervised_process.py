@@ -62,11 +62,13 @@ class Watch:
         grace: float,
         on_stop: Callable[[str], None] | None = None,
         on_progress: Callable[[dict[str, Any]], None] | None = None,
+        brief: bool = False,
     ) -> None:
         self._timeout = timeout
         self._grace = grace
         self._on_stop = on_stop
         self._on_progress = on_progress
+        self._brief = brief
         self._exit = Exit(0)
         self._gone = False
         self._deadline: asyncio.TimerHandle | None = None
@@ -84,7 +86,7 @@ class Watch:
             output, their_output = _pair(ours, theirs, open_output(terminal=terminal))
             status, their_status = _pair(ours, theirs, os.pipe())
             their_lifeline, _ = _pair(theirs, ours, os.pipe())
-            log = RunLog(log_path, echo, prefix, brief=self._on_progress is not None)
+            log = RunLog(log_path, echo, prefix, brief=self._brief)
             ours.callback(log.close)
             ours.callback(self._stop_clock)
             closed = [self._read(ours, output, log.feed), self._read(ours, status, self._message)]

@@ -13,8 +13,8 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 from sousa_bench.results.index import EarlierResult, ResultIndex
 from sousa_bench.results.locks import RunLock
@@ -28,9 +28,11 @@ from sousa_bench.sweep.output import on_terminal, say, screen_that_never_blocks,
 from sousa_bench.sweep.progress import Progress
 from sousa_bench.sweep.resources import Slot, slots
 from sousa_bench.sweep.run_lines import RunLines
+from sousa_bench.sweep.shared_gpus import SharedGpus
 from sousa_bench.sweep.spawner import ServerError, Spawner
 from sousa_bench.sweep.supervised_process import Exit
 from sousa_bench.sweep.verdict import conclude, not_started
+from sousa_bench.system.gpus import SHARED, visible_gpus
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STOPPED = "on_error=stop: nothing more is started"
@@ -51,6 +53,7 @@ class Rules:
         roots: Folders below which another process may do, or have done, the same runs.
         patient: Whether a second signal changes nothing; else it ends the current runs at once.
         stop_file: Once it is there, nothing more is started.
+        runs_per_gpu: Most runs on a GPU, ``auto``, or None for what ``n_jobs`` makes.
     """
 
     n_jobs: int = 1
@@ -61,6 +64,7 @@ class Rules:
     roots: tuple[Path, ...] = ()
     patient: bool = False
     stop_file: Path | None = None
+    runs_per_gpu: int | str | None = None
 
 
 class Supervisor:
@@ -77,6 +81,7 @@ class Supervisor:
         self._progress = progress
         self._watches: set[Ranks] = set()
         self._postponed: list[Job] = []
+        self._again: set[int] = set()
         self._halted = False
         self._code = code_digest()
         self._begun = False
@@ -104,7 +109,11 @@ class Supervisor:
         self._spawner.new_loop()
         self._listen()
         devices = max((job.devices for job in self._queue), default=1)
-        workers = [asyncio.create_task(self._worker(slot)) for slot in slots(self._rules.n_jobs, devices)]
+        places = slots(self._rules.n_jobs, devices)
+        self._gpus = SharedGpus(places, self._rules.runs_per_gpu)
+        if self._rules.runs_per_gpu is not None and not visible_gpus():
+            self._progress.say_once("Note: hydra.launcher.runs_per_gpu changes nothing here: there is no GPU")
+        workers = [asyncio.create_task(self._worker(slot)) for slot in places]
         try:
             await asyncio.gather(*workers)
             while self._postponed and not self._halted:
@@ -129,6 +138,7 @@ class Supervisor:
             self.signal = number
             self._halted = True
             self._stopping.set()
+            self._gpus.wake()
             if self._watches:
                 cause = "Ctrl-C" if number == signal.SIGINT else number.name
                 what = (
@@ -148,8 +158,16 @@ class Supervisor:
         while self._queue and not self._halted:
             if self._rules.stop_file is not None and self._rules.stop_file.exists():
                 self._halt(STOPPED)
-            elif await self._can_start() and self._queue and not self._halted:
-                await self._supervise(self._queue.popleft(), slot)
+            elif not self._gpus.enter(slot):
+                await self._gpus.change()
+            else:
+                if self._gpus.auto:
+                    self._progress.n_jobs = len(self._gpus)
+                try:
+                    if await self._can_start() and self._queue and not self._halted:
+                        await self._supervise(self._queue.popleft(), slot)
+                finally:
+                    self._gpus.leave(slot)
 
     async def _can_start(self) -> bool:
         """Wait until runs can be started, or for a signal.
@@ -194,7 +212,9 @@ class Supervisor:
             else:
                 if known is not None and known.status != "failed":
                     job.folder = known.folder
-                self._ended(await self._attempt(job, slot))
+                outcome = await self._attempt(job, slot)
+                if not self._goes_on_with_fewer(outcome, slot):
+                    self._ended(outcome)
         finally:
             lock.release()
 
@@ -204,7 +224,8 @@ class Supervisor:
 
     async def _known(self, job: Job) -> EarlierResult | None:
         """What others did about this very run since the sweep was planned: the record that decides how to go on."""
-        roots = [job.folder] if job.fresh else [job.folder, *self._rules.roots]
+        own = job.fresh or id(job) in self._again
+        roots = [job.folder] if own else [job.folder, *self._rules.roots]
         results = await asyncio.to_thread(ResultIndex, roots, job.fingerprint)
         known = results.of(job.fingerprint, job.folder.parent)
         order = {"completed": 0, "running": 1, "failed": 3}
@@ -216,12 +237,30 @@ class Supervisor:
         self._begun = True
         started = time.monotonic()
         try:
-            return conclude(job, await self._process(job, slot))
+            outcome = conclude(job, await self._process(job, slot))
+            record.note_company(job.folder, self._gpus.together(slot))
+            return outcome
         except ServerError as error:
             self._halt("the remaining runs are not started")
             return not_started(job, error, time.monotonic() - started)
         except Exception as error:
             return not_started(job, error, time.monotonic() - started)
+
+    def _goes_on_with_fewer(self, outcome: Outcome, slot: Slot) -> bool:
+        """Queue a run again that ran out of memory beside others on its GPU, which then holds fewer."""
+        job = outcome.job
+        if self._halted or outcome.status != "interrupted":
+            return False
+        if (record.read(job.folder).get("failure") or {}).get("cause") != "oom":
+            return False
+        left = self._gpus.ran_out(slot)
+        warning = "memory ran out beside other runs on its GPU; went on from the last checkpoint beside fewer"
+        job.warnings = list(dict.fromkeys([*job.warnings, warning]))
+        job.fresh = False
+        self._again.add(id(job))
+        say(f"{job.name}: memory ran out beside other runs; it goes on later, and its GPU now holds at most {left}")
+        self._queue.appendleft(job)
+        return True
 
     async def _process(self, job: Job, slot: Slot) -> Exit:
         if code_digest() != self._code:
@@ -235,8 +274,14 @@ class Supervisor:
         if job.fresh or record.read(job.folder).get("status", "failed") == "failed":
             job.fresh = True
             record.start_over(job.folder)
-        on_progress = partial(self._lines.show, job) if self._several and on_terminal() else None
-        watch = Ranks(job.devices, timeout=job.timeout, grace=self._rules.grace, on_progress=on_progress)
+        drawn = self._several and on_terminal()
+
+        def on_progress(progress: dict[str, Any]) -> None:
+            self._gpus.learn(slot, progress)
+            if drawn:
+                self._lines.show(job, progress)
+
+        watch = Ranks(job.devices, timeout=job.timeout, grace=self._rules.grace, on_progress=on_progress, brief=drawn)
         self._watches.add(watch)
         try:
             return await watch.follow(
@@ -245,7 +290,7 @@ class Supervisor:
                     job=pickle.dumps(job),
                     target=self._rules.target,
                     supervisor=os.getpid(),
-                    environment=slot.environment,
+                    environment={**slot.environment, SHARED: str(int(self._gpus.shares(slot)))},
                     cpus=slot.cpus,
                     threads=slot.threads,
                     argv=sys.argv,
@@ -255,7 +300,7 @@ class Supervisor:
                 f"[{job.index}] " if self._several else None,
             )
         finally:
-            if on_progress is not None:
+            if drawn:
                 self._lines.remove(job)
             self._watches.discard(watch)
 
@@ -268,6 +313,7 @@ class Supervisor:
     def _halt(self, why: str) -> None:
         if not self._halted:
             self._halted = True
+            self._gpus.wake()
             say(why)
 
     async def _after_the_other(self, job: Job) -> None:

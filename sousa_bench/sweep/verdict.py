@@ -14,6 +14,7 @@ from sousa_bench.results import stop_request
 from sousa_bench.results.result import ERROR_FILE, RESULT_FILE
 from sousa_bench.sweep import record
 from sousa_bench.sweep.job import Job, Outcome, score, test_score
+from sousa_bench.system.gpus import shares_gpu
 
 if TYPE_CHECKING:
     from sousa_bench.sweep.supervised_process import Exit
@@ -51,6 +52,8 @@ class Verdict:
                 "interrupted",
                 stop_request.CAUSE if isinstance(error, stop_request.Pruned) else "interrupted",
             )
+        elif cause == "oom" and shares_gpu():  # it may fit with fewer beside it, and its checkpoint stands
+            status = "interrupted"
         return cls.of(status, kind, text, phase=phase, cause=cause, message=str(error))
 
     @classmethod

@@ -18,6 +18,7 @@ from sousa_bench.results import stop_request
 from sousa_bench.results.metrics import ranking
 from sousa_bench.results.result import CHECKPOINT_FOLDER, Recorder
 from sousa_bench.system.files import replaced
+from sousa_bench.training import hardware
 from sousa_bench.training.classifier import Classifier, profiled
 from sousa_bench.training.distributed import any_rank, rank, world_size
 
@@ -203,7 +204,8 @@ class KeepState(pl.Callback):
         self.recorder.add(history=history)
         if trainer.is_global_zero:
             stop_request.write_history(self.recorder.folder, history)
-        self._show(trainer, pl_module)
+        accelerator = "gpu" if trainer.strategy.root_device.type == "cuda" else "cpu"
+        self._show(trainer, pl_module, **hardware.gpu_memory(accelerator))
         if trainer.is_global_zero and not finished:  # what the line above tells may bring a request
             self._look_for_a_request()
         self._stop_if(self._agreed(trainer, False)[0])
@@ -251,7 +253,7 @@ class KeepState(pl.Callback):
                 self.checkpoints.save(state, tested)
             trainer.strategy.barrier()  # the other ranks read the files at the fit's end
 
-    def _show(self, trainer: pl.Trainer, module: Classifier) -> None:
+    def _show(self, trainer: pl.Trainer, module: Classifier, **more: Any) -> None:
         self._shown_at = time.monotonic()
         last = module.history[-1] if module.history else {}
         if trainer.is_global_zero:
@@ -264,6 +266,7 @@ class KeepState(pl.Callback):
                     fit_seconds=self.fit_seconds + self._shown_at - self._counted_until,
                     train_loss=module.sums.mean() if module.sums.clips else last.get("train_loss"),
                     **({(key := ranking(last)): last[key]} if last else {}),
+                    **more,
                 )
 
 

@@ -15,6 +15,8 @@ from sousa_bench import __version__
 from sousa_bench.errors import ConfigError, first_line
 from sousa_bench.system.processor import processor
 
+CONTEXT_BYTES = 2**30
+"""What CUDA's context and libraries take at most beside what the allocator counts."""
 PACKAGES = ("torch", "torchaudio", "transformers", "peft", "pytorch-lightning", "hydra-core", "numpy")
 
 
@@ -81,6 +83,21 @@ def peak_memory(accelerator: str) -> int:
         return torch.cuda.max_memory_allocated()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def gpu_memory(accelerator: str) -> dict[str, Any]:
+    """What a sweep asks of a run before it puts another beside it; empty without a GPU.
+
+    Returns:
+        ``gpu_memory``: ``need``, the bytes that this process takes at most so far, and the GPU's ``free`` and
+        ``total`` bytes, all processes counted, and ``uuid``.
+    """
+    if accelerator != "gpu":
+        return {}
+    free, total = torch.cuda.mem_get_info()
+    need = torch.cuda.max_memory_reserved() + CONTEXT_BYTES
+    uuid = f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
+    return {"gpu_memory": {"need": need, "free": free, "total": total, "uuid": uuid}}
 
 
 def environment(accelerator: str, precision: str) -> dict[str, Any]:

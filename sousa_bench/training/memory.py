@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sousa_bench.errors import out_of_memory
+from sousa_bench.system.gpus import shares_gpu
 from sousa_bench.training import hardware
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class MemoryUse:
     def can_shrink(self, error: Exception) -> bool:
         """Whether ``error`` says that memory ran out, and smaller passes may help."""
         if not out_of_memory(error) or self.micro_batch_size == self.eval_batch_size == 1:
+            return False
+        if shares_gpu():  # the sweep lets it go on beside fewer runs, which changes no bit of it
             return False
         if self._devices > 1:  # the other processes wait for this one: all end
             error.add_note(

@@ -245,6 +245,7 @@ class _Run:
         self._warn(*solve(self.module, self.datamodule, self.trainer))
         self.fit_seconds = time.monotonic() - started
         self.recorder.add(history=self.module.history)
+        self.recorder.show(**hardware.gpu_memory(self.accelerator))
 
     def _trainer(self, callbacks: list[pl.Callback]) -> pl.Trainer:
         return pl.Trainer(

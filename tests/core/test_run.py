@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,10 @@ from sousa_bench.errors import ConfigError, Interrupted
 from sousa_bench.models.published import sizes
 from sousa_bench.peft import load_run_model
 from sousa_bench.results import result
+from sousa_bench.results.result import Recorder
+from sousa_bench.sweep.verdict import Verdict
+from sousa_bench.system.gpus import SHARED
+from sousa_bench.training import hardware
 from sousa_bench.training.classifier import Classifier, NonFiniteLossError
 from sousa_bench.training.inputs import Inputs
 from sousa_bench.training.run import run
@@ -209,6 +214,42 @@ def test_memory_that_runs_out_halves_the_micro_batch(config, folder, monkeypatch
     blocks = run(config("model=efficientat", "trainer.max_epochs=1"), folder)
     assert blocks["efficiency"]["micro_batch_size"] == 1
     assert sum("memory ran out" in message for message in blocks["warnings"]) == 2
+
+
+def test_memory_that_runs_out_beside_others_ends_the_attempt(config, folder, monkeypatch):
+    """The sweep lets it go on beside fewer; half the micro-batch would draw other dropout."""
+
+    def hungry(self, inputs, targets, batch):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(Classifier, "_backward", hungry)
+    monkeypatch.setenv(SHARED, "1")
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        run(config("model=efficientat", "trainer.max_epochs=1"), folder)
+    verdict = Verdict.of_error(caught.value, "fit")
+    assert (verdict.status, verdict.failure["cause"], verdict.failure["log"]) == ("interrupted", "oom", None)
+    monkeypatch.setenv(SHARED, "0")
+    assert Verdict.of_error(caught.value, "fit").status == "failed"
+
+
+@pytest.mark.parametrize(("peft", "times"), [("lora", 2), ("probe", 1)])
+def test_a_run_on_a_gpu_tells_what_memory_it_takes(config, folder, monkeypatch, peft, times):
+    """At each epoch's end, or where there is none after the fit."""
+    told = []
+    monkeypatch.setattr(hardware, "gpu_memory", lambda accelerator: {"gpu_memory": len(told)})
+    listener = Recorder(folder, listener=lambda recorder: told.append(recorder.progress.get("gpu_memory")))
+    run(config("model=efficientat", f"peft={peft}", "augmentation=off", "trainer.max_epochs=2"), folder, listener)
+    assert len(set(told) - {None}) == times
+
+
+def test_what_a_gpu_says_of_its_memory(monkeypatch):
+    assert hardware.gpu_memory("cpu") == {}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (30, 80))
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: 5)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=f"uuid-{device}"))
+    told = {"need": 5 + hardware.CONTEXT_BYTES, "free": 30, "total": 80, "uuid": "GPU-uuid-3"}
+    assert hardware.gpu_memory("gpu") == {"gpu_memory": told}
 
 
 def test_early_stopping(config, folder, monkeypatch):

@@ -57,7 +57,8 @@ def run(cfg: DictConfig, folder: Path, recorder: Recorder) -> dict[str, Any]:
             misbehave(cfg, phase, recorder)
             if phase == "fit":
                 print("noise\n" * (cfg.task.noise // 6), end="", flush=True)
-                fit(cfg, recorder, state, checkpoint, stop)
+                with PretendedGpu(cfg.task.gpu) as gpu:
+                    fit(cfg, recorder, state, checkpoint, stop, gpu)
     recorder.add(
         metrics=dict.fromkeys(("val_f1_macro", "test_acc", "test_f1_macro"), state["value"] / 10)
         | {key: state["history"][-1][key] for key in ("val_acc", "val_loss")}
@@ -65,14 +66,50 @@ def run(cfg: DictConfig, folder: Path, recorder: Recorder) -> dict[str, Any]:
         efficiency=dict.fromkeys(
             ("total_params", "trainable_params", "param_efficiency", "training_time_seconds", "avg_epoch_time"), 1.0
         ),
-        environment={"threads": os.environ["OMP_NUM_THREADS"], "gpus": os.environ.get("CUDA_VISIBLE_DEVICES")},
+        environment={
+            "threads": os.environ["OMP_NUM_THREADS"],
+            "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+            "accelerator": "gpu" if cfg.task.gpu.folder else "cpu",
+        },
     )
     if cfg.task.fault == "empty":
         del recorder.result["metrics"]["val_acc"]
     return recorder.result
 
 
-def fit(cfg: DictConfig, recorder: Recorder, state: dict[str, Any], checkpoint: Path, stop: Stop) -> None:
+class PretendedGpu:
+    """A folder with a file for each run that is on the GPU."""
+
+    def __init__(self, cfg: DictConfig) -> None:
+        self.cfg = cfg
+        self.own = Path(cfg.folder or ".") / str(os.getpid())
+
+    def __enter__(self) -> PretendedGpu:
+        if self.cfg.folder:
+            self.own.touch()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.own.unlink(missing_ok=True)
+
+    @property
+    def free(self) -> int:
+        return self.cfg.total - self.cfg.need * len(list(self.own.parent.iterdir()))
+
+    def check(self) -> None:
+        if self.cfg.folder and self.free < 0:
+            raise MemoryError("CUDA out of memory")
+
+    def told(self) -> dict[str, Any]:
+        if not self.cfg.folder:
+            return {}
+        total, need = self.cfg.total, self.cfg.need
+        return {"gpu_memory": {"need": need, "free": self.free, "total": total, "uuid": "GPU-pretended"}}
+
+
+def fit(
+    cfg: DictConfig, recorder: Recorder, state: dict[str, Any], checkpoint: Path, stop: Stop, gpu: PretendedGpu
+) -> None:
     folder, history, epochs = recorder.folder, state["history"], cfg.trainer.max_epochs
     steps = cfg.task.steps or epochs
     for key, value in {"trainer.max_epochs": steps, "peft.r": cfg.peft.get("r", 8)}.items():
@@ -84,6 +121,7 @@ def fit(cfg: DictConfig, recorder: Recorder, state: dict[str, Any], checkpoint: 
         time.sleep(cfg.task.seconds)
         if stop.asked:
             raise Interrupted(f"stopped at step {state['step']}")
+        gpu.check()
         if cfg.task.unstable is not None and cfg.peft.learning_rate >= cfg.task.unstable:
             raise RuntimeError("the loss became nan")
         state["value"] = (state["value"] * 1.1 + 1) % 7.3
@@ -95,7 +133,8 @@ def fit(cfg: DictConfig, recorder: Recorder, state: dict[str, Any], checkpoint: 
         if len(history) > before:
             stop_request.write_history(folder, history)
         epoch = min(len(history) + 1, epochs)
-        recorder.show(epoch=epoch, max_epochs=epochs, step=state["step"], total_steps=steps)
+        told = gpu.told() if len(history) > before else {}
+        recorder.show(epoch=epoch, max_epochs=epochs, step=state["step"], total_steps=steps, **told)
         if before < len(history) < epochs and (reason := stop_request.asked(folder)):
             raise stop_request.Pruned(reason)
 
