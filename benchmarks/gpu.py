@@ -4,9 +4,10 @@
     python -m benchmarks.gpu --dry-run --models ast efficientat --methods lora head
 
 Parity of all models with the CPU, a training step of every model under every method, torch.compile, throughput and
-utilisation, two processes over NCCL where there are two cards, and the comparison's sweep at official size. What is
-not done by then is ended and named, and whatever fails is too: then the exit code is 1. Without a card there is nothing
-to do. A dry run does the same with small networks and few clips on the CPU, and shows its section.
+utilisation, two processes over NCCL where there are two cards, the comparison's sweep at official size, and eight runs
+that share a card. What is not done by then is ended and named, and whatever fails is too: then the exit code is 1.
+Without a card there is nothing to do. A dry run does the same with small networks and few clips on the CPU, and shows
+its section.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from sousa_bench.config.composing import composed
 from sousa_bench.errors import first_line
 from sousa_bench.peft import precheck
 from sousa_bench.peft.options import takes_no_steps
+from sousa_bench.system.gpus import visible_gpus
 
 HEADING = "## On a GPU"
 NONE_YET = "No figure from a GPU stands here yet.\n\n"
@@ -81,6 +83,11 @@ class Card:
     def compared(self) -> list[str]:
         """Those of the models that the comparison holds."""
         return [model for model in self.models if model in COMPARED]
+
+    @property
+    def crowds(self) -> list[str]:
+        """Values of ``hydra.launcher.runs_per_gpu``."""
+        return ["2"] if self.dry else ["1", "2", "4", "8", "auto"]
 
     def words(self, model: str, method: str, *more: str) -> list[str]:
         """Overrides of a run on the card."""
@@ -135,8 +142,8 @@ class Part(NamedTuple):
     Attributes:
         title: Its own.
         columns: Of its table.
-        measure: (card, model) → rows.
-        repeated: The attribute of the card that names the models; empty: it isn't repeated.
+        measure: (card, case) → rows.
+        repeated: The attribute of the card that names the cases, such as models; empty: it isn't repeated.
     """
 
     title: str
@@ -225,6 +232,16 @@ def two_processes(card: Card) -> Iterator[Row]:
     yield "AST, LoRA, over two devices", f"{timed_command([*words, 'logger=none']):.0f} s"
 
 
+def sharing(card: Card, crowd: str) -> Iterator[Row]:
+    """Runs of a network that leaves a card idle, so many on one."""
+    few = [*FEW, "seed=1,2", "trainer.max_epochs=1"] if card.dry else ["data.synthetic.clips=400", "seed=range(1,9)"]
+    words = ["model=efficientat", "peft=lora", f"trainer.accelerator={card.accelerator}", *card.size, *few]
+    # In a dry run the sweep believes in a GPU, which its runs leave alone.
+    gpu = "0" if card.dry else [*visible_gpus(), "0"][0]
+    taken = timed_command([*words, f"hydra.launcher.runs_per_gpu={crowd}", "logger=none"], CUDA_VISIBLE_DEVICES=gpu)
+    yield crowd, "2" if card.dry else "8", f"{taken:.0f} s"
+
+
 def whole_sweep(card: Card) -> Iterator[Row]:
     """The comparison's runs, by the training command."""
     few = (
@@ -252,6 +269,12 @@ PARTS: dict[str, Part] = {
     ),
     "ddp": Part("Two processes", ("run", "time"), two_processes),
     "sweep": Part("`experiment=comparison`", ("runs", "time"), whole_sweep),
+    "sharing": Part(
+        "Several runs on one card",
+        ("`runs_per_gpu`", "runs of EfficientAT", "time, start included"),
+        sharing,
+        "crowds",
+    ),
     "compile": Part("torch.compile", ("model", "times as fast", "warm-up"), compiling, "models"),
 }
 """In their order; the last may be cut short."""

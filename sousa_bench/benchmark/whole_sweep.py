@@ -74,8 +74,8 @@ def spread(count: int, chosen: int) -> list[int]:
     return [place + number % 2 if room else place for number, place in enumerate(places)]
 
 
-def timed_command(words: Sequence[str]) -> float:
-    """Seconds of the command, in a folder of its own.
+def timed_command(words: Sequence[str], **variables: str) -> float:
+    """Seconds of the command, in a folder of its own, with ``variables`` in its environment.
 
     Raises:
         UserError: A run was not completed.
@@ -83,7 +83,7 @@ def timed_command(words: Sequence[str]) -> float:
     command = [sys.executable, "-m", "sousa_bench.train", "-m", "sweep=benchmark", *words]
     with tempfile.TemporaryDirectory(prefix="sousa_benchmark.", ignore_cleanup_errors=True) as folder:
         started = time.perf_counter()
-        done = subprocess.run(command, cwd=folder, env=python_environment(), capture_output=True, text=True)
+        done = subprocess.run(command, cwd=folder, env=python_environment(**variables), capture_output=True, text=True)
         taken = time.perf_counter() - started
     if done.returncode:
         raise UserError(f"the sweep ended with exit code {done.returncode}:\n{(done.stdout + done.stderr)[-2000:]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -81,11 +82,30 @@ def test_a_step_that_moves_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.slow
 def test_speed_and_whole_runs() -> None:
     card = gpu.Card("cpu", ["ast"], ["lora"], time.monotonic() + 200)
-    made = gpu.section(card, ["speed", "ddp", "sweep"])
+    made = gpu.section(card, ["speed", "ddp", "sweep", "sharing"])
     assert card.failed == []
     assert "| AST, LoRA, over two devices |" in made
     assert "| a few small ones |" in made
     assert "clips/s |" in made
+    assert re.search(r"^\| 2 \| 2 \| \d+ s \|$", made, re.M)
+
+
+def test_runs_that_share_a_card_are_timed_on_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[tuple[set[str], dict[str, str]]] = []
+
+    def timed(words: list[str], **variables: str) -> float:
+        commands.append((set(words), variables))
+        return 7.0
+
+    monkeypatch.setattr(gpu, "timed_command", timed)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,4")
+    monkeypatch.setattr(gpu, "machine", lambda: {"date": "2026-12-01", "torch": "2"})
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "card")
+    made = gpu.section(gpu.Card("gpu", ["ast"], ["lora"], time.monotonic() + 60), ["sharing"])
+    assert "| auto | 8 | 7 s |" in made
+    assert [variables for _, variables in commands] == [{"CUDA_VISIBLE_DEVICES": "3"}] * 5
+    for crowd, (words, _) in zip(("1", "2", "4", "8", "auto"), commands, strict=True):
+        assert {f"hydra.launcher.runs_per_gpu={crowd}", "model.variant=official", "seed=range(1,9)"} <= words
 
 
 def test_a_page_says_that_it_has_no_figures_until_it_has_them() -> None:
