@@ -11,7 +11,7 @@ from sousa_bench.errors import ConfigError
 from sousa_bench.models.base import TokenGrid
 from sousa_bench.models.efficientat import EfficientATFrontend
 from sousa_bench.models.published import PUBLISHED
-from sousa_bench.models.vit import FactorisedPositions, Patches, Size, VisionTransformer, VitFamily
+from sousa_bench.models.vit import FactorisedPositions, Patches, Size, VisionTransformer, VitFamily, first_columns
 
 PATCH = 16
 
@@ -56,13 +56,13 @@ class PasstPositions(FactorisedPositions):
 
     def forward(self, grid: Tensor) -> Tensor:
         """Grid (batch, dim, rows, columns) → tokens (batch, 2 + rows * columns, dim), frequency-major."""
-        grid = super().forward(grid[..., : self.columns])
+        grid = super().forward(first_columns(grid, self.columns))
         if self.training:
             for axis, left_out in self.patchout.items():
                 grid = _thinned(grid, axis, left_out)
         special = torch.cat((self.class_token, self.distillation_token), dim=1) + self.special
         tokens = grid.flatten(2).transpose(1, 2)
-        return torch.cat((special.expand(len(grid), -1, -1).to(tokens.dtype), tokens), dim=1)
+        return torch.cat((special.expand(grid.shape[0], -1, -1).to(tokens.dtype), tokens), dim=1)
 
 
 def _thinned(grid: Tensor, axis: int, left_out: int) -> Tensor:

@@ -154,9 +154,9 @@ class FixedPositions(nn.Module):
 
     def forward(self, grid: Tensor) -> Tensor:
         """Grid (batch, dim, rows, columns) → tokens (batch, 1 + columns * rows, dim), time-major."""
-        grid = grid[..., : len(self.time)].permute(0, 3, 2, 1)
+        grid = first_columns(grid, len(self.time)).permute(0, 3, 2, 1)
         tokens = (grid + self.table(grid.shape[1])).flatten(1, 2)
-        return torch.cat((self.class_token.expand(len(tokens), -1, -1).to(tokens.dtype), tokens), dim=1)
+        return torch.cat((self.class_token.expand(tokens.shape[0], -1, -1).to(tokens.dtype), tokens), dim=1)
 
 
 class VisionTransformer(Divisible):
@@ -242,6 +242,11 @@ def through(layers: Iterable[nn.Module], x: Tensor, token_mask: Tensor | None, r
         else:
             x = layer(x, token_mask)
     return x
+
+
+def first_columns(grid: Tensor, most: int) -> Tensor:
+    """Grid (…, columns) of no more than so many: asked, since the export to ONNX can't cut where the length is free."""
+    return grid[..., :most] if grid.shape[-1] > most else grid
 
 
 def sinusoids(length: int, channels: int) -> Tensor:

@@ -109,6 +109,8 @@ def test_every_model_at_many_lengths_and_batches(name, changes, longest, tmp_pat
         ("eat", "convpass", {}),
         ("wavlm", "prompt", {"depth": "shallow"}),
         ("beats", "prefix", {}),
+        ("eat", "prefix", {}),
+        ("passt", "prefix", {}),
     ],
 )
 def test_modules_that_stay_in_a_network_of_free_length(name, method, own, tmp_path: Path):
