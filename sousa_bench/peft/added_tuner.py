@@ -10,7 +10,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import peft
 from peft import mapping
@@ -50,6 +50,11 @@ class Added(Protocol):
     def __call__(self, base: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call the network's own module, or what stands around it, and return the like of what it returns."""
 
+
+@runtime_checkable
+class Mergeable(Protocol):
+    """An :class:`Added` that can become part of the network's own module; others stay beside it."""
+
     def merged(self, base: nn.Module) -> nn.Module:
         """A module of the same kind as ``base`` that computes what both do together.
 
@@ -76,10 +81,6 @@ class Beside(nn.Module):
         out: Tensor = made[0] if isinstance(made, tuple) else made
         out = out + self.inner(args[0] if self.parallel else out)
         return (out, *made[1:]) if isinstance(made, tuple) else out
-
-    def merged(self, base: nn.Module) -> nn.Module:
-        """See :class:`Added`: it stays."""
-        raise NotImplementedError
 
 
 def added_module(options: AddedConfig, place: Place) -> nn.Module:
@@ -175,11 +176,13 @@ class AddedLayer(nn.Module, BaseTunerLayer):
             NotImplementedError: The method's modules stay what they are.
         """
         for name in adapter_names or self.active_adapters:
-            self.base_layer = self._added(name).merged(self.base_layer)
+            if not isinstance(added := self._added(name), Mergeable):
+                raise NotImplementedError
+            self.base_layer = added.merged(self.base_layer)
             self.merged_adapters.append(name)
 
     def _added(self, name: str) -> Added:
-        return self.added_modules[name]  # type: ignore[return-value]
+        return self.added_modules[name]
 
 
 class AddedTuner(BaseTuner):

@@ -47,10 +47,6 @@ class AttentionPrefix(nn.Module):
             )
         return made
 
-    def merged(self, base: nn.Module) -> nn.Module:
-        """See :class:`sousa_bench.peft.added_tuner.Added`: they stay."""
-        raise NotImplementedError
-
 
 class _Prefixed(TorchFunctionMode):
     """Within it attention has further keys (length, channels) and values before its own."""

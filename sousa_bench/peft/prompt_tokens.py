@@ -52,10 +52,6 @@ class PromptTokens(nn.Module):
             return made
         return (self._shorter(made[0]), *made[1:]) if isinstance(made, tuple) else self._shorter(made)
 
-    def merged(self, base: nn.Module) -> nn.Module:
-        """See :class:`sousa_bench.peft.added_tuner.Added`: they stay."""
-        raise NotImplementedError
-
     def _shorter(self, x: Tensor) -> Tensor:
         return x[:, : x.shape[1] - self.length]
 
