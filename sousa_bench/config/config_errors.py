@@ -89,7 +89,8 @@ def explain(error: BaseException) -> str:
     if raised := _raised_in_resolver(error):
         return f"{type(raised).__name__}: {_first(raised)}"
     if key := _wrong_key(error):
-        return missing_key(key, _known_keys(error))
+        known = _known_keys(error)
+        return (key in known and _present_key(key, str(error))) or missing_key(key, known)
     text, reason = _first(error), _first(error.__cause__)
     return f"{text}: {reason}" if reason and reason != text else text or type(error).__name__
 
@@ -145,6 +146,15 @@ def _wrong_key(error: BaseException) -> str | None:
             return found.group(1)
     if match:
         return match.group(1)
+    return None
+
+
+def _present_key(key: str, said: str) -> str | None:
+    """What is said of a key that is there and can't be added or taken away; None where something else is wrong."""
+    if said.startswith("Could not append"):
+        return f"{key}: there is such a key already; write {key}=…, without the +"
+    if said.startswith("Could not delete"):
+        return f"{key}: ~ takes away neither a key that is null nor one of another value; write {key}=…"
     return None
 
 

@@ -71,6 +71,22 @@ def test_a_key_that_is_not_there_brings_the_one_that_was_meant(config, override,
     assert str(refusal.value) == f"{key}: there is no such key. Did you mean {' or '.join(meant)}?"
 
 
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("+peft.r=4", "peft.r: there is such a key already; write peft.r=…, without the +"),
+        ("+seed=3", "seed: there is such a key already"),
+        ("~peft.r=9", "peft.r: ~ takes away neither a key that is null nor one of another value; write peft.r=…"),
+        ("~peft.budget", "peft.budget: ~ takes away neither a key that is null"),
+        ("~peft.rank", "peft.rank: there is no such key. Did you mean peft.r?"),
+    ],
+)
+def test_a_key_that_is_there_is_not_called_missing(config, override, says):
+    with pytest.raises(ConfigError) as refusal, explained():
+        config(override)
+    assert str(refusal.value).startswith(says)
+
+
 @pytest.mark.parametrize("method", ["head", "probe"])
 def test_a_method_without_a_size_takes_no_budget_but_null(config, method):
     words = (f"peft={method}", "model=ast", "augmentation=off")
