@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from contextlib import suppress
+from functools import cache
 
 SHARED = "SOUSA_BENCH_SHARED_GPU"
 """Variable that a sweep sets for a run whose GPU may hold other runs beside it."""
@@ -16,7 +17,7 @@ def visible_gpus() -> list[str]:
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [device.strip() for device in named.split(",") if device.strip() not in ("", "-1")]
-    return _ask("index")
+    return list(_every_gpu())
 
 
 def busy_share(uuid: str) -> int | None:
@@ -28,6 +29,12 @@ def busy_share(uuid: str) -> int | None:
 def shares_gpu() -> bool:
     """Whether this process is a run whose GPU may hold other runs."""
     return os.environ.get(SHARED) == "1"
+
+
+@cache
+def _every_gpu() -> tuple[str, ...]:
+    """Numbers of the machine's GPUs, asked for once: every config of a sweep wants to know."""
+    return tuple(_ask("index"))
 
 
 def _ask(what: str, *which: str) -> list[str]:

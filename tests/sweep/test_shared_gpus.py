@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from sousa_bench.sweep import shared_gpus
 from sousa_bench.sweep.resources import fitting_jobs, slots
 from sousa_bench.sweep.shared_gpus import SharedGpus
+from sousa_bench.system import gpus
 from tests.sweep.running import Command
 
 LONG = ["task.steps=8", "task.seconds=0.1"]
@@ -91,28 +93,28 @@ def busy(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
 def test_auto_holds_one_until_it_is_measured(busy: list[int | None]) -> None:
     async def sweep() -> None:
         first, second, third, fourth = places = slots(4)
-        gpus = SharedGpus(places, "auto")
-        assert gpus.enter(first)
-        assert not gpus.enter(second)
-        gpus.learn(first, told(need=20, free=80))
-        assert not gpus.enter(second), "nobody has looked how busy it is"
-        await asyncio.wait_for(gpus.change(), 5)
-        assert gpus.enter(second)
-        assert not gpus.enter(third)
+        shared = SharedGpus(places, "auto")
+        assert shared.enter(first)
+        assert not shared.enter(second)
+        shared.learn(first, told(need=20, free=80))
+        assert not shared.enter(second), "nobody has looked how busy it is"
+        await asyncio.wait_for(shared.change(), 5)
+        assert shared.enter(second)
+        assert not shared.enter(third)
         busy.append(95)
-        gpus.learn(second, told(need=20, free=60))
-        await asyncio.wait_for(gpus.change(), 5)
-        assert not gpus.enter(third), "two keep it busy"
-        gpus.leave(first)
-        assert gpus.enter(third)
+        shared.learn(second, told(need=20, free=60))
+        await asyncio.wait_for(shared.change(), 5)
+        assert not shared.enter(third), "two keep it busy"
+        shared.leave(first)
+        assert shared.enter(third)
         busy.append(None)
-        gpus.learn(third, told(need=50, free=30))
-        await asyncio.wait_for(gpus.change(), 5)
-        assert not gpus.enter(fourth), "the largest so far takes 50, and 10 stay free"
-        gpus.learn(second, told(need=20, free=61))
-        assert gpus.enter(fourth), "where nobody can say how busy it is memory decides"
-        assert [gpus.together(place) for place in places] == [1, 3, 3, 3]
-        assert len(gpus) == 3
+        shared.learn(third, told(need=50, free=30))
+        await asyncio.wait_for(shared.change(), 5)
+        assert not shared.enter(fourth), "the largest so far takes 50, and 10 stay free"
+        shared.learn(second, told(need=20, free=61))
+        assert shared.enter(fourth), "where nobody can say how busy it is memory decides"
+        assert [shared.together(place) for place in places] == [1, 3, 3, 3]
+        assert len(shared) == 3
 
     asyncio.run(sweep())
 
@@ -120,35 +122,35 @@ def test_auto_holds_one_until_it_is_measured(busy: list[int | None]) -> None:
 def test_memory_that_a_run_leaves_is_free_again(busy: list[int | None]) -> None:
     async def sweep() -> None:
         first, second, third = places = slots(3)
-        gpus = SharedGpus(places, "auto")
-        gpus.enter(first)
-        gpus.learn(first, told(need=40, free=60))
-        await asyncio.wait_for(gpus.change(), 5)
-        gpus.enter(second)
-        gpus.learn(second, told(need=40, free=20))
-        await asyncio.wait_for(gpus.change(), 5)
-        assert not gpus.enter(third)
-        gpus.leave(first)
-        gpus.learn(second, told(need=40, free=20))  # progress repeats what it told before
-        assert gpus.enter(third)
+        shared = SharedGpus(places, "auto")
+        shared.enter(first)
+        shared.learn(first, told(need=40, free=60))
+        await asyncio.wait_for(shared.change(), 5)
+        shared.enter(second)
+        shared.learn(second, told(need=40, free=20))
+        await asyncio.wait_for(shared.change(), 5)
+        assert not shared.enter(third)
+        shared.leave(first)
+        shared.learn(second, told(need=40, free=20))  # progress repeats what it told before
+        assert shared.enter(third)
 
     asyncio.run(sweep())
 
 
 def test_fewer_after_each_that_ran_out(busy: list[int | None]) -> None:
     first, *others = places = slots(4)
-    gpus = SharedGpus(places, 4)
-    assert all(gpus.enter(place) for place in places)
-    assert gpus.ran_out(first) == 3
-    gpus.leave(first)
-    assert not gpus.enter(first)
-    assert gpus.shares(first)
+    shared = SharedGpus(places, 4)
+    assert all(shared.enter(place) for place in places)
+    assert shared.ran_out(first) == 3
+    shared.leave(first)
+    assert not shared.enter(first)
+    assert shared.shares(first)
     for expected, place in zip((2, 1, 1), others, strict=True):
-        assert gpus.ran_out(place) == expected
-        gpus.leave(place)
-    assert not gpus.shares(first)
-    assert gpus.enter(first)
-    assert not gpus.enter(others[0])
+        assert shared.ran_out(place) == expected
+        shared.leave(place)
+    assert not shared.shares(first)
+    assert shared.enter(first)
+    assert not shared.enter(others[0])
 
 
 def test_how_many_places_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,3 +163,19 @@ def test_how_many_places_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     assert [fitting_jobs(1, per_gpu) for per_gpu in (None, "auto")] == [1, 8]
     assert SharedGpus(slots(2), None).shares(slots(2)[0])  # n_jobs=2 asks for it
+
+
+def test_nvidia_smi_is_asked_once_for_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep of 10,000 runs wants to know 10,000 times."""
+    script = tmp_path / "nvidia-smi"
+    script.write_text(f"#!/bin/sh\necho \"$1\" >> '{tmp_path}/asked'\nprintf '0\\n1\\n'\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    gpus._every_gpu.cache_clear()
+    try:
+        assert [gpus.visible_gpus() for _ in range(3)] == [["0", "1"]] * 3
+        assert (tmp_path / "asked").read_text() == "--query-gpu=index\n"
+        assert gpus.busy_share("GPU-x") is None  # two answers to a question about one
+    finally:
+        gpus._every_gpu.cache_clear()
