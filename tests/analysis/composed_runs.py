@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from hydra import initialize_config_dir
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from sousa_bench.config import conf_folder
-from sousa_bench.config.composing import compose
+from sousa_bench.config.composing import compose, remember_files
 from sousa_bench.results.result import PREDICTIONS_FILE
 from sousa_bench.sweep import record
 from sousa_bench.sweep.job import Job
@@ -29,11 +31,19 @@ SHORT = ("data=synthetic", "data.synthetic.clips=60", "data.synthetic.split_play
 CLIPS = Clips.make(players=8, per_player=5)
 
 
+@contextmanager
+def config_loader() -> Iterator[ConfigLoader]:
+    """Hydra's, on the real configs, each of which is read once."""
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        remember_files(loader)
+        yield loader
+
+
 def jobs_of(words: Sequence[str]) -> list[list[str]]:
     """The overrides of each job of ``python -m sousa_bench.train WORDS``, by the real sweeper."""
     words = [word for word in words if word != "-m"]
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
+    with config_loader() as loader:
         master = loader.load_configuration("config", list(words), run_mode=RunMode.MULTIRUN)
         sweeper: Any = Plugins.instance()._instantiate(master.hydra.sweeper)
         sweeper.config, sweeper.hydra_context = master, HydraContext(config_loader=loader, callbacks=None)
@@ -43,8 +53,7 @@ def jobs_of(words: Sequence[str]) -> list[list[str]]:
 def configs_of(words: Sequence[str]) -> list[DictConfig]:
     """The composed config of each job of a command."""
     jobs = jobs_of(words)
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
+    with config_loader() as loader:
         master = loader.load_configuration("config", [], run_mode=RunMode.MULTIRUN)
         return [compose(loader, master, job) for job in jobs]
 
@@ -72,8 +81,7 @@ def run_sweep(
         became: The status of a run by its number; None: it never started.
     """
     jobs = jobs_of([*words, f"sweep={name}"])
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
+    with config_loader() as loader:
         master = loader.load_configuration("config", [f"hydra.sweep.dir={root}"], run_mode=RunMode.MULTIRUN)
         sweep = plan_sweep(loader, master, jobs)
     for job in sweep.jobs:

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from sousa_bench.config import conf_folder
+from sousa_bench.config.composing import remember_files
 from tests.trained import home
 
 SMALL = [
@@ -33,6 +35,7 @@ def config(monkeypatch):
 
     def build(*overrides: str) -> DictConfig:
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+            remember_files(GlobalHydra.instance().config_loader())
             return compose("config", overrides=[*SMALL, *overrides])
 
     return build
