@@ -27,6 +27,7 @@ from sousa_bench.results.result import RESULT_FILE
 from sousa_bench.results.scan import ROOT_NAMES
 from sousa_bench.sweep import record
 from sousa_bench.sweep.current_command import config_folders, spell_augmentation, spell_search
+from sousa_bench.sweep.early_clips import write_early
 from sousa_bench.sweep.forkserver import PRELOAD
 from sousa_bench.sweep.job import Job, Outcome
 from sousa_bench.sweep.output import open_missing_streams, say
@@ -275,6 +276,8 @@ def supervise(jobs: Sequence[Job], settings: SweepSettings, progress: Progress) 
         runs_per_gpu=settings.runs_per_gpu,
     )
     supervisor = Supervisor(current.start(), rules, progress)
+    if current.target == TARGET:
+        write_early(jobs)
     outcomes = supervisor.run(jobs)
     if supervisor.signal is not None:
         current.signal = int(supervisor.signal)

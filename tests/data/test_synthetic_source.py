@@ -5,11 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from noise_data import data
+from omegaconf import OmegaConf
 
 from sousa_bench.data import fingerprint
+from sousa_bench.errors import DataError
+from sousa_bench.sweep.early_clips import write_early
 
 RECIPE = {"clips": 40, "seed": 3, "domain": "target", "split_players": [4, 2, 2]}
 NODE = {"name": "synthetic", "synthetic": RECIPE}
@@ -76,3 +80,32 @@ def test_an_interrupted_write_is_done_again(own_cache: Path) -> None:
     again = data(None, **NODE)
     again.prepare([16_000])
     assert again.test_fingerprint == made.test_fingerprint
+
+
+def test_the_first_pending_run_s_clips_are_written_while_the_server_imports(own_cache: Path) -> None:
+    node = {"_target_": "sousa_bench.data.SousaData", **NODE}
+    real = {"_target_": "sousa_bench.data.SousaData", "name": "tiny", "root": "/nowhere"}
+    done, first, second = (
+        Mock(decision=decision, config=OmegaConf.create({"data": node | {"synthetic": RECIPE | {"seed": seed}}}))
+        for seed, decision in enumerate(("reused", "pending", "pending"))
+    )
+    writing = write_early([done, first, second])
+    assert writing is not None
+    writing.join(200)
+    [folder] = (own_cache / "synthetic").glob("*/")
+    assert "-s1-" in folder.name
+    assert (folder / "labels" / "samples.parquet").is_file()
+    assert write_early([done]) is None
+    assert write_early([Mock(decision="pending", config=OmegaConf.create({"data": real}))]) is None
+
+
+def test_what_an_early_write_can_t_do_is_left_to_the_run(own_cache: Path) -> None:
+    own_cache.mkdir()
+    (own_cache / "synthetic").write_text("in the way")
+    node = {"_target_": "sousa_bench.data.SousaData", **NODE}
+    writing = write_early([Mock(decision="pending", config=OmegaConf.create({"data": node}))])
+    assert writing is not None
+    writing.join(200)
+    assert not writing.is_alive()
+    with pytest.raises(DataError, match="can't be written"):
+        data(None, **NODE).prepare([16_000])
