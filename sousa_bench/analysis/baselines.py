@@ -14,7 +14,7 @@ PROBES = ("probe", "head")
 BASELINES = ("probe", "knn", "head", "full")
 """What ``experiment=baselines`` runs."""
 OF_METHODS = ("strategy", "augmentation")
-TUNED = ("peft.", "trainer.", "augmentation.")
+TUNED = ("peft.", "trainer.", "augmentation.", "teacher.")
 """Factors that a baseline doesn't share with the method that is held against it."""
 
 

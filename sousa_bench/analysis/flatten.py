@@ -78,6 +78,8 @@ def read_row(path: Path) -> Row:
     method = {key.removeprefix("peft."): value for key, value in resolved.items() if key.startswith("peft.")}
     for key in chosen_keys(method):
         resolved.pop(f"peft.{key}", None)  # the choice's own, at which the run had none
+    if resolved.get("teacher.run") is None:  # how much a teacher would count that isn't there
+        resolved = {key: value for key, value in resolved.items() if not key.startswith("teacher.")}
     if len(resolved) > MAX_COLUMNS:
         raise ResultError(f"{path}: resolved_config names {len(resolved):,} fields, more than any run has")
     for key, value in resolved.items():
@@ -126,7 +128,9 @@ def origin(result: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         ``lineage.command``, ``lineage.warm`` (whether it went on from their weights), ``lineage.from`` (their ids, each
-        with its validation accuracy) and ``evaluated_run``; only what there is.
+        with its validation accuracy), of a student ``lineage.teacher`` (as one of those), ``.teacher_score`` (its test
+        accuracy, or mean average precision), ``.teacher_params`` and ``.teacher_clips`` (the test clips' fingerprint),
+        and ``evaluated_run``; only what there is.
     """
     fields: dict[str, Any] = {}
     if isinstance(evaluated := result.get(EVALUATED), str) and evaluated:
@@ -142,6 +146,11 @@ def origin(result: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(named, list) and (words := [_ancestor(item) for item in named[:MAX_ANCESTORS]]):
         more = [f"and {len(named) - MAX_ANCESTORS} more"] if len(named) > MAX_ANCESTORS else []
         fields["lineage.from"] = clean("; ".join([*words, *more]))[:MAX_TEXT]
+    if isinstance(teacher := lineage.get("teacher"), Mapping):
+        fields["lineage.teacher"] = clean(_ancestor(teacher))[:MAX_TEXT]
+        fields["lineage.teacher_score"] = number(teacher.get(ranking(teacher, "test")))
+        fields["lineage.teacher_params"] = number(teacher.get("total_params"))
+        fields["lineage.teacher_clips"] = scalar(teacher.get("test_fingerprint"))
     return fields
 
 

@@ -22,7 +22,7 @@ from sousa_bench.models.published import PUBLISHED
 from sousa_bench.results.scan import Planned
 
 NEXT_DATA = {"tiny": "small", "mini": "small", "synthetic": "small", "small": "medium", "medium": "full"}
-OF_A_METHOD = ("peft", "augmentation", "init_from", "trainer.learning_rate", "trainer.head_learning_rate")
+OF_A_METHOD = ("peft", "augmentation", "init_from", "teacher", "trainer.learning_rate", "trainer.head_learning_rate")
 MORE_SEEDS = "More seeds for what is undecided"
 FRESH_PLAYERS = "Confirm on fresh players: the leader and its rivals, without a new training"
 OTHER_GROUPS = "Confirm on other {groups}: the leader and its rivals, cross-validated"
@@ -239,6 +239,8 @@ def _folds(study: Study, reached: Mapping[str, Reach]) -> list[Cell]:
         if reach is None or reach.design.folds > 1 or (reach.everyone and reach.cross_validated is None):
             continue
         for row in finalists(rows):
+            if any(study.results.resolved[number].get("teacher.run") for number in row["rows"]):
+                continue  # the teacher was trained on clips that would be tested
             seed = str((_seeds(study, row["rows"]) or [42])[0])
             cell = changed(asked_for(study, row), {FOLD: _every_fold(FOLDS), "seed": seed}, ("data.resplit",))
             if row["combination"] not in folded and not any(stands_for(job, cell) for job in study.results.waiting()):

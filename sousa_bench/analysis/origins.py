@@ -33,14 +33,17 @@ def origin_words(row: Mapping[Any, Any]) -> str:
     if isinstance(named, str) and named:
         warm = str(row.get("lineage.warm")).lower() == "true"
         parts.append(f"{'went on from the weights of' if warm else 'started anew after'} {named}")
-    elif isinstance(command, str):
+    if isinstance(teacher := row.get("lineage.teacher"), str):
+        parts.append(f"learnt from {teacher}")
+    if not parts and isinstance(command, str):
         parts.append("was started by another command")
     return ", ".join(parts)
 
 
 def all_origin_words(table: pd.DataFrame) -> list[str]:
     """``origin_words`` of each row."""
-    keys = [key for key in (EVALUATED, "lineage.from", "lineage.warm", "lineage.command") if key in table]
+    known = (EVALUATED, "lineage.from", "lineage.warm", "lineage.command", "lineage.teacher")
+    keys = [key for key in known if key in table]
     return [origin_words(row) for row in table[keys].to_dict("records")] if keys else [""] * len(table)
 
 

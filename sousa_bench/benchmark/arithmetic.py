@@ -20,7 +20,7 @@ from sousa_bench.peft import inject
 from sousa_bench.training import hardware
 from sousa_bench.training.classifier import Classifier
 from sousa_bench.training.inputs import Inputs
-from sousa_bench.training.recipe import build_batches, build_model, build_module, total_steps
+from sousa_bench.training.recipe import build_batches, build_model, build_module, build_teacher, total_steps
 from sousa_bench.training.run import SAMPLE_RATES
 
 
@@ -54,7 +54,8 @@ class Setup:
         data.prepare((model.sample_rate,))
         batches = build_batches(cfg, settings, data, model.sample_rate)
         injection = inject(model, cfg.peft, total_steps(settings, batches))
-        return cls(cfg, settings, build_module(cfg, settings, injection, batches).to(device), batches, device)
+        module = build_module(cfg, settings, injection, batches, teacher=build_teacher(cfg, data))
+        return cls(cfg, settings, module.to(device), batches, device)
 
     @property
     def autocast(self) -> torch.autocast:

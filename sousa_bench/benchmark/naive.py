@@ -73,7 +73,7 @@ class NaivePipeline:
             targets = clips.targets(batch.index).to(self.setup.device)
             targets = targets * (1 - smoothing) + smoothing / classes
             with self.setup.autocast:
-                module.update(self.optimizer, (self.inputs("train", batch.index), targets), len(batch.index))
+                module.update(self.optimizer, (self.inputs("train", batch.index), targets, None), len(batch.index))
         self.evaluate("val")
 
     def evaluate(self, split: str) -> None:

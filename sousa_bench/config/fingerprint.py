@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from sousa_bench.config import init_from
+from sousa_bench.config import distillation, init_from
 from sousa_bench.config.config_errors import resolved
 from sousa_bench.config.file_variant import followed
 from sousa_bench.config.identity import IRRELEVANT, lasting_target
@@ -69,6 +69,9 @@ def outcome_config(config: DictConfig) -> dict[str, Any]:
             model["checkpoint"] = file_hash(file)
     if (start := plain.pop(init_from.KEY, None)) is not None:
         plain[init_from.KEY] = init_from.content(start)
+    teacher = plain.pop(distillation.KEY, None)
+    if (place := distillation.teacher_run(config)) is not None:
+        plain[distillation.KEY] = {**teacher, "run": init_from.content(place, distillation.RUN)}
     return plain
 
 

@@ -24,8 +24,8 @@ MOST_SHOWN = 200  # characters of a value that someone wrote
 BASE_KEYS = ("weights", "checkpoint", "seed", "refuses")  # of a model's node: not its architecture
 
 
-def adapter_folder(place: str | Path) -> Path:
-    """The folder of trained weights at ``place``: that folder, or the run's that holds it.
+def adapter_folder(place: str | Path, key: str = KEY) -> Path:
+    """The folder of trained weights at ``place``, the value of ``key``: that folder, or the run's that holds it.
 
     Raises:
         ConfigError: There is none.
@@ -33,14 +33,14 @@ def adapter_folder(place: str | Path) -> Path:
     for folder in (Path(place).expanduser(), Path(place).expanduser() / ADAPTER_FOLDER):
         if is_there(folder / DESCRIPTION_FILE) and (folder / DESCRIPTION_FILE).is_file():
             return folder
-    raise ConfigError(f"{KEY}={place}: no trained weights here (no {DESCRIPTION_FILE}); give a completed run's folder")
+    raise ConfigError(f"{key}={place}: no trained weights here (no {DESCRIPTION_FILE}); give a completed run's folder")
 
 
-def content(place: str | Path) -> str:
-    """Hash of the weights that a run starts from: their bytes, wherever they lie."""
-    files = sorted(adapter_folder(place).glob("*.safetensors"))
+def content(place: str | Path, key: str = KEY) -> str:
+    """Hash of the trained weights at ``place``, the value of ``key``: their bytes, wherever they lie."""
+    files = sorted(adapter_folder(place, key).glob("*.safetensors"))
     if not files:
-        raise ConfigError(f"{KEY}={place}: the weights are gone (no *.safetensors beside {DESCRIPTION_FILE})")
+        raise ConfigError(f"{key}={place}: the weights are gone (no *.safetensors beside {DESCRIPTION_FILE})")
     return hashlib.sha256("".join(f"{file.name}:{file_hash(file)};" for file in files).encode()).hexdigest()
 
 

@@ -122,6 +122,7 @@ class Clips:
 
     def __init__(self, data: SousaData, split: str, sample_rate: int, quantum: float) -> None:
         self.split = split
+        self.sample_rate = sample_rate
         self._data = data
         self.table = data.rows(split)
         self.store = data.waveforms(split, sample_rate)

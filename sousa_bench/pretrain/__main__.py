@@ -22,6 +22,7 @@ FIXED = {
     "experiment": "pretraining is an experiment itself",
     "peft": "all weights train, at trainer.learning_rate",
     "init_from": "it begins at random weights, or goes on from those of weights=embedded",
+    "teacher": "it learns from labels alone",
     "model.variant": "embedded weights are those of the tiny variants",
     "model.weights": "weights=random or weights=embedded says it for every model",
 }
@@ -75,7 +76,7 @@ def check(output: Path, words: list[str]) -> None:
     begins, places = "", [str(embedded_folder())]
     for word in words:
         key, _, value = word.lstrip("+").partition("=")
-        if (fixed := "peft" if key.startswith("peft.") else key) in FIXED:
+        if (fixed := group if (group := key.partition(".")[0]) in FIXED else key) in FIXED:
             raise UserError(f"{word}: leave it out: {FIXED[fixed]}")
         if key != "model" and "," in value and _has_several_values(word):
             raise UserError(

@@ -19,6 +19,7 @@ EXAMPLES = """examples
   python -m sousa_bench.promote multirun/first --top 3 data=full trainer.max_epochs=50
   python -m sousa_bench.promote multirun/first --undecided --seeds 5
   python -m sousa_bench.promote multirun/first --top 1 --warm data=medium sweep=second
+  python -m sousa_bench.promote multirun/first --distil model=efficientat model.variant=mn01
   python -m sousa_bench.promote multirun/first --print data=full hydra/launcher=slurm"""
 
 
@@ -47,6 +48,11 @@ def parser() -> argparse.ArgumentParser:
         help="choose among runs whose config key has this value, or one of VALUE,VALUE; repeatable",
     )  # fmt: skip
     made.add_argument("--seeds", type=positive, metavar="N", help="seeds 1 to N for each (3); or seed=7,8,9")
+    which.add_argument(
+        "--distil",
+        action="store_true",
+        help="the overrides are a student's, which learns from the best run on that run's clips",
+    )
     made.add_argument("--warm", action="store_true", help="go on from each combination's best trained weights")
     made.add_argument("--config-dir", metavar="DIR", help="a folder with choices of your own, as for sousa_bench.train")
     made.add_argument("--print", action="store_true", dest="only_print", help="print the command and start nothing")
@@ -74,11 +80,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         overrides, text = promotion(
             places,
             overrides,
-            top=None if options.undecided else options.top,
+            top=None if options.undecided else 1 if options.distil else options.top,
             metric=options.metric,
             filters=options.filter,
             seeds=options.seeds,
             warm=options.warm,
+            distil=options.distil,
             command=shlex.join(["python", "-m", "sousa_bench.promote", *(word for word in given if word != "--print")]),
             config_folder=Path(options.config_dir) if options.config_dir else None,
         )

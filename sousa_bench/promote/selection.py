@@ -17,6 +17,8 @@ from sousa_bench.analysis.factors import cohort_words
 from sousa_bench.analysis.order import best_first
 from sousa_bench.analysis.study import Study, compare
 from sousa_bench.analysis.table import collect
+from sousa_bench.config.distillation import KEY as TEACHER
+from sousa_bench.config.distillation import RUN
 from sousa_bench.config.init_from import KEY
 from sousa_bench.config.overrides import combinations_override, in_quotes, quoted, split
 from sousa_bench.errors import UserError
@@ -30,6 +32,8 @@ SEEDS = 3
 PLACES = ("data.root", "data.hub_id", "data.revision", "data.cache_dir", "data.cache_limit_gb", "data.workers")
 BUDGET = "peft.budget"
 GROUPS = {"model": "model", "strategy": "peft", "augmentation": "augmentation"}
+OF_THE_CLIPS = ("data", "augmentation", "metrics")
+"""What a student has in common with its teacher: what is heard, and how it is judged."""
 
 
 @dataclass
@@ -58,6 +62,7 @@ def promotion(
     filters: Sequence[str],
     seeds: int | None,
     warm: bool,
+    distil: bool,
     command: str,
     config_folder: Path | None = None,
 ) -> tuple[list[str], str]:
@@ -71,6 +76,7 @@ def promotion(
         filters: ``KEY=VALUE`` of the runs to choose among.
         seeds: Number of seeds.
         warm: Whether each goes on from its best run's weights.
+        distil: Whether the overrides are a student's, which learns from the best run on its clips.
         command: The command that asks for this, for the record.
         config_folder: Another folder with choices, as the training's ``--config-dir``.
 
@@ -81,14 +87,16 @@ def promotion(
         UserError: Nothing is there, it isn't comparable, or the weights can't be gone on from.
     """
     new = dict(split(word) for word in overrides)
-    _check(metric, filters, seeds, new, warm)
+    _check(metric, filters, seeds, new)
+    if distil:
+        _check_student(new, warm)
     pairs = [text.split("=", 1) for text in filters]
     study = compare(collect(places, [(key, value.split(",")) for key, value in pairs]), metric)
     metric = study.metric
     chosen, left_out, refusals = [], dict[str, None](), []
     for _, row in _picked(study, top, metric).iterrows():
         try:
-            made, dropped = _chosen(study, row, metric, new, config_folder)
+            made, dropped = _chosen(study, row, metric, new, config_folder, student=distil)
         except ForeignError as error:
             refusals.append(f"Not promoted: {row['combination']}: {error}")
             continue
@@ -108,20 +116,21 @@ def promotion(
             raise UserError(
                 f"{removal}: not all of these combinations remove it; promote them one by one, with --filter"
             )
-        rows.append([*own, *_origin(study, each, warm, new, seeds)])
+        rows.append([*own, *(_teacher(study, each) if distil else _origin(study, each, warm, new, seeds))])
     notes = _pin_all(study, chosen, rows)
     words = [*shared.values(), *overrides]
     if "seed" not in new and not any(word.startswith("seed=") for row in rows for word in row):
         words.append("seed=" + ",".join(map(str, range(1, (seeds or SEEDS) + 1))))
     words += [f"lineage.command={in_quotes(command)}", *(rows[0] if len(rows) == 1 else [combinations_override(rows)])]
-    text = [f"Promoted: {len(chosen)} of {len(study.combinations)} combinations, by {own_name(metric, study.task)}"]
+    how = "The teacher" if distil else f"Promoted: {len(chosen)}"
+    text = [f"{how} of {len(study.combinations)} combinations, by {own_name(metric, study.task)}"]
     text += [f"  {each.score:.4f}  {each.label} ({len(each.rows)} run{'s'[: len(each.rows) > 1]})" for each in chosen]
     if left_out:
         text.append(f"Left out, since it limits or belongs to the earlier runs alone: {', '.join(left_out)}")
     return words, "\n".join([*text, *refusals, *notes])
 
 
-def _check(metric: str, filters: Sequence[str], seeds: int | None, new: dict[str, str], warm: bool) -> None:
+def _check(metric: str, filters: Sequence[str], seeds: int | None, new: dict[str, str]) -> None:
     if not metric.startswith("val_"):
         raise UserError(
             f"--metric {metric}: choose by a validation metric, such as val_acc; a choice by the test clips would make "
@@ -133,6 +142,19 @@ def _check(metric: str, filters: Sequence[str], seeds: int | None, new: dict[str
         raise UserError(f"--seeds {seeds} and seed={new['seed']} say two things; leave out one")
     if key := next((key for key in new if key.startswith(("lineage", "hydra.sweeper")) or key == "init_from"), None):
         raise UserError(f"{key}: promote sets this itself{' with --warm' if key == 'init_from' else ''}; leave it out")
+
+
+def _check_student(new: dict[str, str], warm: bool) -> None:
+    if warm:
+        raise UserError(
+            "--distil and --warm: a student is another model than its teacher, and starts afresh; leave one"
+        )
+    if "model" not in new:
+        raise UserError(
+            "--distil: say which model the student is, such as --distil model=efficientat model.variant=mn01"
+        )
+    if key := next((key for key in new if key in (TEACHER, RUN)), None):
+        raise UserError(f"{key}: --distil sets this itself; leave it out")
 
 
 def _picked(study: Study, top: int | None, metric: str) -> pd.DataFrame:
@@ -153,9 +175,9 @@ def _picked(study: Study, top: int | None, metric: str) -> pd.DataFrame:
 
 
 def _chosen(
-    study: Study, row: Any, metric: str, new: dict[str, str], config_folder: Path | None
+    study: Study, row: Any, metric: str, new: dict[str, str], config_folder: Path | None, student: bool
 ) -> tuple[Chosen, list[str]]:
-    """A combination with the overrides that its next run keeps, and those that were left out."""
+    """A combination with the overrides that its next run, or its student, keeps, and those that were left out."""
     runs = study.table.iloc[list(row["rows"])]
     order = best_first(runs, metric, lower_is_better(metric, study.table)).index
     best = int(order[0])
@@ -172,15 +194,18 @@ def _chosen(
         key = split(override)[0]
         if key in new or key == "seed" or of_its_sweep(key):
             continue
+        if student and key.partition(".")[0] not in OF_THE_CLIPS:
+            continue
         limit = key in LIMITS or override in TRIALS
         of_old_data = key.startswith("data.") and "data" in new and key not in PLACES
-        if limit or of_old_data or key in ("data.fold", KEY):  # a fold is a repeat, as a seed is
+        a_repeat = key == "data.fold" and not student  # as a seed is; a student is tested on its teacher's fold
+        if limit or of_old_data or a_repeat or key == KEY:
             dropped.append(override)
         else:
             kept[key] = override
     _settle_size(kept, new, _method(resolved))
     for column, group in GROUPS.items():
-        if group not in kept and group not in new:
+        if group not in kept and group not in new and not (student and group not in OF_THE_CLIPS):
             value = row[column]
             value = ("on" if value else "off") if column == "augmentation" else str(value)
             kept[group] = f"{group}={value}"
@@ -214,7 +239,6 @@ def _origin(study: Study, chosen: Chosen, warm: bool, new: dict[str, str], seeds
     words = [f"lineage.from=[{','.join(folders)}]"]
     if not warm:
         return words
-    best = _folder(study, chosen.rows[0])
     resolved = study.results.resolved[chosen.rows[0]]
     peft = _method(resolved)
     if is_adalora(peft):
@@ -222,12 +246,26 @@ def _origin(study: Study, chosen: Chosen, warm: bool, new: dict[str, str], seeds
             f"{chosen.label}: AdaLoRA can't go on from trained weights, since its ranks are pruned: promote it without "
             "--warm, or choose others with --filter strategy=…"
         )
-    if not (best / ADAPTER_FOLDER).is_dir():
-        raise UserError(f"{best}: the trained weights ({ADAPTER_FOLDER}/) are gone; run it again (force=true)")
+    best = _with_weights(study, chosen)
     fields = study.table.iloc[chosen.rows[0]]
     if fields.get("weights.kind") == "random" and not trains_all(peft) and "seed" not in new and seeds is None:
         words.append(f"seed={int(fields['seed'])}")  # other seeds have other base weights
     return [f"init_from={quoted(_shown(best))}", *words]
+
+
+def _teacher(study: Study, chosen: Chosen) -> list[str]:
+    """The override that says from which run a student learns: the best of a combination."""
+    words = [f"{RUN}={quoted(_shown(_with_weights(study, chosen)))}"]
+    check_overrides(words)
+    return words
+
+
+def _with_weights(study: Study, chosen: Chosen) -> Path:
+    """The folder of a combination's best run, whose trained weights are there."""
+    best = _folder(study, chosen.rows[0])
+    if not (best / ADAPTER_FOLDER).is_dir():
+        raise UserError(f"{best}: the trained weights ({ADAPTER_FOLDER}/) are gone; run it again (force=true)")
+    return best
 
 
 def _pin_all(study: Study, chosen: Sequence[Chosen], rows: Sequence[list[str]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Where a run comes from: the earlier runs that it was promoted from, for its record."""
+"""Where a run comes from: the earlier runs that it was promoted from or learns from, for its record."""
 
 from __future__ import annotations
 
@@ -19,24 +19,48 @@ def lineage(config: DictConfig) -> dict[str, Any] | None:
     Returns:
         ``command`` that promoted it; ``from``: ``experiment_id``, ``fingerprint`` and ``val_acc`` (or ``val_map``) of
         each earlier run (None where its result is gone), best first; ``warm``: whether it went on from the weights of
-        one.
+        one; for a student ``teacher``: the same of the run that it learns from, and what that scored on which test
+        clips, and its size.
     """
     places = OmegaConf.select(config, f"{KEY}.from", default=None) or []
     start = config.get("init_from")
-    if not places and not start:
+    teacher = OmegaConf.select(config, "teacher.run", default=None)
+    if not places and not start and not teacher:
         return None
     return {
         "command": OmegaConf.select(config, f"{KEY}.command", default=None),
-        "from": [_parent(Path(str(place))) for place in places or [start]],
+        "from": [_parent(Path(str(place))) for place in places or ([start] if start else [])],
         "warm": bool(start),
+        **({"teacher": _teacher(Path(str(teacher)))} if teacher else {}),
     }
 
 
-def _parent(place: Path) -> dict[str, Any]:
-    folder = place.parent if place.name == ADAPTER_FOLDER else place
+def _teacher(place: Path) -> dict[str, Any]:
+    result = _result(place) or {}
+    metrics = result.get("metrics") or {}
+    return {
+        **_parent(place),
+        (key := ranking(metrics, "test")): metrics.get(key),
+        "total_params": (result.get("efficiency") or {}).get("total_params"),
+        "test_fingerprint": (result.get("data") or {}).get("test_fingerprint"),
+    }
+
+
+def _result(place: Path) -> dict[str, Any] | None:
     try:
-        result = read_result(folder)
+        return read_result(_folder(place))
     except ResultError:
+        return None
+
+
+def _folder(place: Path) -> Path:
+    place = place.expanduser()
+    return place.parent if place.name == ADAPTER_FOLDER else place
+
+
+def _parent(place: Path) -> dict[str, Any]:
+    folder = _folder(place)
+    if (result := _result(place)) is None:
         return {"experiment_id": folder.name, "fingerprint": None, "val_acc": None}
     metrics = result.get("metrics") or {}
     return {

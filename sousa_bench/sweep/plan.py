@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from sousa_bench.config import init_from
+from sousa_bench.config import distillation, init_from
 from sousa_bench.config.file_variant import take_variant
 from sousa_bench.config.fingerprint import fingerprint, run_name
 from sousa_bench.config.overrides import split
@@ -124,7 +124,9 @@ class Candidate:
         check_size(config, overrides)
         take_variant(config)
         init_from.check(config)
-        return cls(config, list(overrides), fingerprint(config), refusal(config))
+        digest = fingerprint(config)
+        distillation.check(config)
+        return cls(config, list(overrides), digest, refusal(config))
 
 
 def plan(

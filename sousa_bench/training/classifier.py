@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pytorch_lightning.core.optimizer import LightningOptimizer
 
     from sousa_bench.peft import Injection
+    from sousa_bench.training.teacher import Teacher
 
 NO_LOSS = torch.zeros((), dtype=torch.float64)  # of a rank whose part of a batch is empty
 
@@ -96,6 +97,7 @@ class Classifier(pl.LightningModule):
         micro_batch_size: Most clips of one forward and backward pass.
         memory: Remembered features.
         own_metrics: Those that the config adds to the built-in ones.
+        teacher: Whose answers count besides the labels, if any's do.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class Classifier(pl.LightningModule):
         micro_batch_size: int,
         memory: FeatureMemory,
         own_metrics: Sequence[Metric] = (),
+        teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -118,6 +121,7 @@ class Classifier(pl.LightningModule):
         self.optimization = optimization
         self.micro_batch_size = micro_batch_size
         self.own_metrics = tuple(own_metrics)
+        self.teacher = teacher
         self.inputs = ClipInputs(injection, self.clips, augmentation, memory)
         self.weights = class_weights(self.clips["train"]) if optimization.class_weights else None
         self.steps_done = 0
@@ -152,6 +156,9 @@ class Classifier(pl.LightningModule):
         """What all runs make of the clips alike is there before the first step."""
         self._fill("train")
         self._fill("val")
+        if self.teacher is not None and self.trainer.datamodule.goes_through("train"):  # type: ignore[attr-defined]
+            with self.trainer.precision_plugin.forward_context(), profiled(self.trainer, "inputs"):
+                self.teacher.fill(self.device)
 
     def on_test_start(self) -> None:
         """Here too; the other splits' features are not needed any more, and leave their place."""
@@ -184,8 +191,8 @@ class Classifier(pl.LightningModule):
         if self.device.type == "cpu" or self.steps_done % 50 == 0:
             self._check_training_loss(f"in epoch {batch.epoch + 1}, step {self.steps_done}")
 
-    def training_inputs(self, batch: Batch) -> tuple[Inputs, Tensor]:
-        """Inputs and smoothed soft targets (clips, classes) of a training batch.
+    def training_inputs(self, batch: Batch) -> tuple[Inputs, Tensor, Tensor | None]:
+        """Inputs, smoothed soft targets (clips, classes), and a teacher's logits or None, of a training batch.
 
         With class weights and one label a clip the targets hold the clip's weight (of a mixed clip the mean of both
         labels' weights): cross-entropy is linear in them.
@@ -193,12 +200,17 @@ class Classifier(pl.LightningModule):
         inputs, targets = self.inputs.training(batch, self.optimization.seed)
         smoothing = self.optimization.label_smoothing
         smoothed = targets * (1 - smoothing) + smoothing / (2 if self.task.several else targets.shape[1])
-        if self.weights is None or self.task.several:
-            return inputs, smoothed
-        return inputs, smoothed * (targets @ self.weights.to(targets))[:, None]
+        if self.weights is not None and not self.task.several:
+            smoothed = smoothed * (targets @ self.weights.to(targets))[:, None]
+        if self.teacher is None:
+            return inputs, smoothed, None
+        return inputs, smoothed, self.teacher.logits(batch, self.optimization.seed, self.inputs, self.micro_batch_size)
 
     def update(
-        self, optimizer: torch.optim.Optimizer | LightningOptimizer, inputs: tuple[Inputs, Tensor] | None, clips: int
+        self,
+        optimizer: torch.optim.Optimizer | LightningOptimizer,
+        inputs: tuple[Inputs, Tensor, Tensor | None] | None,
+        clips: int,
     ) -> Tensor:
         """The arithmetic of one optimizer step: forward and backward passes, clipping, new weights.
 
@@ -223,13 +235,16 @@ class Classifier(pl.LightningModule):
         optimizer.zero_grad(set_to_none=True)
         return total
 
-    def _backward(self, inputs: Inputs, targets: Tensor, clips: int) -> Tensor:
+    def _backward(self, inputs: Inputs, targets: Tensor, taught: Tensor | None, clips: int) -> Tensor:
         """Accumulate gradients over micro-batches; the loss is a mean over the ``clips`` of all processes."""
         total = torch.zeros((), dtype=torch.float64, device=targets.device)
         for start in range(0, len(inputs), self.micro_batch_size):
             rows = slice(start, start + self.micro_batch_size)
-            logits = inputs.logits(rows)
-            losses = self._losses(logits.float(), targets[rows])
+            logits = inputs.logits(rows).float()
+            losses = self._losses(logits, targets[rows])
+            if self.teacher is not None and taught is not None:
+                share = self.teacher.weight
+                losses = (1 - share) * losses + share * self.teacher.losses(logits, taught[rows], self.task.several)
             loss = losses.sum() / clips
             if start == 0 and self.global_rank == 0 and (extra := self.injection.extra_loss()) is not None:
                 loss = loss + extra

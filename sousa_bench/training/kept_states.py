@@ -33,7 +33,7 @@ log = logging.getLogger("sousa_bench.data")
 
 FORMAT = b"3"
 CHECKSUM = "crc32"
-OUR_CODE = ("frozen_part.py", "inputs.py", "kept_states.py")
+OUR_CODE = ("clip_features.py", "frozen_part.py", "inputs.py", "kept_states.py")
 """Files of this room on which a state's bits depend."""
 WRAPPERS = ("peft.", "sousa_bench.peft.")
 """Whose modules stand around a network, or within what is ``above``."""

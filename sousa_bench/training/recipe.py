@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from omegaconf import DictConfig
 
-from sousa_bench.config import init_from
+from sousa_bench.config import distillation, init_from
 from sousa_bench.config.instantiate import build
 from sousa_bench.config.settings import TrainerSettings
-from sousa_bench.data.datamodule import FeatureMemory, SousaDataModule
+from sousa_bench.data.datamodule import Clips, FeatureMemory, SousaDataModule
 from sousa_bench.errors import ConfigError
+from sousa_bench.peft.adapter import load_run_model
 from sousa_bench.peft.options import keeps_features, takes_no_steps
 from sousa_bench.peft.precheck import against_balance
 from sousa_bench.results.metrics import own_metrics
 from sousa_bench.training.classifier import Classifier, Optimization
+from sousa_bench.training.teacher import Teacher
 
 if TYPE_CHECKING:
     from sousa_bench.data import SousaData
@@ -52,6 +56,22 @@ def build_batches(
         start=start,
         balanced=settings.sampling == "balanced",
     )
+
+
+def build_teacher(cfg: DictConfig, data: SousaData) -> Teacher | None:
+    """The model that a run learns from, with the training clips at its sample rate; None: from labels alone.
+
+    Raises:
+        PeftError: Its weights are gone or damaged.
+        WeightsError: The base weights that it was trained on can't be had.
+    """
+    if (place := distillation.teacher_run(cfg)) is None:
+        return None
+    with torch.random.fork_rng(devices=[]):
+        model = load_run_model(Path(place).expanduser())
+    data.prepare((model.sample_rate,))
+    clips = Clips(data, "train", model.sample_rate, cfg.data.quantum)
+    return Teacher(model, clips, build(cfg.augmentation), cfg.teacher.weight, cfg.teacher.temperature)
 
 
 def total_steps(settings: TrainerSettings, batches: SousaDataModule) -> int:
@@ -94,6 +114,7 @@ def build_module(
     injection: Injection,
     batches: SousaDataModule,
     micro_batch_size: int | None = None,
+    teacher: Teacher | None = None,
 ) -> Classifier:
     """The Lightning module of a prepared model.
 
@@ -122,6 +143,7 @@ def build_module(
         min(micro_batch_size or settings.batch_size, settings.batch_size),
         FeatureMemory(settings.feature_memory_mb * 2**20),
         own_metrics(cfg.get("metrics")),
+        teacher,
     )
     module.inputs.compile(settings.compile)
     return module

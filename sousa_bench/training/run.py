@@ -30,7 +30,7 @@ from sousa_bench.training.memory import MemoryUse
 from sousa_bench.training.network_facts import network_facts
 from sousa_bench.training.outcome import outcome
 from sousa_bench.training.progress_bar import EpochBar
-from sousa_bench.training.recipe import build_batches, build_model, build_module, total_steps
+from sousa_bench.training.recipe import build_batches, build_model, build_module, build_teacher, total_steps
 from sousa_bench.training.seen_before import inherited
 
 if TYPE_CHECKING:
@@ -131,10 +131,9 @@ class _Run:
         self.data = build(self.cfg.data)
         self.data.prepare(SAMPLE_RATES)
         self._warn(*self.data.warnings)
-        if self.cfg.get("init_from"):
-            plain = OmegaConf.to_container(self.cfg, resolve=True)
-            assert isinstance(plain, dict)
-            self._warn(*inherited({str(key): value for key, value in plain.items()}))
+        plain = OmegaConf.to_container(self.cfg, resolve=True)
+        assert isinstance(plain, dict)
+        self._warn(*inherited({str(key): value for key, value in plain.items()}))
         self.recorder.add(task=self.data.task.as_dict(), data=self.data.describe())
 
     def _fit_with_memory_left(self) -> None:
@@ -214,7 +213,10 @@ class _Run:
             if cfg.get("init_from") and state is None:
                 warm_start(self.injection, Path(cfg.init_from), self.data.task)
                 log.info("starting from the weights of %s", cfg.init_from)
-        self.module = build_module(cfg, settings, self.injection, self.datamodule, self.memory.micro_batch_size)
+        with self.recorder.phase("weights"):
+            teacher = build_teacher(cfg, self.data)
+        micro_batch_size = self.memory.micro_batch_size
+        self.module = build_module(cfg, settings, self.injection, self.datamodule, micro_batch_size, teacher)
         if settings.compile and self.module.inputs.prefix is not None:
             self._warn(
                 "trainer.compile=true: the frozen part of this network is computed once a clip, and what is left of it "

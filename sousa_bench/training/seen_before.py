@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from sousa_bench.config import init_from
+from sousa_bench.config import distillation, init_from
 from sousa_bench.errors import UserError
 from sousa_bench.results.finished import FinishedRun
 from sousa_bench.results.result import read_result
@@ -17,10 +17,14 @@ from sousa_bench.training.evaluated_clips import SplitData
 
 CLIP = ["sample_id", "group"]
 ROLES = {"train": "was trained on", "val": "was validated on"}
+COMES_FROM = {
+    init_from.KEY: "the {split} split is not new to the weights: a run that they come from",
+    distillation.RUN: "the {split} split is not new to the teacher: it, or a run that it comes from,",
+}
 
 
 def met_before(run: FinishedRun, data: SplitData) -> tuple[dict[str, Any], list[str]]:
-    """Count what the run, and those whose weights it went on from, have met of the evaluated clips.
+    """Count what the run, and those whose weights it went on from or that taught it, have met of the evaluated clips.
 
     Args:
         run: Its training and validation clips are found by its own config; none is decoded.
@@ -36,20 +40,27 @@ def met_before(run: FinishedRun, data: SplitData) -> tuple[dict[str, Any], list[
     except UserError as error:
         return {}, [f"whether the run has met these clips before can't be told: {error}"]
     return counts, _sentences(
-        counts, clips, data.task, "the run" if len(nodes) == 1 else "the run, or one that it goes on from,"
+        counts,
+        clips,
+        data.task,
+        "the run" if len(nodes) == 1 else "the run, or one that it goes on from or learns from,",
     )
 
 
 def inherited(config: Mapping[str, Any]) -> list[str]:
-    """What the weights that a run starts from have met of its validation and test clips, in sentences.
+    """What a run's first weights and its teacher have met of its validation and test clips, in sentences.
 
-    That the earlier run was validated on the same clips is no fault, and not named.
+    That an earlier run was validated on the same clips is no fault, and not named.
 
     Args:
         config: The run's whole resolved config.
     """
+    return [sentence for key in COMES_FROM for sentence in _inherited_by(key, config)]
+
+
+def _inherited_by(key: str, config: Mapping[str, Any]) -> list[str]:
     try:
-        nodes = [node for node in _ancestors(config, Path.cwd()) if node != config["data"]]
+        nodes = [node for node in _ancestors(config, Path.cwd(), [key]) if node != config["data"]]
         if not nodes:
             return []
         made = []
@@ -57,37 +68,45 @@ def inherited(config: Mapping[str, Any]) -> list[str]:
             data = SplitData.of(split, config["data"])
             clips = data.chosen()
             counts = {role: _shared(clips, role, nodes, data.task) for role in roles}
-            start = f"{init_from.KEY}: the {split} split is not new to the weights: a run that they come from"
-            made += _sentences(counts, clips, data.task, start)
+            made += _sentences(counts, clips, data.task, f"{key}: {COMES_FROM[key].format(split=split)}")
     except UserError as error:
-        return [f"{init_from.KEY}: whether the weights have met the clips of val and test can't be told: {error}"]
+        return [f"{key}: whether it has met the clips of val and test can't be told: {error}"]
     return made
 
 
-def _ancestors(config: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
-    """The data of the runs that a config goes on from, the nearest first.
+def _ancestors(config: Mapping[str, Any], folder: Path, keys: Iterable[str] = COMES_FROM) -> list[dict[str, Any]]:
+    """The data of the runs that a config goes on from or learns from, the nearest first.
 
     Args:
         config: A run's.
-        folder: From it or a folder above it the path to the earlier run counts, where it doesn't from here.
+        folder: From it or a folder above it the path to an earlier run counts, where it doesn't from here.
+        keys: Which of its own keys count; of the earlier runs all do.
 
     Raises:
         UserError: One is gone, or says nothing of its data.
     """
     nodes: list[dict[str, Any]] = []
     seen: set[Path] = set()
-    while place := config.get(init_from.KEY):
-        paths = [base / Path(str(place)).expanduser() for base in (Path.cwd(), folder, *folder.parents)]
-        weights = init_from.adapter_folder(next((path for path in paths if path.exists()), str(place))).resolve()
+    waiting = [(place, folder) for place in _places(config, keys)]
+    while waiting:
+        place, folder = waiting.pop(0)
+        paths = [base / Path(place).expanduser() for base in (Path.cwd(), folder, *folder.parents)]
+        weights = init_from.adapter_folder(next((path for path in paths if path.exists()), place)).resolve()
         folder = weights if (weights / "result.json").is_file() else weights.parent
         config = read_result(folder).get("resolved_config") or {}
         if "data" not in config:
             raise UserError(f"{folder}: its result doesn't say its data")
-        if folder in seen:
-            break
-        seen.add(folder)
-        nodes.append(dict(config["data"]))
+        if folder not in seen:
+            seen.add(folder)
+            nodes.append(dict(config["data"]))
+            waiting += [(earlier, folder) for earlier in _places(config)]
     return nodes
+
+
+def _places(config: Mapping[str, Any], keys: Iterable[str] = COMES_FROM) -> list[str]:
+    """Where the runs lie that a plain config names under some keys."""
+    named = {init_from.KEY: config.get(init_from.KEY), distillation.RUN: (config.get("teacher") or {}).get("run")}
+    return [str(named[key]) for key in keys if named[key]]
 
 
 def _shared(clips: pd.DataFrame, split: str, nodes: list[dict[str, Any]], task: Task) -> dict[str, int]:

@@ -27,7 +27,14 @@ MAY_DIFFER = {
     "More seeds": ["seed", "model.seed"],
     "Finish the cross-validations": ["seed", "model.seed", "data.fold", "data_content"],
     "Confirm on other": ["seed", "model.seed", "data.fold", "data_content"],
-    "Baselines": ["peft", "augmentation", "init_from", "trainer.learning_rate", "trainer.head_learning_rate"],
+    "Baselines": [
+        "peft",
+        "augmentation",
+        "init_from",
+        "teacher",
+        "trainer.learning_rate",
+        "trainer.head_learning_rate",
+    ],
     "The best": ["seed", "data", "data_content", "trainer.max_epochs", "weights", "model", *FOLLOWS_WEIGHTS],
     "No run is above": ["trainer.max_epochs"],
 }

@@ -283,3 +283,11 @@ def test_the_documentation_shows_the_cards_example():
     card = (root / "sousa_bench" / "export" / "model_card.md").read_text()
     card = re.sub(r"{% if asked.several %}\n.*?{% else %}\n(.*?){% endif %}\n", r"\1", card, flags=re.S)
     assert re.search(r"```python\n.*?```", card, re.S)[0] in (root / "docs" / "export.md").read_text()
+
+
+def test_a_card_names_the_teacher_of_a_student(package):
+    facts = json.loads((package / "config.json").read_text())
+    assert "teacher" not in model_card(facts)
+    lineage = {"teacher": {"experiment_id": "ast_lora", "fingerprint": "f00"}}
+    card = model_card({**facts, "run": {**facts["run"], "lineage": lineage}})
+    assert "the answers of the teacher `ast_lora` (fingerprint `f00`)" in card

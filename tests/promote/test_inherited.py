@@ -62,6 +62,19 @@ def test_the_same_splits_are_no_fault(config: Config, left: Callable[..., Path])
     assert inherited(plain(config(FEW, "data.fold=1/5", "data.clips.train=10", "init_from=first"))) == []
 
 
+def test_a_teacher_that_knows_the_test_clips_is_told(config: Config, left: Callable[..., Path]) -> None:
+    left("first", "data.fold=1/5")
+    student = left("student", "data.fold=2/5", "teacher.run=first")
+    told = inherited(plain(config(FEW, "data.fold=2/5", "teacher.run=first")))
+    assert any(
+        "the test split is not new to the teacher: it, or a run that it comes from, was" in text for text in told
+    )
+    assert inherited(plain(config(FEW, "data.fold=1/5", "teacher.run=first"))) == []
+    data = SplitData.of("test", plain(config(FEW, "data.fold=1/5"))["data"])
+    _, said = met_before(FinishedRun(student, read_result(student)), data)
+    assert "goes on from or learns from" in said[0]
+
+
 def test_lost_data_are_told(config: Config, left: Callable[..., Path]) -> None:
     left("first", "init_from=gone")
     [told] = inherited(plain(config(FEW, "init_from=first", "data.fold=1/5")))

@@ -45,6 +45,7 @@ from sousa_bench.analysis.report.ranking import test_metrics
 from sousa_bench.analysis.report.shared_facts import shared_facts
 from sousa_bench.analysis.report.what_it_takes import what_it_takes
 from sousa_bench.analysis.report.with_few_clips import with_few_clips
+from sousa_bench.analysis.report.with_teachers import with_teachers
 from sousa_bench.analysis.stats.augmentation_effect import augmentation_impact, tested_on
 from sousa_bench.analysis.stats.comparisons import pair_of
 from sousa_bench.analysis.stats.cost_front import COST
@@ -469,6 +470,7 @@ SECTIONS: tuple[Section, ...] = (
     comparisons,
     over_data_sets,
     by_model_size,
+    with_teachers,
     with_few_clips,
     effects,
     statistics,
