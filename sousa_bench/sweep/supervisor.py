@@ -158,14 +158,14 @@ class Supervisor:
         while self._queue and not self._halted:
             if self._rules.stop_file is not None and self._rules.stop_file.exists():
                 self._halt(STOPPED)
-            elif not self._gpus.enter(slot):
-                await self._gpus.change()
-            else:
+            elif await self._can_start() and self._queue and not self._halted:
+                if not self._gpus.enter(slot):
+                    await self._gpus.change()
+                    continue
                 if self._gpus.auto:
                     self._progress.n_jobs = len(self._gpus)
                 try:
-                    if await self._can_start() and self._queue and not self._halted:
-                        await self._supervise(self._queue.popleft(), slot)
+                    await self._supervise(self._queue.popleft(), slot)
                 finally:
                     self._gpus.leave(slot)
 

@@ -51,6 +51,8 @@ def test_memory_that_runs_out_leaves_fewer_on_the_gpu(command: Command) -> None:
     assert "its GPU now holds at most" in output
     assert "Progress: 3/3" in output
     assert "Traceback" not in output
+    command(*words, "hydra.launcher.runs_per_gpu=3", "seed=4")
+    assert command.results()[4]["environment"]["runs_on_gpu"] == 1
 
 
 def test_a_run_that_no_gpu_holds_fails(command: Command) -> None:
