@@ -25,6 +25,7 @@ LATER_KEYS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("data", "per_class", (None, "all")),
     ("data", "windows", (None,)),
     ("peft", "budget", (None,)),
+    ("peft", "reads", ("last",)),
 )
 """Keys that came later, with the values at which they change nothing: the runs of before keep their identity."""
 

@@ -17,6 +17,7 @@ from sousa_bench.models.beats_network import BeatsBackbone, PositionalConvolutio
 from sousa_bench.models.efficientat import EfficientATFrontend
 from sousa_bench.models.fbank import KaldiFbank
 from sousa_bench.models.htsat_frontend import LogMel
+from sousa_bench.peft.block_reader import BlockReader
 
 
 class PaddedClips(nn.Module):
@@ -41,10 +42,11 @@ class PaddedClips(nn.Module):
             )
         self.frontend = convolved(own.frontend)
         self.backbone = plain_weights(own.backbone)
-        if isinstance(self.backbone, AstBackbone):
-            _any_columns(self.backbone, frames)
-        if isinstance(self.backbone, BeatsBackbone):
-            _fixed_buckets(self.backbone, frames)
+        network = self.backbone.network if isinstance(self.backbone, BlockReader) else self.backbone
+        if isinstance(network, AstBackbone):
+            _any_columns(network, frames)
+        if isinstance(network, BeatsBackbone):
+            _fixed_buckets(network, frames)
 
     def forward(self, waveform: Tensor, length: Tensor) -> Tensor:
         """Compute logits.

@@ -22,7 +22,7 @@ from sousa_bench.inference.predictor import PACKAGE_FILE, PACKAGE_WEIGHTS, Predi
 from sousa_bench.models.base import AudioModel
 from sousa_bench.models.family import OUR_MODEL
 from sousa_bench.peft.injection import finished
-from sousa_bench.peft.options import trains_nothing
+from sousa_bench.peft.options import BLOCKS, reads_blocks, trains_nothing
 from sousa_bench.results.result import write_json
 
 CARD_FILE = "README.md"
@@ -135,6 +135,7 @@ def _fill(
 ) -> None:
     assert predictor.run is not None
     config = package_config(predictor, predictor.run, command) | ({"added": added} if added else {})
+    config |= {"reads": BLOCKS} if reads_blocks(predictor.description["peft"]) else {}
     state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
     save_file(state, draft / PACKAGE_WEIGHTS, metadata={"format": "pt"})
     say("writing the ONNX graph …")

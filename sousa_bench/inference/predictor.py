@@ -27,7 +27,8 @@ from sousa_bench.models.family import rebuild
 from sousa_bench.models.weight_files import weights_file
 from sousa_bench.peft.adapter import load_run_model, read_description
 from sousa_bench.peft.added_tuner import insert
-from sousa_bench.peft.options import plain
+from sousa_bench.peft.block_reader import read_blocks
+from sousa_bench.peft.options import BLOCKS, plain
 from sousa_bench.results.confidence import Confidence
 from sousa_bench.results.finished import FinishedRun, finished_run
 from sousa_bench.system.foreign import NUMBER, read_facts, read_json
@@ -125,11 +126,13 @@ class Predictor:
         content = read_package(place)
         node = {**content["model"], "weights": "random", "checkpoint": None}
         model = rebuild(node, len(content["labels"]), place / PACKAGE_FILE, own_models=False)
-        if (added := content.get("added")) is not None:
-            try:
+        try:
+            if content.get("reads") == BLOCKS:
+                read_blocks(model)
+            if (added := content.get("added")) is not None:
                 insert(model.backbone, added)
-            except PeftError as error:
-                raise PeftError(f"{place / PACKAGE_FILE}: {error}") from error
+        except PeftError as error:
+            raise PeftError(f"{place / PACKAGE_FILE}: {error}") from error
         try:
             model.load_state_dict(read_safetensors(place / PACKAGE_WEIGHTS)[0])
         except RuntimeError as error:

@@ -25,9 +25,18 @@ from sousa_bench.errors import PeftError, WeightsError
 from sousa_bench.models.base import AudioModel
 from sousa_bench.models.checkpoint_formats import read_safetensors
 from sousa_bench.models.family import rebuild
+from sousa_bench.peft.block_reader import read_blocks
 from sousa_bench.peft.build import inject
 from sousa_bench.peft.nearest_neighbours import let_vote
-from sousa_bench.peft.options import DESCRIPTION_FILE, is_adalora, read, target_of, trains_all, trains_nothing
+from sousa_bench.peft.options import (
+    DESCRIPTION_FILE,
+    is_adalora,
+    read,
+    reads_blocks,
+    target_of,
+    trains_all,
+    trains_nothing,
+)
 from sousa_bench.peft.precheck import declared_fields
 from sousa_bench.system.foreign import read_facts
 
@@ -250,6 +259,8 @@ def _load_plain(model: AudioModel, folder: Path, description: Mapping[str, Any])
         )
     if trains_nothing(node):
         read(node, declared_fields(target))
+        if reads_blocks(node):
+            read_blocks(model)
         try:
             let_vote(model, state, float(node["temperature"]), int(description["num_classes"]))
         except PeftError as error:

@@ -18,6 +18,7 @@ from sousa_bench.peft import adalora
 from sousa_bench.peft.added_options import AddedConfig
 from sousa_bench.peft.added_places import places
 from sousa_bench.peft.added_tuner import AddedPeftConfig
+from sousa_bench.peft.block_reader import read_blocks
 from sousa_bench.peft.budget import choose_size
 from sousa_bench.peft.injection import WRAPPED, Injection
 from sousa_bench.peft.options import (
@@ -28,6 +29,7 @@ from sousa_bench.peft.options import (
     Options,
     plain,
     read,
+    reads_blocks,
     target_of,
     trains_nothing,
 )
@@ -71,6 +73,8 @@ def inject(model: AudioModel, peft_cfg: Mapping[str, Any], total_steps: int) -> 
     arguments = {key: node[key] for key in node if key in theirs - OWN_KEYS}
     if config_class is LocalConfig:
         blocks = selected_blocks(model, options.layers)
+        if reads_blocks(node):
+            read_blocks(model)
         injection = Injection(model, options, _construct(node, config_class, arguments), node, blocks)
         _mark_trainable(injection)
     else:

@@ -22,6 +22,9 @@ SOLVED, NOTHING = "last_layer", "nothing"
 """What ``peft=probe`` and ``peft=knn`` train."""
 WITHOUT_STEPS = {SOLVED: ("l2",), NOTHING: ("k", "temperature")}
 """What a method trains that takes no optimizer steps: the keys that it has instead."""
+BLOCKS = "blocks"
+READS = ("last", BLOCKS)
+"""What of a frozen network such a method reads."""
 _SET_HERE = ("target_modules", "exclude_modules", "modules_to_save", "task_type", "peft_type", "inference_mode")
 
 
@@ -67,12 +70,14 @@ class LocalConfig:
         l2: Of ``last_layer``: the strengths of the penalty to choose from.
         k: Of ``nothing``: the numbers of neighbours to choose from.
         temperature: Of ``nothing``: a vote weighs exp(cosine similarity / temperature).
+        reads: Of these two: ``last``, what the head's last layer takes, or ``blocks``, the mean of each block's output.
     """
 
     trains: str = "all"
     l2: tuple[float, ...] = ()
     k: tuple[int, ...] = ()
     temperature: float = 0.0
+    reads: str = "last"
 
     def __post_init__(self) -> None:
         if self.trains not in ("all", "head", "bias", *WITHOUT_STEPS):
@@ -97,7 +102,9 @@ def read(node: Mapping[str, Any], theirs: Collection[str] | None) -> Options:
         size_of(node)
         Budget.of(budget)
     stepless = WITHOUT_STEPS.get(str(node.get("trains")), ())
-    known = {"name", "trains", "budget", *stepless} if stepless else OWN_KEYS | set(theirs or ()) - set(_SET_HERE)
+    known = (
+        {"name", "trains", "budget", "reads", *stepless} if stepless else OWN_KEYS | set(theirs or ()) - set(_SET_HERE)
+    )
     added = added_method(str(node.get("_target_")))
     if added is not None and not added.takes_targets:
         known = known - {"targets"}
@@ -136,9 +143,9 @@ def _check_values(node: Mapping[str, Any]) -> None:
     for key, value in node.items():
         if key.endswith("dropout") and not (isinstance(value, int | float) and 0 <= value < 1):
             raise ConfigError(f"peft.{key}={value}: must be from 0 on and below 1")
-    for owner, key, is_valid, must in _OF_METHODS_WITHOUT_STEPS:
+    for owners, key, is_valid, must in _OF_METHODS_WITHOUT_STEPS:
         local = target_of(node).endswith(LocalConfig.__name__)
-        if local and key in node and not (node.get("trains") == owner and is_valid(node[key])):
+        if local and key in node and not (node.get("trains") in owners and is_valid(node[key])):
             raise ConfigError(f"peft.{key}={node[key]}: must be {must}")
     if "target_r" in node and "init_r" in node and not node["target_r"] < node["init_r"]:
         raise ConfigError(f"peft.target_r={node['target_r']}: must be above 0 and below peft.init_r={node['init_r']}")
@@ -152,20 +159,21 @@ def _each_above_zero(values: object, *kinds: type) -> bool:
     return isinstance(values, list | tuple) and bool(values) and all(_above_zero(value, *kinds) for value in values)
 
 
-_OF_METHODS_WITHOUT_STEPS: tuple[tuple[str, str, Callable[[object], bool], str], ...] = (
+_OF_METHODS_WITHOUT_STEPS: tuple[tuple[Collection[str], str, Callable[[object], bool], str], ...] = (
     (
-        SOLVED,
+        (SOLVED,),
         "l2",
         lambda values: _each_above_zero(values, int, float),
         "a list of numbers above 0, such as [0.1,0.01], of peft=probe",
     ),
     (
-        NOTHING,
+        (NOTHING,),
         "k",
         lambda values: _each_above_zero(values, int),
         "a list of whole numbers above 0, such as [1,5,20], of peft=knn",
     ),
-    (NOTHING, "temperature", lambda value: _above_zero(value, int, float), "a number above 0, of peft=knn"),
+    ((NOTHING,), "temperature", lambda value: _above_zero(value, int, float), "a number above 0, of peft=knn"),
+    (WITHOUT_STEPS, "reads", lambda value: value in READS, f"{' or '.join(READS)}, of peft=probe and peft=knn"),
 )
 """What is trained, a key that only a method has which trains that, whether a value can be, and what it must be."""
 
@@ -214,6 +222,11 @@ def keeps_features(config: object) -> bool:
 def takes_no_steps(node: Mapping[str, Any]) -> bool:
     """Whether a method is fitted to pooled features without epochs and steps, as ``peft=probe`` and ``knn`` are."""
     return node.get("trains") in WITHOUT_STEPS
+
+
+def reads_blocks(node: Mapping[str, Any]) -> bool:
+    """Whether a method without steps reads all blocks; runs of before there was a choice don't."""
+    return takes_no_steps(node) and node.get("reads") == BLOCKS
 
 
 def trains_nothing(node: Mapping[str, Any]) -> bool:

@@ -23,7 +23,16 @@ from sousa_bench.models.weight_files import (
     official_without_address,
 )
 from sousa_bench.peft.added_options import METHODS, GridConfig, PromptConfig, added_method
-from sousa_bench.peft.options import WELL_KNOWN, LocalConfig, Options, plain, read, takes_no_steps, target_of
+from sousa_bench.peft.options import (
+    WELL_KNOWN,
+    LocalConfig,
+    Options,
+    plain,
+    read,
+    reads_blocks,
+    takes_no_steps,
+    target_of,
+)
 
 LINEAR_ONLY = frozenset(f"peft.{name}Config" for name in ("Vera", "Road", "Miss", "FourierFT", "RandLora"))
 RANKS = {"peft.LoraConfig": "r", "peft.AdaLoraConfig": "init_r"}
@@ -63,7 +72,7 @@ def precheck(
         options = read(node, declared_fields(target_of(node)))
     except ConfigError as error:
         return str(error)
-    if reason := _against_weights(model) or _against_layers(model, options):
+    if reason := _against_weights(model) or _against_layers(model, options) or _against_reading(model, node):
         return reason
     return _against_targets(name, groups, options) if groups and "targets" in node else None
 
@@ -198,6 +207,12 @@ def _against_layers(model: Mapping[str, Any], options: Options) -> str | None:
     if options.layers == "all" or there is None or int(options.layers.split("_")[1]) <= there:
         return None
     return f"peft.layers={options.layers}: model={model.get('name')} has {there} blocks"
+
+
+def _against_reading(model: Mapping[str, Any], node: Mapping[str, Any]) -> str | None:
+    if not reads_blocks(node) or (model.get("targets") or {}).get("blocks"):
+        return None
+    return f"peft.reads=blocks: model={model.get('name')} names no blocks (model.targets.blocks); give peft.reads=last"
 
 
 def _against_targets(name: str, groups: Mapping[str, Any], options: Options) -> str | None:

@@ -15,6 +15,8 @@ from scipy.special import expit, log_softmax
 
 GRADIENT = 1e-7
 """Largest norm of the gradient at a minimum, in the coordinates of the solver."""
+WIDE = 2048
+"""Columns above which the principal axes of fewer clips are found by way of the clips, in the cube of their number."""
 
 Array = NDArray[np.float64]
 
@@ -69,9 +71,7 @@ def solutions(
     mean, deviation = features.mean(axis=0), features.std(axis=0)
     scale = np.where(deviation > 1e-9 * deviation.max(initial=0.0), deviation, np.inf)  # a constant one says nothing
     rows = (features - mean) / scale
-    spread, axes = np.linalg.eigh(rows.T @ rows / len(rows))
-    axes = axes[:, spread > 1e-12 * spread[-1]]
-    spread = spread[-axes.shape[1] :]
+    spread, axes = _principal_axes(rows)
     rotated = np.column_stack([rows @ axes, np.ones(len(rows))])
     kind, equal = (_BinaryProblem, 4) if labels.ndim > 1 else (_Problem, classes)
     found: Array = np.zeros((classes, rotated.shape[1]))
@@ -89,6 +89,17 @@ def solutions(
         found = solved.x.reshape(classes, -1) / curvature
         weight = found[:, :-1] @ axes.T / scale
         yield Solution(l2, weight, found[:, -1] - weight @ mean, int(solved.nit), bool(solved.success))
+
+
+def _principal_axes(rows: Array) -> tuple[Array, Array]:
+    """Variances along the principal axes of standardised rows, ascending, and the axes (columns, axes) themselves."""
+    if rows.shape[1] > max(len(rows), WIDE):
+        _, lengths, across = np.linalg.svd(rows, full_matrices=False)
+        spread, axes = lengths[::-1] ** 2 / len(rows), across[::-1].T
+    else:
+        spread, axes = np.linalg.eigh(rows.T @ rows / len(rows))
+    told_apart = spread > 1e-12 * spread[-1]
+    return spread[told_apart], axes[:, told_apart]
 
 
 class _Problem:

@@ -47,13 +47,13 @@ def passes(monkeypatch):
     counted = [0]
 
     def counting(original):
-        def until(self, place, features, padding_mask=None):
+        def tokens(self, features, *others):
             counted[0] += len(features)
-            return original(self, place, features, padding_mask)
+            return original(self, features, *others)
 
-        return until
+        return tokens
 
-    monkeypatch.setattr(BeatsBackbone, "until", counting(BeatsBackbone.until))
+    monkeypatch.setattr(BeatsBackbone, "tokens", counting(BeatsBackbone.tokens))
     return counted
 
 
@@ -136,8 +136,7 @@ def test_a_later_run_reads_what_an_earlier_one_computed_and_has_its_bits(small, 
     assert computed >= CLIPS
     assert outcome(tmp_path / "2", run(small("peft=probe"), tmp_path / "2")) == first
     run(small("peft=knn"), tmp_path / "3")
-    run(small("peft=head", "trainer.max_epochs=1"), tmp_path / "4")
-    assert passes[0] <= 3 * 3  # of each run one clip for the size, two for the identity
+    assert passes[0] <= 2 * 4  # of each run one clip for the columns, one for the size, two for the identity
     assert kept(tmp_path) == files
     damaged = max(files, key=lambda file: file.stat().st_size)
     content = bytearray(damaged.read_bytes())
@@ -147,6 +146,14 @@ def test_a_later_run_reads_what_an_earlier_one_computed_and_has_its_bits(small, 
         assert outcome(tmp_path / "5", run(small("peft=probe"), tmp_path / "5")) == first
     assert f"{damaged} is damaged (its checksum is wrong)" in caplog.text
     assert damaged.read_bytes() != bytes(content)
+
+
+def test_the_head_shares_with_those_that_read_its_last_layer_alone(small, tmp_path, passes):
+    run(small("peft=head", "trainer.max_epochs=1"), tmp_path / "head")
+    files, passes[0] = kept(tmp_path), 0
+    run(small("peft=probe", "peft.reads=last"), tmp_path / "probe")
+    assert passes[0] <= 3
+    assert kept(tmp_path) == files
 
 
 def test_what_may_change_a_bit_has_files_of_its_own(small, tmp_path, passes):

@@ -11,6 +11,7 @@ from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
 from sousa_bench.benchmark.arithmetic import Setup
+from sousa_bench.config.fingerprint import fingerprint
 from sousa_bench.errors import ConfigError, PeftError
 from sousa_bench.evaluate.__main__ import main as evaluate
 from sousa_bench.models.ast import AstBackbone
@@ -18,6 +19,7 @@ from sousa_bench.peft import load_run_model
 from sousa_bench.peft.targets import last_layer
 from sousa_bench.results.result import read_result
 from sousa_bench.sweep.plan import refusal
+from sousa_bench.training import logistic_regression
 from sousa_bench.training.logistic_regression import solutions
 from sousa_bench.training.run import run
 from tests.cases import check_each
@@ -42,12 +44,16 @@ def test_each_strength_has_the_minimum_that_scikit_learn_finds():
         )
 
 
-def test_fewer_clips_than_features_and_a_class_without_clips_have_a_minimum_too():
+def test_fewer_clips_than_features_and_a_class_without_clips_have_a_minimum_too(monkeypatch):
     rng = np.random.default_rng(4)
     features, labels = rng.normal(size=(10, 30)), np.arange(10) % 3
-    for found in solutions(features, labels, 4, [0.1, 1e-4]):
+    narrow = list(solutions(features, labels, 4, [0.1, 1e-4]))
+    monkeypatch.setattr(logistic_regression, "WIDE", 20)
+    for found, other in zip(narrow, solutions(features, labels, 4, [0.1, 1e-4]), strict=True):
         assert found.converged
+        assert other.converged
         assert (found.logits(features).argmax(1) == labels).all()
+        np.testing.assert_allclose(other.weight, found.weight, atol=1e-4)
 
 
 def test_the_strength_is_the_one_of_the_lowest_validation_loss(config, folder):
@@ -98,6 +104,44 @@ def test_every_model_is_solved_for_saved_and_repeated(config, tmp_path):
     check_each(MODELS, check)
 
 
+@pytest.mark.parametrize(("model", "long"), [("ast", False), ("htsat", True), ("cnn", False)])
+def test_the_head_reads_the_mean_of_every_block(config, model, long):
+    """Tokens, a folded map that long clips go through in several pieces, and maps with their channels first."""
+    setup = Setup.of(config(f"model={model}", *PROBE))
+    reader = setup.module.model.eval().backbone
+    own, rate = reader.network, setup.module.model.sample_rate
+    clip = 0.1 * torch.randn(2, (12 if long else 2) * rate, generator=torch.Generator().manual_seed(0))
+    lengths = None if long else torch.tensor([clip.shape[1], clip.shape[1] // 2])
+    features, mask = setup.module.model.features(clip, lengths)
+    heard = {name: [] for name in reader.blocks}
+    for name, found in heard.items():
+        own.get_submodule(name).register_forward_hook(lambda module, inputs, output, found=found: found.append(output))
+    with torch.no_grad():
+        own(features, mask)
+        rows = torch.cat([mean_of(model, found) for found in heard.values()], dim=1)
+        logits = reader(features, mask)
+    assert {len(found) for found in heard.values()} == {4 if long else 2}  # once here, once in the reader
+    torch.testing.assert_close(logits, reader.head(rows))
+    assert logits[0].ne(logits[1]).any()
+
+
+def mean_of(model, found):
+    """(clips, channels) of a block's outputs in all passes."""
+    across = {"ast": 1, "htsat": (1, 2), "cnn": (2, 3)}[model]
+    return torch.stack([output.mean(across) for output in found]).mean(0)
+
+
+def test_the_last_layer_alone_is_what_it_was(config, tmp_path):
+    """Before there was a choice: the same run, and a head that fits into the network as it is."""
+    cfg = config("model=efficientat", *PROBE, "peft.reads=last")
+    former = config("model=efficientat", *PROBE, "~peft.reads")
+    assert fingerprint(cfg) == fingerprint(former) != fingerprint(config("model=efficientat", *PROBE))
+    metrics = run(cfg, tmp_path / "now")["metrics"]
+    assert run(former, tmp_path / "then")["metrics"] == metrics
+    model = load_run_model(tmp_path / "then")
+    assert torch.equal(model.backbone.classifier[-1].bias, saved_bias(tmp_path / "now"))
+
+
 def saved_bias(folder):
     state = load_file(folder / "adapter" / "model.safetensors")
     assert len(state) == 2  # no more than the last layer
@@ -125,17 +169,21 @@ def test_what_a_probe_cannot_do_is_said_before_anything_starts(config):
             (["peft.l2=[0.1,0]"], "must be a list of numbers above 0"),
             (["+peft.layers=last_2"], "has no key 'layers'"),
             (["+peft.learning_rate=0.1"], "has no key 'learning_rate'"),
+            (["peft.reads=all"], "peft.reads=all: must be last or blocks, of peft=probe and peft=knn"),
+            (["~model.targets.blocks"], "model=ast names no blocks (model.targets.blocks); give peft.reads=last"),
         ],
         check,
     )
     assert "of peft=probe" in refusal(config("model=ast", "peft=head", "+peft.l2=[0.1]"))
+    assert "of peft=probe and peft=knn" in refusal(config("model=ast", "peft=head", "+peft.reads=last"))
+    assert refusal(config("model=ast", *PROBE, "peft.reads=last", "~model.targets.blocks")) is None
 
 
 def test_logits_that_are_not_linear_in_the_last_layer_are_an_error(config, folder, monkeypatch):
     onward = AstBackbone.onward
     monkeypatch.setattr(AstBackbone, "onward", lambda self, place, state: onward(self, place, state).tanh())
     with pytest.raises(PeftError, match=r"not linear in classifier\.dense.*take peft=head"):
-        run(config("model=ast", *PROBE), folder)
+        run(config("model=ast", *PROBE, "peft.reads=last"), folder)
 
 
 def test_the_command_refuses_trains_and_evaluates_it():
