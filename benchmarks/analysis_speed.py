@@ -39,7 +39,7 @@ def many(root: Path, count: int, distinct: bool = False) -> Path:
 
 
 def timed(*arguments: str) -> str:
-    """Wall time, processor time of all its processes and peak memory of one command."""
+    """Wall time, processor time of all its processes and peak memory of its largest one, for one command."""
     started = time.perf_counter()
     command = [sys.executable, "-m", "sousa_bench.analyze", *arguments]
     process = subprocess.Popen(command, stdout=-3, stderr=-3, env={**os.environ, **BYTECODE})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from types import NoneType
@@ -116,7 +117,12 @@ def fill_resolved(table: pd.DataFrame, resolved: Sequence[Mapping[str, Any]], co
 
 
 def typed(key: str, values: Sequence[Any]) -> pd.Series:
-    """A column that any file format can hold: numbers where every value is one, text otherwise."""
+    """A column that any file format can hold: numbers where every value is one, text otherwise.
+
+    An array holds numbers alone, NaN where there is none.
+    """
+    if isinstance(values, array):
+        return pd.Series(np.array(values))
     kinds = set(map(type, values))
     complete = NoneType not in kinds
     kinds.discard(NoneType)

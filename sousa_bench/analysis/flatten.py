@@ -39,6 +39,7 @@ LEFT_OUT = frozenset(
     {"resolved_config", "task", "history", "config", "metrics", "efficiency", "lineage", EVALUATED, *TOP_FIELDS}
 )
 MAX_ANCESTORS = 20
+WORD = 2**63  # beyond what a column of whole numbers holds
 PER_CLASS = "data.per_class"
 BOOLEANS = {"true": True, "on": True, "yes": True, "1": True, "false": False, "off": False, "no": False, "0": False}
 
@@ -177,6 +178,8 @@ def _fill(made: dict[str, Any], content: Mapping[str, Any], prefix: str, depth: 
         kind = type(value)
         if kind is float:
             made[name] = value if isfinite(value) else None
+        elif kind is int and -WORD < value < WORD:
+            made[name] = value
         elif kind is dict and depth < MAX_DEPTH:
             _fill(made, value, name, depth + 1)
         else:
@@ -209,7 +212,7 @@ def scalar(value: Any) -> Any:
     if value is None or kind is bool:
         return value
     if kind is int:
-        return value if abs(value) < 2**63 else None
+        return value if abs(value) < WORD else None
     if kind is list:
         return clean(", ".join(str(item) for item in value[:200]))[:MAX_TEXT]
     return clean(str(value))[:MAX_TEXT]
@@ -217,12 +220,14 @@ def scalar(value: Any) -> Any:
 
 def number(value: Any) -> int | float | None:
     """``value`` as a finite number; anything else, a boolean or a text with no number in it, is None."""
+    if type(value) is float and -WORD < value < WORD:
+        return value
     if isinstance(value, str):
         try:
             value = float(value)
         except ValueError:
             return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) >= 2**63:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) >= WORD:
         return None
     result: int | float | None = finite(value)
     return result

@@ -34,12 +34,14 @@ class Refused:
 
 def refused(study: Study) -> list[Refused]:
     """What the sweeps' manifests refused, each combination once; none that has a result all the same or is filtered."""
-    own = [study.results.overrides[row] for row in study.done.index]
+    results = study.results
+    jobs = [job for job in results.planned if job.decision == "refused" and job.result not in results.unwanted]
+    if not jobs:
+        return []
+    own = [results.overrides[row] for row in study.done.index]
     done = {frozenset(_asked(overrides)) for overrides in own if overrides}
     found: dict[str, Refused] = {}
-    for job in study.results.planned:
-        if job.decision != "refused" or job.result in study.results.unwanted:
-            continue
+    for job in jobs:
         asked = _asked(job.overrides)
         named = dict(map(split, asked))
         each = Refused(

@@ -11,11 +11,14 @@ import os
 import pickle
 import subprocess
 import sys
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import nan
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, TypeAlias
 
 from sousa_bench.analysis.flatten import Row, read_row
 from sousa_bench.results.result import ResultError
@@ -23,6 +26,8 @@ from sousa_bench.system.python import python_environment
 
 PARALLEL_FROM = 1500
 ROWS_AT_ONCE = 200  # a row as a dictionary takes some 20 KB
+Values: TypeAlias = "list[Any] | array[Any]"
+"""Of a column: an array (8 bytes a value, not 32) where all are whole numbers, or all floats, with NaN for None."""
 
 
 @dataclass
@@ -31,7 +36,7 @@ class Columns:
 
     Attributes:
         size: Number of rows.
-        fields: Values of each field, in order of the rows, None where a row has none.
+        fields: Values of each field, in order of the rows, None (in an array NaN) where a row has none.
         resolved: The resolved config of each row.
         overrides: The Hydra overrides of each row.
         tasks: The block ``task`` of each row as JSON, "" where there is none.
@@ -40,7 +45,7 @@ class Columns:
     """
 
     size: int = 0
-    fields: dict[str, list[Any]] = field(default_factory=dict)
+    fields: dict[str, Values] = field(default_factory=dict)
     resolved: list[dict[str, Any]] = field(default_factory=list)
     overrides: list[tuple[str, ...]] = field(default_factory=list)
     tasks: list[str] = field(default_factory=list)
@@ -49,8 +54,13 @@ class Columns:
 
     def add(self, rows: Sequence[Row]) -> None:
         """Append rows, a column at a time."""
-        for key in dict.fromkeys(key for row in rows for key in row.fields):
-            self._extend(key, [row.fields.get(key) for row in rows])
+        fields = [row.fields for row in rows]
+        if len({tuple(each) for each in fields}) == 1:  # as of most runs of a sweep
+            for key, values in zip(fields[0], zip(*(each.values() for each in fields), strict=True), strict=True):
+                self._extend(key, _packed(list(values)))
+        else:
+            for key in dict.fromkeys(key for each in fields for key in each):
+                self._extend(key, _packed([each.get(key) for each in fields]))
         for row in rows:
             self.resolved.append(row.resolved)
             self.overrides.append(row.overrides)
@@ -69,17 +79,61 @@ class Columns:
         self.problems += other.problems
         self.config_keys |= other.config_keys
 
-    def filled(self) -> dict[str, list[Any]]:
+    def filled(self) -> dict[str, Values]:
         """The columns, all of full length."""
         for key in self.fields:
-            self._extend(key, ())
+            self._extend(key, [])
         return self.fields
 
-    def _extend(self, key: str, values: Sequence[Any]) -> None:
+    def _extend(self, key: str, values: Values) -> None:
         """Append values of new rows to a column, with None for the earlier rows that lack them."""
-        column = self.fields.setdefault(key, [])
-        column.extend([None] * (self.size - len(column)))
-        column.extend(values)
+        column = self.fields.get(key, [])
+        column = _joined(column, [None] * (self.size - len(column)))
+        self.fields[key] = _joined(column, values)
+
+
+def _packed(values: list[Any]) -> Values:
+    """The values as an array where one can hold them; of equal texts one object."""
+    kinds = set(map(type, values))
+    if kinds == {int}:
+        return array("q", values)
+    if kinds == {float}:
+        return array("d", values)
+    if kinds == {float, NoneType}:
+        return array("d", [nan if value is None else value for value in values])
+    if kinds == {str}:
+        shared: dict[str, str] = {}
+        return [shared.setdefault(value, value) for value in values]
+    return values
+
+
+def _joined(column: Values, more: Values) -> Values:
+    """Both, one after the other, in place where ``column`` can hold ``more``."""
+    if not column or not more:
+        return column or more
+    if _kind(column) != _kind(more):
+        if {_kind(column), _kind(more)} == {"d", "list"}:
+            column, more = (_as_floats(values) for values in (column, more))
+        if _kind(column) != _kind(more):
+            column, more = (_as_list(values) for values in (column, more))
+    column.extend(more)
+    return column
+
+
+def _kind(values: Values) -> str:
+    return values.typecode if isinstance(values, array) else "list"
+
+
+def _as_floats(values: Values) -> Values:
+    """A list of None as an array; anything else as it is."""
+    if isinstance(values, array) or any(value is not None for value in values):
+        return values
+    return array("d", [nan]) * len(values)
+
+
+def _as_list(values: Values) -> list[Any]:
+    """The values of a column, with None for NaN, which no field holds."""
+    return [None if value != value else value for value in values] if isinstance(values, array) else values
 
 
 def read_files(paths: Sequence[Path]) -> Columns:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from sousa_bench.analysis.factors import BASE_FACTORS, add_combinations, fill_resolved, find_factors, shown, typed
 from sousa_bench.analysis.flatten import BOOLEANS
-from sousa_bench.analysis.read import Columns, read_files
+from sousa_bench.analysis.read import Columns, Values, read_files
 from sousa_bench.analysis.stats.folds import FOLD, fill_folds
 from sousa_bench.data.saved_task import saved_task
 from sousa_bench.errors import UserError
@@ -192,6 +192,8 @@ class _Runs:
 
     def where(self, mask: Sequence[bool] | pd.Series) -> _Runs:
         """The runs where ``mask`` holds."""
+        if all(mask):
+            return self
         return _Runs(
             self.table[mask].reset_index(drop=True),
             list(itertools.compress(self.resolved, mask)),
@@ -223,7 +225,7 @@ def _tasks(columns: Columns, problems: list[str]) -> list[Task | None]:
     return [made[block] for block in columns.tasks]
 
 
-def _table(columns: Mapping[str, list[Any]]) -> pd.DataFrame:
+def _table(columns: Mapping[str, Values]) -> pd.DataFrame:
     """The columns with proper types; ``augmentation`` stays as it is, true, false or unknown."""
     return pd.DataFrame(
         {

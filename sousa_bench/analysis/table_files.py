@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
@@ -19,7 +20,7 @@ from sousa_bench.analysis.study import Study
 from sousa_bench.errors import UserError
 from sousa_bench.system.files import replaced
 
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+FORMULA_STARTS = pa.array(["=", "+", "-", "@", "\t", "\r"])
 
 
 def write_tables(study: Study, folder: Path) -> None:
@@ -79,10 +80,11 @@ def _combinations(study: Study) -> pd.DataFrame:
 def _write_csv(content: pa.Table, path: Path) -> None:
     for number, field in enumerate(content.schema):
         if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
-            values = content.column(number).to_pylist()
-            if any(value and value.startswith(FORMULA_STARTS) for value in values):
-                safe = [f"'{value}" if value and value.startswith(FORMULA_STARTS) else value for value in values]
-                content = content.set_column(number, field.name, pa.array(safe, pa.string()))
+            values = content.column(number)
+            formulas = pc.is_in(pc.utf8_slice_codeunits(values, 0, 1), FORMULA_STARTS)
+            if pc.any(formulas).as_py():
+                safe = pc.if_else(formulas, pc.binary_join_element_wise("'", values, ""), values)
+                content = content.set_column(number, field.name, safe)
     with _written(path) as draft:
         pa_csv.write_csv(content, draft)
 

@@ -10,6 +10,7 @@ import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from sousa_bench.errors import UserError
@@ -162,21 +163,26 @@ def scan(folders: Sequence[Path], root: Path | None = None, skip: Sequence[Path]
             found.add_manifest(folder, roots)
         else:
             found.files.append(folder)
-    found.files = list({_key(path): path for path in found.files}.values())
+    resolved = cache(Path.resolve)  # for the few folders that hold those of runs
+    found.files = list({_key(path, resolved): path for path in found.files}.values())
     return found
 
 
-def _key(path: Path) -> Path:
+def _key(path: Path, resolved: Callable[[Path], Path]) -> tuple[Path, str, str]:
     """What tells a file from others, whether its folder is named through a link or not."""
-    return path.parent.resolve() / path.name
+    folder = path.parent
+    if folder.name in ("", "..") or folder.is_symlink():
+        folder = folder.resolve()
+    return resolved(folder.parent), folder.name, path.name
 
 
 def _scan_folder(top: Path, roots: Sequence[Path], skipped: set[Path], found: Scan) -> None:
     """Collect below ``top``: ``result.json`` of run folders, other JSON files of folders that are none."""
+    names = {top.name, *(path.name for path in skipped)}  # no folder below is a link, so each has its own name
 
     def enter(folder: Path) -> bool:
         hidden = folder.name in SKIPPED_FOLDERS and folder != top
-        return not hidden and not (skipped and folder.resolve() in skipped)
+        return not hidden and not (folder.name in names and folder.resolve() in skipped)
 
     for folder, entries in walk(top, enter, found.problems):
         visible = [entry for name, entry in entries.items() if not name.startswith(".")]

@@ -7,8 +7,11 @@ import math
 import shlex
 import stat
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from sousa_bench.errors import UserError
 
@@ -17,6 +20,10 @@ PLACES = ("init_from", "sweep")
 MAX_BYTES = 64 * 1024 * 1024  # of a JSON file
 MAX_LEVELS = 100  # of nesting in it
 NUMBER = (int, float)
+# A file's bytes without opening brackets, each digit a zero, whatever can stand before a number a space.
+OUTLINE = bytes.maketrans(b"123456789\t\r\n:,-", b"000000000      ")
+LONG_NUMBER = b" " + b"0" * 19  # may be a whole number that 64 bits can't hold, which orjson rounds
+MANY_BRACKETS = 900  # may be a nesting that Python's own parser refuses and orjson doesn't
 
 
 class ForeignError(UserError):
@@ -103,6 +110,12 @@ def read_json(file: Path, limit: int = MAX_BYTES, *, linked: bool = False) -> An
         raise ValueError("no regular file")
     if state.st_size > limit:
         raise ValueError(f"larger than {limit // 2**20} MiB")
+    content = file.read_bytes()
+    outline = content.translate(OUTLINE, b"[{")
+    if LONG_NUMBER not in outline and len(content) - len(outline) < MANY_BRACKETS:
+        with suppress(orjson.JSONDecodeError):
+            return orjson.loads(content)
+    # What orjson refuses or reads otherwise (NaN, half a character, a torn file, …) is Python's own parser's to judge.
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except RecursionError as error:
