@@ -32,6 +32,7 @@ class AttentionPrefix(nn.Module):
         )
         self.dropout = nn.Dropout(options.dropout)
 
+    @torch.compiler.disable  # behind a break in the graph the mode below would be gone, and with it the prefix
     def forward(self, base: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """See :class:`sousa_bench.peft.added_tuner.Added`.
 

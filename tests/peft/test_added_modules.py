@@ -24,7 +24,9 @@ from sousa_bench.models.base import TokenGrid
 from sousa_bench.models.swin import join_windows, split_windows
 from sousa_bench.peft import inject, load_run_model, precheck
 from sousa_bench.peft.adapter import warm_start
+from sousa_bench.peft.added_options import PrefixConfig
 from sousa_bench.peft.added_tuner import PREFIX, AddedLayer, insert
+from sousa_bench.peft.attention_prefix import AttentionPrefix
 from sousa_bench.peft.injection import finished
 from sousa_bench.task import Task
 
@@ -614,6 +616,20 @@ def test_every_shifted_window_attends_to_a_prefix():
         rows.append(attention.o_proj(torch.cat(heads, -1)))
     wanted = join_windows(torch.stack(rows), block.window, block.side).roll((block.shift, block.shift), (1, 2))
     torch.testing.assert_close(block.attending(x, block._attend), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_prefix_outlives_what_the_compiler_cannot_follow():
+    """BEATs' attention falls into several graphs under ``trainer.compile=true``."""
+    layer = AttentionPrefix(PrefixConfig(length=2), 8)
+
+    def attention(x):
+        torch._dynamo.graph_break()
+        heads = x.unflatten(-1, (2, 4)).transpose(1, 2)
+        return functional.scaled_dot_product_attention(heads, heads, heads).transpose(1, 2).flatten(2)
+
+    x = torch.randn(3, 5, 8)
+    compiled = torch.compile(layer, backend="eager")
+    torch.testing.assert_close(compiled(attention, x), layer(attention, x))
 
 
 def test_attention_that_has_no_place_for_a_prefix_is_one_message(monkeypatch):
