@@ -282,6 +282,8 @@ OFFICIAL = [
 def test_official_variants_take_a_step_with_the_documented_count(name, variant, tried):
     whole = build(model_node(name, variant))
     sizes = layer_sizes(whole.backbone)
+    waveform = clips(whole.sample_rate, 1)
+    features, mask = whole.features(waveform, torch.tensor([waveform.shape[1]]))
     for method in tried:
         if precheck(model_node(name), choice(method)):
             continue
@@ -291,13 +293,11 @@ def test_official_variants_take_a_step_with_the_documented_count(name, variant, 
             method
         )
         check_budgets(whole, injection, sizes)
-        waveform = clips(model.sample_rate, 2)
-        features, mask = model.features(waveform, torch.full((2,), waveform.shape[1]))
         trainable = {key: p for key, p in model.named_parameters() if p.requires_grad}
         before = {key: parameter.detach().clone() for key, parameter in trainable.items()}
         optimizer = torch.optim.AdamW(trainable.values(), lr=injection.options.learning_rate)
         injection.train_mode()
-        loss = cross_entropy(model.backbone(features, mask), torch.tensor([0, 1]))
+        loss = cross_entropy(model.backbone(features, mask), torch.tensor([0]))
         loss.backward()
         assert math.isfinite(loss.item()), method
         assert all(parameter.grad is not None for parameter in trainable.values()), method
