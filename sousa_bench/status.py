@@ -82,7 +82,7 @@ def look(folder: Path) -> Look | None:
     """What the runs of the latest sweep in a folder are doing; None where it holds neither a sweep nor a result."""
     place = latest_sweep(folder) or folder
     if manifest := read_manifest(place):
-        states = sweep_states(place, manifest, queued=settle(place))
+        states = sweep_states(place, manifest, queued=settle(place, manifest))
     else:
         states = [run_state(path, index) for index, path in enumerate(sorted(result_folders(place)), 1)]
     if not states and not is_there(place / MANIFEST_FILE):

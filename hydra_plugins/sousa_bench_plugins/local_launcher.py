@@ -77,7 +77,7 @@ class LocalLauncher(Launcher):
             if not (isinstance(self.timeout_min, int | float) and 0 < self.timeout_min < math.inf):
                 raise ConfigError(f"hydra.launcher.timeout_min={self.timeout_min}: it must be above 0, or null")
             for job in sweep.jobs:
-                job.config.timeout = min(job.timeout or math.inf, 60 * self.timeout_min)
+                job.source = job.source.having("timeout", min(job.timeout or math.inf, 60 * self.timeout_min))
         return [job_return(outcome) for outcome in do_sweep_here(sweep, progress)]
 
     def width(self, settings: SweepSettings) -> int:
@@ -89,7 +89,6 @@ def job_return(outcome: Outcome) -> JobReturn:
     """An outcome in Hydra's terms. A failed run is a NaN and never an exception, which would end the sweep."""
     returned: Any = JobReturn(
         overrides=outcome.job.overrides,
-        cfg=outcome.job.config,
         working_dir=str(outcome.job.folder),
         task_name="train",
         status=JobStatus.COMPLETED,

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import copy
-import functools
-import pickle
-import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import hydra
-from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.config_repository import ConfigRepository
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from sousa_bench.config import conf_folder
 from sousa_bench.config.config_errors import explained
+from sousa_bench.config.like_configs import NUMBER, Kind, LikeConfig
 from sousa_bench.config.overrides import split
+from sousa_bench.config.run_config import RunConfig
 from sousa_bench.config.search_spaces import drop_space
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
-    from hydra.core.override_parser.types import Override
-
-NUMBER = re.compile(r"(?!hydra\.)[a-z]\w*(\.\w+)*=\d+(\.\d+)?(e-?\d+)?")
-"""An override of a key by a plain number, which chooses nothing."""
 
 
 class RememberingRepository(ConfigRepository):
@@ -60,7 +53,7 @@ def compose(loader: ConfigLoader, master: DictConfig, overrides: Sequence[str]) 
 
 
 class Composer:
-    """Composes the jobs of a sweep; of those that differ in plain numbers alone, one: the others are copies of it.
+    """Composes the jobs of a sweep; of those that differ in plain numbers alone, one: the others are like it.
 
     Args:
         loader: Hydra's.
@@ -71,18 +64,18 @@ class Composer:
         remember_files(loader)
         self._loader = loader
         self._master = master
-        self._kinds: dict[tuple[str, ...], bytes] = {}  # pickled: a third of the time that copying takes
+        self._kinds: dict[tuple[str, ...], Kind] = {}
 
-    def compose(self, overrides: Sequence[str]) -> DictConfig:
+    def compose(self, overrides: Sequence[str]) -> RunConfig:
         """Compose one job's config; see :func:`compose`."""
         numbers = [word for word in overrides if NUMBER.fullmatch(word)]
-        kind = tuple(split(word)[0] + "=" if word in numbers else word for word in overrides)
-        if (like := self._kinds.get(kind)) is not None:
-            return _with_numbers(pickle.loads(like), overrides, numbers)  # noqa: S301 - written below
+        name = tuple(split(word)[0] + "=" if word in numbers else word for word in overrides)
+        if (kind := self._kinds.get(name)) is not None:
+            return LikeConfig(kind, overrides, numbers)
         config = compose(self._loader, self._master, overrides)
         if numbers and _stand_alone(numbers, overrides, config.hydra.runtime.choices):
-            self._kinds[kind] = pickle.dumps(config)
-        return config
+            self._kinds[name] = Kind(config, [split(word)[0] for word in numbers])
+        return RunConfig(config)
 
 
 def _stand_alone(numbers: Sequence[str], overrides: Sequence[str], choices: Collection[str]) -> bool:
@@ -92,25 +85,6 @@ def _stand_alone(numbers: Sequence[str], overrides: Sequence[str], choices: Coll
     return all(
         key[:-1] not in choices and sum(way.startswith(key) or key.startswith(way) for way in ways) == 1 for key in own
     )
-
-
-def _with_numbers(config: DictConfig, overrides: Sequence[str], numbers: Sequence[str]) -> DictConfig:
-    """Put numbers, and what Hydra notes of its overrides, into a copy of a config that has others."""
-    parsed = [_parsed(word) for word in overrides]
-    with explained():
-        ConfigLoaderImpl._apply_overrides_to_config([one for one in parsed if one.input_line in numbers], config)
-    job, own = config.hydra.job, [one for one in parsed if not one.is_hydra_override()]
-    config.hydra.overrides.task = [one.input_line for one in own]
-    form = job.config.override_dirname
-    job.override_dirname = get_overrides_dirname(
-        own, kv_sep=form.kv_sep, item_sep=form.item_sep, exclude_keys=form.exclude_keys
-    )
-    return config
-
-
-@functools.lru_cache(maxsize=1024)
-def _parsed(word: str) -> Override:
-    return OverridesParser.create().parse_override(word)
 
 
 def composed(overrides: Sequence[str], config_folder: Path | None = None, *, with_hydra: bool = False) -> DictConfig:

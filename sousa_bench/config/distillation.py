@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Mapping
 from pathlib import Path
-
-from omegaconf import DictConfig, OmegaConf
+from typing import Any
 
 from sousa_bench.config.init_from import adapter_folder, content
+from sousa_bench.config.run_config import value_at
 from sousa_bench.data import SousaData
 from sousa_bench.data.saved_task import saved_task
 from sousa_bench.errors import ConfigError
@@ -25,13 +26,13 @@ RUN = f"{KEY}.run"
 FIELDS = ("run", "weight", "temperature")
 
 
-def teacher_run(config: DictConfig) -> str | None:
+def teacher_run(config: Mapping[str, Any]) -> str | None:
     """The folder of the run that a config learns from, or None."""
-    place = OmegaConf.select(config, RUN, default=None)
+    place = value_at(config, RUN)
     return None if place is None else str(place)
 
 
-def check(config: DictConfig) -> None:
+def check(config: Mapping[str, Any]) -> None:
     """Hold a composed config, whose data have been identified, against the run that it learns from.
 
     Raises:
@@ -42,19 +43,21 @@ def check(config: DictConfig) -> None:
     node = config.get(KEY)
     if node is None:  # a config of before
         return
-    if not isinstance(node, DictConfig):
+    if not isinstance(node, Mapping):
         raise ConfigError(f"{KEY}={node}: give the folder of a completed run as {RUN}=FOLDER")
     if wrong := next((str(key) for key in node if key not in FIELDS), None):
         raise ConfigError(f"{KEY}.{wrong}: nothing reads it; there are {', '.join(f'{KEY}.{key}' for key in FIELDS)}")
-    if not (is_number(node.weight) and 0 < node.weight <= 1):
-        raise ConfigError(f"{KEY}.weight={node.weight} can't be: it must be a share of the loss above 0 and at most 1")
-    if not is_positive(node.temperature):
-        raise ConfigError(f"{KEY}.temperature={node.temperature} can't be: it must be a number above 0")
+    weight, temperature = node.get("weight"), node.get("temperature")
+    if not (is_number(weight) and 0 < weight <= 1):
+        raise ConfigError(f"{KEY}.weight={weight} can't be: it must be a share of the loss above 0 and at most 1")
+    if not is_positive(temperature):
+        raise ConfigError(f"{KEY}.temperature={temperature} can't be: it must be a number above 0")
     if (place := teacher_run(config)) is None:
         return
-    if takes_no_steps(config.peft):
+    if takes_no_steps(config["peft"]):
         raise ConfigError(
-            f"{RUN}={place}: peft={config.peft.name} takes no steps, so that it learns from no teacher; leave it out"
+            f"{RUN}={place}: peft={value_at(config, 'peft.name')} takes no steps, so that it learns from no teacher; "
+            "leave it out"
         )
     folder = adapter_folder(place, RUN)
     content(place, RUN)
@@ -67,7 +70,7 @@ def check(config: DictConfig) -> None:
     others = file is not None and file.is_file() and file_hash(file) != then["weights"].get("sha256")
     if others and not trains_all(then["peft"]):
         raise ConfigError(f"{RUN}={place}: was trained on other base weights than {file} holds now (another SHA-256)")
-    theirs, ours = saved_task(then, folder / DESCRIPTION_FILE), _task_of(json.dumps(plain(config.data), default=str))
+    theirs, ours = saved_task(then, folder / DESCRIPTION_FILE), _task_of(json.dumps(plain(config["data"]), default=str))
     if theirs.digest != ours.digest:
         raise ConfigError(f"{RUN}={place}: {_other_task(theirs, ours)}")
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from sousa_bench.config import distillation, init_from
-from sousa_bench.config.config_errors import resolved
 from sousa_bench.config.file_variant import followed
 from sousa_bench.config.identity import IRRELEVANT, lasting_target
+from sousa_bench.config.run_config import value_at, values_of
+from sousa_bench.errors import ConfigError
 from sousa_bench.models.weight_files import weights_file
 from sousa_bench.system.files import file_hash
 
@@ -30,8 +31,8 @@ LATER_KEYS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
 """Keys that came later, with the values at which they change nothing: the runs of before keep their identity."""
 
 
-def fingerprint(config: DictConfig) -> str:
-    """Hash of everything in ``config`` that decides the run's outcome.
+def fingerprint(config: Mapping[str, Any]) -> str:
+    """Hash of everything in ``config``, composed or its values, that decides the run's outcome.
 
     Data count by content (:func:`sousa_bench.data.fingerprint`) and a checkpoint file by its bytes, neither by its
     path. The code's version is not part of it: results say their commit, and ``force=true`` runs anew.
@@ -47,10 +48,14 @@ def fingerprint(config: DictConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def outcome_config(config: DictConfig) -> dict[str, Any]:
+def outcome_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The resolved part of ``config`` that decides the outcome, with contents in place of paths."""
-    with resolved():
-        plain = {str(key): _plain(config[key]) for key in config if key not in IRRELEVANT}
+    values = values_of(config) if isinstance(config, DictConfig) else config
+    plain: dict[str, Any] = {
+        key: dict(node) if isinstance(node, dict) else node for key, node in values.items() if key not in IRRELEVANT
+    }
+    if (key := _missing(plain)) is not None:
+        raise ConfigError(f"the config can't be resolved: Missing mandatory value: {key}")
     for dotted in IRRELEVANT:
         group, _, key = dotted.partition(".")
         if key and isinstance(plain.get(group), dict):
@@ -60,8 +65,8 @@ def outcome_config(config: DictConfig) -> dict[str, Any]:
     for group, key, unset in LATER_KEYS:
         if isinstance(node := plain.get(group), dict) and node.get(key) in unset:
             node.pop(key, None)
-    if isinstance(config.get("data"), DictConfig) and "_target_" in config.data:
-        plain["data_content"] = _data_content(config.data)
+    if isinstance(data := values.get("data"), dict) and "_target_" in data:
+        plain["data_content"] = _known_data(json.dumps(data, sort_keys=True, default=str))
     model = plain.get("model")
     if isinstance(model, dict) and (file := weights_file(model)) is not None:
         if (variant := followed(model)) is not None:
@@ -76,19 +81,22 @@ def outcome_config(config: DictConfig) -> dict[str, Any]:
     return plain
 
 
-def _plain(value: Any) -> Any:
-    return OmegaConf.to_container(value, resolve=True, throw_on_missing=True) if OmegaConf.is_config(value) else value
+def _missing(node: Any) -> str | None:
+    """The first key in plain containers that lacks its value."""
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, item in items:
+        if item == "???":
+            return str(key)
+        if isinstance(item, (dict, list)) and (below := _missing(item)) is not None:
+            return f"{key}.{below}"
+    return None
 
 
-def run_name(config: DictConfig, digest: str) -> str:
+def run_name(config: Mapping[str, Any], digest: str) -> str:
     """``<model>_<peft>_<aug|noaug>_<data>_s<seed>_<fingerprint>``, the name of a run's folder."""
-    names = [str(OmegaConf.select(config, f"{group}.name", default="none")) for group in ("model", "peft", "data")]
-    augmented = "aug" if OmegaConf.select(config, "augmentation.name", default="off") in ("on", True) else "noaug"
+    names = [value_at(config, f"{group}.name") or "none" for group in ("model", "peft", "data")]
+    augmented = "aug" if value_at(config, "augmentation.name") in ("on", True) else "noaug"
     return f"{names[0]}_{names[1]}_{augmented}_{names[2]}_s{config.get('seed')}_{digest[:8]}"
-
-
-def _data_content(node: DictConfig) -> str:
-    return _known_data(json.dumps(OmegaConf.to_container(node, resolve=True), sort_keys=True, default=str))
 
 
 @functools.cache

@@ -8,8 +8,6 @@ from math import isclose
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
 from sousa_bench.errors import ConfigError
 from sousa_bench.models.weight_files import weights_file
 from sousa_bench.peft.method_sizes import KEY as BUDGET
@@ -44,7 +42,7 @@ def content(place: str | Path, key: str = KEY) -> str:
     return hashlib.sha256("".join(f"{file.name}:{file_hash(file)};" for file in files).encode()).hexdigest()
 
 
-def check(config: DictConfig) -> None:
+def check(config: Mapping[str, Any]) -> None:
     """Hold a composed config against the run that it starts from, as far as the two tell; the run checks each tensor.
 
     Raises:

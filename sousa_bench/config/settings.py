@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from importlib.util import find_spec
@@ -100,17 +100,17 @@ class TrainerSettings:
             )
 
 
-def check_values(config: DictConfig) -> None:
+def check_values(config: Mapping[str, Any]) -> None:
     """Look at the values that can be checked before anything heavy is loaded, so that a sweep is refused whole.
 
     Args:
-        config: The composed config of one run.
+        config: The composed config of one run, or its values.
 
     Raises:
         ConfigError: A value is impossible; the message names the key and what it may be.
     """
     experiment = config.get("experiment")
-    if isinstance(experiment, DictConfig):
+    if isinstance(experiment, Mapping):
         raise ConfigError(
             "the experiment's file sets nothing: its first line must be `# @package _global_`, or Hydra puts it below "
             "`experiment`, where nothing reads it"
@@ -120,9 +120,9 @@ def check_values(config: DictConfig) -> None:
         raise ConfigError(f"seed={seed!r} can't be: it must be a whole number from 0 to 4294967295")
     check_weights(str(config.get("weights", WEIGHTS[0])), None)
     model = config.get("model")
-    if isinstance(model, DictConfig) and "weights" in model:  # a model of the user's own may do without the key
+    if isinstance(model, Mapping) and "weights" in model:  # a model of the user's own may do without the key
         with resolved():
-            weights, checkpoint = str(model.weights), model.get("checkpoint")
+            weights, checkpoint = str(model["weights"]), model.get("checkpoint")
         check_weights(weights, checkpoint)
         if weights == "embedded" and checkpoint is not None:
             file = embedded_file(str(model.get("name")), str(checkpoint))
@@ -131,13 +131,12 @@ def check_values(config: DictConfig) -> None:
         if objection := objection_to(plain(model)):
             raise ConfigError(objection)
     own_metrics(config.get("metrics"))
-    if isinstance(logger := config.get("logger"), DictConfig):
+    if isinstance(logger := config.get("logger"), Mapping):
         check_logger(logger)
     trainer = config.get("trainer")
     own = lasting_target(f"{__name__}.{TrainerSettings.__name__}")
-    if isinstance(trainer, DictConfig) and lasting_target(str(trainer.get("_target_"))) == own:
-        values = OmegaConf.to_container(trainer, resolve=True)
-        assert isinstance(values, dict)
+    if isinstance(trainer, Mapping) and lasting_target(str(trainer.get("_target_"))) == own:
+        values: Any = OmegaConf.to_container(trainer, resolve=True) if isinstance(trainer, DictConfig) else trainer
         given = {str(key): value for key, value in values.items() if key != "_target_"}
         known = [f"trainer.{each.name}" for each in fields(TrainerSettings)]
         for key in given:
@@ -146,7 +145,7 @@ def check_values(config: DictConfig) -> None:
         TrainerSettings(**given)
 
 
-def check_logger(logger: DictConfig) -> None:
+def check_logger(logger: Mapping[str, Any]) -> None:
     """Refuse a logger that can't log.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from typing import Any
 from sousa_bench.results.result import NETWORK_KEYS, PRECISION_KEY, ResultError, read_result
 from sousa_bench.results.run_process import true_status
 from sousa_bench.results.scan import result_folders
+
+RUN_NAME = re.compile(r"_(?:aug|noaug)_.*_s\d+_([0-9a-f]{8})(?:_\d+)?\Z")
+"""The end of a run's folder name (:func:`~sousa_bench.config.fingerprint.run_name`): the first of its fingerprint."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ class ResultIndex:
 
     Args:
         roots: Folders to search.
-        digest: Read only the roots themselves and what a folder's name says to be of this fingerprint.
+        digest: Read only the roots themselves and what a folder's name says to be of this fingerprint; the folders of
+            other runs aren't even listed, since a sweep asks once for each of its runs.
 
     Attributes:
         torn: Result files that could not be read, with the reason; their runs count as not done.
@@ -47,7 +52,12 @@ class ResultIndex:
     def __init__(self, roots: Sequence[Path], digest: str | None = None) -> None:
         self.torn: list[str] = []
         self._by_fingerprint: dict[str, list[EarlierResult]] = defaultdict(list)
-        for folder in sorted({folder for root in roots for folder in result_folders(root)}):
+
+        def enter(folder: Path) -> bool:
+            told = None if digest is None else RUN_NAME.search(folder.name)
+            return told is None or told[1] == str(digest)[:8]
+
+        for folder in sorted({folder for root in roots for folder in result_folders(root, enter)}):
             if digest is None or digest[:8] in folder.name or folder in roots:
                 self._read(folder)
 

@@ -58,9 +58,9 @@ def walk(
             pending += [folder / entry.name for entry in reversed(below) if not entry.name.startswith(".")]
 
 
-def result_folders(root: Path) -> Iterator[Path]:
-    """Every folder at or below ``root`` that holds a result."""
-    return (folder.resolve() for folder, entries in walk(root) if RESULT_FILE in entries)
+def result_folders(root: Path, enter: Callable[[Path], bool] = lambda _: True) -> Iterator[Path]:
+    """Every folder at or below ``root`` that holds a result, of those that :func:`walk` enters."""
+    return (folder.resolve() for folder, entries in walk(root, enter) if RESULT_FILE in entries)
 
 
 def sweep_folders(root: Path) -> Iterator[Path]:

@@ -13,6 +13,7 @@ from filelock import Timeout
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from sousa_bench.config.composing import compose, remember_files
+from sousa_bench.config.run_config import RunConfig
 from sousa_bench.errors import ConfigError, UserError
 from sousa_bench.results import stop_request
 from sousa_bench.results.locks import folder_lock
@@ -82,7 +83,7 @@ def search(
     switches = SweepSettings.of(first)
     if switches.resume == "failed":
         raise ConfigError("resume=failed: a search tells a failed trial once; run it by its own command")
-    check_possible([Candidate.of(first, space.overrides(space.baseline))])
+    check_possible([Candidate.of(RunConfig(first), space.overrides(space.baseline))])
     folder = claim_folder(sweeps_root(master), switches.name).resolve()
     with ExitStack() as held:
         try:
@@ -249,4 +250,4 @@ class _Search:
 
 def _no_job(number: int) -> Job:
     """A place in the counts for a trial of an earlier command."""
-    return Job(OmegaConf.create(), number + 1, 0, "", "", Path(), [], "")
+    return Job(RunConfig(OmegaConf.create()), number + 1, 0, "", "", Path(), [], "")

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from sousa_bench.config.run_config import RunConfig, value_at
 from sousa_bench.results import stop_request
 from sousa_bench.results.metrics import ranking
 
@@ -19,7 +20,7 @@ class Job:
     """One planned run; it is pickled to the process that does it.
 
     Attributes:
-        config: The composed config with its ``hydra`` node; what the run does, whatever is edited later.
+        source: The composed config with its ``hydra`` node; what the run does, whatever is edited later.
         index: Place in the sweep, from 1.
         total: Number of jobs in the sweep.
         fingerprint: Identity of the run (hex, 64 digits).
@@ -40,7 +41,7 @@ class Job:
         rank: Which of a run's processes this is for; the record is the first one's.
     """
 
-    config: DictConfig
+    source: RunConfig
     index: int
     total: int
     fingerprint: str
@@ -61,20 +62,34 @@ class Job:
     rank: int = 0
 
     @property
+    def config(self) -> DictConfig:
+        """The whole config."""
+        return self.source.whole()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {**vars(self), "config": self.config}
+        del state["source"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        config = state.pop("config")
+        vars(self).update(state, source=RunConfig(config))
+
+    @property
     def timeout(self) -> float | None:
         """Seconds that one attempt may take, or None for no limit."""
-        value = self.config.get("timeout")
+        value = self.source.values.get("timeout")
         return float(value) if value else None
 
     @property
     def devices(self) -> int:
         """Processes that train it together, one a device."""
-        return devices_of(self.config)
+        return devices_of(self.source.values)
 
 
-def devices_of(config: DictConfig) -> int:
+def devices_of(config: Mapping[str, Any]) -> int:
     """``trainer.devices``, or 1 where it is no number: the run itself refuses what makes no sense."""
-    value = OmegaConf.select(config, "trainer.devices", default=1)
+    value = value_at(config, "trainer.devices")
     return value if isinstance(value, int) and value > 1 else 1
 
 

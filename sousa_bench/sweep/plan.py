@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from sousa_bench.config import distillation, init_from
-from sousa_bench.config.file_variant import take_variant
+from sousa_bench.config.file_variant import with_variant
 from sousa_bench.config.fingerprint import fingerprint, run_name
 from sousa_bench.config.overrides import split
+from sousa_bench.config.run_config import RunConfig, value_at
 from sousa_bench.config.settings import check_values
 from sousa_bench.errors import ConfigError
 from sousa_bench.peft.method_sizes import Budget, against_given_size
@@ -58,14 +59,15 @@ class SweepSettings:
         return self.force or self.resume == "false"
 
     @classmethod
-    def of(cls, config: DictConfig) -> SweepSettings:
-        """Read the switches.
+    def of(cls, config: Mapping[str, Any]) -> SweepSettings:
+        """Read the switches of a composed config, or of its values.
 
         Raises:
             ConfigError: A switch has a value that it can't have.
         """
         n_jobs, timeout, name = config.get("n_jobs", 1), config.get("timeout"), config.get("sweep")
-        per_gpu = OmegaConf.select(config, "hydra.launcher.runs_per_gpu", default=None)
+        launcher = value_at(config, "hydra.launcher") or {}
+        per_gpu, grace = launcher.get("runs_per_gpu"), launcher.get("grace", 30.0)
         if not (per_gpu in ("auto", None) or is_whole(per_gpu, 1)):
             raise ConfigError(
                 f"hydra.launcher.runs_per_gpu={per_gpu}: it is the most runs on a GPU, 1 or more, auto or null"
@@ -76,7 +78,6 @@ class SweepSettings:
             raise ConfigError(f"n_jobs={n_jobs}: it is the number of runs at the same time, 1 to {MOST_JOBS}, or auto")
         if timeout is not None and not is_positive(timeout):
             raise ConfigError(f"timeout={timeout}: it is a number of seconds above 0 (or null for no limit)")
-        grace = OmegaConf.select(config, "hydra.launcher.grace", default=30.0)
         if not (is_number(grace) and grace >= 0):
             raise ConfigError(f"hydra.launcher.grace={grace}: it is a number of seconds, 0 or more")
         return cls(
@@ -102,31 +103,36 @@ class Candidate:
     """A composed config that may become a run.
 
     Attributes:
-        config: The whole config.
+        source: Its config.
         overrides: The overrides that made it.
         digest: Its fingerprint.
         refusal: Why its model can't be tuned by its method, or None.
     """
 
-    config: DictConfig
+    source: RunConfig
     overrides: list[str]
     digest: str
     refusal: str | None
 
+    @property
+    def config(self) -> DictConfig:
+        """The whole config."""
+        return self.source.whole()
+
     @classmethod
-    def of(cls, config: DictConfig, overrides: Sequence[str]) -> Candidate:
+    def of(cls, source: RunConfig, overrides: Sequence[str]) -> Candidate:
         """Identify a config, in which a variant that its checkpoint file tells is then spelt out.
 
         Raises:
             UserError: A value is impossible, it can't be resolved, or its data can't be identified.
         """
-        check_values(config)
-        check_size(config, overrides)
-        take_variant(config)
-        init_from.check(config)
-        digest = fingerprint(config)
-        distillation.check(config)
-        return cls(config, list(overrides), digest, refusal(config))
+        check_values(source.values)
+        source = with_variant(with_size(source, overrides))
+        values = source.values
+        init_from.check(values)
+        digest = fingerprint(values)
+        distillation.check(values)
+        return cls(source, list(overrides), digest, refusal(values))
 
 
 def plan(
@@ -150,16 +156,16 @@ def plan(
         One job for each candidate, in order.
     """
     varied = varied_keys([candidate.overrides for candidate in candidates])
-    if PRECISION_KEY in varied and _precision_follows([candidate.config for candidate in candidates]):
+    if PRECISION_KEY in varied and _precision_follows([candidate.source.values for candidate in candidates]):
         varied.remove(PRECISION_KEY)
     jobs: list[Job] = []
     first: dict[str, Job] = {}
     for index, candidate in enumerate(candidates, 1):
-        config, overrides, digest = candidate.config, candidate.overrides, candidate.digest
-        own_name = run_name(config, digest)
+        values, overrides, digest = candidate.source.values, candidate.overrides, candidate.digest
+        own_name = run_name(values, digest)
         sweep = {"name": name, "folder": str(folder), "index": index, "total": len(candidates)}
         job = Job(
-            config=config,
+            source=candidate.source,
             index=index,
             total=len(candidates),
             fingerprint=digest,
@@ -167,11 +173,11 @@ def plan(
             folder=folder / own_name,
             overrides=list(overrides),
             command=run_command([*hydra_overrides(), *overrides], name),
-            varied={key: _value(config, key, overrides) for key in varied},
+            varied={key: _value(values, key, overrides) for key in varied},
             sweep=None if name is None else sweep,
             git_commit=git_commit(),
             hydra_job=name is not None,
-            warnings=warnings_about(config),
+            warnings=warnings_about(values),
         )
         if digest in first:
             job.decision, job.reason = "duplicate", f"the same run as number {first[digest].index}"
@@ -215,31 +221,33 @@ def unused(folder: Path) -> Path:
     return candidate
 
 
-def refusal(config: DictConfig) -> str | None:
+def refusal(config: Mapping[str, Any]) -> str | None:
     """Why a model can't be tuned by a method, with this augmentation, or None."""
-    if OmegaConf.select(config, "peft.name", default=None) is None or OmegaConf.select(config, "model.name") is None:
+    if value_at(config, "peft.name") is None or value_at(config, "model.name") is None:
         return None
     from sousa_bench import peft
 
-    return peft.precheck(config.model, config.peft, config.get("augmentation"), config.get("trainer"))
+    return peft.precheck(config["model"], config["peft"], config.get("augmentation"), config.get("trainer"))
 
 
-def check_size(config: DictConfig, overrides: Sequence[str]) -> None:
-    """Write a budget in its one spelling; raise ConfigError where the size that it is to choose was given, too."""
-    if OmegaConf.select(config, "peft.budget", default=None) is not None:
-        against_given_size(config.peft, [split(word)[0] for word in overrides if not word.startswith("++")])
-        if isinstance(budget := config.peft.budget, str):
+def with_size(source: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """A budget in its one spelling; raise ConfigError where the size that it is to choose was given, too."""
+    values = source.values
+    if (budget := value_at(values, "peft.budget")) is not None:
+        against_given_size(values["peft"], [split(word)[0] for word in overrides if not word.startswith("++")])
+        if isinstance(budget, str):
             with suppress(ConfigError):  # what is none is refused with its run
-                config.peft.budget = Budget.of(budget).text
+                return source.having("peft.budget", Budget.of(budget).text)
+    return source
 
 
-def warnings_about(config: DictConfig) -> list[str]:
+def warnings_about(config: Mapping[str, Any]) -> list[str]:
     """What a config makes known before its run starts, and its result repeats."""
-    if OmegaConf.select(config, "peft.name", default=None) is None or OmegaConf.select(config, "model.name") is None:
+    if value_at(config, "peft.name") is None or value_at(config, "model.name") is None:
         return []
     from sousa_bench import peft
 
-    return list(filter(None, [peft.oversized_rank(config.model, config.peft)]))
+    return list(filter(None, [peft.oversized_rank(config["model"], config["peft"])]))
 
 
 def varied_keys(overrides: Sequence[Sequence[str]]) -> list[str]:
@@ -250,16 +258,16 @@ def varied_keys(overrides: Sequence[Sequence[str]]) -> list[str]:
     return [key for key in keys if len({job.get(key) for job in jobs}) > 1 and not key.startswith("lineage.")]
 
 
-def _precision_follows(configs: Sequence[DictConfig]) -> bool:
+def _precision_follows(configs: Sequence[Mapping[str, Any]]) -> bool:
     """Whether each network has one precision only, as ``trainer.precision=auto`` makes it: then nobody varied it."""
-    names = [tuple(str(OmegaConf.select(config, key, default=None)) for key in NETWORK_KEYS) for config in configs]
-    pairs = {(*name, config.trainer.precision) for name, config in zip(names, configs, strict=True)}
+    names = [tuple(str(value_at(config, key)) for key in NETWORK_KEYS) for config in configs]
+    pairs = {(*name, value_at(config, PRECISION_KEY)) for name, config in zip(names, configs, strict=True)}
     return len(pairs) == len(set(names))
 
 
-def _value(config: DictConfig, key: str, overrides: Sequence[str]) -> Any:
-    value = OmegaConf.select(config, key, default=None)
-    if value is None or OmegaConf.is_config(value):
+def _value(config: Mapping[str, Any], key: str, overrides: Sequence[str]) -> Any:
+    value = value_at(config, key)
+    if value is None or isinstance(value, (dict, list)):
         return dict(split(override) for override in overrides).get(key)
     return value
 

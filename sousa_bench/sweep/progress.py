@@ -35,6 +35,7 @@ class Progress:
         self._total = total
         self.n_jobs = n_jobs
         self._said: set[str] = set()
+        self._first: dict[tuple[str, str] | int, Outcome] = {}
 
     def begin(self, job: Job) -> None:
         """A run starts."""
@@ -43,10 +44,10 @@ class Progress:
 
     def end(self, outcome: Outcome) -> None:
         """A job has ended."""
-        like = next((other for other in self.outcomes.values() if _alike(other) == _alike(outcome)), None)
+        first = self._first.setdefault(_alike(outcome), outcome)
         self.outcomes[outcome.job.index] = outcome
         if self._total > 1 and outcome.status != "skipped" and not outcome.reused:
-            say(describe(outcome, like))
+            say(describe(outcome, None if first is outcome else first))
         if self._total > 1 and not outcome.reused:
             say(self.lines())
 
@@ -184,7 +185,7 @@ def summary(outcomes: Sequence[Outcome], *, place: Path | None, command: str, se
     lines += wandb_hint([outcome.job.result or outcome.job.folder for outcome in done if not outcome.reused], place)
     if place is not None and done:
         lines.append(f"Compare the results: python -m sousa_bench.analyze {shlex.quote(shown(place))}")
-    embedded = [outcome.job for outcome in done if outcome.job.config.get("weights") == "embedded"]
+    embedded = [outcome.job for outcome in done if outcome.job.source.values.get("weights") == "embedded"]
     if embedded:
         result = read_object((embedded[0].result or embedded[0].folder) / RESULT_FILE)
         lines.append(demonstration(is_sousa(saved_task(result, embedded[0].folder))))

@@ -16,14 +16,15 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from sousa_bench.config import conf_folder
 from sousa_bench.config.config_errors import explain, is_config_error
-from sousa_bench.config.file_variant import take_variant
+from sousa_bench.config.file_variant import with_variant
 from sousa_bench.config.fingerprint import fingerprint, run_name
 from sousa_bench.config.overrides import with_quotes
+from sousa_bench.config.run_config import RunConfig, value_at
 from sousa_bench.config.search_spaces import drop_space, register_spaces
 from sousa_bench.errors import ConfigError, UserError
 from sousa_bench.results.index import ResultIndex
 from sousa_bench.results.manifest import read_manifest
-from sousa_bench.results.result import RESULT_FILE
+from sousa_bench.results.result import PRECISION_KEY, RESULT_FILE
 from sousa_bench.results.scan import ROOT_NAMES
 from sousa_bench.sweep import record
 from sousa_bench.sweep.current_command import config_folders, spell_augmentation, spell_search
@@ -195,7 +196,7 @@ def _single_folder(root: Path, config: DictConfig) -> Path:
             raise ConfigError(f"hydra/launcher={name} submits a sweep: add -m (a single run may be a sweep of one)")
         overrides = list(OmegaConf.select(config, "hydra.overrides.task", default=[]))
         settings = SweepSettings.of(config)
-        candidate = Candidate.of(drop_space(config.copy()), overrides)
+        candidate = Candidate.of(RunConfig(drop_space(config.copy())), overrides)
         check_possible([candidate])
         results = known_results(root)
         candidates = settled([candidate], None if settings.afresh else results)
@@ -293,13 +294,13 @@ def _job_of(cfg: DictConfig) -> Job:
     with open_dict(config):
         config["hydra"] = hydra
     if current.single is not None and OmegaConf.is_missing(hydra.job, "num"):
-        take_variant(config)
-        if (precision := OmegaConf.select(current.single.config, "trainer.precision", default=None)) is not None:
-            config.trainer.precision = precision
-        current.single.config = config
+        source = with_variant(RunConfig(config))
+        if (precision := value_at(current.single.source.values, PRECISION_KEY)) is not None:
+            source = source.having(PRECISION_KEY, precision)
+        current.single.source = source
         return current.single
     folder = Path(hydra.runtime.output_dir).resolve()
-    candidate = Candidate.of(config, list(hydra.overrides.task))
+    candidate = Candidate.of(RunConfig(config), list(hydra.overrides.task))
     manifest = read_manifest(folder.parent)
     name = str(manifest.get("name") or folder.parent.name)
     settings, results = SweepSettings.of(config), ResultIndex([folder])

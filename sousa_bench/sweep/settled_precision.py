@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
@@ -14,9 +14,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from sousa_bench.config.fingerprint import fingerprint
+from sousa_bench.config.run_config import value_at
 from sousa_bench.data.cache_folder import cache_root
 from sousa_bench.errors import first_line
 from sousa_bench.models.published import sizes
@@ -64,17 +63,17 @@ def settled(
         queued: Fingerprints of the runs in Slurm's queue.
         launcher: The target of Hydra's launcher; None for a run in this process. Other machines aren't measured.
     """
-    left = [candidate for candidate in candidates if _is_left_open(candidate.config)]
+    left = [candidate for candidate in candidates if _is_left_open(candidate.source.values)]
     if left and visible_gpus():
-        left = [candidate for candidate in left if candidate.config.trainer.accelerator == "cpu"]
+        left = [candidate for candidate in left if value_at(candidate.source.values, "trainer.accelerator") == "cpu"]
     if not left:
         return list(candidates)
     here = launcher is None or launcher.endswith(".LocalLauncher")
     earlier = _by_network(results)
     groups: dict[Network, list[Candidate]] = defaultdict(list)
     for candidate in left:
-        groups[_network(candidate.config)].append(candidate)
-    pays = cache(lambda: here and _gain(left[0].config) >= PAYS)
+        groups[_network(candidate.source.values)].append(candidate)
+    pays = cache(lambda: here and _gain(left[0].source.values) >= PAYS)
     measured: list[Network] = []
     made: dict[int, Candidate] = {}
     for network, group in groups.items():
@@ -122,8 +121,8 @@ def _by_network(results: ResultIndex | None) -> dict[Network, list[EarlierResult
     return {network: done[network] or runs for network, runs in found.items()}
 
 
-def _network(config: DictConfig) -> Network:
-    return _named(*(OmegaConf.select(config, key, default=None) for key in NETWORK_KEYS))
+def _network(config: Mapping[str, Any]) -> Network:
+    return _named(*(value_at(config, key) for key in NETWORK_KEYS))
 
 
 def _named(name: Any, variant: Any, weights: Any) -> Network:
@@ -139,9 +138,9 @@ def _tell(networks: Sequence[Network], mixed: bool, why: str) -> None:
         say(f"trainer.precision=auto is {MIXED if mixed else '32-true'} for {names}, {why}")
 
 
-def _is_left_open(config: DictConfig) -> bool:
+def _is_left_open(config: Mapping[str, Any]) -> bool:
     """Whether a large network may be trained in either precision, if it is on a CPU."""
-    trainer = OmegaConf.select(config, "trainer", default={})
+    trainer = config.get("trainer") or {}
     if trainer.get("precision") != "auto" or trainer.get("accelerator") not in ("auto", "cpu"):
         return False
     name, variant, _ = _network(config)
@@ -150,17 +149,16 @@ def _is_left_open(config: DictConfig) -> bool:
 
 
 def _in_bfloat16(candidate: Candidate) -> Candidate:
-    config = candidate.config.copy()
-    config.trainer.precision = MIXED
+    source = candidate.source.having(PRECISION_KEY, MIXED)
     overrides = [*candidate.overrides, f"{PRECISION_KEY}={MIXED}"]
-    return replace(candidate, config=config, overrides=overrides, digest=fingerprint(config))
+    return replace(candidate, source=source, overrides=overrides, digest=fingerprint(source.values))
 
 
-def _gain(config: DictConfig) -> float:
+def _gain(config: Mapping[str, Any]) -> float:
     """How many times as fast bfloat16 is here: measured once for a processor and a version of torch, and remembered."""
     if not takes_bfloat16():
         return 1.0
-    file = cache_root(OmegaConf.select(config, "data.cache_dir", default=None)) / FILE
+    file = cache_root(value_at(config, "data.cache_dir")) / FILE
     key = f"{kind()}, torch {version('torch')}"
     known: dict[str, float] = {}
     with suppress(OSError, ValueError, TypeError):  # damaged: measured again

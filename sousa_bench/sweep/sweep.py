@@ -191,8 +191,8 @@ def plan_sweep(
         raise ConfigError("the sweep holds no run: a range or list in it is empty")
     composer = Composer(loader, master)
     configs = [composer.compose(job) for job in counted(overrides, "composing")]
-    given = [SweepSettings.of(config) for config in configs]
-    if all(config.get("n_jobs") == "auto" for config in configs):  # it follows free memory and the runs' devices
+    given = [SweepSettings.of(config.values) for config in configs]
+    if all(config.values.get("n_jobs") == "auto" for config in configs):  # it follows free memory and the runs' devices
         given = [replace(each, n_jobs=min(some.n_jobs for some in given)) for each in given]
     settings = given[0]
     if any(each != settings for each in given):

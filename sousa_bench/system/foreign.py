@@ -150,6 +150,8 @@ def odd_field(content: Mapping[str, Any], types: Mapping[str, Any]) -> str | Non
             return f"{name} can't be {clean(repr(value))[:60]}"
     containers: list[Any] = [content]
     for _ in range(MAX_LEVELS):
+        if not containers:
+            return None
         inner = (item for each in containers for item in (each.values() if isinstance(each, dict) else each))
         containers = [item for item in inner if isinstance(item, (dict, list))]
     return "nested too deeply" if containers else None

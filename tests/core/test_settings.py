@@ -5,6 +5,7 @@ from omegaconf import DictConfig, open_dict
 
 from sousa_bench.config.config_errors import explained
 from sousa_bench.config.instantiate import build
+from sousa_bench.config.run_config import RunConfig
 from sousa_bench.config.settings import TrainerSettings, check_values
 from sousa_bench.errors import ConfigError
 from sousa_bench.sweep.plan import Candidate
@@ -90,7 +91,7 @@ def test_a_key_that_is_there_is_not_called_missing(config, override, says):
 @pytest.mark.parametrize("method", ["head", "probe"])
 def test_a_method_without_a_size_takes_no_budget_but_null(config, method):
     words = (f"peft={method}", "model=ast", "augmentation=off")
-    plain, null, given = (Candidate.of(config(*words, *more), more) for more in BUDGETS)
+    plain, null, given = (Candidate.of(RunConfig(config(*words, *more)), more) for more in BUDGETS)
     assert (plain.digest, plain.refusal) == (null.digest, None) == (plain.digest, null.refusal)
     assert str(given.refusal).startswith(f"peft={method} has no size that peft.budget could choose")
 
@@ -100,7 +101,7 @@ def test_a_size_beside_a_budget_is_refused(config, words):
     with pytest.raises(
         ConfigError, match=rf"^{words[1]} can't be with peft\.budget=1%, which chooses peft\.\w+; leave"
     ):
-        Candidate.of(config(*words, "peft.budget=1%"), [*words, "peft.budget=1%"])
+        Candidate.of(RunConfig(config(*words, "peft.budget=1%")), [*words, "peft.budget=1%"])
 
 
 def test_a_key_like_no_other_brings_its_neighbours(config):

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from sousa_bench.config.composing import composed
 from sousa_bench.config.fingerprint import fingerprint
+from sousa_bench.config.run_config import RunConfig
 from sousa_bench.models.checkpoint_contents import Contents, contents
 from sousa_bench.models.checkpoint_formats import read
 from sousa_bench.models.official_file import objection_to, recognise, variant_told
@@ -169,7 +170,7 @@ def test_a_run_that_could_be_before_keeps_its_identity(channels: int, tmp_path: 
     words = ["model=efficientat", "weights=official", f"model.checkpoint={file}", "logger=none"]
     open_, given = composed(words), composed([*words, f"model.variant={'official' if channels == 960 else 'mn04'}"])
     assert (fingerprint(open_) == fingerprint(given)) is (channels == 384)
-    candidate = Candidate.of(open_, words)
+    candidate = Candidate.of(RunConfig(open_), words)
     assert candidate.digest == fingerprint(composed(words))
     assert candidate.config.model.variant == (None if channels == 960 else "mn04")
 

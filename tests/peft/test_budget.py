@@ -12,6 +12,7 @@ from helpers import CONF, choice, methods
 from omegaconf import OmegaConf
 from test_methods import MODELS, build, check_budgets, layer_sizes, model_node
 
+from sousa_bench.config.run_config import RunConfig
 from sousa_bench.errors import ConfigError
 from sousa_bench.peft import inject, precheck
 from sousa_bench.peft.method_sizes import Budget, Layer, declared_size, size_of
@@ -99,11 +100,11 @@ def test_a_sweep_holds_methods_without_a_size_beside_a_budget():
     """Each is refused by itself; ``null`` changes nothing of any, and spellings of one budget are one run."""
     words = ("model=ast", "augmentation=off", *SHORT)
     configs = configs_of((*words, "peft=lora,head,probe", "peft.budget=0.3%,.30%,null"))
-    made = [Candidate.of(config, []) for config in configs]
+    made = [Candidate.of(RunConfig(config), []) for config in configs]
     assert [bool(each.refusal) for each in made] == [False] * 3 + [True, True, False] * 2
     assert "peft=head has no size that peft.budget could choose" in str(made[3].refusal)
     assert made[0].digest == made[1].digest != made[2].digest
-    plain = [Candidate.of(config, []).digest for config in configs_of((*words, "peft=lora,head,probe"))]
+    plain = [Candidate.of(RunConfig(config), []).digest for config in configs_of((*words, "peft=lora,head,probe"))]
     assert [each.digest for each in made[2::3]] == plain
 
 

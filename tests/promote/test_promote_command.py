@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from sousa_bench.analysis.study import compare
 from sousa_bench.analysis.table import collect
 from sousa_bench.config.composing import composed
+from sousa_bench.config.run_config import RunConfig
 from sousa_bench.promote.__main__ import main
 from sousa_bench.sweep.plan import Candidate
 from tests.analysis.composed_runs import SHORT
@@ -241,10 +242,10 @@ def test_a_size_and_a_budget_go_on_as_one_run(
     printed, _ = changed(change, "--top", "1", "--config-dir", str(own), "seed=42", *new)
     asked = [word for word in printed[printed.index("-m", 3) + 1 :] if not word.startswith("lineage.")]
     assert there <= set(asked)
-    promoted = Candidate.of(composed(asked), asked)
+    promoted = Candidate.of(RunConfig(composed(asked)), asked)
     assert promoted.refusal is None
     if not new:
-        assert promoted.digest == Candidate.of(config, words).digest
+        assert promoted.digest == Candidate.of(RunConfig(config), words).digest
 
 
 def test_limits_of_another_trainer_are_lifted(changed: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -10,7 +12,10 @@ from omegaconf import OmegaConf
 
 from sousa_bench.config import conf_folder
 from sousa_bench.config.composing import Composer, compose
+from sousa_bench.config.like_configs import LikeConfig
+from sousa_bench.config.run_config import RunConfig, values_of
 from sousa_bench.errors import ConfigError
+from sousa_bench.sweep.plan import Candidate, warnings_about
 from sousa_bench.sweep.session import register_resolvers
 
 
@@ -40,7 +45,8 @@ def test_numbers_are_put_into_a_copy(hydra):
     ]
     jobs += [["model=beats", "peft=head", "seed=1"], ["model=beats", "peft=head", "seed=2"]]
     composer = Composer(loader, master)
-    made = [composer.compose(job) for job in jobs]
+    sources = [composer.compose(job) for job in jobs]
+    made = [source.whole() for source in sources]
     assert len(composed) == 2
     for config, job in zip(made, jobs, strict=True):
         whole = compose(loader, master, job)
@@ -49,8 +55,8 @@ def test_numbers_are_put_into_a_copy(hydra):
             assert one == other
             assert repr(one) == repr(other)  # 1 is not 1.0
         assert OmegaConf.is_struct(config)
-    made[4].seed = 7  # a copy of its own
-    assert (made[5].seed, made[5].model.seed) == (2, 2)
+    made[5].seed = 7  # a copy of its own
+    assert sources[5].whole().model.seed == sources[5].values["model"]["seed"] == 2
 
 
 @pytest.mark.parametrize(
@@ -67,7 +73,7 @@ def test_what_is_no_plain_number_goes_through_hydra(hydra, first, second):
     loader, master, composed = hydra
     composer = Composer(loader, master)
     for job in (first, second):
-        config, count = composer.compose(job), len(composed)
+        config, count = composer.compose(job).whole(), len(composed)
         assert composed[-1][-len(job) :] == job
         assert OmegaConf.to_container(config) == OmegaConf.to_container(compose(loader, master, job))
         del composed[count:]
@@ -80,3 +86,78 @@ def test_an_unknown_key_is_refused_however_often_it_comes(hydra):
     for number in (1, 2):
         with pytest.raises(ConfigError, match="peft"):
             composer.compose(["peft=head", f"peft.nonsense={number}"])
+
+
+NUMBERS = {
+    "seed": ("0", "7", "4294967295", "4294967296", "1.5", "1e3", "007"),
+    "timeout": ("60", "0", "0.5"),
+    "n_jobs": ("1", "2"),
+    "peft.r": ("1", "8", "8.0", "5000", "0", "2.5"),
+    "peft.lora_alpha": ("16", "1e-3"),
+    "peft.learning_rate": ("1e-3", "0.001", "1", "0"),
+    "trainer.max_epochs": ("1", "20", "0", "1.0"),
+    "trainer.warmup_fraction": ("0", "0.1", "1", "1.5e-1"),
+    "trainer.batch_size": ("8", "16", "0.5"),
+    "data.synthetic.seed": ("1", "2"),
+    "data.clips.train": ("10", "11", "0"),
+    "model.seed": ("3", "4"),
+    "trainer.nonsense": ("1", "2"),
+}
+"""Keys with interpolations onto them and without, and values of which some are refused."""
+OTHERS = (
+    "trainer.sampling=null",
+    "trainer.sampling=balanced",
+    "trainer.tested_epoch=best",
+    "trainer.progress=false",
+    "peft.targets=[attention]",
+    "peft=head",
+    "peft.budget=.50%",
+    "model=efficientat",
+    "weights=random",
+    "++trainer.weight_decay=1e-3",
+    "~lineage",
+    "logger=none",
+    "+logger.where='run ${seed}'",
+    "+logger.where=${hydra:runtime.output_dir}",
+    "+model.note='a, \\'b\\' of ${seed}'",
+    "+model.note=[${peft.r},{x:${.seed}}]",
+    "+model.note=${by_weights:${seed},{random:${trainer.max_epochs}}}",
+    "+model.note=${oc.select:trainer.batch_size,3}",
+    "+model.note=${hydra.job.override_dirname}",
+    "+model.note=???",
+    "trainer.eval_batch_size=${trainer.nowhere}",
+    "peft.r=4",
+)
+
+
+def outcome(source, job):
+    """All that planning makes of a config, its refusal included."""
+    candidate = Candidate.of(source, job)
+    values = dict(candidate.source.values)
+    whole = candidate.source.whole()
+    assert repr(values) == repr(values_of(whole))
+    plain = repr(OmegaConf.to_container(whole))
+    return values, plain, candidate.digest, candidate.refusal, warnings_about(values)
+
+
+def test_a_config_that_is_like_another_is_what_full_composing_gives(hydra):
+    loader, master, _ = hydra
+    rng, fast, texts = random.Random(19), 0, set()
+    for _ in range(16):
+        others = rng.sample(OTHERS, rng.choice([0, 1, 1, 2]))
+        keys = rng.sample(sorted(NUMBERS), rng.choice([1, 2, 3]))
+        composer = Composer(loader, master)
+        for _ in range(3):
+            job = [*others, *(f"{key}={rng.choice(NUMBERS[key])}" for key in keys)]
+            found = []
+            for make in (composer.compose, lambda job: RunConfig(compose(loader, master, job))):
+                try:
+                    source = make(job)
+                    fast += isinstance(source, LikeConfig) and source._kind.values is not None
+                    found.append(repr(outcome(source, job)))
+                except ConfigError as error:
+                    found.append(str(error))
+            assert found[0] == found[1], job
+            texts.add(found[0].partition(":")[0])
+    assert fast > 10
+    assert len(texts) > 5

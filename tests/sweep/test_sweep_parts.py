@@ -24,6 +24,7 @@ from omegaconf import OmegaConf
 
 from sousa_bench.config.config_errors import explain
 from sousa_bench.config.fingerprint import fingerprint, run_name
+from sousa_bench.config.run_config import RunConfig
 from sousa_bench.errors import ConfigError
 from sousa_bench.results.index import ResultIndex
 from sousa_bench.results.locks import RunLock, folder_lock
@@ -124,7 +125,15 @@ def test_the_name_of_a_run() -> None:
 
 def job(folder: Path, index: int = 1) -> Job:
     return Job(
-        CONFIG, index, 2, f"{index}" * 64, f"run{index}", folder / f"run{index}", ["seed=1"], "python", git_commit="c"
+        RunConfig(CONFIG),
+        index,
+        2,
+        f"{index}" * 64,
+        f"run{index}",
+        folder / f"run{index}",
+        ["seed=1"],
+        "python",
+        git_commit="c",
     )
 
 
@@ -318,7 +327,7 @@ class NoRoom:
 
 def test_a_run_that_cannot_be_started_is_a_failed_run(tmp_path: Path) -> None:
     config = OmegaConf.merge(CONFIG, {"trainer": {"devices": 1}})
-    jobs = [replace(job(tmp_path, index), config=config) for index in (1, 2)]
+    jobs = [replace(job(tmp_path, index), source=RunConfig(config)) for index in (1, 2)]
     outcomes = Supervisor(NoRoom(), Rules(n_jobs=2), Progress(2, 2)).run(jobs)  # type: ignore[arg-type]
     assert [(outcome.status, outcome.error) for outcome in outcomes] == [("failed", "StartError: no room")] * 2
     assert [record.read(each.folder)["failure"]["phase"] for each in jobs] == ["start", "start"]

@@ -123,20 +123,26 @@ def runs_in_queue(root: Path) -> dict[str, tuple[str, Path]]:
     """
     found: dict[str, tuple[str, Path]] = {}
     for folder in sweep_folders(root):
-        found |= settle(folder)
+        found |= settle(folder, read_manifest(folder))
     return found
 
 
-def settle(folder: Path) -> dict[str, tuple[str, Path]]:
+def settle(folder: Path, manifest: Mapping[str, Any]) -> dict[str, tuple[str, Path]]:
     """Close the records of a sweep's Slurm jobs that are gone.
+
+    Args:
+        folder: The sweep's.
+        manifest: From :func:`sousa_bench.results.manifest.read_manifest`.
 
     Returns:
         The runs that Slurm still has in its queue, by fingerprint: the job's id and the run's folder.
     """
     open_runs: dict[str, tuple[str, Path]] = {}
-    for entry in read_manifest(folder).get("jobs", []):
+    for entry in manifest.get("jobs", []):
+        if not entry.get("slurm_job_id"):
+            continue
         place = (folder / str(entry.get("folder", ""))).resolve()
-        if entry.get("slurm_job_id") and record.read(place).get("status") not in FINAL:
+        if record.read(place).get("status") not in FINAL:
             open_runs[entry["fingerprint"]] = str(entry["slurm_job_id"]), place
     places = queue_places(job_id for job_id, _ in open_runs.values())
     if places is None:  # Slurm can't be asked here: nothing is known, and nothing is written

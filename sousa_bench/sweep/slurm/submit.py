@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
+from sousa_bench.config.run_config import value_at
 from sousa_bench.errors import ConfigError, UserError
 from sousa_bench.sweep.forkserver import code_digest
 from sousa_bench.sweep.job import Job
@@ -113,7 +112,7 @@ class Preset:
             return None
         if self.gpus_per_node != "auto":
             return int(self.gpus_per_node) if self.gpus_per_node else None
-        if all(OmegaConf.select(job.config, "trainer.accelerator", default="auto") == "cpu" for job in jobs):
+        if all(value_at(job.source.values, "trainer.accelerator") == "cpu" for job in jobs):
             return None
         return max(job.devices for job in jobs) * self.runs_at_once
 
