@@ -10,7 +10,6 @@ from typing import Any
 
 from sousa_bench.config.init_from import adapter_folder, content
 from sousa_bench.config.run_config import value_at
-from sousa_bench.data import SousaData
 from sousa_bench.data.saved_task import saved_task
 from sousa_bench.errors import ConfigError
 from sousa_bench.models.weight_files import weights_file
@@ -89,6 +88,8 @@ def _check_status(folder: Path, place: str) -> None:
 
 @functools.cache
 def _task_of(node: str) -> Task:
+    from sousa_bench.data import SousaData  # pandas: half a second of every command, and this is for students
+
     return SousaData(**{key: value for key, value in json.loads(node).items() if key != "_target_"}).task
 
 
