@@ -57,9 +57,10 @@ class Kind:
         return config
 
     def having(self, key: str, value: Any) -> Kind:
-        """The same with another value of a key that is none of a number's."""
+        """The same with another value of a key, which is one for all of them then."""
         if (name := (key, repr(value))) not in self._changed:
-            self._changed[name] = Kind(RunConfig(self.copy()).having(key, value).whole(), self._keys)
+            rest = [own for own in self._keys if own != key]
+            self._changed[name] = Kind(RunConfig(self.copy()).having(key, value).whole(), rest)
         return self._changed[name]
 
     @functools.cached_property

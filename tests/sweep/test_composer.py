@@ -88,6 +88,21 @@ def test_an_unknown_key_is_refused_however_often_it_comes(hydra):
             composer.compose(["peft=head", f"peft.nonsense={number}"])
 
 
+def test_one_of_the_numbers_can_be_given_another_value(hydra):
+    loader, master, _ = hydra
+    composer = Composer(loader, master)
+    for seed in (1, 2, 3):
+        job = ["timeout=600", f"seed={seed}"]
+        changed = [
+            source.having("timeout", 30.0)
+            for source in (composer.compose(job), RunConfig(compose(loader, master, job)))
+        ]
+        assert isinstance(changed[0], LikeConfig) is (seed > 1)
+        found, expected = ((source.values, OmegaConf.to_container(source.whole())) for source in changed)
+        assert repr(found) == repr(expected)
+        assert (found[0]["timeout"], found[0]["seed"]) == (30.0, seed)
+
+
 NUMBERS = {
     "seed": ("0", "7", "4294967295", "4294967296", "1.5", "1e3", "007"),
     "timeout": ("60", "0", "0.5"),

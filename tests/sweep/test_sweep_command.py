@@ -324,7 +324,7 @@ def test_n_jobs_run_side_by_side_with_their_share_of_the_machine(command: Comman
 def test_submitit_s_local_launcher_is_this_machine_s(command: Command) -> None:
     """Its name and its ``timeout_min`` (here 3 s), whose end the supervisor sees to."""
     hang = ["task.fault=hang", "hydra.launcher.timeout_min=0.05", "hydra.launcher.grace=1"]
-    command("-m", "sweep=a", "hydra/launcher=submitit_local", "seed=1,2", *hang, code=1)
+    command("-m", "sweep=a", "hydra/launcher=submitit_local", "timeout=600", "seed=1,2", *hang, code=1)
     assert command.statuses() == {1: "completed", 2: "timeout"}
     assert command.results()[2]["error"] == "exceeded timeout of 3 seconds"
     refused = command("-m", "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=0", code=2)
