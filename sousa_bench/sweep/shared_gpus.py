@@ -57,10 +57,6 @@ class SharedGpus:
         self._together: dict[int, int] = {}
         self._changed = asyncio.Event()
 
-    def __len__(self) -> int:
-        """How many runs there are on them."""
-        return len({number for gpu in self._gpus.values() for number in gpu.runs})
-
     def enter(self, place: Slot) -> bool:
         """Take a run onto its place's GPUs, if they have room."""
         own = self._of(place)

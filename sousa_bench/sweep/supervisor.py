@@ -85,6 +85,7 @@ class Supervisor:
         self._halted = False
         self._code = code_digest()
         self._begun = False
+        self._supervised = 0
         self._lines = RunLines()
 
     def run(self, jobs: Sequence[Job]) -> list[Outcome]:
@@ -162,8 +163,6 @@ class Supervisor:
                 if not self._gpus.enter(slot):
                     await self._gpus.change()
                     continue
-                if self._gpus.auto:
-                    self._progress.n_jobs = len(self._gpus)
                 try:
                     await self._supervise(self._queue.popleft(), slot)
                 finally:
@@ -202,6 +201,7 @@ class Supervisor:
         except OSError as error:
             self._ended(Outcome(job, "failed", f"its folder can't be written: {error}", 0.001))
             return
+        self._count(1)
         try:
             known = await self._known(job)
             if known is not None and known.status == "running":
@@ -216,7 +216,13 @@ class Supervisor:
                 if not self._goes_on_with_fewer(outcome, slot):
                     self._ended(outcome)
         finally:
+            self._count(-1)
             lock.release()
+
+    def _count(self, more: int) -> None:
+        """Let the estimate know how many runs there are at a time, which may be fewer than places."""
+        self._supervised += more
+        self._progress.n_jobs = max(1, self._supervised)
 
     def _postpone(self, job: Job) -> None:
         self._progress.say_once(f"{job.name} is being done by another process; this sweep waits for it at its end")

@@ -63,6 +63,13 @@ def test_a_run_that_no_gpu_holds_fails(command: Command) -> None:
     assert output.count("it goes on later") in (1, 2)
 
 
+def test_auto_without_a_gpu_changes_nothing(command: Command) -> None:
+    command.environment["CUDA_VISIBLE_DEVICES"] = ""
+    output = command("-m", "sweep=a", "seed=1,2", "hydra.launcher.runs_per_gpu=auto")
+    assert output.count("Note: hydra.launcher.runs_per_gpu changes nothing here: there is no GPU") == 1
+    assert command.statuses() == {1: "completed", 2: "completed"}
+
+
 @pytest.mark.slow
 def test_auto_starts_another_while_the_gpu_has_idle_time(command: Command) -> None:
     """At 60 % a run two keep it busy, although its memory is enough for all three."""
@@ -116,7 +123,6 @@ def test_auto_holds_one_until_it_is_measured(busy: list[int | None]) -> None:
         shared.learn(second, told(need=20, free=61))
         assert shared.enter(fourth), "where nobody can say how busy it is memory decides"
         assert [shared.together(place) for place in places] == [1, 3, 3, 3]
-        assert len(shared) == 3
 
     asyncio.run(sweep())
 

@@ -40,7 +40,7 @@ from sousa_bench.sweep.job import Job, Outcome
 from sousa_bench.sweep.output import MOST_WAITING, RunLog, Screen, counted
 from sousa_bench.sweep.plan import SweepSettings, varied_keys
 from sousa_bench.sweep.progress import Progress
-from sousa_bench.sweep.resources import slots
+from sousa_bench.sweep.resources import Slot, slots
 from sousa_bench.sweep.spawner import ForkServer, ServerError, StartError
 from sousa_bench.sweep.supervised_process import Exit
 from sousa_bench.sweep.supervisor import Rules, Supervisor
@@ -398,6 +398,31 @@ def test_the_estimate_is_the_mean_of_the_runs_so_far(tmp_path: Path) -> None:
     assert progress.lines() == (
         "Progress: 3/6 (50.0%)\nCompleted: 1, Failed: 1, Skipped: 1\nEstimated time remaining: 2.2 minutes"
     )
+
+
+def test_the_estimate_is_of_the_runs_that_a_gpu_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of eight places two are used, and one after the first run ran out of memory; each run takes a minute."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a")
+    begun, estimates = [], []
+
+    class Noted(Progress):
+        def end(self, outcome: Outcome) -> None:
+            super().end(outcome)
+            estimates.append(self.estimate())
+
+    async def attempt(self: Supervisor, job: Job, slot: Slot) -> Outcome:
+        begun.append(job.index)
+        while len(begun) < 2 or (job.index == 2 and not estimates):  # the first ends while the second goes on
+            await asyncio.sleep(0.01)
+        if job.index == 1:
+            self._gpus.ran_out(slot)
+        return Outcome(job, "completed", seconds=60)
+
+    monkeypatch.setattr(Supervisor, "_attempt", attempt)
+    config = OmegaConf.merge(CONFIG, {"trainer": {"devices": 1}})
+    jobs = [replace(job(tmp_path, index), source=RunConfig(config)) for index in range(1, 9)]
+    Supervisor(NoRoom(), Rules(n_jobs=8, runs_per_gpu=2), Noted(8, 8)).run(jobs)  # type: ignore[arg-type]
+    assert estimates == [7 * 60 / 2, 6 * 60, 5 * 60, 4 * 60, 3 * 60, 2 * 60, 60, 0]
 
 
 def test_places_share_gpus_and_cores(monkeypatch: pytest.MonkeyPatch) -> None:
