@@ -27,6 +27,7 @@ from sousa_bench.data.data_warnings import (
     short_classes,
     without_split,
 )
+from sousa_bench.data.rudiments import TASK
 from sousa_bench.data.saved_task import is_sousa
 from sousa_bench.data.sources.find_source import find_source
 from sousa_bench.data.sources.labelled import Reading
@@ -166,8 +167,8 @@ class SousaData:
 
     @property
     def task(self) -> Task:
-        """What is asked of a clip."""
-        return self.source.task
+        """What is asked of a clip; told without writing synthetic ones."""
+        return self.source.task if self.synthetic is None else TASK
 
     @cached_property
     def filters(self) -> Filters:

@@ -17,11 +17,13 @@ from torchaudio.functional import resample
 from sousa_bench.benchmark.arithmetic import Setup
 from sousa_bench.config import distillation
 from sousa_bench.config.fingerprint import fingerprint
+from sousa_bench.config.run_config import RunConfig
 from sousa_bench.data.datamodule import Batch
 from sousa_bench.errors import ConfigError, Interrupted
 from sousa_bench.models.base import AudioModel
 from sousa_bench.peft import load_run_model
 from sousa_bench.pretrain.__main__ import check as check_pretraining
+from sousa_bench.sweep.plan import Candidate
 from sousa_bench.training.augmented_clips import AugmentedClips
 from sousa_bench.training.kept_states import KeptStates
 from sousa_bench.training.run import run
@@ -222,6 +224,11 @@ def test_what_can_not_teach_is_refused_before_a_run(taught, config, changed, tmp
         distillation.check(config("teacher=x"))
     with pytest.raises(Exception, match=r"teacher\.run=x: leave it out"):
         check_pretraining(tmp_path / "out", ["teacher.run=x"])
+
+
+def test_planning_a_student_writes_no_clips(taught, tmp_path):
+    Candidate.of(RunConfig(taught(f"data.cache_dir={tmp_path / 'cache'}")), [])
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_teacher_counts_by_its_weights_and_none_changes_nothing(config, taught, changed):
