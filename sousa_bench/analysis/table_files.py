@@ -83,7 +83,8 @@ def _write_csv(content: pa.Table, path: Path) -> None:
             values = content.column(number)
             formulas = pc.is_in(pc.utf8_slice_codeunits(values, 0, 1), FORMULA_STARTS)
             if pc.any(formulas).as_py():
-                safe = pc.if_else(formulas, pc.binary_join_element_wise("'", values, ""), values)
+                quote, nothing = (pa.scalar(text, values.type) for text in ("'", ""))
+                safe = pc.if_else(formulas, pc.binary_join_element_wise(quote, values, nothing), values)
                 content = content.set_column(number, field.name, safe)
     with _written(path) as draft:
         pa_csv.write_csv(content, draft)

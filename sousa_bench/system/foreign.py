@@ -112,7 +112,8 @@ def read_json(file: Path, limit: int = MAX_BYTES, *, linked: bool = False) -> An
         raise ValueError(f"larger than {limit // 2**20} MiB")
     content = file.read_bytes()
     outline = content.translate(OUTLINE, b"[{")
-    if LONG_NUMBER not in outline and len(content) - len(outline) < MANY_BRACKETS:
+    whole_numbers_fit = LONG_NUMBER not in b" " + outline  # the file itself can begin with one
+    if whole_numbers_fit and len(content) - len(outline) < MANY_BRACKETS:
         with suppress(orjson.JSONDecodeError):
             return orjson.loads(content)
     # What orjson refuses or reads otherwise (NaN, half a character, a torn file, …) is Python's own parser's to judge.

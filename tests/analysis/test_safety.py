@@ -133,8 +133,9 @@ def test_commands_of_the_report_are_one_quoted_command(folder: Path):
 
 
 def test_a_formula_is_defused_in_the_csv_alone(tmp_path: Path):
-    write_result(tmp_path / "run", result({"note": "=HYPERLINK(1)", "other": "@SUM(1)"}))
+    write_result(tmp_path / "run", result({"note": "=HYPERLINK(1)", "other": "@SUM(1)", "model": "-ast"}))
     assert main([str(tmp_path), "--no-plots"]) == 0
+    assert pd.read_csv(tmp_path / "analysis" / "combinations.csv")["combination"][0].startswith("'-ast")
     assert pd.read_csv(tmp_path / "analysis" / "comparison_table.csv")["note"][0] == "'=HYPERLINK(1)"
     assert pd.read_parquet(tmp_path / "analysis" / "comparison_table.parquet")["note"][0] == "=HYPERLINK(1)"
 
