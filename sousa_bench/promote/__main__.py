@@ -19,7 +19,7 @@ EXAMPLES = """examples
   python -m sousa_bench.promote multirun/first --top 3 data=full trainer.max_epochs=50
   python -m sousa_bench.promote multirun/first --undecided --seeds 5
   python -m sousa_bench.promote multirun/first --top 1 --warm data=medium sweep=second
-  python -m sousa_bench.promote multirun/first --distil model=efficientat model.variant=mn01
+  python -m sousa_bench.promote multirun/first --distil model=efficientat model.variant=mn01 weights=official
   python -m sousa_bench.promote multirun/first --print data=full hydra/launcher=slurm"""
 
 

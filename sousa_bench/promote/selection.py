@@ -151,7 +151,8 @@ def _check_student(new: dict[str, str], warm: bool) -> None:
         )
     if "model" not in new:
         raise UserError(
-            "--distil: say which model the student is, such as --distil model=efficientat model.variant=mn01"
+            "--distil: say which model the student is, such as --distil model=efficientat model.variant=mn01 "
+            "weights=official"
         )
     if key := next((key for key in new if key in (TEACHER, RUN)), None):
         raise UserError(f"{key}: --distil sets this itself; leave it out")

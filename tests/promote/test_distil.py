@@ -10,10 +10,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from hydra import compose, initialize_config_dir
 
 from sousa_bench.analysis import collect, compare
 from sousa_bench.analysis.next_steps import next_steps
-from sousa_bench.promote.__main__ import main
+from sousa_bench.config import conf_folder
+from sousa_bench.promote.__main__ import EXAMPLES, main
+from sousa_bench.sweep.plan import refusal
 from tests.promote.test_promote_command import SWEEP
 from tests.trained import command, trained
 
@@ -71,6 +74,14 @@ def test_what_is_no_student_is_one_message(asked: Any, words: tuple[str, ...], s
         assert said.startswith("error: ")
         assert says in said
         assert said.count("\n") == 1
+
+
+def test_a_student_that_is_named_as_an_example_can_be_trained(asked: Any) -> None:
+    shown = [line.split("--distil ")[-1] for line in f"{asked(code=1)[1]}{EXAMPLES}".splitlines()]
+    examples = [line.split() for line in shown if line.startswith("model=")]
+    assert len(examples) == 2
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        assert [refusal(compose("config", example)) for example in examples] == [None, None]
 
 
 def test_a_student_stands_beside_its_teacher(tmp_path: Path) -> None:
