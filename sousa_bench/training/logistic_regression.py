@@ -15,8 +15,10 @@ from scipy.special import expit, log_softmax
 
 GRADIENT = 1e-7
 """Largest norm of the gradient at a minimum, in the coordinates of the solver."""
-WIDE = 2048
-"""Columns above which the principal axes of fewer clips are found by way of the clips, in the cube of their number."""
+WIDE = 5120
+"""Columns above which the principal axes of fewer clips are found by way of the clips, in the cube of their number.
+
+No last layer alone takes more (EfficientAT mn40's takes as many), so that each ``peft.reads=last`` keeps its bits."""
 
 Array = NDArray[np.float64]
 

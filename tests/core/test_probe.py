@@ -56,6 +56,20 @@ def test_fewer_clips_than_features_and_a_class_without_clips_have_a_minimum_too(
         np.testing.assert_allclose(other.weight, found.weight, atol=1e-4)
 
 
+@pytest.mark.parametrize("columns", [4608, 5120])
+def test_what_a_last_layer_takes_is_solved_for_as_ever(columns, monkeypatch):
+    """Of HTS-AT and EfficientAT mn40: by way of the columns, since earlier runs of them count as this one."""
+    sizes = []
+
+    def eigh(matrix):
+        sizes.append(matrix.shape)
+        return np.ones(1), np.ones((len(matrix), 1), np.float32)
+
+    monkeypatch.setattr(np.linalg, "eigh", eigh)
+    next(solutions(np.eye(2, columns, dtype=np.float32), np.arange(2), 2, [1.0]))
+    assert sizes == [(columns, columns)]
+
+
 def test_the_strength_is_the_one_of_the_lowest_validation_loss(config, folder):
     """Against scikit-learn, on features that the network gives by itself."""
     cfg = config("model=efficientat", *PROBE, "data.synthetic.clips=320", "data.synthetic.split_players=[20,10,10]")
