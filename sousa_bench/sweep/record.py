@@ -54,6 +54,8 @@ def begin(job: Job) -> dict[str, Any]:
     earlier = read(job.folder)
     record = opening(job)
     record["attempts"] = int(earlier.get("attempts") or 0) + 1 if not job.fresh else 1
+    if not job.fresh and (company := (earlier.get("environment") or {}).get("runs_on_gpu")):
+        record["environment"]["runs_on_gpu"] = company
     for block in ("sweep", "lineage"):
         if record.get(block) is None and earlier.get(block):
             record[block] = earlier[block]
@@ -150,6 +152,7 @@ def note_company(folder: Path, runs: int) -> None:
     record = read(folder)
     environment = record.get("environment") or {}
     if environment.get("accelerator") == "gpu":
+        runs = max(runs, environment.get("runs_on_gpu") or 1)  # of an earlier attempt
         with suppress(OSError):  # a full disk: the record stands without it
             save(folder, {**record, "environment": {**environment, "runs_on_gpu": runs}})
 

@@ -52,6 +52,13 @@ def run(cfg: DictConfig, folder: Path, recorder: Recorder) -> dict[str, Any]:
     if checkpoint.exists():
         state = json.loads(checkpoint.read_text())
     print(f"run of {cfg.model.name}, seed {cfg.seed}, from step {state['step']}")
+    recorder.add(
+        environment={
+            "threads": os.environ["OMP_NUM_THREADS"],
+            "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+            "accelerator": "gpu" if cfg.task.gpu.folder else "cpu",
+        },
+    )
     for phase in PHASES:
         with recorder.phase(phase):
             misbehave(cfg, phase, recorder)
@@ -66,11 +73,6 @@ def run(cfg: DictConfig, folder: Path, recorder: Recorder) -> dict[str, Any]:
         efficiency=dict.fromkeys(
             ("total_params", "trainable_params", "param_efficiency", "training_time_seconds", "avg_epoch_time"), 1.0
         ),
-        environment={
-            "threads": os.environ["OMP_NUM_THREADS"],
-            "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
-            "accelerator": "gpu" if cfg.task.gpu.folder else "cpu",
-        },
     )
     if cfg.task.fault == "empty":
         del recorder.result["metrics"]["val_acc"]

@@ -47,7 +47,7 @@ def test_memory_that_runs_out_leaves_fewer_on_the_gpu(command: Command) -> None:
     again = [result for result in results.values() if result["attempts"] > 1]
     assert len(again) in (1, 2)
     assert all("memory ran out beside other runs on its GPU" in result["warnings"][0] for result in again)
-    assert crowds(command)[-1] == 3
+    assert {result["environment"]["runs_on_gpu"] for result in again} == {3}  # though it went on beside fewer
     assert "its GPU now holds at most" in output
     assert "Progress: 3/3" in output
     assert "Traceback" not in output
