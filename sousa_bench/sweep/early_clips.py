@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
-from sousa_bench.errors import UserError
 from sousa_bench.sweep.job import Job
 
 if TYPE_CHECKING:
@@ -37,5 +36,5 @@ def write_early(jobs: Sequence[Job]) -> threading.Thread | None:
 
 
 def _write(data: SousaData) -> None:
-    with suppress(UserError):  # the run meets it again, and its result says it
+    with suppress(Exception):  # the run meets it again, and its result says it
         _ = data.source

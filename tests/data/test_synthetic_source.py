@@ -109,3 +109,18 @@ def test_what_an_early_write_can_t_do_is_left_to_the_run(own_cache: Path) -> Non
     assert not writing.is_alive()
     with pytest.raises(DataError, match="can't be written"):
         data(None, **NODE).prepare([16_000])
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_unforeseen_error_of_an_early_write_is_left_to_the_run(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sousa_bench.data.synthetic import writer
+
+    tried = Mock(side_effect=RuntimeError("unforeseen"))
+    monkeypatch.setattr(writer, "write_dataset", tried)
+    node = {"_target_": "sousa_bench.data.SousaData", **NODE}
+    writing = write_early([Mock(decision="pending", config=OmegaConf.create({"data": node}))])
+    assert writing is not None
+    writing.join(200)
+    tried.assert_called_once()

@@ -30,6 +30,9 @@ def test_it_trains_by_each_method_in_its_last_block(runs: dict[str, Path]) -> No
     assert {result["weights"]["kind"] for result in results.values()} == {"random"}
     adapters = {method: result["parameters"]["adapter"] for method, result in results.items()}
     assert adapters == {"lora": 8 * 2 * (32 + 64), "ia3": 64 + 64, "head": 0}
+    logs = "".join((folder / "run.log").read_text() for folder in runs.values())
+    assert "Decoding 40 clips" in logs
+    assert "Writing 40 synthetic clips" not in logs  # the command did, before a run could
 
 
 def test_it_predicts_and_says_why_it_is_not_exported(
