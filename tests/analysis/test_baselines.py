@@ -8,6 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from sousa_bench.analysis import Study, collect, compare
+from sousa_bench.analysis.baselines import held_against_baselines
 from sousa_bench.analysis.next_steps import MORE_SEEDS, next_steps
 from sousa_bench.analysis.report.against_baselines import against_baselines
 from sousa_bench.config import conf_folder
@@ -122,3 +123,25 @@ def test_a_baseline_that_is_under_way_is_not_asked_for_again(tmp_path: Path):
     write_result(tmp_path / "0", result({"strategy": "lora", "augmentation": False}))
     write_result(tmp_path / "1", result({"strategy": "probe", "augmentation": False}, status="failed"))
     assert STEP not in {step.title for step in next_steps(compare(collect([tmp_path])), 3)}
+
+
+def test_what_learnt_from_a_teacher_is_no_baseline(tmp_path: Path):
+    def write(strategy: str, accuracy: float, teacher: str | None = None, seed: int = 1) -> None:
+        made = result({"strategy": strategy, "augmentation": False, "seed": seed}, accuracy=accuracy)
+        made["resolved_config"]["teacher"] = {"run": teacher, "weight": 0.9, "temperature": 2}
+        if teacher is not None:
+            made["lineage"] = {"from": [], "warm": False, "teacher": {"experiment_id": "big", "fingerprint": "f" * 64}}
+        write_result(tmp_path / f"{strategy}_{teacher}_{seed}".replace("/", "_"), made)
+
+    write("lora", 0.7)
+    write("head", 0.8, "multirun/a/big")
+    study = compare(collect([tmp_path]))
+    assert [each.baseline for each in held_against_baselines(study, "A")] == [None, None]
+    [step] = [step for step in next_steps(study, 3) if step.title == STEP]
+    assert "peft=probe,knn,head,full" in step.commands[0]
+    write("head", 0.6, seed=2)
+    held = held_against_baselines(compare(collect([tmp_path])), "A")
+    assert {each.row["combination"].partition(" (")[0]: each.baseline.partition(",")[0] for each in held} == {
+        "ast + head": "ast + head (no aug)",
+        "ast + lora": "ast + head (no aug)",
+    }
