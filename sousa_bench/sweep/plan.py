@@ -72,6 +72,11 @@ class SweepSettings:
             raise ConfigError(
                 f"hydra.launcher.runs_per_gpu={per_gpu}: it is the most runs on a GPU, 1 or more, auto or null"
             )
+        if per_gpu == "auto" and (devices := devices_of(config)) > 1:
+            raise ConfigError(
+                f"hydra.launcher.runs_per_gpu=auto measures runs of one GPU, and trainer.devices={devices}: "
+                "give a number, such as hydra.launcher.runs_per_gpu=2"
+            )
         if n_jobs == "auto":
             n_jobs = fitting_jobs(devices_of(config), per_gpu)
         if not is_whole(n_jobs, 1) or n_jobs > MOST_JOBS:

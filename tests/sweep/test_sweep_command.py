@@ -198,6 +198,8 @@ def test_mistakes_get_one_message_and_start_nothing(command: Command) -> None:
         ("-m", "n_jobs=1,2"): "belong to the sweep",
         ("-m", "hydra.launcher.runs_per_gpu=0"): "hydra.launcher.runs_per_gpu=0: it is the most runs on a GPU",
         ("-m", "hydra.launcher.runs_per_gpu=many"): "hydra.launcher.runs_per_gpu=many: it is the most runs on a GPU",
+        ("-m", "hydra.launcher.runs_per_gpu=auto", "+trainer.devices=2"): "auto measures runs of one GPU, and "
+        "trainer.devices=2: give a number",
         ("seed=-1",): "seed=-1 can't be: it must be a whole number from 0 to 4294967295",
         ("-m", "seed=2**40"): "seed='2**40' can't be",
         ("-m", "sweep='a b'"): "sweep=a b: a sweep's name is a folder below multirun/",
