@@ -81,6 +81,8 @@ def read_row(path: Path) -> Row:
         resolved.pop(f"peft.{key}", None)  # the choice's own, at which the run had none
     if resolved.get("teacher.run") is None:  # how much a teacher would count that isn't there
         resolved = {key: value for key, value in resolved.items() if not key.startswith("teacher.")}
+    elif name := _known_teacher(result):
+        resolved["teacher.run"] = name  # one choice, however the path to it was written
     if len(resolved) > MAX_COLUMNS:
         raise ResultError(f"{path}: resolved_config names {len(resolved):,} fields, more than any run has")
     for key, value in resolved.items():
@@ -155,10 +157,21 @@ def origin(result: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
+def _known_teacher(result: Mapping[str, Any]) -> str | None:
+    """The id of the run that a student learnt from; None where its result was gone, and a path may mean any run."""
+    lineage = result.get("lineage")
+    teacher = lineage.get("teacher") if isinstance(lineage, Mapping) else None
+    return clean(_name(teacher)) if isinstance(teacher, Mapping) and teacher.get("fingerprint") else None
+
+
+def _name(item: Mapping[str, Any]) -> str:
+    return str(item.get("experiment_id") or str(item.get("fingerprint") or "")[:12] or "unnamed")[:200]
+
+
 def _ancestor(item: Any) -> str:
     """One run that another goes back to: its id, or the start of its fingerprint, and its validation accuracy."""
     item = item if isinstance(item, Mapping) else {"experiment_id": item}
-    name = str(item.get("experiment_id") or str(item.get("fingerprint") or "")[:12] or "unnamed")[:200]
+    name = _name(item)
     score = number(item.get(key := ranking(item)))
     return name if score is None else f"{name} ({key.replace('_', ' ')} {score:.4f})"
 

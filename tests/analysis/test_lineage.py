@@ -100,3 +100,18 @@ def test_foreign_lineage_does_no_harm(tmp_path: Path, lineage: object):
     row = collect([tmp_path]).table.iloc[0]
     assert row["status"] == "completed"
     assert len(str(row.get("lineage.from", ""))) < 2100
+
+
+def test_a_teacher_is_one_however_its_path_was_written(tmp_path: Path):
+    for seed, (run, name) in enumerate([("m/big", "big"), ("/x/m/big/adapter", "big"), ("m/other", "other")]):
+        made = result({"seed": seed}, extra={"teacher.run": run})
+        made["resolved_config"]["teacher"] = {"run": run, "weight": 0.9, "temperature": 2}
+        made["lineage"] = {"from": [], "warm": False, "teacher": {"experiment_id": name, "fingerprint": f"{name}1"}}
+        write_result(tmp_path / str(seed), made)
+    study = compare(collect([tmp_path]))
+    assert study.results.factors == ["teacher.run"]
+    runs = dict(zip(study.combinations["teacher.run"], study.combinations["runs"], strict=True))
+    assert runs == {"big": 2, "other": 1}
+    commands = " ".join(command for step in next_steps(study, 5) for command in step.commands)
+    assert "m/big" in commands
+    assert "teacher.run=big" not in commands
