@@ -97,7 +97,7 @@ class Classifier(pl.LightningModule):
         micro_batch_size: Most clips of one forward and backward pass.
         memory: Remembered features.
         own_metrics: Those that the config adds to the built-in ones.
-        teacher: Whose answers count besides the labels, if any's do.
+        teacher: Whose answers count in the loss, if any's do.
     """
 
     def __init__(

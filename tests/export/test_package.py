@@ -290,4 +290,4 @@ def test_a_card_names_the_teacher_of_a_student(package):
     assert "teacher" not in model_card(facts)
     lineage = {"teacher": {"experiment_id": "ast_lora", "fingerprint": "f00"}}
     card = model_card({**facts, "run": {**facts["run"], "lineage": lineage}})
-    assert "the answers of the teacher `ast_lora` (fingerprint `f00`)" in card
+    assert "- Learnt the answers of the teacher `ast_lora` (fingerprint `f00`)" in card

@@ -22,9 +22,9 @@ def with_teachers(study: Study, options: Options) -> list[Block]:
     if not rows:
         return []
     text = (
-        "A student learnt its teacher's answers to the training clips besides their labels. The teacher's score stands "
-        "here only where it was tested on the student's test clips; what the student gained by it, the comparison with "
-        "the same training without a teacher shows (teacher.run=null,FOLDER)."
+        "A student learnt its teacher's answers to the training clips, at teacher.weight=1 without their labels. The "
+        "teacher's score stands here only where it was tested on the student's test clips; what the student gained by "
+        "it, the comparison with the same training without a teacher shows (teacher.run=null,FOLDER)."
     )
     score = study.task.score
     shown_columns = [
