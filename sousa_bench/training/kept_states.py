@@ -22,6 +22,7 @@ from torch import Tensor
 
 from sousa_bench.data.cache_folder import filled_by_one, size_text
 from sousa_bench.models.base import AudioModel, State, inside
+from sousa_bench.peft.block_reader import BlockReader
 from sousa_bench.peft.injection import WRAPPED
 from sousa_bench.system.files import replaced
 from sousa_bench.system.processor import kind
@@ -33,10 +34,10 @@ log = logging.getLogger("sousa_bench.data")
 
 FORMAT = b"3"
 CHECKSUM = "crc32"
-OUR_CODE = ("clip_features.py", "frozen_part.py", "inputs.py", "kept_states.py")
+OUR_CODE = ("augmented_clips.py", "clip_features.py", "frozen_part.py", "inputs.py", "kept_states.py")
 """Files of this room on which a state's bits depend."""
 WRAPPERS = ("peft.", "sousa_bench.peft.")
-"""Whose modules stand around a network, or within what is ``above``."""
+"""Whose modules stand around a network, or within what is ``above``; a :class:`BlockReader` says what is kept."""
 PLAIN = (bool, int, float, str, tuple)
 """Attributes of a module that may decide a state, as a front end's longest clip does."""
 GROUPS = 16
@@ -232,7 +233,8 @@ def _identity(model: AudioModel, until: Callable[..., State], above: Sequence[st
     modules = [
         (_unwrapped(f"{name}."), module)
         for name, module in model.named_modules()
-        if not inside(name, above) and not type(module).__module__.startswith(WRAPPERS)
+        if not inside(name, above)
+        and (isinstance(module, BlockReader) or not type(module).__module__.startswith(WRAPPERS))
     ]
     plain = [
         f"{name}{key}={value!r}"

@@ -259,6 +259,24 @@ def test_what_no_second_of_noise_tells_of_a_front_end_or_a_machine_has_files_of_
     assert computed() == every
 
 
+def test_what_another_version_of_our_code_computed_has_files_of_its_own(small, tmp_path, monkeypatch):
+    def filled():
+        inputs = Setup.of(small("peft=probe")).module.inputs
+        inputs.fill("val")
+        return kept(tmp_path)
+
+    before = filled()
+    assert filled() == before
+    read_bytes = Path.read_bytes
+
+    def check(name):
+        monkeypatch.setattr(Path, "read_bytes", lambda path: read_bytes(path) + b"#" * (path.name == name))
+        known = kept(tmp_path)
+        assert filled() > known
+
+    check_each(["kept_states.py", "augmented_clips.py", "block_reader.py"], check)
+
+
 @pytest.mark.parametrize("model", EXACT)
 def test_a_front_end_gives_a_clip_the_same_bits_in_any_batch(config, model):
     inputs = Setup.of(config(f"model={model}", "peft=full")).module.inputs
