@@ -15,6 +15,7 @@ import yaml
 from sousa_bench.analysis.columns import is_absent
 from sousa_bench.analysis.combinations import LIMITS
 from sousa_bench.analysis.factors import BASE_FACTORS, shown
+from sousa_bench.analysis.flatten import FIRST_READ, READS, SEEDLESS
 from sousa_bench.analysis.stats.folds import FOLD
 from sousa_bench.analysis.study import Study
 from sousa_bench.config import conf_folder
@@ -50,6 +51,7 @@ def retry_command(study: Study, row: int) -> str:
         if not is_absent(fields.get("seed")):
             cell["seed"] = shown(fields["seed"])
         overrides = tuple(f"{key}={value}" for key, value in cell.items())
+    overrides = with_reads(overrides, fields["strategy"], study.results.resolved[row].get(READS))
     kept = [item for item in overrides if split(item)[0] not in ("sweep", "force", "resume")]
     return _command(kept, _home(fields))
 
@@ -86,11 +88,27 @@ def asked_for(study: Study, row: Mapping[Any, Any] | pd.Series) -> Cell:
     """
     for run in row["rows"]:
         if overrides := study.results.overrides[run]:
+            overrides = with_reads(overrides, row["strategy"], study.results.resolved[run].get(READS))
             words = dict(override.partition("=")[::2] for override in overrides)
             if only_varies(words.get("experiment", "")):
                 del words["experiment"]
             return {k: value for k, value in words.items() if k not in ("seed", FOLD) and not of_its_sweep(k)}
     return _from_columns(study, row)
+
+
+def with_reads(overrides: Sequence[str], strategy: Any, reads: str | None) -> tuple[str, ...]:
+    """A run's overrides, which name what a probe read where that is the last layer, no longer the default.
+
+    They force it (``++``): Hydra composes a sweep over several ``peft`` with the default one first, which lacks it.
+
+    Args:
+        overrides: As the run was asked for.
+        strategy: Its ``peft``.
+        reads: Its ``peft.reads``; None of a run that was planned before there was that key.
+    """
+    if strategy not in SEEDLESS or reads not in (None, FIRST_READ):
+        return tuple(overrides)
+    return (*(word for word in overrides if split(word)[0] != READS), f"++{READS}={FIRST_READ}")
 
 
 def of_its_sweep(key: str) -> bool:

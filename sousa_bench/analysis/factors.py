@@ -21,7 +21,6 @@ BASE_FACTORS = ("model", "strategy", "augmentation")
 SETTING_FACTORS = ("data", "max_epochs")
 NO_COHORT = "–"
 BASE_FINGERPRINT = "data.base_fingerprint"
-SEEDLESS = ("probe", "knn")  # the strategies that no seed changes: they take no steps
 OF_EVALUATIONS = frozenset({"trained_on", "evaluated_split"})  # keys of a config that runs don't have
 NOT_FACTORS = frozenset({"seed", FOLD, "experiment_id"})
 RECORDED = frozenset({*CONFIG_KEYS, *METRIC_KEYS, *EFFICIENCY_KEYS, *TOP_FIELDS, "seed"})

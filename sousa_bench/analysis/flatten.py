@@ -41,6 +41,8 @@ LEFT_OUT = frozenset(
 MAX_ANCESTORS = 20
 WORD = 2**63  # beyond what a column of whole numbers holds
 PER_CLASS = "data.per_class"
+SEEDLESS = ("probe", "knn")  # the strategies that no seed changes: they take no steps
+READS, FIRST_READ = "peft.reads", "last"  # what those read, and what they read before there was a choice
 BOOLEANS = {"true": True, "on": True, "yes": True, "1": True, "false": False, "off": False, "no": False, "0": False}
 
 
@@ -90,6 +92,8 @@ def read_row(path: Path) -> Row:
             resolved[key] = lasting_target(value)  # a class that moved is no other choice
     if "data.name" in resolved:
         resolved[PER_CLASS] = resolved.get(PER_CLASS) or "all"  # one choice, three spellings
+    if resolved.get("peft.name") in SEEDLESS:
+        resolved.setdefault(READS, FIRST_READ)
     config_keys = tuple(leaves(result["config"]))
     named = result.get("overrides")
     overrides = tuple(clean(str(item))[:MAX_TEXT] for item in named[:200]) if isinstance(named, list) else ()

@@ -19,13 +19,12 @@ from sousa_bench.analysis.columns import lower_is_better
 from sousa_bench.analysis.combinations import combinations
 from sousa_bench.analysis.factors import (
     BASE_FACTORS,
-    SEEDLESS,
     augmentation_words,
     cohort_words,
     combination_columns,
     shown,
 )
-from sousa_bench.analysis.flatten import MORE_OF_SEVERAL
+from sousa_bench.analysis.flatten import MORE_OF_SEVERAL, SEEDLESS
 from sousa_bench.analysis.labels import brief
 from sousa_bench.analysis.limitations import limitations
 from sousa_bench.analysis.order import best_first

@@ -12,8 +12,9 @@ import pandas as pd
 
 from sousa_bench.analysis.columns import lower_is_better, own_name
 from sousa_bench.analysis.combinations import LIMITS, TRIALS
-from sousa_bench.analysis.commands import of_its_sweep
+from sousa_bench.analysis.commands import of_its_sweep, with_reads
 from sousa_bench.analysis.factors import cohort_words
+from sousa_bench.analysis.flatten import READS
 from sousa_bench.analysis.order import best_first
 from sousa_bench.analysis.study import Study, compare
 from sousa_bench.analysis.table import collect
@@ -191,6 +192,8 @@ def _chosen(
         from sousa_bench.promote.experiment import spelled_out  # composes
 
         written = spelled_out(written, resolved, config_folder)
+    if "peft" not in new:
+        written = with_reads(written, row["strategy"], resolved.get(READS))
     for override in written:
         key = split(override)[0]
         if key in new or key == "seed" or of_its_sweep(key):
@@ -198,9 +201,10 @@ def _chosen(
         if student and key.partition(".")[0] not in OF_THE_CLIPS:
             continue
         limit = key in LIMITS or override in TRIALS
-        of_old_data = key.startswith("data.") and "data" in new and key not in PLACES
+        group = key.partition(".")[0]
+        of_old_choice = group in ("data", "augmentation") and group in new and key not in PLACES
         a_repeat = key == "data.fold" and not student  # as a seed is; a student is tested on its teacher's fold
-        if limit or of_old_data or a_repeat or key == KEY:
+        if limit or of_old_choice or a_repeat or key == KEY:
             dropped.append(override)
         else:
             kept[key] = override

@@ -16,7 +16,7 @@ MANIFEST_FILE = "sweep.json"
 STUDY_FILE = "study.db"  # Optuna's, beside the manifest of a search
 MAX_COMMAND = 8000
 JOB_TYPES = {
-    **dict.fromkeys(("fingerprint", "name", "folder", "status", "result", "reason", "slurm_job_id"), str),
+    **dict.fromkeys(("fingerprint", "name", "folder", "status", "result", "reason", "reads", "slurm_job_id"), str),
     "index": NUMBER,
     "overrides": list,
 }
@@ -67,6 +67,7 @@ class Planned:
         result: Where its result lies or will lie.
         decision: What the sweeper decided: ``pending``, ``reused``, ``refused``, ``skipped``.
         reason: Why a job was refused or skipped.
+        reads: Its ``peft.reads``; None where its method has none, or the job was planned before there was that key.
         processes: The processes that may start it, as the manifest names them; None where it names none.
         command: The command that the sweep was started with, as the manifest says; foreign text, cut after one
             character more than ``MAX_COMMAND``.
@@ -79,6 +80,7 @@ class Planned:
     result: Path
     decision: str = "pending"
     reason: str = ""
+    reads: str | None = None
     processes: tuple[Any, ...] | None = None
     command: str = ""
 
@@ -115,7 +117,7 @@ def planned_jobs(file: Path, roots: Sequence[Path]) -> tuple[list[Planned], list
                 "(--results-root FOLDER allows a wider one)"
             )
             continue
-        overrides, index = job.get("overrides"), job.get("index")
+        overrides, index, reads = job.get("overrides"), job.get("index"), job.get("reads")
         jobs.append(
             Planned(
                 sweep=sweep,
@@ -125,6 +127,7 @@ def planned_jobs(file: Path, roots: Sequence[Path]) -> tuple[list[Planned], list
                 result=result,
                 decision=decision,
                 reason=clean(str(job.get("reason") or "")),
+                reads=clean(reads) if isinstance(reads, str) else None,
                 processes=_processes(manifest, job),
                 command=command,
             )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from sousa_bench.config.overrides import quoted
+from sousa_bench.config.run_config import value_at
 from sousa_bench.errors import ConfigError
 from sousa_bench.results.locks import folder_lock
 from sousa_bench.results.manifest import MANIFEST_FILE, read_manifest, relative
@@ -120,6 +121,7 @@ class Sweep:
             "status": job.decision,
             "result": relative(self.folder, elsewhere / RESULT_FILE) if elsewhere else None,
             "reason": job.reason,
+            **({"reads": reads} if (reads := value_at(job.source.values, "peft.reads")) else {}),
             **({"slurm_job_id": job.slurm_job_id} if job.slurm_job_id else {}),
         }
 

@@ -234,3 +234,60 @@ def test_drawn_folders(tmp_path_factory: pytest.TempPathFactory, asked: list[lis
     for number, words in enumerate(asked):
         run_sweep(root, f"s{number}", words, lambda run: became[fates[run % len(fates)]])
     Folder(root).check()
+
+
+def _as_before_reads(folder: Path) -> None:
+    """Make a sweep that asks for ``peft.reads=last`` one of before that key, when the last layer was all there was."""
+    for file in folder.rglob("*.json"):
+        content = json.loads(file.read_text())
+        for node in (content, *content.get("jobs", [])):
+            node.pop("reads", None)
+            node["overrides"] = [word for word in node.get("overrides", []) if word != "++peft.reads=last"]
+            node.get("resolved_config", {}).get("peft", {}).pop("reads", None)
+        content.get("config", {}).pop("peft.reads", None)
+        file.write_text(json.dumps(content))
+
+
+PROBES = ["model=ast", "peft=probe,knn", "augmentation=off", *SHORT]
+
+
+@pytest.mark.slow
+def test_what_read_the_last_layer_goes_on_doing_so(root: Path):
+    """A run of before ``peft.reads``, under whose own words other features would be read today."""
+    words = [*PROBES, "data.fold=1/4,2/4,3/4"]
+    fate = {3: None}.get
+    old = run_sweep(root, "old", [*words, "++peft.reads=last"], lambda number: fate(number, "completed"))
+    _as_before_reads(old)
+    assert Folder(root).check() >= 3
+    titles = {step.title: " ".join(step.commands) for step in next_steps(Folder(root).study, 3)}
+    for title in ("Finish what the sweep planned and never started", "Finish the cross-validations"):
+        assert "peft.reads=last" in titles[title]
+    run_sweep(root, "new", words, lambda number: fate(number, "completed"))
+    mixed = Folder(root)
+    assert mixed.check() >= 6
+    labels = set(mixed.study.combinations["combination"])
+    assert {label.partition("peft.reads=")[2] for label in labels} == {"last", "blocks"}
+    assert len(labels) == 4
+
+
+def test_what_read_the_last_layer_is_retried_and_promoted_as_that(root: Path):
+    fate = {2: "failed", 4: "failed"}.get
+    words = [*PROBES, "++peft.reads=last", "seed=42,1"]
+    old = run_sweep(root, "old", words, lambda number: fate(number, "completed"))
+    _as_before_reads(old)
+    study = Folder(root).study
+    done = study.table["status"] == "completed"
+    for row in study.table.index[~done]:
+        [config] = configs_of(words_of(retry_command(study, int(row))))
+        assert fingerprint(config) == study.table.at[row, "fingerprint"]
+    known = set(study.table.loc[done, ["strategy", "fingerprint"]].itertuples(index=False, name=None))
+    run_sweep(root, "same", [*PROBES, "++peft.reads=last", "seed=7"])
+    assert "peft.reads" not in Folder(root).study.results.factors  # named or not, it is one choice
+
+    def promoted(strategy: str, *new: str) -> list[DictConfig]:
+        given: dict[str, Any] = {"top": 1, "metric": "val_acc", "seeds": None, "warm": False, "distil": False}
+        words, _ = promotion([old], new, filters=[f"strategy={strategy}"], command="promote", **given)
+        return configs_of(words)
+
+    assert {(name, fingerprint(promoted(name, "seed=42")[0])) for name in ("probe", "knn")} == known
+    assert "reads" not in promoted("probe", "peft=lora")[0].peft

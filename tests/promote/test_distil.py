@@ -55,6 +55,10 @@ def test_a_student_has_its_teachers_clips_and_nothing_else_of_it(asked: Any, tmp
     assert said.startswith("The teacher of ")
     assert row["combination"] in said
     assert not any(word.startswith("data.fold") for word in asked("model=efficientat", "data=full")[0])
+    words, said = asked("model=efficientat", "augmentation=off")
+    assert "augmentation=off" in words
+    assert not any(word.startswith("augmentation.") for word in words)
+    assert "augmentation.mixup.alpha=0.2" in said
 
 
 @pytest.mark.parametrize(
