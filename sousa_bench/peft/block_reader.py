@@ -96,7 +96,7 @@ def read_blocks(model: AudioModel) -> None:
         model: Its backbone is replaced, without its head's last layer, and in evaluation mode.
 
     Raises:
-        PeftError: It names no blocks, or they can't be read.
+        PeftError: It names no blocks, or they can't be read, or the columns grow with a clip.
     """
     place, blocks, network = last_layer(model), block_names(model), model.backbone.eval()
     if not blocks:
@@ -104,7 +104,17 @@ def read_blocks(model: AudioModel) -> None:
     layer = network.get_submodule(place)
     assert isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d)
     network.set_submodule(place, HandOn(layer))
-    second = torch.zeros(1, model.sample_rate, device=layer.weight.device)
-    columns = rows_of(network, blocks, *model.features(second, torch.tensor([model.sample_rate]))).shape[1]
+
+    def columns_of(seconds: int) -> int:
+        samples = seconds * model.sample_rate
+        silence = torch.zeros(1, samples, device=layer.weight.device)
+        return rows_of(network, blocks, *model.features(silence, torch.tensor([samples]))).shape[1]
+
+    columns = columns_of(1)
+    if not hasattr(network, "token_grid") and (longer := columns_of(2)) != columns:  # else it says what its blocks give
+        raise PeftError(
+            f"model={model.name}: its blocks give {columns} columns of a clip of 1 s and {longer} of 2 s, so that they "
+            f"aren't (batch, tokens, channels) or (batch, channels, rows, columns): {ELSE}"
+        )
     model.backbone = BlockReader(network, blocks, columns, len(layer.weight)).to(layer.weight.device)
     model.head_name, model.fresh = "head", ("head",)

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
+from torch import nn
 
 from sousa_bench.benchmark.arithmetic import Setup
 from sousa_bench.config.fingerprint import fingerprint
@@ -16,6 +17,7 @@ from sousa_bench.errors import ConfigError, PeftError
 from sousa_bench.evaluate.__main__ import main as evaluate
 from sousa_bench.models.ast import AstBackbone
 from sousa_bench.peft import load_run_model
+from sousa_bench.peft.block_reader import read_blocks
 from sousa_bench.peft.targets import last_layer
 from sousa_bench.results.result import read_result
 from sousa_bench.sweep.plan import refusal
@@ -143,6 +145,43 @@ def mean_of(model, found):
     """(clips, channels) of a block's outputs in all passes."""
     across = {"ast": 1, "htsat": (1, 2), "cnn": (2, 3)}[model]
     return torch.stack([output.mean(across) for output in found]).mean(0)
+
+
+class OwnNetwork(nn.Module):
+    """With one block, on which the logits don't depend."""
+
+    def __init__(self, block: nn.Module, bins: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([block])
+        self.head = nn.Linear(bins, 40)
+
+    def forward(self, features, padding_mask=None):
+        self.blocks[0](features)
+        return self.head(features.mean(1))
+
+
+def test_blocks_of_ones_own_that_give_neither_tokens_nor_maps_are_refused(config):
+    model = Setup.of(config("model=cnn", "peft=head")).module.model
+    _, frames, bins = model.features(torch.zeros(1, model.sample_rate))[0].shape
+
+    def read(block):
+        model.backbone, model.head_name = OwnNetwork(block, bins), "head"
+        read_blocks(model)
+        return model.backbone.head.in_features
+
+    class Channels(nn.Conv1d):
+        """Channels before time, as its convolution has them."""
+
+        def forward(self, x):
+            return super().forward(x.transpose(1, 2))
+
+    assert read(nn.Linear(bins, 8)) == 8
+    with pytest.raises(
+        PeftError, match=rf"model=cnn: its blocks give {frames} columns of a clip of 1 s.*peft\.reads=last"
+    ):
+        read(Channels(bins, 8, 1))
+    with pytest.raises(PeftError, match=r"blocks\.0 gives neither tokens nor maps.*give peft\.reads=last"):
+        read(nn.Sequential(nn.Flatten(), nn.Unflatten(1, (1, 1, 1, -1))))
 
 
 def test_the_last_layer_alone_is_what_it_was(config, tmp_path):
