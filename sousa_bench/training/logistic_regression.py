@@ -74,7 +74,9 @@ def solutions(
     scale = np.where(deviation > 1e-9 * deviation.max(initial=0.0), deviation, np.inf)  # a constant one says nothing
     rows = (features - mean) / scale
     spread, axes = _principal_axes(rows)
-    rotated = np.column_stack([rows @ axes, np.ones(len(rows))])
+    rotated = rows @ axes
+    del rows
+    rotated = np.column_stack([rotated, np.ones(len(rotated))])
     kind, equal = (_BinaryProblem, 4) if labels.ndim > 1 else (_Problem, classes)
     found: Array = np.zeros((classes, rotated.shape[1]))
     for l2 in sorted(strengths, reverse=True):
@@ -90,6 +92,7 @@ def solutions(
         )
         found = solved.x.reshape(classes, -1) / curvature
         weight = found[:, :-1] @ axes.T / scale
+        del problem  # a copy of the rows, before the next one's is made
         yield Solution(l2, weight, found[:, -1] - weight @ mean, int(solved.nit), bool(solved.success))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -56,6 +58,17 @@ def test_fewer_clips_than_features_and_a_class_without_clips_have_a_minimum_too(
         assert other.converged
         assert (found.logits(features).argmax(1) == labels).all()
         np.testing.assert_allclose(other.weight, found.weight, atol=1e-4)
+
+
+def test_few_copies_of_the_features_are_alive_at_a_time():
+    features = np.random.default_rng(5).normal(size=(10_000, 100))
+    tracemalloc.start()
+    try:
+        assert len(list(solutions(features, np.arange(10_000) % 2, 2, [1.0, 0.1]))) == 2
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 2.7 * features.nbytes  # beside the features themselves; docs/peft.md reckons with it
 
 
 @pytest.mark.parametrize("columns", [4608, 5120])
