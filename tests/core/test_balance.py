@@ -74,11 +74,12 @@ def weighted(labels, several=False):
     split = clips(labels, several)
     module = SimpleNamespace(
         task=split.task,
+        teacher=None,
         weights=class_weights(split),
         optimization=SimpleNamespace(seed=0, label_smoothing=0.1),
         inputs=SimpleNamespace(training=lambda batch, seed: (None, split.targets(range(len(labels))))),
     )
-    _, targets = Classifier.training_inputs(module, None)
+    _, targets, _ = Classifier.training_inputs(module, None)
     logits = torch.randn(len(labels), 3, generator=torch.Generator().manual_seed(0))
     return module.weights, logits, Classifier._losses(module, logits, targets)
 

@@ -154,7 +154,7 @@ def test_targets_are_smoothed_and_mixed(first_step):
     module, batch = first_step(
         "model=efficientat", "augmentation.mixup.probability=1", "augmentation.mixup.alpha=1", "trainer.batch_size=8"
     )
-    _, targets = module.training_inputs(batch)
+    _, targets, _ = module.training_inputs(batch)
     clips = module.clips["train"]
     draws = module.augmentation.draw(module.optimization.seed, batch.epoch, clips.keys[batch.index])
     partners, _ = draws.partners(batch.index, batch.members)
@@ -167,7 +167,7 @@ def test_targets_are_smoothed_and_mixed(first_step):
 
 def test_without_augmentation_the_targets_are_smoothed_alike(first_step):
     module, batch = first_step("model=efficientat", "augmentation=off")
-    _, targets = module.training_inputs(batch)
+    _, targets, _ = module.training_inputs(batch)
     own = targets[torch.arange(len(targets)), module.clips["train"].labels[batch.index]]
     torch.testing.assert_close(own, torch.full_like(own, 0.9 + 0.1 / 40))
     torch.testing.assert_close(targets.sum(dim=1), torch.ones(len(targets)))

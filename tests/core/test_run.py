@@ -205,10 +205,10 @@ def test_micro_batches_change_nothing_but_memory(config, tmp_path):
 def test_memory_that_runs_out_halves_the_micro_batch(config, folder, monkeypatch):
     original = Classifier._backward
 
-    def hungry(self, inputs, targets, batch):
+    def hungry(self, *step):
         if self.micro_batch_size > 1:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return original(self, inputs, targets, batch)
+        return original(self, *step)
 
     monkeypatch.setattr(Classifier, "_backward", hungry)
     blocks = run(config("model=efficientat", "trainer.max_epochs=1"), folder)
@@ -219,7 +219,7 @@ def test_memory_that_runs_out_halves_the_micro_batch(config, folder, monkeypatch
 def test_memory_that_runs_out_beside_others_ends_the_attempt(config, folder, monkeypatch):
     """The sweep lets it go on beside fewer; half the micro-batch would draw other dropout."""
 
-    def hungry(self, inputs, targets, batch):
+    def hungry(self, *step):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     monkeypatch.setattr(Classifier, "_backward", hungry)
@@ -303,10 +303,10 @@ def test_the_saved_adapter_gives_the_tested_logits(config, folder):
 def test_a_resumed_run_repeats_what_the_first_attempt_had_to_say(config, folder, monkeypatch):
     original = Classifier._backward
 
-    def hungry(self, inputs, targets, batch):
+    def hungry(self, *step):
         if self.micro_batch_size > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return original(self, inputs, targets, batch)
+        return original(self, *step)
 
     cfg = config("model=efficientat", "trainer.train_batches=2")
     with monkeypatch.context() as patch:
