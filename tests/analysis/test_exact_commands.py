@@ -166,6 +166,7 @@ def test_a_comparison_its_promotion_and_a_search_in_one_folder(root: Path):
         filters=[],
         seeds=2,
         warm=False,
+        distil=False,
         command="promote",
     )
     run_sweep(root, "promoted", words, lambda number: None if number == 4 else "completed")
