@@ -81,7 +81,7 @@ def test_a_step_that_moves_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.slow
 def test_speed_and_whole_runs() -> None:
-    card = gpu.Card("cpu", ["ast"], ["lora"], time.monotonic() + 200)
+    card = gpu.Card("cpu", ["ast"], ["lora"], time.monotonic() + 500)
     made = gpu.section(card, ["speed", "ddp", "sweep", "sharing"])
     assert card.failed == []
     assert "| AST, LoRA, over two devices |" in made
