@@ -78,8 +78,7 @@ def read_row(path: Path) -> Row:
                 fields[f"progress.{key}"] = scalar(value)
     resolved = result.get("resolved_config")
     resolved = leaves(resolved) if isinstance(resolved, dict) else {}
-    method = {key.removeprefix("peft."): value for key, value in resolved.items() if key.startswith("peft.")}
-    for key in chosen_keys(method):
+    for key in chosen_keys(method_node(resolved)):
         resolved.pop(f"peft.{key}", None)  # the choice's own, at which the run had none
     if resolved.get("teacher.run") is None:  # how much a teacher would count that isn't there
         resolved = {key: value for key, value in resolved.items() if not key.startswith("teacher.")}
@@ -159,6 +158,11 @@ def origin(result: Mapping[str, Any]) -> dict[str, Any]:
         fields["lineage.teacher_params"] = number(teacher.get("total_params"))
         fields["lineage.teacher_clips"] = scalar(teacher.get("test_fingerprint"))
     return fields
+
+
+def method_node(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """The node of a run's method, from its flat resolved config."""
+    return {key.removeprefix("peft."): value for key, value in resolved.items() if key.startswith("peft.")}
 
 
 def _known_teacher(result: Mapping[str, Any]) -> str | None:

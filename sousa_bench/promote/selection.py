@@ -14,7 +14,7 @@ from sousa_bench.analysis.columns import lower_is_better, own_name
 from sousa_bench.analysis.combinations import LIMITS, TRIALS
 from sousa_bench.analysis.commands import of_its_sweep, with_reads
 from sousa_bench.analysis.factors import cohort_words
-from sousa_bench.analysis.flatten import READS
+from sousa_bench.analysis.flatten import READS, method_node
 from sousa_bench.analysis.order import best_first
 from sousa_bench.analysis.study import Study, compare
 from sousa_bench.analysis.table import collect
@@ -208,7 +208,7 @@ def _chosen(
             dropped.append(override)
         else:
             kept[key] = override
-    _settle_size(kept, new, _method(resolved))
+    _settle_size(kept, new, method_node(resolved))
     for column, group in GROUPS.items():
         if group not in kept and group not in new and not (student and group not in OF_THE_CLIPS):
             value = row[column]
@@ -221,10 +221,6 @@ def _chosen(
     check_overrides(kept.values())
     kept = {key: kept[key] for key in sorted(kept, key=lambda key: (key not in GROUPS.values(), "." in key))}
     return Chosen(str(row["combination"]), float(row[metric]), [int(number) for number in order], kept), dropped
-
-
-def _method(resolved: Mapping[str, Any]) -> dict[str, Any]:
-    return {key.removeprefix("peft."): value for key, value in resolved.items() if key.startswith("peft.")}
 
 
 def _settle_size(kept: dict[str, str], new: Mapping[str, str], method: Mapping[str, Any]) -> None:
@@ -245,7 +241,7 @@ def _origin(study: Study, chosen: Chosen, warm: bool, new: dict[str, str], seeds
     if not warm:
         return words
     resolved = study.results.resolved[chosen.rows[0]]
-    peft = _method(resolved)
+    peft = method_node(resolved)
     if is_adalora(peft):
         raise UserError(
             f"{chosen.label}: AdaLoRA can't go on from trained weights, since its ranks are pruned: promote it without "

@@ -29,39 +29,34 @@ def lineage(config: DictConfig) -> dict[str, Any] | None:
         return None
     return {
         "command": OmegaConf.select(config, f"{KEY}.command", default=None),
-        "from": [_parent(Path(str(place))) for place in places or ([start] if start else [])],
+        "from": [_facts(*_run(Path(str(place)))) for place in places or ([start] if start else [])],
         "warm": bool(start),
         **({"teacher": _teacher(Path(str(teacher)))} if teacher else {}),
     }
 
 
 def _teacher(place: Path) -> dict[str, Any]:
-    result = _result(place) or {}
+    folder, result = _run(place)
     metrics = result.get("metrics") or {}
     return {
-        **_parent(place),
+        **_facts(folder, result),
         (key := ranking(metrics, "test")): metrics.get(key),
         "total_params": (result.get("efficiency") or {}).get("total_params"),
         "test_fingerprint": (result.get("data") or {}).get("test_fingerprint"),
     }
 
 
-def _result(place: Path) -> dict[str, Any] | None:
-    try:
-        return read_result(_folder(place))
-    except ResultError:
-        return None
-
-
-def _folder(place: Path) -> Path:
+def _run(place: Path) -> tuple[Path, dict[str, Any]]:
+    """A run's folder and its result, which is empty where it is gone."""
     place = place.expanduser()
-    return place.parent if place.name == ADAPTER_FOLDER else place
+    folder = place.parent if place.name == ADAPTER_FOLDER else place
+    try:
+        return folder, read_result(folder)
+    except ResultError:
+        return folder, {}
 
 
-def _parent(place: Path) -> dict[str, Any]:
-    folder = _folder(place)
-    if (result := _result(place)) is None:
-        return {"experiment_id": folder.name, "fingerprint": None, "val_acc": None}
+def _facts(folder: Path, result: dict[str, Any]) -> dict[str, Any]:
     metrics = result.get("metrics") or {}
     return {
         "experiment_id": result.get("experiment_id") or folder.name,

@@ -221,12 +221,12 @@ def _of_pieces(
     return found
 
 
-@torch.no_grad()
 def _unwrapped(name: str) -> str:
     """A module's or tensor's name as it is without PEFT's wrapper."""
     return name.replace(f"backbone.{WRAPPED}", "backbone.")
 
 
+@torch.no_grad()
 def _identity(model: AudioModel, until: Callable[..., State], above: Sequence[str]) -> bytes:
     """What decides a state besides the clip: weights, code, numbers, and how this process computes."""
     device = next(model.parameters()).device

@@ -105,7 +105,7 @@ def _ancestors(config: Mapping[str, Any], folder: Path, keys: Iterable[str] = CO
 
 def _places(config: Mapping[str, Any], keys: Iterable[str] = COMES_FROM) -> list[str]:
     """Where the runs lie that a plain config names under some keys."""
-    named = {init_from.KEY: config.get(init_from.KEY), distillation.RUN: (config.get("teacher") or {}).get("run")}
+    named = {init_from.KEY: config.get(init_from.KEY), distillation.RUN: distillation.teacher_run(config)}
     return [str(named[key]) for key in keys if named[key]]
 
 

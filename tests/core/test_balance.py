@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections import Counter
 from types import SimpleNamespace
 
@@ -13,12 +11,12 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from sousa_bench.data.datamodule import Clips, EpochBatches
-from sousa_bench.errors import ConfigError, Interrupted
+from sousa_bench.errors import ConfigError
 from sousa_bench.peft.precheck import precheck
 from sousa_bench.task import Task
 from sousa_bench.training.classifier import Classifier, class_weights
 from sousa_bench.training.run import run
-from tests.core.test_run import numbers, stop_after
+from tests.core.test_run import interrupt, numbers
 
 
 def clips(labels, several=False):
@@ -111,10 +109,7 @@ def test_a_run_with_balance_goes_on_where_it_was(config, tmp_path, monkeypatch, 
     small = ("model=efficientat", "peft=lora", "trainer.max_epochs=2", "trainer.train_batches=3", unequal)
     cfg = config(*small, *words)
     whole = numbers(run(cfg, tmp_path / "whole"), tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        stop_after(patch, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        with pytest.raises(Interrupted):
-            run(cfg, tmp_path / "parts")
+    interrupt(monkeypatch, cfg, tmp_path / "parts", 2)
     assert numbers(run(cfg, tmp_path / "parts"), tmp_path / "parts") == whole
     plain = config(*small, *words[1:])
     assert numbers(run(plain, tmp_path / "plain"), tmp_path / "plain") != whole

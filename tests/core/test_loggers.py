@@ -6,7 +6,6 @@ import itertools
 import json
 import os
 import shlex
-import signal
 import struct
 import time
 from pathlib import Path
@@ -19,13 +18,13 @@ from wandb.proto import wandb_internal_pb2
 
 from sousa_bench.config import settings
 from sousa_bench.config.settings import check_values
-from sousa_bench.errors import ConfigError, Interrupted
+from sousa_bench.errors import ConfigError
 from sousa_bench.results.result import RESULT_FILE
 from sousa_bench.sweep.progress import wandb_hint
 from sousa_bench.training.classifier import NonFiniteLossError
 from sousa_bench.training.loggers import tensorboard, weights_and_biases
 from sousa_bench.training.run import run
-from tests.core.test_run import stop_after
+from tests.core.test_run import interrupt
 
 BLOCK = 32 * 1024
 
@@ -105,10 +104,7 @@ def attempts(config, folder, monkeypatch):
 
     def do(logger):
         cfg = config("model=efficientat", f"logger={logger}", "trainer.train_batches=2")
-        with monkeypatch.context() as patch:
-            stop_after(patch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
-            with pytest.raises(Interrupted):
-                run(cfg, folder)
+        interrupt(monkeypatch, cfg, folder, 3)
         time.sleep(1.1)  # W&B names the folder of an attempt by the second
         return run(cfg, folder)
 

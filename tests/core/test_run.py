@@ -45,6 +45,14 @@ def stop_after(monkeypatch, steps, act):
     monkeypatch.setattr(Classifier, "training_step", step)
 
 
+def interrupt(monkeypatch, cfg, folder, steps):
+    """Do a run that is asked to stop after the given number of training steps, and does."""
+    with monkeypatch.context() as patch:
+        stop_after(patch, steps, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Interrupted):
+            run(cfg, folder)
+
+
 def test_a_run_reports_every_fixed_field(config, folder):
     cfg = config("model=efficientat", "peft=lora")
     blocks = run(cfg, folder)
@@ -92,10 +100,7 @@ def test_interruptions_change_no_number(config, tmp_path, monkeypatch, model, pe
     cfg = config(*words, f"trainer.precision={precision}", "trainer.train_batches=4")
     whole = numbers(run(cfg, tmp_path / "whole"), tmp_path / "whole")
 
-    with monkeypatch.context() as patch:  # asked to stop in the middle of the first epoch
-        stop_after(patch, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        with pytest.raises(Interrupted):
-            run(cfg, tmp_path / "parts")
+    interrupt(monkeypatch, cfg, tmp_path / "parts", 2)  # in the middle of the first epoch
     with monkeypatch.context() as patch:  # dies in the second epoch, without a word
         stop_after(patch, 4, lambda: (_ for _ in ()).throw(RuntimeError("gone")))
         with pytest.raises(RuntimeError, match="gone"):
@@ -311,9 +316,7 @@ def test_a_resumed_run_repeats_what_the_first_attempt_had_to_say(config, folder,
     cfg = config("model=efficientat", "trainer.train_batches=2")
     with monkeypatch.context() as patch:
         patch.setattr(Classifier, "_backward", hungry)
-        stop_after(patch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        with pytest.raises(Interrupted):
-            run(cfg, folder)
+        interrupt(patch, cfg, folder, 3)
     blocks = run(cfg, folder)
     assert any("memory ran out" in message for message in blocks["warnings"])
     assert blocks["efficiency"]["micro_batch_size"] == 2

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +18,7 @@ from sousa_bench.config import distillation
 from sousa_bench.config.fingerprint import fingerprint
 from sousa_bench.config.run_config import RunConfig
 from sousa_bench.data.datamodule import Batch
-from sousa_bench.errors import ConfigError, Interrupted
+from sousa_bench.errors import ConfigError
 from sousa_bench.models.base import AudioModel
 from sousa_bench.peft import load_run_model
 from sousa_bench.pretrain.__main__ import check as check_pretraining
@@ -30,7 +28,7 @@ from sousa_bench.training.kept_states import KeptStates
 from sousa_bench.training.run import run
 from sousa_bench.training.teacher import Teacher
 from tests.cases import check_each
-from tests.core.test_run import numbers, stop_after
+from tests.core.test_run import interrupt, numbers
 from tests.trained import trained
 
 STUDENT = ("model=efficientat", "peft=lora", "trainer.max_epochs=1")  # hears 32 kHz, its teacher 16 kHz
@@ -142,10 +140,7 @@ def test_at_another_sample_rate_the_same_is_heard_noise_and_all(config):
 def test_an_interruption_changes_no_number(taught, tmp_path, monkeypatch, augmentation):
     cfg = taught(f"augmentation={augmentation}", "trainer.max_epochs=2", f"data.cache_dir={tmp_path / 'cache'}")
     whole = numbers(run(cfg, tmp_path / "whole"), tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        stop_after(patch, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        with pytest.raises(Interrupted):
-            run(cfg, tmp_path / "parts")
+    interrupt(monkeypatch, cfg, tmp_path / "parts", 2)
     assert numbers(run(cfg, tmp_path / "parts"), tmp_path / "parts") == whole
     alone = taught(f"augmentation={augmentation}", "trainer.max_epochs=2", "teacher.run=null")
     assert numbers(run(alone, tmp_path / "alone"), tmp_path / "alone") != whole

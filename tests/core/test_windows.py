@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,10 +9,9 @@ import torch
 from hydra.utils import instantiate
 
 from sousa_bench.data.datamodule import Clips, Pieces
-from sousa_bench.errors import Interrupted
 from sousa_bench.peft import load_run_model
 from sousa_bench.training.run import run
-from tests.core.test_run import numbers, stop_after
+from tests.core.test_run import interrupt, numbers
 from tests.trained import command, home, trained
 
 WINDOWS = ("data.max_duration=1.0", "data.windows=all")
@@ -86,10 +82,7 @@ def test_the_tested_logits_are_the_mean_over_windows(config, folder, peft, windo
 def test_interruptions_change_no_number(config, tmp_path, monkeypatch, peft, augmentation):
     cfg = config(*FEW, f"peft={peft}", f"augmentation={augmentation}", *WINDOWS)
     whole = numbers(run(cfg, tmp_path / "whole"), tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        stop_after(patch, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        with pytest.raises(Interrupted):
-            run(cfg, tmp_path / "parts")
+    interrupt(monkeypatch, cfg, tmp_path / "parts", 4)
     state = torch.load(tmp_path / "parts" / "checkpoints" / "last.pt", weights_only=True)
     assert (state["epoch"], state["step"]) == (1, 1)
     assert numbers(run(cfg, tmp_path / "parts"), tmp_path / "parts") == whole
