@@ -149,6 +149,31 @@ def _wrong_key(error: BaseException) -> str | None:
     return None
 
 
+def left_to_runs(words: list[str], error: BaseException) -> bool:
+    """Leave to each run of a sweep a key that only the choices of a varied group have.
+
+    ``peft=probe,knn peft.reads=last`` has such a key. Hydra gives a key of one value to the config that the sweep
+    begins with, where the group has its default choice; several values, and a choice of one, it gives to the runs.
+
+    Args:
+        words: The command line; changed in place.
+        error: What composing that config raised.
+
+    Returns:
+        Whether it was changed, so that composing it again is worth it.
+    """
+    key = _wrong_key(error) if is_config_error(error) else None
+    group = (key or "").partition(".")[0]
+    if not any(word.startswith(f"{group}=") and "," in word for word in words):
+        return False
+    for index, word in enumerate(words):
+        name, _, value = word.partition("=")
+        if name == key and not value.startswith("choice("):
+            words[index] = f"{key}=choice({value})"
+            return True
+    return False
+
+
 def _present_key(key: str, said: str) -> str | None:
     """What is said of a key that is there and can't be added or taken away; None where something else is wrong."""
     if said.startswith("Could not append"):

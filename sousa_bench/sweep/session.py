@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from sousa_bench.config import conf_folder
-from sousa_bench.config.config_errors import explain, is_config_error
+from sousa_bench.config.config_errors import explain, is_config_error, left_to_runs
 from sousa_bench.config.file_variant import with_variant
 from sousa_bench.config.fingerprint import fingerprint, run_name
 from sousa_bench.config.overrides import with_quotes
@@ -124,7 +124,7 @@ def command(
                 current.start()
             register_resolvers()
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets its errors through, and they get one clear message
-        main()
+        _compose_and_run(main)
         return exit_code()
     except KeyboardInterrupt:
         say("interrupted")
@@ -142,6 +142,16 @@ def command(
         return 1 if current.outcomes else 2
     finally:
         current.close()
+
+
+def _compose_and_run(main: Callable[[], Any]) -> None:
+    while True:
+        try:
+            main()
+            return
+        except Exception as error:
+            if current.outcomes or not left_to_runs(sys.argv, error):
+                raise
 
 
 def exit_code() -> int:

@@ -171,6 +171,22 @@ def test_on_error_stop_starts_nothing_more(command: Command) -> None:
     assert "Not run: 2" in output
 
 
+def test_a_key_that_only_the_varied_choices_have_reaches_each_run(command: Command) -> None:
+    own = command.folder / "own" / "peft"
+    own.mkdir(parents=True)
+    for name in ("one", "two"):
+        (own / f"{name}.yaml").write_text(
+            f"_target_: peft.VeraConfig\nname: {name}\nlearning_rate: 1e-3\nprojection_prng_key: 1\n"
+        )
+    words = ["--config-dir", str(own.parent), "-m", "sweep=a", "peft=one,two", "peft.projection_prng_key=3"]
+    output = command(*words)
+    results = [json.loads(path.read_text()) for path in command.folder.glob("multirun/**/result.json")]
+    given = [f"sweep=a peft={name} peft.projection_prng_key=3" for name in ("one", "two")]
+    assert sorted(" ".join(result["overrides"]) for result in results) == given, output
+    assert "2 of them earlier" in command(*words)
+    assert "peft.prng: there is no such key. Did you mean peft.proj" in command(*words[:-1], "peft.prng=3", code=2)
+
+
 def test_a_single_run_lands_below_outputs_and_is_not_repeated(command: Command) -> None:
     output = command("seed=4")
     [result] = command.folder.glob("outputs/alpha_lora_aug_none_s4_*/result.json")
