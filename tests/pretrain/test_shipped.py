@@ -88,7 +88,7 @@ def compared(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_they_are_worth_their_bytes(tmp_path: Path) -> None:
     """What docs/embedded.md reports: same budget, other weights, the default data."""
     words = ["augmentation=off", "weights=embedded,random", "logger=none", "sweep=both"]
