@@ -16,6 +16,7 @@ from onnx.compose import merge_models
 import sousa_bench
 from sousa_bench.data.augmentation import FULL_SCALE
 from sousa_bench.errors import UserError
+from sousa_bench.export.onnx_fourier import compute_kernels
 from sousa_bench.export.onnx_network import PaddedClips
 from sousa_bench.models.base import AudioModel
 
@@ -73,6 +74,7 @@ def waveform_graph(model: AudioModel, grid: Grid, facts: Mapping[str, str]) -> o
     for node in whole.graph.node:  # Where in the source each node comes from, with the paths of this machine
         del node.metadata_props[:]
         node.doc_string = ""
+    compute_kernels(whole)
     helper.set_model_props(whole, dict(facts))
     onnx.checker.check_model(whole, full_check=True)
     return whole

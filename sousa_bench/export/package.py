@@ -14,9 +14,11 @@ import onnx
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from sousa_bench.data.datamodule import Clips
 from sousa_bench.errors import UserError
 from sousa_bench.export.description import GRAPH_FILE, model_card, package_config
 from sousa_bench.export.onnx_graph import Grid, waveform_graph
+from sousa_bench.export.onnx_int8 import compare, int8_weights, own_test_clips
 from sousa_bench.export.verification import check
 from sousa_bench.inference.predictor import PACKAGE_FILE, PACKAGE_WEIGHTS, Predictor, is_package
 from sousa_bench.models.base import AudioModel
@@ -40,6 +42,7 @@ def export(
     command: str,
     metric: str | None = None,
     checkpoint: str | None = None,
+    int8: bool = False,
     force: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> Path:
@@ -51,6 +54,7 @@ def export(
         command: The command line, for the card.
         metric: What chooses the run of a sweep.
         checkpoint: Where the base weights are now, if they have moved.
+        int8: Whether the graph's weights are int8.
         force: Replace an older package.
         say: Told what goes on.
 
@@ -58,7 +62,8 @@ def export(
         ``destination``.
 
     Raises:
-        UserError: No such run, a method that doesn't merge, a failed check, a destination that is in the way.
+        UserError: No such run, a method that doesn't merge, a failed check, int8 weights that
+            cost too much, a destination that is in the way.
     """
     destination = destination.absolute()
     refuse(destination, force)
@@ -79,6 +84,7 @@ def export(
             "the run itself, as evaluate and predict do"
         )
     say(f"run {predictor.run.described}")
+    clips = own_test_clips(predictor) if int8 else None
     model, added = finished_model(predictor)
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +92,7 @@ def export(
     except OSError as error:
         raise ExportError(f"{destination}: can't be written: {error}") from error
     try:
-        _fill(draft, predictor, model, added, command, say)
+        _fill(draft, predictor, model, added, clips, command, say)
         _publish(draft, destination)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(draft, ignore_errors=True)
@@ -130,6 +136,7 @@ def _fill(
     predictor: Predictor,
     model: AudioModel,
     added: dict[str, Any] | None,
+    clips: Clips | None,
     command: str,
     say: Callable[[str], None],
 ) -> None:
@@ -146,10 +153,17 @@ def _fill(
         "sample_rate": str(rate),
         "max_duration": str(predictor.max_duration),
     }
-    onnx.save(waveform_graph(model, grid, said), draft / GRAPH_FILE)
+    graph, file = waveform_graph(model, grid, said), draft / GRAPH_FILE
+    onnx.save(graph, file)
     write_json(draft / PACKAGE_FILE, config)
     say("checking it against PyTorch …")
-    config["onnx"]["check"] = check(draft, draft / GRAPH_FILE, predictor)
+    config["onnx"]["check"] = check(draft, file, predictor)
+    if clips is not None:
+        say("comparing int8 weights with float32 on test clips …")
+        rounded = draft / f"int8.{GRAPH_FILE}"
+        onnx.save(int8_weights(graph), rounded)
+        config["onnx"]["int8"] = compare(file, rounded, clips, predictor.place)
+        rounded.replace(file)
     write_json(draft / PACKAGE_FILE, config)
     (draft / CARD_FILE).write_text(model_card(config), encoding="utf-8")
     program = resources.files("sousa_bench.export").joinpath("package_predict.py")

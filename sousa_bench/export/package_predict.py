@@ -237,6 +237,7 @@ class Package:
         options = onnxruntime.SessionOptions()
         if threads is not None:
             options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.disable_quant_qdq", "1")  # int8 weights become float32 once, here
         graph, names = str(folder / self.facts["onnx"]["file"]), self.facts["onnx"]
         self.session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         self.input, self.output = names["input"], names["output"]
