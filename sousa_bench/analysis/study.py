@@ -43,6 +43,7 @@ from sousa_bench.system.text_table import amount
 from sousa_bench.task import Task
 
 if TYPE_CHECKING:
+    from sousa_bench.analysis.drawn_runs import DrawnRuns
     from sousa_bench.analysis.misheard import Misheard
     from sousa_bench.analysis.standings import Standings
 
@@ -118,6 +119,13 @@ class Study:
         from sousa_bench.analysis.standings import standings
 
         return standings(self)
+
+    @cached_property
+    def drawn(self) -> DrawnRuns:
+        """The runs that stand one by one in the page's table and figures."""
+        from sousa_bench.analysis.drawn_runs import drawn_runs
+
+        return drawn_runs(self)
 
     @cached_property
     def misheard(self) -> Misheard:

@@ -52,6 +52,10 @@ class Opened:
     def settle(self) -> None:
         self.page.wait_for_selector("body[data-idle=yes]", timeout=60_000)
 
+    def data(self) -> dict[str, Any]:
+        """What the page's script reads."""
+        return json.loads(self.page.locator("#data").text_content())
+
     def column(self, key: str) -> list[str]:
         heads = self.page.locator("#table thead th").evaluate_all("heads => heads.map(head => head.dataset.key)")
         return self.page.locator(f"#table tbody td:nth-child({heads.index(key) + 1})").all_inner_texts()
@@ -670,20 +674,66 @@ def test_a_figure_that_fails_says_so_and_holds_up_no_other(browser, comparison_r
     assert "leaders_A Error: broken" in said
 
 
-def test_a_filters_verdict_names_no_combination_that_the_table_does_not_hold(browser, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("sousa_bench.analysis.report.run_table.MAX_ROWS", 3)
-    monkeypatch.setattr("sousa_bench.analysis.report.html_page.MAX_ROWS", 3)
-    folder = write_sweep(tmp_path / "multirun", MODELS[:1], STRATEGIES)
-    opened = Opened(browser, report(folder))
-    best = opened.page.evaluate(
-        "JSON.parse(document.getElementById('data').textContent).runs.map(run => run.experiment)"
-    )
+def page_of_few(monkeypatch: pytest.MonkeyPatch, folder: Path, output: Path, most: int) -> Path:
+    """The report of a sweep on a page that holds no more than ``most`` runs one by one."""
+    monkeypatch.setattr("sousa_bench.analysis.drawn_runs.MOST_RUNS", most)
+    monkeypatch.setattr("sousa_bench.analysis.drawn_runs.ROW_LIMIT", 1)
+    assert main([str(folder), "--no-images", "--output-dir", str(output)]) == 0
+    return output / "report.html"
+
+
+def test_a_filters_verdict_names_no_combination_that_the_page_does_not_hold(
+    browser, comparison: Path, tmp_path: Path, monkeypatch
+):
+    opened = Opened(browser, page_of_few(monkeypatch, comparison, tmp_path, 12))
+    assert "of all runs the best, the worst" in opened.page.locator("#runs").inner_text()
+    held = [run["experiment"] for run in opened.data()["runs"]]
     opened.chip("augmentation", "with")
-    left = sum("_on_" in name for name in best)
-    assert 0 < left < 3
+    left = sum("_on_" in name for name in held)
+    assert 0 < left < len(held) <= 12
     assert f"of the {left} combinations shown" in opened.page.locator(".verdict").first.inner_text()
     assert len(opened.names("leaders_A")) == left
-    assert "a filter's verdict and figures are of these alone" in opened.page.locator("#runs").inner_text()
+
+
+def test_a_page_of_too_many_runs_draws_some_and_sums_up_all(browser, tmp_path: Path, monkeypatch):
+    folder = write_sweep(
+        tmp_path / "multirun", MODELS[:2], STRATEGIES[:1], seeds=tuple(range(1, 11)), players=12, per_player=20
+    )
+    accuracy = {
+        made["experiment_id"]: made["metrics"]["test_acc"]
+        for made in (json.loads(path.read_text()) for path in folder.glob("*/result.json"))
+    }
+    opened = Opened(browser, page_of_few(monkeypatch, folder, tmp_path / "few", 24))
+    page, data = opened.page, opened.data()
+    held = {run["experiment"] for run in data["runs"]}
+    assert 16 <= len(held) <= 24
+    assert page.locator("#table tbody tr").count() == len(held)
+    assert f"{len(held)} of 40 runs: of each combination the best, the worst" in page.locator("#runs").inner_text()
+    for combination in ("ast_lora_on", "ast_lora_off", "htsat_lora_on", "htsat_lora_off"):
+        own = {name: value for name, value in accuracy.items() if name.startswith(combination)}
+        assert {max(own, key=own.get), min(own, key=own.get)} < held & own.keys(), combination
+
+    said = f"({len(held)} of 40 runs drawn)"
+    for name in ("accuracy_comparison", "efficiency_scatter", "time_accuracy", "training_time", "peak_memory"):
+        assert said in page.locator(f"#figure-{name} h3").inner_text(), name
+        assert "intervals are of all runs" in page.locator(f"#figure-{name} figcaption").inner_text(), name
+        assert len(opened.bright(name)) >= len(held), name
+    assert said in page.locator("#figure-seed_spread h3").inner_text()
+    means = page.evaluate("document.getElementById('plot-model_strategy_heatmap').data[0].text")
+    for model, text in zip(MODELS[:2], means, strict=True):
+        own = [value for name, value in accuracy.items() if name.startswith(model)]
+        mean, _, runs = text[0].partition("<br>")
+        assert (float(mean), runs) == (pytest.approx(sum(own) / 20, abs=6e-4), "n=20")
+    assert opened.undrawn() == []
+
+    opened.chip("model", "ast")
+    assert "of the 2 combinations shown" in page.locator(".verdict").first.inner_text()
+    assert len(opened.names("leaders_A")) == 2
+    assert set(opened.bright("efficiency_scatter")) == {run["id"] for run in data["runs"] if run["model"] == "ast"}
+    assert "Of all runs" in page.locator("#figure-model_strategy_heatmap figcaption").inner_text()
+    opened.chip("seed", str(next(run["seed"] for run in data["runs"] if run["model"] == "ast")))
+    assert "No combination of these is shown with all its runs" in page.locator(".verdict").first.inner_text()
+    assert opened.said == []
 
 
 @pytest.mark.slow

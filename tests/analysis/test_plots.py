@@ -11,12 +11,12 @@ import pytest
 
 from sousa_bench.analysis import Study, collect, compare, plots
 from sousa_bench.analysis.plots.details import f1_by_class, tempo_bands
-from sousa_bench.analysis.plots.runs import pareto_front
 from sousa_bench.analysis.plots.style import accuracy_scale, log_axis, safe
 from sousa_bench.analysis.report.blocks import Figure, Options
 from sousa_bench.analysis.report.html_page import page
 from sousa_bench.analysis.report.images import NO_BROWSER, write_images
 from sousa_bench.analysis.report.sections import figures, report
+from sousa_bench.analysis.stats.cost_front import front_places
 from sousa_bench.data.rudiments import FAMILY_NAMES
 from tests.analysis.synthetic import result, write_folds, write_result
 
@@ -119,9 +119,9 @@ def test_the_page_carries_the_figures_as_they_are(comparison_study: Study):
 def test_pareto_front():
     cost = np.array([4.0, 1.0, 2.0, 2.0, 3.0])
     gain = np.array([0.9, 0.5, 0.7, 0.6, 0.7])
-    x, y = pareto_front(cost, gain)
-    assert x.tolist() == [1, 2, 4]
-    assert y.tolist() == [0.5, 0.7, 0.9]
+    places = front_places(cost, gain)
+    assert cost[places].tolist() == [1, 2, 4]
+    assert gain[places].tolist() == [0.5, 0.7, 0.9]
 
 
 def test_confusions_are_grouped_by_family_and_rows_add_up(comparison_study: Study):

@@ -8,6 +8,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from sousa_bench.analysis.drawn_runs import OF_ALL
 from sousa_bench.analysis.flatten import PER_CLASS
 from sousa_bench.analysis.plots.curves import PAGE_LIMIT, learning_curves
 from sousa_bench.analysis.plots.details import (
@@ -40,6 +41,7 @@ from sousa_bench.analysis.plots.runs import (
     training_time,
 )
 from sousa_bench.analysis.plots.search_views import best_so_far, search_importance, search_trials
+from sousa_bench.analysis.plots.style import DRAWN
 from sousa_bench.analysis.study import Study
 from sousa_bench.task import Task
 
@@ -232,6 +234,8 @@ def all_plots(study: Study, page: bool) -> Iterator[Plot]:
             caption += "is clearly better."
         if item.draw is pairwise_differences and figure is None and _of_one_group(study):
             caption = f"All test clips are by one {study.task.group}: whether two combinations differ can't be told."
+        if figure is not None and DRAWN in str(figure.layout.title.text):
+            caption += f" Drawn are {study.drawn.chosen}. {OF_ALL}"
         if caption:
             yield Plot(item.name, item.group, figure, caption if len(study.done) else "Runs so far.")
     for factor in study.results.factors if len(study.done) else ():

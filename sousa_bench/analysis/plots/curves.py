@@ -37,7 +37,7 @@ def learning_curves(study: Study, limit: int = IMAGE_LIMIT) -> go.Figure | None:
         The figure, or None where no result holds a history.
     """
     running = study.table.index[study.table["status"] == "running"]
-    rows = (int(row) for row in (*study.done.index, *running))
+    rows = (int(row) for row in (*study.done.index, *running) if row in study.drawn)
     read = ((row, read_history(Path(str(study.table.at[row, "path"])))) for row in rows)
     histories = list(itertools.islice(((row, history) for row, history in read if history), limit))
     styles = run_colours(study.table, [row for row, _ in histories])

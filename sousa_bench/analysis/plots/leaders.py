@@ -40,6 +40,7 @@ def leaders(cohort: Standings, limit: int = MOST_COMBINATIONS) -> go.Figure:
     records = rows.to_dict("records")
     texts = [_text(cohort, row) for row in records]
     colours = model_colours(cohort.study.table)
+    drawn = cohort.study.drawn
     traces = []
     for model in dict.fromkeys(rows["model"]):
         mine = (rows["model"] == model).to_numpy()
@@ -51,7 +52,7 @@ def leaders(cohort: Standings, limit: int = MOST_COMBINATIONS) -> go.Figure:
             "%{y}<br>%{text}",
             text=list(itertools.compress(texts, mine)),
             showlegend=False,
-            customdata=[[int(run) for run in runs] for runs in part["rows"]],
+            customdata=[drawn.part(runs) for runs in part["rows"]],
             marker={"color": colours[str(model)], "size": 10},
         )
         trace["error_x"] = interval(part["test_acc"], part["acc_low"], part["acc_high"])
@@ -80,7 +81,7 @@ def leaders(cohort: Standings, limit: int = MOST_COMBINATIONS) -> go.Figure:
         "shade": BEST_SHADE,
         "verdict": f"verdict_{cohort.cohort}",
         "combinations": [
-            {"name": name, "text": text, "place": place[row["combination"]], "rows": [int(run) for run in row["rows"]]}
+            {"name": name, "text": text, "place": place[row["combination"]], "rows": drawn.part(row["rows"])}
             for name, text, row in zip(names, texts, records, strict=True)
         ],
         "pairs": _verdicts_of_pairs(cohort, list(rows["combination"])),

@@ -9,13 +9,13 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from sousa_bench.analysis.columns import p_value
+from sousa_bench.analysis.drawn_runs import ROW_LIMIT
 from sousa_bench.analysis.factors import BASE_FACTORS, shown
 from sousa_bench.analysis.not_run import refused
 from sousa_bench.analysis.plots.style import (
     DIVERGING,
     LEGEND_BELOW,
     PALETTE,
-    ROW_LIMIT,
     SEQUENTIAL,
     SYMBOLS,
     accuracy_scale,
@@ -62,13 +62,13 @@ def model_strategy_heatmap(study: Study) -> go.Figure:
         colorscale=SEQUENTIAL,
         xgap=2,
         ygap=2,
-        meta={"cells": cells},
+        meta={"cells": cells} if study.drawn.all else None,
     )
     refusals = {(each.model, each.strategy) for each in refused(study)}
     return figure(
         [heat],
         f"Mean test {study.task.score} by model and PEFT strategy",
-        {"kind": "cells"},
+        {"kind": "cells" if study.drawn.all else "static"},
         annotations=[
             {"x": safe(strategy), "y": safe(model), "text": "not run", "showarrow": False}
             for model, strategy in sorted(refusals)
@@ -101,7 +101,9 @@ def augmentation_effect(study: Study, limit: int | None = ROW_LIMIT) -> go.Figur
                 for row in part.to_dict("records")
             ],
             {"color": colours[str(model)]},
-            customdata=[[*a, *b] for a, b in zip(part["with_rows"], part["without_rows"], strict=True)],
+            customdata=[
+                study.drawn.part([*a, *b]) for a, b in zip(part["with_rows"], part["without_rows"], strict=True)
+            ],
         )
         for model, part in table.groupby("model")
     ]

@@ -12,14 +12,15 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from sousa_bench.analysis.drawn_runs import ROW_LIMIT
 from sousa_bench.analysis.factors import shown
 from sousa_bench.analysis.model_sizes import MULTIPLY_ADDS, PARAMETERS
 from sousa_bench.analysis.plots.style import (
     GREY,
-    ROW_LIMIT,
     accuracy_axis,
     deviation,
     dots,
+    drawn_of,
     figure,
     first_of,
     interval,
@@ -31,7 +32,7 @@ from sousa_bench.analysis.plots.style import (
     safe,
     strategy_symbols,
 )
-from sousa_bench.analysis.stats.cost_front import COST
+from sousa_bench.analysis.stats.cost_front import COST, front_places
 from sousa_bench.analysis.stats.folds import FOLD
 from sousa_bench.analysis.study import Study
 
@@ -43,7 +44,7 @@ def accuracy_comparison(study: Study, limit: int | None = ROW_LIMIT) -> go.Figur
 
     Args:
         study: From ``compare``.
-        limit: Number of runs, the best ones; None for all.
+        limit: Number of runs, the best ones; None for all that are drawn (``Study.drawn``).
     """
     rows = study.done.sort_values("test_acc", ascending=False, kind="stable")
     return _ranking(
@@ -67,12 +68,12 @@ def peak_memory(study: Study, limit: int | None = ROW_LIMIT) -> go.Figure | None
 
 def _ranking(study: Study, values: pd.Series, title: str, axis: str, limit: int | None, error: str = "") -> go.Figure:
     """A row a run, as ``values`` (by row of the table) are sorted."""
-    total = len(values)
-    values = values.head(limit or total)
+    note = first_of(min(limit, len(values)), len(values)) if limit else _drawn(study, values)
+    values = values.head(limit) if limit else study.drawn.of(values)
     names = pd.Series([safe(study.run_labels[row]) for row in values.index], values.index, dtype=object)
     traces = _runs(study, values, names, axis.split(" (")[0] + " %{x}", error)
     start = {"rangemode": "normal" if error else "tozero"}
-    return rows_of_dots(traces, title + first_of(len(names), total), axis, list(names), "dots", xaxis=start)
+    return rows_of_dots(traces, title + note, axis, list(names), "dots", xaxis=start)
 
 
 def efficiency_scatter(study: Study) -> go.Figure:
@@ -88,7 +89,7 @@ def efficiency_scatter(study: Study) -> go.Figure:
             rounded(able["test_acc"]),
             f"%{{text}}<br>{ON_FRONT}",
             text=[safe(name) for name in able["combination"]],
-            customdata=[[int(run) for run in runs] for runs in able["rows"]],
+            customdata=[study.drawn.part(runs) for runs in able["rows"]],
             marker={"symbol": "circle-open", "size": 18, "color": GREY, "line": {"width": 1.5}},
             error_y=interval(able["test_acc"], able["acc_low"], able["acc_high"]),
             meta={"role": ON_FRONT},
@@ -121,41 +122,26 @@ def _over_size(study: Study, key: str, what: str) -> go.Figure | None:
 def _with_front(study: Study, cost: pd.Series, what: str) -> go.Figure:
     """Test accuracy of runs against a cost (logarithmic), with the Pareto front."""
     gain = study.table.loc[cost.index, "test_acc"]
-    x, y = pareto_front(cost.to_numpy(), gain.to_numpy(float))
+    x, y = cost.to_numpy(), gain.to_numpy(float)
+    places = front_places(x, y)
     front = {
         "type": "scatter",
         "mode": "lines",
         "name": "Pareto front",
-        "x": rounded(x),
-        "y": rounded(y),
+        "x": rounded(x[places]),
+        "y": rounded(y[places]),
         "hoverinfo": "skip",
         "line": {"dash": "dot", "width": 2, "color": GREY, "shape": "hv"},
         "meta": {"role": "front"},
     }
     return figure(
-        [front, *_runs(study, cost, gain, f"%{{x:,}} {what}", "y")],
-        f"{_score(study)} against {what}",
+        [front, *_runs(study, study.drawn.of(cost), gain, f"%{{x:,}} {what}", "y")],
+        f"{_score(study)} against {what}{_drawn(study, cost)}",
         {"kind": "points"},
         height=520,
         xaxis={"title": {"text": what.capitalize()}, **log_axis(cost)},
         yaxis={"title": {"text": accuracy_axis(study.task)}},
     )
-
-
-def pareto_front(cost: np.ndarray, gain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The points that no other beats in both: less cost and at least the gain.
-
-    Args:
-        cost: Shape (points,), smaller is better.
-        gain: Shape (points,), larger is better.
-
-    Returns:
-        Cost and gain of the front, by rising cost.
-    """
-    order = np.lexsort((-gain, cost))
-    best = np.maximum.accumulate(gain[order]) if len(order) else gain
-    keep = [index for index in range(len(order)) if index == 0 or gain[order[index]] > best[index - 1]]
-    return cost[order][keep], gain[order][keep]
 
 
 def time_accuracy(study: Study) -> go.Figure:
@@ -166,8 +152,8 @@ def time_accuracy(study: Study) -> go.Figure:
     if "peak_memory_bytes" in rows and rows["peak_memory_bytes"].notna().any():
         sizes = 7 + 2.2 * np.sqrt(rows["peak_memory_bytes"].fillna(0) / 2**30)
     return figure(
-        _runs(study, minutes, rows["test_acc"], "%{x} minutes", "y", sizes),
-        f"{_score(study)} against training time",
+        _runs(study, study.drawn.of(minutes), rows["test_acc"], "%{x} minutes", "y", sizes),
+        f"{_score(study)} against training time{_drawn(study, minutes)}",
         {"kind": "points"},
         height=500,
         xaxis={"title": {"text": "Training time (minutes)"}, **log_axis(minutes)},
@@ -251,12 +237,17 @@ def _macro_f1(item: Mapping[Any, Any]) -> str:
     return f", macro F1 {item['test_f1_macro']:.4f}" if pd.notna(item["test_f1_macro"]) else ""
 
 
+def _drawn(study: Study, values: pd.Series) -> str:
+    """What a title says where not all runs are drawn that have one of the ``values``."""
+    return drawn_of(len(study.drawn.of(values)), len(values))
+
+
 def _score(study: Study) -> str:
     return study.task.score.capitalize()
 
 
 def seed_spread(study: Study, limit: int = ROW_LIMIT) -> go.Figure | None:
-    """Accuracy of every run, the mean ± standard deviation over seeds or folds, and its standard error.
+    """Accuracy of every drawn run, the mean ± standard deviation over seeds or folds, and its standard error.
 
     None where no combination has two runs.
     """
@@ -267,7 +258,8 @@ def seed_spread(study: Study, limit: int = ROW_LIMIT) -> go.Figure | None:
     names = [safe(label) for label in frame["combination"]]
     folds = frame["folds"] > 0
     repeats, one = ("folds", "fold") if folds.all() else ("seeds or folds", "run") if folds.any() else ("seeds", "seed")
-    runs = [(name, row) for name, rows in zip(names, frame["rows"], strict=True) for row in rows]
+    every = [(name, row) for name, rows in zip(names, frame["rows"], strict=True) for row in rows]
+    runs = [(name, row) for name, row in every if row in study.drawn]
     traces = [
         dots(
             f"one {one}",
@@ -288,7 +280,7 @@ def seed_spread(study: Study, limit: int = ROW_LIMIT) -> go.Figure | None:
         traces.append(
             dots(what, rounded(frame["test_acc"]), names, hover, error_x=deviation(frame[key]), marker=marker)
         )
-    title = f"{repeats.capitalize()} and {safe(study.task.groups)}: two kinds of luck"
+    title = f"{repeats.capitalize()} and {safe(study.task.groups)}: two kinds of luck{drawn_of(len(runs), len(every))}"
     return rows_of_dots(traces, title, f"Test {study.task.score}", names, "static", scattermode="group", scattergap=0.3)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from sousa_bench.analysis.drawn_runs import ROW_LIMIT
 from sousa_bench.task import Task
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7A7A7A")
@@ -32,8 +33,8 @@ RARE = [
 DIVERGING = [[0.0, "#B35806"], [0.25, "#F1A340"], [0.5, "#F7F7F7"], [0.75, "#998EC3"], [1.0, "#542788"]]
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', sans-serif"
 ROW_HEIGHT = 19
-ROW_LIMIT = 40  # rows of dots in an image, or at once in the page
 GREY = "#7A7A7A"
+DRAWN = " runs drawn)"
 LEGEND_BELOW = {"orientation": "h", "x": 0, "y": -0.18, "yanchor": "top", "font": {"size": 11}}
 LEAST_RANGE = 0.2  # of accuracies in colours
 GOOD = 0.5  # accuracy below which none gets the brightest colour
@@ -176,6 +177,11 @@ def heatmap(
 def first_of(count: int, total: int) -> str:
     """What a title says where a figure shows only a part."""
     return f" (first {count} of {total})" if count < total else ""
+
+
+def drawn_of(count: int, total: int) -> str:
+    """What a title says where a figure draws some runs of many; all that sums them up is of all."""
+    return f" ({count:,} of {total:,}{DRAWN}" if count < total else ""
 
 
 def accuracy_axis(task: Task) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 from plotly.io.json import to_json_plotly
 
 from sousa_bench.analysis.columns import lower_is_better
+from sousa_bench.analysis.drawn_runs import OF_ALL
 from sousa_bench.analysis.plots.details import confusion_traces, f1_traces, variant_runs
 from sousa_bench.analysis.plots.style import template
 from sousa_bench.analysis.report.blocks import (
@@ -39,7 +40,7 @@ from sousa_bench.analysis.report.blocks import (
     with_content,
 )
 from sousa_bench.analysis.report.run_details import run_details
-from sousa_bench.analysis.report.run_table import MAX_ROWS, filters, run_columns, run_rows
+from sousa_bench.analysis.report.run_table import filters, run_columns, run_rows
 from sousa_bench.analysis.study import Study
 
 VARIANTS = {"confusion_matrix": confusion_traces, "per_class_f1": f1_traces}
@@ -84,7 +85,7 @@ def page(study: Study, blocks: Sequence[Block], title: str = "sousa_bench report
         "runs": rows,
         "details": run_details(study, [row["id"] for row in rows]) | {"about": RETRY},
         "plots": [_plot(study, figure) for figure in drawn],
-        "labels": {str(row): label for row, label in study.run_labels.items()},
+        "labels": {str(row): study.run_labels[row] for row in sorted({*study.drawn.rows, *variant_runs(study)})},
         "templates": {theme: template(theme) for theme in ("light", "dark")},
     }
     scripts = {"PLOTLY": plotly_library(), "SCRIPT": _script()}
@@ -156,12 +157,12 @@ def _block(block: Block) -> str:
         case Figure():
             return _figure(block)
         case RunTable(study):
-            hidden = len(study.table) - MAX_ROWS
+            drawn = study.drawn
             note = (
-                f"The table holds the best {MAX_ROWS} runs; a filter's verdict and figures are of these alone. "
-                f"{hidden} more are in comparison_table.csv."
+                f"The table and the figures hold {len(drawn.rows):,} of {drawn.total:,} runs: {drawn.chosen}. {OF_ALL} "
+                "comparison_table.csv has all."
             )
-            return asset("runs.html") + (f'<p class="note">{note}</p>' if hidden > 0 else "")
+            return asset("runs.html") + ("" if drawn.all else f'<p class="note">{note}</p>')
     raise TypeError(f"a section of the report gave {type(block).__name__}, which is no block")
 
 

@@ -52,6 +52,7 @@ def ranking_table(cohort: Standings, start: int = 0, end: int | None = None) -> 
     rows.insert(0, "place", range(1, len(rows) + 1))
     rows = rows[start:end]
     rows["name"] = rows["combination"].map(cohort.names)
+    rows["rows"] = rows["rows"].map(study.drawn.part)
     rows["undecided"] = cohort.untested
     for key in ("difference", "simultaneous_low", "simultaneous_high"):
         rows[key] = [

@@ -24,7 +24,6 @@ from sousa_bench.analysis.origins import all_origin_words
 from sousa_bench.analysis.stats.folds import FOLD, fold_order
 from sousa_bench.analysis.study import Study
 
-MAX_ROWS = 2000
 MAX_LEVELS = 24
 MAX_ORIGIN = 40
 ASIDE = {"interval": "interval_note", "origin": "origin"}  # what more is said of a cell where the pointer rests on it
@@ -86,13 +85,13 @@ def _status(row: Mapping[Any, Any]) -> str:
 
 
 def run_rows(study: Study, columns: list[Column]) -> list[dict[str, Any]]:
-    """What the table holds of each run; of the best ones where there are more than ``MAX_ROWS``.
+    """What the table holds of each run of ``Study.drawn``.
 
     Returns:
         For each run the values that it is filtered and sorted by, under their keys, and ``cells``, their texts;
         ``asides`` holds what more there is to say of a cell.
     """
-    chosen = [*study.done.index, *study.table.index.difference(study.done.index)][:MAX_ROWS]
+    chosen = study.drawn.rows
     best = {row for rows in study.combinations.loc[study.combinations["best_set"], "rows"] for row in rows}
     frame = study.table.loc[chosen]
     frame = frame.assign(origin=[words[:400] for words in all_origin_words(frame)], interval=frame["test_acc_low"])
@@ -103,7 +102,7 @@ def run_rows(study: Study, columns: list[Column]) -> list[dict[str, Any]]:
         if row in best:
             cells["test_acc"] = f"★ {cells['test_acc']}"
         asides = {key: item[source] for key, source in ASIDE.items() if item[source]}
-        more = {"id": int(row), "experiment": _short(item["experiment_id"]), "cells": cells, "asides": asides}
+        more = {"id": row, "experiment": _short(item["experiment_id"]), "cells": cells, "asides": asides}
         made.append(values | {key: _short(item[key]) for key in ("cohort", "seed") if key in item} | more)
     return made
 

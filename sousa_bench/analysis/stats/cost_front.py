@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 COST = "trainable_params"
+
+
+def front_places(cost: NDArray[np.floating[Any]], gain: NDArray[np.floating[Any]]) -> NDArray[np.intp]:
+    """The places of the points that no other beats in both: less cost and at least the gain.
+
+    Args:
+        cost: Shape (points,), smaller is better.
+        gain: Shape (points,), larger is better.
+
+    Returns:
+        Places in both, by rising cost.
+    """
+    order = np.lexsort((-gain, cost))
+    best = np.maximum.accumulate(gain[order]) if len(order) else gain
+    return order[[index for index in range(len(order)) if index == 0 or gain[order[index]] > best[index - 1]]]
 
 
 def on_front(combinations: pd.DataFrame, pairs: pd.DataFrame) -> pd.Series:

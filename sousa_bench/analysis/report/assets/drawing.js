@@ -15,7 +15,8 @@ function ids(trace, index) {
 }
 
 function shownPoint(trace, index) {
-  return ids(trace, index).every(isShown);
+  const own = ids(trace, index);
+  return Array.isArray(trace.customdata[index]) ? shownWhole(own) : own.every(isShown);
 }
 
 function pick(trace, keep) {
@@ -68,7 +69,7 @@ const DRAW = {
   points(plot) {
     const made = plot.data.map((trace) => (trace.customdata ? pick(trace, (i) => shownPoint(trace, i)) : structuredClone(trace)));
     const front = made.find((trace) => trace.meta && trace.meta.role === "front");
-    if (front) {
+    if (front && filtered()) {
       const all = made.filter((t) => t.customdata && !t.meta).flatMap((t) => t.x.map((x, i) => [x, t.y[i]]));
       all.sort((a, b) => a[0] - b[0] || b[1] - a[1]);
       let best = -Infinity;

@@ -1,7 +1,10 @@
 /* The verdict on what the filters leave, from the tests over all: their family holds every comparison that is left. */
 
+/* Runs that the page doesn't hold are chosen with those of their combination that it does, unless a filter may part them. */
 function shownWhole(rows) {
-  return rows.every(isShown);
+  const held = rows.filter((id) => byId.has(id));
+  if (!held.length || !filtered()) return !filtered();
+  return held.every((id) => visible.has(id)) && (held.length === rows.length || !partsCombinations());
 }
 
 /* Which combinations of a cohort are shown, the leader of them, and who can't be told from it; numbers in meta. */

@@ -53,6 +53,10 @@ function filtered() {
   return visible.size < D.runs.length;
 }
 
+function partsCombinations() {
+  return state.text !== "" || state.min !== "" || ["seed", "data.fold"].some((key) => (state.on[key] || []).length);
+}
+
 /* A run that the table doesn't hold can't be filtered, so it stands for nothing as soon as anything is. */
 function isShown(id) {
   return byId.has(id) ? visible.has(id) : !filtered();
