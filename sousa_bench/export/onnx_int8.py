@@ -32,7 +32,9 @@ def int8_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy in which the weights of convolutions and matrix products are int8, with one scale an output channel.
 
     Each is made float again by a DequantizeLinear of the weight's name; what flows through the network stays float32.
-    Scales are symmetric, so that 0 stays 0. Biases, normalisations, tables that are looked up and the front end stay.
+    Scales are symmetric, so that 0 stays 0. Biases, normalisations, tables that are looked up and the front end stay,
+    and so do convolutions that hear one input channel each (depthwise ones, patches of a spectrogram): few weights,
+    whose rounding moves the logits more than that of all others together (docs/export.md).
     onnxruntime.quantization has no such kind for convolutions: its dynamic and static kinds round what flows, too,
     which docs/export.md compares.
     """
@@ -49,6 +51,7 @@ def int8_weights(model: onnx.ModelProto) -> onnx.ModelProto:
         if each.name in axes
         and each.data_type == TensorProto.FLOAT
         and len(each.dims) > 1
+        and not (axes[each.name] == 0 and each.dims[1] == 1)
         and not each.name.startswith(FRONTEND)
     ]
     for place, tensor in enumerate(weights):

@@ -60,7 +60,7 @@ def test_a_package_with_int8_weights_says_what_they_cost_and_answers_by_them(
     assert 0 < np.abs(before - after).max() < 1
     assert said["bytes"] == (folder / "model.onnx").stat().st_size
     assert said["float32_bytes"] == (package / "model.onnx").stat().st_size
-    assert said["bytes"] < 0.5 * said["float32_bytes"]
+    assert said["bytes"] < 0.55 * said["float32_bytes"]
 
     card = (folder / "README.md").read_text()
     assert f"On {len(clips)} clips of the test split it loses {said['points_lost']:.2f} points of accuracy" in card
@@ -69,6 +69,7 @@ def test_a_package_with_int8_weights_says_what_they_cost_and_answers_by_them(
     kinds = {each.name: each.data_type for each in onnx.load(folder / "model.onnx").graph.initializer}
     weights = [name for name, kind in kinds.items() if kind == TensorProto.INT8]
     assert len(weights) > 20
+    assert kinds["backbone.features.1.block.depthwise.0.weight"] == TensorProto.FLOAT
     assert {kind for name, kind in kinds.items() if name.startswith("frontend.")} <= {
         TensorProto.FLOAT,
         TensorProto.INT64,
