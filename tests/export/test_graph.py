@@ -5,14 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from omegaconf import OmegaConf
+from onnx import TensorProto, helper, numpy_helper
 
 from sousa_bench.config import conf_folder
 from sousa_bench.data.augmentation import FULL_SCALE
 from sousa_bench.errors import UserError
 from sousa_bench.export import verification as check
+from sousa_bench.export.onnx_fourier import compute_kernels
+from sousa_bench.export.onnx_frontends import fourier
 from sousa_bench.export.onnx_graph import Grid, waveform_graph
 from sousa_bench.export.onnx_network import FixedPositionBias, PaddedClips, convolved
 from sousa_bench.models.beats_network import BeatsBackbone
@@ -40,6 +44,29 @@ def test_convolutions_give_the_features_of_fourier_transforms(name):
     # In decibels and logarithms, of powers that differ by many orders of magnitude
     assert float((again - features).abs().max()) < 2e-3
     assert float((again - features).abs().mean()) < 1e-5
+
+
+@pytest.mark.parametrize("windowed", [True, False])
+def test_a_window_times_sines_is_computed_and_other_kernels_are_kept(windowed, tmp_path: Path):
+    frame = torch.hann_window(300).double().diag() + (0 if windowed else 0.01)
+    kernels = (fourier(300, 512) @ frame).float()[:, None].numpy()
+    name = "frontend.power.kernels"
+    ends = [
+        helper.make_tensor_value_info(key, TensorProto.FLOAT, shape)
+        for key, shape in {"waveform": [1, 1, 900], "spectrum": [1, 514, 601]}.items()
+    ]
+    node = helper.make_node("Conv", ["waveform", name], ["spectrum"])
+    graph = helper.make_graph([node], "one", ends[:1], ends[1:], [numpy_helper.from_array(kernels, name)])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    carried = len(model.SerializeToString())
+    compute_kernels(model)
+    assert (len(model.SerializeToString()) < 0.05 * carried) == windowed
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, tmp_path / "graph.onnx")
+    waveform = clip(900)[:1, None]
+    given = check.open_session(tmp_path / "graph.onnx").run(None, {"waveform": waveform.numpy()})[0]
+    wanted = torch.nn.functional.conv1d(waveform, torch.from_numpy(kernels)).numpy()
+    np.testing.assert_allclose(given, wanted, atol=1e-5 * np.abs(wanted).max())
 
 
 @torch.no_grad()
