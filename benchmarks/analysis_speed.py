@@ -1,7 +1,8 @@
 """How fast the analysis is: ``python -m benchmarks.analysis_speed``.
 
 Four numbers: 10,000 result files without plots, of 40 combinations and of 10,000; 24 runs with the page but without PNG
-files; and ``--help``. With a number behind it, one: so many result files, of 40 combinations.
+files; and ``--help``. With a number behind it, two: so many result files, of 40 combinations, without plots and with
+the page, of which it says the size.
 """
 
 from __future__ import annotations
@@ -50,11 +51,15 @@ def timed(*arguments: str) -> str:
 
 
 def main() -> None:
-    """Print the four lines, or the one that is asked for."""
+    """Print the four lines, or the two that are asked for."""
     with tempfile.TemporaryDirectory() as temporary:
         if sys.argv[1:]:
             count = int(sys.argv[1])
-            print(f"{count:,} files, no plots".ljust(26), timed(str(many(Path(temporary), count)), "--no-plots"))
+            files = many(Path(temporary), count)
+            print(f"{count:,} files, no plots".ljust(26), timed(str(files), "--no-plots"))
+            with_page = timed(str(files), "--no-images")
+            size = (files / "analysis" / "report.html").stat().st_size / 1e6
+            print(f"{count:,} files, page, no PNG".ljust(26), f"{with_page}, a page of {size:.1f} MB")
             return
         files = many(Path(temporary) / "many", 10_000)
         apart = many(Path(temporary) / "apart", 10_000, distinct=True)

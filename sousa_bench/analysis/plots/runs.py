@@ -37,6 +37,16 @@ from sousa_bench.analysis.stats.folds import FOLD
 from sousa_bench.analysis.study import Study
 
 ON_FRONT = "can be on the front"
+IN_TEXTS = (
+    "test_acc",
+    "test_f1_macro",
+    "test_acc_low",
+    "test_acc_high",
+    "interval_note",
+    "test_clips",
+    "test_players",
+    "peak_memory_bytes",
+)  # columns of which ``_texts`` speaks
 
 
 def accuracy_comparison(study: Study, limit: int | None = ROW_LIMIT) -> go.Figure:
@@ -219,7 +229,8 @@ def _runs(
 def _texts(study: Study, rows: pd.DataFrame) -> list[str]:
     """What stands beside the mark of each run: its name, accuracy, interval, clips and memory."""
     texts = []
-    for row, item in zip(rows.index, rows.to_dict("records"), strict=True):
+    said = rows[[key for key in IN_TEXTS if key in rows]]
+    for row, item in zip(rows.index, said.to_dict("records"), strict=True):
         lines = [study.run_labels[row], f"test {study.task.score} {item['test_acc']:.4f}{_macro_f1(item)}"]
         if pd.notna(item["test_acc_low"]):
             lines.append(f"95 % interval {item['test_acc_low']:.4f} to {item['test_acc_high']:.4f}")
@@ -260,6 +271,7 @@ def seed_spread(study: Study, limit: int = ROW_LIMIT) -> go.Figure | None:
     repeats, one = ("folds", "fold") if folds.all() else ("seeds or folds", "run") if folds.any() else ("seeds", "seed")
     every = [(name, row) for name, rows in zip(names, frame["rows"], strict=True) for row in rows]
     runs = [(name, row) for name, row in every if row in study.drawn]
+    repeated = study.table[[key for key in (FOLD, "seed") if key in study.table]]
     traces = [
         dots(
             f"one {one}",
@@ -267,7 +279,7 @@ def seed_spread(study: Study, limit: int = ROW_LIMIT) -> go.Figure | None:
             [name for name, _ in runs],
             "%{y}<br>%{text}: %{x}",
             customdata=[int(row) for _, row in runs],
-            text=[_repeat(study.table.loc[row]) for _, row in runs],
+            text=[_repeat(row) for row in repeated.loc[[row for _, row in runs]].to_dict("records")],
             marker={"symbol": "line-ns-open", "size": 11, "color": GREY, "line": {"width": 2}},
         )
     ]
@@ -284,7 +296,7 @@ def seed_spread(study: Study, limit: int = ROW_LIMIT) -> go.Figure | None:
     return rows_of_dots(traces, title, f"Test {study.task.score}", names, "static", scattermode="group", scattergap=0.3)
 
 
-def _repeat(row: pd.Series) -> str:
+def _repeat(row: Mapping[Any, Any]) -> str:
     """Fold and seed of a run in words."""
     known = [key for key in (FOLD, "seed") if key in row and pd.notna(row[key])]
     return ", ".join(f"{key.split('.')[-1]} {safe(shown(row[key]))}" for key in known) or "seed unknown"

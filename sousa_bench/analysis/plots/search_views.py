@@ -6,6 +6,7 @@ A search is a sweep whose folder holds Optuna's study; its trials are the runs, 
 from __future__ import annotations
 
 import itertools
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,8 @@ def largest_search(study: Study) -> Search | None:
     number = pd.to_numeric(study.table["sweep.index"].astype(str), errors="coerce").astype(float)
     numbered = study.table.assign(**{"sweep.index": number})
     scored = numbered[numbered["val_acc"].notna() & np.isfinite(number)]
-    for folder, rows in scored.groupby(scored["folder"].map(lambda path: Path(str(path)).parent)):
+    parents = scored["folder"].map(os.path.dirname)  # a Path object for each of 100,000 runs costs 0.3 s
+    for folder, rows in scored.groupby(parents.map({name: Path(name) for name in parents.unique()})):
         if (Path(str(folder)) / STUDY_FILE).is_file() and len(rows) >= FEWEST_TRIALS:
             found.append((Path(str(folder)), rows))
     if not found:
