@@ -50,7 +50,6 @@ def call(home: Path, module: str, *words: str) -> str:
         env={**os.environ, "PYTHONPATH": str(ROOT), "SOUSA_BENCH_CACHE": str(home / "cache")},
         capture_output=True,
         text=True,
-        timeout=280,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout + done.stderr
