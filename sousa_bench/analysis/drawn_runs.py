@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from sousa_bench.analysis.model_sizes import MULTIPLY_ADDS, PARAMETERS
 from sousa_bench.analysis.order import places_of_groups
+from sousa_bench.analysis.standings import MOST_COHORTS
 from sousa_bench.analysis.stats.cost_front import COST, front_places
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ class DrawnRuns:
     @property
     def chosen(self) -> str:
         """How they were chosen, in words."""
-        of = "of each combination" if self.by_combination else "of all runs"
-        return f"{of} the best, the worst and others evenly between them, and the first and the last of each figure"
+        of, more = ("of each combination", "") if self.by_combination else ("of all runs", ", the best of the leaders")
+        return f"{of} the best, the worst and others evenly between them{more}, and the first and last of each figure"
 
     def __contains__(self, row: object) -> bool:
         return row in self._known
@@ -70,9 +71,10 @@ class DrawnRuns:
 def drawn_runs(study: Study) -> DrawnRuns:
     """All runs where there are no more than ``MOST_RUNS``, else as many as that, chosen without chance.
 
-    The first that each figure shows, the ends of its axes and its fronts; and of each combination (apart those that
-    haven't completed) the best, the worst and others evenly between, as many of one as of another as far as it has
-    them. Where there is no room for two of each combination, the same of all runs together.
+    The first that each figure shows, the ends of its axes, the first of its fronts and of the runs in progress; and of
+    each combination (apart those that haven't completed) the best, the worst and others evenly between, as many of one
+    as of another as far as it has them. Where there is no room for two of each combination, the same of all runs
+    together, with the best run of each combination that a filter's verdict may name.
     """
     order = [*map(int, study.done.index), *map(int, study.table.index.difference(study.done.index))]
     if len(order) <= MOST_RUNS:
@@ -83,16 +85,17 @@ def drawn_runs(study: Study) -> DrawnRuns:
     groups = places_of_groups(frame, ["cohort", "combination", "done"])
     by_combination = sum(min(len(places), 2) for places in groups) <= room
     if not by_combination:
+        chosen |= _best_of_leaders(study)
         groups = [np.arange(len(order))]
-    share = _share(np.array([len(places) for places in groups]), room)
+    share = _share(np.array([len(places) for places in groups]), MOST_RUNS - len(chosen))
     chosen |= {order[place] for places in groups for place in places[_evenly(len(places), share)]}
     return DrawnRuns([row for row in order if row in chosen], len(order), by_combination)
 
 
 def _ends(study: Study) -> set[int]:
-    """Rows of the runs that a figure shows first, that are the last in it, or lie on its front."""
+    """Rows of runs that a figure shows first, that are the last in it, lie on its front, or are in progress."""
     done = study.done
-    chosen = set(done.index[:ROW_LIMIT])
+    chosen = {*done.index[:ROW_LIMIT], *study.table.index[study.table["status"] == "running"][:ROW_LIMIT]}
     for key, lower in (("test_acc", False), ("training_time_seconds", True), ("peak_memory_bytes", True)):
         if key in done:
             order = pd.to_numeric(done[key], errors="coerce").dropna().sort_values(ascending=lower, kind="stable").index
@@ -104,6 +107,13 @@ def _ends(study: Study) -> set[int]:
             gain = done.loc[cost.index, "test_acc"].to_numpy(float)
             chosen |= set(cost.index[front_places(cost.to_numpy(), gain)][:ROW_LIMIT])
     return {int(row) for row in chosen}
+
+
+def _best_of_leaders(study: Study) -> set[int]:
+    """Of each combination in a cohort's picture the row of its best run."""
+    rows = [row for cohort in study.standings[:MOST_COHORTS] for own in cohort.leading["rows"] for row in own]
+    done = study.done[study.done.index.isin(rows)]
+    return set(map(int, done.drop_duplicates(["cohort", "combination"]).index))
 
 
 def _share(sizes: NDArray[np.int_], room: int) -> int:

@@ -18,6 +18,10 @@ from sousa_bench.analysis.study import Study
 
 ROWS = 10
 """Combinations that the first screen shows of a cohort."""
+MOST_COHORTS = 8
+"""Cohorts that have a picture and a table in the answer; of more there is the verdict."""
+MOST_COMBINATIONS = 200
+"""Combinations of a cohort that its picture knows, and so a filter's verdict."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +48,11 @@ class Standings:
     def leader(self) -> pd.Series:
         """The combination of the highest test accuracy."""
         return best_first(self.rows, "test_acc").iloc[0]
+
+    @property
+    def leading(self) -> pd.DataFrame:
+        """The first ``MOST_COMBINATIONS`` of ``rows``."""
+        return self.rows.head(MOST_COMBINATIONS)
 
     @cached_property
     def leads(self) -> Mapping[str, Mapping[str, Any]]:

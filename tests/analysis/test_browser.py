@@ -682,17 +682,31 @@ def page_of_few(monkeypatch: pytest.MonkeyPatch, folder: Path, output: Path, mos
     return output / "report.html"
 
 
-def test_a_filters_verdict_names_no_combination_that_the_page_does_not_hold(
+def test_a_filters_verdict_names_the_best_of_too_many_combinations(
     browser, comparison: Path, tmp_path: Path, monkeypatch
 ):
-    opened = Opened(browser, page_of_few(monkeypatch, comparison, tmp_path, 12))
-    assert "of all runs the best, the worst" in opened.page.locator("#runs").inner_text()
-    held = [run["experiment"] for run in opened.data()["runs"]]
-    opened.chip("augmentation", "with")
-    left = sum("_on_" in name for name in held)
-    assert 0 < left < len(held) <= 12
-    assert f"of the {left} combinations shown" in opened.page.locator(".verdict").first.inner_text()
-    assert len(opened.names("leaders_A")) == left
+    monkeypatch.setattr("sousa_bench.analysis.standings.MOST_COMBINATIONS", 12)
+    opened = Opened(browser, page_of_few(monkeypatch, comparison, tmp_path, 20))
+    page, data = opened.page, opened.data()
+    assert "of all runs the best, the worst" in page.locator("#runs").inner_text()
+    held = {run["id"]: run for run in data["runs"]}
+    assert 12 < len(held) <= 20
+    leaders = next(plot for plot in data["plots"] if plot["name"] == "leaders_A")["layout"]["meta"]["combinations"]
+    runs = [held[each["rows"][0]] for each in leaders]  # one a combination, and all held
+    assert len(runs) == 12
+    for key, value, chip in (("augmentation", False, "without"), ("strategy", "ia3", "ia3")):
+        opened.chip(key, chip)
+        left = [number for number, run in enumerate(runs) if run[key] == value]
+        best = max(left, key=lambda number: runs[number]["test_acc"])
+        verdict = page.locator(".verdict").first.inner_text()
+        assert best > 0, key
+        assert verdict.startswith(leaders[best]["name"]), key
+        assert f"of the {len(left)} combinations shown (the page knows the first 12 of 24)" in verdict, key
+        pairs = opened.names("augmentation_effect")
+        assert pairs if key == "strategy" else not pairs, key
+        opened.chip(key, chip)
+    assert page.locator(".verdict").first.inner_text().startswith(leaders[0]["name"])
+    assert opened.said == []
 
 
 def test_a_page_of_too_many_runs_draws_some_and_sums_up_all(browser, tmp_path: Path, monkeypatch):
@@ -717,7 +731,7 @@ def test_a_page_of_too_many_runs_draws_some_and_sums_up_all(browser, tmp_path: P
     for name in ("accuracy_comparison", "efficiency_scatter", "time_accuracy", "training_time", "peak_memory"):
         assert said in page.locator(f"#figure-{name} h3").inner_text(), name
         assert "intervals are of all runs" in page.locator(f"#figure-{name} figcaption").inner_text(), name
-        assert len(opened.bright(name)) >= len(held), name
+        assert sorted(opened.bright(name)) == sorted(run["id"] for run in data["runs"]), name
     assert said in page.locator("#figure-seed_spread h3").inner_text()
     means = page.evaluate("document.getElementById('plot-model_strategy_heatmap').data[0].text")
     for model, text in zip(MODELS[:2], means, strict=True):

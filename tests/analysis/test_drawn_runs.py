@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import pytest
 
 from sousa_bench.analysis import Study, collect, compare
 from sousa_bench.analysis.drawn_runs import drawn_runs
-from sousa_bench.results.result import write_result
+from sousa_bench.results.result import write_json, write_result
 from tests.analysis.synthetic import result
 
 
 @pytest.fixture(scope="module")
 def uneven(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """Of one combination 30 runs, of another 4, of a third 12 and 3 that failed; no predictions."""
+    """Of one combination 30 runs, of another 4, of a third 12, 2 that failed and one in progress; no predictions."""
     folder = tmp_path_factory.mktemp("uneven")
     runs = [("ast", seed, "completed") for seed in range(30)] + [("htsat", seed, "completed") for seed in range(4)]
-    runs += [("beats", seed, "completed" if seed < 12 else "failed") for seed in range(15)]
+    runs += [("beats", seed, "completed" if seed < 12 else "failed") for seed in range(14)]
+    runs += [("beats", 14, "running")]
     for number, (model, seed, status) in enumerate(runs):
         made = result({"model": model, "seed": seed}, accuracy=0.5 + 0.007 * (17 * number % 49), status=status)
         write_result(folder / made["experiment_id"], made)
+    write_json(folder / made["experiment_id"] / "progress.json", {"phase": "fit", "updated": time.time()})
     return compare(collect([folder]))
 
 
@@ -52,7 +55,8 @@ def test_every_combination_has_its_share_with_both_ends(uneven: Study, monkeypat
         assert (max(values), min(values)) == (max(every[model]), min(every[model]))
     ranks = [sorted(every["ast"], reverse=True).index(value) for value in held["ast"]]
     assert max(after - before for before, after in itertools.pairwise(ranks)) <= 5
-    assert (uneven.table.loc[drawn.rows, "status"] == "failed").sum() == 3
+    assert (uneven.table.loc[drawn.rows, "status"] == "failed").sum() == 2
+    assert list(drawn.of(uneven.done["test_acc"]).index) == [row for row in uneven.done.index if row in drawn]
     rows = list(uneven.table.index[uneven.table["model"] == "ast"])
     held_ones = [row for row in rows if row in drawn]
     assert drawn.part(rows)[:-1] == held_ones
@@ -65,6 +69,8 @@ def test_of_too_many_combinations_all_runs_are_one_row(uneven: Study, monkeypatc
     monkeypatch.setattr("sousa_bench.analysis.drawn_runs.ROW_LIMIT", 1)
     drawn = drawn_runs(uneven)
     assert not drawn.by_combination
+    best = uneven.done.groupby("model")["test_acc"].idxmax()
+    assert {*best, uneven.table.index[uneven.table["status"] == "running"][0]} <= set(drawn.rows)
     assert "of all runs" in drawn.chosen
     assert len(drawn.rows) <= 10
     assert {uneven.done.index[0], uneven.done.index[-1]} <= set(drawn.rows)

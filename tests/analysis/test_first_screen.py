@@ -13,11 +13,11 @@ from sousa_bench.analysis.digits import decimals, points_behind, three_digits
 from sousa_bench.analysis.labels import short_labels
 from sousa_bench.analysis.plots.leaders import leaders
 from sousa_bench.analysis.report.blocks import Details, Figure, Options
-from sousa_bench.analysis.report.first_screen import MOST_COHORTS, conclusion
+from sousa_bench.analysis.report.first_screen import conclusion
 from sousa_bench.analysis.report.printed import fitted, render
 from sousa_bench.analysis.report.ranking import MOST_COLUMNS, ranking_table
 from sousa_bench.analysis.report.verdict_line import verdict
-from sousa_bench.analysis.standings import ROWS, Standings, standings
+from sousa_bench.analysis.standings import MOST_COHORTS, ROWS, Standings, standings
 from sousa_bench.results.result import write_json
 from sousa_bench.system.text_table import WIDTH
 from tests.analysis.summary import summary

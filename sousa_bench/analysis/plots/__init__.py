@@ -41,7 +41,6 @@ from sousa_bench.analysis.plots.runs import (
     training_time,
 )
 from sousa_bench.analysis.plots.search_views import best_so_far, search_importance, search_trials
-from sousa_bench.analysis.plots.style import DRAWN
 from sousa_bench.analysis.study import Study
 from sousa_bench.task import Task
 
@@ -234,7 +233,7 @@ def all_plots(study: Study, page: bool) -> Iterator[Plot]:
             caption += "is clearly better."
         if item.draw is pairwise_differences and figure is None and _of_one_group(study):
             caption = f"All test clips are by one {study.task.group}: whether two combinations differ can't be told."
-        if figure is not None and DRAWN in str(figure.layout.title.text):
+        if figure is not None and figure.layout.meta.get("some"):
             caption += f" Drawn are {study.drawn.chosen}. {OF_ALL}"
         if caption:
             yield Plot(item.name, item.group, figure, caption if len(study.done) else "Runs so far.")

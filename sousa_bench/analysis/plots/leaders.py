@@ -21,21 +21,16 @@ from sousa_bench.analysis.plots.style import (
 )
 from sousa_bench.analysis.standings import ROWS, Standings
 
-MOST_COMBINATIONS = 200
 BEST_SHADE = "rgba(0,158,115,0.14)"
 
 
-def leaders(cohort: Standings, limit: int = MOST_COMBINATIONS) -> go.Figure:
+def leaders(cohort: Standings) -> go.Figure:
     """Test accuracy of a cohort's leading combinations with 95 % intervals, and chance.
 
     A shaded row can be the best: the page draws that, shows ``ROWS`` at once, and says the verdict on those that its
     filters leave; ``meta`` holds what it takes.
-
-    Args:
-        cohort: From ``standings``.
-        limit: Number of combinations, the best ones.
     """
-    rows = cohort.rows.head(limit)
+    rows = cohort.leading
     names = [safe(cohort.names[str(name)]) for name in rows["combination"]]
     records = rows.to_dict("records")
     texts = [_text(cohort, row) for row in records]
@@ -80,6 +75,7 @@ def leaders(cohort: Standings, limit: int = MOST_COMBINATIONS) -> go.Figure:
         "limit": ROWS,
         "shade": BEST_SHADE,
         "verdict": f"verdict_{cohort.cohort}",
+        "of": len(cohort.rows),
         "combinations": [
             {"name": name, "text": text, "place": place[row["combination"]], "rows": drawn.part(row["rows"])}
             for name, text, row in zip(names, texts, records, strict=True)

@@ -102,7 +102,8 @@ def augmentation_effect(study: Study, limit: int | None = ROW_LIMIT) -> go.Figur
             ],
             {"color": colours[str(model)]},
             customdata=[
-                study.drawn.part([*a, *b]) for a, b in zip(part["with_rows"], part["without_rows"], strict=True)
+                [study.drawn.part(side) for side in sides]
+                for sides in zip(part["with_rows"], part["without_rows"], strict=True)
             ],
         )
         for model, part in table.groupby("model")

@@ -20,7 +20,6 @@ from sousa_bench.analysis.plots.style import (
     accuracy_axis,
     deviation,
     dots,
-    drawn_of,
     figure,
     first_of,
     interval,
@@ -78,12 +77,13 @@ def peak_memory(study: Study, limit: int | None = ROW_LIMIT) -> go.Figure | None
 
 def _ranking(study: Study, values: pd.Series, title: str, axis: str, limit: int | None, error: str = "") -> go.Figure:
     """A row a run, as ``values`` (by row of the table) are sorted."""
-    note = first_of(min(limit, len(values)), len(values)) if limit else _drawn(study, values)
+    total = len(values)
     values = values.head(limit) if limit else study.drawn.of(values)
+    note, drawn = (first_of(len(values), total), (0, 0)) if limit else ("", (len(values), total))
     names = pd.Series([safe(study.run_labels[row]) for row in values.index], values.index, dtype=object)
     traces = _runs(study, values, names, axis.split(" (")[0] + " %{x}", error)
     start = {"rangemode": "normal" if error else "tozero"}
-    return rows_of_dots(traces, title + note, axis, list(names), "dots", xaxis=start)
+    return rows_of_dots(traces, title + note, axis, list(names), "dots", drawn=drawn, xaxis=start)
 
 
 def efficiency_scatter(study: Study) -> go.Figure:
@@ -146,8 +146,9 @@ def _with_front(study: Study, cost: pd.Series, what: str) -> go.Figure:
     }
     return figure(
         [front, *_runs(study, study.drawn.of(cost), gain, f"%{{x:,}} {what}", "y")],
-        f"{_score(study)} against {what}{_drawn(study, cost)}",
+        f"{_score(study)} against {what}",
         {"kind": "points"},
+        _drawn(study, cost),
         height=520,
         xaxis={"title": {"text": what.capitalize()}, **log_axis(cost)},
         yaxis={"title": {"text": accuracy_axis(study.task)}},
@@ -163,8 +164,9 @@ def time_accuracy(study: Study) -> go.Figure:
         sizes = 7 + 2.2 * np.sqrt(rows["peak_memory_bytes"].fillna(0) / 2**30)
     return figure(
         _runs(study, study.drawn.of(minutes), rows["test_acc"], "%{x} minutes", "y", sizes),
-        f"{_score(study)} against training time{_drawn(study, minutes)}",
+        f"{_score(study)} against training time",
         {"kind": "points"},
+        _drawn(study, minutes),
         height=500,
         xaxis={"title": {"text": "Training time (minutes)"}, **log_axis(minutes)},
         yaxis={"title": {"text": accuracy_axis(study.task)}},
@@ -248,9 +250,9 @@ def _macro_f1(item: Mapping[Any, Any]) -> str:
     return f", macro F1 {item['test_f1_macro']:.4f}" if pd.notna(item["test_f1_macro"]) else ""
 
 
-def _drawn(study: Study, values: pd.Series) -> str:
-    """What a title says where not all runs are drawn that have one of the ``values``."""
-    return drawn_of(len(study.drawn.of(values)), len(values))
+def _drawn(study: Study, values: pd.Series) -> tuple[int, int]:
+    """How many runs are drawn of those that have one of the ``values``, and how many these are."""
+    return len(study.drawn.of(values)), len(values)
 
 
 def _score(study: Study) -> str:
@@ -292,8 +294,9 @@ def seed_spread(study: Study, limit: int = ROW_LIMIT) -> go.Figure | None:
         traces.append(
             dots(what, rounded(frame["test_acc"]), names, hover, error_x=deviation(frame[key]), marker=marker)
         )
-    title = f"{repeats.capitalize()} and {safe(study.task.groups)}: two kinds of luck{drawn_of(len(runs), len(every))}"
-    return rows_of_dots(traces, title, f"Test {study.task.score}", names, "static", scattermode="group", scattergap=0.3)
+    title = f"{repeats.capitalize()} and {safe(study.task.groups)}: two kinds of luck"
+    more = {"drawn": (len(runs), len(every)), "scattermode": "group", "scattergap": 0.3}
+    return rows_of_dots(traces, title, f"Test {study.task.score}", names, "static", **more)
 
 
 def _repeat(row: Mapping[Any, Any]) -> str:

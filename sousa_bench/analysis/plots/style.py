@@ -34,7 +34,6 @@ DIVERGING = [[0.0, "#B35806"], [0.25, "#F1A340"], [0.5, "#F7F7F7"], [0.75, "#998
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', sans-serif"
 ROW_HEIGHT = 19
 GREY = "#7A7A7A"
-DRAWN = " runs drawn)"
 LEGEND_BELOW = {"orientation": "h", "x": 0, "y": -0.18, "yanchor": "top", "font": {"size": 11}}
 LEAST_RANGE = 0.2  # of accuracies in colours
 GOOD = 0.5  # accuracy below which none gets the brightest colour
@@ -82,15 +81,21 @@ def template(theme: str) -> dict[str, Any]:
     }
 
 
-def figure(data: Sequence[dict[str, Any]], title: str, meta: dict[str, Any], **layout: Any) -> go.Figure:
+def figure(
+    data: Sequence[dict[str, Any]], title: str, meta: dict[str, Any], drawn: tuple[int, int] = (0, 0), **layout: Any
+) -> go.Figure:
     """A figure in the light theme.
 
     Args:
         data: The traces.
         title: Its title.
         meta: How the page filters it: ``kind`` (a function of ``DRAW`` in ``drawing.js``) and what that function reads.
+        drawn: How many runs have a mark, of how many; the title and ``meta`` say where that is not all.
         layout: Anything of plotly's layout.
     """
+    if drawn[0] < drawn[1]:
+        title += " ({:,} of {:,} runs drawn)".format(*drawn)
+        meta = {**meta, "some": True}
     settings = {
         "template": template("light"),
         "title": {"text": title},
@@ -112,7 +117,7 @@ def rows_of_dots(
         axis: Title of the horizontal axis.
         names: The rows.
         kind: As ``figure``'s ``meta``.
-        layout: Anything of plotly's layout; ``xaxis`` is added to the axis.
+        layout: ``drawn`` of ``figure``, and anything of plotly's layout; ``xaxis`` is added to the axis.
     """
     return figure(
         traces,
@@ -177,11 +182,6 @@ def heatmap(
 def first_of(count: int, total: int) -> str:
     """What a title says where a figure shows only a part."""
     return f" (first {count} of {total})" if count < total else ""
-
-
-def drawn_of(count: int, total: int) -> str:
-    """What a title says where a figure draws some runs of many; all that sums them up is of all."""
-    return f" ({count:,} of {total:,}{DRAWN}" if count < total else ""
 
 
 def accuracy_axis(task: Task) -> str:

@@ -20,12 +20,10 @@ from sousa_bench.analysis.report.conclusion import answer
 from sousa_bench.analysis.report.over_data_sets import over_all_data
 from sousa_bench.analysis.report.ranking import ranking_table
 from sousa_bench.analysis.report.verdict_line import NOTHING_COMPLETED, at_chance_words, named_verdict, verdict
-from sousa_bench.analysis.standings import ROWS, Standings
+from sousa_bench.analysis.standings import MOST_COHORTS, ROWS, Standings
 from sousa_bench.analysis.study import Study
 
 LEADERS_CAPTION = "The combinations of the highest {score} with their 95 % intervals. Shaded: can be the best."
-MOST_COHORTS = 8
-"""Cohorts that have a picture and a table in the answer; of more there is the verdict."""
 
 
 def conclusion(study: Study, options: Options) -> list[Block]:

@@ -116,8 +116,12 @@ def _short(value: Any) -> Any:
 
 
 def filters(study: Study) -> list[dict[str, Any]]:
-    """The columns that the page filters by: those with two levels or more, and not too many."""
-    keys = [*study.factors, "cohort", "status", *(key for key in (FOLD, "seed") if key in study.table)]
+    """The columns that the page filters by: those with two levels or more, and not too many.
+
+    ``repeats`` are those in which the runs of one combination differ.
+    """
+    repeats = [key for key in (FOLD, "seed") if key in study.table]
+    keys = [*study.factors, "cohort", "status", *repeats]
     titles = {"strategy": "PEFT strategy", FOLD: "Fold"}
     made = []
     for key in keys:
@@ -128,5 +132,5 @@ def filters(study: Study) -> list[dict[str, Any]]:
             values.sort(key=fold_order)
         if 2 <= len(values) <= MAX_LEVELS:
             title = titles.get(key, key if "." in key else key.capitalize())
-            made.append({"key": key, "title": title, "values": values})
+            made.append({"key": key, "title": title, "values": values, "repeats": key in repeats})
     return made

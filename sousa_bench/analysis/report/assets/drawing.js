@@ -10,13 +10,14 @@ function plain(text) {
 }
 
 function ids(trace, index) {
-  const own = trace.customdata && trace.customdata[index];
-  return Array.isArray(own) ? own : [own];
+  return [trace.customdata && trace.customdata[index]].flat(2);
 }
 
+/* A mark is of a run, of a combination's runs, or of two combinations'. */
 function shownPoint(trace, index) {
-  const own = ids(trace, index);
-  return Array.isArray(trace.customdata[index]) ? shownWhole(own) : own.every(isShown);
+  const own = trace.customdata[index];
+  if (!Array.isArray(own)) return isShown(own);
+  return Array.isArray(own[0]) ? own.every(shownWhole) : shownWhole(own);
 }
 
 function pick(trace, keep) {

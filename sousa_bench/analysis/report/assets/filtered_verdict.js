@@ -39,9 +39,10 @@ function rewriteVerdicts() {
     else if (found.leader === null) line.replaceChildren("No combination of these is shown with all its runs, so there is no verdict.");
     else {
       const best = meta.combinations[found.leader];
+      const known = meta.combinations.length < meta.of ? ` (the page knows the first ${meta.combinations.length} of ${meta.of})` : "";
       line.replaceChildren(
         element("b", { textContent: plain(best.name) }),
-        `: ${best.text}, of the ${found.shown.length} combinations shown. ${verdictWords(found)}.`,
+        `: ${best.text}, of the ${found.shown.length} combinations shown${known}. ${verdictWords(found)}.`,
       );
     }
   }

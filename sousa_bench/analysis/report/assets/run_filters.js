@@ -54,7 +54,7 @@ function filtered() {
 }
 
 function partsCombinations() {
-  return state.text !== "" || state.min !== "" || ["seed", "data.fold"].some((key) => (state.on[key] || []).length);
+  return state.text !== "" || state.min !== "" || D.filters.some(({ key, repeats }) => repeats && (state.on[key] || []).length);
 }
 
 /* A run that the table doesn't hold can't be filtered, so it stands for nothing as soon as anything is. */
