@@ -702,9 +702,12 @@ def test_a_filters_verdict_names_the_best_of_too_many_combinations(
         assert best > 0, key
         assert verdict.startswith(leaders[best]["name"]), key
         assert f"of the {len(left)} combinations shown (the page knows the first 12 of 24)" in verdict, key
-        pairs = opened.names("augmentation_effect")
-        assert pairs if key == "strategy" else not pairs, key
         opened.chip(key, chip)
+    assert opened.names("augmentation_effect")
+    for chip in ("with", "without"):
+        opened.chip("augmentation", chip)
+        assert opened.names("augmentation_effect") == [], chip
+        opened.chip("augmentation", chip)
     assert page.locator(".verdict").first.inner_text().startswith(leaders[0]["name"])
     assert opened.said == []
 

@@ -18,12 +18,13 @@ def uneven(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """Of one combination 30 runs, of another 4, of a third 12, 2 that failed and one in progress; no predictions."""
     folder = tmp_path_factory.mktemp("uneven")
     runs = [("ast", seed, "completed") for seed in range(30)] + [("htsat", seed, "completed") for seed in range(4)]
-    runs += [("beats", seed, "completed" if seed < 12 else "failed") for seed in range(14)]
-    runs += [("beats", 14, "running")]
+    runs += [("beats", seed, "completed") for seed in range(12)]
+    runs += [("beats", 12, "failed"), ("beats", 13, "running"), ("beats", 14, "failed")]
     for number, (model, seed, status) in enumerate(runs):
         made = result({"model": model, "seed": seed}, accuracy=0.5 + 0.007 * (17 * number % 49), status=status)
         write_result(folder / made["experiment_id"], made)
-    write_json(folder / made["experiment_id"] / "progress.json", {"phase": "fit", "updated": time.time()})
+        if status == "running":
+            write_json(folder / made["experiment_id"] / "progress.json", {"phase": "fit", "updated": time.time()})
     return compare(collect([folder]))
 
 
