@@ -17,6 +17,7 @@ from sousa_bench.config.like_configs import NUMBER, Kind, LikeConfig
 from sousa_bench.config.overrides import split
 from sousa_bench.config.run_config import RunConfig
 from sousa_bench.config.search_spaces import drop_space
+from sousa_bench.errors import ConfigError
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -46,10 +47,13 @@ def compose(loader: ConfigLoader, master: DictConfig, overrides: Sequence[str]) 
     """Compose one job's config.
 
     Raises:
-        ConfigError: It can't be composed; the message says why and what comes closest.
+        ConfigError: It can't be composed; the message says why, what comes closest, and which job it is.
     """
-    with explained():
-        return drop_space(loader.load_sweep_config(master, list(overrides)))
+    try:
+        with explained():
+            return drop_space(loader.load_sweep_config(master, list(overrides)))
+    except ConfigError as error:
+        raise ConfigError(f"{error} (in the run {' '.join(overrides)})") from error
 
 
 class Composer:

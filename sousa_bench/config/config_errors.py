@@ -168,7 +168,7 @@ def left_to_runs(words: list[str], error: BaseException) -> bool:
         return False
     for index, word in enumerate(words):
         name, _, value = word.partition("=")
-        if name == key and not value.startswith("choice("):
+        if name == key and value and not value.startswith("choice("):
             words[index] = f"{key}=choice({value})"
             return True
     return False

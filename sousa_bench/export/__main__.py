@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     add_run_choice(made)
     made.add_argument(
         "--int8", action="store_true",
-        help="int8 weights in the graph: a quarter of the network's size; refused where the run's own test clips show "
+        help="int8 weights in the graph, a quarter of their bytes; refused where the run's own test clips show "
         "that they cost more than 1 point",
     )  # fmt: skip
     made.add_argument("--force", action="store_true", help="replace an older package in DEST")

@@ -14,15 +14,14 @@ from sousa_bench.data.datamodule import Clips
 from sousa_bench.errors import UserError
 from sousa_bench.export.verification import CheckError, logits, open_session
 from sousa_bench.inference.predictor import Predictor
-from sousa_bench.results.confidence import LIKELY
 from sousa_bench.results.metrics import Scores, metrics_of
 from sousa_bench.task import CLIP, Task, counted
 from sousa_bench.training.evaluated_clips import SplitData, data_node
 
 MOST_LOSS = 1.0
 """Points of accuracy, or of mean average precision, that int8 weights may cost."""
-MOST_CLIPS = 400
-"""Test clips that are compared, spread evenly over all; the AST of published size takes a second for each."""
+MOST_PIECES = 400
+"""Clips, or windows of long ones, that are compared, spread evenly; the AST of published size takes a second each."""
 LARGEST = 127
 FRONTEND = "frontend."
 """How the tensors of the front end are called; of them a rounded mel bank alone would cost most answers."""
@@ -78,14 +77,17 @@ def own_test_clips(predictor: Predictor) -> Clips:
     """The test clips of a run, decoded.
 
     Raises:
-        UserError: They aren't there any more.
+        UserError: They aren't there any more, or aren't those that the run was tested on.
     """
     assert predictor.run is not None
     try:
         data = SplitData.of("test", data_node(predictor.run, []))
         data.prepare((predictor.sample_rate,))
+        tested_on = (predictor.run.result.get("data") or {}).get("test_fingerprint")
+        if data.task.digest != predictor.task.digest or data.test_fingerprint != tested_on:
+            raise UserError(f"the test clips of {data.source.place}, or their labels, are others today.")
         return Clips(data, "test", predictor.sample_rate, predictor.quantum)
-    except UserError as error:
+    except (OSError, UserError) as error:
         raise UserError(
             f"{predictor.place}: --int8 is checked on the run's own test clips, and they can't be had: {error} Bring "
             "them back, or export without --int8"
@@ -93,7 +95,7 @@ def own_test_clips(predictor: Predictor) -> Clips:
 
 
 def compare(graph: Path, rounded: Path, clips: Clips, place: Path | str) -> dict[str, Any]:
-    """What int8 weights cost, on up to :data:`MOST_CLIPS` clips.
+    """What int8 weights cost, on so many clips as make up to :data:`MOST_PIECES` pieces.
 
     Args:
         graph: With float32 weights.
@@ -105,9 +107,10 @@ def compare(graph: Path, rounded: Path, clips: Clips, place: Path | str) -> dict
         What ``config.json`` says of it under ``onnx.int8``.
 
     Raises:
-        CheckError: It is more than :data:`MOST_LOSS`.
+        CheckError: It is more than :data:`MOST_LOSS`, or a clip can't be read any more.
     """
-    chosen = np.unique(np.linspace(0, len(clips) - 1, min(len(clips), MOST_CLIPS)).round().astype(np.int64))
+    count = max(1, len(clips) * MOST_PIECES // max(MOST_PIECES, len(clips.pieces)))
+    chosen = np.linspace(0, len(clips) - 1, count).round().astype(np.int64)
     task = clips.task
     exact, rough = (_clip_logits(file, clips, chosen) for file in (graph, rounded))
     metric = metrics_of(task)[0]
@@ -139,10 +142,13 @@ def _clip_logits(graph: Path, clips: Clips, chosen: np.ndarray) -> np.ndarray:
     """(chosen clips, classes) float32."""
     session = open_session(graph)
     pieces = np.flatnonzero(np.isin(clips.pieces.clip, chosen))
-    rows = [logits(session, [clips.heard(int(piece))]) for piece in pieces]
+    try:
+        rows = [logits(session, [clips.heard(int(piece))]) for piece in pieces]
+    except OSError as error:
+        raise CheckError(f"a test clip can't be read: {error}; no package was written: export it again") from error
     return clips.pieces.mean(pieces, np.concatenate(rows))[1]
 
 
 def _decisions(rows: np.ndarray, task: Task) -> np.ndarray:
-    """(clips, 1) best class, or (clips, classes) which are said to be heard."""
-    return 1 / (1 + np.exp(-rows)) > LIKELY if task.several else rows.argmax(axis=1)[:, None]
+    """(clips, 1) best class, or (clips, classes) of a probability above 0.5."""
+    return rows > 0 if task.several else rows.argmax(axis=1)[:, None]

@@ -26,6 +26,7 @@ from sousa_bench.models.family import OUR_MODEL
 from sousa_bench.peft.injection import finished
 from sousa_bench.peft.options import BLOCKS, reads_blocks, trains_nothing
 from sousa_bench.results.result import write_json
+from sousa_bench.task import CLIP, counted
 
 CARD_FILE = "README.md"
 PREDICT_FILE = "predict.py"
@@ -162,7 +163,11 @@ def _fill(
         say("comparing int8 weights with float32 on test clips …")
         rounded = draft / f"int8.{GRAPH_FILE}"
         onnx.save(int8_weights(graph), rounded)
-        config["onnx"]["int8"] = compare(file, rounded, clips, predictor.place)
+        cost = config["onnx"]["int8"] = compare(file, rounded, clips, predictor.place)
+        say(
+            f"int8 weights lose {cost['points_lost']:.2f} points of {clips.task.score} on "
+            f"{counted(cost['clips'], CLIP)}: {cost['float32']:.4f} → {cost['int8']:.4f}"
+        )
         rounded.replace(file)
     write_json(draft / PACKAGE_FILE, config)
     (draft / CARD_FILE).write_text(model_card(config), encoding="utf-8")

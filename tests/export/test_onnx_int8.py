@@ -112,6 +112,17 @@ def test_clips_that_are_gone_are_one_message_before_any_work(finished, tmp_path,
     assert not (tmp_path / "new").exists()
 
 
+def test_clips_that_are_others_today_are_refused(finished, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sousa_bench.export.package.waveform_graph", lambda *_: pytest.fail("the work has begun"))
+    run = shutil.copytree(finished.folder, tmp_path / "run")
+    result = json.loads((run / "result.json").read_text())
+    result["resolved_config"]["data"]["synthetic"]["seed"] = 5
+    (run / "result.json").write_text(json.dumps(result))
+    assert command.main([str(run), str(tmp_path / "new"), "--int8"]) == 1
+    assert "or their labels, are others today. Bring them back, or export without --int8" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
 class FewClips(SimpleNamespace):
     """Clips, from what is given of them."""
 
