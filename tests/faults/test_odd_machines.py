@@ -177,7 +177,7 @@ def test_a_clock_that_jumps_a_day_back_and_forth(clock: tuple[Path, dict[str, st
     process.wait()
     until(lambda: not command.processes())
     check_one_resume_completes(command, words)
-    assert [result["attempts"] for _, result in sorted(command.results().items())] == [1, 1, 2, 1]
+    assert sorted(result["attempts"] for result in command.results().values()) == [1, 1, 1, 2]
     text = json.dumps([result["phases"] for result in command.results().values()])
     assert "-" not in text.replace("e-", ""), text  # no phase took less than no time
 
