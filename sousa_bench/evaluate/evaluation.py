@@ -38,6 +38,7 @@ from sousa_bench.results.result import (
     write_result,
 )
 from sousa_bench.results.scan import ROOT_NAMES
+from sousa_bench.system.number_checks import is_whole
 from sousa_bench.task import Task
 from sousa_bench.training import hardware
 from sousa_bench.training.evaluated_clips import SplitData, data_node
@@ -114,6 +115,23 @@ class Evaluation:
             raise UserError(f"--output-dir {folder}: holds the result of a run, which is not overwritten")
         return folder
 
+    def _batch_size(self) -> int:
+        """How many clips the run's own test took at once.
+
+        Raises:
+            RunError: The run's record holds no number there.
+        """
+        trainer = self.run.config.get("trainer")
+        size = trainer.get("eval_batch_size") if isinstance(trainer, Mapping) else None
+        if size is None:
+            return 16
+        if not is_whole(size, least=1):
+            raise RunError(
+                f"{self.run.folder / RESULT_FILE}: trainer.eval_batch_size={str(size)[:80]!r} is no number of clips; "
+                "run it again"
+            )
+        return size
+
     def infer(self, device: str, checkpoint: str | None) -> None:
         """Run the model over the clips, in the batches of the run's own test.
 
@@ -127,7 +145,7 @@ class Evaluation:
                 f"{_kind(self.data.task)}: only clips of the same classes can be evaluated"
             )
         predictor.precision = self.precision
-        predictor.batch_size = int((self.run.config.get("trainer") or {}).get("eval_batch_size") or 16)
+        predictor.batch_size = self._batch_size()
         predictor.quantum, predictor.max_duration = float(self.data.quantum), float(self.data.max_duration)
         self.data.prepare((predictor.sample_rate,))
         self.clips = Clips(self.data, self.data.split, predictor.sample_rate, predictor.quantum)
