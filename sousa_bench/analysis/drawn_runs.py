@@ -80,10 +80,9 @@ def drawn_runs(study: Study) -> DrawnRuns:
     if len(order) <= MOST_RUNS:
         return DrawnRuns(order, len(order))
     chosen = _ends(study)
-    room = MOST_RUNS - len(chosen)
     frame = study.table.loc[order, ["cohort", "combination"]].assign(done=np.arange(len(order)) < len(study.done))
     groups = places_of_groups(frame, ["cohort", "combination", "done"])
-    by_combination = sum(min(len(places), 2) for places in groups) <= room
+    by_combination = sum(min(len(places), 2) for places in groups) <= MOST_RUNS - len(chosen)
     if not by_combination:
         chosen |= _best_of_leaders(study)
         groups = [np.arange(len(order))]

@@ -22,7 +22,7 @@ def compute_kernels(model: onnx.ModelProto) -> None:
     for tensor in [each for each in graph.initializer if each.name.endswith(KERNELS)]:
         kernels = numpy_helper.to_array(tensor)
         parts = _parts(kernels)
-        if np.abs(_product(parts, kernels.shape) - kernels).max() > ROUNDING:
+        if np.abs(_product(parts) - kernels).max() > ROUNDING:
             continue
         graph.initializer.remove(tensor)
         name = {key: f"{tensor.name}.{key}" for key in (*parts, "products", "turns", "values", "waves")}
@@ -53,7 +53,7 @@ def _parts(kernels: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def _product(parts: dict[str, np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+def _product(parts: dict[str, np.ndarray]) -> np.ndarray:
     turns = parts["frequencies"] * parts["samples"] % parts["n_fft"]
-    product: np.ndarray = parts["table"][:, turns].reshape(shape) * parts["window"]
+    product: np.ndarray = parts["table"][:, turns].reshape(parts["shape"]) * parts["window"]
     return product
