@@ -68,7 +68,8 @@ def test_a_rank_that_dies_takes_the_others_down(command: Command, fault: str, wo
 @pytest.mark.slow
 def test_the_other_runs_of_the_sweep_go_on(command: Command) -> None:
     healed = command.folder / "healed"
-    words = ["task.fault=kill", "task.rank=1", f"task.healed={healed}", "task.steps=40", "task.seconds=0.1"]
+    slow = ["task.steps=80", "task.seconds=0.1"]  # 8 seconds: longer than the first rank gets to end by itself
+    words = ["task.fault=kill", "task.rank=1", f"task.healed={healed}", *slow]
     command(*TRIO, *words, code=1)
     assert command.statuses() == {1: "completed", 2: "failed", 3: "completed"}
     healed.touch()
