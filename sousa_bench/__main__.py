@@ -20,7 +20,7 @@ COMMANDS = {
     "models": "which models there are, what each costs, and what of them lies on this disk",
     "data": "what data hold, and what difference a test on them could find",
     "data.synthetic": "write clips of the synthetic drummer",
-    "pretrain": "the small variants' own weights",
+    "pretrain": "the small variants' own weights, or published ones trained further",
     "benchmark": "what runs cost beside their bare arithmetic",
 }
 """Each command and what it is for; ``sousa-bench-NAME`` is the same."""

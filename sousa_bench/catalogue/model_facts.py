@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,8 @@ from omegaconf import OmegaConf
 from sousa_bench.config import conf_folder
 from sousa_bench.models.checkpoint_contents import contents
 from sousa_bench.models.download import on_disk
-from sousa_bench.models.published import EMBEDDED, HEADER, NOTHING, PUBLISHED, Published, sizes
+from sousa_bench.models.packed_file import facts_in
+from sousa_bench.models.published import EMBEDDED, NOTHING, PUBLISHED, Published, sizes
 from sousa_bench.models.weight_files import embedded_file
 
 BYTES_OF_A_NUMBER = 4  # published files hold float32
@@ -84,7 +84,7 @@ def _variant(name: str, published: Published, variant: str, numbers: dict[str, A
 def _licence(embedded: Path) -> str | None:
     """Of an embedded file, which says it itself."""
     found = contents(embedded)
-    licence: str | None = None if found is None else json.loads(found.extra[HEADER])["license"]
+    licence: str | None = None if found is None else facts_in(found.extra)["license"]
     return licence
 
 

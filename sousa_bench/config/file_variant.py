@@ -1,4 +1,4 @@
-"""The variant that a config leaves open and an official file tells. Imports no torch."""
+"""The variant that a config leaves open and a file of weights tells. Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from sousa_bench.config.run_config import RunConfig
-from sousa_bench.models.official_file import variant_told
+from sousa_bench.models import official_file, packed_file
 
-LEFT_NULL = ("official", "clap")
-"""Variants that followed from a file before the others did: their runs keep the identity that they had, with null."""
+LEFT_NULL = {"official": ("official", "clap"), "embedded": ("tiny",)}
+"""Weights → variants that followed before the others did: their runs keep the identity that they had, with null."""
 
 
 def with_variant(config: RunConfig) -> RunConfig:
@@ -21,5 +21,5 @@ def with_variant(config: RunConfig) -> RunConfig:
 
 def followed(model: Mapping[str, Any]) -> str | None:
     """What takes the place of ``variant: null`` in a model's node; None where it stays."""
-    told = variant_told(model)
-    return None if told in LEFT_NULL else told
+    told = official_file.variant_told(model) or packed_file.variant_told(model)
+    return None if told in LEFT_NULL.get(str(model.get("weights")), ()) else told

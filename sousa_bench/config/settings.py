@@ -13,8 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from sousa_bench.config.config_errors import missing_key, resolved
 from sousa_bench.config.identity import lasting_target
 from sousa_bench.errors import ConfigError
+from sousa_bench.models import packed_file
 from sousa_bench.models.official_file import objection_to
-from sousa_bench.models.weight_files import WEIGHTS, check_weights, embedded_file, embedded_missing
+from sousa_bench.models.weight_files import PACKED, WEIGHTS, check_kind, check_weights, embedded_file, packed_missing
 from sousa_bench.peft.options import plain
 from sousa_bench.results.metrics import own_metrics
 from sousa_bench.system.number_checks import is_number, is_positive, is_whole
@@ -118,17 +119,17 @@ def check_values(config: Mapping[str, Any]) -> None:
     seed = config.get("seed")
     if not is_whole(seed, least=0) or seed >= 2**32:
         raise ConfigError(f"seed={seed!r} can't be: it must be a whole number from 0 to 4294967295")
-    check_weights(str(config.get("weights", WEIGHTS[0])), None)
+    check_kind(str(config.get("weights", WEIGHTS[0])))
     model = config.get("model")
     if isinstance(model, Mapping) and "weights" in model:  # a model of the user's own may do without the key
         with resolved():
             weights, checkpoint = str(model["weights"]), model.get("checkpoint")
         check_weights(weights, checkpoint)
-        if weights == "embedded" and checkpoint is not None:
+        if weights in PACKED and checkpoint is not None:
             file = embedded_file(str(model.get("name")), str(checkpoint))
             if not file.is_file():
-                raise ConfigError(embedded_missing(str(checkpoint), file))
-        if objection := objection_to(plain(model)):
+                raise ConfigError(packed_missing(weights, str(checkpoint), file))
+        if objection := objection_to(plain(model)) or packed_file.objection_to(plain(model)):
             raise ConfigError(objection)
     own_metrics(config.get("metrics"))
     if isinstance(logger := config.get("logger"), Mapping):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sousa_bench.errors import ConfigError
-from sousa_bench.models.weight_files import demonstration
+from sousa_bench.models.weight_files import demonstration, trained_further
 
 
 @dataclass(frozen=True)
@@ -18,12 +18,14 @@ class WeightsInfo:
     """Which weights a model started from.
 
     Attributes:
-        kind: ``official``, ``random`` or ``embedded``.
+        kind: ``official``, ``random``, ``embedded`` or ``further``.
         origin: Hub id, URL, file name, or ``seed N`` for random weights.
         sha256: Hash of the file that was read, or of the initial tensors when there was no file.
         license: SPDX name of the weights' licence, where one is known.
         pretraining: What they have seen before, one of the kinds of :mod:`sousa_bench.models.published`; None where
             nobody says it.
+        published: Of ``further`` ones the ``origin``, ``sha256``, ``license`` and ``pretraining`` of the published
+            checkpoint that they began at.
     """
 
     kind: str
@@ -31,14 +33,19 @@ class WeightsInfo:
     sha256: str
     license: str | None = None
     pretraining: str | None = None
+    published: Mapping[str, Any] | None = None
 
     def as_dict(self, sousa: bool = True) -> dict[str, Any]:
-        """Plain fields for the result file; embedded weights say what they are.
+        """Plain fields for the result file; weights that this package made say what they are.
 
         Args:
             sousa: Whether the model is for SOUSA's sounds.
         """
-        return {**asdict(self), **({"note": demonstration(sousa)} if self.kind == "embedded" else {})}
+        fields = asdict(self)
+        if self.published is None:
+            del fields["published"]
+            return {**fields, **({"note": demonstration(sousa)} if self.kind == "embedded" else {})}
+        return {**fields, "note": trained_further(self.published)}
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,10 @@ from sousa_bench.models import audioset
 from sousa_bench.models.base import AudioModel, Frontend, Targets
 from sousa_bench.models.checkpoint_contents import Contents
 from sousa_bench.models.official_file import recognise
+from sousa_bench.models.packed_file import variant_of
 from sousa_bench.models.published import CheckpointSource
 from sousa_bench.models.weight_files import (
+    PACKED,
     WEIGHTS,
     against_kind,
     check_weights,
@@ -27,8 +29,8 @@ from sousa_bench.models.weight_files import (
 from sousa_bench.models.weights import (
     Loaded,
     apply_state,
-    load_embedded,
     load_official,
+    load_packed,
     random_info,
     seeded,
 )
@@ -111,9 +113,9 @@ class Family:
             targets: Fields of :class:`sousa_bench.models.base.Targets`.
             num_classes: Outputs; a file's own head is kept when it has as many, else the last layer is new. None: as
                 many as the file has, or AudioSet's 527.
-            variant: Key of ``variants``; None is what the official file is, or ``official`` with official weights and
+            variant: Key of ``variants``; None is what the file is, or ``official`` with official weights and
                 ``tiny`` without.
-            weights: ``official``, ``random`` or ``embedded``.
+            weights: ``official``, ``random``, ``embedded`` or ``further``.
             kinds: Those of them that there are for this model.
             checkpoint: See :func:`sousa_bench.models.weights.load_official`; None is the published one.
             seed: Of random weights and of a new last layer.
@@ -128,11 +130,14 @@ class Family:
         if reason := against_kind(name, weights, kinds):
             raise ConfigError(reason)
         chosen = variant or default_variant(weights)
+        packed = load_packed(name, weights, variant, checkpoint) if weights in PACKED else None
+        if packed is not None:
+            chosen = variant_of(packed.extra)
         given = {key: value for key, value in numbers.items() if value is not None}
         shapes = {key: self._shape(name, {**own, **given}) for key, own in variants.items()}
         if chosen not in shapes:
             raise ConfigError(f"model.variant={chosen} is unknown; choose one of: {', '.join(shapes)}.")
-        shape, loaded, state = shapes[chosen], None, {}
+        shape, loaded, state = shapes[chosen], packed, {}
         if weights == "official":
             loaded = self._official(name, chosen, shape, checkpoint)
             chosen = _variant(name, loaded, variant, {key: {**own, **given} for key, own in variants.items()}) or chosen
@@ -141,19 +146,18 @@ class Family:
         last_layer = f"{head}.{self.last_layer}".rstrip(".")
         kept = state.get(f"{last_layer}.weight")
         found = None if kept is None else len(kept)
-        if loaded is not None:
-            loaded = replace(loaded, info=replace(loaded.info, pretraining=self.seen(loaded, shape, found)))
+        if loaded is not None and packed is None:
+            license_ = loaded.info.license or self.published(shape).license_of(loaded.info.sha256)
+            seen = self.seen(loaded, shape, found)
+            loaded = replace(loaded, info=replace(loaded.info, license=license_, pretraining=seen))
         classes = num_classes or found or len(audioset.names())
         half = found is None and f"{last_layer}.bias" in state  # which applying it then says
         fresh = () if classes == found or half else (last_layer,)
         with seeded(seed):
             backbone = self.backbone(shape, classes)
         _check_head(backbone, name, head)
-        if weights == "embedded":
-            loaded = load_embedded(name, checkpoint)
-            state = loaded.state
         if loaded is not None:
-            apply_state(backbone, state, origin=loaded.info.origin, fresh=fresh)
+            apply_state(backbone, packed.state if packed else state, origin=loaded.info.origin, fresh=fresh)
         return AudioModel(
             name=name,
             variant=chosen,

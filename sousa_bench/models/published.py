@@ -17,9 +17,10 @@ CAPTIONS = "captions"
 SPEECH = "speech"
 TRANSCRIPTS = "speech with text"
 EMBEDDED = "embedded"
+FURTHER = "sousa_bench.pretrain"
 NOTHING = "none"
 """Kinds of pretraining: the last labels that a file has seen, or what it heard without any; ``self-supervised`` is on
-sounds of all kinds, ``speech`` the same on speech alone."""
+sounds of all kinds, ``speech`` the same on speech alone. After a comma stands what went on from there."""
 
 HEADER = "sousa_bench"
 """The entry of an embedded file's metadata."""
@@ -51,6 +52,10 @@ class CheckpointSource:
     def of(self, numbers: Any) -> CheckpointSource:
         """The same for a variant, whose numbers may name a file of its own as ``checkpoint``."""
         return replace(self, url=numbers.checkpoint) if hasattr(numbers, "checkpoint") else self
+
+    def license_of(self, sha256: str) -> str | None:
+        """The licence of a file, where its hash is the one that the address states."""
+        return self.license if self.address.endswith(f"#sha256={sha256}") else None
 
     def pretraining(self, outputs: int | None) -> str | None:
         """What a file has seen last, by the outputs of its head, if it has one; None where nobody says it."""

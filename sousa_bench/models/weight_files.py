@@ -7,7 +7,9 @@ from typing import Any
 
 from sousa_bench.errors import ConfigError
 
-WEIGHTS = ("official", "random", "embedded")
+WEIGHTS = ("official", "random", "embedded", "further")
+PACKED = ("embedded", "further")
+"""Those that :mod:`sousa_bench.pretrain` packed: what began at random weights, and at a published checkpoint."""
 DEMONSTRATION = (
     "This is the embedded demonstration (small variants of the models, pretrained to have something to show). The "
     "published models{on}: weights=official{data}"
@@ -24,13 +26,25 @@ def demonstration(sousa: bool) -> str:
     return DEMONSTRATION.format(on=on, data=data)
 
 
+def trained_further(published: Mapping[str, Any]) -> str:
+    """What a result says of ``weights=further``.
+
+    Args:
+        published: The origin, hash and licence of the checkpoint that they began at.
+    """
+    return (
+        f"The published checkpoint {published['origin']} (SHA-256 {published['sha256']}, licence "
+        f"{published['license'] or 'not known'}), all of whose weights sousa_bench.pretrain trained further."
+    )
+
+
 def embedded_folder() -> Path:
     """The pretrained weights that the package ships."""
     return Path(__file__).resolve().parent / "embedded"
 
 
 def embedded_file(model: str, checkpoint: str | None = None) -> Path:
-    """The file that ``weights=embedded`` reads.
+    """The file that ``weights=embedded`` and ``weights=further`` read.
 
     Args:
         model: The model's name.
@@ -49,7 +63,7 @@ def weights_file(model: Mapping[str, Any]) -> Path | None:
             id, a URL), of which there is no such file.
     """
     weights, checkpoint = model.get("weights"), model.get("checkpoint")
-    if weights == "embedded":
+    if weights in PACKED:
         return embedded_file(str(model.get("name")), checkpoint)
     return Path(str(checkpoint)).expanduser() if checkpoint and weights != "random" else None
 
@@ -59,10 +73,10 @@ def default_variant(weights: str) -> str:
     return "official" if weights == "official" else "tiny"
 
 
-def embedded_missing(checkpoint: str, file: Path) -> str:
-    """What to say where ``model.checkpoint`` leads ``weights=embedded`` to no file."""
+def packed_missing(weights: str, checkpoint: str, file: Path) -> str:
+    """What to say where ``model.checkpoint`` leads ``weights=embedded`` or ``weights=further`` to no file."""
     return (
-        f"model.checkpoint={checkpoint}: there is no file {file}. With weights=embedded it is what "
+        f"model.checkpoint={checkpoint}: there is no file {file}. With weights={weights} it is what "
         "python -m sousa_bench.pretrain wrote; a published checkpoint is read with weights=official."
     )
 
@@ -99,19 +113,33 @@ def against_kind(name: str, weights: str, kinds: Sequence[str]) -> str | None:
     return f"there are no {weights} weights of model={name}: give weights={' or weights='.join(kinds)}"
 
 
-def check_weights(weights: str, checkpoint: str | None) -> None:
-    """Refuse an unknown ``weights`` and a ``model.checkpoint`` that nothing would read.
+def check_kind(weights: str) -> None:
+    """Refuse an unknown ``weights``.
 
     Raises:
-        ConfigError: With the choices, or with the switch that is missing.
+        ConfigError: With the choices.
     """
     if weights not in WEIGHTS:
         near = get_close_matches(weights, WEIGHTS, n=1)
         hint = f" Did you mean weights={near[0]}?" if near else ""
         raise ConfigError(f"weights={weights}: there is no such choice.{hint} Choices: {', '.join(WEIGHTS)}")
+
+
+def check_weights(weights: str, checkpoint: str | None) -> None:
+    """Refuse an unknown ``weights``, a ``model.checkpoint`` that nothing would read, and the lack of one.
+
+    Raises:
+        ConfigError: With the choices, or with the switch that is missing.
+    """
+    check_kind(weights)
+    if checkpoint is None and weights == "further":
+        raise ConfigError(
+            "weights=further: give model.checkpoint=FOLDER, where python -m sousa_bench.pretrain weights=official put "
+            "what it made of a published checkpoint; the package ships none."
+        )
     if checkpoint is not None and weights == "random":
         raise ConfigError(
             f"model.checkpoint={checkpoint} would not be read with weights=random: "
-            "add weights=official for a published checkpoint, weights=embedded for what sousa_bench.pretrain wrote, "
-            "or leave model.checkpoint out."
+            "add weights=official for a published checkpoint, weights=embedded or weights=further for what "
+            "sousa_bench.pretrain wrote, or leave model.checkpoint out."
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from sousa_bench.errors import WeightsError
-from sousa_bench.models import weight_files
+from sousa_bench.models import packed_file, weight_files
 from sousa_bench.models.base import WeightsInfo, inside
 from sousa_bench.models.checkpoint_formats import read
 from sousa_bench.models.download import HUB_ID, from_hub, from_url
-from sousa_bench.models.published import EMBEDDED, HEADER, NOTHING, CheckpointSource
+from sousa_bench.models.published import EMBEDDED, FURTHER, HEADER, NOTHING, CheckpointSource
 from sousa_bench.system.files import sha256
 
 FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
@@ -71,37 +70,42 @@ def load_official(source: CheckpointSource, checkpoint: str | None = None) -> Lo
     return Loaded(state, WeightsInfo("official", origin, sha256(path), license_), extra, path)
 
 
-def load_embedded(name: str, checkpoint: str | None = None) -> Loaded:
-    """Read the pretrained weights of a model's tiny variant.
+def load_packed(name: str, weights: str, variant: str | None = None, checkpoint: str | None = None) -> Loaded:
+    """Read a model's weights of :mod:`sousa_bench.pretrain`.
 
     The file holds the backbone's own state dict without the head's last layer, in half precision, and in its metadata,
-    as JSON under :data:`HEADER`, among others ``model`` and ``license``; :mod:`sousa_bench.pretrain` writes it.
+    as JSON under :data:`HEADER`, among others ``model``, ``variant`` and ``license``; they are what ``extra`` is.
 
     Args:
         name: The model's name.
+        weights: ``embedded``, or ``further`` for what began at a published checkpoint.
+        variant: The one that it must be of; None: whichever it is.
         checkpoint: Such a file, or a folder of them; None: what the package ships.
 
     Raises:
-        WeightsError: There is none, or it belongs to another model.
+        WeightsError: There is none, or it is of another model or variant, or began at something else.
     """
     path = weight_files.embedded_file(name, checkpoint)
     if not path.is_file():
         if checkpoint is not None:
-            raise WeightsError(weight_files.embedded_missing(checkpoint, path))
+            raise WeightsError(weight_files.packed_missing(weights, checkpoint, path))
         raise WeightsError(weight_files.embedded_not_shipped(name))
     state, extra = read(path)
     if HEADER not in extra:
         raise WeightsError(
-            f"model.checkpoint={checkpoint}: {path} is no file of sousa_bench.pretrain, which weights=embedded reads; "
+            f"model.checkpoint={checkpoint}: {path} is no file of sousa_bench.pretrain, which weights={weights} reads; "
             "add weights=official for a published checkpoint."
         )
     try:
-        facts = dict(json.loads(extra[HEADER]))
-    except (TypeError, ValueError) as error:
+        facts = packed_file.facts_in(extra)
+    except ValueError as error:
         raise WeightsError(f"{path}: its metadata are not those of sousa_bench.pretrain ({error})") from error
-    if (other := facts.get("model", name)) != name:
-        raise WeightsError(f"model.checkpoint={checkpoint}: {path} holds weights of {other}, not of {name}.")
-    return Loaded(state, WeightsInfo("embedded", path.name, sha256(path), facts.get("license"), EMBEDDED), facts, path)
+    if objection := packed_file.objection(facts, name, weights, variant, checkpoint or path):
+        raise WeightsError(objection)
+    published = facts.get(packed_file.PUBLISHED)
+    seen = EMBEDDED if published is None else f"{published.get('pretraining') or 'not known'}, then {FURTHER}"
+    info = WeightsInfo(weights, path.name, sha256(path), facts.get("license"), seen, published)
+    return Loaded(state, info, facts, path)
 
 
 def random_info(seed: int, module: nn.Module) -> WeightsInfo:

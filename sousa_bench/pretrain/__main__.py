@@ -1,6 +1,7 @@
-"""Pretrain the tiny variants on synthetic clips, and pack what comes out: the weights behind ``weights=embedded``.
+"""Pretrain on synthetic clips, from random weights or published ones, and pack what runs then start from.
 
 python -m sousa_bench.pretrain -m model=ast,htsat,beats,efficientat
+python -m sousa_bench.pretrain model=efficientat weights=official model.variant=mn04
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ EXPERIMENT = "experiment=pretraining"
 FIXED = {
     "experiment": "pretraining is an experiment itself",
     "peft": "all weights train, at trainer.learning_rate",
-    "init_from": "it begins at random weights, or goes on from those of weights=embedded",
+    "init_from": "weights=embedded or weights=further with model.checkpoint=FOLDER goes on from what was pretrained",
     "teacher": "it learns from labels alone",
-    "model.variant": "embedded weights are those of the tiny variants",
-    "model.weights": "weights=random or weights=embedded says it for every model",
+    "model.variant": "what begins at random weights is the tiny variant; weights=official takes another",
+    "model.weights": "weights=… says it for every model",
 }
-BEGINNINGS = ("random", "embedded")
+FROM_PUBLISHED = ("official", "further")
+"""Weights of a published checkpoint, whose variant can be chosen."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,11 +36,14 @@ def parser() -> argparse.ArgumentParser:
     made = command_parser(
         "sousa_bench.pretrain",
         usage="%(prog)s [--output DIR] [-m] [key=value …]",
-        description="Train all weights of the models' tiny variants on the synthetic source domain, as runs of "
-        "sousa_bench.train with experiment=pretraining: resumable, supervised, with a result file each. What comes out "
-        "is packed for weights=embedded: without the head, in half precision, with a card.",
-        epilog="In place of random weights, weights=embedded goes on from the package's, or from those of "
-        "model.checkpoint=DIR. Then: python -m sousa_bench.train weights=embedded model.checkpoint=DIR",
+        description="Train all weights of the models' tiny variants, or with weights=official all weights of published "
+        "checkpoints, on the synthetic source domain, as runs of sousa_bench.train with experiment=pretraining: "
+        "resumable, supervised, with a result file each. What comes out is packed without the head, in half precision, "
+        "with a card.",
+        epilog="In place of random weights, weights=official [model.variant=V] [model.checkpoint=FILE] goes on from a "
+        "published checkpoint, and weights=embedded or weights=further from what was packed before (the package's, or "
+        "model.checkpoint=DIR). Then: python -m sousa_bench.train weights=embedded model.checkpoint=DIR, or "
+        "weights=further model.checkpoint=DIR of what began at a published checkpoint.",
         add_help=False,
         allow_abbrev=False,
     )
@@ -73,28 +78,24 @@ def check(output: Path, words: list[str]) -> None:
         UserError: The weights' folder can't be written or holds what the run starts from, or a word asks for what
             pretraining has no choice in.
     """
-    begins, places = "", [str(embedded_folder())]
+    given = dict(word.lstrip("+").partition("=")[::2] for word in words)
+    begins, places = given.get("weights", "random"), given.get("model.checkpoint", str(embedded_folder())).split(",")
     for word in words:
         key, _, value = word.lstrip("+").partition("=")
-        if (fixed := group if (group := key.partition(".")[0]) in FIXED else key) in FIXED:
+        free = key == "model.variant" and begins in FROM_PUBLISHED
+        if not free and (fixed := group if (group := key.partition(".")[0]) in FIXED else key) in FIXED:
             raise UserError(f"{word}: leave it out: {FIXED[fixed]}")
         if key != "model" and "," in value and _has_several_values(word):
             raise UserError(
                 f"{word}: one value only: a model's runs would have one file ({output}/<model>.safetensors)"
             )
-        if key == "weights" and value not in BEGINNINGS:
-            raise UserError(f"{word}: pretraining begins at weights=random or goes on from weights=embedded")
-        if key == "weights":
-            begins = value
-        if key == "model.checkpoint":
-            places = value.split(",")
     try:
         output.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=output):
             pass
     except OSError as error:
         raise UserError(f"--output {output}: can't be written ({error.strerror}); give another folder") from error
-    if begins != "embedded":
+    if begins == "random":
         return
     target = output.resolve()
     written = {target / f"{file.stem}.safetensors" for file in (conf_folder() / "model").glob("*.yaml")}

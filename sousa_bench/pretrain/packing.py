@@ -1,4 +1,4 @@
-"""Pretrained weights as the package ships them: no head, half precision, and a card that tells how they were made."""
+"""Pretrained weights as runs start from them: no head, half precision, and a card that tells how they were made."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from sousa_bench.data.synthetic import GENERATOR_VERSION
 from sousa_bench.errors import UserError
 from sousa_bench.models.base import AudioModel, inside
 from sousa_bench.models.checkpoint_formats import read
+from sousa_bench.models.packed_file import PUBLISHED, facts_in
 from sousa_bench.models.published import HEADER
-from sousa_bench.models.weight_files import embedded_file
+from sousa_bench.models.weight_files import PACKED, embedded_file
 from sousa_bench.peft import load_run_model
 from sousa_bench.peft.options import trains_all
 from sousa_bench.results.finished import FinishedRun
@@ -68,16 +69,20 @@ def pack(run: FinishedRun, folder: Path, command: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{model.name}.safetensors"
     weights = run.result["weights"]
-    if weights["kind"] == "embedded" and " model.checkpoint=" not in command:
+    from_file = weights["kind"] == "embedded" or run.config["model"]["checkpoint"]
+    if from_file and " model.checkpoint=" not in command:
         command += f" model.checkpoint={weights['origin']}"
-    facts = {
+    facts: dict[str, Any] = {
         "model": model.name,
         "variant": model.variant,
         "sousa_bench": run.result["environment"]["sousa_bench"],
         "command": command,
     }
-    if run.config["data"].get("synthetic") and (weights["kind"] == "random" or weights["license"] == LICENSE):
-        facts["license"] = LICENSE  # of weights that come from other data, whoever trained them decides
+    if published := _published(weights):
+        facts[PUBLISHED] = published
+    license_ = LICENSE if weights["kind"] == "random" else weights["license"]
+    if run.config["data"].get("synthetic") and license_:
+        facts["license"] = license_  # of weights that come from other data, whoever trained them decides
     if before := _before(run):  # now: the new file may take the place of the one that the run went on from
         facts["before"] = before
     with replaced(path) as draft:
@@ -86,7 +91,7 @@ def pack(run: FinishedRun, folder: Path, command: str) -> Path:
     return path
 
 
-def header(facts: Mapping[str, str]) -> dict[str, str]:
+def header(facts: Mapping[str, Any]) -> dict[str, str]:
     """Metadata of a weights file: one entry, since safetensors writes several in no fixed order."""
     return {HEADER: json.dumps(facts)}
 
@@ -108,14 +113,14 @@ def halves(model: AudioModel) -> dict[str, Tensor]:
     return state
 
 
-def card(run: FinishedRun, facts: Mapping[str, str], path: Path, state: Mapping[str, Tensor]) -> str:
+def card(run: FinishedRun, facts: Mapping[str, Any], path: Path, state: Mapping[str, Tensor]) -> str:
     """Markdown: what was trained on what, for how long, and how well it did."""
     result, config = run.result, run.config
     metrics, efficiency, data, peft = result["metrics"], result["efficiency"], result["data"], result["peft"]
     environment, counts, trainer = result["environment"], data["counts"], config["trainer"]
     variant, threads = facts["variant"], environment["threads"]
     numbers = sum(tensor.numel() for tensor in state.values())
-    if result["weights"]["kind"] == "random":
+    if result["weights"]["kind"] in ("random", "official"):
         players = "other players of the same data"
     else:
         players = "players that this stage didn't train on, and those before it may have"
@@ -138,14 +143,27 @@ def card(run: FinishedRun, facts: Mapping[str, str], path: Path, state: Mapping[
         f"(top 5: {metrics['test_top5_acc']:.3f}; chance 0.025)",
         "made by": f"sousa_bench {environment['sousa_bench']}, {_commit(result)}",
     }
+    about = "For demonstrations without a network; no substitute for the published checkpoint (`weights=official`)."
+    if published := facts.get(PUBLISHED):
+        rows["began at"] = (
+            f"the published `{published['origin']}`, SHA-256 `{published['sha256']}`, licence "
+            f"{published['license'] or 'not known'}; pretraining: {published['pretraining'] or 'not known'}"
+        )
+        about = f"A published checkpoint, trained further: `weights=further model.checkpoint={path.name}`."
     if license_ := facts.get("license"):
         rows["licence"] = license_
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return (
-        f"# Embedded weights of {config['model']['name']}\n\n"
-        "For demonstrations without a network; no substitute for the published checkpoint (`weights=official`).\n\n"
+        f"# {'Further' if published else 'Embedded'} weights of {config['model']['name']}\n\n{about}\n\n"
         f"| | |\n| --- | --- |\n{table}\n\n```bash\n{facts['command']}\n```\n"
     )
+
+
+def _published(weights: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The published checkpoint that a run's weights began at; None where they began at random ones."""
+    if weights["kind"] == "official":
+        return {key: weights[key] for key in ("origin", "sha256", "license", "pretraining")}
+    return weights.get(PUBLISHED)
 
 
 def _beginning(weights: Mapping[str, Any], before: str | None) -> str:
@@ -159,9 +177,9 @@ def _before(run: FinishedRun) -> str:
     """The commands that made the weights that the run went on from, as far as their file still tells."""
     weights, model = run.result["weights"], run.config["model"]
     path = embedded_file(model["name"], model["checkpoint"])
-    if weights["kind"] != "embedded" or not path.is_file() or sha256(path) != weights["sha256"]:
+    if weights["kind"] not in PACKED or not path.is_file() or sha256(path) != weights["sha256"]:
         return ""
-    facts = json.loads(read(path)[1][HEADER])
+    facts = facts_in(read(path)[1])
     return " && ".join(filter(None, (facts.get("before"), facts.get("command"))))
 
 

@@ -113,8 +113,9 @@ def test_every_value_in_the_text_is_one_that_a_run_takes():
                 for w in shlex.split(BLANK.sub("x", command))[3:]
                 if ("=" in w or w[0] == "~") and not w.startswith(LAUNCHED)
             ]
-            if "weights=embedded" in words:  # whose files are looked for at once
+            if {"weights=embedded", "weights=further"} & set(words):  # whose files are looked for at once
                 words = [w for w in words if not w.startswith("model.checkpoint=")]
+                words = ["weights=embedded" if w == "weights=further" else w for w in words]
             try:
                 lists = list(filter(None, map(values, parser.parse_overrides(with_quotes(words)))))
                 runs = {

@@ -1,0 +1,88 @@
+"""What a file of :mod:`sousa_bench.pretrain` says of itself: whose, which variant, what it began at. No torch.
+
+So a sweep knows it before anything starts, as it knows what an official file is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from sousa_bench.models.checkpoint_contents import contents
+from sousa_bench.models.published import HEADER
+from sousa_bench.models.weight_files import PACKED, default_variant, weights_file
+
+PUBLISHED = "published"
+"""The fact that only files have that began at a published checkpoint: its origin, hash, licence and pretraining."""
+
+
+def facts_in(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What the metadata of such a file say.
+
+    Raises:
+        ValueError: They are none of this package's.
+    """
+    facts = json.loads(str(metadata.get(HEADER)))
+    if not isinstance(facts, dict):
+        raise ValueError("no object")
+    return facts
+
+
+def variant_of(facts: Mapping[str, Any]) -> str:
+    """The variant whose weights a file holds; files from before they said so hold the tiny one's."""
+    return str(facts.get("variant") or default_variant("embedded"))
+
+
+def variant_told(model: Mapping[str, Any]) -> str | None:
+    """The variant that a model's node leaves open and its packed file tells; None where there is no such thing.
+
+    Args:
+        model: The node, as in ``conf/model``.
+    """
+    facts = None if model.get("variant") is not None else _own_facts(model)
+    return None if facts is None else variant_of(facts)
+
+
+def objection_to(model: Mapping[str, Any]) -> str | None:
+    """Why a model can't start from the packed file that its node names, with the way out; None where it may.
+
+    Args:
+        model: The node, as in ``conf/model``.
+    """
+    if (facts := _own_facts(model)) is None:
+        return None
+    return objection(facts, str(model.get("name")), str(model["weights"]), model.get("variant"), model["checkpoint"])
+
+
+def objection(facts: Mapping[str, Any], name: str, weights: str, variant: str | None, checkpoint: object) -> str | None:
+    """Why weights with these facts aren't those that were asked for; None where they are.
+
+    Args:
+        facts: Of the file.
+        name: The model's name.
+        weights: ``embedded`` or ``further``.
+        variant: The one that was asked for; None: the file's.
+        checkpoint: Where the file was looked for, as messages name it.
+    """
+    what, found = f"model.checkpoint={checkpoint}", variant_of(facts)
+    if (other := facts.get("model", name)) != name:
+        return f"{what} holds weights of {other}, not of {name}."
+    if (began := "further" if PUBLISHED in facts else "embedded") != weights:
+        first = "a published checkpoint" if began == "further" else "random weights"
+        return f"{what} holds weights that began at {first}: give weights={began} in place of weights={weights}."
+    if variant not in (None, found):
+        return f"{what} holds weights of {name}'s variant {found}: leave model.variant={variant} out."
+    return None
+
+
+def _own_facts(model: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Those of the file at a model's ``checkpoint``, where it is one of this package's."""
+    if model.get("weights") not in PACKED or not model.get("checkpoint"):
+        return None
+    file = weights_file(model)
+    found = contents(file) if file is not None and file.is_file() else None
+    with suppress(ValueError):  # whoever loads it says what is wrong with it
+        return None if found is None else facts_in(found.extra)
+    return None
