@@ -145,11 +145,12 @@ def collect(
     columns = read_files(found.files)
     problems = [clean(line) for line in (*found.problems, *columns.problems)]
     places = ", ".join(str(folder) for folder in folders)
+    pending = sum(not is_there(job.result) for job in found.planned)
     if not columns.size:
-        raise NothingYetError(_nothing_found(places, problems, len(found.planned)))
+        raise NothingYetError(_nothing_found(places, problems, pending))
     tasks = _tasks(columns, problems)
     if not any(tasks):
-        raise NothingYetError(_nothing_found(places, problems, len(found.planned)))
+        raise NothingYetError(_nothing_found(places, problems, pending))
     runs = _Runs(_table(columns.filled()), columns.resolved, columns.overrides, tasks).where([bool(t) for t in tasks])
     keep, repeats = _newest(runs.table)
     runs = runs.where(keep)

@@ -19,12 +19,14 @@ from sousa_bench.analysis.clip_sets import (
 from sousa_bench.analysis.stats.average_precision import blocks, precision_interval
 from sousa_bench.analysis.stats.intervals import LEVEL, accuracy_interval, why_no_interval
 from sousa_bench.results.finished import FinishedRun
-from sousa_bench.results.result import PREDICTIONS_FILE
+from sousa_bench.results.result import PREDICTIONS_FILE, is_refit
 from sousa_bench.system.foreign import is_share
 from sousa_bench.task import CLIP, Task, counted
 
 LONGEST = 120
 """Characters of what a foreign file says of its weights."""
+BEFORE_REFIT = "before_refit"
+"""The key that marks a package's metrics as those of the runs that a refit comes from."""
 
 
 def about_model(run: FinishedRun | None, description: Mapping[str, Any], task: Task) -> str:
@@ -60,6 +62,8 @@ def _score_text(metrics: Any, task: Task) -> str:
     text = f"Test {task.score} {_score(value, task)}"
     if isinstance(ends, list) and len(ends) == 2 and all(map(is_share, ends)):
         text += f" ({100 * LEVEL:g} % interval {_score(ends[0], task)} to {_score(ends[1], task)})"
+    if metrics.get(BEFORE_REFIT):
+        return f"{text} before it was trained again on more clips."
     clips, groups = metrics.get("test_clips"), metrics.get(f"test_{task.groups_key}")
     if isinstance(clips, int):
         many = f" of {counted(groups, task.group)}" if task.grouped and isinstance(groups, int) else ""
@@ -78,7 +82,8 @@ def tested_metrics(run: FinishedRun, task: Task) -> dict[str, Any]:
         run: The run.
         task: Its task.
     """
-    return {**run.result["metrics"], **_intervals(run, task)}
+    before_refit = {BEFORE_REFIT: True} if is_refit(run.result) else {}
+    return {**run.result["metrics"], **before_refit, **_intervals(run, task)}
 
 
 def _intervals(run: FinishedRun, task: Task) -> dict[str, Any]:

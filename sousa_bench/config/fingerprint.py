@@ -25,6 +25,7 @@ LATER_KEYS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("data", "layout", (None,)),
     ("data", "per_class", (None, "all")),
     ("data", "windows", (None,)),
+    ("data", "refit", (None,)),
     ("peft", "budget", (None,)),
     ("peft", "reads", ("last",)),
 )

@@ -36,6 +36,7 @@ from sousa_bench.data.sources.synthetic_source import recipe, synthetic_source
 from sousa_bench.data.splitting import split_labelled
 from sousa_bench.data.subset import (
     NAME_FILTERS,
+    REFIT,
     Filters,
     choose,
     choose_per_class,
@@ -88,6 +89,7 @@ class SousaData:
         tempo_max: Filter, beats per minute.
         fold: `k/n`: cross-validation, by the folds that are given, else by group.
         resplit: New splits by group.
+        refit: `val`: the validation clips are trained on, too; `all`: these and the test clips.
         subset_seed: Which clips a subset takes, and which splits are made where none are given.
         on_bad_clip: `error` or `skip`.
         cache_dir: Folder of the caches; None: the variable `SOUSA_BENCH_CACHE`, else the user's cache folder.
@@ -118,6 +120,7 @@ class SousaData:
     tempo_max: float | None = None
     fold: str | None = None
     resplit: bool = False
+    refit: str | None = None
     subset_seed: int = 0
     per_class: int | str | None = None
     on_bad_clip: str = "error"
@@ -228,7 +231,15 @@ class SousaData:
             if split == "train":
                 part = choose_per_class(part, self._most_per_class, self.subset_seed, by_shard)
             parts.append(part.sort_values("sample_id", kind="stable"))
-        return pd.concat(parts, ignore_index=True)
+        chosen = pd.concat(parts, ignore_index=True)
+        if self.refit is None:
+            return chosen
+        joined = chosen.assign(split=chosen["split"].map(self._role))
+        return joined.sort_values(["split", "sample_id"], kind="stable", ignore_index=True)
+
+    def _role(self, split: str) -> str:
+        """The split that the clips of one of the dataset's count for."""
+        return "train" if split in REFIT.get(str(self.refit), ()) else split
 
     @property
     def _most_per_class(self) -> int | None:
@@ -260,6 +271,8 @@ class SousaData:
                 content["choice per_class"] = str(self._most_per_class)
             if self.windows is not None:
                 content["choice windows"] = str(self.windows)
+            if self.refit is not None:
+                content["choice refit"] = self.refit
             text = "\n".join(f"{key}={content[key]}" for key in sorted(content))
             return hashlib.blake2b(text.encode(), digest_size=32).hexdigest()
         if not is_sousa(self.task):
@@ -340,7 +353,7 @@ class SousaData:
             f"{split} {found.get(split, 0):,} of {count:,}"
             for split, count in self.clips.items()
             if count is not None and found.get(split, 0) < count
-            if split != "train" or self._most_per_class is None
+            if self._role(split) == split and (split != "train" or self._most_per_class is None)
         ]
         if less:
             log.info("data=%s asks for more clips than there are: %s", self.name, ", ".join(less))
@@ -376,7 +389,8 @@ class SousaData:
         self._used = self._chosen.drop(index=list(bad)).reset_index(drop=True) if bad else self._chosen
         if bad:
             log.warning("%s", self._skipped_warning())
-            refuse_empty(self._used, f"Its clips can't be used: {files[0]} {bad[min(bad)]}.")
+            splits = [split for split in SPLITS if self._role(split) == split]
+            refuse_empty(self._used, f"Its clips can't be used: {files[0]} {bad[min(bad)]}.", splits)
 
     def _skipped_warning(self) -> str:
         first = "; ".join(f"{name} {reason}" for name, reason in list(self._skipped.items())[:3])
@@ -416,7 +430,8 @@ class SousaData:
         used = {split: self._split(split) for split in SPLITS}
         task = self.task
         found = [*self.source.warnings, *without_split(self._available, task)]
-        found += [*shared_groups(used, task), *absent_classes(used, task)]
+        held = {split: clips for split, clips in used.items() if len(clips)}  # a refit leaves no validation clips
+        found += [*shared_groups(used, task), *absent_classes(held, task)]
         found += short_classes(used["train"], task, self._most_per_class)
         return [*found, self._skipped_warning()] if self._skipped else found
 

@@ -25,6 +25,9 @@ SHARES = {"train": 0.68, "val": 0.13, "test": 0.19}
 NAME_FILTERS = ("soundfont", "augmentation_preset", "skill_tier")
 """The filters that take a name or several."""
 
+REFIT = {"val": ("val",), "all": ("val", "test")}
+"""The splits that `data.refit` trains on besides the training clips."""
+
 
 @dataclass(frozen=True)
 class Filters:
@@ -247,14 +250,14 @@ def refuse_unlabelled(table: pd.DataFrame, split: str, way_out: str) -> None:
         raise DataError(f"No clip of the {split} split ({len(table):,} clips) has a label to score by. {way_out}")
 
 
-def refuse_empty(table: pd.DataFrame, why: str) -> None:
-    """Each split must hold a clip.
+def refuse_empty(table: pd.DataFrame, why: str, splits: Sequence[str] = SPLITS) -> None:
+    """Each of some splits must hold a clip.
 
     Raises:
         DataError: One doesn't.
     """
     held = Counter(table["split"].tolist())
-    empty = [split for split in SPLITS if not held[split]]
+    empty = [split for split in splits if not held[split]]
     if empty:
         counts = ", ".join(f"{split} {held[split]:,}" for split in SPLITS)
         raise DataError(f"The {' and '.join(empty)} split is empty ({counts}). {why}")

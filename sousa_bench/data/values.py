@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sousa_bench.data import SPLITS
 from sousa_bench.data.decode import SHORTEST
 from sousa_bench.data.sources.column_names import ALIASES
-from sousa_bench.data.subset import parse_fold
+from sousa_bench.data.subset import REFIT, parse_fold
 from sousa_bench.errors import ConfigError
 from sousa_bench.system.number_checks import is_number, is_positive, is_whole
 
@@ -46,6 +46,7 @@ def check_values(data: SousaData) -> None:
         "on_bad_clip": (lambda v: v in ("error", "skip"), "error or skip"),
         "shards": (lambda v: v in ("fewest", "all"), "fewest or all"),
         "resplit": (lambda v: isinstance(v, bool), "true or false"),
+        "refit": (lambda v: v in (None, *REFIT), f"{', '.join(REFIT)} or null"),
         "subset_seed": (is_whole, "a whole number"),
         "table": (lambda v: v is None or _below(v), "a file below data.root, or null"),
         "group_pattern": (lambda v: v is None or (isinstance(v, str) and v != ""), "a regular expression, or null"),

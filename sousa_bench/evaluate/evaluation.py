@@ -33,6 +33,7 @@ from sousa_bench.results.result import (
     PREDICTIONS_FILE,
     RESULT_FILE,
     ResultError,
+    is_refit,
     missing_fields,
     read_result,
     write_result,
@@ -273,7 +274,7 @@ def _lines(evaluation: Evaluation, result: Mapping[str, Any], table: pd.DataFram
             if (key := f"test_{name}") in metrics
         ),
         "",
-        _own_test_text(about["own_test"], own[ranking(own, "test")]),
+        _own_test_text(about["own_test"], own[ranking(own, "test")], is_refit(evaluation.run.result)),
     ]
     return [*lines, *_weakest(table, task), *(f"warning: {message}" for message in result["warnings"])]
 
@@ -297,7 +298,9 @@ def _interval_text(found: Mapping[str, Any], task: Task) -> str:
     return f"({level} interval {found['low']:.4f} to {found['high']:.4f}, over {task.groups})"
 
 
-def _own_test_text(compared: Mapping[str, Any], accuracy: float) -> str:
+def _own_test_text(compared: Mapping[str, Any], accuracy: float, refit: bool) -> str:
+    if refit:
+        return f"It has no test of its own; before it was trained again on more clips, tests gave {accuracy:.4f}."
     if compared["same_clips"] is None:
         return f"The run's own test gave {accuracy:.4f}; whether on these clips can't be told from what is left of it."
     if not compared["same_clips"]:

@@ -17,7 +17,7 @@ from sousa_bench.errors import ConfigError
 from sousa_bench.results.confidence import Confidence, counted_answers
 from sousa_bench.results.metrics import calibrated, metrics_of, own_metrics, per_class, ranking, split_metrics
 from sousa_bench.results.predictions import outcome_warnings
-from sousa_bench.results.result import EFFICIENCY_KEYS, EVALUATED, PREDICTIONS_FILE, SCHEMA_VERSION
+from sousa_bench.results.result import EFFICIENCY_KEYS, EVALUATED, PREDICTIONS_FILE, SCHEMA_VERSION, is_refit
 from sousa_bench.system.commit import git_commit
 from sousa_bench.task import Task
 from sousa_bench.training.hardware import environment
@@ -189,7 +189,7 @@ def own_test(evaluation: Evaluation) -> dict[str, Any]:
         same: bool | None = len(both) == len(theirs) == len(mine)
         changed = int((both["predicted"] != both["now"]).sum())
     else:
-        known = (own.get("data") or {}).get("test_fingerprint")
+        known = None if is_refit(own) else (own.get("data") or {}).get("test_fingerprint")
         same = None if known is None else known == evaluation.data.test_fingerprint
     if not same:
         return {"same_clips": same}

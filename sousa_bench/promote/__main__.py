@@ -20,6 +20,7 @@ EXAMPLES = """examples
   python -m sousa_bench.promote multirun/first --undecided --seeds 5
   python -m sousa_bench.promote multirun/first --top 1 --warm data=medium sweep=second
   python -m sousa_bench.promote multirun/first --distil model=efficientat model.variant=mn01 weights=official
+  python -m sousa_bench.promote multirun/first --refit sweep=final
   python -m sousa_bench.promote multirun/first --print data=full hydra/launcher=slurm"""
 
 
@@ -53,6 +54,12 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="the overrides are a student's, which learns from the best run on that run's clips",
     )
+    which.add_argument(
+        "--refit",
+        action="store_true",
+        help="train the best as it was, on training and validation clips (of folds: on all clips); it is not tested "
+        "again, its scores are the earlier ones",
+    )
     made.add_argument("--warm", action="store_true", help="go on from each combination's best trained weights")
     made.add_argument("--config-dir", metavar="DIR", help="a folder with choices of your own, as for sousa_bench.train")
     made.add_argument("--print", action="store_true", dest="only_print", help="print the command and start nothing")
@@ -80,12 +87,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         overrides, text = promotion(
             places,
             overrides,
-            top=None if options.undecided else 1 if options.distil else options.top,
+            top=None if options.undecided else 1 if options.distil or options.refit else options.top,
             metric=options.metric,
             filters=options.filter,
             seeds=options.seeds,
             warm=options.warm,
             distil=options.distil,
+            refit=options.refit,
             command=shlex.join(["python", "-m", "sousa_bench.promote", *(word for word in given if word != "--print")]),
             config_folder=Path(options.config_dir) if options.config_dir else None,
         )

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median_high
 from typing import Any
 
 import pandas as pd
@@ -16,15 +17,17 @@ from sousa_bench.analysis.commands import of_its_sweep, with_reads
 from sousa_bench.analysis.factors import cohort_words
 from sousa_bench.analysis.flatten import READS, method_node
 from sousa_bench.analysis.order import best_first
+from sousa_bench.analysis.stats.folds import FOLD
 from sousa_bench.analysis.study import Study, compare
 from sousa_bench.analysis.table import collect
+from sousa_bench.config import refit as refitting
 from sousa_bench.config.distillation import KEY as TEACHER
 from sousa_bench.config.distillation import RUN
 from sousa_bench.config.init_from import KEY
 from sousa_bench.config.overrides import combinations_override, in_quotes, quoted, split
 from sousa_bench.errors import UserError
 from sousa_bench.peft.method_sizes import declared_size
-from sousa_bench.peft.options import is_adalora, trains_all
+from sousa_bench.peft.options import is_adalora, takes_no_steps, trains_all
 from sousa_bench.results.result import ADAPTER_FOLDER, EVALUATED
 from sousa_bench.system.foreign import ForeignError, check_overrides
 
@@ -64,6 +67,7 @@ def promotion(
     seeds: int | None,
     warm: bool,
     distil: bool,
+    refit: bool,
     command: str,
     config_folder: Path | None = None,
 ) -> tuple[list[str], str]:
@@ -78,6 +82,7 @@ def promotion(
         seeds: Number of seeds.
         warm: Whether each goes on from its best run's weights.
         distil: Whether the overrides are a student's, which learns from the best run on its clips.
+        refit: Whether the best is trained again as it was, on the clips that chose it, too.
         command: The command that asks for this, for the record.
         config_folder: Another folder with choices, as the training's ``--config-dir``.
 
@@ -91,13 +96,15 @@ def promotion(
     _check(metric, filters, seeds, new)
     if distil:
         _check_student(new, warm)
+    if refit:
+        _check_refit(new, warm, seeds)
     pairs = [text.split("=", 1) for text in filters]
     study = compare(collect(places, [(key, value.split(",")) for key, value in pairs]), metric)
     metric = study.metric
     chosen, left_out, refusals = [], dict[str, None](), []
     for _, row in _picked(study, top, metric).iterrows():
         try:
-            made, dropped = _chosen(study, row, metric, new, config_folder, student=distil)
+            made, dropped = _chosen(study, row, metric, new, config_folder, student=distil, refit=refit)
         except ForeignError as error:
             refusals.append(f"Not promoted: {row['combination']}: {error}")
             continue
@@ -105,6 +112,7 @@ def promotion(
         left_out |= dict.fromkeys(dropped)
     if not chosen:
         raise UserError("\n".join(refusals))
+    said = _refit(study, chosen[0], new) if refit else []
     shared = {
         key: word
         for key, word in chosen[0].overrides.items()
@@ -120,15 +128,15 @@ def promotion(
         rows.append([*own, *(_teacher(study, each) if distil else _origin(study, each, warm, new, seeds))])
     notes = _pin_all(study, chosen, rows)
     words = [*shared.values(), *overrides]
-    if "seed" not in new and not any(word.startswith("seed=") for row in rows for word in row):
+    if "seed" not in {*new, *shared} and not any(word.startswith("seed=") for row in rows for word in row):
         words.append("seed=" + ",".join(map(str, range(1, (seeds or SEEDS) + 1))))
     words += [f"lineage.command={in_quotes(command)}", *(rows[0] if len(rows) == 1 else [combinations_override(rows)])]
-    how = "The teacher" if distil else f"Promoted: {len(chosen)}"
+    how = "The teacher" if distil else "The best" if refit else f"Promoted: {len(chosen)}"
     text = [f"{how} of {len(study.combinations)} combinations, by {own_name(metric, study.task)}"]
     text += [f"  {each.score:.4f}  {each.label} ({len(each.rows)} run{'s'[: len(each.rows) > 1]})" for each in chosen]
     if left_out:
         text.append(f"Left out, since it limits or belongs to the earlier runs alone: {', '.join(left_out)}")
-    return words, "\n".join([*text, *refusals, *notes])
+    return words, "\n".join([*text, *said, *refusals, *notes])
 
 
 def _check(metric: str, filters: Sequence[str], seeds: int | None, new: dict[str, str]) -> None:
@@ -159,6 +167,19 @@ def _check_student(new: dict[str, str], warm: bool) -> None:
         raise UserError(f"{key}: --distil sets this itself; leave it out")
 
 
+def _check_refit(new: dict[str, str], warm: bool, seeds: int | None) -> None:
+    if warm:
+        raise UserError("--refit and --warm: a refit starts where the best run started; leave one")
+    if seeds is not None or "," in new.get("seed", ""):
+        raise UserError("--refit makes one model: choose its seed as seed=7, or leave it to be that of the best run")
+    free = ("seed", "timeout", "logger", *PLACES)
+    if key := next((key for key in new if key not in free and (key == "search" or not of_its_sweep(key))), None):
+        raise UserError(
+            f"{key}: --refit trains the best as it was, or the earlier scores would not be its own; leave it out "
+            "(seed, sweep, logger, how the sweep runs and where data lie may be given)"
+        )
+
+
 def _picked(study: Study, top: int | None, metric: str) -> pd.DataFrame:
     """The rows of the study's combinations that go on, best first by the metric."""
     frame = study.combinations[study.combinations[metric].notna()]
@@ -177,9 +198,12 @@ def _picked(study: Study, top: int | None, metric: str) -> pd.DataFrame:
 
 
 def _chosen(
-    study: Study, row: Any, metric: str, new: dict[str, str], config_folder: Path | None, student: bool
+    study: Study, row: Any, metric: str, new: dict[str, str], config_folder: Path | None, student: bool, refit: bool
 ) -> tuple[Chosen, list[str]]:
-    """A combination with the overrides that its next run, or its student, keeps, and those that were left out."""
+    """A combination with the overrides that its next run, or its student, keeps, and those that were left out.
+
+    A refit keeps them all.
+    """
     runs = study.table.iloc[list(row["rows"])]
     order = best_first(runs, metric, lower_is_better(metric, study.table)).index
     best = int(order[0])
@@ -204,7 +228,7 @@ def _chosen(
         group = key.partition(".")[0]
         of_old_choice = group in ("data", "augmentation") and group in new and key not in PLACES
         a_repeat = key == "data.fold" and not student  # as a seed is; a student is tested on its teacher's fold
-        if limit or of_old_choice or a_repeat or key == KEY:
+        if not refit and (limit or of_old_choice or a_repeat or key == KEY):
             dropped.append(override)
         else:
             kept[key] = override
@@ -214,13 +238,40 @@ def _chosen(
             value = row[column]
             value = ("on" if value else "off") if column == "augmentation" else str(value)
             kept[group] = f"{group}={value}"
-    for key in LIMITS:  # those that a choice of trainer brings along
+    for key in () if refit else LIMITS:  # those that a choice of trainer brings along
         if "trainer" in kept and key not in new and resolved.get(key) is not None:
             dropped.append(f"{key}={resolved[key]}")
             kept[key] = f"{key}=null"
     check_overrides(kept.values())
     kept = {key: kept[key] for key in sorted(kept, key=lambda key: (key not in GROUPS.values(), "." in key))}
     return Chosen(str(row["combination"]), float(row[metric]), [int(number) for number in order], kept), dropped
+
+
+def _refit(study: Study, chosen: Chosen, new: Mapping[str, str]) -> list[str]:
+    """Make of a combination's overrides those of its refit; sentences about it for the reader."""
+    runs, best = study.table.iloc[chosen.rows], study.results.resolved[chosen.rows[0]]
+    method = method_node(best)
+    if takes_no_steps(method):
+        raise UserError(
+            f"{chosen.label}: peft={method.get('name')} has no epochs and chooses its number on the validation clips, "
+            "so that there is no refit of it; choose others with --filter strategy=…"
+        )
+    clips = "all" if FOLD in runs and runs[FOLD].nunique() > 1 else "val"
+    tested = runs["tested_epoch"].fillna(runs["best_epoch"]) if "tested_epoch" in runs else runs["best_epoch"]
+    epochs = median_high(int(number) for number in tested)
+    chosen.overrides |= {
+        refitting.KEY: f"{refitting.KEY}={clips}",
+        "trainer.max_epochs": f"trainer.max_epochs={epochs}",
+        "trainer.tested_epoch": "trainer.tested_epoch=last",
+        "trainer.early_stopping": "trainer.early_stopping=null",
+    }
+    if "seed" not in new:
+        chosen.overrides["seed"] = f"seed={int(runs['seed'].iloc[0])}"
+    mean = f", mean of {len(runs)} runs" if len(runs) > 1 else ""
+    return [
+        f"Trained again on {refitting.CLIPS[clips]}, {epochs} epoch{'s'[: epochs > 1]}, and not tested. Its scores are "
+        f"the earlier ones: {own_name('test_acc', study.task)} {runs['test_acc'].mean():.4f}{mean}"
+    ]
 
 
 def _settle_size(kept: dict[str, str], new: Mapping[str, str], method: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from sousa_bench.errors import UserError
 from sousa_bench.results.merit import loss_of, merit
 from sousa_bench.results.metrics import ranking
-from sousa_bench.results.result import ADAPTER_FOLDER, EVALUATED, RESULT_FILE, ResultError, read_result
+from sousa_bench.results.result import ADAPTER_FOLDER, EVALUATED, RESULT_FILE, ResultError, is_refit, read_result
 from sousa_bench.results.scan import scan
 from sousa_bench.system.files import is_there
 
@@ -86,6 +86,7 @@ def finished_run(place: Path, metric: str | None = None) -> FinishedRun:
             raise RunError(f"{folder}: this run is {result['status']}, not completed; finish it first (resume=true)")
         return FinishedRun(folder.resolve(), result)
     runs = finished_runs([folder])
+    runs = [run for run in runs if not is_refit(run.result)] or runs  # a refit repeats the scores of others
     best = ranked(runs, metric)[0]
     if len(runs) == 1:
         return best

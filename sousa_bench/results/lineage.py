@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from sousa_bench.results.metrics import ranking
-from sousa_bench.results.result import ADAPTER_FOLDER, ResultError, read_result
+from sousa_bench.results.result import ADAPTER_FOLDER, ResultError, is_refit, read_result
 
 KEY = "lineage"
 
@@ -37,7 +37,7 @@ def lineage(config: DictConfig) -> dict[str, Any] | None:
 
 def _teacher(place: Path) -> dict[str, Any]:
     folder, result = _run(place)
-    metrics = result.get("metrics") or {}
+    metrics = {} if is_refit(result) else result.get("metrics") or {}  # a refit's are those of other weights
     return {
         **_facts(folder, result),
         (key := ranking(metrics, "test")): metrics.get(key),

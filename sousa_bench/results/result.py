@@ -84,6 +84,13 @@ class ResultError(UserError):
     """A result file that is torn, foreign, oversized or of an unknown schema."""
 
 
+def is_refit(result: Mapping[str, Any]) -> bool:
+    """Whether a result is of a run that trained on the clips that chose it, and repeats the scores of earlier runs."""
+    config = result.get("resolved_config")
+    data = config.get("data") if isinstance(config, Mapping) else None
+    return EVALUATED not in result and isinstance(data, Mapping) and data.get("refit") is not None
+
+
 def finite(value: Any) -> Any:
     """Replace NaN and infinity by None, all the way down, since JSON has neither."""
     if isinstance(value, float):

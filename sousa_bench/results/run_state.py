@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sousa_bench.results.metrics import ranking
-from sousa_bench.results.result import DEAD, RESULT_FILE, ResultError, read_progress, read_result
+from sousa_bench.results.result import DEAD, RESULT_FILE, ResultError, is_refit, read_progress, read_result
 from sousa_bench.results.run_process import true_status
 
 
@@ -26,7 +26,7 @@ class RunState:
         phase: Phase of a run that goes on.
         epoch: ``3/5``.
         metric: What ranks: ``val_acc``, or ``val_map`` where clips may have several labels.
-        score: The latest of it.
+        score: The latest of it; None of a refit, which has none of its own.
         seconds: Time so far, or that it took.
         left: Estimated seconds to its end.
         error: Why it isn't completed.
@@ -84,7 +84,7 @@ def run_state(folder: Path, index: int) -> RunState:
             status,
             epoch=str(efficiency.get("epochs") or ""),
             metric=ranking(metrics),
-            score=metrics.get(ranking(metrics)),
+            score=None if is_refit(result) else metrics.get(ranking(metrics)),
             seconds=efficiency.get("training_time_seconds"),
             error=result.get("error"),
         )

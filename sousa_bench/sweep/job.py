@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from sousa_bench.config.run_config import RunConfig, value_at
 from sousa_bench.results import stop_request
 from sousa_bench.results.metrics import ranking
+from sousa_bench.results.result import is_refit
 
 
 @dataclass
@@ -139,7 +140,7 @@ def score(result: Mapping[str, Any]) -> float:
 
 
 def test_score(result: Mapping[str, Any]) -> tuple[str, float] | None:
-    """Key and value of ``test_acc`` or ``test_map``, where a result has it."""
-    metrics = result.get("metrics") or {}
+    """Key and value of ``test_acc`` or ``test_map``, where a result has its own."""
+    metrics = {} if is_refit(result) else result.get("metrics") or {}
     key = ranking(metrics, "test")
     return None if metrics.get(key) is None else (key, float(metrics[key]))

@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from sousa_bench.config import distillation, init_from
+from sousa_bench.config import distillation, init_from, refit
 from sousa_bench.config.file_variant import with_variant
 from sousa_bench.config.fingerprint import fingerprint, run_name
 from sousa_bench.config.overrides import split
@@ -137,6 +137,7 @@ class Candidate:
         init_from.check(values)
         digest = fingerprint(values)
         distillation.check(values)
+        refit.check(values)
         return cls(source, list(overrides), digest, refusal(values))
 
 

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sousa_bench.config import refit
+from sousa_bench.config.run_config import value_at
 from sousa_bench.data.saved_task import is_sousa, saved_task
 from sousa_bench.models.weight_files import demonstration
 from sousa_bench.results.manifest import relative
@@ -183,7 +185,7 @@ def summary(outcomes: Sequence[Outcome], *, place: Path | None, command: str, se
     if place is not None and len(done) < len(outcomes):
         lines.append(f"Go on with what is not completed: {command}")
     lines += wandb_hint([outcome.job.result or outcome.job.folder for outcome in done if not outcome.reused], place)
-    if place is not None and done:
+    if place is not None and not all(value_at(outcome.job.source.values, refit.KEY) for outcome in done):
         lines.append(f"Compare the results: python -m sousa_bench.analyze {shlex.quote(shown(place))}")
     embedded = [outcome.job for outcome in done if outcome.job.source.values.get("weights") == "embedded"]
     if embedded:

@@ -112,7 +112,7 @@ class KeepState(pl.Callback):
     """Saves the run's state, keeps what is to be tested, stops early, stops when asked, and continues a saved state.
 
     What is to be tested are the weights of the epoch that ``trainer.tested_epoch`` names (``trainable``), and what they
-    say of the validation clips (``val``: positions and logits).
+    say of the validation clips (``val``: positions and logits; None where there are no such clips).
 
     Args:
         checkpoints: Where to write.
@@ -189,17 +189,25 @@ class KeepState(pl.Callback):
             self._stop_if(asked)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """At an epoch's end: new weights to be tested, early stopping, checkpoint."""
+        """The epoch's end where clips validate."""
+        if trainer.state.fn == "fit":
+            self._end_epoch(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The epoch's end where none do."""
+        if not trainer.limit_val_batches:
+            self._end_epoch(trainer, pl_module)
+
+    def _end_epoch(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """New weights to be tested, early stopping, checkpoint."""
         assert isinstance(pl_module, Classifier)
-        if trainer.state.fn != "fit":
-            return
         history, patience = pl_module.history, self.settings.early_stopping
         epoch = history[-1]["epoch"]
         stops_early = patience is not None and epoch - best_epoch(history) >= patience
         finished = stops_early or epoch == trainer.max_epochs
         tested = None
         if tested_epoch(history, self.settings.tested_epoch) == epoch:
-            tested = {"trainable": pl_module.injection.trainable_state(), "val": pl_module.outputs["val"]}
+            tested = {"trainable": pl_module.injection.trainable_state(), "val": pl_module.outputs.get("val")}
         self._save(trainer, pl_module, (epoch, 0), tested, finished=finished)
         self.recorder.add(history=history)
         if trainer.is_global_zero:
@@ -265,7 +273,7 @@ class KeepState(pl.Callback):
                     total_steps=module.optimization.total_steps,
                     fit_seconds=self.fit_seconds + self._shown_at - self._counted_until,
                     train_loss=module.sums.mean() if module.sums.clips else last.get("train_loss"),
-                    **({(key := ranking(last)): last[key]} if last else {}),
+                    **({key: last[key]} if (key := ranking(last)) in last else {}),
                     **more,
                 )
 

@@ -166,7 +166,7 @@ class Classifier(pl.LightningModule):
         self._fill("test")
 
     def _fill(self, split: str) -> None:
-        if self.trainer.datamodule.goes_through(split):  # type: ignore[attr-defined]
+        if len(self.clips[split]) and self.trainer.datamodule.goes_through(split):  # type: ignore[attr-defined]
             with self.trainer.precision_plugin.forward_context(), profiled(self.trainer, "inputs"):
                 self.inputs.fill(split)
 
@@ -190,6 +190,11 @@ class Classifier(pl.LightningModule):
         self.sums.seconds += time.perf_counter() - started
         if self.device.type == "cpu" or self.steps_done % 50 == 0:
             self._check_training_loss(f"in epoch {batch.epoch + 1}, step {self.steps_done}")
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Close an epoch that no validation closes."""
+        if self.trainer.is_last_batch and not len(self.clips["val"]):
+            self._close_epoch({})
 
     def training_inputs(self, batch: Batch) -> tuple[Inputs, Tensor, Tensor | None]:
         """Inputs, smoothed soft targets (clips, classes), and a teacher's logits or None, of a training batch.
@@ -280,11 +285,14 @@ class Classifier(pl.LightningModule):
         copy_from_first_rank(self.buffers())
 
     def on_validation_epoch_end(self) -> None:
-        """Close the epoch: its losses and metrics enter the history."""
-        metrics = self._split_metrics("val")
+        """Close the epoch."""
+        self._close_epoch(self._split_metrics("val"))
+
+    def _close_epoch(self, metrics: dict[str, float]) -> None:
+        """The epoch's losses and metrics enter the history."""
         epoch = self.current_epoch + 1
         self._check_training_loss(f"in epoch {epoch}, step {self.steps_done}")
-        if not math.isfinite(metrics["val_loss"]):
+        if not math.isfinite(metrics.get("val_loss", 0.0)):
             raise self._diverged("validation", metrics["val_loss"], f"after epoch {epoch}")
         loss, clips = self.epoch_loss()
         entry = {

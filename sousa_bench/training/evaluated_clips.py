@@ -37,7 +37,7 @@ class SplitData(SousaData):
     def __init__(self, split: str, **values: Any) -> None:
         super().__init__(**values)
         self.split = split
-        self.clips = {name: count for name, count in self.clips.items() if split in (name, ALL)}
+        self.clips = {name: count for name, count in self.clips.items() if split in (self._role(name), ALL)}
 
     @classmethod
     def of(cls, split: str, node: Mapping[str, Any]) -> SplitData:
@@ -54,12 +54,17 @@ class SplitData(SousaData):
 
     @cached_property
     def _available(self) -> pd.DataFrame:
+        if self.split != ALL and self._role(self.split) != self.split:
+            raise DataError(
+                f"The {self.split} clips of {self.source.place} were trained on (data.refit={self.refit}): "
+                "data=NAME evaluates on others."
+            )
         everything = self._everything()
         counts = everything["split"].value_counts()
         if self.split == ALL:
             wanted = everything.assign(split=everything["split"].where(everything["split"].isin(SPLITS), "test"))
         else:
-            wanted = everything[everything["split"] == self.split]
+            wanted = everything[everything["split"].map(self._role) == self.split]
         if not len(wanted):
             there = ", ".join(f"{name} {counts[name]:,}" for name in SPLITS if name in counts) or "none in any split"
             raise DataError(

@@ -41,17 +41,22 @@ class EpochBar(pl.Callback):
             self._bar.set_postfix(loss=f"{pl_module.sums.mean():.4f}", refresh=False)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The epoch's line."""
+        """The epoch's line where clips validate."""
+        self._end_epoch(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The epoch's line where none do."""
+        if not trainer.limit_val_batches:
+            self._end_epoch(trainer, pl_module)
+
+    def _end_epoch(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._close()
         assert isinstance(pl_module, Classifier)
         if trainer.is_global_zero and trainer.state.fn == "fit" and pl_module.history:
             last = pl_module.history[-1]
-            key = ranking(last)
-            print(
-                f"epoch {last['epoch']}/{trainer.max_epochs}: train_loss={last['train_loss']:.4f} "
-                f"val_loss={last['val_loss']:.4f} {key}={last[key]:.4f}",
-                flush=True,
-            )
+            shown = [key for key in ("train_loss", "val_loss", ranking(last)) if key in last]
+            values = " ".join(f"{key}={last[key]:.4f}" for key in shown)
+            print(f"epoch {last['epoch']}/{trainer.max_epochs}: {values}", flush=True)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Leave the terminal clean."""

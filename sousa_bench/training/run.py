@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 
+from sousa_bench.config import refit
 from sousa_bench.config.instantiate import build
 from sousa_bench.config.settings import TrainerSettings
 from sousa_bench.data.datamodule import SousaDataModule
@@ -83,6 +84,7 @@ class _Run:
     logger: BackgroundLogger
     state: dict[str, Any] | None
     fit_seconds: float
+    repeated: dict[str, Any] | None
 
     def __init__(
         self, cfg: DictConfig, folder: Path, recorder: Recorder, stop: Stop, profiler: Profiler | None
@@ -129,6 +131,9 @@ class _Run:
 
     def _prepare_data(self) -> None:
         self.data = build(self.cfg.data)
+        self.repeated = refit.repeated(self.cfg)
+        if self.repeated is not None:
+            self._warn(refit.notice(self.cfg, self.repeated["runs"]))
         self.data.prepare(SAMPLE_RATES)
         self._warn(*self.data.warnings)
         plain = OmegaConf.to_container(self.cfg, resolve=True)
@@ -256,6 +261,7 @@ class _Run:
             strategy=distributed.strategy(self.settings.devices, self.accelerator),
             precision=self.precision,  # type: ignore[arg-type]
             max_epochs=self.settings.max_epochs,
+            limit_val_batches=1.0 if len(self.datamodule.clips["val"]) else 0,
             reload_dataloaders_every_n_epochs=1,
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
@@ -277,16 +283,26 @@ class _Run:
             assert state is not None, "the fit's end always writes a checkpoint"
             tested = self.checkpoints.tested(state)
             injection.load_trainable_state(tested["trainable"])
-            module.outputs["val"] = tested["val"]
+            if tested["val"] is not None:
+                module.outputs["val"] = tested["val"]
         module.inputs.compile(False)  # one pass, of a network that may have changed its shape
         injection.finish()
         injection.check_merge()
         self._warn(*injection.final_warnings())
-        self.trainer.test(module, datamodule=self.datamodule, verbose=False)
+        if self.repeated is None:
+            self.trainer.test(module, datamodule=self.datamodule, verbose=False)
         self.recorder.result["phases"]["fit"] = self.fit_seconds
         self.recorder.add(
-            **outcome(module, self.settings, self.fit_seconds, self.memory.peak), **self.logger.opened.facts
+            **outcome(module, self.settings, self.fit_seconds, self.memory.peak, self.repeated),
+            **self.logger.opened.facts,
         )
+        if self.repeated is None:
+            self._keep_predictions()
+        if self.trainer.is_global_zero:
+            injection.save(self.folder / ADAPTER_FOLDER, self.cfg, module.task)
+
+    def _keep_predictions(self) -> None:
+        module = self.module
         positions, logits = (part.numpy() for part in module.outputs["test"])
         clips = module.clips["test"]
         self._warn(
@@ -301,7 +317,6 @@ class _Run:
         )
         if self.trainer.is_global_zero:
             write_predictions(self.folder / PREDICTIONS_FILE, clips.table.iloc[positions], logits, clips.task)
-            injection.save(self.folder / ADAPTER_FOLDER, self.cfg, clips.task)
 
 
 def _quiet_libraries() -> None:

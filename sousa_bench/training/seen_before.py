@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from sousa_bench.config import distillation, init_from
+from sousa_bench.data.subset import REFIT
 from sousa_bench.errors import UserError
 from sousa_bench.results.finished import FinishedRun
 from sousa_bench.results.result import read_result
@@ -65,6 +66,8 @@ def _inherited_by(key: str, config: Mapping[str, Any]) -> list[str]:
             return []
         made = []
         for split, roles in (("val", ("train",)), ("test", ("train", "val"))):
+            if split in REFIT.get(str(config["data"].get("refit")), ()):
+                continue
             data = SplitData.of(split, config["data"])
             clips = data.chosen()
             counts = {role: _shared(clips, role, nodes, data.task) for role in roles}
@@ -111,7 +114,10 @@ def _places(config: Mapping[str, Any], keys: Iterable[str] = COMES_FROM) -> list
 
 def _shared(clips: pd.DataFrame, split: str, nodes: list[dict[str, Any]], task: Task) -> dict[str, int]:
     """How many of ``clips``, and of their groups, stand in a split of some data."""
-    earlier = pd.concat([SplitData.of(split, node).chosen()[CLIP] for node in nodes]).drop_duplicates()
+    held = [node for node in nodes if split not in REFIT.get(str(node.get("refit")), ())]
+    if not held:
+        return {"clips": 0, task.groups_key: 0}
+    earlier = pd.concat([SplitData.of(split, node).chosen()[CLIP] for node in held]).drop_duplicates()
     return {
         "clips": len(clips.merge(earlier, on=CLIP)),
         task.groups_key: int(clips.loc[clips["group"].isin(earlier["group"]), "group"].nunique()),

@@ -167,6 +167,7 @@ def test_a_comparison_its_promotion_and_a_search_in_one_folder(root: Path):
         seeds=2,
         warm=False,
         distil=False,
+        refit=False,
         command="promote",
     )
     run_sweep(root, "promoted", words, lambda number: None if number == 4 else "completed")
@@ -286,7 +287,8 @@ def test_what_read_the_last_layer_is_retried_and_promoted_as_that(root: Path):
     assert "peft.reads" not in Folder(root).study.results.factors  # named or not, it is one choice
 
     def promoted(strategy: str, *new: str) -> list[DictConfig]:
-        given: dict[str, Any] = {"top": 1, "metric": "val_acc", "seeds": None, "warm": False, "distil": False}
+        given: dict[str, Any] = {"top": 1, "metric": "val_acc", "seeds": None}
+        given |= dict.fromkeys(("warm", "distil", "refit"), False)
         words, _ = promotion([old], new, filters=[f"strategy={strategy}"], command="promote", **given)
         return configs_of(words)
 

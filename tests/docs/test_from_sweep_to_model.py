@@ -38,7 +38,7 @@ def shortened(words: list[str]) -> list[str]:
     if words[1] == "sousa_bench.analyze" and words[2] != "multirun/first":
         return [*words, "--no-images"]
     numbers = {"data.synthetic.clips": 880, "trainer.max_epochs": 2}
-    if words[1] not in ("sousa_bench.train", "sousa_bench.promote"):
+    if words[1] not in ("sousa_bench.train", "sousa_bench.promote") or "--refit" in words:
         return words
     numbers |= {key: int(value) for key, _, value in (word.partition("=") for word in words) if key in numbers}
     kept = [word for word in words if word.partition("=")[0] not in numbers]
