@@ -15,7 +15,8 @@ from sousa_bench.models.published import HEADER
 from sousa_bench.models.weight_files import PACKED, default_variant, weights_file
 
 PUBLISHED = "published"
-"""The fact that only files have that began at a published checkpoint: its origin, hash, licence and pretraining."""
+"""The fact that only files have that began at a published checkpoint: the :data:`OF_PUBLISHED` of that one."""
+OF_PUBLISHED = ("origin", "sha256", "license", "pretraining")
 
 
 def facts_in(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -27,6 +28,9 @@ def facts_in(metadata: Mapping[str, Any]) -> dict[str, Any]:
     facts = json.loads(str(metadata.get(HEADER)))
     if not isinstance(facts, dict):
         raise ValueError("no object")
+    began = facts.get(PUBLISHED, dict.fromkeys(OF_PUBLISHED))
+    if not (isinstance(began, dict) and set(OF_PUBLISHED) <= began.keys()):
+        raise ValueError(f"{PUBLISHED} has not {', '.join(OF_PUBLISHED)}")
     return facts
 
 
@@ -53,7 +57,14 @@ def objection_to(model: Mapping[str, Any]) -> str | None:
     """
     if (facts := _own_facts(model)) is None:
         return None
-    return objection(facts, str(model.get("name")), str(model["weights"]), model.get("variant"), model["checkpoint"])
+    what, name, found = model["checkpoint"], str(model.get("name")), variant_of(facts)
+    if reason := objection(facts, name, str(model["weights"]), model.get("variant"), what):
+        return reason
+    if found not in (variants := model.get("variants") or {found: None}):
+        return (
+            f"model.checkpoint={what} holds weights of {name}'s variant {found}, and there are {', '.join(variants)}."
+        )
+    return None
 
 
 def objection(facts: Mapping[str, Any], name: str, weights: str, variant: str | None, checkpoint: object) -> str | None:

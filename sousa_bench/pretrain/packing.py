@@ -15,7 +15,7 @@ from sousa_bench.data.synthetic import GENERATOR_VERSION
 from sousa_bench.errors import UserError
 from sousa_bench.models.base import AudioModel, inside
 from sousa_bench.models.checkpoint_formats import read
-from sousa_bench.models.packed_file import PUBLISHED, facts_in
+from sousa_bench.models.packed_file import OF_PUBLISHED, PUBLISHED, facts_in
 from sousa_bench.models.published import HEADER
 from sousa_bench.models.weight_files import PACKED, embedded_file
 from sousa_bench.peft import load_run_model
@@ -162,7 +162,7 @@ def card(run: FinishedRun, facts: Mapping[str, Any], path: Path, state: Mapping[
 def _published(weights: Mapping[str, Any]) -> dict[str, Any] | None:
     """The published checkpoint that a run's weights began at; None where they began at random ones."""
     if weights["kind"] == "official":
-        return {key: weights[key] for key in ("origin", "sha256", "license", "pretraining")}
+        return {key: weights[key] for key in OF_PUBLISHED}
     return weights.get(PUBLISHED)
 
 

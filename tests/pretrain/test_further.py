@@ -177,6 +177,13 @@ def test_another_start_is_refused_before_anything_starts(drums: Path, config: Co
         ("model=cnn", "weights=further", there.replace("drums", ".")): "there is no file",
     }.items():
         assert says in str(said(*words)), words
+    odd = {"model": "efficientat", "variant": "mn03", "published": PUBLISHED}
+    save_file({"x": torch.zeros(1)}, tmp_path / "odd.safetensors", metadata=header(odd))
+    there_too = f"model.checkpoint={tmp_path / 'odd.safetensors'}"
+    assert "variant mn03, and there are official, tiny, mn01" in str(said("weights=further", there_too))
+    save_file({"x": torch.zeros(1)}, tmp_path / "odd.safetensors", metadata=header({**odd, "published": {}}))
+    with pytest.raises(WeightsError, match="published has not origin, sha256, license, pretraining"):
+        build_model(config("model=efficientat", "weights=further", there_too), TASK)
     with pytest.raises(WeightsError, match="give weights=further in place of weights=embedded"):
         build_model(config("model=efficientat", "weights=embedded", there), TASK)
 
