@@ -46,7 +46,7 @@ def check(config: Mapping[str, Any]) -> None:
     if then is not None and data.fingerprint({**plain(config["data"]), "refit": None}) != then:
         raise ConfigError(
             f"{KEY}={clips}: the data are others than those of {first.get('experiment_id')}, whose scores this run "
-            "would repeat; train that again first"
+            "would repeat; run that one again first"
         )
 
 

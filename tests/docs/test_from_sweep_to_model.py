@@ -91,6 +91,9 @@ def test_the_page(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> N
     assert "6 trials" in output["sousa_bench.train search=lora"]
     combinations = pd.read_csv(tmp_path / "multirun" / "folds" / "analysis" / "combinations.csv")
     assert len(combinations) == 1
+    [final], folds = (results(tmp_path / "multirun" / name) for name in ("final", "folds"))
+    assert final["data"]["counts"] == {"train": 220, "val": 0, "test": 0}
+    assert final["metrics"]["test_acc"] == pytest.approx(np.mean([fold["metrics"]["test_acc"] for fold in folds]))
     [evaluation] = results(tmp_path / "outputs" / "evaluate")
     assert evaluation["evaluated_run"] in {result["experiment_id"] for result in second}
 
