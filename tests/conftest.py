@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +52,13 @@ def chromium() -> str:
     if path is None:
         pytest.skip("no Chromium or Chrome on this machine")
     return path
+
+
+@pytest.fixture(scope="session")
+def sample() -> Path:
+    """The piece of real SOUSA: the variable SOUSA_SAMPLE, else beside the repository."""
+    beside = Path(__file__).parents[2] / "shared" / "sousa_sample"
+    root = Path(os.environ.get("SOUSA_SAMPLE", beside))
+    if not (root / "generator" / "splits.json").is_file():
+        pytest.skip(f"no piece of real SOUSA in {root} (SOUSA_SAMPLE)")
+    return root

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sousa_bench.data.synthetic import GENERATOR_VERSION
+from sousa_bench.data.synthetic import VERSIONS
 from sousa_bench.errors import UserError
 from sousa_bench.models.base import AudioModel, inside
 from sousa_bench.models.checkpoint_formats import read
@@ -188,7 +188,7 @@ def _clips(data: Mapping[str, Any]) -> str:
     if not recipe:
         return f"data={data['name']}"
     # The run's own version: one of another version would not count as completed, and be trained anew.
-    return f"synthetic {recipe['domain']} domain, seed {recipe['seed']}, generator version {GENERATOR_VERSION}"
+    return f"synthetic {recipe['domain']} domain, seed {recipe['seed']}, generator version {VERSIONS[recipe['domain']]}"
 
 
 def _augmented(config: Mapping[str, Any]) -> str:

@@ -1,8 +1,7 @@
-"""Datasets for the tests, and the piece of real SOUSA where it is at hand."""
+"""Datasets for the tests."""
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -38,14 +37,4 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The hub's layout, 120 clips of 20 classes, two shards a split."""
     root = tmp_path_factory.mktemp("hub")
     write_hub(root, rows(rudiments=20))
-    return root
-
-
-@pytest.fixture(scope="session")
-def sample() -> Path:
-    """The piece of real SOUSA: the variable SOUSA_SAMPLE, else beside the repository."""
-    beside = Path(__file__).parents[3] / "shared" / "sousa_sample"
-    root = Path(os.environ.get("SOUSA_SAMPLE", beside))
-    if not (root / "generator" / "splits.json").is_file():
-        pytest.skip(f"no piece of real SOUSA in {root} (SOUSA_SAMPLE)")
     return root

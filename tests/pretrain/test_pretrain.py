@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from sousa_bench.config.fingerprint import fingerprint
 from sousa_bench.config.instantiate import build
 from sousa_bench.data.rudiments import TASK
-from sousa_bench.data.synthetic import GENERATOR_VERSION
+from sousa_bench.data.synthetic import VERSIONS
 from sousa_bench.errors import ConfigError, PeftError, UserError, WeightsError
 from sousa_bench.models.base import AudioModel
 from sousa_bench.peft import inject, load_run_model, precheck
@@ -96,7 +96,7 @@ def test_the_command_packs_what_it_trained(pretrained: tuple[Path, Sequence[str]
             facts = json.loads(opened.metadata()["sousa_bench"])
         assert (facts["model"], facts["variant"], facts["license"]) == (name, "tiny", "MIT")
         card = (home / "mine" / f"{name}.md").read_text()
-        assert f"source domain, seed 0, generator version {GENERATOR_VERSION}: 20 clips of 20 players" in card
+        assert f"source domain, seed 0, generator version {VERSIONS['source']}: 20 clips of 20 players" in card
         assert "peak learning rate 0.001, of the head's last layer 0.001" in card
         assert "2 epochs of batches of 10: 4 steps, 40 clips" in card
         assert "python -m sousa_bench.pretrain -m model=efficientat,ast trainer.max_epochs=2 data." in card

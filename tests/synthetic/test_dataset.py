@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from sousa_bench.data.rudiments import RUDIMENTS
-from sousa_bench.data.synthetic import GENERATOR_VERSION, Generator, describe, write_dataset
+from sousa_bench.data.synthetic import VERSIONS, Generator, describe, write_dataset
 from sousa_bench.data.synthetic.__main__ import main
 from sousa_bench.data.synthetic.drums import DRUMS, Drum, make_bank
 from sousa_bench.data.synthetic.rooms import ROOMS, Room
@@ -167,7 +167,7 @@ def test_harder_strokes_are_brighter() -> None:
 def test_description_covers_the_request() -> None:
     base = describe(100, 0, "target")
     assert base == describe(100, 0, "target")
-    assert base["version"] == GENERATOR_VERSION
+    assert base["version"] == VERSIONS["target"]
     assert json.loads(json.dumps(base)) == base
     others = [describe(101, 0, "target"), describe(100, 1, "target"), describe(100, 0, "source")]
     assert all(other != base for other in others)

@@ -6,11 +6,13 @@ grace note (flam), of those with two (drag), and the hand that the next pass sta
 
 import itertools
 import math
+from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from sousa_bench.data.rudiments import FAMILIES, RUDIMENTS
-from sousa_bench.data.synthetic.notation import TABLE, Rudiment
+from sousa_bench.data.synthetic.notation import RHYTHMS, SOUSA, TABLE, Rudiment, entry
 from sousa_bench.errors import UserError
 from tests.cases import check_each
 
@@ -143,14 +145,45 @@ def test_the_even_grid_is_sousas() -> None:
     check_each(((slug, *cycle) for slug, cycle in SOUSA_CYCLE.items()), check)
 
 
+def test_sousas_lines_are_its_labels(sample: Path) -> None:
+    """Stroke by stroke: hands, grace notes, kinds, accents and times of all real clips; the double drag tap apart."""
+    folder = sample / "generator" / "labels"
+    strokes = pd.read_parquet(folder / "strokes.parquet").sort_values(["sample_id", "index"])
+    clips = pd.read_parquet(folder / "samples.parquet").set_index("sample_id")
+    bounces = strokes["is_grace_note"] & (strokes["stroke_type"] == "buzz")
+    compared: dict[str, set[bool]] = {}
+    for name, played in strokes[~bounces].groupby("sample_id"):
+        slug, cycles = clips.loc[name, ["rudiment_slug", "num_cycles"]]
+        if slug == "double_drag_tap":
+            continue
+        real, graces = [], ""
+        for hand, kind, accent in zip(played["hand"], played["stroke_type"], played["is_accent"], strict=True):
+            graces += hand.lower() if kind == "grace" else ""
+            if kind != "grace":
+                real.append((graces, hand, kind, accent))
+                graces = ""
+        rudiment = entry(slug, "sousa")
+        onsets, length = rudiment.onsets("sousa")
+        passes = range(cycles * rudiment.passes)
+        notes = [note for number in passes for note in rudiment.pass_notes(number)]
+        assert real == [(note.graces, note.hand, note.kind, note.accent) for note in notes], name
+        main = played[played["stroke_type"] != "grace"]
+        beats = main["intended_time_ms"] * clips.loc[name, "tempo_bpm"] / 60_000
+        assert beats.to_numpy() == pytest.approx([number * length + onset for number in passes for onset in onsets])
+        pas = [note for number in passes for note in TABLE[slug].pass_notes(number)]
+        compared.setdefault(slug, set()).add(pas[: len(notes)] == notes)
+    assert len(compared) == len(RUDIMENTS) - 1
+    assert {slug for slug, same in compared.items() if same == {False}} == set(SOUSA)
+
+
 def test_onsets_rise_within_the_pass() -> None:
     def check(slug: str, rhythm: str) -> None:
-        onsets, length = TABLE[slug].onsets(rhythm)
+        onsets, length = entry(slug, rhythm).onsets(rhythm)
         assert list(onsets) == sorted(set(onsets))
         assert onsets[0] >= 0
         assert onsets[-1] < length <= 5
 
-    check_each(itertools.product(RUDIMENTS, ("even", "notated")), check)
+    check_each(itertools.product(RUDIMENTS, RHYTHMS), check)
 
 
 def test_notated_rhythms_of_the_sheet() -> None:
@@ -178,5 +211,5 @@ def test_families_agree_with_the_notation() -> None:
 def test_bad_notation_and_bad_rhythm_are_refused() -> None:
     with pytest.raises(UserError, match="'Rx'"):
         _ = Rudiment("Rx", TABLE["flam"].unit, TABLE["flam"].even, True, 1).notes
-    with pytest.raises(UserError, match="'even' and 'notated'"):
+    with pytest.raises(UserError, match=r"'swung'.*'even', 'notated', 'sousa'"):
         TABLE["flam"].onsets("swung")

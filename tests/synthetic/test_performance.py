@@ -2,11 +2,14 @@
 
 import dataclasses
 import itertools
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from sousa_bench.data.rudiments import RUDIMENTS
+from sousa_bench.data.synthetic.notation import RHYTHMS, entry
 from sousa_bench.data.synthetic.performance import LEAD_IN_MS, TIERS, Player, make_player, perform
 from tests.cases import check_each
 
@@ -23,11 +26,11 @@ def test_a_perfect_player_plays_what_is_written() -> None:
         main = strokes[~strokes["is_grace_note"]]
         assert main["actual_time_ms"] == pytest.approx(main["intended_time_ms"])
         assert main["intended_time_ms"][0] >= LEAD_IN_MS
-        assert (strokes["hand"][~strokes["is_grace_note"]][0]) == "R"
+        assert main["hand"][0] == entry(slug, rhythm).notes[0].hand
         accents = main[main["is_accent"]]
         assert (accents["stroke_type"] == "accent").all()
 
-    check_each(itertools.product(RUDIMENTS, ("even", "notated")), check)
+    check_each(itertools.product(RUDIMENTS, RHYTHMS), check)
 
 
 @pytest.mark.parametrize(("slug", "leads"), [("flam", [30.0]), ("drag", [43.0, 15.0]), ("flamacue", [30.0])])
@@ -68,6 +71,38 @@ def test_tiers_order_the_errors() -> None:
         spread.append(np.mean(errors))
     assert spread == sorted(spread, reverse=True)
     assert spread[0] > 4 * spread[3]
+
+
+def test_source_players_spread_as_real_ones(sample: Path) -> None:
+    """Of each tier in the real sample: timing errors, accents and grace notes within a clip, within a quarter."""
+    labels = sample / "generator" / "labels"
+    strokes = pd.read_parquet(labels / "strokes.parquet")
+    strokes = strokes.merge(pd.read_parquet(labels / "samples.parquet")[["sample_id", "skill_tier"]], on="sample_id")
+    cast = [make_player(0, "source", number) for number in range(120)]
+    for tier, real in strokes.groupby("skill_tier"):
+        played = []
+        for player in (player for player in cast if player.tier == tier):
+            slug = RUDIMENTS[player.number % len(RUDIMENTS)]
+            one = pd.DataFrame(perform(slug, 120, player, "sousa", np.random.default_rng(player.number)).strokes)
+            played.append(one.assign(sample_id=player.number))
+        for measure in (timing_spread, accent_spread, grace_level):
+            assert measure(pd.concat(played)) == pytest.approx(measure(real), rel=0.25), (tier, measure.__name__)
+
+
+def timing_spread(strokes: pd.DataFrame) -> float:
+    """Standard deviation of a clip's timing errors, ms: the median clip."""
+    main = strokes[~strokes["is_grace_note"].astype(bool)]
+    errors = main["actual_time_ms"] - main["intended_time_ms"]
+    return float(errors.groupby(main["sample_id"]).std().median())
+
+
+def accent_spread(strokes: pd.DataFrame) -> float:
+    accents = strokes[strokes["is_accent"].astype(bool)]
+    return float(accents.groupby("sample_id")["actual_velocity"].std().median())
+
+
+def grace_level(strokes: pd.DataFrame) -> float:
+    return float(strokes.loc[strokes["stroke_type"] == "grace", "actual_velocity"].mean())
 
 
 def test_clips_last_about_four_seconds() -> None:

@@ -9,10 +9,10 @@ import importlib
 
 from sousa_bench.errors import DataError
 
-__all__ = ["GENERATOR_VERSION", "Clip", "Generator", "describe", "write_dataset"]
+__all__ = ["VERSIONS", "Clip", "Generator", "describe", "write_dataset"]
 
-GENERATOR_VERSION = "2"
-"""Raised by every change that changes a clip's samples or labels: caches of older versions are then not reused."""
+VERSIONS = {"target": "2", "source": "3"}
+"""Raised by every change that changes a domain's samples or labels: caches of older versions are then not reused."""
 
 SAMPLE_RATE = 32_000
 """Native rate in Hz. What HTS-AT and EfficientAT take; AST and BEATs take 16 kHz, an exact half. Only CLAP's HTS-AT, at
@@ -58,10 +58,10 @@ def describe(
     """
     return {
         "generator": "sousa_bench.synthetic",
-        "version": GENERATOR_VERSION,
+        "version": VERSIONS[check_domain(domain)],
         "clips": int(clips),
         "seed": int(seed),
-        "domain": check_domain(domain),
+        "domain": domain,
         "split_players": [int(count) for count in split_players],
         "sample_rate": SAMPLE_RATE,
     }

@@ -16,8 +16,11 @@ from sousa_bench.errors import DataError
 TEMPO_BPM: dict[str, tuple[int, int]] = {"target": (60, 180), "source": (70, 160)}
 """Range of tempi, both ends included."""
 
-EVEN_SHARE: dict[str, float] = {"target": 0.75, "source": 0.5}
-"""Share of clips on SOUSA's even grid; the others keep the sheet's rhythm (`notation`)."""
+RHYTHM_SHARES: dict[str, dict[str, float]] = {
+    "target": {"even": 0.75, "notated": 0.25},
+    "source": {"even": 0.25, "sousa": 0.5, "notated": 0.25},
+}
+"""Share of clips in each rhythm (`notation`)."""
 
 AUDIO_TAIL_MS = 500.0
 """The sound goes on for this long after SOUSA's `duration_sec`, as in its files."""
@@ -35,7 +38,7 @@ class Clip:
         split: "train", "val" or "test".
         player: Who plays.
         tempo_bpm: Tempo.
-        rhythm: "even" or "notated".
+        rhythm: One of `notation.RHYTHMS`.
         performance: The strokes.
         drum: Index into `drums.DRUMS[domain]`.
         room: Index into `rooms.ROOMS[domain]`.
@@ -54,6 +57,12 @@ class Clip:
     drum: int
     room: int
     audio: NDArray[np.int16]
+
+
+def _drawn(shares: dict[str, float], at: float) -> str:
+    """The name at `at` (0 to 1) of the shares laid end to end."""
+    bounds = np.cumsum(list(shares.values()))
+    return list(shares)[int(np.searchsorted(bounds, at, side="right"))]
 
 
 MOST_PLAYERS = 1_000_000
@@ -129,7 +138,7 @@ class Generator:
         rng = np.random.default_rng([self.seed, DOMAINS.index(self.domain), index, 0xC1])
         low, high = TEMPO_BPM[self.domain]
         tempo = int(rng.integers(low, high + 1))
-        rhythm = "even" if rng.random() < EVEN_SHARE[self.domain] else "notated"
+        rhythm = _drawn(RHYTHM_SHARES[self.domain], float(rng.random()))
         drum, room = int(rng.integers(len(DRUMS[self.domain]))), int(rng.integers(len(ROOMS[self.domain])))
         performance = perform(slug, tempo, player, rhythm, rng)
         samples = int((performance.duration_ms + AUDIO_TAIL_MS) * SAMPLE_RATE / 1000)

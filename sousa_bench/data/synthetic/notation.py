@@ -17,9 +17,10 @@ How a line reads. Notes stand between spaces, in the order in which they sound, 
 A line is one *pass*. Where the sheet alternates, the next pass is its mirror image. SOUSA counts in *cycles* of
 `passes` passes each.
 
-Two rhythms. `notated` plays the lengths above. `even` is the public SOUSA generator's grid: every symbol, grace notes
+Three rhythms. `notated` plays the lengths above. `even` is the public SOUSA generator's grid: every symbol, grace notes
 included, takes an equal share of the pass (`slots`), whatever the sheet's rhythm says; a main stroke stands in its own
-slot, and its grace notes sound just before it. The even grid is what real SOUSA clips sound like.
+slot, and its grace notes sound just before it. `sousa` is that grid with the lines of `SOUSA`, which SOUSA's generator
+plays where it differs from the sheet: what real SOUSA clips sound like.
 """
 
 import re
@@ -37,6 +38,8 @@ DRAG_LEADS_MS: tuple[float, ...] = (43.0, 15.0)
 
 VELOCITY: dict[str, int] = {"accent": 120, "diddle": 75, "buzz": 70, "tap": 65, "grace": 40}
 """MIDI velocity that a perfect player would give each type of stroke (SOUSA's `intended_velocity`)."""
+
+RHYTHMS: tuple[str, ...] = ("even", "notated", "sousa")
 
 BOUNCE_DECAY = 0.85
 """Velocity of each bounce of a buzz stroke relative to the one before (SOUSA: 70, 59, 50, 42, 36, 31, 26, 22)."""
@@ -114,23 +117,23 @@ class Rudiment:
         """Where the main strokes of a pass stand.
 
         Args:
-            rhythm: "even" or "notated".
+            rhythm: One of `RHYTHMS`.
 
         Returns:
             Onsets in beats from the start of the pass, and the pass's length in beats.
 
         Raises:
-            DataError: `rhythm` is neither.
+            DataError: `rhythm` is none of them.
         """
-        if rhythm not in ("even", "notated"):
-            raise DataError(f"Unknown rhythm {rhythm!r}: there are 'even' and 'notated'.")
+        if rhythm not in RHYTHMS:
+            raise DataError(f"Unknown rhythm {rhythm!r}: there are {', '.join(map(repr, RHYTHMS))}.")
         position, onsets = Fraction(0), []
         for note in self.notes:
-            if rhythm == "even":
+            if rhythm != "notated":
                 position += len(note.graces)
             onsets.append(position)
-            position += note.slots if rhythm == "even" else note.beats
-        scale = self.even / position if rhythm == "even" else Fraction(1)
+            position += note.beats if rhythm == "notated" else note.slots
+        scale = Fraction(1) if rhythm == "notated" else self.even / position
         return tuple(float(onset * scale) for onset in onsets), float(position * scale)
 
 
@@ -206,3 +209,35 @@ TABLE: dict[str, Rudiment] = {
     "double_ratamacue": _entry("llR:1/2 llR L R L>:1/2", "1/6", "3/2", 2, ALTERNATES),
     "triple_ratamacue": _entry("llR:1/2 llR:1/2 llR L R L>:1/2", "1/6", "2", 2, ALTERNATES),
 }
+
+# Of the rudiments that SOUSA's generator plays in another way, all but the double drag tap, whose four grace notes lie
+# too far apart to be some. Read off its labels (labels/strokes.parquet). These are played on the even grid alone: the
+# second column, the length of a stroke on the sheet, is the slot's.
+SOUSA: dict[str, Rudiment] = {
+    "single_stroke_seven": _entry("R> L R L R L> R", "2/7", "2", 1, REPEATS),
+    "five_stroke_roll": _entry("RR LL R>", "3/10", "3/2", 1, REPEATS),
+    "nine_stroke_roll": _entry("RR LL RR LL R>", "5/18", "5/2", 1, REPEATS),
+    "ten_stroke_roll": _entry("R> LL RR LL RR L>", "1/4", "5/2", 1, REPEATS),
+    "thirteen_stroke_roll": _entry("RR LL RR LL RR LL R>", "7/26", "7/2", 1, REPEATS),
+    "seventeen_stroke_roll": _entry("RR LL RR LL RR LL RR LL R>", "9/34", "9/2", 1, REPEATS),
+    "paradiddle_diddle": _entry("R> L RR LL", "1/6", "1", 2, ALTERNATES),
+    "flam_tap": _entry("lR> R", "1/4", "3/4", 2, ALTERNATES),
+    "flamacue": _entry("lR> L R L R>", "1/4", "3/2", 2, ALTERNATES),
+    "single_flammed_mill": _entry("lR> LL", "1/4", "1", 2, ALTERNATES),
+    "pataflafla": _entry("lR> L rL> R", "1/4", "3/2", 2, ALTERNATES),
+    "swiss_army_triplet": _entry("lR> L L", "1/4", "1", 2, ALTERNATES),
+    "inverted_flam_tap": _entry("L lR>", "1/4", "3/4", 2, ALTERNATES),
+    "flam_drag": _entry("lR> L llR>", "1/4", "3/2", 2, ALTERNATES),
+    "single_drag_tap": _entry("llR> L", "1/4", "1", 2, ALTERNATES),
+    "lesson_25": _entry("llR> rrL> rL>", "1/4", "2", 2, ALTERNATES),
+    "single_dragadiddle": _entry("llR> L RR", "1/4", "3/2", 2, ALTERNATES),
+    "drag_paradiddle_1": _entry("llR> L R LL", "1/4", "7/4", 2, ALTERNATES),
+    "drag_paradiddle_2": _entry("llR> L rrL> R LL", "1/4", "5/2", 2, ALTERNATES),
+    "double_ratamacue": _entry("llR rrL R L R>", "1/6", "3/2", 2, ALTERNATES),
+    "triple_ratamacue": _entry("llR rrL llR L R L>", "1/6", "2", 2, ALTERNATES),
+}
+
+
+def entry(slug: str, rhythm: str) -> Rudiment:
+    """The rudiment as that rhythm plays it."""
+    return SOUSA.get(slug, TABLE[slug]) if rhythm == "sousa" else TABLE[slug]

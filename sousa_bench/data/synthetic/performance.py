@@ -8,16 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sousa_bench.data.synthetic import DOMAINS, TARGET_SECONDS
-from sousa_bench.data.synthetic.notation import BOUNCE_DECAY, TABLE, VELOCITY, Note
+from sousa_bench.data.synthetic.notation import BOUNCE_DECAY, VELOCITY, Note, entry
 
 TIERS: tuple[str, ...] = ("beginner", "intermediate", "advanced", "professional")
 
 _TIER_CYCLE = ("advanced", "intermediate", "beginner", "professional", "intermediate", "advanced")
 """Tiers in the order in which players are cast: every split holds all four, the middle ones more often."""
 
-# The spread of SOUSA's own strokes (labels/strokes.parquet): timing errors within a clip of 18 ms for an advanced
-# player, 45 to 60 for intermediate ones, 66 for a beginner; velocity errors of 12, 20 and 23.
-HABITS: dict[str, tuple[tuple[float, float], ...]] = {
+_TARGET_HABITS: dict[str, tuple[tuple[float, float], ...]] = {
     "jitter_ms": ((28, 60), (18, 45), (7, 18), (3, 8)),
     "drift": ((0.02, 0.07), (0.012, 0.05), (0.005, 0.02), (0.002, 0.01)),
     "velocity_sd": ((14, 22), (11, 19), (6, 12), (3, 7)),
@@ -27,7 +25,16 @@ HABITS: dict[str, tuple[tuple[float, float], ...]] = {
     "lead_sd": ((0.20, 0.40), (0.12, 0.28), (0.06, 0.14), (0.03, 0.08)),
     "second_stroke": ((6, 16), (4, 11), (2, 7), (0, 4)),
 }
-"""By attribute of a `Player`: for each of `TIERS` the (low, high) from which each player's own value is drawn."""
+# SOUSA's own strokes (labels/strokes.parquet) spread wider: timing errors within a clip by 18 ms for an advanced
+# player, 53 for intermediate ones and 67 for a beginner, the accents of one clip by 12, 24 and 26 MIDI units.
+_SOURCE_HABITS = _TARGET_HABITS | {
+    "jitter_ms": ((35, 85), (25, 70), (8, 26), (3, 9)),
+    "accent_sd": ((0.2, 0.6), (0.15, 0.55), (0.0, 0.25), (0.0, 0.1)),
+    "second_stroke": ((6, 30), (4, 22), (2, 9), (0, 4)),
+    "grace_louder": ((0, 16), (0, 18), (0, 22), (0, 12)),
+}
+HABITS = {"target": _TARGET_HABITS, "source": _SOURCE_HABITS}
+"""By domain and attribute of a `Player`: for each of `TIERS` the (low, high) from which a player's value is drawn."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,8 @@ class Player:
         second_late: How late it comes, as a share of the interval (negative: early).
         loudness: Offset of all velocities (MIDI units).
         bounce_ms: Interval between the bounces of a buzz stroke.
+        accent_sd: Standard deviation of `accent` from one accent to the next.
+        grace_louder: How much louder than written grace notes are (MIDI units).
     """
 
     player_id: str
@@ -67,6 +76,8 @@ class Player:
     second_late: float
     loudness: float
     bounce_ms: float
+    accent_sd: float = 0.0
+    grace_louder: float = 0.0
 
     @property
     def code(self) -> str:
@@ -80,7 +91,7 @@ def make_player(seed: int, domain: str, number: int) -> Player:
     tier = _TIER_CYCLE[number % len(_TIER_CYCLE)]
     skill = TIERS.index(tier)
     rng = np.random.default_rng([seed, DOMAINS.index(domain), number, 0x9A])
-    habits = {name: float(rng.uniform(*ranges[skill])) for name, ranges in HABITS.items()}
+    habits = {name: float(rng.uniform(*ranges[skill])) for name, ranges in HABITS[domain].items()}
     return Player(
         player_id=str(uuid.UUID(bytes=rng.bytes(16), version=4)),
         number=number,
@@ -136,14 +147,14 @@ class Performance:
 
 def cycles_for(slug: str, tempo_bpm: float, rhythm: str) -> int:
     """Whole cycles that come nearest to four seconds, at least one."""
-    rudiment = TABLE[slug]
+    rudiment = entry(slug, rhythm)
     cycle_s = rudiment.onsets(rhythm)[1] * rudiment.passes * 60.0 / tempo_bpm
     return max(1, round(TARGET_SECONDS / cycle_s))
 
 
 def score(slug: str, cycles: int, rhythm: str, left_lead: bool) -> tuple[list[Note], NDArray[np.float64]]:
     """All main strokes of a performance and their onsets in beats, without any human error."""
-    rudiment = TABLE[slug]
+    rudiment = entry(slug, rhythm)
     onsets, length = rudiment.onsets(rhythm)
     passes = cycles * rudiment.passes
     notes = [note for number in range(passes) for note in rudiment.pass_notes(number, left_lead)]
@@ -158,7 +169,7 @@ def perform(slug: str, tempo_bpm: float, player: Player, rhythm: str, rng: np.ra
         slug: One of the 40.
         tempo_bpm: Quarter notes a minute.
         player: Whose errors are made.
-        rhythm: "even" or "notated" (`notation`).
+        rhythm: One of `notation.RHYTHMS`.
         rng: Source of the errors.
     """
     cycles = cycles_for(slug, tempo_bpm, rhythm)
@@ -177,7 +188,8 @@ def perform(slug: str, tempo_bpm: float, player: Player, rhythm: str, rng: np.ra
         first = len(rows)
         main = first + len(leads)
         for hand, written, lead in zip(note.graces, note.leads_ms, leads, strict=True):
-            grace = VELOCITY["grace"] + player.loudness * 0.5 + rng.normal(0, player.velocity_sd)
+            wanted = VELOCITY["grace"] + player.grace_louder + player.loudness * 0.5
+            grace = wanted + rng.normal(0, player.velocity_sd)
             times = (intended[place] - written, actual[place] - lead)
             speeds = (VELOCITY["grace"], _midi(grace))
             rows.append((0, hand.upper(), "grace", *times, *speeds, True, False, nan, lead, float(main), nan))
@@ -227,7 +239,8 @@ def _velocities(notes: list[Note], player: Player, rng: np.random.Generator) -> 
     for note, error in zip(notes, errors, strict=True):
         wanted = float(VELOCITY[note.kind])
         if note.accent:
-            wanted = VELOCITY["tap"] + (wanted - VELOCITY["tap"]) * player.accent
+            share = player.accent + (rng.normal(0, player.accent_sd) if player.accent_sd else 0.0)
+            wanted = VELOCITY["tap"] + (wanted - VELOCITY["tap"]) * share
         if note.diddle_position == 2:
             wanted -= player.second_stroke
         if note.hand != strong:
