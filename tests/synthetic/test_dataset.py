@@ -164,6 +164,20 @@ def test_harder_strokes_are_brighter() -> None:
         assert centroid[-1] > centroid[0]
 
 
+def test_a_version_names_what_is_played() -> None:
+    """Strokes to a microsecond, drum, room and tempo of some clips of each domain: another hash is another version."""
+    played = {}
+    for domain in ("target", "source"):
+        generator, content = Generator(960, seed=3, domain=domain), hashlib.sha256()
+        for number in range(0, 960, 120):
+            clip = generator.clip(number)
+            strokes = pd.DataFrame(clip.performance.strokes).round(3).fillna(-1)
+            facts = (clip.rudiment, clip.rhythm, clip.tempo_bpm, clip.drum, clip.room, strokes.to_csv(index=False))
+            content.update(repr(facts).encode())
+        played[VERSIONS[domain]] = content.hexdigest()[:16]
+    assert played == {"2": "daf4e9cef5fdbaf4", "3": "93b8521e9765bc5d"}
+
+
 def test_description_covers_the_request() -> None:
     base = describe(100, 0, "target")
     assert base == describe(100, 0, "target")
