@@ -45,7 +45,12 @@ def fingerprint(config: Mapping[str, Any]) -> str:
         ConfigError: A mandatory value is missing or an interpolation leads nowhere.
         DataError: The data can't be identified.
     """
-    text = json.dumps(_canonical(outcome_config(config)), sort_keys=True, separators=(",", ":"), default=str)
+    return digest(outcome_config(config))
+
+
+def digest(outcome: Mapping[str, Any]) -> str:
+    """The :func:`fingerprint` of what :func:`outcome_config` gives."""
+    text = json.dumps(_canonical(outcome), sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

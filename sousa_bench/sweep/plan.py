@@ -137,7 +137,7 @@ class Candidate:
         init_from.check(values)
         digest = fingerprint(values)
         distillation.check(values)
-        refit.check(values)
+        refit.check(values, source)
         return cls(source, list(overrides), digest, refusal(values))
 
 

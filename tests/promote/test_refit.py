@@ -193,12 +193,19 @@ def test_several_runs_give_their_means_and_the_most_careful_threshold(
         recorded(folder, {**result, "metrics": scores, "confidence": confidence}, config(*WINNER))
         places.append(folder)
 
+    of_folds = []
+    for number, fold in enumerate(("1/3", "1/3", "2/3")):
+        scores = {**result["metrics"], "test_acc": (0.2, 0.4, 0.9)[number]}
+        cfg = config(*WINNER, f"data.fold={fold}")
+        of_folds.append(recorded(tmp_path / f"fold{number}", {**result, "metrics": scores}, cfg))
+
     def made(*chosen: Path) -> dict[str, Any]:
         found = refit.repeated(config(*WINNER, "data.refit=val", f"lineage.from=[{','.join(map(str, chosen))}]"))
         assert found is not None
         return found
 
     assert made(*places)["metrics"]["test_acc"] == pytest.approx(0.2)
+    assert made(*of_folds)["metrics"]["test_acc"] == pytest.approx(0.6)  # a fold with more seeds weighs no more
     assert made(*places)["metrics"]["temperature"] == pytest.approx(2.0)
     assert made(*places)["metrics"]["val_acc"] == pytest.approx(result["metrics"]["val_acc"])
     assert "own" not in made(*places)["metrics"]  # of which there is no mean
@@ -223,7 +230,16 @@ def test_what_has_no_scores_to_repeat_is_refused_before_a_run(config: Config, or
     refused("again is a refit itself", f"lineage.from=[{again}]")
     refused("peft=knn has no epochs", "peft=knn", good)
     refused("trainer.tested_epoch=best: no validation clips choose an epoch", "trainer.tested_epoch=best", good)
-    refused("the data are others than those of origin", "data.synthetic.clips=48", good)
+    refused(r"otherwise \(data.synthetic.clips=\d+ and not 48, on other data\)", "data.synthetic.clips=48", good)
+    refused("origin was trained otherwise .trainer.learning_rate=.* and not 1", "trainer.learning_rate=1", good)
+    refused("peft.name=lora and not full", "peft=full", good)
+    changed = recorded(tmp_path / "changed", result, config(*WINNER), fingerprint="0" * 64)
+    refused("changed was trained otherwise .from other weights", f"lineage.from=[{changed}]")
+    other = config(*WINNER, "seed=3", "trainer.max_epochs=9", "trainer.early_stopping=2", "data.fold=2/3")
+    both = f"lineage.from=[{origin},{recorded(tmp_path / 'other', result, other)}]"
+    assert Candidate.of(RunConfig(config(*WINNER, "data.refit=all", both)), []).refusal is None
+    recorded(tmp_path / "other", result, config(*WINNER, "seed=3", "peft.r=2"))
+    refused("other was trained otherwise .peft.r=2 and not 8", both)
 
 
 def test_without_the_key_nothing_is_another_run(config: Config) -> None:
