@@ -14,7 +14,7 @@ import pandas as pd
 from sousa_bench.analysis.columns import lower_is_better, own_name
 from sousa_bench.analysis.combinations import LIMITS, TRIALS
 from sousa_bench.analysis.commands import of_its_sweep, with_reads
-from sousa_bench.analysis.factors import cohort_words
+from sousa_bench.analysis.factors import cohort_words, no_outcome
 from sousa_bench.analysis.flatten import READS, method_node
 from sousa_bench.analysis.order import best_first
 from sousa_bench.analysis.stats.folds import FOLD
@@ -47,12 +47,14 @@ class Chosen:
     Attributes:
         label: Its name in words.
         score: Mean of the metric over its runs.
+        tested: The same of the test accuracy.
         rows: Its runs in the study's table, best first.
         overrides: Key → override as it was written for its best run, with Hydra's ``+`` or ``~``.
     """
 
     label: str
     score: float
+    tested: float
     rows: list[int]
     overrides: dict[str, str]
 
@@ -172,11 +174,12 @@ def _check_refit(new: dict[str, str], warm: bool, seeds: int | None) -> None:
         raise UserError("--refit and --warm: a refit starts where the best run started; leave one")
     if seeds is not None or "," in new.get("seed", ""):
         raise UserError("--refit makes one model: choose its seed as seed=7, or leave it to be that of the best run")
-    free = ("seed", "timeout", "logger", *PLACES)
-    if key := next((key for key in new if key not in free and (key == "search" or not of_its_sweep(key))), None):
+    for key in new:
+        if key not in ("search", "experiment") and (no_outcome(key) or key in PLACES or of_its_sweep(key)):
+            continue
         raise UserError(
             f"{key}: --refit trains the best as it was, or the earlier scores would not be its own; leave it out "
-            "(seed, sweep, logger, how the sweep runs and where data lie may be given)"
+            "(seed, sweep, logger, how the sweep runs and is watched, and where data lie may be given)"
         )
 
 
@@ -244,7 +247,8 @@ def _chosen(
             kept[key] = f"{key}=null"
     check_overrides(kept.values())
     kept = {key: kept[key] for key in sorted(kept, key=lambda key: (key not in GROUPS.values(), "." in key))}
-    return Chosen(str(row["combination"]), float(row[metric]), [int(number) for number in order], kept), dropped
+    scores = float(row[metric]), float(row["test_acc"])
+    return Chosen(str(row["combination"]), *scores, [int(number) for number in order], kept), dropped
 
 
 def _refit(study: Study, chosen: Chosen, new: Mapping[str, str]) -> list[str]:
@@ -257,7 +261,12 @@ def _refit(study: Study, chosen: Chosen, new: Mapping[str, str]) -> list[str]:
             "so that there is no refit of it; choose others with --filter strategy=…"
         )
     clips = "all" if FOLD in runs and runs[FOLD].nunique() > 1 else "val"
-    tested = runs["tested_epoch"].fillna(runs["best_epoch"]) if "tested_epoch" in runs else runs["best_epoch"]
+    known = runs.reindex(columns=["tested_epoch", "best_epoch", "seed"])
+    tested, seeds = known["tested_epoch"].fillna(known["best_epoch"]), known["seed"].head(0 if "seed" in new else 1)
+    for column, what in ((tested, "the epoch that was tested"), (seeds, "its seed")):
+        if column.isna().any():
+            place = _folder(study, column.isna().idxmax())
+            raise UserError(f"{place}: the result doesn't say {what}; run it again (force=true)")
     epochs = median_high(int(number) for number in tested)
     chosen.overrides |= {
         refitting.KEY: f"{refitting.KEY}={clips}",
@@ -266,11 +275,11 @@ def _refit(study: Study, chosen: Chosen, new: Mapping[str, str]) -> list[str]:
         "trainer.early_stopping": "trainer.early_stopping=null",
     }
     if "seed" not in new:
-        chosen.overrides["seed"] = f"seed={int(runs['seed'].iloc[0])}"
+        chosen.overrides["seed"] = f"seed={int(seeds.iloc[0])}"
     mean = f", mean of {len(runs)} runs" if len(runs) > 1 else ""
     return [
         f"Trained again on {refitting.CLIPS[clips]}, {epochs} epoch{'s'[: epochs > 1]}, and not tested. Its scores are "
-        f"the earlier ones: {own_name('test_acc', study.task)} {runs['test_acc'].mean():.4f}{mean}"
+        f"the earlier ones: {own_name('test_acc', study.task)} {chosen.tested:.4f}{mean}"
     ]
 
 

@@ -60,7 +60,7 @@ def asked(seeded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
 
 
 def test_the_winner_goes_on_as_it_was_but_for_clips_and_epochs(asked: Any, tmp_path: Path) -> None:
-    words, said = asked("sweep=final", "data.root=/data/sousa")
+    words, said = asked("sweep=final", "data.root=/data/sousa", "trainer.progress=false", "logger.x=1")
     study = compare(collect([tmp_path / SWEEP]), "val_acc")
     row = study.combinations.iloc[0]
     runs = study.table.iloc[list(row["rows"])].sort_values("val_acc", ascending=False)
@@ -72,27 +72,39 @@ def test_the_winner_goes_on_as_it_was_but_for_clips_and_epochs(asked: Any, tmp_p
     [origins] = [word.removeprefix("lineage.from=[").rstrip("]") for word in words if word.startswith("lineage.from")]
     assert [Path(place).resolve() for place in origins.split(",")] == [Path(place) for place in runs["folder"]]
     assert "training and validation clips, 7 epochs, and not tested. Its scores are the earlier ones: test_acc " in said
-    assert f"{runs['test_acc'].mean():.4f}, mean of 3 runs" in said
+    assert f"test_acc {row['test_acc']:.4f}, mean of 3 runs" in said
     assert "seed=7" in asked("seed=7")[0]
 
 
 def test_a_sweep_over_folds_is_refitted_on_all_clips(asked: Any, tmp_path: Path) -> None:
     def in_folds(result: dict[str, Any]) -> None:
-        fold = f"{result['config']['seed']}/3"
-        result["config"]["seed"] = result["resolved_config"]["seed"] = 5
-        result["overrides"] = ["seed=5" if word.startswith("seed=") else word for word in result["overrides"]]
+        was = result["config"]["seed"]
+        fold, seed = f"{min(was, 2)}/3", max(was, 2) + 3
+        result["config"]["seed"] = result["resolved_config"]["seed"] = seed
+        result["overrides"] = [f"seed={seed}" if word.startswith("seed=") else word for word in result["overrides"]]
         result["overrides"].append(f"data.fold={fold}")
         result["resolved_config"]["data"]["fold"] = fold
 
     words, said = asked(change=in_folds)
     study = compare(collect([tmp_path / SWEEP]), "val_acc")
-    best = study.table.iloc[list(study.combinations.iloc[0]["rows"])].sort_values("val_acc").iloc[-1]
-    assert {"data.refit=all", f"data.fold={best['data.fold']}", "seed=5"} <= set(words)
+    row = study.combinations.iloc[0]
+    runs = study.table.iloc[list(row["rows"])].sort_values("val_acc")
+    best = runs.iloc[-1]
+    assert {"data.refit=all", f"data.fold={best['data.fold']}", f"seed={best['seed']}"} <= set(words)
     assert "Trained again on all clips" in said
+    assert f"test_acc {row['test_acc']:.4f}, mean of 3 runs" in said
+    assert abs(runs["test_acc"].mean() - row["test_acc"]) > 1e-4  # a fold with more seeds weighs no more
 
 
 def without_steps(result: dict[str, Any]) -> None:
     result["resolved_config"]["peft"] |= {"name": "probe", "trains": SOLVED}
+
+
+def without(block: str, *keys: str) -> Callable[[dict[str, Any]], None]:
+    def change(result: dict[str, Any]) -> None:
+        result[block] = {name: value for name, value in result[block].items() if name not in (*keys, "best_epoch")}
+
+    return change
 
 
 @pytest.mark.parametrize(
@@ -105,6 +117,9 @@ def without_steps(result: dict[str, Any]) -> None:
         (("data=full",), "data: --refit trains the best as it was", None),
         (("search=lora",), "search: --refit trains the best as it was", None),
         ((), "peft=probe has no epochs", without_steps),
+        (("experiment=smoke",), "experiment: --refit trains the best as it was", None),
+        ((), "the result doesn't say the epoch that was tested; run it again", without("metrics", "tested_epoch")),
+        ((), "the result doesn't say its seed; run it again", without("config", "seed")),
     ],
 )
 def test_what_is_no_refit_is_one_message(asked: Any, words: tuple[str, ...], says: str, change: Any) -> None:
