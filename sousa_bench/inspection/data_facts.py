@@ -150,6 +150,11 @@ def data_of(overrides: Sequence[str], config_folder: Path | None) -> SousaData:
     assert isinstance(node, dict), "the data group is a mapping"
     values = {str(key): value for key, value in node.items() if key != "_target_"}
     check_keys("data", values, list(SousaData.__dataclass_fields__))
+    if refit := values.get("refit"):
+        raise ConfigError(
+            f"data.refit={refit}: this command describes training, validation and test clips, which a refit joins; "
+            "leave it out"
+        )
     return SousaData(**values)
 
 

@@ -88,6 +88,7 @@ def test_what_can_not_be_is_one_message(capsys: pytest.CaptureFixture[str]):
             ("data.fold=1/5,2/5", "one value", 2),
             ("data.fold=6/5", "data.fold=6/5", 2),
             ("data=nope", "there is no such choice", 2),
+            ("data.refit=val", "data.refit=val: this command describes", 2),
         ],
         check,
     )
