@@ -77,9 +77,14 @@ def own_test_clips(predictor: Predictor) -> Clips:
     """The test clips of a run, decoded.
 
     Raises:
-        UserError: They aren't there any more, or aren't those that the run was tested on.
+        UserError: They aren't there any more, aren't those that the run was tested on, or it was trained on them.
     """
     assert predictor.run is not None
+    if predictor.run.config["data"].get("refit") == "all":
+        raise UserError(
+            f"{predictor.place}: --int8 is checked on the run's own test clips, and this run was trained on them "
+            "(data.refit=all); export without --int8"
+        )
     try:
         data = SplitData.of("test", data_node(predictor.run, []))
         data.prepare((predictor.sample_rate,))

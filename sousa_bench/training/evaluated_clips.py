@@ -24,6 +24,7 @@ from sousa_bench.results.finished import FinishedRun
 ALL = "all"
 PREPROCESSING = ("max_duration", "windows", "quantum")
 """Keys of the data that belong to the model: it was trained on clips cut and padded so."""
+OTHER_SOUNDS = {"data.root", "data.hub_id"}
 
 
 class SplitData(SousaData):
@@ -135,6 +136,8 @@ def data_node(run: FinishedRun, overrides: Sequence[str], config_folder: Path | 
             own = {key: own[key] for key in PREPROCESSING if key in own and f"data.{key}" not in named}
             cfg = composed(overrides, config_folder)
         else:
+            if own.get("refit") and named & OTHER_SOUNDS:
+                own["refit"] = None  # which says what became of the run's own
             cfg = OmegaConf.create({"data": own})
             OmegaConf.set_struct(cfg, True)
             for item in items:
