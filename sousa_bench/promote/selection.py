@@ -265,7 +265,7 @@ def _refit(study: Study, chosen: Chosen, new: Mapping[str, str]) -> list[str]:
     tested, seeds = known["tested_epoch"].fillna(known["best_epoch"]), known["seed"].head(0 if "seed" in new else 1)
     for column, what in ((tested, "the epoch that was tested"), (seeds, "its seed")):
         if column.isna().any():
-            place = _folder(study, column.isna().idxmax())
+            place = _folder(study, chosen.rows[int(column.isna().argmax())])
             raise UserError(f"{place}: the result doesn't say {what}; run it again (force=true)")
     epochs = median_high(int(number) for number in tested)
     chosen.overrides |= {

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from sousa_bench.results.metrics import ranking
-from sousa_bench.results.result import ADAPTER_FOLDER, ResultError, is_refit, read_result
+from sousa_bench.results.result import ADAPTER_FOLDER, ResultError, own_metrics, read_result
 
 KEY = "lineage"
 
@@ -18,9 +18,9 @@ def lineage(config: DictConfig) -> dict[str, Any] | None:
 
     Returns:
         ``command`` that promoted it; ``from``: ``experiment_id``, ``fingerprint`` and ``val_acc`` (or ``val_map``) of
-        each earlier run (None where its result is gone), best first; ``warm``: whether it went on from the weights of
-        one; for a student ``teacher``: the same of the run that it learns from, and what that scored on which test
-        clips, and its size.
+        each earlier run (None where its result is gone or it is a refit), best first; ``warm``: whether it went on from
+        the weights of one; for a student ``teacher``: the same of the run that it learns from, and what that scored on
+        which test clips, and its size.
     """
     places = OmegaConf.select(config, f"{KEY}.from", default=None) or []
     start = config.get("init_from")
@@ -37,7 +37,7 @@ def lineage(config: DictConfig) -> dict[str, Any] | None:
 
 def _teacher(place: Path) -> dict[str, Any]:
     folder, result = _run(place)
-    metrics = {} if is_refit(result) else result.get("metrics") or {}  # a refit's are those of other weights
+    metrics = own_metrics(result)
     return {
         **_facts(folder, result),
         (key := ranking(metrics, "test")): metrics.get(key),
@@ -57,7 +57,7 @@ def _run(place: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def _facts(folder: Path, result: dict[str, Any]) -> dict[str, Any]:
-    metrics = result.get("metrics") or {}
+    metrics = own_metrics(result)
     return {
         "experiment_id": result.get("experiment_id") or folder.name,
         "fingerprint": result.get("fingerprint"),

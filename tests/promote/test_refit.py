@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import shlex
 import shutil
 from collections.abc import Callable
@@ -10,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from safetensors.torch import load_file
 
 from sousa_bench.analysis import collect, compare
+from sousa_bench.analysis.flatten import read_row
 from sousa_bench.analyze import main as analyze
 from sousa_bench.config import refit
 from sousa_bench.config.fingerprint import fingerprint
@@ -21,15 +24,19 @@ from sousa_bench.config.run_config import RunConfig
 from sousa_bench.data import SousaData
 from sousa_bench.data import fingerprint as data_fingerprint
 from sousa_bench.errors import ConfigError, DataError
+from sousa_bench.evaluate.__main__ import main as evaluate
+from sousa_bench.export.__main__ import main as export
 from sousa_bench.export.description import package_config
 from sousa_bench.inference.predictor import Predictor
 from sousa_bench.peft.options import SOLVED
 from sousa_bench.promote.__main__ import main
 from sousa_bench.results.finished import finished_run
+from sousa_bench.results.lineage import lineage
 from sousa_bench.results.result import EFFICIENCY_KEYS, METRIC_KEYS, read_result, write_result
 from sousa_bench.status import look
+from sousa_bench.sweep.job import score
 from sousa_bench.sweep.plan import Candidate
-from sousa_bench.training.evaluated_clips import SplitData
+from sousa_bench.training.evaluated_clips import SplitData, data_node
 from sousa_bench.training.run import run
 from tests.core.test_run import interrupt
 from tests.promote.test_promote_command import SWEEP
@@ -311,6 +318,34 @@ def test_no_report_ranks_it_and_all_that_use_a_run_take_it(
     assert "It has no test of its own" in done.stdout
     evaluated = json.loads((tmp_path / "evaluated" / "result.json").read_text())
     assert evaluated["evaluation"]["met_before"]["train"]["clips"] == 0
+    facts = {"experiment_id": result["experiment_id"], "fingerprint": result["fingerprint"], "val_acc": None}
+    for key, child in (
+        ("init_from", {"init_from": str(file.parent)}),
+        ("teacher", {"teacher": {"run": str(file.parent)}}),
+    ):
+        comes_from = lineage(OmegaConf.create(child))
+        found = comes_from["from"][0] if key == "init_from" else comes_from["teacher"]
+        assert facts.items() <= found.items()
+        assert found.get("test_acc") is None
+    assert math.isnan(score(result))
+    result["status"] = "failed"
+    (tmp_path / "failed").mkdir()
+    failed = write_result(tmp_path / "failed", result)
+    assert read_row(failed).fields["status"] == "failed"
+
+    result["status"], result["resolved_config"]["data"]["refit"] = "completed", "all"
+    shutil.copytree(file.parent, tmp_path / "of_all")
+    write_result(tmp_path / "of_all", result)
+    for refused, says in (
+        (lambda: evaluate([str(tmp_path / "of_all"), "--no-images"]), "The test clips of .* were trained on"),
+        (lambda: export([str(tmp_path / "of_all"), str(tmp_path / "new"), "--int8"]), r"trained on them \(data.refit"),
+    ):
+        assert refused() == 1
+        assert re.search(says, capsys.readouterr().err)
+    run_of_all = finished_run(tmp_path / "of_all")
+    assert data_node(run_of_all, [])["refit"] == "all"
+    assert data_node(run_of_all, ["data.root=/others"])["refit"] is None
+    result["resolved_config"]["data"]["refit"] = "val"
     with pytest.raises(DataError, match=r"The val clips of .* were trained on \(data.refit=val\)"):
         SplitData.of("val", result["resolved_config"]["data"]).chosen()
     assert len(SplitData.of("train", result["resolved_config"]["data"]).chosen()) == result["data"]["counts"]["train"]
