@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from sousa_bench.results.metrics import ranking
-from sousa_bench.results.result import ADAPTER_FOLDER, ResultError, own_metrics, read_result
+from sousa_bench.results.result import ADAPTER_FOLDER, ResultError, own_scores, read_result
 
 KEY = "lineage"
 
@@ -37,7 +37,7 @@ def lineage(config: DictConfig) -> dict[str, Any] | None:
 
 def _teacher(place: Path) -> dict[str, Any]:
     folder, result = _run(place)
-    metrics = own_metrics(result)
+    metrics = own_scores(result)
     return {
         **_facts(folder, result),
         (key := ranking(metrics, "test")): metrics.get(key),
@@ -57,7 +57,7 @@ def _run(place: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def _facts(folder: Path, result: dict[str, Any]) -> dict[str, Any]:
-    metrics = own_metrics(result)
+    metrics = own_scores(result)
     return {
         "experiment_id": result.get("experiment_id") or folder.name,
         "fingerprint": result.get("fingerprint"),

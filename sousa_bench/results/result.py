@@ -91,7 +91,7 @@ def is_refit(result: Mapping[str, Any]) -> bool:
     return EVALUATED not in result and isinstance(data, Mapping) and data.get("refit") is not None
 
 
-def own_metrics(result: Mapping[str, Any]) -> dict[str, Any]:
+def own_scores(result: Mapping[str, Any]) -> dict[str, Any]:
     """The metrics of a result, none where there are none or they are those of other weights (:func:`is_refit`)."""
     return {} if is_refit(result) else result.get("metrics") or {}
 

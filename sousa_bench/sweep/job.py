@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from sousa_bench.config.run_config import RunConfig, value_at
 from sousa_bench.results import stop_request
 from sousa_bench.results.metrics import ranking
-from sousa_bench.results.result import own_metrics
+from sousa_bench.results.result import own_scores
 
 
 @dataclass
@@ -134,13 +134,13 @@ class Outcome:
 
 def score(result: Mapping[str, Any]) -> float:
     """What ranks of a result, ``val_acc`` or ``val_map``; NaN where it has none of its own."""
-    metrics = own_metrics(result)
+    metrics = own_scores(result)
     value = metrics.get(ranking(metrics))
     return math.nan if value is None else float(value)
 
 
 def test_score(result: Mapping[str, Any]) -> tuple[str, float] | None:
     """Key and value of ``test_acc`` or ``test_map``, where a result has its own."""
-    metrics = own_metrics(result)
+    metrics = own_scores(result)
     key = ranking(metrics, "test")
     return None if metrics.get(key) is None else (key, float(metrics[key]))

@@ -241,6 +241,8 @@ def test_what_has_no_scores_to_repeat_is_refused_before_a_run(config: Config, or
 
     good = f"lineage.from=[{origin}]"
     assert Candidate.of(RunConfig(config(*WINNER, "data.refit=val", good)), []).refusal is None
+    moved = ("data.hub_id=an/other", "data.revision=v2", "seed=7")  # where the synthetic ones don't lie
+    assert Candidate.of(RunConfig(config(*WINNER, "data.refit=val", good, *moved)), []).refusal is None
     unfinished, again = tmp_path / "unfinished", tmp_path / "again"
     result = read_result(origin)
     recorded(unfinished, {}, config(*WINNER), status="interrupted")
