@@ -28,6 +28,12 @@ def test_published_weights_have_theirs_by_model_where_it_was_measured():
     assert settings("model=ast", "weights=official", "peft=lora") == (1e-3, "frozen", 15, 32)
 
 
+def test_what_was_trained_further_has_the_rates_that_validation_chose():
+    assert settings("model=efficientat", "weights=further", "peft=full") == (3e-3, "train", 2, 16)
+    assert settings("model=efficientat", "weights=further", "peft=lora") == (1e-3, "frozen", 2, 16)
+    assert settings("model=ast", "weights=further", "peft=full") == (3e-4, "train", 2, 16)
+
+
 def test_what_the_command_line_says_comes_first():
     given = ("peft.learning_rate=0.5", "peft.batch_norm=frozen", "trainer.max_epochs=3", "trainer.batch_size=4")
     assert settings("model=efficientat", "weights=official", "peft=lora", *given) == (0.5, "frozen", 3, 4)
