@@ -1,4 +1,4 @@
-"""Settings that follow the weights that a run starts from: ``${by_weights:3e-4,{efficientat_official:3e-3}}``."""
+"""Settings that follow the weights that a run starts from, and its data: ``${by_weights:15,{synthetic:2}}``."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from omegaconf import DictConfig, OmegaConf
 
 
 def by_weights(otherwise: Any, measured: DictConfig, *, _root_: DictConfig) -> Any:
-    """The value for a run's model and weights.
+    """The value for a run's model, weights and data.
 
     Args:
-        otherwise: For weights that ``measured`` doesn't name, and for a node that stands by itself.
-        measured: ``MODEL_WEIGHTS`` (such as ``efficientat_official``) or ``WEIGHTS`` alone → value; the first wins.
+        otherwise: For what ``measured`` doesn't name, and for a node that stands by itself.
+        measured: ``MODEL_WEIGHTS`` (such as ``efficientat_official``), ``WEIGHTS`` alone, or ``synthetic`` for clips
+            that the package makes → value; the first of these wins.
     """
     name, weights = (OmegaConf.select(_root_, f"model.{key}", default=None) for key in ("name", "weights"))
-    return measured.get(f"{name}_{weights}", measured.get(str(weights), otherwise))
+    synthetic = OmegaConf.select(_root_, "data.synthetic", default=None) is not None
+    keys = [f"{name}_{weights}", str(weights), *(["synthetic"] if synthetic else [])]
+    return next((measured[key] for key in keys if key in measured), otherwise)
 
 
 def register() -> None:

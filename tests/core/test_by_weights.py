@@ -1,4 +1,4 @@
-"""Settings that follow the weights: measured ones for published weights, and those of before for all others."""
+"""Settings that follow weights and data: measured ones for published weights, more epochs for real sounds."""
 
 from __future__ import annotations
 
@@ -32,6 +32,13 @@ def test_what_was_trained_further_has_the_rates_that_validation_chose():
     assert settings("model=efficientat", "weights=further", "peft=full") == (3e-3, "train", 2, 16)
     assert settings("model=efficientat", "weights=further", "peft=lora") == (1e-3, "frozen", 2, 16)
     assert settings("model=ast", "weights=further", "peft=full") == (3e-4, "train", 2, 16)
+
+
+@pytest.mark.parametrize("start", ["embedded", "random", "official"])
+@pytest.mark.parametrize("data", ["folder", "tiny", "full"])
+def test_real_sounds_have_the_same_epochs_whatever_the_weights(start, data):
+    assert settings("model=ast", f"weights={start}", f"data={data}", "data.root=/d")[2] == 15
+    assert settings("model=ast", "weights=embedded", "data=synthetic")[2] == 2
 
 
 def test_what_the_command_line_says_comes_first():
