@@ -129,7 +129,8 @@ def check_values(config: Mapping[str, Any]) -> None:
             file = embedded_file(str(model.get("name")), str(checkpoint))
             if not file.is_file():
                 raise ConfigError(packed_missing(weights, str(checkpoint), file))
-        if objection := objection_to(plain(model)) or packed_file.objection_to(plain(model)):
+        node = plain(model)
+        if objection := objection_to(node) or packed_file.objection_to(node):
             raise ConfigError(objection)
     own_metrics(config.get("metrics"))
     if isinstance(logger := config.get("logger"), Mapping):

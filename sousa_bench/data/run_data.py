@@ -36,8 +36,8 @@ from sousa_bench.data.sources.synthetic_source import recipe, synthetic_source
 from sousa_bench.data.splitting import split_labelled
 from sousa_bench.data.subset import (
     NAME_FILTERS,
-    REFIT,
     Filters,
+    also_trained,
     choose,
     choose_per_class,
     fold_splits,
@@ -239,7 +239,7 @@ class SousaData:
 
     def _role(self, split: str) -> str:
         """The split that the clips of one of the dataset's count for."""
-        return "train" if split in REFIT.get(str(self.refit), ()) else split
+        return "train" if split in also_trained(self.refit) else split
 
     @property
     def _most_per_class(self) -> int | None:

@@ -26,7 +26,12 @@ NAME_FILTERS = ("soundfont", "augmentation_preset", "skill_tier")
 """The filters that take a name or several."""
 
 REFIT = {"val": ("val",), "all": ("val", "test")}
-"""The splits that `data.refit` trains on besides the training clips."""
+"""What `data.refit` may be: for each the splits that are trained on besides the training clips."""
+
+
+def also_trained(refit: object) -> tuple[str, ...]:
+    """The splits that are trained on besides the training clips where `data.refit` is this; none by default."""
+    return REFIT.get(str(refit), ())
 
 
 @dataclass(frozen=True)

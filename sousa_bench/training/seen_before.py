@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from sousa_bench.config import distillation, init_from
-from sousa_bench.data.subset import REFIT
+from sousa_bench.data.subset import also_trained
 from sousa_bench.errors import UserError
 from sousa_bench.results.finished import FinishedRun
 from sousa_bench.results.result import read_result
@@ -66,7 +66,7 @@ def _inherited_by(key: str, config: Mapping[str, Any]) -> list[str]:
             return []
         made = []
         for split, roles in (("val", ("train",)), ("test", ("train", "val"))):
-            if split in REFIT.get(str(config["data"].get("refit")), ()):
+            if split in also_trained(config["data"].get("refit")):
                 continue
             data = SplitData.of(split, config["data"])
             clips = data.chosen()
@@ -114,7 +114,7 @@ def _places(config: Mapping[str, Any], keys: Iterable[str] = COMES_FROM) -> list
 
 def _shared(clips: pd.DataFrame, split: str, nodes: list[dict[str, Any]], task: Task) -> dict[str, int]:
     """How many of ``clips``, and of their groups, stand in a split of some data."""
-    held = [node for node in nodes if split not in REFIT.get(str(node.get("refit")), ())]
+    held = [node for node in nodes if split not in also_trained(node.get("refit"))]
     if not held:
         return {"clips": 0, task.groups_key: 0}
     earlier = pd.concat([SplitData.of(split, node).chosen()[CLIP] for node in held]).drop_duplicates()

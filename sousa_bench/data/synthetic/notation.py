@@ -210,31 +210,38 @@ TABLE: dict[str, Rudiment] = {
     "triple_ratamacue": _entry("llR:1/2 llR:1/2 llR L R L>:1/2", "1/6", "2", 2, ALTERNATES),
 }
 
+
+def _even(line: str, even: str, passes: int, alternates: bool) -> Rudiment:
+    """A rudiment for the even grid alone, where a stroke is as long as its slot."""
+    slots = sum(line.count(hand) for hand in "RLrl")
+    return Rudiment(line, Fraction(even) / slots, Fraction(even), alternates, passes)
+
+
 # Of the rudiments that SOUSA's generator plays in another way, all but the double drag tap, whose four grace notes lie
-# too far apart to be some. Read off its labels (labels/strokes.parquet). These are played on the even grid alone: the
-# second column, the length of a stroke on the sheet, is the slot's.
+# too far apart to be some. Read off its labels (labels/strokes.parquet).
+# slug: line of one pass | even grid, beats a pass | passes a cycle | next pass
 SOUSA: dict[str, Rudiment] = {
-    "single_stroke_seven": _entry("R> L R L R L> R", "2/7", "2", 1, REPEATS),
-    "five_stroke_roll": _entry("RR LL R>", "3/10", "3/2", 1, REPEATS),
-    "nine_stroke_roll": _entry("RR LL RR LL R>", "5/18", "5/2", 1, REPEATS),
-    "ten_stroke_roll": _entry("R> LL RR LL RR L>", "1/4", "5/2", 1, REPEATS),
-    "thirteen_stroke_roll": _entry("RR LL RR LL RR LL R>", "7/26", "7/2", 1, REPEATS),
-    "seventeen_stroke_roll": _entry("RR LL RR LL RR LL RR LL R>", "9/34", "9/2", 1, REPEATS),
-    "paradiddle_diddle": _entry("R> L RR LL", "1/6", "1", 2, ALTERNATES),
-    "flam_tap": _entry("lR> R", "1/4", "3/4", 2, ALTERNATES),
-    "flamacue": _entry("lR> L R L R>", "1/4", "3/2", 2, ALTERNATES),
-    "single_flammed_mill": _entry("lR> LL", "1/4", "1", 2, ALTERNATES),
-    "pataflafla": _entry("lR> L rL> R", "1/4", "3/2", 2, ALTERNATES),
-    "swiss_army_triplet": _entry("lR> L L", "1/4", "1", 2, ALTERNATES),
-    "inverted_flam_tap": _entry("L lR>", "1/4", "3/4", 2, ALTERNATES),
-    "flam_drag": _entry("lR> L llR>", "1/4", "3/2", 2, ALTERNATES),
-    "single_drag_tap": _entry("llR> L", "1/4", "1", 2, ALTERNATES),
-    "lesson_25": _entry("llR> rrL> rL>", "1/4", "2", 2, ALTERNATES),
-    "single_dragadiddle": _entry("llR> L RR", "1/4", "3/2", 2, ALTERNATES),
-    "drag_paradiddle_1": _entry("llR> L R LL", "1/4", "7/4", 2, ALTERNATES),
-    "drag_paradiddle_2": _entry("llR> L rrL> R LL", "1/4", "5/2", 2, ALTERNATES),
-    "double_ratamacue": _entry("llR rrL R L R>", "1/6", "3/2", 2, ALTERNATES),
-    "triple_ratamacue": _entry("llR rrL llR L R L>", "1/6", "2", 2, ALTERNATES),
+    "single_stroke_seven": _even("R> L R L R L> R", "2", 1, REPEATS),
+    "five_stroke_roll": _even("RR LL R>", "3/2", 1, REPEATS),
+    "nine_stroke_roll": _even("RR LL RR LL R>", "5/2", 1, REPEATS),
+    "ten_stroke_roll": _even("R> LL RR LL RR L>", "5/2", 1, REPEATS),
+    "thirteen_stroke_roll": _even("RR LL RR LL RR LL R>", "7/2", 1, REPEATS),
+    "seventeen_stroke_roll": _even("RR LL RR LL RR LL RR LL R>", "9/2", 1, REPEATS),
+    "paradiddle_diddle": _even("R> L RR LL", "1", 2, ALTERNATES),
+    "flam_tap": _even("lR> R", "3/4", 2, ALTERNATES),
+    "flamacue": _even("lR> L R L R>", "3/2", 2, ALTERNATES),
+    "single_flammed_mill": _even("lR> LL", "1", 2, ALTERNATES),
+    "pataflafla": _even("lR> L rL> R", "3/2", 2, ALTERNATES),
+    "swiss_army_triplet": _even("lR> L L", "1", 2, ALTERNATES),
+    "inverted_flam_tap": _even("L lR>", "3/4", 2, ALTERNATES),
+    "flam_drag": _even("lR> L llR>", "3/2", 2, ALTERNATES),
+    "single_drag_tap": _even("llR> L", "1", 2, ALTERNATES),
+    "lesson_25": _even("llR> rrL> rL>", "2", 2, ALTERNATES),
+    "single_dragadiddle": _even("llR> L RR", "3/2", 2, ALTERNATES),
+    "drag_paradiddle_1": _even("llR> L R LL", "7/4", 2, ALTERNATES),
+    "drag_paradiddle_2": _even("llR> L rrL> R LL", "5/2", 2, ALTERNATES),
+    "double_ratamacue": _even("llR rrL R L R>", "3/2", 2, ALTERNATES),
+    "triple_ratamacue": _even("llR rrL llR L R L>", "2", 2, ALTERNATES),
 }
 
 
