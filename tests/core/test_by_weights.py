@@ -28,6 +28,23 @@ def test_published_weights_have_theirs_by_model_where_it_was_measured():
     assert settings("model=ast", "weights=official", "peft=lora") == (1e-3, "frozen", 15, 32)
 
 
+@pytest.mark.parametrize(
+    ("method", "others", "efficientat"),
+    [
+        ("dora", (1e-3, "frozen"), (1e-2, "train")),
+        ("adalora", (2e-3, "frozen"), (5e-3, "train")),
+        ("ia3", (5e-3, "frozen"), (2e-2, "train")),
+        ("bitfit", (5e-3, "frozen"), (2e-2, "train")),
+        ("head", (5e-3, "frozen"), (5e-2, "frozen")),
+    ],
+)
+def test_the_comparisons_other_methods_have_theirs_too(method, others, efficientat):
+    peft = f"peft={method}"
+    assert settings("model=efficientat", "weights=official", "model.variant=mn04", peft)[:2] == efficientat
+    assert settings("model=efficientat", peft)[:2] == others
+    assert settings("model=ast", "weights=official", peft)[:2] == others
+
+
 def test_what_was_trained_further_has_the_rates_that_validation_chose():
     assert settings("model=efficientat", "weights=further", "peft=full") == (3e-3, "train", 2, 16)
     assert settings("model=efficientat", "weights=further", "peft=lora") == (1e-3, "frozen", 2, 16)

@@ -28,6 +28,7 @@ from sousa_bench.search.trial_table import trial_table
 from sousa_bench.sweep.session import register_resolvers
 
 SPACES = sorted(path.stem for path in (conf_folder() / "peft").glob("*.yaml") if path.stem not in ("probe", "knn"))
+MEASURED = ("dora", "adalora", "ia3", "bitfit", "head", "full")  # beside lora
 TPE = {"_target_": "optuna.samplers.TPESampler"}
 
 
@@ -66,6 +67,17 @@ def test_a_methods_space_begins_with_its_own_defaults(name: str) -> None:
     with hydra() as loader:
         master = loader.load_configuration("config", [], RunMode.MULTIRUN)
         assert made.identity == fingerprint(compose(loader, master, ["model=ast", f"peft={name}"]))
+
+
+@pytest.mark.parametrize("name", ["lora", *(pytest.param(n, marks=pytest.mark.slow) for n in MEASURED)])
+def test_a_space_lies_around_the_defaults_of_the_weights(name: str) -> None:
+    official = ("model=efficientat", "weights=official", "model.variant=mn04")
+    for start in (official, ("model=efficientat",), ("model=ast", "weights=official")):
+        made = space(f"search={name}", *start)
+        rates, default = made.distributions["peft.learning_rate"], made.baseline["peft.learning_rate"]
+        assert isinstance(rates, FloatDistribution)
+        assert isinstance(default, float)
+        assert rates.low <= default / 3 < default * 3 <= rates.high, start
 
 
 def test_hydras_sweep_syntax_makes_the_distributions() -> None:
