@@ -245,6 +245,17 @@ def test_warnings_of_runs_are_said(tmp_path: Path):
     assert "not above chance" in summary(study).split("## Warnings of the runs")[1]
 
 
+def test_a_warning_that_many_runs_share_is_said_once(tmp_path: Path):
+    for seed in (1, 2, 3):
+        write_result(tmp_path / f"run{seed}", result({"seed": seed}, warnings=["nothing says what belongs together"]))
+    write_result(tmp_path / "run4", result({"seed": 4}, warnings=["another"]))
+    section = summary(compare(collect([tmp_path]))).split("## Warnings of the runs")[1]
+    assert section.count("nothing says") == 1
+    assert "and 2 more: nothing says what belongs together" in section
+    assert "and 3 more" not in section
+    assert section.count("another") == 1
+
+
 def chance_runs(folder: Path, *warned: bool) -> Study:
     """One completed run for each of ``warned``, with the warnings that the trainer itself gives."""
     from sousa_bench.results.predictions import outcome_warnings

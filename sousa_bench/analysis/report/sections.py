@@ -451,9 +451,11 @@ def steps(study: Study, options: Options) -> list[Block]:
 
 def passed_over(study: Study, options: Options) -> list[Block]:
     """What the runs warn of, repeats that don't count, and files that could not be read."""
-    warned = warned_runs(study)
+    by_text = warned_runs(study).groupby("warnings", sort=False)["experiment_id"]
     lists: dict[str, list[Line]] = {
-        "Warnings of the runs": [*(warned["experiment_id"] + ": " + warned["warnings"])],
+        "Warnings of the runs": [
+            f"{ids.iloc[0]}{f' and {len(ids) - 1} more' if len(ids) > 1 else ''}: {text}" for text, ids in by_text
+        ],
         "Repeats that don't count": [*study.results.repeats],
         "Passed over": [*study.results.problems],
     }
