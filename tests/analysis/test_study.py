@@ -336,6 +336,16 @@ def test_runs_from_two_files_of_weights_are_no_seeds_of_one_combination(tmp_path
     assert not any("different weights files" in note for note in study.notes)
 
 
+def test_a_checkpoint_is_one_choice_however_the_path_to_it_was_written(tmp_path: Path):
+    for seed, (place, sha) in enumerate([("a/mn.pt", "1" * 64), ("mn.pt", "1" * 64), ("b/mn.pt", "2" * 64)]):
+        made = result({"seed": seed}, weights={"kind": "official", "origin": "mn.pt", "sha256": sha})
+        made["resolved_config"]["model"]["checkpoint"] = place
+        write_result(tmp_path / f"run{seed}", made)
+    study = compare(collect([tmp_path]))
+    assert sorted(study.combinations["runs"]) == [1, 2]
+    assert sorted(study.table["model.checkpoint"]) == ["mn.pt (11111111)"] * 2 + ["mn.pt (22222222)"]
+
+
 def test_what_the_demonstration_found_goes_on_from_the_published_weights(tmp_path: Path):
     def commands(model_name: str = "ast", **config: object) -> str:
         place = tmp_path / f"{model_name}{len(config)}"
