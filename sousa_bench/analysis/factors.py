@@ -19,6 +19,7 @@ from sousa_bench.results.result import CONFIG_KEYS, EFFICIENCY_KEYS, EVALUATED, 
 
 BASE_FACTORS = ("model", "strategy", "augmentation")
 SETTING_FACTORS = ("data", "max_epochs")
+CHECKPOINT = "model.checkpoint"
 NO_COHORT = "–"
 BASE_FINGERPRINT = "data.base_fingerprint"
 OF_EVALUATIONS = frozenset({"trained_on", "evaluated_split"})  # keys of a config that runs don't have
@@ -45,7 +46,8 @@ def find_factors(
     The kind of weights itself is one. Nor is one that repeats a key of the top
     level (``model.weights`` beside ``weights``). Of keys that vary in step (``peft.r`` and a ``peft.lora_alpha`` of
     twice its value) the first is kept, those named in the results' ``config`` before others. The precision is
-    none where each network has one of its own. Where no run has completed, all count.
+    none where each network has one of its own, nor is the path of a checkpoint where one file has several: then files
+    are told apart by their hash. Where no run has completed, all count.
 
     Args:
         table: A row a run.
@@ -74,6 +76,8 @@ def find_factors(
     for key, column in columns.items():
         if key in NOT_FACTORS or key in base or _names_base(key) or no_outcome(key) or _repeats_top(key, judged):
             continue
+        if key == CHECKPOINT and _names_one_file_twice(column[counted], table[counted]):
+            continue
         code = pd.Series(pd.factorize(column.map(_plain))[0], table.index)[counted]
         alike = groups if key in ("weights", "model.weights") else within_weights
         if code.groupby(alike[counted]).nunique().max() <= 1 or _is_replicate(key, code, table[counted]):
@@ -86,6 +90,14 @@ def find_factors(
         if key not in table or (key not in named and key.startswith("peft.")):
             table[key] = typed(key, list(column))
     return factors
+
+
+def _names_one_file_twice(paths: pd.Series, table: pd.DataFrame) -> bool:
+    """Whether some file of weights stands under several paths, and the hash of each is known."""
+    files = weights_files(table)
+    if files is None or files[paths.notna()].isna().any():
+        return False
+    return bool(paths.groupby(files).nunique().gt(1).any())
 
 
 def counted_rows(table: pd.DataFrame) -> pd.Series:

@@ -43,7 +43,6 @@ MAX_ANCESTORS = 20
 WORD = 2**63  # beyond what a column of whole numbers holds
 PER_CLASS = "data.per_class"
 SEEDLESS = ("probe", "knn")  # the strategies that no seed changes: they take no steps
-CHECKPOINT = "model.checkpoint"
 READS, FIRST_READ = "peft.reads", "last"  # what those read, and what they read before there was a choice
 BOOLEANS = {"true": True, "on": True, "yes": True, "1": True, "false": False, "off": False, "no": False, "0": False}
 
@@ -88,8 +87,6 @@ def read_row(path: Path) -> Row:
         resolved = {key: value for key, value in resolved.items() if not key.startswith("teacher.")}
     elif name := _known_teacher(result):
         resolved["teacher.run"] = name  # one choice, however the path to it was written
-    if isinstance(place := resolved.get(CHECKPOINT), str) and isinstance(found := fields.get("weights.sha256"), str):
-        resolved[CHECKPOINT] = f"{Path(place).name} ({found[:8]})"  # likewise, and another file there is another
     if len(resolved) > MAX_COLUMNS:
         raise ResultError(f"{path}: resolved_config names {len(resolved):,} fields, more than any run has")
     for key, value in resolved.items():

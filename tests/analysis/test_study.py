@@ -336,14 +336,28 @@ def test_runs_from_two_files_of_weights_are_no_seeds_of_one_combination(tmp_path
     assert not any("different weights files" in note for note in study.notes)
 
 
+def test_a_commit_with_changes_of_ones_own_is_said_to_have_them(tmp_path: Path):
+    write_result(tmp_path / "run", result({}, git_commit="0123456789abcdef-dirty"))
+    assert "**commit**: 0123456789ab-dirty" in summary(compare(collect([tmp_path])))
+
+
 def test_a_checkpoint_is_one_choice_however_the_path_to_it_was_written(tmp_path: Path):
-    for seed, (place, sha) in enumerate([("a/mn.pt", "1" * 64), ("mn.pt", "1" * 64), ("b/mn.pt", "2" * 64)]):
-        made = result({"seed": seed}, weights={"kind": "official", "origin": "mn.pt", "sha256": sha})
-        made["resolved_config"]["model"]["checkpoint"] = place
-        write_result(tmp_path / f"run{seed}", made)
-    study = compare(collect([tmp_path]))
-    assert sorted(study.combinations["runs"]) == [1, 2]
-    assert sorted(study.table["model.checkpoint"]) == ["mn.pt (11111111)"] * 2 + ["mn.pt (22222222)"]
+    def study(*files: tuple[str, str | None]) -> Study:
+        place = tmp_path / str(len(files))
+        for seed, (path, sha) in enumerate(files):
+            made = result({"seed": seed}, weights={"kind": "official", "origin": "mn.pt", "sha256": sha})
+            made["resolved_config"]["model"]["checkpoint"] = path
+            made["status"] = "completed" if sha else "failed"
+            write_result(place / f"run{seed}", made)
+        return compare(collect([place]))
+
+    one = study(("a/mn.pt", "1" * 64), ("mn.pt", "1" * 64), ("/there/mn.pt", None))
+    assert set(one.table["combination"]) == {"ast + lora (with aug)"}  # the failed one belongs to it too
+    two = study(("a/mn.pt", "1" * 64), ("mn.pt", "1" * 64), ("b/mn.pt", "2" * 64), ("a/mn.pt", "1" * 64))
+    assert dict(zip(two.combinations["combination"], two.combinations["runs"], strict=True)) == {
+        "ast + lora (with aug), weights 11111111": 3,
+        "ast + lora (with aug), weights 22222222": 1,
+    }
 
 
 def test_what_the_demonstration_found_goes_on_from_the_published_weights(tmp_path: Path):

@@ -28,7 +28,7 @@ from sousa_bench.search.trial_table import trial_table
 from sousa_bench.sweep.session import register_resolvers
 
 SPACES = sorted(path.stem for path in (conf_folder() / "peft").glob("*.yaml") if path.stem not in ("probe", "knn"))
-MEASURED = ("dora", "adalora", "ia3", "bitfit", "head", "full")  # beside lora
+MEASURED = ("dora", "adalora", "ia3", "bitfit", "head")  # beside lora and full
 TPE = {"_target_": "optuna.samplers.TPESampler"}
 
 
@@ -69,7 +69,7 @@ def test_a_methods_space_begins_with_its_own_defaults(name: str) -> None:
         assert made.identity == fingerprint(compose(loader, master, ["model=ast", f"peft={name}"]))
 
 
-@pytest.mark.parametrize("name", ["lora", *(pytest.param(n, marks=pytest.mark.slow) for n in MEASURED)])
+@pytest.mark.parametrize("name", ["lora", "full", *(pytest.param(n, marks=pytest.mark.slow) for n in MEASURED)])
 def test_a_space_lies_around_the_defaults_of_the_weights(name: str) -> None:
     official = ("model=efficientat", "weights=official", "model.variant=mn04")
     for start in (official, ("model=efficientat",), ("model=ast", "weights=official")):

@@ -77,7 +77,8 @@ def _counted(column: pd.Series) -> str:
 
 
 def _short_commit(value: object) -> object:
-    return value[:12] if isinstance(value, str) else value
+    commit, dirty, _ = value.partition("-dirty") if isinstance(value, str) else ("", "", "")
+    return commit[:12] + dirty if commit else value
 
 
 def _data(table: pd.DataFrame) -> str:
