@@ -71,12 +71,12 @@ def find_factors(
     columns |= {key: pd.Series([row.get(key) for row in resolved], table.index) for key in varied if key not in columns}
     if PRECISION_KEY in columns and _follows_network(columns[PRECISION_KEY][counted], judged):
         del columns[PRECISION_KEY]
+    if CHECKPOINT in columns and _names_one_file_twice(columns[CHECKPOINT][counted], table[counted]):
+        del columns[CHECKPOINT]
     factors: dict[str, list[str]] = {}
     codes: dict[str, pd.Series] = {}
     for key, column in columns.items():
         if key in NOT_FACTORS or key in base or _names_base(key) or no_outcome(key) or _repeats_top(key, judged):
-            continue
-        if key == CHECKPOINT and _names_one_file_twice(column[counted], table[counted]):
             continue
         code = pd.Series(pd.factorize(column.map(_plain))[0], table.index)[counted]
         alike = groups if key in ("weights", "model.weights") else within_weights

@@ -141,7 +141,10 @@ def test_every_pair_of_choices_passes_but_those_that_a_network_has_no_place_for(
 
 def test_a_choice_of_ones_own_is_refused_by_what_it_is():
     mine = model_node("efficientat", name="mine")
-    assert planned(OmegaConf.create({"model": mine, "peft": choice("loha")})) is None
+    assert (
+        planned(OmegaConf.create({"model": mine, "peft": choice("ia3", learning_rate=5e-3, batch_norm="frozen")}))
+        is None
+    )
     reason = planned(OmegaConf.create({"model": mine, "peft": choice("vera", name="my_vera")}))
     assert reason.startswith("peft=my_vera doesn't fit model=mine: PEFT has this method for Linear layers only")
 

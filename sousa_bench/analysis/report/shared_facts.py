@@ -77,8 +77,10 @@ def _counted(column: pd.Series) -> str:
 
 
 def _short_commit(value: object) -> object:
-    commit, dirty, _ = value.partition("-dirty") if isinstance(value, str) else ("", "", "")
-    return commit[:12] + dirty if commit else value
+    if not isinstance(value, str):
+        return value
+    commit, dirty, _ = value.partition("-dirty")
+    return commit[:12] + dirty
 
 
 def _data(table: pd.DataFrame) -> str:
