@@ -50,14 +50,13 @@ def next_steps(study: Study, top: int) -> list[Step]:
     if study.at_chance:
         title = "No run is above chance: before more runs, make one learn, such as by more epochs or official weights"
         return _steps(unfinished | {title: _longer(study)})
-    promoted = _promoted(study, top)
+    promoted, larger = _promoted(study, top)
     best = len(promoted)
     unfinished |= {
         "Finish the cross-validations": _missing_folds(study),
         "Baselines, which the methods are held against (experiment=baselines)": _baselines(study),
     }
-    on = " on more data," if is_sousa(study.task) else ""
-    longer = {f"The best {best if best > 1 else 'one'}{on} with more epochs": promoted}
+    longer = {f"The best {best if best > 1 else 'one'}{' on more data,' if larger else ''} with more epochs": promoted}
     return [*_steps(unfinished), *deciding(study), *_steps(longer)]
 
 
@@ -250,19 +249,19 @@ def _folds(study: Study, reached: Mapping[str, Reach]) -> list[Cell]:
     return wanted
 
 
-def _promoted(study: Study, top: int) -> list[Cell]:
-    """The best combinations on the next larger data with half as many epochs again, three seeds.
+def _promoted(study: Study, top: int) -> tuple[list[Cell], bool]:
+    """The best combinations with half as many epochs again, three seeds, and whether any is on larger data.
 
-    Of other data than SOUSA there are no larger choices: the same again. Those from the package's own small
-    weights go on from the published ones, which they demonstrate, where a program can fetch these.
+    Larger are SOUSA's next choices, where the runs haven't had all clips that there are. Those from the package's own
+    small weights go on from the published ones, which they demonstrate, where a program can fetch these.
     """
-    wanted = []
+    wanted, grown = [], False
     rows = trained(study.combinations, study.results)
     for row in rows[~rows["strategy"].isin(SEEDLESS)].head(top).to_dict("records"):
         more = {"trainer.max_epochs": str(max(20, -(-_epochs(row) * 3 // 2))), "seed": "1,2,3", **_folds_of(row)}
         without: list[str] = []
-        if is_sousa(study.task):
-            more["data"] = NEXT_DATA.get(str(row["data"]), "full")
+        if is_sousa(study.task) and not _had_all_clips(study, row):
+            more["data"], grown = NEXT_DATA.get(str(row["data"]), "full"), True
             without += ["data.synthetic", "data.clips"]
         shipped = all(_from_shipped_weights(study.results.resolved[number]) for number in row["rows"])
         published = PUBLISHED.get(str(row["model"]))
@@ -270,7 +269,17 @@ def _promoted(study: Study, top: int) -> list[Cell]:
             more["weights"] = "official"
             without += ["model.variant", "model.weights", "init_from"]
         wanted.append(changed(_no_trial(asked_for(study, row)), more, without))
-    return _once(wanted)
+    return _once(wanted), grown
+
+
+def _had_all_clips(study: Study, row: Mapping[Any, Any]) -> bool:
+    """Whether a combination's runs learnt from all training clips that their data hold; a generator makes more."""
+    numbers = row["rows"]
+    if any(study.results.resolved[number].get("data.synthetic.clips") for number in numbers):
+        return False
+    columns = ["data.available.train", "data.counts.train"]
+    there, had = study.table.reindex(index=numbers, columns=columns).apply(pd.to_numeric, errors="coerce").T.to_numpy()
+    return bool((there <= had).all())
 
 
 def _no_trial(cell: Cell) -> Cell:

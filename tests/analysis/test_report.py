@@ -260,6 +260,16 @@ def test_one_run_is_advised_once_wherever_its_data_lie(tmp_path: Path):
     assert "data.root=/d" in command
 
 
+@pytest.mark.parametrize(
+    ("counted", "title", "data"),
+    [(40, "The best one on more data, with more epochs", "medium"), (80, "The best one with more epochs", "small")],
+)
+def test_more_data_are_proposed_where_there_are_more(tmp_path: Path, counted: int, title: str, data: str):
+    clips = {"available": {"train": 80}, "counts": {"train": counted}}
+    (command,) = steps_of(small_sweep(tmp_path, ("lora",), data=clips))[title]
+    assert f"data={data}" in command
+
+
 def test_a_word_that_the_next_run_has_anew_makes_no_second_command(tmp_path: Path):
     runs = Runs(tmp_path)
     runs.add("ast", "lora", data="mini", weights="embedded")
