@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sousa_bench.config.by_weights import register
+from sousa_bench.config.resolvers import register
 
 register()
 
