@@ -51,6 +51,17 @@ def test_what_was_trained_further_has_the_rates_that_validation_chose():
     assert settings("model=ast", "weights=further", "peft=full") == (3e-4, "train", 2, 16)
 
 
+@pytest.mark.parametrize("weights", ["embedded", "random"])
+def test_own_and_random_weights_have_higher_rates_on_other_sounds(weights):
+    start = (f"weights={weights}", "data=folder", "data.root=/d")
+    for model, full in {"ast": 1e-3, "htsat": 1e-3, "beats": 1e-3, "efficientat": 3e-3}.items():
+        assert settings(f"model={model}", *start, "peft=full") == (full, "train", 15, 16)
+        assert settings(f"model={model}", *start, "peft=lora") == (3e-3, "frozen", 15, 16)
+    other = ("weights=further", "data=folder", "data.root=/d")
+    assert settings("model=ast", *other, "peft=full")[0] == 3e-4
+    assert settings("model=ast", *other, "peft=lora")[0] == 1e-3
+
+
 @pytest.mark.parametrize("start", ["embedded", "random", "official"])
 @pytest.mark.parametrize("data", ["folder", "tiny", "full"])
 def test_real_sounds_have_the_same_epochs_whatever_the_weights(start, data):
