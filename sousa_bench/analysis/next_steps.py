@@ -50,14 +50,17 @@ def next_steps(study: Study, top: int) -> list[Step]:
     if study.at_chance:
         title = "No run is above chance: before more runs, make one learn, such as by more epochs or official weights"
         return _steps(unfinished | {title: _longer(study)})
-    promoted, larger = _promoted(study, top)
-    best = len(promoted)
+    longer, larger = _promoted(study, top)
     unfinished |= {
         "Finish the cross-validations": _missing_folds(study),
         "Baselines, which the methods are held against (experiment=baselines)": _baselines(study),
     }
-    longer = {f"The best {best if best > 1 else 'one'}{' on more data,' if larger else ''} with more epochs": promoted}
-    return [*_steps(unfinished), *deciding(study), *_steps(longer)]
+    best = {_best(larger, " on more data,"): larger, _best(longer, ""): longer}
+    return [*_steps(unfinished), *deciding(study), *_steps(best)]
+
+
+def _best(cells: Sequence[Cell], data: str) -> str:
+    return f"The best {len(cells) if len(cells) > 1 else 'one'}{data} with more epochs"
 
 
 def _steps(wanted: Mapping[str, Sequence[Cell]]) -> list[Step]:
@@ -249,37 +252,47 @@ def _folds(study: Study, reached: Mapping[str, Reach]) -> list[Cell]:
     return wanted
 
 
-def _promoted(study: Study, top: int) -> tuple[list[Cell], bool]:
-    """The best combinations with half as many epochs again, three seeds, and whether any is on larger data.
+def _promoted(study: Study, top: int) -> tuple[list[Cell], list[Cell]]:
+    """The best combinations with half as many epochs again, three seeds: those on the same data, those on larger ones.
 
-    Larger are SOUSA's next choices, where the runs haven't had all clips that there are. Those from the package's own
-    small weights go on from the published ones, which they demonstrate, where a program can fetch these.
+    Larger are SOUSA's next choices, where the runs haven't had all training clips that there are. Those from the
+    package's own small weights go on from the published ones, which they demonstrate, where a program can fetch these.
     """
-    wanted, grown = [], False
+    wanted: tuple[list[Cell], list[Cell]] = ([], [])
     rows = trained(study.combinations, study.results)
     for row in rows[~rows["strategy"].isin(SEEDLESS)].head(top).to_dict("records"):
         more = {"trainer.max_epochs": str(max(20, -(-_epochs(row) * 3 // 2))), "seed": "1,2,3", **_folds_of(row)}
         without: list[str] = []
-        if is_sousa(study.task) and not _had_all_clips(study, row):
-            more["data"], grown = NEXT_DATA.get(str(row["data"]), "full"), True
+        grow = is_sousa(study.task) and not _had_all_clips(study, row)
+        if grow:
+            more["data"] = NEXT_DATA.get(str(row["data"]), "full")
             without += ["data.synthetic", "data.clips"]
         shipped = all(_from_shipped_weights(study.results.resolved[number]) for number in row["rows"])
         published = PUBLISHED.get(str(row["model"]))
         if shipped and published and published.fetched:
             more["weights"] = "official"
             without += ["model.variant", "model.weights", "init_from"]
-        wanted.append(changed(_no_trial(asked_for(study, row)), more, without))
-    return _once(wanted), grown
+        wanted[grow].append(changed(_no_trial(asked_for(study, row)), more, without))
+    same, larger = map(_once, wanted)
+    return same, larger
 
 
 def _had_all_clips(study: Study, row: Mapping[Any, Any]) -> bool:
-    """Whether a combination's runs learnt from all training clips that their data hold; a generator makes more."""
+    """Whether a combination's runs drew all training clips that there are: larger choices, or as many of each class.
+
+    A generator makes more.
+    """
     numbers = row["rows"]
-    if any(study.results.resolved[number].get("data.synthetic.clips") for number in numbers):
+    data = [study.results.resolved[number] for number in numbers]
+    if any(one.get("data.synthetic.clips") for one in data):
         return False
-    columns = ["data.available.train", "data.counts.train"]
-    there, had = study.table.reindex(index=numbers, columns=columns).apply(pd.to_numeric, errors="coerce").T.to_numpy()
-    return bool((there <= had).all())
+    if row["data"] == "full" or all(one.get("data.per_class") not in (None, "all") for one in data):
+        return True
+    columns = ["data.available.train", "data.found.train"]
+    there, drawn = (
+        study.table.reindex(index=numbers, columns=columns).apply(pd.to_numeric, errors="coerce").T.to_numpy()
+    )
+    return bool((there <= drawn).all())
 
 
 def _no_trial(cell: Cell) -> Cell:

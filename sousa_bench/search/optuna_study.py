@@ -93,7 +93,7 @@ class Trials:
             if json.dumps(old.get(key), sort_keys=True) != json.dumps(facts[key], sort_keys=True):
                 raise ConfigError(
                     f"{self.file}: this sweep holds a search with another {what}; give the new one another name "
-                    "(sweep=NAME), or the same values as before"
+                    "(sweep=NAME), or the same values as before (another version of the package may have other spaces)"
                 )
 
     def next(self, size: int) -> list[Trial]:

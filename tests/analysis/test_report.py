@@ -260,14 +260,34 @@ def test_one_run_is_advised_once_wherever_its_data_lie(tmp_path: Path):
     assert "data.root=/d" in command
 
 
-@pytest.mark.parametrize(
-    ("counted", "title", "data"),
-    [(40, "The best one on more data, with more epochs", "medium"), (80, "The best one with more epochs", "small")],
-)
-def test_more_data_are_proposed_where_there_are_more(tmp_path: Path, counted: int, title: str, data: str):
-    clips = {"available": {"train": 80}, "counts": {"train": counted}}
+ON_MORE, LONGER = "The best one on more data, with more epochs", "The best one with more epochs"
+
+
+@pytest.mark.parametrize(("drawn", "title", "data"), [(40, ON_MORE, "medium"), (80, LONGER, "small")])
+def test_more_data_are_proposed_where_there_are_more(tmp_path: Path, drawn: int, title: str, data: str):
+    clips = {"available": {"train": 80}, "found": {"train": drawn}, "counts": {"train": drawn - 1}}
     (command,) = steps_of(small_sweep(tmp_path, ("lora",), data=clips))[title]
-    assert f"data={data}" in command
+    assert dict(word.split("=", 1) for word in shlex.split(command)[3:] if "=" in word)["data"] == data
+
+
+def test_where_some_of_the_best_have_more_data_there_are_two_steps(tmp_path: Path):
+    for strategy, drawn in (("lora", 40), ("ia3", 80)):
+        clips = {"available": {"train": 80}, "found": {"train": drawn}}
+        small_sweep(tmp_path / strategy, (strategy,), data=clips)
+    steps = steps_of(tmp_path)
+    assert "peft=lora" in steps[ON_MORE][0]
+    assert "peft=ia3" in steps[LONGER][0]
+
+
+@pytest.mark.parametrize("choice", ["data", "data.per_class"])
+def test_the_largest_choice_and_the_same_clips_of_each_class_are_no_more_data(tmp_path: Path, choice: str):
+    runs = Runs(tmp_path)
+    runs.add("ast", "lora", **({"data": "full"} if choice == "data" else {"data": "small"}))
+    for path in tmp_path.glob("*/result.json"):
+        made = json.loads(path.read_text())
+        made["resolved_config"]["data"] |= {"per_class": 10} if choice == "data.per_class" else {}
+        write_json(path, made)
+    assert LONGER in runs.steps()
 
 
 def test_a_word_that_the_next_run_has_anew_makes_no_second_command(tmp_path: Path):

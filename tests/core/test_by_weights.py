@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import yaml
+from omegaconf import OmegaConf
 
 from sousa_bench.config.composing import composed
+from tests.trained import command
 
 
 def settings(*overrides: str) -> tuple:
@@ -51,15 +54,25 @@ def test_what_was_trained_further_has_the_rates_that_validation_chose():
     assert settings("model=ast", "weights=further", "peft=full") == (3e-4, "train", 2, 16)
 
 
-@pytest.mark.parametrize("weights", ["embedded", "random"])
-def test_own_and_random_weights_have_higher_rates_on_other_sounds(weights):
-    start = (f"weights={weights}", "data=folder", "data.root=/d")
-    for model, full in {"ast": 1e-3, "htsat": 1e-3, "beats": 1e-3, "efficientat": 3e-3}.items():
-        assert settings(f"model={model}", *start, "peft=full") == (full, "train", 15, 16)
-        assert settings(f"model={model}", *start, "peft=lora") == (3e-3, "frozen", 15, 16)
-    other = ("weights=further", "data=folder", "data.root=/d")
-    assert settings("model=ast", *other, "peft=full")[0] == 3e-4
-    assert settings("model=ast", *other, "peft=lora")[0] == 1e-3
+@pytest.mark.parametrize("data", ["folder", "tiny"])
+@pytest.mark.parametrize(
+    ("model", "weights", "full", "lora"),
+    [
+        *((model, "embedded", 1e-3, 3e-3) for model in ("ast", "beats", "htsat")),
+        ("efficientat", "embedded", 3e-3, 3e-3),
+        ("eat", "embedded", 3e-4, 1e-3),
+        ("ast", "random", 3e-4, 1e-3),
+        ("cnn", "random", 3e-3, 1e-3),
+        ("ast", "official", 3e-4, 1e-3),
+        ("efficientat", "official", 3e-3, 1e-2),
+        ("ast", "further", 3e-4, 1e-3),
+        ("efficientat", "further", 3e-3, 1e-3),
+    ],
+)
+def test_embedded_weights_have_higher_rates_on_other_sounds_where_measured(data, model, weights, full, lora):
+    start = (f"model={model}", f"weights={weights}", f"data={data}", "data.root=/d")
+    assert settings(*start, "peft=full")[0] == full
+    assert settings(*start, "peft=lora")[0] == lora
 
 
 @pytest.mark.parametrize("start", ["embedded", "random", "official"])
@@ -72,3 +85,21 @@ def test_real_sounds_have_the_same_epochs_whatever_the_weights(start, data):
 def test_what_the_command_line_says_comes_first():
     given = ("peft.learning_rate=0.5", "peft.batch_norm=frozen", "trainer.max_epochs=3", "trainer.batch_size=4")
     assert settings("model=efficientat", "weights=official", "peft=lora", *given) == (0.5, "frozen", 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("rate", "space"), [("2e-3", "tag(log,interval(0.0002,0.02))"), ("null", "null"), ("fast", "fast")]
+)
+def test_the_space_of_a_rate_is_around_it_and_of_none_what_stands_there(rate, space):
+    config = OmegaConf.create(
+        {"peft": {"learning_rate": yaml.safe_load(rate), "space": "${around:peft.learning_rate}"}}
+    )
+    assert config.peft.space == space
+
+
+@pytest.mark.parametrize("rate", ["fast", "null"])
+def test_a_search_refuses_a_rate_that_is_no_number_in_words(rate):
+    done = command("train", "search=lora", f"peft.learning_rate={rate}")
+    assert done.returncode == 2
+    assert "peft.learning_rate=" in done.stderr
+    assert "Error: TypeError" not in done.stderr
