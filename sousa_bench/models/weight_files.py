@@ -22,7 +22,7 @@ def demonstration(sousa: bool) -> str:
     Args:
         sousa: Whether the run is about SOUSA's sounds, of which there are real clips at another choice of data.
     """
-    on, data = (" on real clips", " data=tiny trainer.max_epochs=5") if sousa else ("", "")
+    on, data = (" on real clips", " data=tiny") if sousa else ("", "")
     return DEMONSTRATION.format(on=on, data=data)
 
 
