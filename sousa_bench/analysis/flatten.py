@@ -41,7 +41,7 @@ LEFT_OUT = frozenset(
 )
 MAX_ANCESTORS = 20
 WORD = 2**63  # beyond what a column of whole numbers holds
-PER_CLASS = "data.per_class"
+PER_CLASS, ALL_CLIPS = "data.per_class", "all"  # the key, and its value where it limits nothing
 SEEDLESS = ("probe", "knn")  # the strategies that no seed changes: they take no steps
 READS, FIRST_READ = "peft.reads", "last"  # what those read, and what they read before there was a choice
 BOOLEANS = {"true": True, "on": True, "yes": True, "1": True, "false": False, "off": False, "no": False, "0": False}
@@ -93,7 +93,7 @@ def read_row(path: Path) -> Row:
         if key.endswith("_target_") and isinstance(value, str):
             resolved[key] = lasting_target(value)  # a class that moved is no other choice
     if "data.name" in resolved:
-        resolved[PER_CLASS] = resolved.get(PER_CLASS) or "all"  # one choice, three spellings
+        resolved[PER_CLASS] = resolved.get(PER_CLASS) or ALL_CLIPS  # one choice, three spellings
     if resolved.get("peft.name") in SEEDLESS:
         resolved.setdefault(READS, FIRST_READ)
     config_keys = tuple(leaves(result["config"]))

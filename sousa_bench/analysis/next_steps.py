@@ -12,7 +12,7 @@ from sousa_bench.analysis.baselines import lacking_baselines
 from sousa_bench.analysis.combinations import LIMITS, TRIALS, own_training, trained
 from sousa_bench.analysis.commands import NO_COMMAND, Cell, asked_for, merge_cells, sweep_command, with_reads
 from sousa_bench.analysis.factors import no_outcome
-from sousa_bench.analysis.flatten import SEEDLESS
+from sousa_bench.analysis.flatten import ALL_CLIPS, PER_CLASS, SEEDLESS
 from sousa_bench.analysis.fresh_players import evaluations, finalists, has_fresh_casts
 from sousa_bench.analysis.reach import FOLDS, Reach, reaches
 from sousa_bench.analysis.stats.folds import FOLD, fold_counts
@@ -27,6 +27,7 @@ OF_A_METHOD = ("peft", "augmentation", "init_from", "teacher", "trainer.learning
 MORE_SEEDS = "More seeds for what is undecided"
 FRESH_PLAYERS = "Confirm on fresh players: the leader and its rivals, without a new training"
 OTHER_GROUPS = "Confirm on other {groups}: the leader and its rivals, cross-validated"
+ON_MORE_DATA, ON_THE_SAME = " on more data,", ""
 WANTED_SEEDS = 3
 MOST_SEEDS = 20
 MAX_COMMANDS = 20
@@ -50,17 +51,16 @@ def next_steps(study: Study, top: int) -> list[Step]:
     if study.at_chance:
         title = "No run is above chance: before more runs, make one learn, such as by more epochs or official weights"
         return _steps(unfinished | {title: _longer(study)})
-    longer, larger = _promoted(study, top)
+    promoted = _promoted(study, top)
     unfinished |= {
         "Finish the cross-validations": _missing_folds(study),
         "Baselines, which the methods are held against (experiment=baselines)": _baselines(study),
     }
-    best = {_best(larger, " on more data,"): larger, _best(longer, ""): longer}
-    return [*_steps(unfinished), *deciding(study), *_steps(best)]
-
-
-def _best(cells: Sequence[Cell], data: str) -> str:
-    return f"The best {len(cells) if len(cells) > 1 else 'one'}{data} with more epochs"
+    longer = {
+        f"The best {len(cells) if len(cells) > 1 else 'one'}{data} with more epochs": cells
+        for data, cells in promoted.items()
+    }
+    return [*_steps(unfinished), *deciding(study), *_steps(longer)]
 
 
 def _steps(wanted: Mapping[str, Sequence[Cell]]) -> list[Step]:
@@ -252,19 +252,19 @@ def _folds(study: Study, reached: Mapping[str, Reach]) -> list[Cell]:
     return wanted
 
 
-def _promoted(study: Study, top: int) -> tuple[list[Cell], list[Cell]]:
-    """The best combinations with half as many epochs again, three seeds: those on the same data, those on larger ones.
+def _promoted(study: Study, top: int) -> dict[str, list[Cell]]:
+    """The best combinations with half as many epochs again, three seeds: those on more data, those on the same.
 
-    Larger are SOUSA's next choices, where the runs haven't had all training clips that there are. Those from the
+    More are in SOUSA's next larger choice, where the runs haven't had all training clips that there are. Those from the
     package's own small weights go on from the published ones, which they demonstrate, where a program can fetch these.
     """
-    wanted: tuple[list[Cell], list[Cell]] = ([], [])
+    wanted: dict[str, list[Cell]] = {ON_MORE_DATA: [], ON_THE_SAME: []}
     rows = trained(study.combinations, study.results)
     for row in rows[~rows["strategy"].isin(SEEDLESS)].head(top).to_dict("records"):
         more = {"trainer.max_epochs": str(max(20, -(-_epochs(row) * 3 // 2))), "seed": "1,2,3", **_folds_of(row)}
         without: list[str] = []
-        grow = is_sousa(study.task) and not _had_all_clips(study, row)
-        if grow:
+        on = ON_MORE_DATA if is_sousa(study.task) and not _had_all_clips(study, row) else ON_THE_SAME
+        if on == ON_MORE_DATA:
             more["data"] = NEXT_DATA.get(str(row["data"]), "full")
             without += ["data.synthetic", "data.clips"]
         shipped = all(_from_shipped_weights(study.results.resolved[number]) for number in row["rows"])
@@ -272,9 +272,8 @@ def _promoted(study: Study, top: int) -> tuple[list[Cell], list[Cell]]:
         if shipped and published and published.fetched:
             more["weights"] = "official"
             without += ["model.variant", "model.weights", "init_from"]
-        wanted[grow].append(changed(_no_trial(asked_for(study, row)), more, without))
-    same, larger = map(_once, wanted)
-    return same, larger
+        wanted[on].append(changed(_no_trial(asked_for(study, row)), more, without))
+    return {on: _once(cells) for on, cells in wanted.items()}
 
 
 def _had_all_clips(study: Study, row: Mapping[Any, Any]) -> bool:
@@ -286,12 +285,10 @@ def _had_all_clips(study: Study, row: Mapping[Any, Any]) -> bool:
     data = [study.results.resolved[number] for number in numbers]
     if any(one.get("data.synthetic.clips") for one in data):
         return False
-    if row["data"] == "full" or all(one.get("data.per_class") not in (None, "all") for one in data):
+    if row["data"] == "full" or all(one.get(PER_CLASS) not in (None, ALL_CLIPS) for one in data):
         return True
-    columns = ["data.available.train", "data.found.train"]
-    there, drawn = (
-        study.table.reindex(index=numbers, columns=columns).apply(pd.to_numeric, errors="coerce").T.to_numpy()
-    )
+    counts = study.table.reindex(index=numbers, columns=["data.available.train", "data.found.train"])
+    there, drawn = counts.apply(pd.to_numeric, errors="coerce").T.to_numpy()
     return bool((there <= drawn).all())
 
 

@@ -11,11 +11,9 @@ import pandas as pd
 
 from sousa_bench.analysis.columns import is_absent
 from sousa_bench.analysis.factors import BASE_FACTORS, combination_label, shown
-from sousa_bench.analysis.flatten import PER_CLASS
+from sousa_bench.analysis.flatten import ALL_CLIPS, PER_CLASS
 from sousa_bench.analysis.stats.comparisons import pair_of
 from sousa_bench.analysis.study import Study
-
-ALL = "all"
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def low_data_curves_of(study: Study) -> list[LowDataCurve]:
     points: dict[tuple[str, str], list[Point]] = {}
     for row in study.combinations[study.combinations["test_acc"].notna()].to_dict("records"):
         words = shown(row[PER_CLASS])
-        clips = _clips_a_class(study, row["rows"]) if words == ALL else pd.to_numeric(words, errors="coerce")
+        clips = _clips_a_class(study, row["rows"]) if words == ALL_CLIPS else pd.to_numeric(words, errors="coerce")
         if not is_absent(clips):
             points.setdefault((combination_label(row, others), str(row["cohort"])), []).append(Point(clips, words, row))
     return [
