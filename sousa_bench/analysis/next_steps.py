@@ -285,7 +285,7 @@ def _had_all_clips(study: Study, row: Mapping[Any, Any]) -> bool:
     data = [study.results.resolved[number] for number in numbers]
     if any(one.get("data.synthetic.clips") for one in data):
         return False
-    if row["data"] == "full" or all(one.get(PER_CLASS) not in (None, ALL_CLIPS) for one in data):
+    if all(one.get(PER_CLASS) not in (None, ALL_CLIPS) or one.get("data.clips.train", 1) is None for one in data):
         return True
     counts = study.table.reindex(index=numbers, columns=["data.available.train", "data.found.train"])
     there, drawn = counts.apply(pd.to_numeric, errors="coerce").T.to_numpy()

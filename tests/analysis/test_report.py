@@ -279,15 +279,22 @@ def test_where_some_of_the_best_have_more_data_there_are_two_steps(tmp_path: Pat
     assert "peft=ia3" in steps[LONGER][0]
 
 
-@pytest.mark.parametrize("choice", ["data", "data.per_class"])
-def test_the_largest_choice_and_the_same_clips_of_each_class_are_no_more_data(tmp_path: Path, choice: str):
+@pytest.mark.parametrize(
+    ("data", "limits", "title"),
+    [
+        ("full", {"clips": {"train": None}}, LONGER),
+        ("small", {"clips": {"train": 8000}, "per_class": 10}, LONGER),
+        ("full", {"clips": {"train": 5000}}, ON_MORE),
+    ],
+)
+def test_larger_data_are_proposed_where_the_choice_had_a_limit(tmp_path: Path, data: str, limits: dict, title: str):
     runs = Runs(tmp_path)
-    runs.add("ast", "lora", **({"data": "full"} if choice == "data" else {"data": "small"}))
+    runs.add("ast", "lora", data=data)
     for path in tmp_path.glob("*/result.json"):
         made = json.loads(path.read_text())
-        made["resolved_config"]["data"] |= {"per_class": 10} if choice == "data.per_class" else {}
+        made["resolved_config"]["data"] |= limits
         write_json(path, made)
-    assert LONGER in runs.steps()
+    assert title in runs.steps()
 
 
 def test_a_word_that_the_next_run_has_anew_makes_no_second_command(tmp_path: Path):
