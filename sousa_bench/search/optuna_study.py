@@ -79,7 +79,7 @@ class Trials:
 
     def _hold_against(self, study: Study) -> None:
         """Refuse to go on with a study whose values would not be comparable."""
-        facts = {
+        facts: dict[str, Any] = {
             "metric": self._settings.metric or METRICS[0],
             "direction": self._settings.direction,
             "baseline": self._space.identity,
@@ -91,9 +91,11 @@ class Trials:
             return
         for key, what in (("space", "space"), ("metric", "metric"), ("direction", "direction"), ("baseline", "config")):
             if json.dumps(old.get(key), sort_keys=True) != json.dumps(facts[key], sort_keys=True):
+                changes = _changes(old.get(key), facts[key]) if key == "space" else ""
                 raise ConfigError(
-                    f"{self.file}: this sweep holds a search with another {what}; give the new one another name "
-                    "(sweep=NAME), or the same values as before (another version of the package may have other spaces)"
+                    f"{self.file}: this sweep holds a search with another {what}{changes}; give the new one another "
+                    "name (sweep=NAME), or the same values as before (another version of the package may have other "
+                    "spaces)"
                 )
 
     def next(self, size: int) -> list[Trial]:
@@ -169,3 +171,18 @@ def _url(file: Path) -> str:
     from sqlalchemy.engine import URL
 
     return URL.create("sqlite", database=str(file)).render_as_string()
+
+
+def _changes(old: Any, new: Mapping[str, Any]) -> str:
+    """What differs between two descriptions of a space: each key's values before and now."""
+    before = old if isinstance(old, Mapping) else {}
+    keys = [key for key in {**before, **new} if before.get(key) != new.get(key)]
+    return "".join(f", {key}: {_values(before.get(key))} before, {_values(new.get(key))} now" for key in keys)
+
+
+def _values(described: Any) -> str:
+    """A described distribution in words."""
+    given = described.get("attributes", {}) if isinstance(described, Mapping) else {}
+    if "choices" in given:
+        return "one of " + " ".join(map(str, given["choices"]))
+    return f"{given['low']:g} to {given['high']:g}" if {"low", "high"} <= set(given) else "not varied"
