@@ -26,6 +26,7 @@ class WeightsInfo:
             nobody says it.
         published: Of ``further`` ones the ``origin``, ``sha256``, ``license`` and ``pretraining`` of the published
             checkpoint that they began at.
+        own_head: Whether the head came with them, trained for the run's own task.
     """
 
     kind: str
@@ -34,6 +35,7 @@ class WeightsInfo:
     license: str | None = None
     pretraining: str | None = None
     published: Mapping[str, Any] | None = None
+    own_head: bool = False
 
     def as_dict(self, sousa: bool = True) -> dict[str, Any]:
         """Plain fields for the result file; weights that this package made say what they are.
@@ -41,7 +43,7 @@ class WeightsInfo:
         Args:
             sousa: Whether the model is for SOUSA's sounds.
         """
-        fields = asdict(self)
+        fields = {key: value for key, value in asdict(self).items() if key != "own_head" or value}
         if self.published is None:
             del fields["published"]
             return {**fields, **({"note": demonstration(sousa)} if self.kind == "embedded" else {})}

@@ -16,7 +16,7 @@ from sousa_bench.models import audioset
 from sousa_bench.models.base import AudioModel, Frontend, Targets
 from sousa_bench.models.checkpoint_contents import Contents
 from sousa_bench.models.official_file import recognise
-from sousa_bench.models.packed_file import variant_of
+from sousa_bench.models.packed_file import TASK, variant_of
 from sousa_bench.models.published import CheckpointSource
 from sousa_bench.models.weight_files import (
     PACKED,
@@ -96,6 +96,7 @@ class Family:
         head: str,
         targets: Mapping[str, Any],
         num_classes: int | None = 40,
+        task: str | None = None,
         variant: str | None = None,
         weights: str = "random",
         kinds: Sequence[str] = WEIGHTS,
@@ -113,6 +114,8 @@ class Family:
             targets: Fields of :class:`sousa_bench.models.base.Targets`.
             num_classes: Outputs; a file's own head is kept when it has as many, else the last layer is new. None: as
                 many as the file has, or AudioSet's 527.
+            task: ``Task.digest`` of what the outputs answer; a file of sousa_bench.pretrain keeps its head where that
+                was trained for the same task.
             variant: Key of ``variants``; None is what the file is, or ``official`` with official weights and
                 ``tiny`` without.
             weights: ``official``, ``random``, ``embedded`` or ``further``.
@@ -152,7 +155,9 @@ class Family:
             loaded = replace(loaded, info=replace(loaded.info, license=license_, pretraining=seen))
         classes = num_classes or found or len(audioset.names())
         half = found is None and f"{last_layer}.bias" in state  # which applying it then says
-        fresh = () if classes == found or half else (last_layer,)
+        if packed is not None and packed.extra.get(TASK, "") == task:
+            loaded = replace(packed, info=replace(packed.info, own_head=True))
+        fresh = () if classes == found or half or (loaded and loaded.info.own_head) else (last_layer,)
         with seeded(seed):
             backbone = self.backbone(shape, classes)
         _check_head(backbone, name, head)
@@ -167,7 +172,7 @@ class Family:
             targets=_targets(name, targets),
             weights=random_info(seed, backbone) if loaded is None else loaded.info,
             fresh=fresh,
-            classes=() if fresh or loaded is None else self.head_classes(loaded, classes),
+            classes=() if fresh or loaded is None or packed else self.head_classes(loaded, classes),
         )
 
     def seen(self, loaded: Loaded, shape: Any, outputs: int | None = None) -> str | None:

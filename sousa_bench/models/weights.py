@@ -73,8 +73,8 @@ def load_official(source: CheckpointSource, checkpoint: str | None = None) -> Lo
 def load_packed(name: str, weights: str, variant: str | None = None, checkpoint: str | None = None) -> Loaded:
     """Read a model's weights of :mod:`sousa_bench.pretrain`.
 
-    The file holds the backbone's own state dict without the head's last layer, in half precision, and in its metadata,
-    as JSON under :data:`HEADER`, among others ``model``, ``variant`` and ``license``; they are what ``extra`` is.
+    The file holds the backbone's own state dict in half precision, and in its metadata, as JSON under :data:`HEADER`,
+    among others ``model``, ``variant``, ``license`` and the head's ``task``; they are what ``extra`` is.
 
     Args:
         name: The model's name.

@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
         usage="%(prog)s [--output DIR] [-m] [key=value …]",
         description="Train all weights of the models' tiny variants, or with weights=official all weights of published "
         "checkpoints, on the synthetic source domain, as runs of sousa_bench.train with experiment=pretraining: "
-        "resumable, supervised, with a result file each. What comes out is packed without the head, in half precision, "
+        "resumable, supervised, with a result file each. What comes out is packed in half precision, "
         "with a card.",
         epilog="In place of random weights, weights=official [model.variant=V] [model.checkpoint=FILE] goes on from a "
         "published checkpoint, and weights=embedded or weights=further from what was packed before (the package's, or "

@@ -1,4 +1,4 @@
-"""Pretrained weights as runs start from them: no head, half precision, and a card that tells how they were made."""
+"""Pretrained weights as runs start from them: in half precision, with a card that tells how they were made."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sousa_bench.data.saved_task import saved_task
 from sousa_bench.data.synthetic import VERSIONS
 from sousa_bench.errors import UserError
-from sousa_bench.models.base import AudioModel, inside
+from sousa_bench.models.base import AudioModel
 from sousa_bench.models.checkpoint_formats import read
-from sousa_bench.models.packed_file import OF_PUBLISHED, PUBLISHED, facts_in
+from sousa_bench.models.packed_file import OF_PUBLISHED, PUBLISHED, TASK, facts_in
 from sousa_bench.models.published import HEADER
 from sousa_bench.models.weight_files import PACKED, embedded_file
 from sousa_bench.peft import load_run_model
@@ -75,6 +76,7 @@ def pack(run: FinishedRun, folder: Path, command: str) -> Path:
     facts: dict[str, Any] = {
         "model": model.name,
         "variant": model.variant,
+        TASK: saved_task(run.result, run.folder).digest,
         "sousa_bench": run.result["environment"]["sousa_bench"],
         "command": command,
     }
@@ -97,15 +99,13 @@ def header(facts: Mapping[str, Any]) -> dict[str, str]:
 
 
 def halves(model: AudioModel) -> dict[str, Tensor]:
-    """The backbone's tensors without what a new head replaces; floats as float16.
+    """The backbone's tensors; floats as float16.
 
     Raises:
         UserError: A value is too large for float16.
     """
     state: dict[str, Tensor] = {}
     for key, tensor in model.backbone.state_dict().items():
-        if inside(key, model.fresh):
-            continue
         half = tensor.half() if tensor.is_floating_point() else tensor
         if half.is_floating_point() and not torch.isfinite(half).all():
             raise UserError(f"{model.name}: {key} holds values that float16 can't ({float(tensor.abs().max()):g})")
@@ -127,7 +127,7 @@ def card(run: FinishedRun, facts: Mapping[str, Any], path: Path, state: Mapping[
     people = counted(data["players"]["train"], "player")
     rows = {
         "model": f"{config['model']['name']}, variant {variant}: `{json.dumps(config['model']['variants'][variant])}`",
-        "file": f"`{path.name}`, {path.stat().st_size / 1e6:.2f} MB, {numbers:,} numbers in float16, without the head",
+        "file": f"`{path.name}`, {path.stat().st_size / 1e6:.2f} MB, {numbers:,} numbers in float16",
         "SHA-256": f"`{sha256(path)}`",
         "data": f"{_clips(config['data'])}: {counts['train']:,} clips of {people} to train on, "
         f"at most {config['data']['max_duration']:g} s of each",

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from sousa_bench.pretrain.__main__ import check
 from sousa_bench.pretrain.packing import halves, header, one_per_model, pack
 from sousa_bench.results.finished import FinishedRun, finished_run
 from sousa_bench.system.files import sha256
+from sousa_bench.task import Task
 from sousa_bench.training.recipe import build_model
 from sousa_bench.training.run import run
 from tests.trained import ROOT
@@ -86,15 +88,14 @@ def test_the_command_packs_what_it_trained(pretrained: tuple[Path, Sequence[str]
         own = load_run_model(folder / "adapter")
         packed = load_file(file)
         state = own.backbone.state_dict()
-        missing = {key for key in state if key not in packed}
-        assert missing == {key for key in state if key.startswith(own.fresh)}
-        assert len(missing) == 2  # the last layer's weight and bias
+        assert packed.keys() == state.keys()
         for key, tensor in packed.items():
             assert tensor.dtype == (torch.float16 if state[key].is_floating_point() else torch.int64)
             torch.testing.assert_close(tensor.to(state[key]), state[key], rtol=1e-3, atol=1e-6)
         with safe_open(file, framework="pt") as opened:
             facts = json.loads(opened.metadata()["sousa_bench"])
         assert (facts["model"], facts["variant"], facts["license"]) == (name, "tiny", "MIT")
+        assert facts["task"] == TASK.digest
         card = (home / "mine" / f"{name}.md").read_text()
         assert f"source domain, seed 0, generator version {VERSIONS['source']}: 20 clips of 20 players" in card
         assert "peak learning rate 0.001, of the head's last layer 0.001" in card
@@ -103,6 +104,30 @@ def test_the_command_packs_what_it_trained(pretrained: tuple[Path, Sequence[str]
         assert "| augmentation | gain, noise, time stretch, 2 frequency and 0 time masks |" in card
         assert "sweep=" not in card
         assert "mine" not in card
+
+
+def test_the_head_is_kept_for_the_classes_that_it_was_trained_for(
+    config, pretrained: tuple[Path, Sequence[str], str], tmp_path: Path
+) -> None:
+    file = pretrained[0] / "mine" / "ast.safetensors"
+    cfg = config("model=ast", "weights=embedded", f"model.checkpoint={file}")
+    packed, head = load_file(file), "classifier.dense.weight"
+    kept, others, several = (
+        build_model(cfg, task) for task in (TASK, Task(TASK.classes[::-1]), replace(TASK, several=True))
+    )
+    assert torch.equal(kept.backbone.state_dict()[head], packed[head].float())
+    assert kept.weights.as_dict()["own_head"] is True
+    for made in (others, several):  # as many classes in another order, or any number of them in a clip
+        assert not torch.equal(made.backbone.state_dict()[head], packed[head].float())
+        assert "own_head" not in made.weights.as_dict()
+    norm = "classifier.layernorm.weight"
+    assert torch.equal(others.backbone.state_dict()[norm], kept.backbone.state_dict()[norm])
+    result = run(
+        config("model=ast", "weights=embedded", f"model.checkpoint={file}", "peft=lora", *FEW, "trainer.max_epochs=1"),
+        tmp_path,
+    )
+    assert result["weights"]["own_head"] is True
+    assert result["peft"]["head_learning_rate"] == result["peft"]["learning_rate"]
 
 
 def test_the_same_command_again_trains_nothing(pretrained: tuple[Path, Sequence[str], str]) -> None:
