@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sousa_bench.analysis.factors import weights_files
+from sousa_bench.analysis.flatten import SEEDLESS
 from sousa_bench.data.saved_task import is_sousa
 from sousa_bench.models.weight_files import demonstration
 from sousa_bench.results.result import EVALUATED
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from sousa_bench.analysis.study import Study
 
 MAX_NAMED = 4
+OWN_HEAD = "weights.own_head"
 ONE_GROUP = re.compile(r"(, )?all \d+ test clips are by one [^:]+: whether .*? can't be told for others")
 """What a run says of a test by one group, see ``sousa_bench.results.predictions.outcome_warnings``."""
 
@@ -40,6 +42,7 @@ def limitations(study: Study) -> list[str]:
         *said,
         *_demonstration(study),
         *_weights(study.table),
+        *_heads(study.table),
         *_warnings(study),
         *_config_folder(study.table),
     ]
@@ -160,3 +163,16 @@ def _weights(table: pd.DataFrame) -> Iterator[str]:
     for (cohort, model), rows in done.groupby(["cohort", "model"]):
         if files[rows.index].nunique() > 1:
             yield f"Cohort {cohort}: runs of {model} started from different weights files; mind that."
+
+
+def _heads(table: pd.DataFrame) -> Iterator[str]:
+    """Cohorts in which some runs started from a trained head."""
+    if OWN_HEAD not in table:
+        return
+    stepped = table[(table["status"] == "completed") & ~table["strategy"].isin(SEEDLESS)]
+    for cohort, rows in stepped.groupby("cohort"):
+        if rows[OWN_HEAD].notna().nunique() > 1:  # results say it where it is so
+            yield (
+                f"Cohort {cohort}: some runs started from a head that was trained on the same classes, others from a "
+                f"new one ({OWN_HEAD}); mind that."
+            )

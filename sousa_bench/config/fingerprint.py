@@ -22,6 +22,7 @@ LATER_KEYS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("trainer", "compile", (False,)),
     ("trainer", "sampling", (None,)),
     ("trainer", "class_weights", (None,)),
+    ("trainer", "new_head", (None, False)),
     ("data", "layout", (None,)),
     ("data", "per_class", (None, "all")),
     ("data", "windows", (None,)),

@@ -47,6 +47,7 @@ RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     ("accelerator", f"one of {', '.join(ACCELERATORS)}", ACCELERATORS.__contains__),
     ("sampling class_weights", "balanced or null", lambda x: x in (None, "balanced")),
     ("compile progress", "true or false", lambda x: isinstance(x, bool)),
+    ("new_head", "true, false or null", lambda x: x is None or isinstance(x, bool)),
 )
 """Keys of ``trainer``, what their values must be, and whether a value is so."""
 
@@ -83,6 +84,7 @@ class TrainerSettings:
     head_learning_rate: float | None = None
     sampling: str | None = None
     class_weights: str | None = None
+    new_head: bool | None = None
 
     def __post_init__(self) -> None:
         for keys, rule, good in RULES:

@@ -165,7 +165,7 @@ class Predictor:
         check_values(config)
         if (weights := config.model.get("weights")) != "official":
             raise ConfigError(
-                f"weights={weights}: only a published checkpoint has classes before any training; give "
+                f"weights={weights}: before any training a published checkpoint alone can be asked; give "
                 "weights=official, or the folder of a run"
             )
         model: AudioModel = build(config.model, num_classes=None)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sousa_bench.errors import ConfigError
 from sousa_bench.models.weight_files import demonstration, trained_further
+from sousa_bench.task import Task
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class WeightsInfo:
             nobody says it.
         published: Of ``further`` ones the ``origin``, ``sha256``, ``license`` and ``pretraining`` of the published
             checkpoint that they began at.
-        own_head: Whether the head came with them, trained for the run's own task.
+        own_head: Whether the head's last layer came with them, trained for the run's own classes.
     """
 
     kind: str
@@ -189,6 +190,19 @@ def inside(name: str, prefixes: Iterable[str]) -> bool:
     return any(name == prefix or name.startswith(prefix + ".") for prefix in prefixes)
 
 
+@dataclass(frozen=True)
+class PackedHead:
+    """The head's last layer as a file of :mod:`sousa_bench.pretrain` has it.
+
+    Attributes:
+        task: What it answers.
+        state: Its tensors, under their names inside the layer.
+    """
+
+    task: Task
+    state: Mapping[str, Tensor]
+
+
 class AudioModel(nn.Module):
     """A classifier of waveforms: ``frontend`` then ``backbone``.
 
@@ -202,6 +216,7 @@ class AudioModel(nn.Module):
         weights: What the model started from.
         fresh: Key prefixes, inside ``backbone``, of what no published weights fill: the new head's last layer.
         classes: AudioSet's identifiers of the outputs, where the head came with an official file that says them.
+        packed_head: What came with the weights, where a run may start from it in place of a new last layer.
     """
 
     def __init__(
@@ -216,6 +231,7 @@ class AudioModel(nn.Module):
         weights: WeightsInfo,
         fresh: tuple[str, ...] = (),
         classes: tuple[str, ...] = (),
+        packed_head: PackedHead | None = None,
     ) -> None:
         super().__init__()
         self.name = name
@@ -227,6 +243,7 @@ class AudioModel(nn.Module):
         self.weights = weights
         self.fresh = fresh
         self.classes = classes
+        self.packed_head = packed_head
 
     @property
     def sample_rate(self) -> int:

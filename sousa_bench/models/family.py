@@ -16,7 +16,7 @@ from sousa_bench.models import audioset
 from sousa_bench.models.base import AudioModel, Frontend, Targets
 from sousa_bench.models.checkpoint_contents import Contents
 from sousa_bench.models.official_file import recognise
-from sousa_bench.models.packed_file import TASK, variant_of
+from sousa_bench.models.packed_file import variant_of
 from sousa_bench.models.published import CheckpointSource
 from sousa_bench.models.weight_files import (
     PACKED,
@@ -31,6 +31,7 @@ from sousa_bench.models.weights import (
     apply_state,
     load_official,
     load_packed,
+    packed_head,
     random_info,
     seeded,
 )
@@ -96,7 +97,6 @@ class Family:
         head: str,
         targets: Mapping[str, Any],
         num_classes: int | None = 40,
-        task: str | None = None,
         variant: str | None = None,
         weights: str = "random",
         kinds: Sequence[str] = WEIGHTS,
@@ -112,10 +112,8 @@ class Family:
             variants: Variant → its numbers.
             head: Dotted name, inside the backbone, of the module that makes the logits.
             targets: Fields of :class:`sousa_bench.models.base.Targets`.
-            num_classes: Outputs; a file's own head is kept when it has as many, else the last layer is new. None: as
-                many as the file has, or AudioSet's 527.
-            task: ``Task.digest`` of what the outputs answer; a file of sousa_bench.pretrain keeps its head where that
-                was trained for the same task.
+            num_classes: Outputs; a published file's own head is kept when it has as many, else the last layer is new.
+                None: as many as the file has, or AudioSet's 527.
             variant: Key of ``variants``; None is what the file is, or ``official`` with official weights and
                 ``tiny`` without.
             weights: ``official``, ``random``, ``embedded`` or ``further``.
@@ -155,9 +153,7 @@ class Family:
             loaded = replace(loaded, info=replace(loaded.info, license=license_, pretraining=seen))
         classes = num_classes or found or len(audioset.names())
         half = found is None and f"{last_layer}.bias" in state  # which applying it then says
-        if packed is not None and packed.extra.get(TASK, "") == task:
-            loaded = replace(packed, info=replace(packed.info, own_head=True))
-        fresh = () if classes == found or half or (loaded and loaded.info.own_head) else (last_layer,)
+        fresh = () if classes == found or half else (last_layer,)
         with seeded(seed):
             backbone = self.backbone(shape, classes)
         _check_head(backbone, name, head)
@@ -172,7 +168,8 @@ class Family:
             targets=_targets(name, targets),
             weights=random_info(seed, backbone) if loaded is None else loaded.info,
             fresh=fresh,
-            classes=() if fresh or loaded is None or packed else self.head_classes(loaded, classes),
+            classes=() if fresh or loaded is None else self.head_classes(loaded, classes),
+            packed_head=None if packed is None else packed_head(packed, last_layer),
         )
 
     def seen(self, loaded: Loaded, shape: Any, outputs: int | None = None) -> str | None:

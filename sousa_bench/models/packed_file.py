@@ -17,7 +17,7 @@ from sousa_bench.models.weight_files import PACKED, default_variant, weights_fil
 PUBLISHED = "published"
 """The fact that only files have that began at a published checkpoint: the :data:`OF_PUBLISHED` of that one."""
 TASK = "task"
-"""The fact that tells the classes of the head, as ``Task.digest``; files without it hold no last layer."""
+"""The fact that says what the head answers, as ``Task.as_dict``; files without it hold no last layer."""
 OF_PUBLISHED = ("origin", "sha256", "license", "pretraining")
 
 

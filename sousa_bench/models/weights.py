@@ -5,20 +5,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sousa_bench.errors import WeightsError
+from sousa_bench.errors import UserError, WeightsError
 from sousa_bench.models import packed_file, weight_files
-from sousa_bench.models.base import WeightsInfo, inside
+from sousa_bench.models.base import AudioModel, PackedHead, WeightsInfo, inside
 from sousa_bench.models.checkpoint_formats import read
 from sousa_bench.models.download import HUB_ID, from_hub, from_url
 from sousa_bench.models.published import EMBEDDED, FURTHER, HEADER, NOTHING, CheckpointSource
 from sousa_bench.system.files import sha256
+from sousa_bench.task import Task
 
 FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 
@@ -106,6 +107,35 @@ def load_packed(name: str, weights: str, variant: str | None = None, checkpoint:
     seen = EMBEDDED if published is None else f"{published.get('pretraining') or 'not known'}, then {FURTHER}"
     info = WeightsInfo(weights, path.name, sha256(path), facts.get("license"), seen, published)
     return Loaded(state, info, facts, path)
+
+
+def packed_head(packed: Loaded, place: str) -> PackedHead | None:
+    """The head's last layer, ``place``, of what :func:`load_packed` read; None where the file has none.
+
+    Raises:
+        WeightsError: What the file says of its task can't be.
+    """
+    content = packed.extra.get(packed_file.TASK)
+    if content is None:
+        return None
+    try:
+        task = Task.from_dict(content, packed.path)
+    except UserError as error:
+        raise WeightsError(str(error)) from error
+    inner = {key.removeprefix(f"{place}."): tensor for key, tensor in packed.state.items() if inside(key, (place,))}
+    return PackedHead(task, inner)
+
+
+def take_packed_head(model: AudioModel) -> None:
+    """Let a model start from the last layer that came with its weights, and not from a new one.
+
+    Raises:
+        WeightsError: It doesn't fit.
+    """
+    if model.packed_head is not None:
+        layer = model.backbone.get_submodule(model.fresh[0])
+        apply_state(layer, model.packed_head.state, origin=f"the head in {model.weights.origin}")
+        model.fresh, model.weights = (), replace(model.weights, own_head=True)
 
 
 def random_info(seed: int, module: nn.Module) -> WeightsInfo:

@@ -76,7 +76,7 @@ def pack(run: FinishedRun, folder: Path, command: str) -> Path:
     facts: dict[str, Any] = {
         "model": model.name,
         "variant": model.variant,
-        TASK: saved_task(run.result, run.folder).digest,
+        TASK: saved_task(run.result, run.folder).as_dict(),
         "sousa_bench": run.result["environment"]["sousa_bench"],
         "command": command,
     }
@@ -118,19 +118,21 @@ def card(run: FinishedRun, facts: Mapping[str, Any], path: Path, state: Mapping[
     result, config = run.result, run.config
     metrics, efficiency, data, peft = result["metrics"], result["efficiency"], result["data"], result["peft"]
     environment, counts, trainer = result["environment"], data["counts"], config["trainer"]
-    variant, threads = facts["variant"], environment["threads"]
+    variant, threads, task = facts["variant"], environment["threads"], saved_task(result, run.folder)
     numbers = sum(tensor.numel() for tensor in state.values())
     if result["weights"]["kind"] in ("random", "official"):
-        players = "other players of the same data"
+        others = f"other {task.groups} of the same data"
     else:
-        players = "players that this stage didn't train on, and those before it may have"
-    people = counted(data["players"]["train"], "player")
+        others = f"{task.groups} that this stage didn't train on, and those before it may have"
+    clips = task.extent(f"{counts['train']:,}", data[task.groups_key]["train"], " of ")
+    top5 = f"top 5: {metrics['test_top5_acc']:.3f}; " if "test_top5_acc" in metrics else ""
+    chance = "" if task.several else f" ({top5}chance {1 / len(task.classes):.3g})"
     rows = {
         "model": f"{config['model']['name']}, variant {variant}: `{json.dumps(config['model']['variants'][variant])}`",
-        "file": f"`{path.name}`, {path.stat().st_size / 1e6:.2f} MB, {numbers:,} numbers in float16",
+        "file": f"`{path.name}`, {path.stat().st_size / 1e6:.2f} MB, {numbers:,} numbers in float16, with a head for "
+        f"{counted(len(task.classes), task.noun)}",
         "SHA-256": f"`{sha256(path)}`",
-        "data": f"{_clips(config['data'])}: {counts['train']:,} clips of {people} to train on, "
-        f"at most {config['data']['max_duration']:g} s of each",
+        "data": f"{_clips(config['data'])}: {clips} to train on, at most {config['data']['max_duration']:g} s of each",
         "augmentation": _augmented(config["augmentation"]),
         "training": f"all weights from {_beginning(result['weights'], facts.get('before'))} (seed {config['seed']}), "
         f"{efficiency['epochs']} epochs of batches of {trainer['batch_size']}: {efficiency['steps']:,} steps, "
@@ -138,9 +140,9 @@ def card(run: FinishedRun, facts: Mapping[str, Any], path: Path, state: Mapping[
         f"head's last layer {peft['head_learning_rate']:g}",
         "time": f"{efficiency['training_time_seconds'] / 60:.0f} min on {environment['device']}, "
         f"{threads} thread{'' if threads == 1 else 's'}",
-        "score": f"epoch {metrics.get('tested_epoch', metrics['best_epoch'])}; accuracy {metrics['val_acc']:.3f} on "
-        f"{counts['val']} validation and {metrics['test_acc']:.3f} on {counts['test']} test clips of {players} "
-        f"(top 5: {metrics['test_top5_acc']:.3f}; chance 0.025)",
+        "score": f"epoch {metrics.get('tested_epoch', metrics['best_epoch'])}; {task.score} "
+        f"{metrics[f'val_{task.metric}']:.3f} on {counts['val']} validation and {metrics[f'test_{task.metric}']:.3f} "
+        f"on {counts['test']} test clips of {others}{chance}",
         "made by": f"sousa_bench {environment['sousa_bench']}, {_commit(result)}",
     }
     about = "For demonstrations without a network; no substitute for the published checkpoint (`weights=official`)."

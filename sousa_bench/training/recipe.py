@@ -13,7 +13,7 @@ from sousa_bench.config.instantiate import build
 from sousa_bench.config.settings import TrainerSettings
 from sousa_bench.data.datamodule import Clips, FeatureMemory, SousaDataModule
 from sousa_bench.errors import ConfigError
-from sousa_bench.models.weight_files import PACKED
+from sousa_bench.models.weights import take_packed_head
 from sousa_bench.peft.adapter import load_run_model
 from sousa_bench.peft.options import keeps_features, takes_no_steps
 from sousa_bench.peft.precheck import against_balance
@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 
 def build_model(cfg: DictConfig, task: Task) -> AudioModel:
     """The model with its weights, before any adapter."""
-    head = {"task": task.digest} if cfg.model.get("weights") in PACKED else {}
-    model: AudioModel = build(cfg.model, num_classes=len(task.classes), **head)
+    model: AudioModel = build(cfg.model, num_classes=len(task.classes))
+    trained, replaced = model.packed_head, takes_no_steps(cfg.peft) or cfg.get(init_from.KEY) is not None
+    if trained is not None and trained.task.digest == task.digest and not (replaced or cfg.trainer.get("new_head")):
+        take_packed_head(model)
     if cfg.gradient_checkpointing:
         model.enable_gradient_checkpointing()
     return model

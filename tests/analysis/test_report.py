@@ -413,6 +413,17 @@ def small_sweep(folder: Path, strategies: tuple[str, ...], **blocks) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(("strategies", "said"), [(("lora", "ia3"), True), (("lora", "probe"), False)])
+def test_trained_heads_beside_new_ones_are_named(tmp_path: Path, strategies: tuple[str, str], said: bool):
+    """A probe solves for its own head whatever it starts from."""
+    first, second = (result({"strategy": strategy, "seed": 1}) for strategy in strategies)
+    first["weights"]["own_head"] = True
+    for number, made in enumerate((first, second)):
+        write_result(tmp_path / str(number), made)
+    notes = compare(collect([tmp_path])).notes
+    assert any("started from a head that was trained on the same classes" in note for note in notes) == said
+
+
 def test_next_commands_count_what_is_there_and_keep_the_weights_but_no_trials_limits(tmp_path: Path):
     steps = steps_of(small_sweep(tmp_path / "two", ("lora", "ia3")))
     commands = steps["The best 2 on more data, with more epochs"]

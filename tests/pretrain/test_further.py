@@ -143,7 +143,7 @@ def test_any_model_starts_from_what_began_at_a_published_one(name: str, config: 
     own = f"+model.variants.small={json.dumps(shape)}".replace('"', "")
     source = build_model(config(f"model={name}", own, "model.variant=small", "seed=5"), TASK)
     file = tmp_path / f"{name}.safetensors"
-    said = {"model": name, "variant": "small", "license": "MIT", "published": PUBLISHED, "task": TASK.digest}
+    said = {"model": name, "variant": "small", "license": "MIT", "published": PUBLISHED, "task": TASK.as_dict()}
     save_file(halves(source), file, metadata=header(said))
     cfg = config(f"model={name}", own, "weights=further", f"model.checkpoint={tmp_path}", "peft=head")
     assert refused(cfg) is None

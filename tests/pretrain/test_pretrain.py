@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from sousa_bench.config.composing import composed
 from sousa_bench.config.fingerprint import fingerprint
 from sousa_bench.config.instantiate import build
 from sousa_bench.data.rudiments import TASK
@@ -32,6 +33,7 @@ from sousa_bench.system.files import sha256
 from sousa_bench.task import Task
 from sousa_bench.training.recipe import build_model
 from sousa_bench.training.run import run
+from tests.data.folder_with_faults import write_class_folders
 from tests.trained import ROOT
 
 FEW = [
@@ -95,7 +97,7 @@ def test_the_command_packs_what_it_trained(pretrained: tuple[Path, Sequence[str]
         with safe_open(file, framework="pt") as opened:
             facts = json.loads(opened.metadata()["sousa_bench"])
         assert (facts["model"], facts["variant"], facts["license"]) == (name, "tiny", "MIT")
-        assert facts["task"] == TASK.digest
+        assert Task.from_dict(facts["task"], file) == TASK
         card = (home / "mine" / f"{name}.md").read_text()
         assert f"source domain, seed 0, generator version {VERSIONS['source']}: 20 clips of 20 players" in card
         assert "peak learning rate 0.001, of the head's last layer 0.001" in card
@@ -110,7 +112,8 @@ def test_the_head_is_kept_for_the_classes_that_it_was_trained_for(
     config, pretrained: tuple[Path, Sequence[str], str], tmp_path: Path
 ) -> None:
     file = pretrained[0] / "mine" / "ast.safetensors"
-    cfg = config("model=ast", "weights=embedded", f"model.checkpoint={file}")
+    start = ["model=ast", "weights=embedded", f"model.checkpoint={file}"]
+    cfg = config(*start)
     packed, head = load_file(file), "classifier.dense.weight"
     kept, others, several = (
         build_model(cfg, task) for task in (TASK, Task(TASK.classes[::-1]), replace(TASK, several=True))
@@ -120,13 +123,17 @@ def test_the_head_is_kept_for_the_classes_that_it_was_trained_for(
     for made in (others, several):  # as many classes in another order, or any number of them in a clip
         assert not torch.equal(made.backbone.state_dict()[head], packed[head].float())
         assert "own_head" not in made.weights.as_dict()
+    for words in (["trainer.new_head=true"], ["peft=knn"], ["peft=probe"]):
+        assert "own_head" not in build_model(config(*start, *words), TASK).weights.as_dict(), words
     norm = "classifier.layernorm.weight"
     assert torch.equal(others.backbone.state_dict()[norm], kept.backbone.state_dict()[norm])
-    result = run(
-        config("model=ast", "weights=embedded", f"model.checkpoint={file}", "peft=lora", *FEW, "trainer.max_epochs=1"),
-        tmp_path,
-    )
+    result = run(config(*start, "peft=lora", *FEW, "trainer.max_epochs=1"), tmp_path)
     assert result["weights"]["own_head"] is True
+    tuned, trained = load_run_model(tmp_path / "adapter"), load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    [key] = [key for key in trained if key.endswith("dense.weight")]
+    assert torch.equal(
+        tuned.backbone.state_dict()["base_model.model.classifier.modules_to_save.default.dense.weight"], trained[key]
+    )
     assert result["peft"]["head_learning_rate"] == result["peft"]["learning_rate"]
 
 
@@ -174,6 +181,26 @@ def test_it_goes_on_from_weights(pretrained: tuple[Path, Sequence[str], str]) ->
     assert "test clips of players that this stage didn't train on, and those before it may have" in card
     assert after["license"] == "MIT"
     assert "before" not in before
+    [result] = [made for made in results(home / "outputs") if made["weights"]["origin"] == "ast.safetensors"]
+    assert result["weights"]["own_head"] is True
+
+
+def test_a_card_speaks_of_the_sounds_that_it_was_trained_on(config, tmp_path: Path) -> None:
+    """Class folders without groups, which have neither players nor SOUSA's chance."""
+    write_class_folders(tmp_path / "sounds", ("cat", "dog"))
+    words = ["experiment=pretraining", "model=ast", "data=folder", f"data.root={tmp_path / 'sounds'}", *FEW[2:-1]]
+    cfg = composed([*words, "trainer.max_epochs=1"])
+    result = run(cfg, tmp_path / "run") | {
+        "resolved_config": OmegaConf.to_container(cfg, resolve=True), "git_commit": None
+    }  # fmt: skip
+    file = pack(FinishedRun(tmp_path / "run", result), tmp_path / "packed", "the command")
+    card = file.with_suffix(".md").read_text()
+    assert "with a head for 2 classes |" in card
+    assert "| data | data=folder: " in card
+    assert "player" not in card
+    assert "chance 0.5)" in card
+    kept = build_model(config("model=ast", "weights=embedded", f"model.checkpoint={file}"), Task(("cat", "dog")))
+    assert kept.weights.own_head
 
 
 def test_a_wholly_trained_model_needs_no_base(pretrained: tuple[Path, Sequence[str], str]) -> None:
