@@ -174,15 +174,16 @@ def _url(file: Path) -> str:
 
 
 def _changes(old: Any, new: Mapping[str, Any]) -> str:
-    """What differs between two descriptions of a space: each key's values before and now."""
-    before = old if isinstance(old, Mapping) else {}
-    keys = [key for key in {**before, **new} if before.get(key) != new.get(key)]
-    return "".join(f", {key}: {_values(before.get(key))} before, {_values(new.get(key))} now" for key in keys)
+    """What differs between two descriptions of a space, each before and now: an end of a range, or its choices."""
+    before, now = (_described(space) if isinstance(space, Mapping) else {} for space in (old, new))
+    return "".join(
+        f", {name}: {before.get(name, 'none')} before, {now.get(name, 'none')} now"
+        for name in {**before, **now}
+        if before.get(name) != now.get(name)
+    )
 
 
-def _values(described: Any) -> str:
-    """A described distribution in words."""
-    given = described.get("attributes", {}) if isinstance(described, Mapping) else {}
-    if "choices" in given:
-        return "one of " + " ".join(map(str, given["choices"]))
-    return f"{given['low']:g} to {given['high']:g}" if {"low", "high"} <= set(given) else "not varied"
+def _described(space: Mapping[str, Any]) -> dict[str, str]:
+    """Each value of a described space as JSON, by its key and what it is: ``peft.r choices``."""
+    facts = {key: {"kind": item.get("name"), **item.get("attributes", {})} for key, item in space.items()}
+    return {f"{key} {name}": json.dumps(value) for key, item in facts.items() for name, value in item.items()}

@@ -196,8 +196,8 @@ def test_another_space_metric_or_config_under_the_same_name_is_refused(tmp_path:
     wider = replace(SMALL, distributions={**SMALL.distributions, "a": FloatDistribution(0, 2)})
     fewer = replace(SMALL, distributions={"a": SMALL.distributions["a"]})
     for space_, changed, says in (
-        (wider, {}, "another space, a: 0 to 1 before, 0 to 2 now;"),
-        (fewer, {}, "another space, b: one of x y before, not varied now;"),
+        (wider, {}, "another space, a high: 1.0 before, 2.0 now;"),
+        (fewer, {}, r'another space, b kind: .*, b choices: \["x", "y"\] before, none now;'),
         (SMALL, {"metric": "val_f1_macro"}, "another metric"),
         (SMALL, {"direction": "minimize"}, "another direction"),
         (replace(SMALL, identity="1" * 64), {}, "another config"),
