@@ -53,6 +53,7 @@ FIGURES = {
     "accuracies": "accuracies covered",
     "leader": "leader covered",
     "validation": "leader by validation covered",
+    "length": "leader's interval, points",
     "best": "true best in the set",
     "size": "size of the set",
     "power": "found",
@@ -114,7 +115,7 @@ class Stage:
 
 
 def judge(world: World, study: Study, tables: dict[str, pd.DataFrame]) -> dict[str, float]:
-    """The study's figures: shares (and the size of the set), NaN where there is nothing to judge."""
+    """The study's figures: shares, the size of the set, points; NaN where there is nothing to judge."""
     rows, pairs = tables["combinations"], tables["comparisons"]
     named = zip(rows["model"], rows["strategy"], rows["augmentation"], strict=True)
     numbers = np.array([world.methods.index(name) for name in named])
@@ -124,7 +125,7 @@ def judge(world: World, study: Study, tables: dict[str, pd.DataFrame]) -> dict[s
     truth = world.truth if of_methods else models  # of what the report says that it speaks
     low, high = (rows[end if end in rows else end.replace("acc", "map")] for end in ("acc_low", "acc_high"))
     inside = (low <= truth[numbers]) & (truth[numbers] <= high)
-    in_set = rows["best_set"].to_numpy(bool)
+    in_set, leads = rows["best_set"].to_numpy(bool), rows["leader"].isin(["test", "both"])
     return {
         "methods": float(of_methods),
         **_pairs(pairs, of, truth),
@@ -132,8 +133,9 @@ def judge(world: World, study: Study, tables: dict[str, pd.DataFrame]) -> dict[s
         "effects": _effects(tables.get("effects"), world, truth),
         "augmentation": _augmentation(tables.get("augmentation"), world, truth),
         "accuracies": float(inside.mean()),
-        "leader": float(inside[rows["leader"].isin(["test", "both"])].mean()),
+        "leader": float(inside[leads].mean()),
         "validation": float(inside[rows["leader"].isin(["validation", "both"])].mean()),
+        "length": 100 * float((high - low)[leads].mean()),
         "best": float(in_set[truth[numbers] == truth.max()].mean()),
         "size": float(in_set.sum()),
     }

@@ -314,8 +314,16 @@ EQUAL, BETTER, SEVERAL = "Six equal methods", "One method better than five equal
 LARGE, FOLDS, FACTORS = "24 methods", "Five folds", "3 × 2 × 2 factors"
 LABELLED = "Mean average precision of eight classes, six methods"
 ACCURACIES, PLAYERS = "Other accuracies, six equal methods", "Other players and trainings, six equal methods"
+UP_TO_98 = "Six methods from 0.60 to 0.98"
 POOLED = {"folds": 5, "cost": 2}
 RARE = {"player": 2.0, "taste": 0.5, "mood": 0.25}
+GAINS_UP_TO_98 = (38, 36, 30, 20, 10)
+TRAININGS_UP_TO_98: dict[str, tuple[float, ...]] = {
+    "± 2 at 0.60, ± 0.2 at 0.98": (2.0,),  # alike on the logit scale
+    "± 2 at 0.60, ± 0.6 at 0.98": (5.8, 4.3, 3.0, 2.4, 2.2, 2.1),  # in units of the root of p (1 - p)
+    "± 1 at 0.60, ± 1 at 0.98": (9.9, 5.4, 2.5, 1.5, 1.2, 1.0),  # in points
+}
+"""``World.training`` of methods with these gains: on the logit scale, what makes so many points at 0.60."""
 
 WORLDS: tuple[World, ...] = (
     *(_world(EQUAL, size, seeds) for size in SIZES for seeds in (1, 2, 3, 5)),
@@ -346,8 +354,22 @@ WORLDS: tuple[World, ...] = (
         PLAYERS,
         training=(4, 1, 1, 1, 1, 1),
     ),
+    *(
+        World(
+            f"{players} players, {clips:,} clips; 3 seeds; training {name}",
+            UP_TO_98,
+            GAINS_UP_TO_98,
+            players=players,
+            clips=clips,
+            training=training,
+        )
+        for players, clips in (SOME, MANY)
+        for name, training in TRAININGS_UP_TO_98.items()
+    ),
+    _world(UP_TO_98, (100, 10_000), 1, 2.0, "five folds", gains=GAINS_UP_TO_98, **POOLED),
     *(_world(LABELLED, size, more="equal", kind=SeveralLabels, cost=2) for size in SIZES),
     _world(LABELLED, SOME, 1, more="equal", kind=SeveralLabels),
     _world(LABELLED, SOME, more="one method better by 5", kind=SeveralLabels, gains=(5,), cost=2),
+    _world(LABELLED, SOME, more="from 0.60 to 0.98", kind=SeveralLabels, gains=GAINS_UP_TO_98, cost=2),
     _world(LABELLED, (100, 5000), more="equal; five folds", kind=SeveralLabels, folds=5, cost=4),
 )

@@ -29,7 +29,7 @@ def simulated(rng: np.random.Generator, methods: int, seeds: int) -> NDArray[np.
 def known(totals: NDArray[np.float64]) -> tuple[NDArray[np.float64], TrainingLuck]:
     """Clips of each player, and what the trainings show."""
     sizes = np.full(PLAYERS, float(CLIPS))
-    return sizes, training_luck([Repeats(number, 0, one, sizes) for number, one in enumerate(totals)])
+    return sizes, training_luck([Repeats(number, 0, one, sizes, int(sizes.sum())) for number, one in enumerate(totals)])
 
 
 def two_lucks() -> go.Figure:

@@ -116,16 +116,15 @@ def _reach(study: Study, cohort: str, rows: pd.DataFrame) -> Reach | None:
     luck = study.luck[cohort]
     measured = _measured(study)
     own = {str(name): measured.get(index) for name, index in zip(rows["combination"], rows.index, strict=True)}
-    parts = [_over_players(study, cohort, pair, own) for pair in found]
+    parts = [_components(study, cohort, pair, own) for pair in found]
     pair = found[0]
     folds = max(int(pair["folds"]), 1)
     players = int(pair["players"])
-    player, both = np.mean(parts, axis=0)
-    training = 2 * (luck.deviation if luck.dof else ASSUMED_LUCK) ** 2
+    player, training, both = np.mean(parts, axis=0)
     half = [(pair["simultaneous_high"] - pair["difference"]) / pair["error"] for pair in found if pair["error"] > 0]
     return Reach(
         cohort,
-        Components(float(player), training, float(both)),
+        Components(float(player), float(training), float(both)),
         Design(players, max(int(min(pair["seeds_first"], pair["seeds_second"])), 1), folds, len(rows), luck.dof),
         float(np.mean(half)) if half else np.nan,
         bool(luck.dof),
@@ -138,19 +137,21 @@ def _measured(study: Study) -> dict[int, Measured]:
     return {item.index: item for shared in reversed(study.shared_clips) for item in shared.measured}
 
 
-def _over_players(
+def _components(
     study: Study, cohort: str, pair: Mapping[str, Any], measured: Mapping[str, Measured | None]
-) -> tuple[float, float]:
-    """A comparison's variance over players, of one player: what stays with more seeds, and what shrinks with them.
+) -> tuple[float, float, float]:
+    """A comparison's variances, as ``Components`` has them: of one player, of one training of each, of both.
 
-    Where trainings were not repeated, all of it counts as what stays.
+    Where trainings were not repeated, all of the variance over players counts as the players' own.
     """
     two = [item for key in ("first", "second") if (item := measured[pair[key]]) is not None]
     known = study.luck[cohort]
-    luck = known.of([item.index for item in two], [item.trainings for item in two]).of(np.ones((1, len(two))))
+    indices = [item.index for item in two]
+    luck = known.of(indices, [item.trainings for item in two]).of(np.ones((1, len(two))))
+    training = float(known.of(indices, [1] * len(two)).variance.sum()) if known.dof else 2 * ASSUMED_LUCK**2
     whole = max(float(pair["error"]) ** 2 - float(luck.variance[0]), 0.0) * float(pair["players"])
     shrinks = min(float(luck.noise[0]) * float(pair["players"]), whole) if known.source == "seeds" else 0.0
-    return whole - shrinks, shrinks * min(pair["seeds_first"], pair["seeds_second"])
+    return whole - shrinks, training, shrinks * min(pair["seeds_first"], pair["seeds_second"])
 
 
 def _everyone(study: Study, leader: Mapping[Any, Any]) -> int:

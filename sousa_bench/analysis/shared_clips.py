@@ -75,13 +75,13 @@ class Measurer:
         trainings = 1 / float((weights**2 / [len(part) for part in right]).sum())
         return Measured(index, np.concatenate(hits), first, seeds, scale, trainings)
 
-    def repeats(self, index: int, runs: RunsBySet) -> Iterator[Repeats]:
+    def repeats(self, index: int, runs: RunsBySet, seedless: bool) -> Iterator[Repeats]:
         """The trainings of one combination on each clip set, where players are known."""
         for number, rows in runs.items():
             clips = self.clip_sets[number]
             if clips.player is not None:
                 totals = clips.totals(self._right[number][[self._place[row] for row in rows]])
-                yield Repeats(index, number, totals, clips.sizes)
+                yield Repeats(index, number, totals, clips.sizes, len(clips.label), seedless)
 
     def share(self, sets: tuple[int, ...], indices: Iterable[int], runs: Sequence[RunsBySet]) -> SharedClips:
         """Several combinations, each with its entry in ``runs``, on the clips of ``sets``."""

@@ -328,9 +328,11 @@ def _compare(study: Study) -> None:
     runs = runs_by_set(frame, study.table, study.measurer)
     study.shared_clips = meeting_places(frame, runs, study.measurer)
     for cohort, rows in frame.groupby("cohort"):
-        by_seed = ~rows["strategy"].isin(SEEDLESS)
-        drawn = rows[by_seed] if by_seed.any() else rows
-        cells = [cell for index in drawn.index for cell in study.measurer.repeats(index, runs[index])]
+        cells = [
+            cell
+            for index, strategy in zip(rows.index, rows["strategy"], strict=True)
+            for cell in study.measurer.repeats(index, runs[index], strategy in SEEDLESS)
+        ]
         study.luck[str(cohort)] = training_luck(cells)
         _mark_leaders(frame, rows)
     families: list[_Family] = []
@@ -389,7 +391,7 @@ def _combination_intervals(study: Study, number: int, shared: SharedClips, group
     frame.loc[indices, "shared_clips"] = number
     frame.loc[indices, "pooled_acc"] = [float(item.hits.mean()) / item.scale for item in items]
     totals = mean_totals(shared.clips, items)
-    luck = luck_of(items, study.luck[str(frame["cohort"].iloc[indices[0]])])
+    luck = luck_of(items, study.luck[str(frame["cohort"].iloc[indices[0]])]).cautious
     leads = (frame["leader"].iloc[indices] != "").to_numpy()
     chosen = None
     if leads.any() and len(items) > 1 and len(shared.clips.players) >= MIN_PLAYERS:

@@ -106,7 +106,7 @@ def false_alarms(players: int, seeds: int, deviation: float, studies: int) -> tu
         accuracy = 0.6 + rng.normal(0, 0.08, players) + rng.normal(0, 0.02, (8, 1, players))
         accuracy = accuracy + rng.normal(0, deviation, (8, seeds, 1))
         totals = rng.binomial(120, np.clip(accuracy, 0, 1)).astype(float)
-        known = training_luck([Repeats(number, 0, one, sizes) for number, one in enumerate(totals)])
+        known = training_luck([Repeats(number, 0, one, sizes, int(sizes.sum())) for number, one in enumerate(totals)])
         for number, luck in enumerate((known.of(range(8), [seeds] * 8), Luck.none(8))):
             made = effects(cells, FACTORS, totals.mean(axis=1), sizes, luck, draws=400)
             alarms[number] += made.table["clear"].any()

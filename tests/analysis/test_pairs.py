@@ -16,6 +16,7 @@ from sousa_bench.analysis.stats.training_luck import Luck, Repeats, TrainingLuck
 from tests.cases import check_each
 
 ONE_PAIR = np.array([[0, 1]])
+UNITS = dict.fromkeys(range(5), 1.0)
 # Darwin's cross- and self-fertilised maize, in eighths of an inch: Fisher (1935), The Design of Experiments.
 DARWIN = np.array([49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48], float)
 
@@ -77,7 +78,7 @@ def test_a_family_is_max_t_over_all_patterns():
 
 def test_the_same_again():
     totals = np.random.default_rng(3).integers(20, 40, (5, 12)).astype(float)
-    luck = TrainingLuck(4e-4, 1e-4, 10).of(range(5), [3] * 5)
+    luck = TrainingLuck(4e-4, 1e-4, 10, UNITS).of(range(5), [3] * 5)
     one, two = (max_t(totals, np.full(12, 50.0), couples_of(5), luck) for _ in range(2))
     assert one.p.tolist() == two.p.tolist()
     assert one.half_width.tolist() == two.half_width.tolist()
@@ -93,7 +94,7 @@ def test_luck_counts_as_much_as_it_was_seen():
     totals, sizes = rng.normal([[33.0], [31.5]], 4.0, (2, 60)), np.full(60, 50.0)
 
     def check(variance: float, dof: int) -> None:
-        luck = TrainingLuck(variance, 0.0, dof).of([0, 1], [3, 3])
+        luck = TrainingLuck(variance, 0.0, dof, UNITS).of([0, 1], [3, 3])
         family = max_t(totals, sizes, ONE_PAIR, luck, draws=40_000)
         interval = difference_interval(totals[:1] - totals[1:], sizes, luck.of(np.array([[1.0, -1.0]])))
         assert family.p[0] == pytest.approx(interval.p[0], abs=0.02)
@@ -110,7 +111,7 @@ def test_what_is_clear_has_an_interval_without_zero():
         for _ in range(12):
             totals = rng.integers(20, 24, (4, players)) + np.array([[0.0], [0.5], [1.0], [2.0]])
             sizes, couples = np.full(players, 30.0), couples_of(4)
-            luck = TrainingLuck(variance, 0.0, 8 if variance else 0).of(range(4), [2] * 4)
+            luck = TrainingLuck(variance, 0.0, 8 if variance else 0, UNITS).of(range(4), [2] * 4)
             family = max_t(totals, sizes, couples, luck, 1 - 0.05 / families, draws=3000)
             gaps = (totals[couples[:, 0]] - totals[couples[:, 1]]).sum(axis=1) / sizes.sum()
             assert (family.p * families <= 0.05).tolist() == (np.abs(gaps) > family.half_width).tolist()
@@ -159,7 +160,7 @@ def judged(totals: np.ndarray) -> tuple[Family, Family]:
     """The verdicts on the methods and on the trained models of a simulated study."""
     methods, seeds, players = totals.shape
     sizes, means = np.full(players, 120.0), totals.mean(axis=1)
-    known = training_luck([Repeats(number, 0, one, sizes) for number, one in enumerate(totals)])
+    known = training_luck([Repeats(number, 0, one, sizes, int(sizes.sum())) for number, one in enumerate(totals)])
     couples, luck = couples_of(methods), known.of(range(methods), [seeds] * methods)
     return tuple(max_t(means, sizes, couples, some, draws=1000) for some in (luck, Luck.none(methods)))
 

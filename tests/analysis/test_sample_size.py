@@ -41,7 +41,7 @@ def simulated(design: Design, rng: np.random.Generator, gap: float = 0.0) -> tup
 
 
 def luck_of(totals: np.ndarray, sizes: np.ndarray) -> TrainingLuck:
-    return training_luck([Repeats(index, 0, seeds, sizes) for index, seeds in enumerate(totals)])
+    return training_luck([Repeats(index, 0, seeds, sizes, int(sizes.sum())) for index, seeds in enumerate(totals)])
 
 
 def found(design: Design, gap: float, studies: int = 600) -> float:

@@ -60,7 +60,11 @@ def _cohort(study: Study, cohort: str, rows: pd.DataFrame) -> list[str]:
             f"Its lead over the next, {following}, is {DIFFERENCE.cell(pair)} (simultaneous 95 % interval "
             f"{SIMULTANEOUS.cell(pair)})."
         )
-    return [*said, *_within_margin(pairs, study.margin), *_luck(study.luck[cohort], pairs, study.task)]
+    return [
+        *said,
+        *_within_margin(pairs, study.margin),
+        *_luck(study.luck[cohort], int(ranked.index[0]), pairs, study.task),
+    ]
 
 
 def all_pairs(number: int) -> str:
@@ -92,17 +96,17 @@ def _within_margin(pairs: Pairs, margin: float) -> list[str]:
     return [f"As good within {in_points(margin)} at 95 % confidence: {named(near)}."] if near else []
 
 
-def _luck(known: TrainingLuck, pairs: Pairs, task: Task) -> list[str]:
+def _luck(known: TrainingLuck, leader: int, pairs: Pairs, task: Task) -> list[str]:
     """What is known of training luck, and the verdict on the trained models apart from it."""
     if not known.dof:
         return ["Nothing shows how another training would fall out; more seeds would."]
     by = "seeds" if known.source == "seeds" else "folds and combinations"
     size = f"no more than {task.clips_and_groups} make of it"
-    if known.deviation:
-        size = f"{100 * known.deviation:.2f} points, as a standard deviation"
+    if deviation := known.deviation(leader):
+        size = f"{100 * deviation:.2f} points, as a standard deviation"
     said = [
-        f"Trainings of one method differ by {size} ({known.dof} degrees of freedom between {by}); the intervals and "
-        "tests above hold for the method, whatever the training."
+        f"Trainings of a method as good as the first differ by {size} ({known.dof} degrees of freedom between {by}); "
+        "the intervals and tests above hold for the method, whatever the training."
     ]
     clear = sum(bool(pair["models_clear"]) and pair["difference"] > 0 for pair in pairs.values())
     if pairs:

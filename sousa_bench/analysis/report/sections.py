@@ -354,12 +354,9 @@ def seeds(study: Study, options: Options) -> list[Block]:
         Column("acc_error", "standard error of the mean"),
         col.clips_column(study.task),
     ]
-    freedom = rows["runs"] - rows["folds"].clip(lower=1)
-    pooled = float(np.sqrt((rows["seed_std"] ** 2 * freedom).sum() / freedom.sum()))
     text = (
         "The spread over seeds holds the luck of training and that of the clips; the standard error of the mean holds "
-        f"both kinds of luck, over {study.task.groups} and over trainings. Pooled over "
-        f"{amount(len(rows), 'combination')}, the standard deviation over seeds is {pooled:.4f}."
+        f"both kinds of luck, over {study.task.groups} and over trainings."
     )
     table = Table(shown_columns, rows.head(MAX_LISTED).to_dict("records"))
     return [Heading(f"Seeds and {study.task.groups}"), Text([text]), table]
@@ -385,8 +382,9 @@ def methods(study: Study, options: Options) -> list[Block]:
                 f"Comparisons: max-t over all pairs of a cohort, by flipping {task.groups}' signs and drawing training "
                 "luck; it makes the corrected p values and the simultaneous intervals. Effects: the same draws, with "
                 "Holm's correction.",
-                f"Training luck: the variance between seeds, pooled over the cohort, less what {task.clips_and_groups} "
-                "make of it; with one seed, from how folds and combinations go together; else unknown.",
+                "Training luck: the variance between seeds, pooled over the cohort as a multiple of p (1 - p), less "
+                f"what {task.clips_and_groups} make of it; with one seed, from how folds and combinations go together; "
+                "else unknown.",
                 "Combinations average their seeds; the spread over seeds is shown apart. Folds of a cross-validation "
                 f"by {task.group} are averaged, and for intervals and comparisons their test predictions are pooled: "
                 f"each {task.group} was heard once, by a model that had not learnt from that {task.group}.",

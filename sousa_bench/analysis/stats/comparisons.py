@@ -157,7 +157,7 @@ def _verdicts(
     if len(sizes) < MIN_PLAYERS:
         adjusted, half = np.full(len(places), np.nan), np.full(len(places), np.nan)
     else:
-        family = max_t(totals, sizes, places, luck, level=1 - ALPHA / families)
+        family = max_t(totals, sizes, places, luck.cautious, level=1 - ALPHA / families)
         adjusted, half = np.minimum(family.p * families, 1.0), family.half_width
     return {
         "difference": interval.estimate,

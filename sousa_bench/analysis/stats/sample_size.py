@@ -53,7 +53,7 @@ class Components:
 
     Attributes:
         player: Between players, of whom each has some clips; what no further training changes.
-        training: Between trainings: twice the variance between the accuracies of one method's trainings.
+        training: Between trainings: the variance between the accuracies of one method's trainings, summed over the two.
         both: Of one training of either method with one player's clips.
     """
 

@@ -2,15 +2,16 @@
 
 Two things vary when a method is tried: who plays the test clips, and how a training falls out (its first weights, the
 order of its clips, the clips it learns from). The variance between repeated trainings is pooled over the combinations
-of a cohort. What clips and players alone would make of it is taken off: the part by which trainings differ on some
-players and not on others, which the variance between players holds already (the two-way clustering of Cameron, Gelbach
-and Miller 2011, Journal of Business & Economic Statistics 29).
+of a cohort, as a multiple of p (1 - p), where p is the combination's accuracy: a method that is nearly always right can
+vary less than one that is right half the time. What clips and players alone would make of it is taken off: the part by
+which trainings differ on some players and not on others, which the variance between players holds already (the two-way
+clustering of Cameron, Gelbach and Miller 2011, Journal of Business & Economic Statistics 29).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ class Luck:
         raw: Variance between trainings as seen, of each estimate, shape (estimates,).
         noise: The part of it that clips and players make, shape (estimates,).
         dof: Degrees of freedom behind ``raw``; 0 where nothing is known of the luck.
-        feared: What families reckon with in place of ``raw``: more where a method's own trainings scatter more.
+        feared: The variance between the method's own trainings where that is more than ``raw``, else ``raw``.
     """
 
     raw: Array
@@ -40,6 +41,11 @@ class Luck:
     def none(estimates: int) -> Luck:
         """For statements about trained models, whose luck is part of them."""
         return Luck(np.zeros(estimates), np.zeros(estimates), 0, np.zeros(estimates))
+
+    @property
+    def cautious(self) -> Luck:
+        """With ``feared`` in place of ``raw``: for intervals of accuracies, and for families of comparisons."""
+        return replace(self, raw=self.feared)
 
     @property
     def variance(self) -> Array:
@@ -74,37 +80,40 @@ class TrainingLuck:
     """What a cohort's repeated trainings show.
 
     Attributes:
-        raw: Variance between the accuracies of one method's trainings on the same clips, pooled.
-        noise: The part of it that clips and players make.
+        raw: Variance between the accuracies of one method's trainings on the same clips, pooled, in units.
+        noise: The part of it that clips and players make, in units.
         dof: Degrees of freedom; 0: no training was repeated, so nothing is known.
-        own: The variance within one combination alone, by its row.
+        units: The unit of each combination, by its row: ``unit`` of its accuracy, 0 where chance has no part in it.
+        own: The variance within one combination alone, by its row, in units.
         source: ``seeds`` or ``folds``; empty: nothing is known.
     """
 
     raw: float = 0.0
     noise: float = 0.0
     dof: int = 0
+    units: Mapping[int, float] = field(default_factory=dict)
     own: Mapping[int, float] = field(default_factory=dict)
     source: str = ""
 
-    @property
-    def deviation(self) -> float:
-        """Standard deviation of the accuracies that trainings of one method would have on endless clips."""
-        return float(np.sqrt(max(self.raw - self.noise, 0.0)))
+    def deviation(self, index: int) -> float:
+        """Standard deviation of the accuracies that trainings of a combination would have on endless clips."""
+        return float(np.sqrt(self.of([index], [1]).variance[0]))
 
     def of(self, indices: Sequence[int], trainings: Sequence[float]) -> Luck:
         """The luck in mean accuracies.
 
-        The variance is the cohort's. Where a method's own trainings differ by more, families of comparisons reckon
-        with its own, so that one whose trainings scatter is not judged by the calm of the others.
+        The variance is the cohort's; what is feared is a method's own where its trainings differ by more, so that one
+        whose trainings scatter is not judged by the calm of the others.
 
         Args:
             indices: Rows of the combinations.
             trainings: Number of trainings that each mean is over.
         """
+        if not self.dof:
+            return Luck.none(len(indices))
         own = np.array([self.own.get(index, self.raw) for index in indices])
-        count = np.asarray(trainings, float)
-        return Luck(self.raw / count, self.noise / count, self.dof, np.maximum(self.raw, own) / count)
+        share = np.array([self.units[index] for index in indices]) / np.asarray(trainings, float)
+        return Luck(self.raw * share, self.noise * share, self.dof, np.maximum(self.raw, own) * share)
 
 
 @dataclass(frozen=True)
@@ -115,13 +124,31 @@ class Repeats:
         index: The combination's row.
         clip_set: Number of the set of clips.
         totals: Right clips by training and player, shape (trainings, players).
-        sizes: Clips of each player, shape (players,).
+        sizes: Clips of each player, shape (players,); with several labels a clip, parts of the score.
+        clips: All clips.
+        seedless: Whether the method is one that no seed changes.
     """
 
     index: int
     clip_set: int
     totals: Array
     sizes: Array
+    clips: int
+    seedless: bool = False
+
+    @property
+    def varies(self) -> bool:
+        """Whether its trainings differ."""
+        return bool((self.totals != self.totals[0]).any())
+
+
+def unit(accuracy: float, clips: float) -> float:
+    """What the variance between trainings is a multiple of: p (1 - p).
+
+    The accuracy is moved off 0 and 1 by half a clip, so that a perfect one has a unit, too.
+    """
+    inside = (accuracy * clips + 0.5) / (clips + 1)
+    return inside * (1 - inside)
 
 
 def training_luck(cells: Sequence[Repeats]) -> TrainingLuck:
@@ -133,9 +160,13 @@ def training_luck(cells: Sequence[Repeats]) -> TrainingLuck:
     Args:
         cells: The trainings of each combination of a cohort on each set of clips.
     """
-    several = [cell for cell in cells if len(cell.totals) > 1]
+    units = _units(cells)
+    still = {cell.index for cell in cells if cell.seedless} - {cell.index for cell in cells if cell.varies}
     # A method without chance in it (a linear solver) says nothing of the others.
-    varying = [cell for cell in several if (cell.totals != cell.totals[0]).any()]
+    cells = [cell for cell in cells if cell.index not in still] or list(cells)
+    cells = [replace(cell, totals=cell.totals / units[cell.index] ** 0.5) for cell in cells]
+    several = [cell for cell in cells if len(cell.totals) > 1]
+    varying = [cell for cell in several if cell.varies]
     if len(several) == len(cells):
         varying = varying or several  # nothing varies, so there is no chance in any of them
     if varying:
@@ -145,17 +176,27 @@ def training_luck(cells: Sequence[Repeats]) -> TrainingLuck:
             own.setdefault(index, []).append((raw, dof))
         return TrainingLuck(
             *_pooled([part[1:] for part in parts]),
+            units | dict.fromkeys(still, 0.0),
             {index: sum(raw * dof for raw, dof in some) / sum(dof for _, dof in some) for index, some in own.items()},
             "seeds",
         )
     folds = list(_by_fold(cells))
     if len(folds) < 2:
-        return TrainingLuck()
+        return TrainingLuck(units=units)
     accuracy = np.stack([fold.sum(axis=1) / sizes.sum() for fold, sizes in folds])
     residual = accuracy - accuracy.mean(axis=0) - accuracy.mean(axis=1, keepdims=True) + accuracy.mean()
     dof = (accuracy.shape[0] - 1) * (accuracy.shape[1] - 1)
     noise = float(np.mean([_spread(fold, sizes)[1] for fold, sizes in folds]))
-    return TrainingLuck(float((residual**2).sum()) / dof, noise, dof, {}, "folds")
+    return TrainingLuck(float((residual**2).sum()) / dof, noise, dof, units, {}, "folds")
+
+
+def _units(cells: Sequence[Repeats]) -> dict[int, float]:
+    """The unit of each combination, by the accuracy of all its trainings."""
+    sums: dict[int, Array] = {}
+    for cell in cells:
+        accuracy = cell.totals.mean(axis=0).sum() / cell.sizes.sum()
+        sums[cell.index] = sums.get(cell.index, np.zeros(2)) + cell.clips * np.array([accuracy, 1.0])
+    return {index: unit(right / clips, clips) for index, (right, clips) in sums.items()}
 
 
 def _by_fold(cells: Sequence[Repeats]) -> Iterator[tuple[Array, Array]]:
@@ -167,7 +208,7 @@ def _by_fold(cells: Sequence[Repeats]) -> Iterator[tuple[Array, Array]]:
     if whole > 1:
         for some in by_set.values():
             if len(some) == whole and len(some[0].sizes) > 1:
-                yield np.concatenate([cell.totals for cell in some]), some[0].sizes
+                yield np.concatenate([cell.totals[:1] for cell in some]), some[0].sizes
 
 
 def _spread(totals: Array, sizes: Array) -> tuple[float, float]:
