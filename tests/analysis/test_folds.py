@@ -66,7 +66,9 @@ def test_folds_and_seeds_end_in_one_line_with_an_interval_over_all_players(tmp_p
         assert row["acc_std"] == pytest.approx(by_fold.mean().std(ddof=1))
         assert row["seed_std"] == pytest.approx(np.sqrt(by_fold.var(ddof=1).mean()))
         totals, sizes = right_by_player(study, row["rows"])
-        luck = study.luck["A"].of([study.combinations.index[study.combinations["combination"] == name][0]], [15])
+        luck = (
+            study.luck["A"].of([study.combinations.index[study.combinations["combination"] == name][0]], [15]).cautious
+        )
         wanted = accuracy_interval(totals[None], sizes, luck)
         assert row["pooled_acc"] == pytest.approx(totals.sum() / sizes.sum())
         assert row["acc_high"] == pytest.approx(wanted.high[0])
