@@ -187,7 +187,11 @@ def test_a_file_without_names_is_refused(
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (("model=efficientat", "a.wav"), 2, "weights=embedded: only a published checkpoint has classes"),
+        (
+            ("model=efficientat", "a.wav"),
+            2,
+            "weights=embedded: before any training a published checkpoint alone can be asked",
+        ),
         (("model=beast", "weights=official", "a.wav"), 2, "Did you mean model=beats"),
         (("model=atc", "weights=official", "a.wav"), 2, "Did you mean model=ast or model=eat?"),
         (("model=ast,htsat", "weights=official", "a.wav"), 2, "model=ast,htsat: one model at a time"),
