@@ -47,7 +47,7 @@ RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     ("accelerator", f"one of {', '.join(ACCELERATORS)}", ACCELERATORS.__contains__),
     ("sampling class_weights", "balanced or null", lambda x: x in (None, "balanced")),
     ("compile progress", "true or false", lambda x: isinstance(x, bool)),
-    ("new_head", "true, false or null", lambda x: x is None or isinstance(x, bool)),
+    ("new_head", "true, false or null", _or_null(lambda x: isinstance(x, bool))),
 )
 """Keys of ``trainer``, what their values must be, and whether a value is so."""
 

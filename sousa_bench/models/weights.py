@@ -126,16 +126,15 @@ def packed_head(packed: Loaded, place: str) -> PackedHead | None:
     return PackedHead(task, inner)
 
 
-def take_packed_head(model: AudioModel) -> None:
+def take_packed_head(model: AudioModel, head: PackedHead) -> None:
     """Let a model start from the last layer that came with its weights, and not from a new one.
 
     Raises:
         WeightsError: It doesn't fit.
     """
-    if model.packed_head is not None:
-        layer = model.backbone.get_submodule(model.fresh[0])
-        apply_state(layer, model.packed_head.state, origin=f"the head in {model.weights.origin}")
-        model.fresh, model.weights = (), replace(model.weights, own_head=True)
+    layer = model.backbone.get_submodule(model.fresh[0])
+    apply_state(layer, head.state, origin=f"the head in {model.weights.origin}")
+    model.fresh, model.weights = (), replace(model.weights, own_head=True)
 
 
 def random_info(seed: int, module: nn.Module) -> WeightsInfo:

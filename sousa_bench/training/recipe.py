@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 def build_model(cfg: DictConfig, task: Task) -> AudioModel:
     """The model with its weights, before any adapter."""
     model: AudioModel = build(cfg.model, num_classes=len(task.classes))
-    trained, replaced = model.packed_head, takes_no_steps(cfg.peft) or cfg.get(init_from.KEY) is not None
-    if trained is not None and trained.task.digest == task.digest and not (replaced or cfg.trainer.get("new_head")):
-        take_packed_head(model)
+    head, replaced = model.packed_head, takes_no_steps(cfg.peft) or cfg.get(init_from.KEY) is not None
+    if head is not None and head.task.digest == task.digest and not (replaced or cfg.trainer.get("new_head")):
+        take_packed_head(model, head)
     if cfg.gradient_checkpointing:
         model.enable_gradient_checkpointing()
     return model
