@@ -33,7 +33,7 @@ def about_model(run: FinishedRun | None, description: Mapping[str, Any], task: T
     """Which weights a model came from, whether it is a demonstration, and its test score, in one line.
 
     Args:
-        run: The run; None of a package or of a published model.
+        run: The run; None of a package or of a model before any training.
         description: What a package says of itself, or the description beside a run's weights; a package's may be
             foreign: what it doesn't say, or says oddly, is left out.
         task: What the model answers.

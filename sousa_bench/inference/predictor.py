@@ -1,4 +1,4 @@
-"""A model, ready for waveforms: a run's, the best of a sweep's, an exported package's, or a published one."""
+"""A model, ready for waveforms: a run's, the best of a sweep's, a package's, or one with its file's own head."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sousa_bench.models import audioset
 from sousa_bench.models.base import AudioModel
 from sousa_bench.models.checkpoint_formats import read_safetensors
 from sousa_bench.models.family import rebuild
-from sousa_bench.models.weight_files import weights_file
+from sousa_bench.models.weight_files import PACKED, weights_file
 from sousa_bench.peft.adapter import load_run_model, read_description
 from sousa_bench.peft.added_tuner import insert
 from sousa_bench.peft.block_reader import read_blocks
@@ -61,12 +61,12 @@ class Predictor:
         task: What the logits answer.
         quantum: Seconds; a clip is padded to a whole number of these, as in training.
         max_duration: Seconds of a clip that the model was trained on.
-        place: The run's or the package's folder, or where a published checkpoint is from.
-        run: The run, unless this is a package or a published model.
-        description: What a package's file says, or the checkpoint's description.
+        place: The run's or the package's folder, or where an untrained model's file is from.
+        run: The run, unless this is a package or an untrained model.
+        description: What a package's file says, or what is known of an untrained model's weights.
         batch_size: Most clips of one forward pass.
         windows: What the run's own test heard of a longer clip (``data.windows``); None: its beginning.
-        confidence: When its answers are confident; None where that is not known: of a published model, and of runs and
+        confidence: When its answers are confident; None where that is not known: of an untrained model, and of runs and
             packages by earlier versions.
         precision: ``32-true``, or ``bf16-mixed`` for the numbers of a run that was tested so.
     """
@@ -150,26 +150,38 @@ class Predictor:
         )
 
     @classmethod
-    def published(cls, overrides: Sequence[str], device: str = "cpu") -> Predictor:
-        """Load a published model with the head that it came with.
+    def untrained(cls, overrides: Sequence[str], device: str = "cpu") -> Predictor:
+        """Load a model as its weights come, with their own head: a published file's, or one of sousa_bench.pretrain.
 
         Args:
-            overrides: Of the training's config: ``model=NAME``, ``weights=official`` and keys of ``model``.
+            overrides: Of the training's config: ``model=NAME``, ``weights=official`` (``embedded`` without it) and
+                keys of ``model``.
             device: Where the model goes.
 
         Raises:
-            ConfigError: They can't be composed, or ask for other weights than published ones.
-            WeightsError: The checkpoint can't be had, has no head, or a head whose classes it doesn't say.
+            ConfigError: They can't be composed, or ask for random weights.
+            WeightsError: The file can't be had, has no head, or a head whose classes it doesn't say.
         """
         config = composed(overrides)
         check_values(config)
-        if (weights := config.model.get("weights")) != "official":
+        if (weights := config.model.get("weights")) == "random":
             raise ConfigError(
-                f"weights={weights}: before any training a published checkpoint alone can be asked; give "
-                "weights=official, or the folder of a run"
+                f"weights={weights}: random weights hear nothing by name before they are trained; give "
+                "weights=official or weights=embedded where the model has them, or the folder of a run"
             )
         model: AudioModel = build(config.model, num_classes=None)
-        if not model.classes:
+        head = model.packed_head
+        if weights in PACKED and head is None:
+            way_out = (
+                "pack its run again, since sousa_bench.pretrain keeps the head now"
+                if config.model.checkpoint
+                else "of the package's weights those of AST, BEATs, EfficientAT and HTS-AT have one"
+            )
+            raise WeightsError(
+                f"{model.weights.origin} has no head, so that model={model.name} hears nothing by name before it is "
+                f"trained: {way_out}"
+            )
+        if head is None and not model.classes:
             what = "no head" if model.fresh else "a head, and does not say of which classes"
             raise WeightsError(
                 f"{model.weights.origin} has {what}: model={model.name} hears nothing by name before it is trained. "
@@ -178,9 +190,9 @@ class Predictor:
         file = weights_file(plain(config.model))
         return cls(
             model=model.eval().to(device),
-            task=audioset.task(model.classes),
-            quantum=float(config.data.quantum),
-            max_duration=AUDIOSET_SECONDS,
+            task=audioset.task(model.classes) if head is None else head.task,
+            quantum=QUANTUM if head is None else head.quantum or QUANTUM,
+            max_duration=AUDIOSET_SECONDS if head is None else head.max_duration or MAX_DURATION,
             place=file.resolve() if file is not None and file.exists() else model.weights.origin,
             run=None,
             description=model.weights.as_dict(),
@@ -193,10 +205,10 @@ class Predictor:
 
     @property
     def name(self) -> str:
-        """The run's id, the package's folder name, or a published model's name and variant."""
-        if self.run is None and self.model.classes:
-            return f"{self.model.name} {self.model.variant}"
-        return self.run.name if self.run is not None else Path(self.place).name
+        """The run's id, the package's folder name, or an untrained model's name and variant."""
+        if self.run is not None:
+            return self.run.name
+        return Path(self.place).name if PACKAGE_KEY in self.description else f"{self.model.name} {self.model.variant}"
 
     @property
     def sample_rate(self) -> int:

@@ -197,10 +197,14 @@ class PackedHead:
     Attributes:
         task: What it answers.
         state: Its tensors, under their names inside the layer.
+        quantum: Seconds; clips were padded to a whole number of these. None: not known.
+        max_duration: Seconds of a clip that it was trained on. None: not known.
     """
 
     task: Task
     state: Mapping[str, Tensor]
+    quantum: float | None = None
+    max_duration: float | None = None
 
 
 class AudioModel(nn.Module):

@@ -34,6 +34,7 @@ from sousa_bench.models.weights import (
     packed_head,
     random_info,
     seeded,
+    take_packed_head,
 )
 from sousa_bench.system.foreign import check_node
 
@@ -113,7 +114,7 @@ class Family:
             head: Dotted name, inside the backbone, of the module that makes the logits.
             targets: Fields of :class:`sousa_bench.models.base.Targets`.
             num_classes: Outputs; a published file's own head is kept when it has as many, else the last layer is new.
-                None: as many as the file has, or AudioSet's 527.
+                None: as many as the file's head has, or AudioSet's 527.
             variant: Key of ``variants``; None is what the file is, or ``official`` with official weights and
                 ``tiny`` without.
             weights: ``official``, ``random``, ``embedded`` or ``further``.
@@ -151,7 +152,8 @@ class Family:
             license_ = loaded.info.license or self.published(shape).license_of(loaded.info.sha256)
             seen = self.seen(loaded, shape, found)
             loaded = replace(loaded, info=replace(loaded.info, license=license_, pretraining=seen))
-        classes = num_classes or found or len(audioset.names())
+        own_head = None if packed is None else packed_head(packed, last_layer)
+        classes = num_classes or found or len(audioset.names() if own_head is None else own_head.task.classes)
         half = found is None and f"{last_layer}.bias" in state  # which applying it then says
         fresh = () if classes == found or half else (last_layer,)
         with seeded(seed):
@@ -159,7 +161,7 @@ class Family:
         _check_head(backbone, name, head)
         if loaded is not None:
             apply_state(backbone, packed.state if packed else state, origin=loaded.info.origin, fresh=fresh)
-        return AudioModel(
+        model = AudioModel(
             name=name,
             variant=chosen,
             frontend=self.frontend(shape),
@@ -169,8 +171,11 @@ class Family:
             weights=random_info(seed, backbone) if loaded is None else loaded.info,
             fresh=fresh,
             classes=() if fresh or loaded is None else self.head_classes(loaded, classes),
-            packed_head=None if packed is None else packed_head(packed, last_layer),
+            packed_head=own_head,
         )
+        if num_classes is None and own_head is not None:
+            take_packed_head(model, own_head)
+        return model
 
     def seen(self, loaded: Loaded, shape: Any, outputs: int | None = None) -> str | None:
         """What an official file has seen, by the outputs of its head, if it has one; None where nobody says it."""

@@ -18,6 +18,8 @@ PUBLISHED = "published"
 """The fact that only files have that began at a published checkpoint: the :data:`OF_PUBLISHED` of that one."""
 TASK = "task"
 """The fact that says what the head answers, as ``Task.as_dict``; files without it hold no last layer."""
+QUANTUM, MAX_DURATION = "quantum", "max_duration"
+"""The facts that say how clips were cut, as the keys of ``data`` do."""
 OF_PUBLISHED = ("origin", "sha256", "license", "pretraining")
 
 

@@ -123,7 +123,7 @@ def packed_head(packed: Loaded, place: str) -> PackedHead | None:
     except UserError as error:
         raise WeightsError(str(error)) from error
     inner = {key.removeprefix(f"{place}."): tensor for key, tensor in packed.state.items() if inside(key, (place,))}
-    return PackedHead(task, inner)
+    return PackedHead(task, inner, packed.extra.get(packed_file.QUANTUM), packed.extra.get(packed_file.MAX_DURATION))
 
 
 def take_packed_head(model: AudioModel, head: PackedHead) -> None:

@@ -17,7 +17,7 @@ from sousa_bench.system.arguments import add_machine, add_run_choice, command_pa
 from sousa_bench.system.files import is_there
 
 USAGE = """%(prog)s [options] RUN FILE...
-       %(prog)s [options] model=NAME weights=official [model.KEY=VALUE...] FILE...
+       %(prog)s [options] model=NAME [weights=official|further] [model.KEY=VALUE...] FILE...
        %(prog)s --check model=NAME weights=official [model.KEY=VALUE...]"""
 OVERRIDE = re.compile(r"\+{0,2}(model|weights)(\.[\w.]+)?=")
 
@@ -27,10 +27,10 @@ def parser() -> argparse.ArgumentParser:
     made = command_parser(
         "sousa_bench.predict",
         usage=USAGE,
-        description="Say what is heard in audio files, of the classes that a run was trained on, or of AudioSet's, "
-        "which a published model names before any training: WAV, FLAC, OGG, MP3 and what else libsndfile reads, at any "
-        "rate, mono or stereo, of any length. A recording longer than the training's clips is heard in overlapping "
-        "windows: a timeline and an overall answer.",
+        description="Say what is heard in audio files, of the classes that a run was trained on, or, before any "
+        "training, of those that a file of weights brings (a published one AudioSet's): WAV, FLAC, OGG, MP3 and what "
+        "else libsndfile reads, at any rate, mono or stereo, of any length. A recording longer than the training's "
+        "clips is heard in overlapping windows: a timeline and an overall answer.",
         epilog="Exit code: 0; 1 where a file could not be read (the others still get their answer) or the run can't be "
         "opened; 2 for a wrong command line.",
     )
@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
         "words",
         nargs="+",
         metavar="RUN | model=NAME | FILE",
-        help="a run's folder, a sweep (its best run) or a package; or a published model, by overrides as in training "
+        help="a run's folder, a sweep (its best run) or a package; or a model before any training, by overrides "
         "(model=efficientat weights=official model.variant=mn04 model.checkpoint=FILE); then audio files, folders, or "
         "quoted patterns ('**/*.wav')",
     )
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _sort_words(options: argparse.Namespace) -> str | None:
-    """Tell run, overrides of a published model and files apart, as ``run``, ``model`` and ``files``; what is wrong."""
+    """Tell run, overrides of an untrained model and files apart, as ``run``, ``model`` and ``files``; what is wrong."""
     options.model = [word for word in options.words if OVERRIDE.match(word) and not is_there(Path(word))]
     rest = [word for word in options.words if word not in options.model]
     options.run = None if options.model or not rest else Path(rest.pop(0))
@@ -95,7 +95,7 @@ def _sort_words(options: argparse.Namespace) -> str | None:
             return f"{several[0]}: one model at a time"
         for key, switch in (("metric", "--metric"), ("checkpoint", "--checkpoint")):
             if getattr(options, key) is not None:
-                return f"{switch} is for a run; the file of a published model is model.checkpoint=FILE"
+                return f"{switch} is for a run; a model's file of weights is model.checkpoint=FILE"
     if not options.check:
         return None if options.files else "name the audio files to listen to, or --check with a published model"
     if options.run is not None:

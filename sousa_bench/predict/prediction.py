@@ -89,13 +89,13 @@ def _failed(problems: Mapping[str, str], task: Task) -> list[Answer]:
 
 
 def opened(options: argparse.Namespace) -> Predictor:
-    """The model that a command line names: a run's, a package's, or a published one."""
+    """The model that a command line names: a run's, a package's, or one before any training."""
     # Imported here: torch takes seconds, which a misspelt file name should not cost.
     from sousa_bench.inference.predictor import Predictor, device_named
 
     device = device_named(options.device, options.threads)
     if options.model:
-        return Predictor.published(options.model, device)
+        return Predictor.untrained(options.model, device)
     return Predictor.open(options.run, metric=options.metric, device=device, checkpoint=options.checkpoint)
 
 

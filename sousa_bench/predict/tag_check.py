@@ -12,9 +12,10 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from sousa_bench.config.composing import composed
 from sousa_bench.data.synthetic import SAMPLE_RATE
 from sousa_bench.data.synthetic.generator import Generator
-from sousa_bench.errors import WeightsError
+from sousa_bench.errors import ConfigError, WeightsError
 from sousa_bench.inference.answer import TOP
 from sousa_bench.inference.listener import Listener, Windows
 from sousa_bench.inference.predictor import Predictor
@@ -70,8 +71,11 @@ def check(options: argparse.Namespace) -> int:
         options: The command line's, see :func:`sousa_bench.predict.__main__.parser`.
 
     Raises:
+        ConfigError: The model is no published one.
         WeightsError: It is not what was recorded, or no number.
     """
+    if (weights := composed(options.model).model.get("weights")) != "official":
+        raise ConfigError(f"weights={weights}: --check is for a published model; give weights=official")
     predictor = opened(options)
     print(clean(model_line(predictor)), flush=True)
     digest = predictor.model.weights.sha256

@@ -16,7 +16,7 @@ from sousa_bench.data.synthetic import VERSIONS
 from sousa_bench.errors import UserError
 from sousa_bench.models.base import AudioModel
 from sousa_bench.models.checkpoint_formats import read
-from sousa_bench.models.packed_file import OF_PUBLISHED, PUBLISHED, TASK, facts_in
+from sousa_bench.models.packed_file import MAX_DURATION, OF_PUBLISHED, PUBLISHED, QUANTUM, TASK, facts_in
 from sousa_bench.models.published import HEADER
 from sousa_bench.models.weight_files import PACKED, embedded_file
 from sousa_bench.peft import load_run_model
@@ -77,6 +77,7 @@ def pack(run: FinishedRun, folder: Path, command: str) -> Path:
         "model": model.name,
         "variant": model.variant,
         TASK: saved_task(run.result, run.folder).as_dict(),
+        **{key: run.config["data"][key] for key in (QUANTUM, MAX_DURATION)},
         "sousa_bench": run.result["environment"]["sousa_bench"],
         "command": command,
     }

@@ -1,4 +1,4 @@
-"""What a published model hears before any training: its own classes, from the head that its file brings."""
+"""What a model hears before any training: the classes of the head that its file brings."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,12 @@ from sousa_bench.config.composing import composed
 from sousa_bench.config.instantiate import build
 from sousa_bench.inference.predictor import Predictor
 from sousa_bench.models import audioset, efficientat
+from sousa_bench.models.base import AudioModel
+from sousa_bench.models.weights import apply_state
 from sousa_bench.predict import tag_check
 from sousa_bench.predict.__main__ import main
+from sousa_bench.pretrain.packing import halves, header
+from sousa_bench.task import Task
 from tests.predict.conftest import RATE, write
 from tests.trained import ROOT
 
@@ -137,7 +142,7 @@ def test_every_model_names_the_classes_of_its_files_head(name: str, ask, stroke:
     sound = write(tmp_path / "a.wav", np.tile(stroke, 3))
     code, said, error = ask(*words, sound, "--json", "--top", "527")
     assert code == 0, error
-    predictor = Predictor.published(words)
+    predictor = Predictor.untrained(words)
     expected = 1 / (1 + np.exp(-predictor.logits([predictor.read(str(sound))])[0].astype(np.float64)))
     identifiers = shuffled if name == "beats" else list(audioset.names())
     [answer] = json.loads(said)["files"]
@@ -188,10 +193,11 @@ def test_a_file_without_names_is_refused(
     ("words", "code", "says"),
     [
         (
-            ("model=efficientat", "a.wav"),
+            ("model=efficientat", "weights=random", "a.wav"),
             2,
-            "weights=embedded: before any training a published checkpoint alone can be asked",
+            "weights=random: random weights hear nothing by name before they are trained",
         ),
+        (("--check", "model=ast"), 2, "weights=embedded: --check is for a published model; give weights=official"),
         (("model=beast", "weights=official", "a.wav"), 2, "Did you mean model=beats"),
         (("model=atc", "weights=official", "a.wav"), 2, "Did you mean model=ast or model=eat?"),
         (("model=ast,htsat", "weights=official", "a.wav"), 2, "model=ast,htsat: one model at a time"),
@@ -201,7 +207,7 @@ def test_a_file_without_names_is_refused(
         (("--check", "some_run"), 2, "--check is for a published model"),
         (("--check", "model=ast", "--json"), 2, "--check knows no --json"),
         (("model=ast", "--metric", "val_acc", "a.wav"), 2, "--metric is for a run"),
-        (("model=ast", "--checkpoint", "x", "a.wav"), 2, "published model is model.checkpoint=FILE"),
+        (("model=ast", "--checkpoint", "x", "a.wav"), 2, "file of weights is model.checkpoint=FILE"),
     ],
 )
 def test_wrong_words(
@@ -212,6 +218,49 @@ def test_wrong_words(
     got, _, error = ask(*words)
     assert got == code
     assert says in error
+
+
+def packed(path: Path, **facts: Any) -> tuple[AudioModel, list[str]]:
+    """Write what sousa_bench.pretrain would have; the model that the file holds, and the words that ask for it."""
+    made: AudioModel = build(composed(["model=efficientat", "weights=random", "seed=3"]).model, num_classes=3)
+    state = halves(made)
+    save_file(state, path, metadata=header({"model": "efficientat", "variant": "tiny", **facts}))
+    apply_state(made.backbone, state, origin="the file")
+    return made.eval(), ["model=efficientat", f"model.checkpoint={path}"]
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_packed_file_hears_the_classes_that_it_learnt(several: bool, ask, stroke: np.ndarray, tmp_path: Path) -> None:
+    task = Task(("dog", "frog", "owl"), {"dog": "A dog"}, noun="animal", several=several)
+    model, words = packed(tmp_path / "animals.safetensors", task=task.as_dict(), max_duration=0.5, quantum=0.25)
+    sound = write(tmp_path / "a.wav", stroke)
+    code, said, error = ask(*words, sound, "--json")
+    assert code == 0, error
+    document = json.loads(said)
+    assert document["model"]["name"] == "efficientat tiny"
+    assert document["model"]["labels"] == ["dog", "frog", "owl"]
+    assert "embedded (animals.safetensors), a demonstration model" in document["model"]["about"]
+    assert (document["model"]["max_duration"], document["files"][0]["windows"]) == (0.5, 3)
+    predictor = replace(Predictor.untrained(words), model=model)
+    starts = [0, 8000, 16000]
+    clip = predictor.read(str(sound), 1.0)
+    expected = predictor.probabilities([clip[start : start + 16000] for start in starts]).mean(0)
+    found = {item["animal"]: item["probability"] for item in document["files"][0]["top"]}
+    assert [found[name] for name in task.classes] == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_a_packed_file_without_a_head_is_refused(ask, stroke: np.ndarray, tmp_path: Path) -> None:
+    sound = write(tmp_path / "a.wav", stroke)
+    for words, says in (
+        (
+            packed(tmp_path / "old.safetensors")[1],
+            "old.safetensors has no head, so that model=efficientat hears",
+        ),
+        (["model=ced"], "trained: of the package's weights those of AST, BEATs, EfficientAT and HTS-AT have one"),
+    ):
+        code, _, error = ask(*words, sound)
+        assert code == 1
+        assert says in error
 
 
 def test_a_file_of_another_width_is_refused(mn04: str, ask, stroke: np.ndarray, tmp_path: Path) -> None:
