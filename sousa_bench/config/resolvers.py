@@ -6,21 +6,35 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from sousa_bench.models.weight_files import PACKED
+
 
 def by_weights(otherwise: Any, measured: DictConfig, *, _root_: DictConfig) -> Any:
     """The value for a run's model, weights and data: ``${by_weights:15,{synthetic:2}}``.
 
     Args:
         otherwise: For what ``measured`` doesn't name, and for a node that stands by itself.
-        measured: ``MODEL_WEIGHTS`` (such as ``efficientat_official``), ``WEIGHTS`` alone, or ``synthetic`` for clips
-            that the package makes → value; the first of these wins. ``embedded`` is for other clips than these, which
-            such weights come from.
+        measured: Key → value; the first of these wins: ``rudiments`` for SOUSA's rudiments, the package's clips or real
+            ones, from weights of sousa_bench.pretrain, which know them (of real ones with ``trainer.new_head=true`` it
+            is not for); ``MODEL_WEIGHTS`` (such as ``efficientat_official``); ``WEIGHTS`` alone; ``synthetic`` for
+            clips that the package makes.
     """
     name, weights = (OmegaConf.select(_root_, f"model.{key}", default=None) for key in ("name", "weights"))
     synthetic = OmegaConf.select(_root_, "data.synthetic", default=None) is not None
-    away = [] if synthetic and weights == "embedded" else [f"{name}_{weights}", str(weights)]
-    keys = [*away, *(["synthetic"] if synthetic else [])]
+    keys = [f"{name}_{weights}", str(weights), *(["synthetic"] if synthetic else [])]
+    if "rudiments" in measured and weights in PACKED and (synthetic or _on_sousa(_root_)):
+        keys.insert(0, "rudiments")
     return next((measured[key] for key in keys if key in measured), otherwise)
+
+
+def _on_sousa(config: DictConfig) -> bool:
+    """Whether a config has SOUSA's own clips and doesn't ask for a new head."""
+    from sousa_bench.data.sources.find_source import is_sousa  # imports pandas
+
+    if OmegaConf.select(config, "trainer.new_head", default=None):
+        return False
+    keys = {key: OmegaConf.select(config, f"data.{key}", default=None) for key in ("root", "hub_id", "layout", "table")}
+    return is_sousa(**keys)
 
 
 def around(key: str, *, _root_: DictConfig) -> str:

@@ -71,8 +71,7 @@ def find_source(
         DataError: There is no such folder, or it holds none of the layouts.
     """
     said = "data.root" if root else ROOT_VARIABLE
-    if hub_id in (None, SOUSA_HUB_ID):
-        root = root or os.environ.get(ROOT_VARIABLE)
+    root = root or _known_root(hub_id)
     reading = reading or Reading()
     layouts = LAYOUTS if layout is None else (_own_layout(layout),)
     if not root:
@@ -96,6 +95,27 @@ def find_source(
             f"{given[0]} is for data of any task, and {folder} holds {fitting.layout}, SOUSA's: leave it out."
         )
     return fitting(folder, cache)
+
+
+def is_sousa(root: str | None, hub_id: str | None, layout: str | None = None, table: str | None = None) -> bool:
+    """Whether these keys of a config's `data` lead to SOUSA's own clips.
+
+    Args:
+        root: `data.root`. Where no such folder is, `hub_id` decides alone.
+        hub_id: `data.hub_id`. It decides, too, of shards as the hub has them, which may be anyone's.
+        layout: `data.layout`: no layout of the user's own is SOUSA's.
+        table: `data.table`: nor is a table of the user's.
+    """
+    folder = Path(root or _known_root(hub_id) or "").expanduser()
+    if not (root or _known_root(hub_id)) or not folder.is_dir():
+        return hub_id == SOUSA_HUB_ID
+    fitting = None if layout or table else next((each for each in LAYOUTS if each.fits(folder)), None)
+    return fitting in (GeneratorFolder, MetadataCsv) or (fitting is HubFolder and hub_id == SOUSA_HUB_ID)
+
+
+def _known_root(hub_id: str | None) -> str | None:
+    """SOUSA's folder by the environment, where no other data are named."""
+    return os.environ.get(ROOT_VARIABLE) if hub_id in (None, SOUSA_HUB_ID) else None
 
 
 def _own_layout(name: str) -> FolderLayout:
