@@ -32,6 +32,14 @@ def browser(chromium: str) -> Iterator[Any]:
         made.close()
 
 
+@pytest.fixture(autouse=True)
+def close_pages(browser: Any) -> Iterator[None]:
+    """An open page holds its figures, and the browser works for all that are open."""
+    yield
+    for context in browser.contexts:
+        context.close()
+
+
 class Opened:
     """A page with everything it said and asked for."""
 

@@ -44,7 +44,6 @@ def test_mean_average_precision_keeps_the_promise_too():
         "8 players, 400 clips; 3 seeds; training ± 2; equal",
         "19 players, 2,500 clips; 1 seed; training ± 2; equal",
         "19 players, 2,500 clips; 3 seeds; training ± 2; equal",
-        "100 players, 5,000 clips; 3 seeds; training ± 2; equal; five folds",
     ],
 )
 def test_coverage_and_false_alarms_of_mean_average_precision(name: str):
