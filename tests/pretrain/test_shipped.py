@@ -1,4 +1,4 @@
-"""The weights that the package ships: what their cards say, small, headless, and what a run starts from by default."""
+"""The weights that the package ships: what their cards say, small, and what a run starts from by default."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def test_the_card_is_that_of_the_file(name: str) -> None:
     assert f"```bash\n{facts['command']}\n```" in card
     assert facts["command"].startswith("python -m sousa_bench.pretrain ")
     assert f"model={name}" in facts["command"]
-    assert re.search(r"source domain, seed 0, generator version 2: [\d,]+ clips of [\d,]+ players", card)
+    version = 3 if name in COMPARED else 2
+    assert re.search(rf"source domain, seed 0, generator version {version}: [\d,]+ clips of [\d,]+ players", card)
     found = re.search(r"([\d.]+) on 480 test clips of (players that this stage didn't train on|other players)", card)
     assert found
     assert float(found[1]) > 0.1  # four times chance
@@ -56,21 +57,30 @@ def test_the_card_is_that_of_the_file(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_run_has_a_head_of_its_own_seed_on_them(name: str, config) -> None:
-    one, two = (
-        build_model(config(f"model={name}", "weights=embedded", f"seed={seed}"), TASK).backbone.state_dict()
-        for seed in (1, 2)
-    )
+def test_a_run_starts_from_all_that_they_hold(name: str, config) -> None:
+    """The four of the comparison hold the head that learnt the rudiments; where there is none, the seed draws it."""
+
+    def state(seed: int, *words: str) -> tuple[tuple[str, ...], dict[str, torch.Tensor]]:
+        model = build_model(config(f"model={name}", "weights=embedded", f"seed={seed}", *words), TASK)
+        return model.fresh, model.backbone.state_dict()
+
     packed = load_file(shipped(name))
-    head = one.keys() - packed.keys()
+    [place], drawn = state(1, "trainer.new_head=true")
+    head = {key for key in drawn if key.startswith(f"{place}.")}
     assert len(head) == 2
+    assert drawn.keys() == packed.keys() | head
+    fresh, one = state(1)
+    assert (fresh, head <= packed.keys()) == (((), True) if name in COMPARED else ((place,), False))
+    other = state(2, "trainer.new_head=true")[1]
     for key in one:
         assert torch.isfinite(one[key]).all()
-        if key in head:
-            assert one[key].abs().max() == 0 or not torch.equal(one[key], two[key])
-        else:
-            assert torch.equal(one[key], two[key])
+        if key in packed:
             assert torch.equal(one[key], packed[key].to(one[key]))
+        if key in head:
+            assert drawn[key].abs().max() == 0 or not torch.equal(drawn[key], other[key])
+            assert not torch.equal(drawn[key], one[key]) or name not in COMPARED
+        else:
+            assert torch.equal(one[key], drawn[key])
 
 
 @pytest.mark.parametrize("words", [[], ["data=tiny"]])
@@ -90,16 +100,17 @@ def compared(*words: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_they_are_worth_their_bytes(tmp_path: Path) -> None:
-    """What docs/embedded.md reports: same budget, other weights, the default data."""
+    """What docs/embedded.md reports, of the comparison's four and CED: same budget, other weights, the default data."""
     words = ["augmentation=off", "weights=embedded,random", "logger=none", "sweep=both"]
-    said = call(tmp_path, "train", "-m", f"model={','.join(MODELS)}", *words)
+    models = (*COMPARED, "ced")
+    said = call(tmp_path, "train", "-m", f"model={','.join(models)}", *words)
     assert "This is the embedded demonstration" in said
     accuracy = {
         (result["config"]["model"], result["weights"]["kind"]): result["metrics"]["test_acc"]
         for result in results(tmp_path / "multirun" / "both")
     }
     table = compared(str(tmp_path / "multirun" / "both")).stdout
-    for model in MODELS:
+    for model in models:
         embedded, random = (accuracy[model, kind] for kind in ("embedded", "random"))
         assert embedded - random >= (0.15 if model in COMPARED else 0.05)
         assert embedded < 1
