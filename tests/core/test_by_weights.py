@@ -66,16 +66,21 @@ def test_what_was_trained_further_has_low_rates_on_rudiments():
         ("eat", 3e-4, 1e-3),
     ],
 )
-def test_embedded_weights_have_higher_rates_on_other_sounds_where_measured(model, full, lora, tmp_path, monkeypatch):
+def test_embedded_weights_have_higher_rates_on_other_sounds_where_measured(model, full, lora):
+    for words, rates in {("data=synthetic",): (3e-4, 1e-3), ("data=folder", "data.root=/d"): (full, lora)}.items():
+        start = (f"model={model}", *words)
+        assert (settings(*start, "peft=full")[0], settings(*start, "peft=lora")[0]) == rates, words
+
+
+def test_what_lies_in_the_folder_decides_what_sounds_they_are(tmp_path, monkeypatch):
     monkeypatch.delenv("SOUSA_ROOT", raising=False)
     birds, rudiments = tmp_path / "birds", tmp_path / "sousa"
     (birds / "owl").mkdir(parents=True)
     sf.write(birds / "owl" / "a.wav", np.zeros(800), 8000)
     rudiments.mkdir()
     (rudiments / "metadata.csv").write_text("file_name,rudiment_slug,split\n")
-    away, home = (full, lora), (3e-4, 1e-3)
-    for words, rates in {
-        ("data=synthetic",): home,
+    away, home = 3e-3, 3e-4
+    for words, rate in {
         ("data=tiny",): home,
         ("data=tiny", "data.root=/nowhere"): home,
         ("data=tiny", "data.root=/nowhere", "trainer.new_head=true"): away,
@@ -87,8 +92,9 @@ def test_embedded_weights_have_higher_rates_on_other_sounds_where_measured(model
         ("data=tiny", "data.hub_id=an/other"): away,
         ("data=folder",): away,
     }.items():
-        start = (f"model={model}", *words)
-        assert (settings(*start, "peft=full")[0], settings(*start, "peft=lora")[0]) == rates, words
+        assert settings("model=efficientat", "peft=full", *words)[0] == rate, words
+    monkeypatch.setenv("SOUSA_ROOT", str(birds))
+    assert settings("model=efficientat", "peft=full", "data=tiny")[0] == away
 
 
 @pytest.mark.parametrize("data", ["folder", "tiny"])
