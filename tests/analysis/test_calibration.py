@@ -24,7 +24,6 @@ def test_the_luck_of_training_raises_no_false_alarms():
     assert "19 players" in tables({equal: found})
 
 
-STUDIES = 40
 LABELLED = "Mean average precision of eight classes, six methods: "
 
 
@@ -49,7 +48,7 @@ def test_mean_average_precision_keeps_the_promise_too():
 )
 def test_coverage_and_false_alarms_of_mean_average_precision(name: str):
     """93 to 97 % and at most 6 %, give or take three standard errors of so few studies."""
-    found = studies(world(LABELLED + name), range(STUDIES))
+    found = studies(world(LABELLED + name), range(60))
     for figure in ("pairs", "accuracies"):
         assert 0.93 - 3 * error(found[figure]) <= found[figure].mean() <= 0.97 + 3 * error(found[figure]), figure
     for figure in ("clear", "effects"):
@@ -57,7 +56,7 @@ def test_coverage_and_false_alarms_of_mean_average_precision(name: str):
             assert figure == "effects"
             assert "1 seed" in name
             continue
-        assert found[figure].mean() <= 0.06 + 3 * max(error(found[figure]), (0.06 * 0.94 / STUDIES) ** 0.5), figure
+        assert found[figure].mean() <= 0.06 + 3 * max(error(found[figure]), (0.06 * 0.94 / 60) ** 0.5), figure
 
 
 @pytest.mark.slow

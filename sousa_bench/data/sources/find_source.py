@@ -106,11 +106,13 @@ def is_sousa(root: str | None, hub_id: str | None, layout: str | None = None, ta
         layout: `data.layout`: no layout of the user's own is SOUSA's.
         table: `data.table`: nor is a table of the user's.
     """
-    folder = Path(root or _known_root(hub_id) or "").expanduser()
-    if not (root or _known_root(hub_id)) or not folder.is_dir():
-        return hub_id == SOUSA_HUB_ID
-    fitting = None if layout or table else next((each for each in LAYOUTS if each.fits(folder)), None)
-    return fitting in (GeneratorFolder, MetadataCsv) or (fitting is HubFolder and hub_id == SOUSA_HUB_ID)
+    root = root or _known_root(hub_id)
+    named = hub_id == SOUSA_HUB_ID
+    if not root or not (folder := Path(root).expanduser()).is_dir():
+        return named
+    if layout or table:
+        return False
+    return GeneratorFolder.fits(folder) or MetadataCsv.fits(folder) or (named and HubFolder.fits(folder))
 
 
 def _known_root(hub_id: str | None) -> str | None:
