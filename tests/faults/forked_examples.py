@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from tests.faults.guard import SECONDS, Guard
+from tests.faults.guard import SECONDS, WAITS, Guard
 from tests.machine import patience
 
 SAID = "said.txt"
@@ -81,7 +81,7 @@ class Examples:
         if ended is None:
             time.sleep(0.005)
             for pid, (_, _, began) in self._running.items():
-                if time.monotonic() - began > patience(3 * SECONDS):  # in C code, which hears no alarm
+                if time.monotonic() - began > patience((WAITS + 2) * SECONDS):  # in C code, which hears no alarm
                     os.kill(pid, signal.SIGKILL)
             return
         pid, status = ended
@@ -98,7 +98,7 @@ class Examples:
             output = os.open(folder / SAID, os.O_WRONLY | os.O_CREAT)
             os.dup2(output, 1), os.dup2(output, 2)
             sys.stdout, sys.stderr = (open(fd, "w", encoding="utf-8", errors="replace", closefd=False) for fd in (1, 2))  # noqa: SIM115
-            faulthandler.dump_traceback_later(patience(2 * SECONDS), exit=True, file=2)
+            faulthandler.dump_traceback_later(patience((WAITS + 1) * SECONDS), exit=True, file=2)
             here = folder / "here"
             os.chdir(here)
             tempfile.tempdir = os.environ["TMPDIR"] = str(here)

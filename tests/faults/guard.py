@@ -16,7 +16,9 @@ from tests.machine import patience
 WRITES = {"os.mkdir": 0, "os.remove": 0, "os.rmdir": 0, "os.truncate": 0, "os.rename": 1, "os.link": 1, "os.symlink": 1}
 """Events of the interpreter that change the disk, and which of their arguments is changed."""
 SECONDS = 10
-"""On a quiet machine."""
+"""Of the processor, on a quiet machine: what computes for longer hangs, however busy the machine is."""
+WAITS = 6
+"""Times as long by the clock, for what waits: other tests may have the cores meanwhile."""
 
 
 class HangError(Exception):
@@ -37,27 +39,29 @@ class Guard:
 
     @contextmanager
     def around(self, folder: Path) -> Iterator[None]:
-        """Allow writing below ``folder`` alone, and ``SECONDS`` of time.
+        """Allow writing below ``folder`` alone, ``SECONDS`` of computing, and ``WAITS`` times that by the clock.
 
         Raises:
             HangError: They are over.
         """
         self._inside = os.path.realpath(folder)
-        signal.signal(signal.SIGALRM, self._end)
-        longest = patience(SECONDS)
-        signal.setitimer(signal.ITIMER_REAL, longest)
-        started = time.monotonic()
+        computing, waiting = patience(SECONDS), patience(WAITS * SECONDS)
+        signal.signal(signal.SIGPROF, self._end), signal.signal(signal.SIGALRM, self._end)
+        signal.setitimer(signal.ITIMER_PROF, computing), signal.setitimer(signal.ITIMER_REAL, waiting)
+        computed, began = time.process_time(), time.monotonic()
         try:
             yield
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_PROF, 0), signal.setitimer(signal.ITIMER_REAL, 0)
             self._inside = None
-        if time.monotonic() - started > longest:  # where the alarm was caught like any error
+        # where the alarm was caught like any error
+        if time.process_time() - computed > computing or time.monotonic() - began > waiting:
             raise HangError
         assert not self.outside, f"written outside: {self.outside}"
 
-    def _end(self, *_: Any) -> None:
-        raise HangError(f"more than {SECONDS} s")
+    def _end(self, alarm: int, _: Any) -> None:
+        computed = alarm == signal.SIGPROF
+        raise HangError(f"{SECONDS} s of computing" if computed else f"{WAITS * SECONDS} s of waiting")
 
     def _hear(self, event: str, values: tuple[Any, ...]) -> None:
         if self._inside is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import itertools
 import json
 import os
 import re
@@ -302,7 +303,8 @@ def test_runs_exported(examples: Examples, tmp_path: Path, monkeypatch: pytest.M
 
 FAULTS: dict[str, Callable[[], int]] = {
     "written outside": lambda: Path("../x").write_text("x"),
-    "HangError": lambda: time.sleep(600) or 0,
+    "HangError: 1 s of computing": lambda: sum(len(str(number)) for number in itertools.count()),
+    "HangError: 6 s of waiting": lambda: time.sleep(600) or 0,
     "ValueError: x": lambda: int("x"),
     "exit code 3": lambda: 3,
     "status 9 ": lambda: os.kill(os.getpid(), signal.SIGKILL) or 0,
