@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -205,6 +205,17 @@ class PackedHead:
     state: Mapping[str, Tensor]
     quantum: float | None = None
     max_duration: float | None = None
+
+    def part_for(self, task: Task) -> PackedHead | None:
+        """What of it answers ``task``, class by class by name; None where there is a class that it doesn't know.
+
+        A head for one class a clip is none for any number of them, nor the other way round.
+        """
+        row = {name: number for number, name in enumerate(self.task.classes)}
+        if task.several != self.task.several or not row.keys() >= set(task.classes):
+            return None
+        rows = [row[name] for name in task.classes]
+        return replace(self, task=task, state={key: tensor[rows] for key, tensor in self.state.items()})
 
 
 class AudioModel(nn.Module):

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 def build_model(cfg: DictConfig, task: Task) -> AudioModel:
     """The model with its weights, before any adapter."""
     model: AudioModel = build(cfg.model, num_classes=len(task.classes))
-    head, replaced = model.packed_head, takes_no_steps(cfg.peft) or cfg.get(init_from.KEY) is not None
-    if head is not None and head.task.digest == task.digest and not (replaced or cfg.trainer.get("new_head")):
+    replaced = takes_no_steps(cfg.peft) or cfg.get(init_from.KEY) is not None or cfg.trainer.get("new_head")
+    head = None if replaced or model.packed_head is None else model.packed_head.part_for(task)
+    if head is not None:
         take_packed_head(model, head)
     if cfg.gradient_checkpointing:
         model.enable_gradient_checkpointing()
