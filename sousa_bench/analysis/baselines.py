@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from sousa_bench.analysis.combinations import own_training, trained
+from sousa_bench.analysis.factors import NO_COHORT
 from sousa_bench.analysis.stats.comparisons import pair_of
 from sousa_bench.analysis.study import Study
 from sousa_bench.config.distillation import RUN
@@ -59,18 +60,20 @@ def held_against_baselines(study: Study, cohort: str) -> list[Held]:
 def lacking_baselines(study: Study) -> Iterator[tuple[Mapping[Any, Any], list[str]]]:
     """For each model of a cohort that has no probe, not even an unfinished one: its best combination, what to run."""
     own = study.table[own_training(study.results) & ~_taught(study.table)]
-    begun = set(zip(own["model"], own["strategy"], strict=True))
+    places = own["cohort"].where(own["cohort"] != NO_COHORT, own["data"])  # of unfinished ones only the data are known
+    begun = set(zip(places, own["model"], own["strategy"], strict=True))
     for job in study.results.waiting():
         asked = dict(item.partition("=")[::2] for item in job.overrides)
         if asked.get(RUN, "null") == "null":
-            begun.add((asked.get("model"), asked.get("peft")))
+            begun.add((asked.get("data"), asked.get("model"), asked.get("peft")))
     seen: set[tuple[Any, Any]] = set()
     for cohort in dict.fromkeys(study.combinations["cohort"]):
         for row, baseline, _ in held_against_baselines(study, str(cohort)):
             model = row["model"]
-            if baseline is None and (cohort, model) not in seen and not {(model, name) for name in PROBES} & begun:
+            known = {name for place, other, name in begun if other == model and place in (cohort, row["data"], None)}
+            if baseline is None and (cohort, model) not in seen and not known & set(PROBES):
                 seen.add((cohort, model))
-                yield row, [name for name in BASELINES if (model, name) not in begun]
+                yield row, [name for name in BASELINES if name not in known]
 
 
 def _taught(table: pd.DataFrame) -> pd.Series:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sousa_bench.results.merit import lower_by_name
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -21,7 +23,6 @@ ABSENT = "-"
 TESTED_ON = "what it was tested on"
 DECLARED = "declared_metrics"
 FORMAT = re.compile(r"\+?,?(\.\d\d?)?[feg%]")
-LOWER_IS_BETTER = ("loss", "_ece", "time", "seconds", "memory", "params", "param_efficiency")
 
 Row = Mapping[Any, Any]
 
@@ -232,7 +233,7 @@ def _said(table: pd.DataFrame, name: str, what: str) -> str:
 
 def measure(key: str, table: pd.DataFrame | None = None) -> Column:
     """The column of a metric: as declared, here or in the results that a table holds, or else by its name."""
-    better = "lower" if any(word in key for word in LOWER_IS_BETTER) else "higher"
+    better = "lower" if lower_by_name(key) else "higher"
     declared = {} if table is None else declared_metrics(table)
     return MEASURES.get(key) or declared.get(key) or Column(key, key, ".4g", better)
 

@@ -19,7 +19,7 @@ from sousa_bench.analysis.flatten import FIRST_READ, READS, SEEDLESS
 from sousa_bench.analysis.stats.folds import FOLD
 from sousa_bench.analysis.study import Study
 from sousa_bench.config import conf_folder
-from sousa_bench.config.overrides import quoted, split
+from sousa_bench.config.overrides import inner_overrides, quoted, split
 from sousa_bench.results.manifest import MAX_COMMAND
 from sousa_bench.results.scan import ROOT_NAMES
 from sousa_bench.system.foreign import ForeignError, check_overrides
@@ -30,6 +30,7 @@ OVERRIDE_NAMES = {"strategy": "peft", "max_epochs": "trainer.max_epochs"}
 KEY_ORDER = ("model", "peft", "augmentation", "data", "trainer.max_epochs")
 OF_A_SWEEP = frozenset({"sweep", "resume", "force", "on_error", "n_jobs", "search", "lineage", "hydra"})
 """What belongs to one sweep alone, and to none of its runs' outcomes."""
+SWEEPER = "hydra.sweeper."
 ON_OFF = ("off", "on")
 BRACKETS = frozenset("[](){}'\"")
 PLAIN_KEY = re.compile(r"[+~]{0,2}[A-Za-z0-9_][\w./@]*", re.ASCII)
@@ -59,7 +60,8 @@ def retry_command(study: Study, row: int) -> str:
 def given_command(text: str) -> str:
     """The command that a sweep was started with, from what its manifest says, built anew from checked parts.
 
-    Options of the command (``--config-dir``) and Hydra's own settings are left out, as in ``retry_command``.
+    Options of the command (``--config-dir``) and Hydra's own settings are left out, as in ``retry_command``; those of
+    the sweeper stay, which say what is run: combinations, a search's number of trials.
     """
     if len(text) > MAX_COMMAND:
         return f"{NO_COMMAND}the manifest's is longer than {MAX_COMMAND:,} characters"
@@ -69,7 +71,8 @@ def given_command(text: str) -> str:
         return f"{NO_COMMAND}the manifest's can't be read"
     if words[:3] != TRAIN.split():
         return f"{NO_COMMAND}the manifest's is no {TRAIN}"
-    return _command(words[3:], ["-m"] if "-m" in words[3:] or "--multirun" in words[3:] else [])
+    sweeper = [word for word in words[3:] if _is_plain(word, SWEEPER)]
+    return _command(words[3:], ["-m"] if "-m" in words[3:] or "--multirun" in words[3:] else [], sweeper)
 
 
 def sweep_command(cell: Cell) -> str:
@@ -172,21 +175,26 @@ def _home(fields: pd.Series) -> list[str]:
     return ["-m", f"sweep={name}", *where]
 
 
-def _command(overrides: Iterable[str], start: Sequence[str] = ()) -> str:
-    words = [item for item in overrides if _is_plain(item)]
+def _command(overrides: Iterable[str], start: Sequence[str] = (), end: Sequence[str] = ()) -> str:
+    words = [*(item for item in overrides if _is_plain(item)), *end]
     try:
-        check_overrides([*words, *start])
+        check_overrides([*words, *start, *(inner for item in end for inner in inner_overrides(item))])
     except ForeignError as error:
         return f"{NO_COMMAND}{' '.join(str(error).split())}"
     return shlex.join([*TRAIN.split(), *start, *words])
 
 
-def _is_plain(override: str) -> bool:
-    """Whether an override is ``KEY=VALUE`` (or ``~KEY``): no option of the command, no setting of Hydra's own."""
+def _is_plain(override: str, below: str = "") -> bool:
+    """Whether an override is ``KEY=VALUE`` (or ``~KEY``): no option of the command, no setting of Hydra's own.
+
+    Args:
+        override: The word.
+        below: Settings of Hydra's that are asked for, and nothing else.
+    """
     key, sign, _ = override.partition("=")
     if not PLAIN_KEY.fullmatch(key) or not (sign or key.startswith("~")):
         return False
-    return not key.lstrip("+~").startswith("hydra.")
+    return key.lstrip("+~").startswith(below) if below else not key.lstrip("+~").startswith("hydra.")
 
 
 def _spelled(value: Any) -> str:

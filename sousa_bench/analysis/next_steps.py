@@ -17,6 +17,8 @@ from sousa_bench.analysis.fresh_players import evaluations, finalists, has_fresh
 from sousa_bench.analysis.reach import FOLDS, Reach, reaches
 from sousa_bench.analysis.stats.folds import FOLD, fold_counts
 from sousa_bench.analysis.study import Study
+from sousa_bench.config import init_from
+from sousa_bench.config.distillation import RUN
 from sousa_bench.config.overrides import split
 from sousa_bench.data.saved_task import is_sousa
 from sousa_bench.models.published import PUBLISHED
@@ -243,8 +245,9 @@ def _folds(study: Study, reached: Mapping[str, Reach]) -> list[Cell]:
         if reach is None or reach.design.folds > 1 or (reach.everyone and reach.cross_validated is None):
             continue
         for row in finalists(rows):
-            if any(study.results.resolved[number].get("teacher.run") for number in row["rows"]):
-                continue  # the teacher was trained on clips that would be tested
+            before = [study.results.resolved[number].get(key) for number in row["rows"] for key in (RUN, init_from.KEY)]
+            if any(before):
+                continue  # the teacher, or the run that it goes on from, was trained on clips that would be tested
             seed = str((_seeds(study, row["rows"]) or [42])[0])
             cell = changed(asked_for(study, row), {FOLD: _every_fold(FOLDS), "seed": seed}, ("data.resplit",))
             if row["combination"] not in folded and not any(stands_for(job, cell) for job in study.results.waiting()):

@@ -155,9 +155,11 @@ def _components(
 
 
 def _everyone(study: Study, leader: Mapping[Any, Any]) -> int:
-    """Players of all splits of the leader's data; 0 where its results don't say."""
-    keys = [f"data.{study.task.groups_key}.{split}" for split in ("train", "val", "test")]
-    if not set(keys) <= set(study.table):
-        return 0
-    counts = study.table.loc[leader["rows"], keys].apply(pd.to_numeric, errors="coerce").sum(axis=1, min_count=3)
-    return int(counts.max()) if counts.notna().any() else 0
+    """Players of all splits of the leader's data; 0 where its results don't say.
+
+    Those of before 30 November 2026 say it split by split alone, and none is taken to be in two.
+    """
+    counts = [f"data.{study.task.groups_key}.{name}" for name in ("all", "train", "val", "test")]
+    numbers = study.table.reindex(index=leader["rows"], columns=counts).apply(pd.to_numeric, errors="coerce")
+    found = numbers[counts[0]].fillna(numbers[counts[1:]].sum(axis=1, min_count=3))
+    return int(found.max()) if found.notna().any() else 0

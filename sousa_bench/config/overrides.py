@@ -11,7 +11,7 @@ from sousa_bench.errors import ConfigError
 PATTERN = "data.group_pattern"
 """The key whose value is a regular expression."""
 
-COMBINATIONS = "hydra.sweeper.combinations"
+COMBINATIONS, PARAMS = "hydra.sweeper.combinations", "hydra.sweeper.params."
 
 
 def split(override: str) -> tuple[str, str]:
@@ -56,6 +56,15 @@ def combinations_override(combinations: Sequence[Sequence[str]]) -> str:
     """The override that asks for a sweep over these combinations, where the product of the values would hold others."""
     rows = ("[" + ",".join(in_quotes(word) for word in combination) + "]" for combination in combinations)
     return f"{COMBINATIONS}=[{','.join(rows)}]"
+
+
+def inner_overrides(override: str) -> list[str]:
+    """The overrides inside one of the sweeper's, which asks for combinations or values; none inside any other."""
+    key, value = split(override)
+    if key.startswith(PARAMS):
+        return [f"{key.removeprefix(PARAMS)}={value}"]
+    texts = re.finditer(r"""(["'])((?:\\.|(?!\1)[^\\])*)\1""", value if key == COMBINATIONS else "")
+    return [re.sub(r"\\(.)", r"\1", text[2]) for text in texts]
 
 
 def check_combinations(value: Any, words: Sequence[str]) -> list[list[str]]:

@@ -301,11 +301,15 @@ def _interval_text(found: Mapping[str, Any], task: Task) -> str:
 def _own_test_text(compared: Mapping[str, Any], accuracy: float, refit: bool) -> str:
     if refit:
         return f"It has no test of its own; before it was trained again on more clips, tests gave {accuracy:.4f}."
-    if compared["same_clips"] is None:
-        return f"The run's own test gave {accuracy:.4f}; whether on these clips can't be told from what is left of it."
-    if not compared["same_clips"]:
+    if "changed" not in compared:
+        if compared["same_clips"] is None:
+            return (
+                f"The run's own test gave {accuracy:.4f}; whether on these clips can't be told from what is left of it."
+            )
         return f"The run's own test, on other clips, gave {accuracy:.4f}."
     changed = f"{compared['changed']} predicted otherwise" if compared["changed"] else "each with the same prediction"
     if compared["changed"] is None:
         changed = f"its {PREDICTIONS_FILE} is gone, so single predictions can't be compared"
+    if compared["same_clips"] is None:
+        return f"The run's own test, on clips of the same names and in other files, gave {accuracy:.4f}: {changed}."
     return f"These are the clips of the run's own test, which gave {accuracy:.4f}: {changed}."

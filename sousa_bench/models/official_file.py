@@ -14,14 +14,12 @@ from typing import Any
 
 from sousa_bench.models.checkpoint_contents import Contents, contents
 from sousa_bench.models.efficientat_channels import embedding_size
-from sousa_bench.models.weight_files import default_variant
+from sousa_bench.models.weight_files import FOLDER_FILES, checkpoint_file, default_variant
 from sousa_bench.system.foreign import read_json
 
 Numbers = Mapping[str, Any]
-FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
-"""What is looked for in a folder of the hub's layout."""
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
-"""What stands beside them there."""
+"""What stands beside the weights in a folder of the hub's layout."""
 
 _CLAP = "audio_model.audio_encoder."
 _AST_TOKEN = re.compile(r"(audio_spectrogram_transformer\.embeddings|(module\.)?v)\.cls_token")
@@ -135,9 +133,7 @@ def _own_file(model: Mapping[str, Any]) -> OfficialFile | None:
     checkpoint = model.get("checkpoint")
     if model.get("weights") != "official" or not checkpoint or not re.fullmatch(_target("[a-z]+"), _target_of(model)):
         return None
-    path = Path(str(checkpoint).removeprefix("file://")).expanduser()
-    if path.is_dir():
-        path = next((path / name for name in FOLDER_FILES if (path / name).is_file()), path)
+    path = checkpoint_file(str(checkpoint))
     found = contents(path) if path.is_file() else None
     file = None if found is None else recognise(found)
     if file is None or file.model not in _SPEECH:

@@ -13,7 +13,8 @@ from transformers import PreTrainedConfig
 
 from sousa_bench.errors import WeightsError, first_line
 from sousa_bench.models.family import Family, renamed
-from sousa_bench.models.official_file import CONFIG, FOLDER_FILES, PREPROCESSOR
+from sousa_bench.models.official_file import CONFIG, PREPROCESSOR
+from sousa_bench.models.weight_files import FOLDER_FILES
 from sousa_bench.models.weights import Loaded
 from sousa_bench.system.foreign import read_json
 

@@ -10,6 +10,8 @@ from sousa_bench.errors import ConfigError
 WEIGHTS = ("official", "random", "embedded", "further")
 PACKED = ("embedded", "further")
 """Those that :mod:`sousa_bench.pretrain` packed: what began at random weights, and at a published checkpoint."""
+FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
+"""The weights in a folder laid out like a repository of the hub; the first that is there counts."""
 DEMONSTRATION = (
     "This is the embedded demonstration (small variants of the models, pretrained to have something to show). The "
     "published models{on}: weights=official{data}"
@@ -55,6 +57,16 @@ def embedded_file(model: str, checkpoint: str | None = None) -> Path:
     return place if place.is_file() else place / f"{model}.safetensors"
 
 
+def checkpoint_file(checkpoint: str) -> Path:
+    """The file that a published ``model.checkpoint`` leads to on this machine, ``file://`` before it or not.
+
+    Returns:
+        Of a folder the weights in it; the path as it stands where there are none, or where it is an address.
+    """
+    path = Path(checkpoint.removeprefix("file://")).expanduser()
+    return next((path / name for name in FOLDER_FILES if (path / name).is_file()), path)
+
+
 def weights_file(model: Mapping[str, Any]) -> Path | None:
     """Where the weights lie that a model's node names; None: random ones, or those of the model's own address.
 
@@ -65,7 +77,7 @@ def weights_file(model: Mapping[str, Any]) -> Path | None:
     weights, checkpoint = model.get("weights"), model.get("checkpoint")
     if weights in PACKED:
         return embedded_file(str(model.get("name")), checkpoint)
-    return Path(str(checkpoint)).expanduser() if checkpoint and weights != "random" else None
+    return checkpoint_file(str(checkpoint)) if checkpoint and weights != "random" else None
 
 
 def default_variant(weights: str) -> str:

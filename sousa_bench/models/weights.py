@@ -201,9 +201,10 @@ def resolve(address: str, source: CheckpointSource) -> tuple[Path, str]:
     """
     if address.startswith(("http://", "https://")):
         return from_url(address), address.split("#")[0]
-    path = Path(address.removeprefix("file://")).expanduser()
+    path = weight_files.checkpoint_file(address)
     if path.is_dir():
-        path = _file_in(path, source)
+        names = " nor ".join(weight_files.FOLDER_FILES)
+        raise WeightsError(f"model.checkpoint={address}: the folder holds no {names}; give the file itself.")
     if path.is_file():
         return path, path.name
     hub = HUB_ID.fullmatch(address)
@@ -214,10 +215,3 @@ def resolve(address: str, source: CheckpointSource) -> tuple[Path, str]:
             f"or a hub id (owner/name or hf://owner/name/file); without model.checkpoint it is {source.address}."
         )
     return from_hub(hub["repo"], hub["file"] or source.file, hub["revision"]), address
-
-
-def _file_in(folder: Path, source: CheckpointSource) -> Path:
-    for name in (source.file, "model.safetensors", "pytorch_model.bin"):
-        if (folder / name).is_file():
-            return folder / name
-    raise WeightsError(f"model.checkpoint={folder}: the folder holds no {source.file}; give the file itself.")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from sousa_bench.analysis.flatten import leaves
 from sousa_bench.config.composing import composed
 from sousa_bench.config.overrides import literal, split
 from sousa_bench.errors import ConfigError, UserError
@@ -19,7 +18,7 @@ def spelled_out(overrides: Sequence[str], resolved: Mapping[str, Any], config_fo
 
     Args:
         overrides: The run's, an experiment among them.
-        resolved: Its resolved config as dotted leaves, whose values count.
+        resolved: Its resolved config, whose values count.
         config_folder: Another folder with choices, as the training's ``--config-dir``.
 
     Raises:
@@ -32,9 +31,9 @@ def spelled_out(overrides: Sequence[str], resolved: Mapping[str, Any], config_fo
         for group, choice in theirs.items()
         if ours.get(group) != choice and group != "experiment" and not group.startswith("hydra/")
     ]
-    there = _composed([*groups, *rest], config_folder)[1]
+    there, had = _composed([*groups, *rest], config_folder)[1], dict(_leaves(resolved))
     values = [
-        f"{'' if key in there else '++'}{key}={literal(resolved.get(key, value))}"
+        f"{'' if key in there else '++'}{key}={literal(had.get(key, value))}"
         for key, value in whole.items()
         if key not in there or there[key] != value
     ]
@@ -49,4 +48,13 @@ def _composed(overrides: Sequence[str], config_folder: Path | None) -> tuple[dic
         raise UserError(f"what the runs' experiment set can't be told: {error}") from error
     plain: Any = OmegaConf.to_container(cfg, resolve=False)
     choices: dict[str, Any] = plain.pop("hydra")["runtime"]["choices"]
-    return choices, leaves(plain)
+    return choices, dict(_leaves(plain))
+
+
+def _leaves(node: Mapping[Any, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and their values, lists as they are."""
+    for key, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value

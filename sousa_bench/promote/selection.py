@@ -28,7 +28,7 @@ from sousa_bench.config.overrides import combinations_override, in_quotes, quote
 from sousa_bench.errors import UserError
 from sousa_bench.peft.method_sizes import declared_size
 from sousa_bench.peft.options import is_adalora, takes_no_steps, trains_all
-from sousa_bench.results.result import ADAPTER_FOLDER, EVALUATED
+from sousa_bench.results.result import ADAPTER_FOLDER, EVALUATED, read_result
 from sousa_bench.system.foreign import ForeignError, check_overrides
 
 SEEDS = 3
@@ -197,7 +197,14 @@ def _picked(study: Study, top: int | None, metric: str) -> pd.DataFrame:
             f"these runs can't be ranked together, since they differ in data, weights or epochs ({words}). Name one "
             "sweep, or choose with --filter, such as --filter max_epochs=5"
         )
-    return frame[frame["best_set"]] if top is None else frame.head(top)
+    if top is not None:
+        return frame.head(top)
+    if untested := int((frame["p_best"].isna() & ~frame["best_set"]).sum()):
+        raise UserError(
+            f"--undecided: {untested} of {len(frame)} combinations were not tested against the best one, so whether "
+            "they can be told from it is not known (the report says why, under What this does not show); take --top K"
+        )
+    return frame[frame["best_set"]]
 
 
 def _chosen(
@@ -218,7 +225,8 @@ def _chosen(
     if any(split(word)[0] == "experiment" for word in written):
         from sousa_bench.promote.experiment import spelled_out  # composes
 
-        written = spelled_out(written, resolved, config_folder)
+        whole = read_result(Path(study.table["path"].iloc[best]))["resolved_config"]
+        written = spelled_out(written, whole, config_folder)
     if "peft" not in new:
         written = with_reads(written, row["strategy"], resolved.get(READS))
     for override in written:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sousa_bench.errors import UserError
-from sousa_bench.results.merit import loss_of, merit
+from sousa_bench.results.merit import loss_of, lower_by_name, merit
 from sousa_bench.results.metrics import ranking
 from sousa_bench.results.result import ADAPTER_FOLDER, EVALUATED, RESULT_FILE, ResultError, is_refit, read_result
 from sousa_bench.results.scan import scan
@@ -146,8 +146,11 @@ def ranked(runs: Sequence[FinishedRun], metric: str | None = None) -> list[Finis
             raise RunError(f"metric {key}: {run.folder} has none of that name; {_near(key, metrics)}")
         trainable = (run.result.get("efficiency") or {}).get("trainable_params")
         validation = metrics.get(ranking(metrics))
-        return merit(metrics[key], validation, loss_of(metrics), trainable, run.name, lower=key.endswith("loss"))
+        return merit(metrics[key], validation, loss_of(metrics), trainable, run.name, lower=lower)
 
+    declared = runs[0].result.get("declared_metrics")
+    said = declared.get(key.partition("_")[2]) if isinstance(declared, Mapping) else None
+    lower = said.get("better") == "lower" if isinstance(said, Mapping) else lower_by_name(key)
     return sorted(runs, key=place)
 
 

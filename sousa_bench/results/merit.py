@@ -9,6 +9,9 @@ from typing import Any
 LOSSES = ("best_val_loss", "final_val_loss")
 """Validation loss of the tested epoch, or of the last one where a result doesn't have it."""
 
+LOWER_IS_BETTER = ("loss", "_ece", "time", "seconds", "memory", "params", "param_efficiency")
+"""What such names hold."""
+
 
 def merit(
     score: Any, validation: Any, loss: Any, parameters: Any, name: str, *, lower: bool = False
@@ -32,6 +35,11 @@ def merit(
 def _least(value: Any, sign: int = 1) -> float:
     known = isinstance(value, (int, float)) and not math.isnan(value)
     return sign * float(value) if known else math.inf
+
+
+def lower_by_name(key: str) -> bool:
+    """Whether a smaller value of what is called so is the better one: of losses, times and sizes."""
+    return any(word in key for word in LOWER_IS_BETTER)
 
 
 def loss_of(values: Mapping[str, Any]) -> Any:

@@ -125,6 +125,15 @@ def test_a_baseline_that_is_under_way_is_not_asked_for_again(tmp_path: Path):
     assert STEP not in {step.title for step in next_steps(compare(collect([tmp_path])), 3)}
 
 
+def test_the_baselines_of_other_data_are_none_of_these(tmp_path: Path):
+    write_sweep(tmp_path / "a", MODELS[:1], ("lora", "probe"), (False,), players=10, per_player=10)
+    write_sweep(tmp_path / "b", MODELS[:1], ("lora",), (False,), players=10, per_player=10, data="other")
+    [step] = [step for step in next_steps(compare(collect([tmp_path])), 3) if step.title == STEP]
+    assert len(step.commands) == 1
+    assert " peft=probe,knn,head,full " in step.commands[0]
+    assert " data=other " in step.commands[0]
+
+
 def test_what_learnt_from_a_teacher_is_no_baseline(tmp_path: Path):
     def write(strategy: str, accuracy: float, teacher: str | None = None, seed: int = 1) -> None:
         made = result({"strategy": strategy, "augmentation": False, "seed": seed}, accuracy=accuracy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -29,7 +30,7 @@ from sousa_bench.results.result import (
     write_json,
     write_result,
 )
-from tests.analysis.synthetic import Clips, predict, result, write_predictions, write_sweep
+from tests.analysis.synthetic import FOREIGN, Clips, predict, result, write_predictions, write_sweep
 
 EVIL = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>\u2028\u2029\x1b[2J|`$(id)`=cmd"
 
@@ -379,6 +380,21 @@ def test_what_some_runs_record_is_not_said_of_all(tmp_path: Path):
     assert facts["commit"] == "abc123def (1 run), not recorded (2 runs)"
     assert facts["device"] == "NVIDIA H100 (1 run), not recorded (2 runs)"
     assert facts["precision"] == "bf16"
+
+
+def test_a_sweeps_command_keeps_what_says_which_runs_it_has():
+    from sousa_bench.analysis.commands import TRAIN, given_command
+    from sousa_bench.config.overrides import combinations_override
+
+    rows = [["model=ast", "peft=lora", 'data.root="a b"'], ["model=htsat", "peft=ia3", "lineage.from=[a/b,c]"]]
+    for word in (combinations_override(rows), "hydra.sweeper.n_trials=6", "hydra.sweeper.params.model=ast,htsat"):
+        command = shlex.join([*TRAIN.split(), "-m", "seed=1,2", word])
+        assert given_command(command) == command
+        assert given_command(f"{command} hydra.launcher.mem_gb=4") == command
+    for evil in FOREIGN:
+        for words in ([combinations_override([["model=ast", evil]])], [f"hydra.sweeper.params.{evil.lstrip('+')}"]):
+            printed = given_command(shlex.join([*TRAIN.split(), "-m", *words]))
+            assert printed.startswith("# no command: "), (evil, printed)
 
 
 def test_a_manifests_command_that_is_too_long_is_not_printed_in_part():

@@ -151,6 +151,25 @@ def test_real_players_are_confirmed_by_folds_in_commands_that_compose(tmp_path: 
     )
 
 
+def test_what_goes_on_from_a_run_is_not_confirmed_on_clips_that_the_run_may_have_met(tmp_path: Path):
+    folder = written(tmp_path, even, (1, 2, 3))
+    for file in folder.glob("*/result.json"):
+        made = read_result(file)
+        made["resolved_config"]["init_from"] = "multirun/first/ast_lora"
+        write_result(file.parent, made)
+    assert OTHER_GROUPS.format(groups="players") not in steps_of(folder)
+
+
+def test_players_of_several_splits_are_counted_once(tmp_path: Path):
+    folder = written(tmp_path, even, (1, 2, 3))
+    for file in folder.glob("*/result.json"):
+        made = read_result(file)
+        made["data"]["players"]["all"] = 60
+        write_result(file.parent, made)
+    (reach,) = reaches(compare(collect([folder])))
+    assert reach.everyone == 60
+
+
 def test_the_report_says_what_it_takes_and_confirms_on_a_fresh_cast(tmp_path: Path):
     sweep = written(tmp_path / "multirun" / "one", even, (1, 2, 3), synthetic=True)
     assert main([str(sweep), "--no-images"]) == 0

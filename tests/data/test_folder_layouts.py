@@ -120,6 +120,8 @@ def test_a_table_in_each_splits_folder(tmp_path: Path) -> None:
     assert made.describe()["counts"] == {"train": 3, "val": 3, "test": 3}
     assert made.understood["split"] == "given"
     assert "validation/2.wav" in by_split(made)["val"]
+    anew = folder(root, columns={"split": False}, resplit=True)
+    assert "given" not in anew.understood["split"]
 
 
 def table_folder(root: Path, table: pd.DataFrame) -> Path:
@@ -308,7 +310,7 @@ def test_a_layout_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     made = folder(root, layout="bird_layouts.Nests")
     made.prepare([16_000])
     assert made.task.group == "nest"
-    assert made.describe()["groups"] == {"train": 4, "val": 1, "test": 1}
+    assert made.describe()["groups"] == {"train": 4, "val": 1, "test": 1, "all": 6}
     assert made.warnings == []
 
 

@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile as sf
 
 from sousa_bench.analysis import collect, compare
 from sousa_bench.data.rudiments import RUDIMENTS
 from sousa_bench.errors import UserError
 from sousa_bench.evaluate.__main__ import main
-from sousa_bench.results.finished import finished_run, finished_runs
+from sousa_bench.results.finished import FinishedRun, finished_run, finished_runs, ranked
 from sousa_bench.results.result import missing_fields
 from sousa_bench.training.evaluated_clips import data_node
 from tests.trained import ROOT, Trained, command, home, trained
@@ -151,6 +152,44 @@ def test_the_runs_own_clips_of_other_splits_are_named_as_met_before(finished: Tr
     # The same clips by another path are recognised too.
     copy = evaluate(finished, "data=tiny", f"data.root={dataset(finished)}", "--split", "train", folder=tmp_path / "c")
     assert copy["evaluation"]["met_before"] == train["evaluation"]["met_before"]
+
+
+def test_all_clips_of_a_dataset_without_splits_are_evaluated_however_many_a_choice_tests(
+    finished: Trained, recordings: Path, evaluate, tmp_path: Path
+):
+    table = pd.read_csv(recordings / "metadata.csv").drop(columns="split")
+    table.to_csv(recordings / "metadata.csv", index=False)
+    few = ("data=tiny", f"data.root={recordings}", "data.clips.test=2")
+    assert evaluate(finished, *few, "--split", "all")["data"]["counts"]["test"] == 6
+    table.assign(split="test").to_csv(recordings / "metadata.csv", index=False)
+    assert evaluate(finished, *few, "--split", "all", folder=tmp_path / "named")["data"]["counts"]["test"] == 2
+
+
+def test_other_sounds_of_the_same_names_are_not_called_the_runs_own(
+    finished: Trained, evaluate, capsys, tmp_path: Path
+):
+    noisy = tmp_path / "noisy"
+    shutil.copytree(dataset(finished), noisy)
+    for path in noisy.rglob("*.flac"):
+        samples, rate = sf.read(path)
+        sf.write(path, samples + np.random.default_rng(0).normal(0, 0.1, len(samples)), rate)
+    own_test = evaluate(finished, "data=tiny", f"data.root={noisy}")["evaluation"]["own_test"]
+    assert own_test["same_clips"] is None
+    assert own_test["test_acc"] == finished.result["metrics"]["test_acc"]
+    assert "The run's own test, on clips of the same names and in other files, gave " in capsys.readouterr().out
+
+
+def test_the_best_run_by_a_metric_of_which_less_is_better(tmp_path: Path):
+    facts = {"well": {"val_ece": 0.02, "val_mine": 1.0}, "badly": {"val_ece": 0.4, "val_mine": 2.0}}
+    runs = [FinishedRun(tmp_path / name, {"metrics": {"val_acc": 0.5, **values}}) for name, values in facts.items()]
+    for declared, metric, best in (
+        ({}, "val_ece", "well"),
+        ({}, "val_mine", "badly"),
+        ({"mine": {"better": "lower"}}, "val_mine", "well"),
+    ):
+        for run in runs:
+            run.result["declared_metrics"] = declared
+        assert ranked(runs, metric)[0].name == best, (declared, metric)
 
 
 def test_the_length_grid_is_the_one_that_was_asked_for(finished: Trained, evaluate, tmp_path: Path):

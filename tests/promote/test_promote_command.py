@@ -92,6 +92,21 @@ def test_all_that_can_not_be_told_from_the_best(asked: Any, seeded: Path) -> Non
     assert "seed=7,8" in words
 
 
+def test_what_was_not_tested_against_the_best_is_not_passed_over(
+    seeded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edited(seeded, tmp_path, lambda result: None)
+    for file in tmp_path.glob("multirun/**/predictions.parquet"):
+        file.unlink()
+    monkeypatch.chdir(tmp_path)
+    assert main([SWEEP, "--undecided", "--print"]) == 1
+    said = capsys.readouterr()
+    assert "--undecided: " in said.err
+    assert "combinations were not tested against the best one" in said.err
+    assert said.out == ""
+    assert main([SWEEP, "--top", "2", "--print"]) == 0
+
+
 def test_a_filter_narrows_the_choice(asked: Any) -> None:
     words, _ = asked(SWEEP, "--top", "2", "--filter", "model=htsat", "data=full")
     assert "model=htsat" in words
@@ -212,6 +227,22 @@ def test_an_experiments_limits_stay_behind_and_its_choices_go_on(changed: Any, t
     assert not any(word.startswith(("experiment", "trainer=", "trainer.train_batches")) for word in words)
     assert {"logger=csv", "gradient_checkpointing=true"} <= set(words)
     assert "trainer=smoke" in said
+
+
+def test_a_list_of_an_experiment_goes_on_as_one(changed: Any, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    (own / "experiment").mkdir(parents=True)
+    (own / "experiment" / "mine.yaml").write_text("# @package _global_\npeft: {targets: [attention, mlp]}\n")
+    words = ["experiment=mine", "model=ast", "peft=lora", "augmentation=off", *SHORT]
+    config = composed(words, own)
+
+    def change(result: dict[str, Any]) -> None:
+        result["overrides"], result["resolved_config"] = words, OmegaConf.to_container(config, resolve=True)
+
+    printed, _ = changed(change, "--top", "1", "--config-dir", str(own), "seed=42")
+    asked = [word for word in printed[printed.index("-m", 3) + 1 :] if not word.startswith("lineage.")]
+    assert "peft.targets=[attention,mlp]" in asked
+    assert Candidate.of(RunConfig(composed(asked)), asked).digest == Candidate.of(RunConfig(config), words).digest
 
 
 @pytest.mark.parametrize(

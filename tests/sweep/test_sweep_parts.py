@@ -110,6 +110,13 @@ def test_a_checkpoint_counts_by_its_bytes(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
     a, b, c = (changed(model__checkpoint=str(tmp_path / name)) for name in "abc")
     assert a == b != c
+    for number, content in enumerate((b"1", b"2")):  # as the hub has it, and as an address
+        for name in ("model.safetensors", "pytorch_model.bin"):
+            (tmp_path / f"{number}{name[0]}").mkdir()
+            (tmp_path / f"{number}{name[0]}" / name).write_bytes(content)
+    folders = [changed(model__checkpoint=str(tmp_path / name)) for name in ("0m", "0p", "1m", "1p")]
+    assert folders == [a, a, c, c]
+    assert changed(model__checkpoint=f"file://{tmp_path / 'a'}") == a
 
 
 def test_the_fingerprint_names_what_is_missing() -> None:

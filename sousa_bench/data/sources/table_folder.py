@@ -96,9 +96,11 @@ class TableFolder(LabelledFolder):
         if self.reading.table or table.parent == self.root:
             return known
         folder = table.parent.name
-        self.taken.setdefault("split", "the table's folder")
         known["file_name"] = [f"{folder}/{name}" if isinstance(name, str) else name for name in known["file_name"]]
-        return known if "split" in known else known.assign(split=folder)
+        if "split" in known or self.reading.columns.get("split") is False:
+            return known
+        self.taken.setdefault("split", "the table's folder")
+        return known.assign(split=folder)
 
     def _need(self, frame: pd.DataFrame, found: dict[str, str], known: str) -> None:
         if known not in found:
