@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
-    words = parser.parse_known_args(arguments)[0].words
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    words = given if given and not given[0].startswith("-") else parser.parse_known_args(given)[0].words
     if words and words[0] in COMMANDS:
         parser.error(f"write python -m sousa_bench.{words[0]}, with a dot")
     if words:

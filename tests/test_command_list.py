@@ -50,6 +50,7 @@ def test_each_command_says_our_version(
     ("words", "message"),
     [
         (["train", "-m", "model=ast"], "write python -m sousa_bench.train, with a dot"),
+        (["train", "--help"], "write python -m sousa_bench.train, with a dot"),
         (["tune"], "there is no command tune: train, status, analyze, "),
     ],
 )

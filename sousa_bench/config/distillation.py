@@ -83,7 +83,7 @@ def _check_status(folder: Path, place: str) -> None:
     except ResultError as error:
         raise ConfigError(f"{RUN}={place}: {error}") from error
     if status != "completed":
-        raise ConfigError(f"{RUN}={place}: this run is {status}, not completed; finish it first (resume=true)")
+        raise ConfigError(f"{RUN}={place}: this run is {status}, not completed; its own command goes on with it")
 
 
 @functools.cache

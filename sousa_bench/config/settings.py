@@ -15,7 +15,15 @@ from sousa_bench.config.identity import lasting_target
 from sousa_bench.errors import ConfigError
 from sousa_bench.models import packed_file
 from sousa_bench.models.official_file import objection_to
-from sousa_bench.models.weight_files import PACKED, WEIGHTS, check_kind, check_weights, embedded_file, packed_missing
+from sousa_bench.models.weight_files import (
+    PACKED,
+    WEIGHTS,
+    check_kind,
+    check_weights,
+    embedded_file,
+    packed_missing,
+    unknown_variant,
+)
 from sousa_bench.peft.options import plain
 from sousa_bench.results.metrics import own_metrics
 from sousa_bench.system.number_checks import is_number, is_positive, is_whole
@@ -132,7 +140,7 @@ def check_values(config: Mapping[str, Any]) -> None:
             if not file.is_file():
                 raise ConfigError(packed_missing(weights, str(checkpoint), file))
         node = plain(model)
-        if objection := objection_to(node) or packed_file.objection_to(node):
+        if objection := unknown_variant(node) or objection_to(node) or packed_file.objection_to(node):
             raise ConfigError(objection)
     own_metrics(config.get("metrics"))
     if isinstance(logger := config.get("logger"), Mapping):

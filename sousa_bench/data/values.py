@@ -87,7 +87,7 @@ def check_values(data: SousaData) -> None:
     if data.synthetic is not None and data.root:
         raise ConfigError(
             f"data={data.name} makes its own clips and reads no data.root; for those in {data.root} choose "
-            "data=tiny|mini|small|medium|full."
+            "data=folder, or data=tiny|mini|small|medium|full for as many of them."
         )
     if data.synthetic is not None and data.layout:
         raise ConfigError(f"data={data.name} makes its own clips, and data.layout={data.layout} reads a folder.")

@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_intermixed_args(arguments)
 
     def work() -> int:
+        from sousa_bench.data.saved_task import is_sousa
         from sousa_bench.inspection.data_facts import as_json, data_of, facts
         from sousa_bench.inspection.found_blocks import found_blocks, printed
         from sousa_bench.inspection.listening import heard_clips
@@ -61,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         data = data_of(overrides, options.config_dir)
         clips = heard_clips(data) if (folder if options.listen is None else options.listen) else data.chosen()
         found = facts(data, clips, options.luck / 100, options.methods)
-        found["command"] = next_training(overrides, options.config_dir, data.fold, found["next_folds"])
+        fold, folds, sousa = data.fold, found["next_folds"], is_sousa(data.task)
+        found["command"] = next_training(overrides, options.config_dir, fold, folds, sousa)
         if options.page is not None:
             from sousa_bench.inspection.data_page import write_page
 

@@ -19,7 +19,10 @@ CONNECT_SECONDS = 8.0
 """Time that a first answer may take. Name look-ups block beyond any socket timeout, hence a deadline of our own."""
 
 STALL_SECONDS = 60.0
-WAYS_OUT = "Ways out: model.checkpoint=FILE with a copy fetched elsewhere, or weights=random for random weights."
+WAYS_OUT = (
+    "Ways out: model.checkpoint=FILE with a copy fetched elsewhere; or, to train without it, weights=embedded, small "
+    "ones that the package has for some models, or weights=random."
+)
 HUB_ID = re.compile(r"(?:hf://)?(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<file>[^@]+))?(?:@(?P<revision>[\w./-]+))?")
 """``owner/name``, or ``hf://owner/name/file@revision`` for one file of it."""
 

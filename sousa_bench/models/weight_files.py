@@ -85,6 +85,16 @@ def default_variant(weights: str) -> str:
     return "official" if weights == "official" else "tiny"
 
 
+def unknown_variant(model: Mapping[str, Any]) -> str | None:
+    """What to say where a model's node asks for a variant that isn't among its ``variants``; None where it is."""
+    variant, variants = model.get("variant"), model.get("variants")
+    if variant is None or not isinstance(variants, Mapping) or variant in variants:
+        return None
+    near = " or ".join(get_close_matches(str(variant), map(str, variants)))
+    hint = f"did you mean {near}? It" if near else "it"
+    return f"model.variant={variant} can't be: {hint} must be one of {', '.join(map(str, variants))}"
+
+
 def packed_missing(weights: str, checkpoint: str, file: Path) -> str:
     """What to say where ``model.checkpoint`` leads ``weights=embedded`` or ``weights=further`` to no file."""
     return (

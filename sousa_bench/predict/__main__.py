@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sousa_bench.errors import ConfigError
+from sousa_bench.results.result import RESULT_FILE
 from sousa_bench.system.arguments import add_machine, add_run_choice, command_parser, exit_code, positive
 from sousa_bench.system.files import is_there
 
@@ -96,8 +97,12 @@ def _sort_words(options: argparse.Namespace) -> str | None:
         for key, switch in (("metric", "--metric"), ("checkpoint", "--checkpoint")):
             if getattr(options, key) is not None:
                 return f"{switch} is for a run; a model's file of weights is model.checkpoint=FILE"
+    if not options.check and options.files:
+        return None
     if not options.check:
-        return None if options.files else "name the audio files to listen to, or --check with a published model"
+        if options.run is not None and options.run.is_file() and options.run.name != RESULT_FILE:
+            return f"{options.run} is a file: name what is to hear it first, a run's folder or model=NAME"
+        return "name the audio files to listen to, or --check with a published model"
     if options.run is not None:
         return "--check is for a published model: model=NAME weights=official"
     if options.files:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 NAME_WIDTH = 44
 MARGIN = "  "
+SPELT = {True: "true", False: "false", None: None}
 SUFFIXES = frozenset(
     (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64")
 )
@@ -73,8 +74,8 @@ def predict(options: argparse.Namespace) -> int:
 def model_lines(predictor: Predictor) -> str:
     """Which model answers, what it is made of and how good it is, and when its answers are confident."""
     lines = [model_line(predictor), about_model(predictor.run, predictor.description, predictor.task)]
-    if predictor.confidence is not None:
-        lines.append(marked(predictor.confidence))
+    unknown = "How sure its answers are is not known, so none is marked as doubtful."
+    lines.append(unknown if predictor.confidence is None else marked(predictor.confidence))
     return "\n".join(lines)
 
 
@@ -145,7 +146,7 @@ def _print_csv(answers: Iterable[Answer], task: Task) -> int:
         seconds = None if answer.seconds is None else round(answer.seconds, 3)
         for item in answer.accepted or [{}]:
             said = (item.get(key) for key in (task.noun, "name", "probability"))
-            cells = (str(answer.file), answer.status, *said, seconds, answer.reason, item.get("confident"))
+            cells = (str(answer.file), answer.status, *said, seconds, answer.reason, SPELT[item.get("confident")])
             writer.writerow([clean(cell) if isinstance(cell, str) else cell for cell in cells])
         sys.stdout.flush()
     return code
@@ -208,6 +209,7 @@ class Names:
     def of(cls, files: Sequence[Path]) -> Names:
         """Short names for some files."""
         folder = Path(os.path.commonpath([file.absolute().parent for file in files])) if len(files) > 1 else None
+        folder = None if folder == Path("/") else folder  # names that no command could take
         width = max(len(cls(folder, 0).name(file)) for file in files)
         return cls(folder, min(width, NAME_WIDTH))
 

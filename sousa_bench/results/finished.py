@@ -83,7 +83,9 @@ def finished_run(place: Path, metric: str | None = None) -> FinishedRun:
         if EVALUATED in result:
             raise RunError(f"{folder}: this is an evaluation of {result[EVALUATED]}; give that run's folder")
         if result["status"] != "completed":
-            raise RunError(f"{folder}: this run is {result['status']}, not completed; finish it first (resume=true)")
+            raise RunError(
+                f"{folder}: this run is {result['status']}, not completed; its training's command goes on with it"
+            )
         return FinishedRun(folder.resolve(), result)
     runs = finished_runs([folder])
     runs = [run for run in runs if not is_refit(run.result)] or runs  # a refit repeats the scores of others

@@ -25,7 +25,7 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 QUIET_SECONDS = 3.0  # that planning may take before it says how far it is
 LONGEST_LINE = 64 * 1024
 MOST_WAITING = 1024 * 1024  # bytes that wait for the screen
-EPOCH_LINE = re.compile(r"epoch \d+/\d+: ")  # what a run says at an epoch's end; its line at the foot says it too
+EPOCH_LINE = re.compile(r"epoch \d+/\d+[:,] ")  # what a run says of an epoch; its line at the foot says it too
 DROPPED = b"\n[the screen was not read: some output is only in the runs' run.log]\n"
 
 

@@ -1,8 +1,9 @@
-"""What a training run shows: a bar per epoch on a terminal, a line per epoch elsewhere."""
+"""What a training run shows: a bar per epoch on a terminal; elsewhere a line per epoch, and some within a long one."""
 
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 import pytorch_lightning as pl
@@ -10,6 +11,9 @@ from tqdm import tqdm
 
 from sousa_bench.results.metrics import ranking
 from sousa_bench.training.classifier import Classifier
+
+SILENT_SECONDS = 300.0
+"""How long nothing is said within an epoch where there is no bar."""
 
 
 class EpochBar(pl.Callback):
@@ -22,9 +26,11 @@ class EpochBar(pl.Callback):
     def __init__(self, title: str = "") -> None:
         self._title = title
         self._bar: tqdm | None = None
+        self._said = time.monotonic()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar."""
+        self._said = time.monotonic()
         if trainer.is_global_zero and sys.stderr.isatty():
             self._bar = tqdm(
                 total=int(trainer.num_training_batches),
@@ -39,6 +45,12 @@ class EpochBar(pl.Callback):
         if self._bar is not None and self._bar.update():
             assert isinstance(pl_module, Classifier)
             self._bar.set_postfix(loss=f"{pl_module.sums.mean():.4f}", refresh=False)
+        elif self._bar is None and trainer.is_global_zero and time.monotonic() - self._said > SILENT_SECONDS:
+            self._said = time.monotonic()
+            assert isinstance(pl_module, Classifier)
+            epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+            steps = f"{pl_module.steps_done:,} of {int(trainer.num_training_batches) * int(trainer.max_epochs or 1):,}"
+            print(f"{epoch}, step {steps}: train_loss={pl_module.sums.mean():.4f} so far", flush=True)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The epoch's line where clips validate."""

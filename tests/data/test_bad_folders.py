@@ -264,7 +264,7 @@ def test_what_is_no_sound_is_left_out_and_told(tmp_path: Path) -> None:
     made.prepare([16_000])
     assert made.task.classes == ("siren", "train")
     assert len(made.chosen()) == 12
-    assert any("1 files in the class folders are no sounds" in warning for warning in made.warnings)
+    assert any("1 file in the class folders left out, since no sound" in warning for warning in made.warnings)
     assert any("labels.csv beside the class folders was not read" in warning for warning in made.warnings)
 
 

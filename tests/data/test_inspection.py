@@ -211,7 +211,9 @@ def test_a_folder_of_any_task_is_told_in_its_own_words(capsys: pytest.CaptureFix
     assert "60 groups" in printed, "five folds test them all"
     assert not {"player", "players", "rudiment", "rudiments"} & set(printed.replace(",", " ").split())
     [command] = [line for line in printed.splitlines() if "sousa_bench.train" in line]
-    made = composed(shlex.split(command)[6:]).data
+    asked = [word for word in shlex.split(command)[4:] if not word.startswith(("peft=", "seed="))]
+    assert {"model=efficientat", "weights=official", "model.variant=mn04"} <= set(asked)
+    made = composed(asked).data
     assert (made.root, made.group_pattern, made.name) == (str(root), "(site[0-9]+)_", "folder")
     assert main([*words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

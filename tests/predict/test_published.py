@@ -202,6 +202,12 @@ def test_a_file_without_names_is_refused(
         (("model=atc", "weights=official", "a.wav"), 2, "Did you mean model=ast or model=eat?"),
         (("model=ast,htsat", "weights=official", "a.wav"), 2, "model=ast,htsat: one model at a time"),
         (("model=ast", "weights=official", "model.checkpoint=no.pt", "a.wav"), 1, "no.pt: there is no such file"),
+        (("a.wav",), 2, "a.wav is a file: name what is to hear it first, a run's folder or model=NAME"),
+        (
+            ("model=efficientat", "weights=official", "model.variant=mn4", "a.wav"),
+            2,
+            "did you mean mn40 or mn04? It must be one of official, tiny, mn01",
+        ),
         (("model=ast", "weights=official"), 2, "name the audio files to listen to, or --check"),
         (("--check", "model=ast", "weights=official", "a.wav"), 2, "brings its own sounds: leave out a.wav"),
         (("--check", "some_run"), 2, "--check is for a published model"),

@@ -24,6 +24,7 @@ from sousa_bench.status import main as status
 from sousa_bench.sweep.output import RunLog, Screen
 from sousa_bench.sweep.run_lines import line
 from sousa_bench.system.text_table import in_columns
+from sousa_bench.training import progress_bar
 from sousa_bench.training.classifier import Classifier
 from sousa_bench.training.progress_bar import EpochBar
 from tests.machine import patience
@@ -136,11 +137,22 @@ def test_a_line_fits_its_terminal() -> None:
     assert line(job, {"phase": "data"}, 79) == "run 3/24 efficientat_lora_aug_tiny_s42 data"
 
 
-def test_what_a_runs_line_says_is_not_said_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_runs_line_says_is_not_said_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     history = [{"epoch": 2, "train_loss": 1.5, "val_loss": 2.0, "val_acc": 0.25}]
     trainer = SimpleNamespace(is_global_zero=True, state=SimpleNamespace(fn="fit"), max_epochs=5)
-    EpochBar("run 3/24").on_validation_end(trainer, Mock(spec=Classifier, history=history))
-    said = capsys.readouterr().out
+    bar = EpochBar("run 3/24")
+    module = Mock(spec=Classifier, history=history, steps_done=1300, sums=Mock(mean=lambda: 3.41))
+    long = SimpleNamespace(**vars(trainer), current_epoch=1, num_training_batches=1220)
+    bar.on_train_batch_end(long, module)
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(progress_bar, "SILENT_SECONDS", -1)
+    bar.on_train_batch_end(long, module)
+    within = capsys.readouterr().out
+    assert within == "epoch 2/5, step 1,300 of 6,100: train_loss=3.4100 so far\n"
+    bar.on_validation_end(trainer, module)
+    said = within + capsys.readouterr().out
     shown: list[bytes] = []
     log = RunLog(tmp_path / "run.log", shown.append, "[3] ", brief=True)
     log.feed(f"{said}a warning\n".encode())

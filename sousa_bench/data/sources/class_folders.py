@@ -11,6 +11,7 @@ from sousa_bench.data.sources.audio_files import files_below, is_audio, is_table
 from sousa_bench.data.sources.labelled_folder import LabelledFolder
 from sousa_bench.data.sources.source import is_split
 from sousa_bench.errors import DataError
+from sousa_bench.task import counted
 
 
 class ClassFolders(LabelledFolder):
@@ -59,7 +60,7 @@ class ClassFolders(LabelledFolder):
             )
         if others:
             self.warnings.append(
-                f"{len(others):,} files in the class folders are no sounds and were left out: "
+                f"{counted(len(others), 'file')} in the class folders left out, since no sound: "
                 f"{', '.join(others[:3])}{', …' if len(others) > 3 else ''}"
             )
         return sounds
