@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sousa_bench.results.finished import refuse_absent
 from sousa_bench.system.arguments import INTERRUPTED, add_run_choice, command_parser, exit_code
 
 
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
     def work() -> None:
+        refuse_absent(options.place)
         from sousa_bench.demo.server import serve
 
         serve(

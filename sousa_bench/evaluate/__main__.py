@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sousa_bench.errors import ConfigError
+from sousa_bench.results.finished import refuse_absent
 from sousa_bench.system.arguments import add_machine, add_run_choice, command_parser, exit_code
 
 
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_intermixed_args(words)
 
     def work() -> None:
+        refuse_absent(options.run)
         from sousa_bench.evaluate.evaluation import evaluate
 
         evaluate(options, words)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sousa_bench.results.finished import refuse_absent
 from sousa_bench.system.arguments import add_run_choice, command_parser, exit_code
 
 EXTRA = ("onnx", "onnxscript", "onnxruntime")
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _export(options: argparse.Namespace, command: str) -> None:
+    refuse_absent(options.run)
     from sousa_bench.export import upload as hub
 
     if options.push_to_hub:

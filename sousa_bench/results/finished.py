@@ -98,6 +98,18 @@ def finished_run(place: Path, metric: str | None = None) -> FinishedRun:
     )
 
 
+def refuse_absent(place: Path) -> None:
+    """Refuse a place that is not there; commands ask before they load torch.
+
+    Raises:
+        RunError: It isn't.
+    """
+    if not is_there(place):
+        raise RunError(
+            f"{place}: there is no such folder; give a run's folder or a sweep's, below multirun/ or outputs/"
+        )
+
+
 def finished_runs(places: Sequence[Path]) -> list[FinishedRun]:
     """Every completed run of some sweeps or folders, as the analysis finds them.
 
@@ -109,10 +121,7 @@ def finished_runs(places: Sequence[Path]) -> list[FinishedRun]:
     """
     found: dict[str, FinishedRun] = {}
     for place in places:
-        if not is_there(place):
-            raise RunError(
-                f"{place}: there is no such folder; give a run's folder or a sweep's, below multirun/ or outputs/"
-            )
+        refuse_absent(place)
         for folder in {path.parent for path in scan([place]).files if path.name == RESULT_FILE}:
             try:
                 result = read_result(folder)
