@@ -109,8 +109,13 @@ class Predictor:
         run = finished_run(place, metric)
         description = read_description(run.adapter)
         data = run.config.get("data") or {}
+        try:
+            model = load_run_model(run.adapter, **({"checkpoint": checkpoint} if checkpoint else {}))
+        except WeightsError as error:
+            where = "" if checkpoint else " If the run's base weights lie elsewhere now: --checkpoint FILE."
+            raise WeightsError(f"{error}{where}") from error
         return cls(
-            model=load_run_model(run.adapter, **({"checkpoint": checkpoint} if checkpoint else {})).to(device),
+            model=model.to(device),
             task=saved_task(description, run.adapter),
             quantum=data.get("quantum", QUANTUM),
             max_duration=data.get("max_duration", MAX_DURATION),

@@ -192,6 +192,19 @@ def test_the_best_run_by_a_metric_of_which_less_is_better(tmp_path: Path):
         assert ranked(runs, metric)[0].name == best, (declared, metric)
 
 
+def test_base_weights_that_have_moved_are_asked_for(finished: Trained, evaluate, capsys, tmp_path: Path):
+    copied = tmp_path / "copy" / finished.folder.name
+    shutil.copytree(finished.folder, copied)
+    file = copied / "adapter" / "sousa.json"
+    facts = json.loads(file.read_text())
+    facts["model"] |= {"weights": "official", "checkpoint": "gone.pt", "variant": None}
+    file.write_text(json.dumps(facts))
+    evaluate(replace(finished, folder=copied), code=1)
+    error = capsys.readouterr().err
+    assert "model.checkpoint=gone.pt: there is no such file" in error
+    assert error.endswith("If the run's base weights lie elsewhere now: --checkpoint FILE.\n")
+
+
 def test_the_length_grid_is_the_one_that_was_asked_for(finished: Trained, evaluate, tmp_path: Path):
     short = "data.max_duration=3.2"  # the clips are longer, and each is padded: to 3.5 s, or to 6
     own = evaluate(finished, short, folder=tmp_path / "own")
