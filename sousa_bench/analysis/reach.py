@@ -159,7 +159,8 @@ def _everyone(study: Study, leader: Mapping[Any, Any]) -> int:
 
     Those of before 30 November 2026 say it split by split alone, and none is taken to be in two.
     """
-    counts = [f"data.{study.task.groups_key}.{name}" for name in ("all", "train", "val", "test")]
+    key = study.task.groups_key
+    counts = [f"data.distinct_{key}", *(f"data.{key}.{split}" for split in ("train", "val", "test"))]
     numbers = study.table.reindex(index=leader["rows"], columns=counts).apply(pd.to_numeric, errors="coerce")
     found = numbers[counts[0]].fillna(numbers[counts[1:]].sum(axis=1, min_count=3))
     return int(found.max()) if found.notna().any() else 0

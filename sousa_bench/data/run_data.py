@@ -454,10 +454,8 @@ class SousaData:
             "available": counts(self._available),
             "found": counts(self._chosen),
             "counts": {split: len(used[split]) for split in SPLITS},
-            self.task.groups_key: {
-                **{split: int(used[split]["group"].nunique()) for split in SPLITS},
-                "all": int(self._used["group"].nunique()),  # one may be in several splits
-            },
+            self.task.groups_key: {split: int(used[split]["group"].nunique()) for split in SPLITS},
+            f"distinct_{self.task.groups_key}": int(self._used["group"].nunique()),  # one may be in several splits
             "classes": {split: len(classes_held(used[split], self.task)) for split in SPLITS},
             "skipped": {"count": len(self._skipped), "clips": dict(list(self._skipped.items())[:100])},
             "filters": self.filters.active(),

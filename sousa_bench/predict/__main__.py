@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sousa_bench.errors import ConfigError
-from sousa_bench.results.finished import refuse_absent
 from sousa_bench.results.result import RESULT_FILE
 from sousa_bench.system.arguments import add_machine, add_run_choice, command_parser, exit_code, positive
 from sousa_bench.system.files import is_there
@@ -79,8 +78,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from sousa_bench.predict.tag_check import check
 
             return check(options)
-        if options.run is not None:
-            refuse_absent(options.run)
         from sousa_bench.predict.prediction import predict
 
         return predict(options)

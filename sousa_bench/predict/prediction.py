@@ -28,6 +28,7 @@ from sousa_bench.inference.answer import (
     percent,
     stretch_text,
 )
+from sousa_bench.results.finished import refuse_absent
 from sousa_bench.system.files import is_there
 from sousa_bench.system.foreign import clean
 from sousa_bench.task import Task
@@ -57,6 +58,8 @@ def predict(options: argparse.Namespace) -> int:
     files, problems = find_files(options.files)
     if not files and not (options.json or options.csv):  # no model is loaded to say so
         return _print_table(_failed(problems, Task(())), Names(None, 0), options.top)
+    if options.run is not None:
+        refuse_absent(options.run)  # before the seconds that torch takes
     listener = _listener(options)
     task = listener.predictor.task
     answers = itertools.chain(_failed(problems, task), map(listener.answer, files))

@@ -310,7 +310,8 @@ def test_a_layout_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     made = folder(root, layout="bird_layouts.Nests")
     made.prepare([16_000])
     assert made.task.group == "nest"
-    assert made.describe()["groups"] == {"train": 4, "val": 1, "test": 1, "all": 6}
+    assert made.describe()["groups"] == {"train": 4, "val": 1, "test": 1}
+    assert made.describe()["distinct_groups"] == 6
     assert made.warnings == []
 
 

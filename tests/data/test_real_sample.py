@@ -46,7 +46,7 @@ def test_hub_and_folder_hold_the_same_sound(sample: Path) -> None:
 def test_folds_and_resplit_of_four_players(sample: Path) -> None:
     made = data(sample / "generator", resplit=True)
     made.prepare([16_000])
-    assert made.describe()["players"] == {"train": 2, "val": 1, "test": 1, "all": 4}
+    assert made.describe()["players"] == {"train": 2, "val": 1, "test": 1}
     tested = set()
     for k in range(1, 5):
         fold = data(sample / "generator", fold=f"{k}/4")

@@ -25,7 +25,7 @@ def test_generator_folder(generator: Path) -> None:
     made = data(generator)
     made.prepare([16_000, 32_000])
     assert made.describe()["counts"] == {"train": 160, "val": 40, "test": 40}
-    assert made.describe()["players"] == {"train": 4, "val": 1, "test": 1, "all": 6}
+    assert made.describe()["players"] == {"train": 4, "val": 1, "test": 1}
     assert made.warnings == []
     table = made.rows("test")
     assert tuple(table.columns) == COLUMNS
@@ -86,7 +86,7 @@ def test_metadata_csv_with_the_least_columns(tmp_path: Path) -> None:
     few.assign(split=[split.get(i // 4, "train") for i in range(24)]).to_csv(tmp_path / "metadata.csv", index=False)
     made = data(tmp_path)
     made.prepare([16_000])
-    assert made.describe()["players"] == {"train": 4, "val": 1, "test": 1, "all": 6}
+    assert made.describe()["players"] == {"train": 4, "val": 1, "test": 1}
     assert set(made.rows("train")["soundfont"]) == {"unknown"}
     assert made.rows("train")["tempo_bpm"].isna().all()
     assert any("beginning of sample_id" in warning for warning in made.warnings)
@@ -105,7 +105,7 @@ def test_metadata_csv_without_any_player(tmp_path: Path) -> None:
     few.to_csv(tmp_path / "metadata.csv", index=False)
     made = data(tmp_path)
     made.prepare([16_000])
-    assert made.describe()["players"] == {"train": 3, "val": 3, "test": 3, "all": 9}
+    assert made.describe()["players"] == {"train": 3, "val": 3, "test": 3}
     assert any("player of its own" in warning for warning in made.warnings)
     with pytest.raises(DataError, match="doesn't tell which clips are whose"):
         data(tmp_path, resplit=True).prepare([16_000])
@@ -271,7 +271,7 @@ def test_an_empty_split_offers_resplit(generator: Path) -> None:
     made = data(generator, resplit=True)
     made.prepare([16_000])
     assert all(made.describe()["counts"].values())
-    assert made.describe()["players"]["all"] == 6
+    assert made.describe()["distinct_players"] == 6
 
 
 def test_no_splits_at_all_offers_resplit(generator: Path) -> None:
