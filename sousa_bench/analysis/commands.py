@@ -71,8 +71,8 @@ def given_command(text: str) -> str:
         return f"{NO_COMMAND}the manifest's can't be read"
     if words[:3] != TRAIN.split():
         return f"{NO_COMMAND}the manifest's is no {TRAIN}"
-    sweeper = [word for word in words[3:] if _is_plain(word, SWEEPER)]
-    return _command(words[3:], ["-m"] if "-m" in words[3:] or "--multirun" in words[3:] else [], sweeper)
+    start = ["-m"] if "-m" in words[3:] or "--multirun" in words[3:] else []
+    return _command(words[3:], start, sweeper=True)
 
 
 def sweep_command(cell: Cell) -> str:
@@ -175,26 +175,27 @@ def _home(fields: pd.Series) -> list[str]:
     return ["-m", f"sweep={name}", *where]
 
 
-def _command(overrides: Iterable[str], start: Sequence[str] = (), end: Sequence[str] = ()) -> str:
-    words = [*(item for item in overrides if _is_plain(item)), *end]
+def _command(overrides: Iterable[str], start: Sequence[str] = (), *, sweeper: bool = False) -> str:
+    words = [item for item in overrides if _is_plain(item, sweeper)]
     try:
-        check_overrides([*words, *start, *(inner for item in end for inner in inner_overrides(item))])
+        check_overrides([*words, *start, *(inner for item in words for inner in inner_overrides(item))])
     except ForeignError as error:
         return f"{NO_COMMAND}{' '.join(str(error).split())}"
     return shlex.join([*TRAIN.split(), *start, *words])
 
 
-def _is_plain(override: str, below: str = "") -> bool:
+def _is_plain(override: str, sweeper: bool = False) -> bool:
     """Whether an override is ``KEY=VALUE`` (or ``~KEY``): no option of the command, no setting of Hydra's own.
 
     Args:
         override: The word.
-        below: Settings of Hydra's that are asked for, and nothing else.
+        sweeper: Whether settings of Hydra's sweeper count as plain.
     """
     key, sign, _ = override.partition("=")
     if not PLAIN_KEY.fullmatch(key) or not (sign or key.startswith("~")):
         return False
-    return key.lstrip("+~").startswith(below) if below else not key.lstrip("+~").startswith("hydra.")
+    name = key.lstrip("+~")
+    return not name.startswith("hydra.") or (sweeper and name.startswith(SWEEPER))
 
 
 def _spelled(value: Any) -> str:

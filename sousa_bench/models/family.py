@@ -25,6 +25,7 @@ from sousa_bench.models.weight_files import (
     check_weights,
     default_variant,
     official_without_address,
+    unknown_variant,
 )
 from sousa_bench.models.weights import (
     Loaded,
@@ -137,8 +138,8 @@ class Family:
             chosen = variant_of(packed.extra)
         given = {key: value for key, value in numbers.items() if value is not None}
         shapes = {key: self._shape(name, {**own, **given}) for key, own in variants.items()}
-        if chosen not in shapes:
-            raise ConfigError(f"model.variant={chosen} is unknown; choose one of: {', '.join(shapes)}.")
+        if reason := unknown_variant({"variant": chosen, "variants": shapes}):
+            raise ConfigError(f"{reason}.")
         shape, loaded, state = shapes[chosen], packed, {}
         if weights == "official":
             loaded = self._official(name, chosen, shape, checkpoint)

@@ -91,8 +91,8 @@ def unknown_variant(model: Mapping[str, Any]) -> str | None:
     if variant is None or not isinstance(variants, Mapping) or variant in variants:
         return None
     near = " or ".join(get_close_matches(str(variant), map(str, variants)))
-    hint = f"did you mean {near}? It" if near else "it"
-    return f"model.variant={variant} can't be: {hint} must be one of {', '.join(map(str, variants))}"
+    hint = f"did you mean {near}? There are" if near else "choose one of"
+    return f"model.variant={variant} is unknown; {hint}: {', '.join(map(str, variants))}"
 
 
 def packed_missing(weights: str, checkpoint: str, file: Path) -> str:

@@ -115,7 +115,7 @@ def test_a_key_like_no_other_brings_its_neighbours(config):
 @pytest.mark.parametrize("file", ["model.checkpoint=f.pt", "model.checkpoint=null"])
 def test_a_variant_that_there_is_not_is_refused_with_those_that_there_are(config, file):
     with pytest.raises(
-        ConfigError, match=r"^model\.variant=mn4 can't be: did you mean mn40 or mn04\? It .* mn01, mn02, mn04"
+        ConfigError, match=r"^model\.variant=mn4 is unknown; did you mean mn40 or mn04\? There are: .* mn01, mn02, mn04"
     ):
         check_values(config("model=efficientat", "weights=official", "model.variant=mn4", file))
 

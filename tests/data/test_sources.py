@@ -271,6 +271,7 @@ def test_an_empty_split_offers_resplit(generator: Path) -> None:
     made = data(generator, resplit=True)
     made.prepare([16_000])
     assert all(made.describe()["counts"].values())
+    assert sum(made.describe()["players"].values()) == 6
     assert made.describe()["distinct_players"] == 6
 
 

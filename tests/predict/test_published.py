@@ -206,7 +206,7 @@ def test_a_file_without_names_is_refused(
         (
             ("model=efficientat", "weights=official", "model.variant=mn4", "a.wav"),
             2,
-            "did you mean mn40 or mn04? It must be one of official, tiny, mn01",
+            "did you mean mn40 or mn04? There are: official, tiny, mn01",
         ),
         (("model=ast", "weights=official"), 2, "name the audio files to listen to, or --check"),
         (("--check", "model=ast", "weights=official", "a.wav"), 2, "brings its own sounds: leave out a.wav"),
