@@ -14,7 +14,7 @@ def by_weights(otherwise: Any, measured: DictConfig, *, _root_: DictConfig) -> A
 
     Args:
         otherwise: For what ``measured`` doesn't name, and for a node that stands by itself.
-        measured: Key → value; the first of these wins: ``home`` for SOUSA's rudiments, the package's clips or real
+        measured: Key → value; the first of these wins: ``home`` for rudiments, the package's clips or real
             ones, from weights of sousa_bench.pretrain, which know them (of real ones with ``trainer.new_head=true`` it
             is not for); ``MODEL_WEIGHTS`` (such as ``efficientat_official``); ``WEIGHTS`` alone; ``synthetic`` for
             clips that the package makes.
@@ -22,19 +22,19 @@ def by_weights(otherwise: Any, measured: DictConfig, *, _root_: DictConfig) -> A
     name, weights = (OmegaConf.select(_root_, f"model.{key}", default=None) for key in ("name", "weights"))
     synthetic = OmegaConf.select(_root_, "data.synthetic", default=None) is not None
     keys = [f"{name}_{weights}", str(weights), *(["synthetic"] if synthetic else [])]
-    if "home" in measured and weights in PACKED and (synthetic or _on_sousa(_root_)):
+    if "home" in measured and weights in PACKED and (synthetic or _on_rudiments(_root_)):
         keys.insert(0, "home")
     return next((measured[key] for key in keys if key in measured), otherwise)
 
 
-def _on_sousa(config: DictConfig) -> bool:
-    """Whether a config has SOUSA's own clips and doesn't ask for a new head."""
-    from sousa_bench.data.sources.find_source import is_sousa  # imports pandas
+def _on_rudiments(config: DictConfig) -> bool:
+    """Whether a config has clips of rudiments and doesn't ask for a new head."""
+    from sousa_bench.data.sources.find_source import holds_rudiments  # imports pandas
 
     if OmegaConf.select(config, "trainer.new_head", default=None):
         return False
     keys = {key: OmegaConf.select(config, f"data.{key}", default=None) for key in ("root", "hub_id", "layout", "table")}
-    return is_sousa(**keys)
+    return holds_rudiments(**keys)
 
 
 def around(key: str, *, _root_: DictConfig) -> str:

@@ -79,6 +79,10 @@ def test_what_lies_in_the_folder_decides_what_sounds_they_are(tmp_path, monkeypa
     sf.write(birds / "owl" / "a.wav", np.zeros(800), 8000)
     rudiments.mkdir()
     (rudiments / "metadata.csv").write_text("file_name,rudiment_slug,split\n")
+    own, parted, mixed = (tmp_path / name for name in ("own", "parted", "mixed"))
+    for folder in (own / "flam", own / "drag", parted / "train" / "flam", parted / "test" / "drag", mixed / "flam"):
+        folder.mkdir(parents=True)
+    (mixed / "applause").mkdir()
     away, home = 3e-3, 3e-4
     for words, rate in {
         ("data=tiny",): home,
@@ -87,6 +91,10 @@ def test_what_lies_in_the_folder_decides_what_sounds_they_are(tmp_path, monkeypa
         ("data=tiny", f"data.root={rudiments}"): home,
         ("data=folder", f"data.root={rudiments}"): home,
         ("data=tiny", f"data.root={rudiments}", "data.table=metadata.csv"): away,
+        ("data=folder", f"data.root={own}"): home,
+        ("data=folder", f"data.root={own}", "trainer.new_head=true"): away,
+        ("data=folder", f"data.root={parted}"): home,
+        ("data=folder", f"data.root={mixed}"): away,
         ("data=folder", f"data.root={birds}"): away,
         ("data=tiny", f"data.root={birds}"): away,
         ("data=tiny", "data.hub_id=an/other"): away,

@@ -30,12 +30,22 @@ class ClassFolders(LabelledFolder):
     def fits(cls, root: Path) -> bool:
         """Whether two folders in `root` hold sounds, or one that is called like a split."""
         holding = 0
-        for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        for folder in _folders(root):
             if any(map(is_audio, files_below(folder))):
                 holding += 2 if is_split(folder.name) else 1
             if holding > 1:
                 return True
         return False
+
+    @staticmethod
+    def names(root: Path) -> set[str]:
+        """What the class folders in `root` are called, whatever they hold; none where a folder can't be listed."""
+        try:
+            tops = _folders(root)
+            below_splits = all(is_split(top.name) for top in tops)
+            return {folder.name for top in tops for folder in (_folders(top) if below_splits else [top])}
+        except OSError:
+            return set()
 
     @cached_property
     def _sounds(self) -> list[str]:
@@ -90,3 +100,7 @@ class ClassFolders(LabelledFolder):
         return pd.DataFrame(
             {"file_name": sounds, "split": [part[0] for part in parts], "label": [part[1] for part in parts]}
         )
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Protocol, cast
 
+from sousa_bench.data.rudiments import INDEX
 from sousa_bench.data.sources.ast_json import AstJson
 from sousa_bench.data.sources.audio_files import is_audio, is_table
 from sousa_bench.data.sources.class_folders import ClassFolders
@@ -97,14 +98,14 @@ def find_source(
     return fitting(folder, cache)
 
 
-def is_sousa(root: str | None, hub_id: str | None, layout: str | None = None, table: str | None = None) -> bool:
-    """Whether these keys of a config's `data` lead to SOUSA's own clips.
+def holds_rudiments(root: str | None, hub_id: str | None, layout: str | None = None, table: str | None = None) -> bool:
+    """Whether these keys of a config's `data` lead to clips of rudiments, SOUSA's or in folders called by its names.
 
     Args:
         root: `data.root`. Where no such folder is, `hub_id` decides alone.
         hub_id: `data.hub_id`. It decides, too, of shards as the hub has them, which may be anyone's.
-        layout: `data.layout`: no layout of the user's own is SOUSA's.
-        table: `data.table`: nor is a table of the user's.
+        layout: `data.layout`: of a layout of the user's own nothing is known.
+        table: `data.table`: nor of a table of the user's.
     """
     root = root or _known_root(hub_id)
     named = hub_id == SOUSA_HUB_ID
@@ -112,7 +113,9 @@ def is_sousa(root: str | None, hub_id: str | None, layout: str | None = None, ta
         return named
     if layout or table:
         return False
-    return GeneratorFolder.fits(folder) or MetadataCsv.fits(folder) or (named and HubFolder.fits(folder))
+    if GeneratorFolder.fits(folder) or MetadataCsv.fits(folder) or (named and HubFolder.fits(folder)):
+        return True
+    return bool(names := ClassFolders.names(folder)) and names <= INDEX.keys()
 
 
 def _known_root(hub_id: str | None) -> str | None:
