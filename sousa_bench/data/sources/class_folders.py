@@ -38,7 +38,7 @@ class ClassFolders(LabelledFolder):
         return False
 
     @staticmethod
-    def names(root: Path) -> set[str]:
+    def folder_names(root: Path) -> set[str]:
         """What the class folders in `root` are called, whatever they hold; none where a folder can't be listed."""
         try:
             tops = _folders(root)

@@ -115,7 +115,7 @@ def holds_rudiments(root: str | None, hub_id: str | None, layout: str | None = N
         return False
     if GeneratorFolder.fits(folder) or MetadataCsv.fits(folder) or (named and HubFolder.fits(folder)):
         return True
-    return bool(names := ClassFolders.names(folder)) and names <= INDEX.keys()
+    return bool(names := ClassFolders.folder_names(folder)) and names <= INDEX.keys()
 
 
 def _known_root(hub_id: str | None) -> str | None:

@@ -13,7 +13,6 @@ from sousa_bench.data.sources.source import digest
 from sousa_bench.data.synthetic import describe
 from sousa_bench.data.values import check_keys
 from sousa_bench.errors import ConfigError, DataError
-from sousa_bench.system.cores import all_cores
 from sousa_bench.system.number_checks import is_whole
 
 log = logging.getLogger("sousa_bench.data")
@@ -111,8 +110,7 @@ def synthetic_source(
                 if not SyntheticFolder.fits(folder):
                     log.info("Writing %s synthetic clips, once, to %s", f"{content['clips']:,}", folder)
                     parts = {key: content[key] for key in _KEYS}
-                    with all_cores():
-                        write_dataset(folder, **parts, progress=progress, workers=workers)
+                    write_dataset(folder, **parts, progress=progress, workers=workers)
         except OSError as error:
             raise DataError(
                 f"The synthetic data can't be written to {folder} ({error.strerror or error}): free some space, or "

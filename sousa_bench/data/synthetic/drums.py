@@ -76,7 +76,19 @@ class Drum:
 
 
 DRAWN = 18
-"""Drums of the source domain beside those with a name."""
+"""Drums of the source domain beside those with a name: drawn at random, half of them with a tone."""
+
+PITCHED = 24
+"""And those that are hardly a drum but a low note, as SOUSA's snare is (its clips are FluidR3's piano at D2)."""
+
+
+def _between(rng: np.random.Generator, low: float, high: float) -> float:
+    return float(rng.uniform(low, high))
+
+
+def _log_between(rng: np.random.Generator, low: float, high: float) -> float:
+    """Uniform in the logarithm, as befits frequencies."""
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
 def _drawn(number: int) -> Drum:
@@ -85,32 +97,49 @@ def _drawn(number: int) -> Drum:
     Fundamental, stick and tone stay below those of the target's most extreme drum.
     """
     rng = np.random.default_rng([0xD5, number])
-
-    def log(low: float, high: float) -> float:
-        return float(np.exp(rng.uniform(np.log(low), np.log(high))))
-
-    def linear(low: float, high: float) -> float:
-        return float(rng.uniform(low, high))
-
-    tone = linear(0.1, 1.1) if number % 2 else 0.0
+    tone = _between(rng, 0.1, 1.1) if number % 2 else 0.0
     return Drum(
         name=f"Drawn_{number:02d}",
-        fundamental_hz=log(105, 300),
-        stretch=linear(0.9, 1.06),
-        body=linear(0.3, 1.0),
-        body_s=linear(0.03, 0.11),
-        damping=linear(0.4, 1.2),
-        wires=linear(0.08, 1.1),
-        wires_hz=(log(450, 2100), log(2400, 10000)),
-        wires_s=linear(0.045, 0.12),
-        attack=linear(0.15, 1.2),
-        attack_hz=log(1400, 5000),
-        cutoff_hz=log(2400, 12000),
-        softness=linear(0.4, 1.5),
+        fundamental_hz=_log_between(rng, 105, 300),
+        stretch=_between(rng, 0.9, 1.06),
+        body=_between(rng, 0.3, 1.0),
+        body_s=_between(rng, 0.03, 0.11),
+        damping=_between(rng, 0.4, 1.2),
+        wires=_between(rng, 0.08, 1.1),
+        wires_hz=(_log_between(rng, 450, 2100), _log_between(rng, 2400, 10000)),
+        wires_s=_between(rng, 0.045, 0.12),
+        attack=_between(rng, 0.15, 1.2),
+        attack_hz=_log_between(rng, 1400, 5000),
+        cutoff_hz=_log_between(rng, 2400, 12000),
+        softness=_between(rng, 0.4, 1.5),
         tone=tone,
-        tone_hz=log(65, 130 if tone > 0.5 else 900) if tone else 0.0,
-        tone_s=linear(0.1, 0.16) if tone else 0.0,
-        bloom_s=linear(0.025, 0.05) if number % 4 == 1 else 0.0,
+        tone_hz=_log_between(rng, 65, 130 if tone > 0.5 else 900) if tone else 0.0,
+        tone_s=_between(rng, 0.1, 0.16) if tone else 0.0,
+        bloom_s=_between(rng, 0.025, 0.05) if number % 4 == 1 else 0.0,
+    )
+
+
+def _pitched(number: int) -> Drum:
+    """A low note at random in place of a drum: hardly a head, next to no wires, a soft stick and a long tone."""
+    rng = np.random.default_rng([0xD7, number])
+    return Drum(
+        name=f"Pitched_{number:02d}",
+        fundamental_hz=_log_between(rng, 105, 300),
+        stretch=_between(rng, 0.95, 1.05),
+        body=_between(rng, 0.05, 0.4),
+        body_s=_between(rng, 0.05, 0.12),
+        damping=_between(rng, 0.4, 0.9),
+        wires=_between(rng, 0.0, 0.12),
+        wires_hz=(_log_between(rng, 450, 1000), _log_between(rng, 2000, 4000)),
+        wires_s=_between(rng, 0.05, 0.12),
+        attack=_between(rng, 0.05, 0.3),
+        attack_hz=_log_between(rng, 1200, 3000),
+        cutoff_hz=_log_between(rng, 2000, 4500),
+        softness=_between(rng, 0.1, 0.8),
+        tone=_between(rng, 0.7, 1.15),
+        tone_hz=_log_between(rng, 60, 130),
+        tone_s=_between(rng, 0.12, 0.3),
+        bloom_s=_between(rng, 0.025, 0.06) if number % 2 else 0.0,
     )
 
 
@@ -135,6 +164,7 @@ DRUMS: dict[str, tuple[Drum, ...]] = {
         Drum("Field_12x8", 240, .98, 1.0, .055, 1.0, .65, (900, 6000), .06, .9, 3300, 6500, 1.2, 0, 0, 0, 0),
         Drum("Tom_Tuned_A2", 110, 1.0, .6, .12, .6, .2, (500, 2800), .08, .3, 1400, 2800, .6, .9, 110, .16, .03),
         *map(_drawn, range(1, DRAWN + 1)),
+        *map(_pitched, range(1, PITCHED + 1)),
     ),
 }
 # fmt: on
@@ -164,7 +194,7 @@ class Bank:
     shots: Float32
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=64)
 def make_bank(domain: str, index: int) -> Bank:
     """Synthesise drum `index` of a domain; the same samples in every process.
 
@@ -196,7 +226,7 @@ def _fade(time: Float32) -> Float32:
     return np.clip((ONE_SHOT_S - time) / 0.08, 0, 1).astype(np.float32)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=64)
 def _partials(drum: Drum) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Frequencies in Hz, levels and phases of a tone's partials: a drum's own mixture, some 8 dB softer each kHz."""
     frequency = np.asarray(drum.tone_hz * np.arange(1, max(2, int(4500 / drum.tone_hz))), np.float64)

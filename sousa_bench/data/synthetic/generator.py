@@ -13,7 +13,7 @@ from sousa_bench.data.synthetic.performance import Performance, Player, make_pla
 from sousa_bench.data.synthetic.rooms import ROOMS, VARIANTS, render
 from sousa_bench.errors import DataError
 
-TEMPO_BPM: dict[str, tuple[int, int]] = {"target": (60, 180), "source": (70, 160)}
+TEMPO_BPM: dict[str, tuple[int, int]] = {"target": (60, 180), "source": (60, 180)}
 """Range of tempi, both ends included."""
 
 RHYTHM_SHARES: dict[str, dict[str, float]] = {

@@ -1,0 +1,78 @@
+"""What keeps weights that know the rudiments from real clips: how they are struck, or how they sound.
+
+    python benchmarks/real_strokes.py /data/rudiments model=efficientat
+    python benchmarks/real_strokes.py /data/rudiments model=efficientat weights=further model.checkpoint=drums
+
+Before any training the model hears each clip of a folder in the layout of SOUSA's generator, and the clip's labelled
+strokes on the drums and in the rooms of the synthetic domains. Prints for each sound the share of clips whose rudiment
+comes first, or among the first five, and the mean negative log-likelihood of the right one, in nats.
+"""
+
+from __future__ import annotations
+
+import sys
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import soundfile as sf
+
+from sousa_bench.data.synthetic import SAMPLE_RATE
+from sousa_bench.data.synthetic.drums import DRUMS, make_bank
+from sousa_bench.data.synthetic.performance import STROKE
+from sousa_bench.data.synthetic.rooms import FFT_SIZE, ROOMS, VARIANTS, render
+from sousa_bench.errors import UserError
+from sousa_bench.inference.predictor import Predictor
+
+PITCHED = {domain: [i for i, drum in enumerate(drums) if drum.tone > 0.65] for domain, drums in DRUMS.items()}
+OTHERS = {domain: [i for i, drum in enumerate(drums) if not drum.tone] for domain, drums in DRUMS.items()}
+SOUNDS = {
+    "source, drums without a tone": ("source", OTHERS["source"]),
+    "source, low notes": ("source", PITCHED["source"]),
+    "target, low notes": ("target", PITCHED["target"]),
+}
+
+
+def struck(strokes: pd.DataFrame, domain: str, drums: list[int], seed: int) -> BytesIO:
+    """A clip's strokes, as a WAV file, on one of these drums in any room of the domain."""
+    rng = np.random.default_rng(seed)
+    rows = np.zeros(len(strokes), STROKE)
+    for key in ("hand", "actual_time_ms", "actual_velocity"):
+        rows[key] = strokes[key]
+    end_ms = 1000 * FFT_SIZE / SAMPLE_RATE - 1000
+    rows = rows[(rows["actual_time_ms"] >= 0) & (rows["actual_time_ms"] < end_ms)]
+    samples = min(FFT_SIZE, int((rows["actual_time_ms"].max() + 1000) * SAMPLE_RATE / 1000))
+    drum, room, place = (int(rng.choice(some)) for some in (drums, len(ROOMS[domain]), VARIANTS))
+    file = BytesIO()
+    sf.write(file, render(rows, samples, make_bank(domain, drum), domain, room, place, rng), SAMPLE_RATE, format="WAV")
+    file.seek(0)
+    return file
+
+
+def main() -> None:
+    """Entry point."""
+    if len(sys.argv) < 3:
+        sys.exit("usage: python benchmarks/real_strokes.py FOLDER model=NAME [weights=further model.checkpoint=...]")
+    root = Path(sys.argv[1])
+    try:
+        clips = pd.read_parquet(root / "labels" / "samples.parquet").set_index("sample_id")
+        strokes = dict(iter(pd.read_parquet(root / "labels" / "strokes.parquet").groupby("sample_id")))
+        predictor = Predictor.untrained(sys.argv[2:])
+    except (OSError, UserError) as error:
+        sys.exit(f"error: {error}")
+    right = np.array([predictor.labels.index(slug) for slug in clips["rudiment_slug"]])
+    sounds = {"as recorded": [str(root / path) for path in clips["audio_path"]]}
+    for name, (domain, drums) in SOUNDS.items():
+        sounds[name] = [struck(strokes[sample], domain, drums, seed) for seed, sample in enumerate(clips.index)]
+    print(f"{len(clips)} clips, {clips['profile_id'].nunique()} players; {predictor.name}, not trained on any of them")
+    print(f"{'':30} top-1  top-5  loss")
+    for name, files in sounds.items():
+        told = predictor.probabilities([predictor.read(file) for file in files])
+        of_right = told[np.arange(len(told)), right]
+        place = (told > of_right[:, None]).sum(1)
+        print(f"{name:30} {(place == 0).mean():.3f}  {(place < 5).mean():.3f}  {-np.log(of_right).mean():.2f}")
+
+
+if __name__ == "__main__":
+    main()
