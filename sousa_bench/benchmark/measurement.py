@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -33,7 +32,7 @@ def ask(function: str, overrides: Sequence[str], slot: Slot | None = None, **opt
     slot = slot or slots(1)[0]
     done = subprocess.run(
         [sys.executable, "-m", "sousa_bench.benchmark.measurement"],
-        input=json.dumps({"function": function, "overrides": list(overrides), "options": options, "cpus": slot.cpus}),
+        input=json.dumps({"function": function, "overrides": list(overrides), "options": options}),
         env=python_environment(**(ENVIRONMENT | slot.environment)),
         capture_output=True,
         text=True,
@@ -48,8 +47,6 @@ def ask(function: str, overrides: Sequence[str], slot: Slot | None = None, **opt
 def main() -> None:
     """Entry point of the process."""
     order = json.loads(sys.stdin.read())
-    if order["cpus"] and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, order["cpus"])
     module, _, name = order["function"].rpartition(".")
     try:
         measured = getattr(import_module(f"sousa_bench.benchmark.{module}"), name)(

@@ -18,7 +18,7 @@ from sousa_bench.benchmark.whole_sweep import sweep
 from sousa_bench.errors import ConfigError
 from sousa_bench.results.result import write_json
 from sousa_bench.sweep.resources import visible_gpus
-from sousa_bench.system.cores import visible_cores
+from sousa_bench.system.cores import usable_cores
 from sousa_bench.system.processor import processor
 
 LINES = {
@@ -73,7 +73,7 @@ def machine() -> dict[str, Any]:
     return {
         "date": f"{datetime.now():%Y-%m-%d %H:%M}",
         "processor": processor(),
-        "cores": len(visible_cores()),
+        "cores": usable_cores(),
         "gpus": visible_gpus(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "load": round(os.getloadavg()[0], 2),

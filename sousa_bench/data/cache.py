@@ -43,7 +43,7 @@ from sousa_bench.data.chunks import (
 from sousa_bench.data.decode import BadClip, decode
 from sousa_bench.data.sources.source import Source
 from sousa_bench.errors import DataError
-from sousa_bench.system.cores import all_cores, usable_cores
+from sousa_bench.system.cores import usable_cores
 
 log = logging.getLogger("sousa_bench.data")
 
@@ -175,8 +175,7 @@ class ClipCache:
                 self._check_room(table.iloc[todo], sum(int(rate * mask.sum()) for rate, mask in absent.items()))
                 self._describe()
                 self.source.fetch(table.iloc[todo])
-                with all_cores():  # the other runs of a sweep wait for this one
-                    return _Build(self, table, keys, absent, progress).run(todo)
+                return _Build(self, table, keys, absent, progress).run(todo)
         except OSError as error:
             raise self._disk_error(error) from error
         finally:

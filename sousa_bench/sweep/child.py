@@ -26,7 +26,6 @@ from sousa_bench.sweep.job import Job
 from sousa_bench.sweep.messages import send_line
 from sousa_bench.sweep.record import task_config
 from sousa_bench.sweep.running_job import RunningJob
-from sousa_bench.system.cores import keep_to
 
 PR_SET_PDEATHSIG = 1
 SHOW_STACKS = signal.SIGQUIT  # asks for the stacks of all threads, from C code too, before a run that hangs is killed
@@ -41,7 +40,6 @@ class Order:
         target: Dotted path of the function that does it, ``(config, folder, recorder) -> result blocks``.
         supervisor: Process id of the supervisor.
         environment: Variables to set (devices, threads, ranks).
-        cpus: Cores to stay on, or None for all.
         threads: Threads for PyTorch's operations.
         argv: The supervisor's command line.
     """
@@ -50,7 +48,6 @@ class Order:
     target: str
     supervisor: int
     environment: Mapping[str, str] = field(default_factory=dict)
-    cpus: list[int] | None = None
     threads: int = 1
     argv: list[str] = field(default_factory=list)
 
@@ -83,7 +80,7 @@ def live(order: Order, output: int, status: int, lifeline: int) -> NoReturn:
 
 
 def settle(order: Order, output: int, lifeline: int) -> None:
-    """Make this process a run's: own session, output, cores, death with its supervisor."""
+    """Make this process a run's: own session, output, threads, death with its supervisor."""
     if os.getsid(0) != os.getpid():
         os.setsid()
     _redirect(output)
@@ -94,8 +91,6 @@ def settle(order: Order, output: int, lifeline: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     os.environ.update(order.environment)
-    if order.cpus:
-        keep_to(order.cpus)
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(order.threads)
     sys.argv = list(order.argv)

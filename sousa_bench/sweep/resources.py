@@ -1,4 +1,4 @@
-"""What each of several runs at a time may use: its own GPU, or its share of the cores."""
+"""What each of several runs at a time may use: its own GPU, and its share of the threads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from sousa_bench.system.cores import visible_cores
+from sousa_bench.system.cores import usable_cores
 from sousa_bench.system.gpus import visible_gpus
 
 MOST_ON_GPU = 8
@@ -21,13 +21,11 @@ class Slot:
     Attributes:
         number: From 0.
         environment: Variables of a run in this place.
-        cpus: Cores that it stays on, or None for all.
         threads: Threads of PyTorch's operations.
     """
 
     number: int
     environment: dict[str, str] = field(default_factory=dict)
-    cpus: list[int] | None = None
     threads: int = 1
 
     @property
@@ -40,15 +38,14 @@ def slots(n_jobs: int, devices: int = 1) -> list[Slot]:
     """Divide the machine into ``n_jobs`` places, each with GPUs for a run of ``devices`` processes.
 
     A single run gets everything, in Lightning's usual order. Several runs take the visible GPUs round robin (more
-    runs than GPUs share them), and each its share of the cores. ``OMP_NUM_THREADS``, when set, is the number of
-    threads of each run.
+    runs than GPUs share them), and each as many threads as its share of the cores; ``OMP_NUM_THREADS``, when set, says
+    another number. On which cores they run is the system's to choose, which knows what else runs on the machine.
     """
-    cores = visible_cores()
-    share = max(1, len(cores) // n_jobs)
+    share = max(1, usable_cores() // n_jobs)
     asked = os.environ.get("OMP_NUM_THREADS", "")
     threads = int(asked) if asked.isdecimal() and int(asked) > 0 else share
     if n_jobs == 1:
-        return [Slot(0, {"OMP_NUM_THREADS": str(threads)}, None, threads)]
+        return [Slot(0, {"OMP_NUM_THREADS": str(threads)}, threads)]
     gpus = visible_gpus()
     places = []
     for number in range(n_jobs):
@@ -56,8 +53,7 @@ def slots(n_jobs: int, devices: int = 1) -> list[Slot]:
         if gpus:
             own = [gpus[(number * devices + place) % len(gpus)] for place in range(min(devices, len(gpus)))]
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(own)
-        first = number * share % len(cores)
-        places.append(Slot(number, environment, cores[first : first + share], threads))
+        places.append(Slot(number, environment, threads))
     return places
 
 
@@ -73,7 +69,7 @@ def fitting_jobs(devices: int, per_gpu: int | str | None = None) -> int:
     """
     if gpus := visible_gpus():
         if per_gpu == "auto":
-            per_gpu = max(1, min(len(visible_cores()) // len(gpus), MOST_ON_GPU))
+            per_gpu = max(1, min(usable_cores() // len(gpus), MOST_ON_GPU))
         return max(1, len(gpus) * int(per_gpu or 1) // devices)
     room = psutil.virtual_memory().available // (4 * 2**30)
-    return max(1, min(len(visible_cores()), room, 8) // devices)
+    return max(1, min(usable_cores(), room, 8) // devices)

@@ -297,7 +297,6 @@ class Supervisor:
                     target=self._rules.target,
                     supervisor=os.getpid(),
                     environment={**slot.environment, SHARED: str(int(self._gpus.shares(slot)))},
-                    cpus=slot.cpus,
                     threads=slot.threads,
                     argv=sys.argv,
                 ),

@@ -55,6 +55,7 @@ def run(cfg: DictConfig, folder: Path, recorder: Recorder) -> dict[str, Any]:
     recorder.add(
         environment={
             "threads": os.environ["OMP_NUM_THREADS"],
+            "cores": len(os.sched_getaffinity(0)),
             "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
             "accelerator": "gpu" if cfg.task.gpu.folder else "cpu",
         },

@@ -162,7 +162,7 @@ def test_fewer_after_each_that_ran_out(busy: list[int | None]) -> None:
 
 
 def test_how_many_places_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sousa_bench.sweep.resources.visible_cores", lambda: list(range(12)))
+    monkeypatch.setattr("sousa_bench.sweep.resources.usable_cores", lambda: 12)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     assert [fitting_jobs(1, per_gpu) for per_gpu in (None, 1, 3, "auto")] == [2, 2, 6, 12]
     assert fitting_jobs(2, 3) == 3

@@ -337,6 +337,7 @@ def test_n_jobs_run_side_by_side_with_their_share_of_the_machine(command: Comman
     environments = [result["environment"] for result in command.results().values()]
     assert sorted(environment["gpus"] for environment in environments) == ["3", "3", "7"]
     assert {environment["threads"] for environment in environments} == {"1"}
+    assert {environment["cores"] for environment in environments} == {len(os.sched_getaffinity(0))}
 
 
 def test_submitit_s_local_launcher_is_this_machine_s(command: Command) -> None:

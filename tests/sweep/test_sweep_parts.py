@@ -434,13 +434,12 @@ def test_the_estimate_is_of_the_runs_that_a_gpu_holds(tmp_path: Path, monkeypatc
 
 def test_places_share_gpus_and_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("sousa_bench.sweep.resources.visible_cores", lambda: list(range(8)))
+    monkeypatch.setattr("sousa_bench.sweep.resources.usable_cores", lambda: 8)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
     [single] = slots(1)
-    assert (single.threads, single.cpus, single.environment) == (8, None, {"OMP_NUM_THREADS": "8"})
+    assert (single.threads, single.environment) == (8, {"OMP_NUM_THREADS": "8"})
     three = slots(3)
     assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in three] == ["GPU-a", "GPU-b", "GPU-a"]
-    assert [slot.cpus for slot in three] == [[0, 1], [2, 3], [4, 5]]
     assert [slot.threads for slot in three] == [2, 2, 2]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
