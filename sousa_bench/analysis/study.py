@@ -221,9 +221,11 @@ def compare(results: Results, metric: str = "test_acc", margin: float = 0.02) ->
     table = results.table
     if metric not in table or not pd.api.types.is_numeric_dtype(table[metric]):
         numeric = [key for key in table.select_dtypes("number").columns if not key.startswith("per_class.")]
-        near = difflib.get_close_matches(metric, numeric, 1)
-        hint = f" did you mean {near[0]}?" if near else ""
-        raise UserError(f"--metric {metric}: no such metric;{hint} there are {', '.join(numeric)}")
+        near = difflib.get_close_matches(metric, numeric) or [key for key in numeric if key.startswith("test_")]
+        raise UserError(
+            f"--metric {metric}: no such metric; did you mean {' or '.join(near)}? Any column of numbers of "
+            "comparison_table.csv can be one"
+        )
     study = Study(results, metric, combinations(results, metric), margin=margin, cohorts=cohort_words(table))
     study.notes += results.unmatched
     study.clip_sets, problems = read_predictions(table, results.tasks, _with_predictions(study))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -151,10 +152,13 @@ def data_node(run: FinishedRun, overrides: Sequence[str], config_folder: Path | 
 
 
 def _check(item: Override) -> None:
-    if item.key_or_group != "data" and not item.key_or_group.startswith("data."):
+    group, dot, key = item.key_or_group.partition(".")
+    if group != "data":
+        value = str(item.input_line).partition("=")[2]
+        near = f"; did you mean data{dot}{key}={value}?" if get_close_matches(group, ["data"]) else ""
         raise ConfigError(
             f"{item.input_line}: an evaluation takes overrides of the data alone (data=NAME, data.KEY=VALUE); model, "
-            "method and training are the run's"
+            f"method and training are the run's{near}"
         )
     if item.is_sweep_override():
         raise ConfigError(f"{item.input_line}: an evaluation takes one value; give the command once for each")

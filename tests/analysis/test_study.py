@@ -220,9 +220,9 @@ def test_a_large_family_is_cut_by_validation_and_says_so(tmp_path: Path):
 def test_another_metric_ranks(comparison: Path):
     study = compare(collect([comparison]), "test_loss")
     assert study.combinations["test_loss"].is_monotonic_increasing
-    with pytest.raises(UserError, match=r"--metric accuracy: no such metric; there are .*test_acc"):
+    with pytest.raises(UserError, match=r"--metric accuracy: no such metric; did you mean .*test_acc"):
         compare(collect([comparison]), "accuracy")
-    with pytest.raises(UserError, match=r"no such metric; did you mean test_f1_macro\? there are"):
+    with pytest.raises(UserError, match=r"no such metric; did you mean test_f1_macro.*\? Any"):
         compare(collect([comparison]), "test_f1_marco")
 
 

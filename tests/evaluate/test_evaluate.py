@@ -258,6 +258,7 @@ def test_what_is_written(finished: Trained, evaluate, tmp_path: Path):
     ("words", "code", "message"),
     [
         (["model=htsat"], 2, "overrides of the data alone"),
+        (["datta=tiny"], 2, "did you mean data=tiny?"),
         (["data=tinny"], 2, "Did you mean data=tiny"),
         (["data=tiny,mini"], 2, "one value"),
         (["data.rooot=x"], 2, "Did you mean data.root"),
