@@ -25,6 +25,8 @@ from sousa_bench.predict.__main__ import main as predict
 from sousa_bench.task import CLIP
 from tests.trained import command, home
 
+pytestmark = pytest.mark.slow
+
 RATE = 8_000
 SPLITS = ("train",) * 5 + ("val",) * 3 + ("test",) * 9
 SMALL = (

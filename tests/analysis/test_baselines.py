@@ -64,12 +64,14 @@ def test_baselines_leave_the_effects_of_the_others_whole(better: Study):
     assert not any("probe" in command or "head" in command for command in commands)
 
 
+@pytest.mark.slow
 def test_where_none_is_better_it_says_so(tmp_path: Path):
     said = against_baselines(study_of(tmp_path, {}))
     assert said[0].startswith("No method clearly beats the linear probe of its model (10 combinations compared); ")
     assert len(said) == 1
 
 
+@pytest.mark.slow
 def test_one_training_each_speaks_of_the_trained_models(tmp_path: Path):
     [said, *_] = against_baselines(study_of(tmp_path, {}, ("head",), seeds=(42,)))
     assert said.startswith("Of these trained models only: ")
@@ -77,6 +79,7 @@ def test_one_training_each_speaks_of_the_trained_models(tmp_path: Path):
     assert "+ head (no aug)." in said  # the next best baseline
 
 
+@pytest.mark.slow
 def test_more_seeds_are_not_asked_of_what_no_seed_changes(tmp_path: Path):
     study = study_of(tmp_path, {"probe": 0.3}, ("probe",), seeds=(42,))
     assert "probe" in set(study.combinations.loc[study.combinations["best_set"], "strategy"])
@@ -85,6 +88,7 @@ def test_more_seeds_are_not_asked_of_what_no_seed_changes(tmp_path: Path):
     assert not any("probe" in command for command in commands)
 
 
+@pytest.mark.slow
 def test_without_a_baseline_the_command_runs_it_on_the_same_data(tmp_path: Path):
     study = study_of(tmp_path, {}, baselines=())
     assert against_baselines(study)[0].startswith("No baseline has completed beside these methods, so nothing tells ")
@@ -125,6 +129,7 @@ def test_a_baseline_that_is_under_way_is_not_asked_for_again(tmp_path: Path):
     assert STEP not in {step.title for step in next_steps(compare(collect([tmp_path])), 3)}
 
 
+@pytest.mark.slow
 def test_the_baselines_of_other_data_are_none_of_these(tmp_path: Path):
     write_sweep(tmp_path / "a", MODELS[:1], ("lora", "probe"), (False,), players=10, per_player=10)
     write_sweep(tmp_path / "b", MODELS[:1], ("lora",), (False,), players=10, per_player=10, data="other")
@@ -134,6 +139,7 @@ def test_the_baselines_of_other_data_are_none_of_these(tmp_path: Path):
     assert " data=other " in step.commands[0]
 
 
+@pytest.mark.slow
 def test_what_learnt_from_a_teacher_is_no_baseline(tmp_path: Path):
     def write(strategy: str, accuracy: float, teacher: str | None = None, seed: int = 1) -> None:
         made = result({"strategy": strategy, "augmentation": False, "seed": seed}, accuracy=accuracy)

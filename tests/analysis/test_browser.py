@@ -123,6 +123,7 @@ def test_loads_without_an_error_or_a_request_and_draws_every_plot(
     assert (sum(map(int, re.findall(r"\d+", shown)[:3])) < 200) == (theme == "dark")
 
 
+@pytest.mark.slow
 def test_the_toolbar_covers_neither_legend_nor_plot(browser, comparison_report: Path):
     opened = Opened(browser, comparison_report)
     for name in ("accuracy_comparison", "model_strategy_heatmap", "efficiency_scatter"):
@@ -139,6 +140,7 @@ def test_the_toolbar_covers_neither_legend_nor_plot(browser, comparison_report: 
     assert phone.page.locator(".modebar").count() == 0
 
 
+@pytest.mark.slow
 def test_the_page_knows_no_address_and_its_toolbar_offers_none(browser, comparison_report: Path):
     addresses = re.findall(r"""["'`(](?:https?:)?//[^"'`)\s]+""", comparison_report.read_text())
     assert {address[1:].partition("/")[2].split("/")[1] for address in addresses} == {"www.w3.org"}
@@ -159,6 +161,7 @@ def test_the_page_knows_no_address_and_its_toolbar_offers_none(browser, comparis
     assert opened.said == []
 
 
+@pytest.mark.slow
 def test_folds_are_a_column_and_a_filter_and_origins_a_column(browser, tmp_path: Path):
     folder = write_folds(tmp_path / "multirun")
     first = sorted(folder.glob("*/result.json"))[0]
@@ -178,6 +181,7 @@ def test_folds_are_a_column_and_a_filter_and_origins_a_column(browser, tmp_path:
     assert opened.said == []
 
 
+@pytest.mark.slow
 def test_the_filter_changes_table_and_plots(browser, comparison_report: Path):
     opened = Opened(browser, comparison_report)
     page = opened.page
@@ -210,6 +214,7 @@ def test_the_filter_changes_table_and_plots(browser, comparison_report: Path):
     assert opened.said == []
 
 
+@pytest.mark.slow
 def test_an_empty_filter_says_so_and_shows_all_again(browser, comparison_report: Path):
     opened = Opened(browser, comparison_report)
     page = opened.page
@@ -227,6 +232,7 @@ def test_an_empty_filter_says_so_and_shows_all_again(browser, comparison_report:
     assert opened.said == []
 
 
+@pytest.mark.slow
 def test_a_model_keeps_its_colour_whatever_is_shown(browser, comparison_report: Path):
     opened = Opened(browser, comparison_report)
     colours = """() => {
@@ -262,6 +268,7 @@ def reports(comparison_report: Path, tmp_path_factory: pytest.TempPathFactory) -
     return {4: report(few), 24: comparison_report, 200: report(many)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("combinations", [4, 24, 200])
 def test_the_first_screen_shows_verdict_picture_and_table(browser, reports: dict[int, Path], combinations: int):
     wide = Opened(browser, reports[combinations])
@@ -296,6 +303,7 @@ def shows_the_answer(opened: Opened, width: int, height: int, rows: int) -> None
     assert page.locator("#plot-leaders_A .shapelayer path").count() > 1  # chance, and who can be the best
 
 
+@pytest.mark.slow
 def test_the_verdict_follows_the_filters(browser, comparison_report: Path):
     opened = Opened(browser, comparison_report)
     page = opened.page
@@ -353,6 +361,7 @@ CONTRAST = """() => {
 }"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_every_text_stands_out_from_its_ground(browser, comparison_report: Path, theme: str):
     opened = Opened(browser, comparison_report, theme=theme)
@@ -365,6 +374,7 @@ def test_every_text_stands_out_from_its_ground(browser, comparison_report: Path,
     assert [item for item in found if item[0] < 4.5] == []
 
 
+@pytest.mark.slow
 def test_the_sort_changes_what_is_shown(browser, comparison_report: Path):
     opened = Opened(browser, comparison_report)
 
@@ -384,6 +394,7 @@ def test_the_sort_changes_what_is_shown(browser, comparison_report: Path):
     assert opened.column("model") == sorted(opened.column("model"))
 
 
+@pytest.mark.slow
 def test_a_selected_row_stands_out_in_the_plots_and_its_predictions_are_shown(browser, comparison_report: Path):
     opened = Opened(browser, comparison_report)
     page = opened.page
@@ -410,6 +421,7 @@ def test_a_selected_row_stands_out_in_the_plots_and_its_predictions_are_shown(br
     assert page.locator("#table tbody tr.selected").count() == 0
 
 
+@pytest.mark.slow
 def test_a_click_on_a_row_shows_the_runs_details(browser, comparison_report: Path):
     opened = Opened(browser, comparison_report)
     page = opened.page
@@ -449,6 +461,7 @@ def test_a_click_on_a_row_shows_the_runs_details(browser, comparison_report: Pat
     assert phone.page.locator("#details").bounding_box()["width"] <= 390
 
 
+@pytest.mark.slow
 def test_a_click_on_a_mark_selects_its_run(browser, comparison_report: Path):
     opened = Opened(browser, comparison_report)
     point = opened.page.locator("#plot-accuracy_comparison .scatterlayer .point").first
@@ -459,6 +472,7 @@ def test_a_click_on_a_mark_selects_its_run(browser, comparison_report: Path):
     assert opened.page.locator("#table tbody tr.selected").count() == 1
 
 
+@pytest.mark.slow
 def test_the_theme_button_and_the_choice_that_lasts(browser, comparison_report: Path):
     opened = Opened(browser, comparison_report)
     colour = "document.getElementById('plot-training_time').layout.template.layout.paper_bgcolor"
@@ -502,6 +516,7 @@ class Printed:
         return next((n for n, page in enumerate(self.pages) if all(squeezed(text) in page for text in texts)), None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sheet", SHEETS)
 def test_print_loses_nothing_and_cuts_no_figure(browser, comparison_report: Path, tmp_path: Path, sheet: str):
     opened = Opened(browser, comparison_report, theme="dark")
@@ -535,6 +550,7 @@ def test_print_loses_nothing_and_cuts_no_figure(browser, comparison_report: Path
     assert lost == []
 
 
+@pytest.mark.slow
 def test_print_breaks_long_titles_of_axes_and_puts_no_legend_on_them(browser, comparison_report: Path):
     page = Opened(browser, comparison_report).page
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
@@ -558,6 +574,7 @@ def test_print_breaks_long_titles_of_axes_and_puts_no_legend_on_them(browser, co
     assert covered == []
 
 
+@pytest.mark.slow
 def test_what_was_folded_for_the_screen_is_folded_again_after_printing(browser, comparison_report: Path):
     page = Opened(browser, comparison_report).page
     folded = page.locator("main details").count()
@@ -575,6 +592,7 @@ def saved(opened: Opened, button: Any) -> tuple[str, str]:
     return download.value.suggested_filename, Path(download.value.path()).read_text()
 
 
+@pytest.mark.slow
 def test_tables_are_saved_for_latex_and_figures_as_svg(browser, comparison_report: Path):
     opened = Opened(browser, comparison_report)
     page = opened.page
@@ -604,6 +622,7 @@ def test_tables_are_saved_for_latex_and_figures_as_svg(browser, comparison_repor
     assert opened.said == []
 
 
+@pytest.mark.slow
 def test_clips_that_all_mishear_can_be_heard(browser, tmp_path: Path):
     sounds = write_sounds(tmp_path / "sounds")
     runs = write_heard(tmp_path / "runs", sounds, mishear_owls)
@@ -628,6 +647,7 @@ def test_clips_that_all_mishear_can_be_heard(browser, tmp_path: Path):
     assert not opened.page.locator("#misheard th.sound").is_visible()
 
 
+@pytest.mark.slow
 def test_what_a_sweep_refused_is_not_run_with_its_reason(browser, tmp_path: Path):
     folder = write_sweep(tmp_path, ("ast", "efficientat"), ("lora", "ia3"), (True,), missing=(3,), per_player=20)
     manifest = json.loads((folder / "sweep.json").read_text())
@@ -642,6 +662,7 @@ def test_what_a_sweep_refused_is_not_run_with_its_reason(browser, tmp_path: Path
     assert "ia3 finds" in (folder / "analysis" / "summary_report.md").read_text()
 
 
+@pytest.mark.slow
 def test_failures_come_with_their_command(browser, comparison_report: Path):
     text = Opened(browser, comparison_report).page.locator("#failures").inner_text()
     assert "oom in fit" in text
@@ -658,6 +679,7 @@ def several_labels(folder: Path) -> None:
         write_json(file, made)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [several_labels, lambda folder: None], ids=["several labels", "no predictions"])
 def test_every_plot_is_drawn_where_chance_is_not_known(browser, tmp_path: Path, change: Callable[[Path], None]):
     folder = write_sweep(tmp_path / "multirun", MODELS[:2], STRATEGIES[:2], predictions=False)
@@ -669,6 +691,7 @@ def test_every_plot_is_drawn_where_chance_is_not_known(browser, tmp_path: Path, 
     assert opened.said == []
 
 
+@pytest.mark.slow
 def test_a_figure_that_fails_says_so_and_holds_up_no_other(browser, comparison_report: Path):
     opened = Opened(browser, comparison_report)
     opened.page.evaluate(
@@ -690,6 +713,7 @@ def page_of_few(monkeypatch: pytest.MonkeyPatch, folder: Path, output: Path, mos
     return output / "report.html"
 
 
+@pytest.mark.slow
 def test_a_filters_verdict_names_the_best_of_too_many_combinations(
     browser, comparison: Path, tmp_path: Path, monkeypatch
 ):
@@ -720,6 +744,7 @@ def test_a_filters_verdict_names_the_best_of_too_many_combinations(
     assert opened.said == []
 
 
+@pytest.mark.slow
 def test_a_page_of_too_many_runs_draws_some_and_sums_up_all(browser, tmp_path: Path, monkeypatch):
     folder = write_sweep(
         tmp_path / "multirun", MODELS[:2], STRATEGIES[:1], seeds=tuple(range(1, 11)), players=12, per_player=20
@@ -781,6 +806,7 @@ def test_five_hundred_runs(browser, tmp_path: Path):
     assert opened.requests == [opened.url]
 
 
+@pytest.mark.slow
 def test_hostile_results_run_nothing(browser, tmp_path: Path):
     for number in range(4):
         write_json(tmp_path / str(number) / "result.json", hostile(number, "failed" if number == 3 else "completed"))

@@ -12,6 +12,7 @@ def world(key: str) -> World:
     return next(world for world in WORLDS if world.key == key)
 
 
+@pytest.mark.slow
 def test_the_luck_of_training_raises_no_false_alarms():
     """Six equal methods, three seeds that differ by 2 points: what tests of the players alone call clear too often."""
     equal = world("Six equal methods: 19 players, 2,500 clips; 3 seeds; training ± 2")
@@ -27,6 +28,7 @@ def test_the_luck_of_training_raises_no_false_alarms():
 LABELLED = "Mean average precision of eight classes, six methods: "
 
 
+@pytest.mark.slow
 def test_mean_average_precision_keeps_the_promise_too():
     """As above where clips have several labels: six equal methods of three seeds."""
     shares = studies(world(f"{LABELLED}19 players, 2,500 clips; 3 seeds; training ± 2; equal"), range(8)).mean()

@@ -67,6 +67,7 @@ def test_rings_are_explained_where_there_are_some(comparison_study: Study):
         assert ("A ring" in plot.caption) == there
 
 
+@pytest.mark.slow
 def test_what_was_not_tested_is_counted(comparison_study: Study):
     fewer = copy.copy(comparison_study)
     off = fewer.combinations["on_front"].copy()

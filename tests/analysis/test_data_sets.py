@@ -62,6 +62,7 @@ def test_the_least_number_of_data_sets_is_enough_and_one_fewer_is_not():
     check_each((2, 3, 6, 24), check)
 
 
+@pytest.mark.slow
 def test_equal_methods_are_seldom_told_apart():
     rng = np.random.default_rng(1)
 
@@ -73,6 +74,7 @@ def test_equal_methods_are_seldom_told_apart():
     check_each([(2, 4), (2, 8), (3, 3), (6, 3), (6, 10)], check)
 
 
+@pytest.mark.slow
 def test_three_data_sets_through_the_command_line(tmp_path: Path):
     text = report_of(write_data_sets(tmp_path / "multirun", NAMES[:3]))
     section = text.split("## Over 3 data sets")[1].split("\n## ")[0]
@@ -107,6 +109,7 @@ def resampled(table: pd.DataFrame, row: dict) -> float:
     return float((means > 0).mean() + (means == 0).mean() / 2)
 
 
+@pytest.mark.slow
 def test_five_data_sets_speak_of_a_next_one(tmp_path: Path):
     text = report_of(write_data_sets(tmp_path / "multirun", NAMES, models=("ast",), seeds=(1, 2)))
     assert "next: P better" in text
@@ -116,6 +119,7 @@ def test_five_data_sets_speak_of_a_next_one(tmp_path: Path):
     assert over[["better", "equal", "worse"]].sum(axis=1).to_numpy() == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_what_counts_as_a_data_set(tmp_path: Path):
     root = write_data_sets(tmp_path / "multirun", NAMES[:3], predictions=False)
     more = {**SMALL, "predictions": False}
@@ -130,6 +134,7 @@ def test_what_counts_as_a_data_set(tmp_path: Path):
     assert found.chances["greater"].isna().all(), "without predictions there is no standard error"
 
 
+@pytest.mark.slow
 def test_players_of_one_name_in_several_data_sets_are_named(tmp_path: Path):
     root = write_data_sets(tmp_path / "multirun", NAMES[:2])
     (found,) = data_set_verdicts(compare(collect([root])))
@@ -140,6 +145,7 @@ def test_players_of_one_name_in_several_data_sets_are_named(tmp_path: Path):
     assert "12 players occur in more than one of them by name (such as studio_player_000)" in report_of(root)
 
 
+@pytest.mark.slow
 def test_one_data_set_or_two_kinds_of_weights_give_no_verdict(tmp_path: Path):
     root = write_sweep(tmp_path / "multirun", data="studio", **SMALL).parent
     assert "Over " not in report_of(root)

@@ -114,6 +114,7 @@ def false_alarms(players: int, seeds: int, deviation: float, studies: int) -> tu
     return float(methods), float(models)
 
 
+@pytest.mark.slow
 def test_false_alarms_of_the_family_of_effects():
     """Trainings that differ by 2 points: with their luck 5 %, and by flips of players alone far more."""
     methods, models = false_alarms(19, 2, 0.02, 40)

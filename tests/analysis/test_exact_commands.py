@@ -139,11 +139,13 @@ def test_after_a_search_over_five_keys(root: Path):
     assert all("peft.lora_alpha=" in line and "trainer.weight_decay=" in line for line in more)
 
 
+@pytest.mark.slow
 def test_a_comparison_that_was_cut_off_and_has_a_failure(root: Path):
     run_sweep(root, "cut", COMPARISON, lambda number: {1: "failed", 4: None}.get(number, "completed"))
     assert Folder(root).check() > 2
 
 
+@pytest.mark.slow
 def test_sizes_chosen_for_budgets(root: Path):
     """The baselines' command takes no budget, and no other names a size beside one."""
     run_sweep(root, "sizes", ["experiment=budget", "model=ast", "peft=lora", "peft.budget=0.3%,1%", *SHORT])
@@ -182,6 +184,7 @@ def test_a_cross_validation_with_holes(root: Path):
     assert Folder(root).check() >= 2
 
 
+@pytest.mark.slow
 def test_nothing_is_proposed_that_a_living_sweep_does(root: Path):
     """Of a sweep that goes on: what it will start itself is neither to be finished, nor are its seeds."""
     from sousa_bench.results.run_process import identity
@@ -272,6 +275,7 @@ def test_what_read_the_last_layer_goes_on_doing_so(root: Path):
     assert len(labels) == 4
 
 
+@pytest.mark.slow
 def test_what_read_the_last_layer_is_retried_and_promoted_as_that(root: Path):
     fate = {2: "failed", 4: "failed"}.get
     words = [*PROBES, "++peft.reads=last", "seed=42,1"]

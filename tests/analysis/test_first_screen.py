@@ -34,6 +34,7 @@ def test_the_verdict_says_who_leads_how_sure_and_who_ties(comparison_study: Stud
     assert "trained models" not in verdict(methods)[1]
 
 
+@pytest.mark.slow
 def test_a_lighter_one_that_is_as_good_is_named_with_its_share_of_the_parameters(tmp_path: Path):
     truth = Truth(model={}, strategy={"lora": 0.05}, player_model=0.0, seed=0.0)
     folder = write_sweep(tmp_path, ("ast",), ("lora", "ia3"), seeds=(1, 2, 3), truth=truth, per_player=100)
@@ -81,6 +82,7 @@ def test_the_table_has_few_columns_and_its_intervals_agree_with_can_be_the_best(
     assert "no" in cells["can be the best"]
 
 
+@pytest.mark.slow
 def test_labels_hold_only_what_differs(tmp_path: Path):
     one = write_sweep(tmp_path / "one", models=("ast",), strategies=("lora", "ia3"), augmentations=(True,))
     (cohort,) = standings(compare(collect([one])))
@@ -93,6 +95,7 @@ def test_labels_hold_only_what_differs(tmp_path: Path):
     assert set(short_labels(study.combinations, study.factors).values()) == {"r=4", "r=8"}
 
 
+@pytest.mark.slow
 def test_ten_are_shown_and_the_others_follow(comparison_study: Study):
     said = render(comparison_study)
     assert "10 of 24 shown; all are in combinations.csv" in said
@@ -125,6 +128,7 @@ def test_the_picture_shades_who_can_be_the_best(comparison_study: Study):
     assert figure.data[0].x[0] == pytest.approx(cohort.leader["test_acc"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_what_all_runs_share_is_said_once_with_the_sweeps_command(tmp_path: Path):
     folder = write_sweep(tmp_path / "multirun", models=("ast",))
     manifest = json.loads((folder / "sweep.json").read_text())
@@ -171,6 +175,7 @@ def test_a_single_run_is_said_in_the_singular(tmp_path: Path):
     assert "(1 run)" in text
 
 
+@pytest.mark.slow
 def test_of_many_cohorts_the_first_have_a_picture_and_the_others_a_verdict(tmp_path: Path):
     number = MOST_COHORTS + 3
     for epochs in range(1, number + 1):

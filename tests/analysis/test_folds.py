@@ -51,6 +51,7 @@ def test_folds_are_ordered_by_number():
     assert sorted(["10/10", "2/10", "1/3"], key=fold_order) == ["1/3", "2/10", "10/10"]
 
 
+@pytest.mark.slow
 def test_folds_and_seeds_end_in_one_line_with_an_interval_over_all_players(tmp_path: Path):
     study = study_of(write_folds(tmp_path, THREE, seeds=(1, 2, 3)))
     frame = study.combinations.set_index("combination")

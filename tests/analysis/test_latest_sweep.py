@@ -51,6 +51,7 @@ def analyze(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
+@pytest.mark.slow
 def test_without_a_folder_the_latest_sweep_is_analysed_in_few_lines(home: Path):
     done = analyze(home)
     assert latest_sweep(home / "multirun") == home / "multirun" / "promoted"
@@ -75,6 +76,7 @@ def test_where_nothing_was_trained_the_first_command_is_named(tmp_path: Path):
         (tmp_path / "multirun").mkdir(exist_ok=True)
 
 
+@pytest.mark.slow
 def test_single_runs_are_found_where_there_is_no_sweep(tmp_path: Path):
     shutil.move(write_sweep(tmp_path / "made"), tmp_path / "outputs")
     (tmp_path / "outputs" / "sweep.json").unlink()
@@ -104,6 +106,7 @@ def test_only_a_regular_manifest_makes_a_sweep(tmp_path: Path):
     assert latest_sweep(tmp_path) == tmp_path / "sound"
 
 
+@pytest.mark.slow
 def test_all_sweeps_get_an_answer_a_cohort_and_none_is_ranked_with_another(home: Path, tmp_path: Path):
     done = analyze(home, "multirun", "--output-dir", str(tmp_path))
     assert max(map(len, done.stdout.splitlines())) <= 100

@@ -116,6 +116,7 @@ def test_a_folder_that_is_not_there_is_refused(runs: Path, capsys: pytest.Captur
     assert not (runs / "analysis").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "node",
     [
@@ -163,6 +164,7 @@ def learnt(tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
+@pytest.mark.slow
 def test_real_runs_on_synthetic_clips_have_the_sound_of_this_machines_cache(
     learnt: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -65,6 +65,7 @@ def data_sets(root: Path) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [SPOKEN, LONE], ids=["speakers", "clips"])
 @pytest.mark.parametrize("write", [whole_comparison, few_groups, no_predictions, folds, data_sets])
 def test_it_speaks_of_neither_rudiments_nor_players(

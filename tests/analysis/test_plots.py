@@ -165,6 +165,7 @@ def test_markup_is_text():
     assert safe("<b>$x$</b> & co") == "&lt;b&gt;&#36;x&#36;&lt;/b&gt; &amp; co"
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_images(comparison_study: Study, tmp_path: Path, chromium: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("BROWSER_PATH", chromium)

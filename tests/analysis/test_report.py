@@ -370,6 +370,7 @@ def test_what_was_planned_is_commanded_with_its_own_words_alone(tmp_path: Path):
     assert "data.root" not in command
 
 
+@pytest.mark.slow
 def test_next_commands_are_accepted_by_the_real_config(unfinished: Path, seeded: Path):
     """Every command of the report composes with the project's own configuration."""
     hydra = pytest.importorskip("hydra")
@@ -442,6 +443,7 @@ def test_at_chance_level_one_run_is_advised_and_not_twelve(tmp_path: Path):
     assert "trainer.max_epochs=60" in command
 
 
+@pytest.mark.slow
 def test_neither_help_nor_the_analysis_imports_what_it_does_not_need(comparison: Path, tmp_path: Path):
     code = (
         "import sys; from sousa_bench.analyze import main, parser; parser().format_help();"
@@ -454,6 +456,7 @@ def test_neither_help_nor_the_analysis_imports_what_it_does_not_need(comparison:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_watch_refreshes_until_every_run_has_ended(tmp_path: Path):
     folder = write_sweep(tmp_path / "multirun", models=("ast",), statuses={2: "running"}, missing=(3, 4, 5))
     out = tmp_path / "out"
@@ -512,6 +515,7 @@ def named(pid: int) -> dict[str, object]:
     return {"host": socket.gethostname(), "pid": pid, "start_time": None, "slurm_job_id": None}
 
 
+@pytest.mark.slow
 def test_watch_ends_with_a_sweep_that_died(tmp_path: Path):
     """The run's process goes while it is watched, which changes no file; the sweep's own has gone before."""
     with subprocess.Popen(["sleep", "300"]) as run:
@@ -565,6 +569,7 @@ def test_watch_ends_with_a_sweep_that_died_before_its_first_result(tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_watch_waits_for_what_its_filter_wants(tmp_path: Path):
     folder = write_sweep(tmp_path / "multirun", models=("ast", "beats"), missing=tuple(range(6, 12)))
     process = watching(folder, tmp_path / "out", "--filter-models", "beats")

@@ -204,6 +204,7 @@ def test_predictions_without_some_columns_are_read(tmp_path: Path, absent: tuple
     assert set(clips.slices) == {"skill_tier", "tempo_bpm", "soundfont"} - set(absent)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pipe", "huge", "deep", "link", "list", "absurd"])
 def test_a_hostile_progress_file_neither_hangs_nor_breaks(tmp_path: Path, kind: str):
     process = {"host": "node1", "pid": "x" if kind == "absurd" else 1, "start_time": [1], "slurm_job_id": None}
@@ -274,6 +275,7 @@ def test_nan_infinity_and_absurd_numbers(tmp_path: Path):
     assert "NaN" not in (tmp_path / "analysis" / "report.html").read_text().split('id="data">')[1].split("</script>")[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", MEANS)
 def test_text_in_place_of_a_number_that_is_averaged_does_no_harm(tmp_path: Path, key: str):
     for seed, value in ((1, ["\x1b[2J"]), (2, 7)):
@@ -284,6 +286,7 @@ def test_text_in_place_of_a_number_that_is_averaged_does_no_harm(tmp_path: Path,
     assert load(tmp_path)[key].dropna().to_list() == [7]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content",
     [

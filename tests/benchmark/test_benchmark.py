@@ -92,6 +92,7 @@ def test_a_mistake_is_one_message(tmp_path: Path) -> None:
     assert "data=synthetic is no name of a method; overrides stand before --methods" in done.stderr
 
 
+@pytest.mark.slow
 def test_what_there_is_to_measure_is_known_beforehand() -> None:
     found, [reason] = method_costs.fitting(["model=efficientat", "augmentation=off"], ["lora", "bottleneck"])
     assert (found, "peft=bottleneck doesn't fit model=efficientat" in reason) == (["head", "full", "lora"], True)
@@ -108,6 +109,7 @@ def test_what_there_is_to_measure_is_known_beforehand() -> None:
         measure(parser().parse_args(["--parts", "cache", "--methods", "lora"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["ast", "htsat", "beats", "efficientat"])
 def test_the_naive_side_computes_the_same_function(model: str) -> None:
     setup = Setup.of(composed([f"model={model}", "augmentation=off", *FEW]))
@@ -127,6 +129,7 @@ def test_the_naive_side_trains_on_every_clip(monkeypatch: pytest.MonkeyPatch) ->
         assert [Path(file).stem for file in pipeline.files[split]] == [Path(n).stem for n in clips.table["sample_id"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augmentation", ["on", "off"])
 def test_the_arithmetic_is_that_of_the_run(augmentation: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As many optimizer steps as the run, over as many epochs, with the same function."""

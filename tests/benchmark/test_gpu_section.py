@@ -33,6 +33,7 @@ def test_without_a_card_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert "No CUDA device here" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_dry_run_measures_and_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

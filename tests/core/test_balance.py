@@ -101,6 +101,7 @@ def test_class_weights_of_several_labels_are_positive_weights():
     torch.testing.assert_close(losses, torch.where(held > 0, weights * plain, plain).mean(dim=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words", [("trainer.sampling=balanced", "augmentation=on"), ("trainer.class_weights=balanced",)]
 )

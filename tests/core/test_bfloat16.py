@@ -47,6 +47,7 @@ def test_gradients_are_near_those_of_float32(config, model, peft):
     assert 0.9 < rounded.norm() / exact.norm() < 1.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["ast", "efficientat"])
 def test_what_is_kept_and_summed_is_float32(config, folder: Path, monkeypatch, model):
     seen: dict[str, set[torch.dtype]] = {"features": set(), "losses": set(), "norms": set()}

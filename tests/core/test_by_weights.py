@@ -18,6 +18,7 @@ def settings(*overrides: str) -> tuple:
     return peft.learning_rate, peft.batch_norm, trainer.max_epochs, trainer.batch_size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [[], ["weights=random"], ["weights=official", "model.weights=random"]])
 @pytest.mark.parametrize("model", ["ast", "htsat", "beats", "efficientat"])
 def test_own_and_random_weights_keep_theirs(model, start):
@@ -33,6 +34,7 @@ def test_published_weights_have_theirs_by_model_where_it_was_measured():
     assert settings("model=ast", "weights=official", "peft=lora") == (1e-3, "frozen", 15, 32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "others", "efficientat"),
     [
@@ -58,6 +60,7 @@ def test_what_was_trained_further_has_low_rates_on_rudiments():
     assert settings("model=ast", "weights=further", "peft=full") == (3e-4, "train", 2, 16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "full", "lora"),
     [
@@ -105,6 +108,7 @@ def test_what_lies_in_the_folder_decides_what_sounds_they_are(tmp_path, monkeypa
     assert settings("model=efficientat", "peft=full", "data=tiny")[0] == away
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", ["folder", "tiny"])
 @pytest.mark.parametrize(
     ("model", "weights", "full", "lora"),
@@ -122,6 +126,7 @@ def test_other_weights_have_the_same_rates_on_all_sounds(data, model, weights, f
     assert settings(*start, "peft=lora")[0] == lora
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["embedded", "random", "official"])
 @pytest.mark.parametrize("data", ["folder", "tiny", "full"])
 def test_real_sounds_have_the_same_epochs_whatever_the_weights(start, data):
@@ -144,6 +149,7 @@ def test_the_space_of_a_rate_is_around_it_and_of_none_what_stands_there(rate, sp
     assert config.peft.space == space
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", ["fast", "null"])
 def test_a_search_refuses_a_rate_that_is_no_number_in_words(rate):
     done = command("train", "search=lora", f"peft.learning_rate={rate}")

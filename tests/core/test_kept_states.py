@@ -128,6 +128,7 @@ def outcome(folder: Path, blocks):
     return blocks["metrics"], [list(row) for row in logits]
 
 
+@pytest.mark.slow
 def test_a_later_run_reads_what_an_earlier_one_computed_and_has_its_bits(small, tmp_path, passes, caplog):
     first = outcome(tmp_path / "1", run(small("peft=probe"), tmp_path / "1"))
     computed, passes[0] = passes[0], 0
@@ -156,6 +157,7 @@ def test_the_head_shares_with_those_that_read_its_last_layer_alone(small, tmp_pa
     assert kept(tmp_path) == files
 
 
+@pytest.mark.slow
 def test_what_may_change_a_bit_has_files_of_its_own(small, tmp_path, passes):
     run(small("peft=knn"), tmp_path / "first")
     before = kept(tmp_path)
@@ -180,6 +182,7 @@ def test_what_may_change_a_bit_has_files_of_its_own(small, tmp_path, passes):
     assert len(kept(tmp_path)) == len(files) + len(before)
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_beyond_the_cap(small, tmp_path, caplog):
     run(small("peft=knn", "trainer.feature_memory_mb=0"), tmp_path / "1")
     assert not kept(tmp_path)
@@ -189,6 +192,7 @@ def test_nothing_is_kept_beyond_the_cap(small, tmp_path, caplog):
     assert not kept(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_lower_part_of_a_network_is_shared_by_methods_above_it(small, tmp_path, passes, caplog):
     words = ("peft.layers=last_1", "trainer.max_epochs=1")
     run(small("peft=lora", *words), tmp_path / "1")
@@ -215,6 +219,7 @@ def test_no_lower_part_is_computed_for_training_clips_that_are_augmented(small, 
     assert passes[0] > 0
 
 
+@pytest.mark.slow
 def test_features_are_shared_by_all_runs_that_hear_the_clips_as_they_are(small, tmp_path, heard):
     words = ("peft=lora", "trainer.max_epochs=1")
     first = outcome(tmp_path / "1", run(small(*words), tmp_path / "1"))
@@ -259,6 +264,7 @@ def test_what_no_second_of_noise_tells_of_a_front_end_or_a_machine_has_files_of_
     assert computed() == every
 
 
+@pytest.mark.slow
 def test_what_another_version_of_our_code_computed_has_files_of_its_own(small, tmp_path, monkeypatch):
     def filled():
         inputs = Setup.of(small("peft=probe")).module.inputs
@@ -277,6 +283,7 @@ def test_what_another_version_of_our_code_computed_has_files_of_its_own(small, t
     check_each(["kept_states.py", "augmented_clips.py", "block_reader.py"], check)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", EXACT)
 def test_a_front_end_gives_a_clip_the_same_bits_in_any_batch(config, model):
     inputs = Setup.of(config(f"model={model}", "peft=full")).module.inputs
@@ -315,6 +322,7 @@ def test_runs_at_once_share_the_work(numbered, tmp_path):
     assert found == [numbered.all] * 2
 
 
+@pytest.mark.slow
 def test_a_run_that_waits_for_another_stops_when_asked(small, tmp_path, monkeypatch):
     words = ("peft=head", "trainer.max_epochs=1")
     run(small(*words), tmp_path / "1")
@@ -343,6 +351,7 @@ def test_a_run_that_waits_for_another_stops_when_asked(small, tmp_path, monkeypa
             done.set()
 
 
+@pytest.mark.slow
 def test_the_time_of_a_training_is_without_what_runs_share(small, tmp_path, monkeypatch):
     passed, fill = [0.0], ClipInputs.fill
 
@@ -369,6 +378,7 @@ def test_ranks_that_fill_wait_with_a_stop_for_each_other(tmp_path, monkeypatch, 
     assert stop.asked
 
 
+@pytest.mark.slow
 def test_features_of_training_leave_their_place_to_those_of_test(small, tmp_path):
     run(small("peft=lora", "trainer.max_epochs=1"), tmp_path / "1")
     before = kept(tmp_path)
@@ -428,6 +438,7 @@ def test_where_there_is_no_room_for_the_rest_what_is_there_is_read(numbered, tmp
     assert not one.exists()
 
 
+@pytest.mark.slow
 def test_what_nobody_reads_any_more_goes(small, tmp_path):
     run(small("peft=knn"), tmp_path / "1")
     old, *others = sorted(kept(tmp_path))

@@ -56,6 +56,7 @@ def test_the_votes_are_those_of_a_plain_second_implementation(several):
         assert (chances > 0).all()  # also of the class that no clip has
 
 
+@pytest.mark.slow
 def test_k_is_the_one_of_the_lowest_validation_loss(config, folder):
     """On features that the network gives by itself, and with the predictions of the test clips."""
     cfg = config("model=efficientat", *KNN, "data.synthetic.clips=320", "data.synthetic.split_players=[20,10,10]")
@@ -83,6 +84,7 @@ def test_k_is_the_one_of_the_lowest_validation_loss(config, folder):
     np.testing.assert_allclose(tested, expected, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_every_model_votes_is_saved_and_loaded(config, tmp_path):
     def check(name):
         cfg = config(f"model={name}", *KNN, "seed=1", "peft.k=[1,5]")
@@ -136,6 +138,7 @@ def test_what_neighbours_cannot_do_is_said_before_anything_starts(config):
     assert refusal(config("model=ast", *KNN)) is None
 
 
+@pytest.mark.slow
 def test_the_command_skips_it_and_evaluates_it_and_what_it_cannot_is_refused(config, capsys):
     words = [word for word in SMALL if word.split("=")[0] not in ("model", "peft", "trainer.precision")]
     words += ["model=efficientat", "peft=knn", "sweep=knn"]

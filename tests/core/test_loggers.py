@@ -67,6 +67,7 @@ def _exit_codes(folder):
     return [record.exit.exit_code for record in records(folder) if record.WhichOneof("record_type") == "exit"]
 
 
+@pytest.mark.slow
 def test_a_completed_run_is_closed_with_its_curves(config, folder):
     blocks = run(config("model=efficientat", "logger=wandb", "trainer.max_epochs=2", "trainer.train_batches=1"), folder)
     assert exit_codes(folder) == [0]
@@ -84,6 +85,7 @@ def test_a_completed_run_is_closed_with_its_curves(config, folder):
     assert (folder / blocks["wandb"]["folder"]).is_dir()
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_closed_as_failed(config, folder):
     broken = ["peft=full", "trainer.learning_rate=1e30", "trainer.gradient_clip=null", "logger=wandb"]
     with pytest.raises(NonFiniteLossError):
@@ -111,6 +113,7 @@ def attempts(config, folder, monkeypatch):
     return do
 
 
+@pytest.mark.slow
 def test_tensorboard_reads_one_growing_step_axis_of_a_resumed_run(attempts, folder):
     blocks = attempts("tensorboard")
     reader = EventAccumulator(str(folder / blocks["tensorboard"])).Reload()
@@ -133,6 +136,7 @@ def test_tensorboard_passes_over_what_an_attempt_logged_behind_its_checkpoint(tm
     assert [(point.step, point.value) for point in points] == [(1, 1), (2, 2), (3, 23), (4, 24)]
 
 
+@pytest.mark.slow
 def test_wandb_has_one_growing_step_axis_of_a_resumed_run(attempts, folder):
     blocks = attempts("wandb")
     assert exit_codes(folder, attempts=2) == [1, 0]
@@ -155,6 +159,7 @@ def test_wandb_has_one_growing_step_axis_of_a_resumed_run(attempts, folder):
     assert parts == sorted(folder.glob("wandb/offline-run-*"))
 
 
+@pytest.mark.slow
 def test_wandb_begins_another_run_where_an_attempt_was_given_up(config, folder):
     broken = ["peft=full", "trainer.learning_rate=1e30", "trainer.gradient_clip=null", "logger=wandb"]
     for _ in range(2):

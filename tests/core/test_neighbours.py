@@ -51,6 +51,7 @@ def together_and_alone(inputs, index):
     return together
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize(
     "models", [MODELS, *(pytest.param(names, marks=pytest.mark.slow) for names in (FURTHER, SPEECH))], ids=" ".join

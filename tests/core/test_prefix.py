@@ -38,6 +38,7 @@ def test_a_divided_network_is_the_whole_one(config, model):
             assert torch.equal(backbone.onward(place, state), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "method"),
     [

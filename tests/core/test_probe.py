@@ -85,6 +85,7 @@ def test_what_a_last_layer_takes_is_solved_for_as_ever(columns, monkeypatch):
     assert sizes == [(columns, columns)]
 
 
+@pytest.mark.slow
 def test_the_strength_is_the_one_of_the_lowest_validation_loss(config, folder):
     """Against scikit-learn, on features that the network gives by itself."""
     cfg = config("model=efficientat", *PROBE, "data.synthetic.clips=320", "data.synthetic.split_players=[20,10,10]")
@@ -114,6 +115,7 @@ def test_the_strength_is_the_one_of_the_lowest_validation_loss(config, folder):
     np.testing.assert_allclose(tested, known[probe["l2"]].predict_proba(standard["test"]), atol=2e-3)
 
 
+@pytest.mark.slow
 def test_every_model_is_solved_for_saved_and_repeated(config, tmp_path):
     """By its last layer alone; the logits of HTS-AT are those of a convolution, of BEATs a mean over tokens."""
 
@@ -252,6 +254,7 @@ def test_logits_that_are_not_linear_in_the_last_layer_are_an_error(config, folde
         run(config("model=ast", *PROBE, "peft.reads=last"), folder)
 
 
+@pytest.mark.slow
 def test_the_command_refuses_trains_and_evaluates_it():
     words = [word for word in SMALL if word.split("=")[0] not in ("model", "peft", "augmentation", "trainer.precision")]
     words += ["model=efficientat", "peft=probe", "augmentation=on,off", "sweep=probe"]

@@ -185,6 +185,7 @@ SCALES_AND_TOKENS = (
 """In the names of vectors that are stored with more than one dimension."""
 
 
+@pytest.mark.slow
 def test_matrices_decay_and_vectors_do_not(config):
     """A matrix is one with a single row or column too, such as LoRA's of rank 1."""
 

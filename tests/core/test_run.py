@@ -53,6 +53,7 @@ def interrupt(monkeypatch, cfg, folder, steps):
             run(cfg, folder)
 
 
+@pytest.mark.slow
 def test_a_run_reports_every_fixed_field(config, folder):
     cfg = config("model=efficientat", "peft=lora")
     blocks = run(cfg, folder)
@@ -84,6 +85,7 @@ def test_a_model_that_hears_less_than_a_clip_says_so(config, folder):
     assert blocks["network"]["multiply_adds"] != sizes()["whisper", "tiny"].multiply_adds  # those of its own numbers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "peft", "augmentation", "tested", "precision"),
     [
@@ -111,6 +113,7 @@ def test_interruptions_change_no_number(config, tmp_path, monkeypatch, model, pe
     assert numbers(resumed, tmp_path / "parts") == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_inside_a_validation_it_keeps_the_epoch(config, tmp_path, monkeypatch, number):
     cfg = config("model=efficientat", "peft=lora", "augmentation=off", "trainer.eval_batch_size=2")
@@ -133,6 +136,7 @@ def test_stopped_inside_a_validation_it_keeps_the_epoch(config, tmp_path, monkey
     assert numbers(run(cfg, tmp_path / "parts"), tmp_path / "parts") == whole
 
 
+@pytest.mark.slow
 def test_seeds_repeat_and_differ(config, tmp_path):
     first, second, other = (
         numbers(run(config("model=efficientat", f"seed={seed}", "trainer.max_epochs=1"), path), path)
@@ -142,6 +146,7 @@ def test_seeds_repeat_and_differ(config, tmp_path):
     assert first[0] != other[0]
 
 
+@pytest.mark.slow
 def test_the_tested_weights_are_those_of_the_epoch_that_is_asked_for(config, tmp_path, monkeypatch):
     """With the first two of three epochs made equal in accuracy, the second is better by its loss."""
     made = {1: (0.9, 3.0), 2: (0.9, 2.0), 3: (0.5, 1.0)}
@@ -193,6 +198,7 @@ def calibration_error(frame, temperature):
     return sum(abs((right[bins == b] - confidence[bins == b]).sum()) for b in set(bins)) / len(frame)
 
 
+@pytest.mark.slow
 def test_micro_batches_change_nothing_but_memory(config, tmp_path):
     """Gradient accumulation inside the step: the same losses up to rounding."""
     histories = [
@@ -207,6 +213,7 @@ def test_micro_batches_change_nothing_but_memory(config, tmp_path):
         assert one["val_loss"] == pytest.approx(four["val_loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_halves_the_micro_batch(config, folder, monkeypatch):
     original = Classifier._backward
 
@@ -237,6 +244,7 @@ def test_memory_that_runs_out_beside_others_ends_the_attempt(config, folder, mon
     assert Verdict.of_error(caught.value, "fit").status == "failed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("peft", "times"), [("lora", 2), ("probe", 1)])
 def test_a_run_on_a_gpu_tells_what_memory_it_takes(config, folder, monkeypatch, peft, times):
     """At each epoch's end, or where there is none after the fit."""
@@ -284,6 +292,7 @@ def test_impossible_settings_are_named(config, folder):
         run(config("trainer.batch_size=0"), folder)
 
 
+@pytest.mark.slow
 def test_the_saved_adapter_gives_the_tested_logits(config, folder):
     """What lies on disk is the model that was tested: best weights, AdaLoRA's ranks cut to what is left of them."""
     cfg = config("model=ast", "peft=adalora", "augmentation=off")
@@ -305,6 +314,7 @@ def test_the_saved_adapter_gives_the_tested_logits(config, folder):
         np.testing.assert_allclose(frame.loc[sample_id, "logits"], logits, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_repeats_what_the_first_attempt_had_to_say(config, folder, monkeypatch):
     original = Classifier._backward
 

@@ -31,6 +31,8 @@ from tests.cases import check_each
 from tests.core.test_run import interrupt, numbers
 from tests.trained import trained
 
+pytestmark = pytest.mark.slow
+
 STUDENT = ("model=efficientat", "peft=lora", "trainer.max_epochs=1")  # hears 32 kHz, its teacher 16 kHz
 SLOW_RATE, FAST_RATE = 16_000, 32_000
 

@@ -28,6 +28,7 @@ def outcome(folder):
     return np.stack(pd.read_parquet(folder / "predictions.parquet").sort_values("sample_id")["logits"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["ast", "htsat", "beats", "efficientat"])
 def test_remembered_features_are_the_computed_ones(config, tmp_path, model, monkeypatch):
     words = [f"model={model}", "peft=lora", "augmentation=off", "trainer.max_epochs=2"]
@@ -46,6 +47,7 @@ def test_remembered_features_are_the_computed_ones(config, tmp_path, model, monk
     np.testing.assert_array_equal(outcome(tmp_path / "remembered"), outcome(tmp_path / "computed"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["ast", "htsat", "beats", "efficientat"])
 def test_a_test_clip_does_not_see_its_neighbours(config, tmp_path, model):
     """Clips of one length share a batch; alone they get the same logits."""

@@ -60,6 +60,7 @@ def by_hand(model, clip, most, grid, count):
     return torch.stack(logits).mean(dim=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("peft", "windows"), [("lora", "all"), ("lora", "2"), ("probe", "all"), ("head", "all")])
 def test_the_tested_logits_are_the_mean_over_windows(config, folder, peft, windows):
     cfg = config(*FEW, f"peft={peft}", "augmentation=off", "data.max_duration=1.0", f"data.windows={windows}")
@@ -78,6 +79,7 @@ def test_the_tested_logits_are_the_mean_over_windows(config, folder, peft, windo
         np.testing.assert_allclose(frame.loc[names[row], "logits"], expected, atol=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("peft", "augmentation"), [("lora", "on"), ("full", "off"), ("head", "off")])
 def test_interruptions_change_no_number(config, tmp_path, monkeypatch, peft, augmentation):
     cfg = config(*FEW, f"peft={peft}", f"augmentation={augmentation}", *WINDOWS)
@@ -108,6 +110,7 @@ def test_a_stretch_comes_from_seed_epoch_and_clip(config):
     assert not Clips(whole, "train", 16_000, 0.5).cut
 
 
+@pytest.mark.slow
 def test_evaluate_hears_windows_too(tmp_path):
     run_folder = trained().folder
     done = command("evaluate", str(run_folder), *WINDOWS, "--no-images", "--output-dir", str(tmp_path / "windows"))

@@ -98,6 +98,7 @@ DAMAGES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("damage", "reason"), DAMAGES, ids=[damage.__name__ for damage, _ in DAMAGES])
 def test_a_bad_clip_is_named_or_skipped(generator: Path, damage, reason: str) -> None:
     path, sample_id = clip_of(generator)

@@ -284,6 +284,7 @@ def test_killed_at_any_point_it_goes_on(generator: Path, own_cache: Path, decode
     assert len(stores(made)) == 160
 
 
+@pytest.mark.slow
 def test_two_processes_fill_it_once(generator: Path, own_cache: Path) -> None:
     first = fill(generator, 0.05)
     wait_for(lambda: bool(list(own_cache.rglob("*.part"))))

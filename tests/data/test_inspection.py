@@ -312,6 +312,7 @@ def test_wrong_folders_are_one_message(capsys: pytest.CaptureFixture[str], tmp_p
     )
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_the_page_plays_sounds_and_runs_nothing(tmp_path: Path, chromium: str):
     playwright = pytest.importorskip("playwright.sync_api")

@@ -13,6 +13,7 @@ from sousa_bench.benchmark.cache_rate import compare
 from sousa_bench.data.sources.generator_folder import GeneratorFolder
 
 
+@pytest.mark.slow
 def test_tiny_of_a_small_dataset_is_a_plain_fact(sample: Path, caplog: pytest.LogCaptureFixture) -> None:
     made = data(sample / "generator")
     with caplog.at_level(logging.INFO, logger="sousa_bench.data"):

@@ -150,6 +150,7 @@ def run(tmp_path: Path, endpoint: str, hub_id: str = "someone/drums", clips: str
     return subprocess.run(command, env=kept | variables | environment, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_only_the_shards_that_a_subset_needs(served: Hub, tmp_path: Path) -> None:
     small = '{"train": 5, "val": 2, "test": 2}'
     done = run(tmp_path, served.url, clips=small)
@@ -170,6 +171,7 @@ def test_only_the_shards_that_a_subset_needs(served: Hub, tmp_path: Path) -> Non
     assert "Decoding" not in again.stderr
 
 
+@pytest.mark.slow
 def test_without_a_network_what_was_fetched_is_used_again(served: Hub, tmp_path: Path) -> None:
     first = run(tmp_path, served.url)
     assert first.returncode == 0, first.stderr
@@ -196,6 +198,7 @@ def test_no_such_dataset(served: Hub, tmp_path: Path) -> None:
     assert "data.hub_id" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["refused", "silent"])
 def test_a_dead_network_is_told(tmp_path: Path, kind: str) -> None:
     """Once a port that nobody listens on, once a server that takes the call and never answers."""
@@ -229,6 +232,7 @@ def test_patience_ends_what_has_no_time_limit() -> None:
         within(5, lambda: {}["x"])
 
 
+@pytest.mark.slow
 def test_a_dataset_of_another_task(tmp_path: Path) -> None:
     """Its labels come from the features in its schema, its audio from the shards that are needed."""
     write_labelled_hub(tmp_path / "served", made_up(tmp_path / "clips"))

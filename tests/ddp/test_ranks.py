@@ -46,6 +46,7 @@ def test_a_single_run(command: Command) -> None:
     assert command.processes() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "words", "cause"),
     [
@@ -77,6 +78,7 @@ def test_the_other_runs_of_the_sweep_go_on(command: Command) -> None:
     assert set(command.statuses().values()) == {"completed"}
 
 
+@pytest.mark.slow
 def test_the_timeout_reaches_all_ranks(command: Command) -> None:
     words = ["seed=2", "+trainer.devices=2", "task.fault=hang", "timeout=2", "hydra.launcher.grace=1"]
     command("-m", "sweep=s", *words, code=1)

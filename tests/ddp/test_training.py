@@ -90,6 +90,7 @@ def test_an_interrupted_run_over_two_processes_goes_on(tmp_path: Path) -> None:
     assert stopped["metrics"] == whole["metrics"]
 
 
+@pytest.mark.slow
 def test_without_a_process_for_each_device_it_refuses(tmp_path: Path) -> None:
     """Lightning would start the whole command again for each device."""
     code = "from sousa_bench.training.distributed import strategy; strategy(2, 'cpu')"

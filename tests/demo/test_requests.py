@@ -102,6 +102,7 @@ def test_too_large_an_upload_is_refused_before_it_is_read(serve: Serve) -> None:
     assert answers == [b"413", b"400", b"400"]
 
 
+@pytest.mark.slow
 def test_fifty_at_once_beside_one_that_never_ends_and_nothing_is_left(serve: Serve) -> None:
     found = {}
 

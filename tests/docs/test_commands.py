@@ -100,6 +100,7 @@ def values(override: Override) -> list[str]:
     return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
 
 
+@pytest.mark.slow
 def test_every_value_in_the_text_is_one_that_a_run_takes():
     """Each value of each override, in as few runs of its command as have them all."""
     parser, refused, problems = OverridesParser.create(), dict[frozenset[str], str | None](), []

@@ -82,6 +82,7 @@ def test_a_run_in_bfloat16_is_evaluated_so_and_says_where_it_is_not(evaluate, tm
     assert any("bf16-mixed on the cpu, this in 32-true" in message for message in other["warnings"])
 
 
+@pytest.mark.slow
 def test_the_result_is_one_of_its_own(finished: Trained, evaluate, tmp_path: Path):
     result = evaluate(finished)
     own = finished.result
@@ -102,6 +103,7 @@ def test_the_result_is_one_of_its_own(finished: Trained, evaluate, tmp_path: Pat
         finished_runs([tmp_path])
 
 
+@pytest.mark.slow
 def test_the_analysis_keeps_run_and_evaluations_apart(finished: Trained, recordings: Path, evaluate, tmp_path: Path):
     place = tmp_path / "results"
     evaluate(finished, folder=place / "own")
@@ -142,6 +144,7 @@ def test_data_with_a_test_split_alone(finished: Trained, recordings: Path, evalu
         assert row.predicted == then.loc[row.sample_id.removeprefix("mine_"), "predicted"]
 
 
+@pytest.mark.slow
 def test_the_runs_own_clips_of_other_splits_are_named_as_met_before(finished: Trained, evaluate, tmp_path: Path):
     train = evaluate(finished, "--split", "train")
     assert train["evaluation"]["met_before"]["train"]["clips"] == train["data"]["counts"]["train"] > 0
@@ -338,6 +341,7 @@ def test_a_result_without_a_field_that_is_taken_over_is_refused_before_the_work(
     assert "metrics.temperature can't be [[None, False]]" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_the_command_writes_beside_the_results(finished: Trained):
     if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))):

@@ -24,6 +24,8 @@ from sousa_bench.inference.predictor import Predictor
 from sousa_bench.predict.__main__ import main as predict
 from sousa_bench.task import Task
 
+pytestmark = pytest.mark.slow
+
 RATE = 8000
 FIGURE_NAMES = re.compile(r"accuracy_comparison|time_accuracy|accuracy_by_\w+")
 TONES = {"low": 300.0, "middle": 900.0, "high": 2700.0}

@@ -19,6 +19,8 @@ from safetensors.torch import load_file, save_file
 from sousa_bench.predict.__main__ import main as predict
 from tests.cases import check_each
 
+pytestmark = pytest.mark.slow
+
 Change = Callable[[Path], object]
 DEEP = "[" * 10_000 + "]" * 10_000
 HEADER_OF_100_MB = struct.pack("<Q", 100 * 2**20) + b"{" + b" " * (100 * 2**20 - 1)

@@ -12,6 +12,8 @@ import pytest
 
 from tests.export.hub import TOKEN, Hub, running
 
+pytestmark = pytest.mark.slow
+
 PUSH = """
 import sys
 from pathlib import Path

@@ -23,6 +23,8 @@ from sousa_bench.export import verification as check
 from sousa_bench.export.onnx_int8 import CheckError, compare, int8_weights
 from sousa_bench.task import Task
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def no_new_graph(package, monkeypatch):

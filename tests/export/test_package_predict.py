@@ -137,6 +137,7 @@ def test_every_file_gets_the_answer_of_predict(package, sounds, tmp_path, capsys
     assert_same_answers(found, wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("several", [False, True])
 def test_other_classes_and_several_labels(package, sounds, tmp_path, capsys, several):
     def change(facts: dict[str, Any]) -> None:

@@ -28,6 +28,7 @@ def takes(tmp_path: Path) -> Path:
     return tmp_path / "takes"
 
 
+@pytest.mark.slow
 def test_it_trains_on_a_layout_of_ones_own(tmp_path: Path, takes: Path) -> None:
     recipes.write("A data layout", tmp_path)
     (tmp_path / "my_conf").mkdir()
@@ -45,6 +46,7 @@ def test_it_trains_on_a_layout_of_ones_own(tmp_path: Path, takes: Path) -> None:
     assert list((tmp_path / "cache" / "clips").glob("takes-*"))
 
 
+@pytest.mark.slow
 def test_a_folder_that_it_does_not_read_is_one_message(tmp_path: Path, takes: Path) -> None:
     recipes.write("A data layout", tmp_path)
     (tmp_path / "my_conf").mkdir()

@@ -83,6 +83,7 @@ def command(home: Path, name: str, *words: str) -> subprocess.CompletedProcess[s
     )
 
 
+@pytest.mark.slow
 def test_a_metric_stands_in_result_table_and_evaluation(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,8 @@ from sousa_bench.predict.__main__ import main as predict
 from sousa_bench.results.result import read_result
 from tests.extending import recipes
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:

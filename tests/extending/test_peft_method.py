@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from sousa_bench.results.result import read_result
 from tests.extending import recipes
 
 
+@pytest.mark.slow
 def test_it_trains_and_its_keys_are_checked_before_a_sweep_starts(tmp_path: Path) -> None:
     recipes.write("A fine-tuning method", tmp_path)
     done = recipes.train(tmp_path, "-m", "sweep=own", "peft=rslora", "peft.r=2,4")

@@ -27,6 +27,7 @@ def analyze(runs: Path, mine: Path, *arguments: str) -> subprocess.CompletedProc
     )
 
 
+@pytest.mark.slow
 def test_the_recipes_section_stands_in_summary_and_page(runs: Path, tmp_path: Path):
     recipe = PAGE.read_text().split("## A section of the report")[1].split("```python\n")[1].split("```")[0]
     (tmp_path / "my_sections.py").write_text(recipe)
@@ -42,6 +43,7 @@ def test_the_recipes_section_stands_in_summary_and_page(runs: Path, tmp_path: Pa
     assert 'id="plot-hours_of_training"' in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "message"),
     [

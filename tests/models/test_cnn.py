@@ -32,6 +32,7 @@ def test_there_are_no_weights_for_it(weights: str) -> None:
         build("cnn", weights=weights)
 
 
+@pytest.mark.slow
 def test_the_command_trains_it_from_nothing_and_refuses_the_rest() -> None:
     words = [word for word in SMALL if word.split("=")[0] not in ("model", "peft", "trainer.precision", "weights")]
     done = command("train", "-m", *words, "model=cnn", "weights=random,embedded", "peft=full,lora", "sweep=cnn")

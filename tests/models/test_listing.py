@@ -58,6 +58,7 @@ def test_every_variant_has_a_size() -> None:
     assert set(sizes()) == set(VARIANTS)
 
 
+@pytest.mark.slow
 def test_recorded_sizes_are_the_small_networks_own() -> None:
     check_each([case for case in VARIANTS if case[1] == "tiny"], check_size)
 

@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
 from omegaconf import OmegaConf
 
 from sousa_bench.catalogue.model_facts import model_facts
@@ -20,6 +21,7 @@ def test_it_holds_every_model_that_has_published_weights() -> None:
     assert config.hydra.sweeper.params.model.split(",") == published
 
 
+@pytest.mark.slow
 def test_a_model_without_small_weights_is_left_out_with_the_reason(tmp_path: Path) -> None:
     train = Command(tmp_path, [sys.executable, "-m", "sousa_bench.train"])
     said = train(

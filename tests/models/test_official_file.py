@@ -88,6 +88,7 @@ def test_what_is_no_checkpoint_is_left_to_who_loads_it(content: bytes, tmp_path:
     assert variant_told(node("ast", *words)) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("folder", "keys", "model", "variant"),
     [
@@ -131,6 +132,7 @@ def test_claps_file_is_told_from_audiosets(tmp_path: Path) -> None:
         assert f"give model.variant={variant}" in str(objection_to({**model, "variant": other}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -153,6 +155,7 @@ def test_a_width_that_was_never_published_is_refused(tmp_path: Path) -> None:
     assert objection_to(node("efficientat", *words, "model.variants.tiny.width=0.3")) is None
 
 
+@pytest.mark.slow
 def test_a_variant_that_followed_and_one_that_was_given_are_one_run(tmp_path: Path) -> None:
     file = efficientat(tmp_path / "renamed.bin", 384)
     train = Command(tmp_path, TRAIN)
@@ -175,6 +178,7 @@ def test_a_run_that_could_be_before_keeps_its_identity(channels: int, tmp_path: 
     assert candidate.config.model.variant == (None if channels == 960 else "mn04")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["README.md", "conf/hydra/help/sousa.yaml", "docs/models.md"])
 def test_every_published_variant_is_named_where_a_user_looks(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")

@@ -82,6 +82,7 @@ def test_the_authors_file_is_taken_with_and_without_the_masks_kernels(tmp_path: 
         assert torch.equal(value, again[key]), key
 
 
+@pytest.mark.slow
 def test_each_missing_and_each_further_key_is_an_error(tmp_path: Path) -> None:
     whole = espnet_state()
 

@@ -129,6 +129,7 @@ def difference(ours: list[Tensor], expected: list[Tensor], row: int = 0, expecte
     )
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")  # of transformers' WavLM
 @pytest.mark.parametrize("kind", KINDS)
@@ -207,6 +208,7 @@ def test_what_else_is_in_an_official_file_is_passed_over_and_nothing_more(tmp_pa
         assert loaded(kind, folder).weights.kind == "official"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["hubert base", "wavlm large", "whisper"])
 def test_each_missing_and_each_further_key_is_an_error(kind: str, tmp_path: Path) -> None:
     official(kind, tmp_path)

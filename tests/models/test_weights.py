@@ -267,6 +267,7 @@ def hub(endpoint: str, home: Path, *addresses: str) -> list:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_hub(server: str, tmp_path: Path) -> None:
     """Default source, an explicit file at a revision, a repository without the file; then the cache without a hub."""
     first, second, missing = hub(server, tmp_path / "hf", "", "hf://other/thing/sub/w.safetensors@v1", "owner/missing")
@@ -282,6 +283,7 @@ def test_hub(server: str, tmp_path: Path) -> None:
     assert "can't be had from the hub" in absent
 
 
+@pytest.mark.slow
 def test_hub_with_another_hash_than_it_states(server: str, tmp_path: Path) -> None:
     Server.stated_hash = "0" * 64
     (refused,) = hub(server, tmp_path / "hf", "")

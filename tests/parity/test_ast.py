@@ -78,12 +78,14 @@ def test_intermediates(run: SimpleNamespace, arrays: dict[str, np.ndarray]) -> N
     reference.assert_relative(chosen, arrays["last_hidden_tokens"], reference.LOGITS, "last hidden tokens")
 
 
+@pytest.mark.slow
 def test_embedding_and_logits(model: AudioModel, run: SimpleNamespace, arrays: dict[str, np.ndarray]) -> None:
     reference.assert_relative(run.pooled, arrays["embedding"], reference.LOGITS, "embedding")
     logits = model(torch.from_numpy(arrays["waveform"]))
     reference.assert_relative(logits, arrays["logits"], reference.LOGITS, "logits")
 
 
+@pytest.mark.slow
 def test_original_file_gives_the_same(
     scratch: Callable[[str], Path], run: SimpleNamespace, arrays: dict[str, np.ndarray]
 ) -> None:

@@ -80,6 +80,7 @@ def test_padding_mask(model: AudioModel, arrays: dict[str, np.ndarray]) -> None:
     reference.assert_relative(probabilities, arrays["padded_probs"], reference.LOGITS, "probabilities")
 
 
+@pytest.mark.slow
 def test_pretrained_file_gives_the_same_embedding(
     scratch: Callable[[str], Path], run: SimpleNamespace, arrays: dict[str, np.ndarray]
 ) -> None:

@@ -120,6 +120,7 @@ def test_the_extra_loss_is_the_one_that_peft_adds():
     assert prepare(20, orth_reg_weight=0.0).extra_loss() is None
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_exactly():
     straight = prepare(24)
     train(straight, range(1, 25), adamw(straight))

@@ -432,6 +432,7 @@ def standin_of(method: str) -> str:
     return "cnn" if method in CONVOLUTIONS_ONLY else "transformer"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ADDED)
 def test_it_starts_as_the_network_was_and_learns(method, tmp_path):
     model = build(standin_of(method), 10)
@@ -496,6 +497,7 @@ def test_what_a_foreign_file_says_of_added_modules_is_one_message():
             insert(backbone, content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "method"),
     [

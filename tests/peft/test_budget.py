@@ -129,6 +129,7 @@ def test_what_a_budget_cannot_reckon_with_is_refused_before_a_sweep(method, opti
     assert re.search(says, precheck(model_node("ast"), choice(method, budget="0.3%", **options)))
 
 
+@pytest.mark.slow
 def test_the_experiment_holds_every_method_that_has_a_size():
     params = OmegaConf.load(CONF / "experiment" / "budget.yaml").hydra.sweeper.params
     budgets = params["peft.budget"].split(",")

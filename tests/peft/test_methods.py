@@ -26,6 +26,8 @@ from sousa_bench.peft.method_sizes import declared_size, size_of
 from sousa_bench.peft.options import plain, read
 from tests.cases import check_each
 
+pytestmark = pytest.mark.slow  # the methods on small networks, made anew for each of them
+
 MODELS = ("ast", "htsat", "beats", "efficientat")
 FURTHER = ("ced", "dasheng", "eat", "passt", "openbeats")
 SPEECH = ("hubert", "wavlm", "whisper")

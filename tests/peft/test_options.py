@@ -134,6 +134,7 @@ def model_node(file, /, **changes):
     return root.model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ADAPTED)
 def test_every_pair_of_choices_passes_but_those_that_a_network_has_no_place_for(name):
     assert {method for method in methods() if precheck(model_node(name), choice(method))} == refused(name)
@@ -205,6 +206,7 @@ def test_the_fields_read_from_the_source_are_those_of_the_class():
     assert declared_fields("elsewhere.Config") is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["tiny", "official"])
 @pytest.mark.parametrize("name", ["ast", "htsat", "beats", "efficientat"])
 def test_the_number_of_blocks_is_that_of_the_network(name, variant):

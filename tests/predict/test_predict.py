@@ -176,6 +176,7 @@ def test_folders_and_patterns_name_each_file_once(stroke: np.ndarray, predict, t
     assert [Path(answer["file"]).name for answer in found["files"]] == ["a.wav", "b.WAV", "c.flac"]
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_ends_with_1_where_a_file_failed(finished: Trained, stroke, tmp_path: Path):
     write(tmp_path / "a.wav", stroke)
     write(tmp_path / "b.wav", np.zeros(RATE))

@@ -135,6 +135,7 @@ def test_spoken_words_are_speech(mn04: str, ask) -> None:
         assert len(answer["top"]) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_names_the_classes_of_its_files_head(name: str, ask, stroke: np.ndarray, tmp_path: Path) -> None:
     shuffled = np.random.default_rng(0).permutation(list(audioset.names())).tolist()
@@ -168,6 +169,7 @@ def test_weights_that_are_no_numbers_are_one_message(ask, tmp_path: Path) -> Non
     assert "file.pt: the model's answer is no finite number" in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "classes", "labels", "says"),
     [

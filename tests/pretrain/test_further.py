@@ -31,6 +31,8 @@ from sousa_bench.training.run import run
 from tests.pretrain.test_pretrain import FEW, call
 from tests.trained import ROOT
 
+pytestmark = pytest.mark.slow
+
 Compose = Callable[..., DictConfig]
 PUBLISHED = {"origin": "mn.pt", "sha256": "ab" * 32, "license": "MIT", "pretraining": "AudioSet labels"}
 ALL = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml") if path.stem != "cnn")

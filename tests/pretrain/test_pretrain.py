@@ -36,6 +36,8 @@ from sousa_bench.training.run import run
 from tests.data.folder_with_faults import write_class_folders
 from tests.trained import ROOT
 
+pytestmark = pytest.mark.slow
+
 FEW = [
     "data.synthetic.clips=40",
     "data.synthetic.split_players=[20,10,10]",

@@ -56,6 +56,7 @@ def test_the_card_is_that_of_the_file(name: str) -> None:
     assert {tensor.dtype for tensor in load_file(shipped(name)).values()} <= {torch.float16, torch.int64}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_a_run_starts_from_all_that_they_hold(name: str, config) -> None:
     """The four of the comparison hold the head that learnt the rudiments; where there is none, the seed draws it."""
@@ -120,6 +121,7 @@ def test_they_are_worth_their_bytes(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_nothing_to_compare_is_one_line(tmp_path: Path) -> None:
     alone = trained()
     for place, says in ((tmp_path / "none", "there is no such folder"), (alone.folder, "sweep over weights=")):

@@ -88,6 +88,7 @@ def test_a_student_that_is_named_as_an_example_can_be_trained(asked: Any) -> Non
         assert [refusal(compose("config", example)) for example in examples] == [None, None]
 
 
+@pytest.mark.slow
 def test_a_student_stands_beside_its_teacher(tmp_path: Path) -> None:
     teacher = trained()
     done = command(

@@ -245,6 +245,7 @@ def test_a_list_of_an_experiment_goes_on_as_one(changed: Any, tmp_path: Path) ->
     assert Candidate.of(RunConfig(composed(asked)), asked).digest == Candidate.of(RunConfig(config), words).digest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("inside", "given", "new", "there"),
     [
@@ -312,6 +313,7 @@ def test_what_only_some_remove_is_refused(changed: Any) -> None:
     assert "~logger: not all of these" in changed(change, "--top", "4", code=1)[1]
 
 
+@pytest.mark.slow
 def test_a_list_of_combinations_is_a_sweep(command: Command) -> None:
     listed = 'hydra.sweeper.combinations=[["model=alpha","peft.r=4"],["model=beta","peft.r=16","augmentation=off"]]'
     output = command("-m", "sweep=c", listed, "task.seconds=0.01", "seed=1,2")

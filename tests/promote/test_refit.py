@@ -171,6 +171,7 @@ def origin(config: Config, tmp_path: Path) -> Path:
     return recorded(tmp_path / "origin", blocks, cfg)
 
 
+@pytest.mark.slow
 def test_it_learns_the_validation_clips_too_and_an_interruption_changes_nothing(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,6 +235,7 @@ def test_several_runs_give_their_means_and_the_most_careful_threshold(
     assert [made(*chosen)["confidence"]["threshold"] for chosen in (places[:2], places)] == [0.9, None]
 
 
+@pytest.mark.slow
 def test_what_has_no_scores_to_repeat_is_refused_before_a_run(config: Config, origin: Path, tmp_path: Path) -> None:
     def refused(says: str, *words: str) -> None:
         with pytest.raises(ConfigError, match=says):
@@ -278,6 +280,7 @@ def test_without_the_key_nothing_is_another_run(config: Config) -> None:
     assert len({frozenset(each.chosen()["sample_id"]) for each in data.values()}) == 1
 
 
+@pytest.mark.slow
 def test_no_report_ranks_it_and_all_that_use_a_run_take_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

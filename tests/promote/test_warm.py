@@ -26,6 +26,8 @@ from sousa_bench.task import Task
 from sousa_bench.training.run import run
 from tests.machine import patience
 
+pytestmark = pytest.mark.slow
+
 # Nothing moves: what a run ends with is what it began with.
 STILL = ("trainer.learning_rate=1e-12", "trainer.head_learning_rate=1e-12")
 

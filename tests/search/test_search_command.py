@@ -34,6 +34,7 @@ def results(command: Command) -> list[dict[str, Any]]:
     return sorted(found, key=lambda result: result["sweep"].get("trial", 0))
 
 
+@pytest.mark.slow
 def test_a_method_of_ones_own_brings_its_space(command: Command) -> None:
     """From a folder of the user's; the space is no part of a run, and its command starts no search."""
     method = command.folder / "mine" / "peft" / "own.yaml"
@@ -58,6 +59,7 @@ def finished(command: Command) -> int:
     return len(command.bytes_of())
 
 
+@pytest.mark.slow
 def test_the_baseline_comes_first_and_the_best_is_named_with_its_command(command: Command) -> None:
     output = command("-m", "hydra/sweeper=optuna", "+search=lora", "sweep=s", "hydra.sweeper.n_trials=5", UNPRUNED)
     done = trials(command)
@@ -150,6 +152,7 @@ def test_a_run_that_lags_behind_is_given_up_and_says_so(command: Command) -> Non
     assert [result["status"] for result in results(command)].count("completed") == 2
 
 
+@pytest.mark.slow
 def test_a_failed_trial_is_told_and_stops_nothing(command: Command) -> None:
     words = (*SEARCH, "hydra.sweeper.n_trials=4", UNPRUNED, "task.unstable=5e-3", "n_jobs=2")
     output = command(*words, code=1)
@@ -176,6 +179,7 @@ search._Search._tell = blind
 """
 
 
+@pytest.mark.slow
 def test_a_completed_trial_whose_result_can_not_be_read_is_no_failed_one(command: Command) -> None:
     """As when descriptors run out: the trial is left for the next command, which takes the result as it stands."""
     real = command.program
@@ -194,6 +198,7 @@ def test_a_completed_trial_whose_result_can_not_be_read_is_no_failed_one(command
     assert command.bytes_of() == kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -210,6 +215,7 @@ def test_what_can_not_be_searched_is_refused_before_anything_starts(
     assert not (command.folder / "multirun").exists()
 
 
+@pytest.mark.slow
 def test_trials_that_draw_the_same_values_are_run_once(command: Command) -> None:
     words = ("-m", "hydra/sweeper=optuna", "sweep=s", "peft.r=8,16", "hydra.sweeper.n_trials=6", "n_jobs=3", UNPRUNED)
     output = command(*words)

@@ -69,6 +69,7 @@ def test_a_methods_space_begins_with_its_own_defaults(name: str) -> None:
         assert made.identity == fingerprint(compose(loader, master, ["model=ast", f"peft={name}"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lora", "full", *(pytest.param(n, marks=pytest.mark.slow) for n in MEASURED)])
 def test_a_space_lies_around_the_defaults_of_the_weights(name: str) -> None:
     official = ("model=efficientat", "weights=official", "model.variant=mn04")
@@ -110,6 +111,7 @@ def test_hydras_sweep_syntax_makes_the_distributions() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_command_line_narrows_a_space() -> None:
     made = space("search=lora", "peft.r=4", "peft.lora_alpha=8,16")
     assert "peft.r" not in made.distributions
@@ -117,6 +119,7 @@ def test_the_command_line_narrows_a_space() -> None:
     assert made.distributions["peft.lora_alpha"] == CategoricalDistribution(("8", "16"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "says"),
     [

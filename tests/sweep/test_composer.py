@@ -59,6 +59,7 @@ def test_numbers_are_put_into_a_copy(hydra):
     assert sources[5].whole().model.seed == sources[5].values["model"]["seed"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "second"),
     [
@@ -155,6 +156,7 @@ def outcome(source, job):
     return values, plain, candidate.digest, candidate.refusal, warnings_about(values)
 
 
+@pytest.mark.slow
 def test_a_config_that_is_like_another_is_what_full_composing_gives(hydra):
     loader, master, _ = hydra
     rng, fast, texts = random.Random(19), 0, set()

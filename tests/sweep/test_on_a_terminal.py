@@ -161,6 +161,7 @@ def test_what_a_runs_line_says_is_not_said_twice(
     assert (tmp_path / "run.log").read_text() == f"{said}a warning\n"
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_called_by_its_name(command: Command) -> None:
     process = command.start("-m", "sweep=a", "seed=1,2", "task.seconds=0.5")
     running(command, 1)

@@ -75,6 +75,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     return made
 
 
+@pytest.mark.slow
 def test_large_networks_take_it_where_it_pays_and_no_others(machine: Machine) -> None:
     efficientat = ["model=efficientat", "model.variant=official"]
     jobs = (
@@ -137,6 +138,7 @@ def write(job: Job, status: str, accelerator: str = "cpu", timestamp: str = "202
     write_json(job.folder / RESULT_FILE, content)
 
 
+@pytest.mark.slow
 def test_a_network_goes_on_in_the_precision_that_it_has(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
     other = ["model=ced", "model.variant=ced-small"]
     machine.answers.append("print(1.0)")
@@ -205,6 +207,7 @@ def test_a_precision_that_follows_from_the_network_is_not_varied(machine: Machin
     assert [job.varied for job in asked] == [{PRECISION_KEY: "bf16-mixed"}, {PRECISION_KEY: "32-true"}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "factors", "precisions"),
     [

@@ -34,6 +34,7 @@ def crowds(command: Command) -> list[int]:
     return sorted(result["environment"]["runs_on_gpu"] for result in command.results().values())
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_leaves_fewer_on_the_gpu(command: Command) -> None:
     """Of three at a time one runs out: it goes on from its checkpoint, to the end that it would have had alone."""
     words = on_gpu(command, "seed=1,2,3", *LONG)

@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from sousa_bench.results.finished import finished_runs
 from tests.sweep.running import APP, ROOT, Command, finish, interrupt, running, until
 
@@ -79,6 +81,7 @@ ODD_FIELDS = {
 }
 
 
+@pytest.mark.slow
 def test_odd_files_below_the_results_root_are_named_and_harm_nothing(command: Command) -> None:
     command("-m", "sweep=a", "seed=1")
     good = json.loads((command.of(1) / "result.json").read_text())
@@ -104,17 +107,20 @@ def test_odd_files_below_the_results_root_are_named_and_harm_nothing(command: Co
     assert run.folder == command.of(1)
 
 
+@pytest.mark.slow
 def test_duplicates_are_dropped(command: Command) -> None:
     output = command("-m", "sweep=a", "peft.r=8,8.0,4", "task.steps=1")
     assert output.count("Experiment ") == 2
     assert [job["status"] for job in manifest(command, "a")["jobs"]] == ["pending", "duplicate", "pending"]
 
 
+@pytest.mark.slow
 def test_what_does_not_change_the_outcome_does_not_change_the_run(command: Command) -> None:
     command("-m", "sweep=a", "seed=1")
     assert "Completed already" in command("-m", "sweep=b", "seed=1", "timeout=99", "on_error=stop", "n_jobs=2")
 
 
+@pytest.mark.slow
 def test_force_runs_again_and_loses_nothing(command: Command) -> None:
     command("-m", "sweep=a", "seed=1")
     before = command.bytes_of()
@@ -138,6 +144,7 @@ def test_resume_failed_runs_only_what_failed(command: Command) -> None:
     assert "Skipped 3/3" in output
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_named_with_the_command_that_runs_it_again(command: Command) -> None:
     healed = command.folder / "healed"
     output = command("-m", "sweep=a", "seed=1,2,3", "task.fault=raise", f"task.healed={healed}", code=1)
@@ -171,6 +178,7 @@ def test_on_error_stop_starts_nothing_more(command: Command) -> None:
     assert "Not run: 2" in output
 
 
+@pytest.mark.slow
 def test_a_key_that_only_the_varied_choices_have_reaches_each_run(command: Command) -> None:
     own = command.folder / "own" / "peft"
     own.mkdir(parents=True)
@@ -187,6 +195,7 @@ def test_a_key_that_only_the_varied_choices_have_reaches_each_run(command: Comma
     assert "peft.prng: there is no such key. Did you mean peft.proj" in command(*words[:-1], "peft.prng=3", code=2)
 
 
+@pytest.mark.slow
 def test_a_single_run_lands_below_outputs_and_is_not_repeated(command: Command) -> None:
     output = command("seed=4")
     [result] = command.folder.glob("outputs/alpha_lora_aug_none_s4_*/result.json")
@@ -202,6 +211,7 @@ def test_a_single_run_fails_with_one_message(command: Command) -> None:
     assert "run it again: python -m sousa_bench.train seed=2 task.fault=raise" in output
 
 
+@pytest.mark.slow
 def test_mistakes_get_one_message_and_start_nothing(command: Command) -> None:
     cases = {
         ("modle=alpha",): "modle: there is no such key. Did you mean model?",
@@ -251,6 +261,7 @@ def test_an_unexpected_error_of_the_planning_is_told_as_it_is(command: Command, 
     assert command("seed=1", code=2) == "Error: ValueError: the plan went wrong\n"
 
 
+@pytest.mark.slow
 def test_odd_surroundings_are_borne_or_told_in_one_message(command: Command) -> None:
     odd = {
         "OMP_NUM_THREADS": "0",
@@ -281,6 +292,7 @@ def stop_server(command: Command, process: subprocess.Popen[str]) -> None:
             os.kill(pid, signal.SIGSTOP)
 
 
+@pytest.mark.slow
 def test_a_fork_server_that_stands_still_is_started_anew(command: Command, tmp_path: Path) -> None:
     script = tmp_path / "impatient_app.py"
     script.write_text(
@@ -294,6 +306,7 @@ def test_a_fork_server_that_stands_still_is_started_anew(command: Command, tmp_p
     assert command.statuses() == {1: "completed", 2: "completed"}
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_sweep_whose_fork_server_stands_still(command: Command) -> None:
     process = command.start("-m", "sweep=a", "seed=1,2", "task.seconds=0.3", "task.steps=5")
     stop_server(command, process)
@@ -309,6 +322,7 @@ def test_the_old_spelling_of_augmentation_works(command: Command) -> None:
     assert names == ["aug", "noaug"]
 
 
+@pytest.mark.slow
 def test_two_sweeps_of_one_second_get_two_folders(command: Command) -> None:
     processes = [command.start("-m", f"seed={seed}") for seed in (1, 2, 3)]
     for process in processes:
@@ -317,6 +331,7 @@ def test_two_sweeps_of_one_second_get_two_folders(command: Command) -> None:
     assert command.statuses() == {1: "completed", 2: "completed", 3: "completed"}
 
 
+@pytest.mark.slow
 def test_two_sweeps_into_one_folder_do_each_run_once(command: Command) -> None:
     words = ["-m", "sweep=a", "task.seconds=0.1", "task.steps=5"]
     processes = [command.start(*words, "seed=1,2,3"), command.start(*words, "seed=3,2,1,4")]
@@ -327,6 +342,7 @@ def test_two_sweeps_into_one_folder_do_each_run_once(command: Command) -> None:
     assert len(manifest(command, "a")["jobs"]) == 4
 
 
+@pytest.mark.slow
 def test_n_jobs_run_side_by_side_with_their_share_of_the_machine(command: Command) -> None:
     command.environment["CUDA_VISIBLE_DEVICES"] = "3,7"
     command.environment.pop("OMP_NUM_THREADS", None)
@@ -340,6 +356,7 @@ def test_n_jobs_run_side_by_side_with_their_share_of_the_machine(command: Comman
     assert {environment["cores"] for environment in environments} == {len(os.sched_getaffinity(0))}
 
 
+@pytest.mark.slow
 def test_submitit_s_local_launcher_is_this_machine_s(command: Command) -> None:
     """Its name and its ``timeout_min`` (here 3 s), whose end the supervisor sees to."""
     hang = ["task.fault=hang", "hydra.launcher.timeout_min=0.05", "hydra.launcher.grace=1"]
@@ -350,6 +367,7 @@ def test_submitit_s_local_launcher_is_this_machine_s(command: Command) -> None:
     assert "hydra.launcher.timeout_min=0: it must be" in refused
 
 
+@pytest.mark.slow
 def test_another_launcher_of_hydra_is_supervised_too(command: Command) -> None:
     output = command("-m", "sweep=a", "hydra/launcher=basic", "seed=1,2", "task.fault=kill", code=1)
     assert command.statuses() == {1: "completed", 2: "failed"}
@@ -361,6 +379,7 @@ def test_run_log_holds_the_output(command: Command) -> None:
     assert "run of alpha, seed 1, from step 0" in (command.of(1) / "run.log").read_text()
 
 
+@pytest.mark.slow
 def test_help_starts_no_server(command: Command) -> None:
     assert "== Config ==" in command("--help")
     assert "name: alpha" in command("--cfg", "job")
@@ -372,6 +391,7 @@ def test_a_single_run_of_which_nothing_failed_says_so(command: Command) -> None:
     assert command.results() == {}
 
 
+@pytest.mark.slow
 def test_status_shows_a_sweep(command: Command) -> None:
     command("-m", "sweep=a", "seed=1,2,3", "task.fault=raise", "on_error=stop", code=1)
     shown = subprocess.run(
@@ -388,6 +408,7 @@ def test_status_shows_a_sweep(command: Command) -> None:
     assert "go on with: python -m sousa_bench.train -m" in shown
 
 
+@pytest.mark.slow
 def test_other_interpreters_do_where_nothing_can_be_forked(command: Command, tmp_path: Path) -> None:
     script = tmp_path / "spawn_app.py"
     script.write_text(

@@ -71,6 +71,7 @@ def test_audio_is_what_the_labels_say(dataset: Path) -> None:
         assert 0.87 < np.abs(audio.astype(float)).max() / 32768 < 0.89
 
 
+@pytest.mark.slow
 def test_the_number_of_workers_changes_no_byte(dataset: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     write_dataset(tmp_path / "two", 120, seed=5, workers=2, progress=lambda done, total: seen.append((done, total)))
@@ -214,6 +215,7 @@ def test_a_cast_of_test_players_takes_no_clips_from_below_zero() -> None:
         ), (clips, players)
 
 
+@pytest.mark.slow
 def test_a_worker_that_fails_says_why(tmp_path: Path) -> None:
     (tmp_path / "audio").write_text("in the way")
     with pytest.raises(UserError, match=r"failed in a worker process.*audio"):
