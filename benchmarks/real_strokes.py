@@ -11,6 +11,7 @@ comes first, or among the first five, and the mean negative log-likelihood of th
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -19,18 +20,22 @@ import pandas as pd
 import soundfile as sf
 
 from sousa_bench.data.synthetic import SAMPLE_RATE
-from sousa_bench.data.synthetic.drums import DRUMS, make_bank
+from sousa_bench.data.synthetic.drums import DRUMS, Drum, make_bank
 from sousa_bench.data.synthetic.performance import STROKE
 from sousa_bench.data.synthetic.rooms import FFT_SIZE, ROOMS, VARIANTS, render
 from sousa_bench.errors import UserError
 from sousa_bench.inference.predictor import Predictor
 
-PITCHED = {domain: [i for i, drum in enumerate(drums) if drum.tone > 0.65] for domain, drums in DRUMS.items()}
-OTHERS = {domain: [i for i, drum in enumerate(drums) if not drum.tone] for domain, drums in DRUMS.items()}
+
+def drums(domain: str, wanted: Callable[[Drum], bool]) -> tuple[str, list[int]]:
+    """A domain and its drums of a kind, by number."""
+    return domain, [number for number, drum in enumerate(DRUMS[domain]) if wanted(drum)]
+
+
 SOUNDS = {
-    "source, drums without a tone": ("source", OTHERS["source"]),
-    "source, low notes": ("source", PITCHED["source"]),
-    "target, low notes": ("target", PITCHED["target"]),
+    "source, drums without a tone": drums("source", lambda drum: not drum.tone),
+    "source, low notes": drums("source", lambda drum: drum.name.startswith("Pitched_")),
+    "target, low notes": drums("target", lambda drum: drum.tone > 1),
 }
 
 
@@ -40,9 +45,9 @@ def struck(strokes: pd.DataFrame, domain: str, drums: list[int], seed: int) -> B
     rows = np.zeros(len(strokes), STROKE)
     for key in ("hand", "actual_time_ms", "actual_velocity"):
         rows[key] = strokes[key]
-    end_ms = 1000 * FFT_SIZE / SAMPLE_RATE - 1000
-    rows = rows[(rows["actual_time_ms"] >= 0) & (rows["actual_time_ms"] < end_ms)]
-    samples = min(FFT_SIZE, int((rows["actual_time_ms"].max() + 1000) * SAMPLE_RATE / 1000))
+    rows["actual_time_ms"] -= min(0.0, rows["actual_time_ms"].min())  # a grace note may come before the beginning
+    rows = rows[rows["actual_time_ms"] < 1000 * FFT_SIZE / SAMPLE_RATE - 1000]
+    samples = int((rows["actual_time_ms"].max() + 1000) * SAMPLE_RATE / 1000)
     drum, room, place = (int(rng.choice(some)) for some in (drums, len(ROOMS[domain]), VARIANTS))
     file = BytesIO()
     sf.write(file, render(rows, samples, make_bank(domain, drum), domain, room, place, rng), SAMPLE_RATE, format="WAV")
@@ -50,28 +55,39 @@ def struck(strokes: pd.DataFrame, domain: str, drums: list[int], seed: int) -> B
     return file
 
 
-def main() -> None:
-    """Entry point."""
-    if len(sys.argv) < 3:
-        sys.exit("usage: python benchmarks/real_strokes.py FOLDER model=NAME [weights=further model.checkpoint=...]")
-    root = Path(sys.argv[1])
-    try:
-        clips = pd.read_parquet(root / "labels" / "samples.parquet").set_index("sample_id")
-        strokes = dict(iter(pd.read_parquet(root / "labels" / "strokes.parquet").groupby("sample_id")))
-        predictor = Predictor.untrained(sys.argv[2:])
-    except (OSError, UserError) as error:
-        sys.exit(f"error: {error}")
+def compare(root: Path, overrides: list[str]) -> None:
+    """Print what a model hears in a folder's clips, and in their strokes.
+
+    Raises:
+        UserError: The model's head doesn't know the folder's rudiments.
+    """
+    clips = pd.read_parquet(root / "labels" / "samples.parquet").set_index("sample_id")
+    strokes = dict(iter(pd.read_parquet(root / "labels" / "strokes.parquet").groupby("sample_id")))
+    predictor = Predictor.untrained(overrides)
+    if unknown := sorted(set(clips["rudiment_slug"]) - set(predictor.labels)):
+        raise UserError(f"{predictor.name} doesn't know {unknown[0]}: give weights that were trained on rudiments")
     right = np.array([predictor.labels.index(slug) for slug in clips["rudiment_slug"]])
-    sounds = {"as recorded": [str(root / path) for path in clips["audio_path"]]}
-    for name, (domain, drums) in SOUNDS.items():
-        sounds[name] = [struck(strokes[sample], domain, drums, seed) for seed, sample in enumerate(clips.index)]
+    sounds: dict[str, list[str | BytesIO]] = {"as recorded": [str(root / path) for path in clips["audio_path"]]}
+    for name, (domain, some) in SOUNDS.items():
+        sounds[name] = [struck(strokes[sample], domain, some, seed) for seed, sample in enumerate(clips.index)]
     print(f"{len(clips)} clips, {clips['profile_id'].nunique()} players; {predictor.name}, not trained on any of them")
     print(f"{'':30} top-1  top-5  loss")
     for name, files in sounds.items():
         told = predictor.probabilities([predictor.read(file) for file in files])
         of_right = told[np.arange(len(told)), right]
         place = (told > of_right[:, None]).sum(1)
-        print(f"{name:30} {(place == 0).mean():.3f}  {(place < 5).mean():.3f}  {-np.log(of_right).mean():.2f}")
+        loss = -np.log(np.maximum(of_right, 1e-12)).mean()
+        print(f"{name:30} {(place == 0).mean():.3f}  {(place < 5).mean():.3f}  {loss:.2f}")
+
+
+def main() -> None:
+    """Entry point."""
+    if len(sys.argv) < 3:
+        sys.exit("usage: python benchmarks/real_strokes.py FOLDER model=NAME [weights=further model.checkpoint=...]")
+    try:
+        compare(Path(sys.argv[1]), sys.argv[2:])
+    except (OSError, KeyError, ValueError, UserError) as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "architecture.md"
 PACKAGE = ROOT / "sousa_bench"
@@ -72,14 +70,12 @@ def test_no_two_files_share_a_name() -> None:
     assert not [name for name, count in counts.items() if count > 1]
 
 
-@pytest.mark.slow
 def test_what_reads_results_loads_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", IMPORT, *TORCH_FREE], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not HEAVY & set(done.stdout.split())
 
 
-@pytest.mark.slow
 def test_composing_a_sweep_loads_no_torch(tmp_path: Path) -> None:
     """The real command, up to the first run: ``resume=failed`` starts none where none has failed."""
     words = ["-m", "model=ast,beats", "peft=lora,ia3", "seed=1,2", "sweep=s", "resume=failed"]

@@ -25,8 +25,6 @@ from sousa_bench.predict.__main__ import main as predict
 from sousa_bench.task import CLIP
 from tests.trained import command, home
 
-pytestmark = pytest.mark.slow
-
 RATE = 8_000
 SPLITS = ("train",) * 5 + ("val",) * 3 + ("test",) * 9
 SMALL = (
@@ -126,6 +124,7 @@ def own(text: str) -> str:
     return text.replace(plotly_library(), "").replace(get_plotlyjs(), "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["spoken", "lone"])
 def test_no_file_and_no_line_speaks_of_rudiments_or_players(which: str, request: pytest.FixtureRequest) -> None:
     said = request.getfixturevalue(which)
@@ -140,6 +139,7 @@ def text_of(said: dict[str, str], ending: str) -> str:
     return next(text for name, text in said.items() if name.endswith(ending))
 
 
+@pytest.mark.slow
 def test_they_speak_of_the_tasks_own_groups(spoken: dict[str, str]) -> None:
     summary = text_of(spoken, "summary_report.md")
     assert "27 clips, 9 speakers" in summary
@@ -162,6 +162,7 @@ def test_they_speak_of_the_tasks_own_groups(spoken: dict[str, str]) -> None:
     assert json.loads(text_of(spoken, "package/config.json"))["data"]["groups"] == {"train": 5, "val": 3, "test": 9}
 
 
+@pytest.mark.slow
 def test_without_groups_they_speak_of_clips_alone(spoken: dict[str, str], lone: dict[str, str]) -> None:
     summary = text_of(lone, "summary_report.md")
     assert "27 clips)" in summary
@@ -187,6 +188,7 @@ def test_no_choice_of_sousas_data_is_advised(which: str, request: pytest.Fixture
     assert all("The published models: weights=official" in text_of(said, place) for place in places)
 
 
+@pytest.mark.slow
 def test_any_sound_is_named_and_silence_is_none(spoken: dict[str, str]) -> None:
     """A tone never rises and falls as a drum does."""
     first, second = (line for line in spoken["predict"].splitlines() if line.startswith(("0_low", "wav", "silence")))

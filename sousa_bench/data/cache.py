@@ -47,6 +47,9 @@ from sousa_bench.system.cores import usable_cores
 
 log = logging.getLogger("sousa_bench.data")
 
+MOST_READERS = 4
+"""Threads that look through chunks: each run of a sweep does so when it starts."""
+
 STORED_SECONDS = 10.0
 """Clips are stored to this length even where a run uses less, so that another `max_duration` decodes nothing."""
 
@@ -140,7 +143,8 @@ class ClipCache:
         """Read the chunks that hold `keys`, each once a process; what lies in a damaged one counts as absent."""
         numbers = {index.at[key][0] for key in keys if key in index.at}
         new = [number for number in sorted(numbers) if index.paths[number] not in self._intact]
-        with ThreadPoolExecutor(self.workers or usable_cores()) as pool:  # zlib works outside Python's lock
+        threads = self.workers or min(usable_cores(), MOST_READERS)
+        with ThreadPoolExecutor(threads) as pool:  # zlib works outside Python's lock
             good = list(pool.map(samples_intact, [index.paths[number] for number in new]))
         damaged = {number for number, intact in zip(new, good, strict=True) if not intact}
         self._intact |= {index.paths[number] for number in numbers - damaged}

@@ -806,7 +806,6 @@ def test_five_hundred_runs(browser, tmp_path: Path):
     assert opened.requests == [opened.url]
 
 
-@pytest.mark.slow
 def test_hostile_results_run_nothing(browser, tmp_path: Path):
     for number in range(4):
         write_json(tmp_path / str(number) / "result.json", hostile(number, "failed" if number == 3 else "completed"))

@@ -82,10 +82,17 @@ def test_what_lies_in_the_folder_decides_what_sounds_they_are(tmp_path, monkeypa
     sf.write(birds / "owl" / "a.wav", np.zeros(800), 8000)
     rudiments.mkdir()
     (rudiments / "metadata.csv").write_text("file_name,rudiment_slug,split\n")
-    own, parted, mixed = (tmp_path / name for name in ("own", "parted", "mixed"))
-    for folder in (own / "flam", own / "drag", parted / "train" / "flam", parted / "test" / "drag", mixed / "flam"):
+    own, parted, mixed, judged = (tmp_path / name for name in ("own", "parted", "mixed", "judged"))
+    for folder in (
+        *(own / "flam", own / "drag", parted / "train" / "flam", parted / "test" / "drag"),
+        *(mixed / "flam", mixed / "applause", judged / "flam", judged / "drag"),
+    ):
         folder.mkdir(parents=True)
-    (mixed / "applause").mkdir()
+        sf.write(folder / "a.wav", np.zeros(800), 8000)
+    (own / "notes").mkdir()
+    (own / "notes" / "readme.txt").write_text("no sound, so no class")
+    (own / "loop").symlink_to("loop")
+    (judged / "metadata.csv").write_text("file_name,label\nflam/a.wav,good\ndrag/a.wav,bad\n")
     away, home = 3e-3, 3e-4
     for words, rate in {
         ("data=tiny",): home,
@@ -98,6 +105,7 @@ def test_what_lies_in_the_folder_decides_what_sounds_they_are(tmp_path, monkeypa
         ("data=folder", f"data.root={own}", "trainer.new_head=true"): away,
         ("data=folder", f"data.root={parted}"): home,
         ("data=folder", f"data.root={mixed}"): away,
+        ("data=folder", f"data.root={judged}"): away,
         ("data=folder", f"data.root={birds}"): away,
         ("data=tiny", f"data.root={birds}"): away,
         ("data=tiny", "data.hub_id=an/other"): away,

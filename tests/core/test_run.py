@@ -136,7 +136,6 @@ def test_stopped_inside_a_validation_it_keeps_the_epoch(config, tmp_path, monkey
     assert numbers(run(cfg, tmp_path / "parts"), tmp_path / "parts") == whole
 
 
-@pytest.mark.slow
 def test_seeds_repeat_and_differ(config, tmp_path):
     first, second, other = (
         numbers(run(config("model=efficientat", f"seed={seed}", "trainer.max_epochs=1"), path), path)
@@ -292,7 +291,6 @@ def test_impossible_settings_are_named(config, folder):
         run(config("trainer.batch_size=0"), folder)
 
 
-@pytest.mark.slow
 def test_the_saved_adapter_gives_the_tested_logits(config, folder):
     """What lies on disk is the model that was tested: best weights, AdaLoRA's ranks cut to what is left of them."""
     cfg = config("model=ast", "peft=adalora", "augmentation=off")

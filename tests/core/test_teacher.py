@@ -31,8 +31,6 @@ from tests.cases import check_each
 from tests.core.test_run import interrupt, numbers
 from tests.trained import trained
 
-pytestmark = pytest.mark.slow
-
 STUDENT = ("model=efficientat", "peft=lora", "trainer.max_epochs=1")  # hears 32 kHz, its teacher 16 kHz
 SLOW_RATE, FAST_RATE = 16_000, 32_000
 
@@ -73,6 +71,7 @@ class _Softening:
         self.temperature = temperature
 
 
+@pytest.mark.slow
 def test_labels_and_teacher_share_the_loss(taught, config):
     losses = {}
     for weight in (None, 1.0, 0.25):
@@ -92,6 +91,7 @@ def batch_and_inputs(setup):
     return batch, setup.module.inputs
 
 
+@pytest.mark.slow
 def test_the_teacher_answers_what_it_would_say_of_the_student_s_clips(taught, teacher):
     """Without augmentation those of the run's own model; beside any neighbours, in passes of any size, on any rank."""
     setup = Setup.of(taught("augmentation=off"))
@@ -138,6 +138,7 @@ def test_at_another_sample_rate_the_same_is_heard_noise_and_all(config):
     assert apart(heard(SLOW_RATE).waveform(rows, samples // 2)) > 0.2  # noise drawn anew
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augmentation", ["on", "off"])
 def test_an_interruption_changes_no_number(taught, tmp_path, monkeypatch, augmentation):
     cfg = taught(f"augmentation={augmentation}", "trainer.max_epochs=2", f"data.cache_dir={tmp_path / 'cache'}")
@@ -148,6 +149,7 @@ def test_an_interruption_changes_no_number(taught, tmp_path, monkeypatch, augmen
     assert numbers(run(alone, tmp_path / "alone"), tmp_path / "alone") != whole
 
 
+@pytest.mark.slow
 def test_answers_to_unchanging_clips_are_computed_once_for_all_runs(taught, tmp_path, monkeypatch):
     passes, features = [0], AudioModel.features
 
@@ -168,6 +170,7 @@ def test_answers_to_unchanging_clips_are_computed_once_for_all_runs(taught, tmp_
     assert numbers(run(taught(*words), tmp_path / "fourth"), tmp_path / "fourth") == kept
 
 
+@pytest.mark.slow
 def test_bfloat16_and_micro_batches(taught, tmp_path):
     words = ("augmentation=on", "peft.lora_dropout=0")
     ways = {"large": (), "small": ("trainer.micro_batch_size=1",), "half": ("trainer.precision=bf16-mixed",)}
@@ -193,6 +196,7 @@ def changed(teacher, tmp_path):
     return make
 
 
+@pytest.mark.slow
 def test_what_can_not_teach_is_refused_before_a_run(taught, config, changed, tmp_path):
     distillation.check(taught())
     distillation.check(config("teacher.weight=0.5"))
@@ -233,11 +237,13 @@ def test_what_can_not_teach_is_refused_before_a_run(taught, config, changed, tmp
         check_pretraining(tmp_path / "out", ["teacher.run=x"])
 
 
+@pytest.mark.slow
 def test_planning_a_student_writes_no_clips(taught, tmp_path):
     Candidate.of(RunConfig(taught(f"data.cache_dir={tmp_path / 'cache'}")), [])
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.slow
 def test_a_teacher_counts_by_its_weights_and_none_changes_nothing(config, taught, changed):
     plain = config(*STUDENT)
     alone = fingerprint(plain)

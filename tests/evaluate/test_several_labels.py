@@ -24,8 +24,6 @@ from sousa_bench.inference.predictor import Predictor
 from sousa_bench.predict.__main__ import main as predict
 from sousa_bench.task import Task
 
-pytestmark = pytest.mark.slow
-
 RATE = 8000
 FIGURE_NAMES = re.compile(r"accuracy_comparison|time_accuracy|accuracy_by_\w+")
 TONES = {"low": 300.0, "middle": 900.0, "high": 2700.0}
@@ -77,6 +75,7 @@ def run_folder(home: Path, strategy: str) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_score_of_a_run_is_that_of_its_predictions(home: Path):
     for strategy, result in results(home).items():
         assert result["status"] == "completed", result["error"]
@@ -87,6 +86,7 @@ def test_the_score_of_a_run_is_that_of_its_predictions(home: Path):
     assert results(home)["probe"]["metrics"]["test_map"] > 0.6  # chance is 0.4
 
 
+@pytest.mark.slow
 def test_the_report_ranks_by_mean_average_precision(home: Path):
     printed = command(home, "analyze", "multirun/tones", "--no-images")
     folder = home / "multirun" / "tones" / "analysis"
@@ -114,6 +114,7 @@ def test_the_report_ranks_by_mean_average_precision(home: Path):
         assert not re.search("accuracy|accuracies|mcnemar|macro f1", FIGURE_NAMES.sub("", text), re.IGNORECASE)
 
 
+@pytest.mark.slow
 def test_status_and_promotion_take_what_ranks(home: Path):
     assert "val_map" in command(home, "status", "multirun/tones").splitlines()[1]
     said = command(home, "promote", "multirun/tones", "--top", "1", "--print")
@@ -121,6 +122,7 @@ def test_status_and_promotion_take_what_ranks(home: Path):
     assert f"peft={best}" in said
 
 
+@pytest.mark.slow
 def test_an_evaluation_gives_the_score_its_interval_and_a_row_a_class(home: Path):
     said = command(home, "evaluate", "multirun/tones", "--no-images", "--output-dir", "evaluated")
     result = json.loads((home / "evaluated" / "result.json").read_text())
@@ -133,6 +135,7 @@ def test_an_evaluation_gives_the_score_its_interval_and_a_row_a_class(home: Path
     assert (home / "evaluated" / "average_precision.html").is_file()
 
 
+@pytest.mark.slow
 def test_the_confident_answers_are_counted_on_the_predictions(home: Path):
     for kind, result in results(home).items():
         table = pd.read_parquet(run_folder(home, kind) / "predictions.parquet")
@@ -161,6 +164,7 @@ def heard(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
 CLIPS = [f"tones/test_0{number}.wav" for number in range(8)]
 
 
+@pytest.mark.slow
 def test_predict_accepts_every_class_that_is_likely_and_says_none_where_none_is(home: Path, heard: Callable[..., str]):
     files = [file for kind in ("probe", "head") for file in json.loads(heard(kind, "--json"))["files"]]
     assert {file["status"] for file in files} == {"ok", "none"}
@@ -202,6 +206,7 @@ def test_a_long_recording_has_the_classes_of_each_stretch():
     assert [part["accepted"] for part in parts[1:]] == [[], None]
 
 
+@pytest.mark.slow
 def test_the_demo_marks_what_is_accepted(home: Path):
     web_page = pytest.importorskip("sousa_bench.demo.web_page")
     predictor = Predictor.open(run_folder(home, "probe"))
@@ -218,6 +223,7 @@ def test_the_demo_marks_what_is_accepted(home: Path):
         assert "data-status" in words
 
 
+@pytest.mark.slow
 def test_neighbours_of_several_labels_vote(home: Path):
     words = ["-m", "model=efficientat", "model.variant=tiny", "peft=knn", "augmentation=off", "sweep=near"]
     words += ["data=folder", "data.root=tones", "trainer.accelerator=cpu", "logger=none"]

@@ -23,8 +23,6 @@ from sousa_bench.export import verification as check
 from sousa_bench.export.onnx_int8 import CheckError, compare, int8_weights
 from sousa_bench.task import Task
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def no_new_graph(package, monkeypatch):
@@ -41,6 +39,7 @@ def spoilt(graph: onnx.ModelProto) -> onnx.ModelProto:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_new_graph")
 def test_a_package_with_int8_weights_says_what_they_cost_and_answers_by_them(
     finished, package, tmp_path, monkeypatch, capsys
@@ -87,6 +86,7 @@ def test_a_package_with_int8_weights_says_what_they_cost_and_answers_by_them(
     assert best == pytest.approx((powers / powers.sum()).max(), abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_new_graph")
 def test_weights_that_cost_more_than_a_point_are_refused_with_the_loss_and_the_way_out(
     finished, tmp_path, monkeypatch, capsys
@@ -100,6 +100,7 @@ def test_weights_that_cost_more_than_a_point_are_refused_with_the_loss_and_the_w
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_clips_that_are_gone_are_one_message_before_any_work(finished, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sousa_bench.export.package.waveform_graph", lambda *_: pytest.fail("the work has begun"))
     run = shutil.copytree(finished.folder, tmp_path / "run")
@@ -114,6 +115,7 @@ def test_clips_that_are_gone_are_one_message_before_any_work(finished, tmp_path,
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_clips_that_are_others_today_are_refused(finished, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sousa_bench.export.package.waveform_graph", lambda *_: pytest.fail("the work has begun"))
     run = shutil.copytree(finished.folder, tmp_path / "run")

@@ -11,8 +11,6 @@ from sousa_bench.predict.__main__ import main as predict
 from sousa_bench.results.result import read_result
 from tests.extending import recipes
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
@@ -25,6 +23,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {result["config"]["strategy"]: place for result, place in results}
 
 
+@pytest.mark.slow
 def test_it_trains_by_each_method_in_its_last_block(runs: dict[str, Path]) -> None:
     assert sorted(runs) == ["head", "ia3", "lora"]
     results = {method: read_result(folder) for method, folder in runs.items()}
@@ -37,6 +36,7 @@ def test_it_trains_by_each_method_in_its_last_block(runs: dict[str, Path]) -> No
     assert "Writing 40 synthetic clips" not in logs  # the command did, before a run could
 
 
+@pytest.mark.slow
 def test_it_predicts_and_says_why_it_is_not_exported(
     runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,7 +13,6 @@ from sousa_bench.task import Task
 CORE = ("lora", "adalora", "ia3", "full", "head", "bitfit")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("model_name", ["transformer", "cnn"])
 @pytest.mark.parametrize("method", CORE)
 def test_trains_saves_and_reloads(model_name, method, tmp_path):

@@ -26,8 +26,6 @@ from sousa_bench.peft.method_sizes import declared_size, size_of
 from sousa_bench.peft.options import plain, read
 from tests.cases import check_each
 
-pytestmark = pytest.mark.slow  # the methods on small networks, made anew for each of them
-
 MODELS = ("ast", "htsat", "beats", "efficientat")
 FURTHER = ("ced", "dasheng", "eat", "passt", "openbeats")
 SPEECH = ("hubert", "wavlm", "whisper")
@@ -147,6 +145,7 @@ def trained(models, tmp_path_factory) -> dict[str, dict[str, Any]]:
     return outcomes
 
 
+@pytest.mark.slow
 def test_each_pair_trains_or_is_refused(models, trained):
     def check(name, method):
         outcome = trained.get(f"{name}-{method}")
@@ -165,6 +164,7 @@ def test_each_pair_trains_or_is_refused(models, trained):
     check_each(product(models, METHODS), check)
 
 
+@pytest.mark.slow
 def test_refusals_are_few(models, trained):
     assert trained.keys() == {f"{name}-{method}" for name in models for method in set(METHODS) - refused(name)}
 

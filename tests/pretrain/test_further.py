@@ -31,8 +31,6 @@ from sousa_bench.training.run import run
 from tests.pretrain.test_pretrain import FEW, call
 from tests.trained import ROOT
 
-pytestmark = pytest.mark.slow
-
 Compose = Callable[..., DictConfig]
 PUBLISHED = {"origin": "mn.pt", "sha256": "ab" * 32, "license": "MIT", "pretraining": "AudioSet labels"}
 ALL = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml") if path.stem != "cnn")
@@ -54,6 +52,7 @@ def drums(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+@pytest.mark.slow
 def test_what_is_packed_says_what_it_began_at(drums: Path) -> None:
     file, published = drums / "drums" / "efficientat.safetensors", drums / "mn01.safetensors"
     found = facts(file)
@@ -87,6 +86,7 @@ def test_what_is_packed_says_what_it_began_at(drums: Path) -> None:
     assert "demonstration" not in card
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_it(drums: Path, config: Compose, tmp_path: Path) -> None:
     words = ["model=efficientat", "weights=further", f"model.checkpoint={drums / 'drums'}", "augmentation=off"]
     result = run(config(*words, "peft=lora", "trainer.max_epochs=1", "data.max_duration=1"), tmp_path)
@@ -104,6 +104,7 @@ def test_a_run_starts_from_it(drums: Path, config: Compose, tmp_path: Path) -> N
     torch.testing.assert_close(tuned[f"base_model.model.{key}"], packed.float())
 
 
+@pytest.mark.slow
 def test_it_goes_on_once_more(drums: Path, config: Compose, tmp_path: Path) -> None:
     words = ["model=efficientat", "weights=further", f"model.checkpoint={drums / 'drums'}", "trainer.max_epochs=1"]
     cfg = config("experiment=pretraining", *words, *FEW[:3])
@@ -118,6 +119,7 @@ def test_it_goes_on_once_more(drums: Path, config: Compose, tmp_path: Path) -> N
     assert (again.variant, again.weights.sha256) == ("mn01", sha256(file))
 
 
+@pytest.mark.slow
 def test_the_licence_is_that_of_a_file_whose_hash_is_known(drums: Path, config: Compose, tmp_path: Path) -> None:
     digest = sha256(drums / "mn01.safetensors")
     words = ["model=efficientat", "weights=official", f"model.checkpoint={drums / 'mn01.safetensors'}"]
@@ -138,6 +140,7 @@ def refused(config: DictConfig) -> str | None:
     return precheck(config.model, config.peft)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_any_model_starts_from_what_began_at_a_published_one(name: str, config: Compose, tmp_path: Path) -> None:
     node = composed([f"model={name}", "weights=random"]).model
@@ -156,6 +159,7 @@ def test_any_model_starts_from_what_began_at_a_published_one(name: str, config: 
         assert torch.equal(made.backbone.state_dict()[key], value.to(made.backbone.state_dict()[key]))
 
 
+@pytest.mark.slow
 def test_another_start_is_refused_before_anything_starts(drums: Path, config: Compose, tmp_path: Path) -> None:
     there = f"model.checkpoint={drums / 'drums'}"
 
@@ -195,6 +199,7 @@ def test_another_start_is_refused_before_anything_starts(drums: Path, config: Co
         build_model(config("model=efficientat", "weights=embedded", there), TASK)
 
 
+@pytest.mark.slow
 def test_its_runs_are_known_by_the_files_content(drums: Path, config: Compose, tmp_path: Path) -> None:
     def digest(*words: str) -> str:
         return fingerprint(config("model=efficientat", *words))
@@ -208,6 +213,7 @@ def test_its_runs_are_known_by_the_files_content(drums: Path, config: Compose, t
     assert first != digest("weights=further", f"model.checkpoint={tmp_path / 'other.safetensors'}")
 
 
+@pytest.mark.slow
 def test_the_command_refuses_to_lose_what_it_goes_on_from(drums: Path) -> None:
     for words, says in (
         (["--output", "drums", "weights=further", "model.checkpoint=drums"], "holds the weights that the run goes on"),

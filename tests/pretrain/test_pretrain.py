@@ -36,8 +36,6 @@ from sousa_bench.training.run import run
 from tests.data.folder_with_faults import write_class_folders
 from tests.trained import ROOT
 
-pytestmark = pytest.mark.slow
-
 FEW = [
     "data.synthetic.clips=40",
     "data.synthetic.split_players=[20,10,10]",
@@ -83,6 +81,7 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Sequence
     return home, words, call(home, "pretrain", *words)
 
 
+@pytest.mark.slow
 def test_the_command_packs_what_it_trained(pretrained: tuple[Path, Sequence[str], str]) -> None:
     home, _, said = pretrained
     for name in ("ast", "efficientat"):
@@ -110,6 +109,7 @@ def test_the_command_packs_what_it_trained(pretrained: tuple[Path, Sequence[str]
         assert "mine" not in card
 
 
+@pytest.mark.slow
 def test_the_head_is_kept_for_the_classes_that_it_was_trained_for(
     config, pretrained: tuple[Path, Sequence[str], str], tmp_path: Path
 ) -> None:
@@ -139,6 +139,7 @@ def test_the_head_is_kept_for_the_classes_that_it_was_trained_for(
     assert result["peft"]["head_learning_rate"] == result["peft"]["learning_rate"]
 
 
+@pytest.mark.slow
 def test_the_same_command_again_trains_nothing(pretrained: tuple[Path, Sequence[str], str]) -> None:
     home, words, _ = pretrained
     before = (home / "mine" / "ast.safetensors").read_bytes()
@@ -154,6 +155,7 @@ def test_the_same_command_again_trains_nothing(pretrained: tuple[Path, Sequence[
     assert (home / "mine" / "efficientat.safetensors").read_bytes() == (home / "kept.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_it(config, pretrained: tuple[Path, Sequence[str], str], tmp_path: Path) -> None:
     mine = pretrained[0] / "mine"
     words = ("model=ast", "peft=lora", "augmentation=off", "weights=embedded", f"model.checkpoint={mine}")
@@ -165,6 +167,7 @@ def test_a_run_starts_from_it(config, pretrained: tuple[Path, Sequence[str], str
     torch.testing.assert_close(frozen, packed["trunk.embeddings.patch_embeddings.projection.weight"].float())
 
 
+@pytest.mark.slow
 def test_it_goes_on_from_weights(pretrained: tuple[Path, Sequence[str], str]) -> None:
     home, _, _ = pretrained
     words = ["model=ast", "weights=embedded", "model.checkpoint=mine", "trainer.max_epochs=1", "seed=3", *FEW]
@@ -205,6 +208,7 @@ def test_a_card_speaks_of_the_sounds_that_it_was_trained_on(config, tmp_path: Pa
     assert kept.weights.own_head
 
 
+@pytest.mark.slow
 def test_a_wholly_trained_model_needs_no_base(pretrained: tuple[Path, Sequence[str], str]) -> None:
     run = finished_run(next((pretrained[0] / "multirun" / "source").glob("efficientat_*")))
     whole = load_run_model(run.adapter, seed=7).backbone.state_dict()  # other random weights to begin with
@@ -241,6 +245,7 @@ def test_weights_that_nothing_replaces_may_lie_beside(
     )
 
 
+@pytest.mark.slow
 def test_the_card_tells_a_changed_tree(pretrained: tuple[Path, Sequence[str], str], tmp_path: Path) -> None:
     run = finished_run(next((pretrained[0] / "multirun" / "source").glob("ast_*")))
     said = {}
@@ -254,6 +259,7 @@ def test_the_card_tells_a_changed_tree(pretrained: tuple[Path, Sequence[str], st
     assert unknown == "commit unknown |"
 
 
+@pytest.mark.slow
 def test_only_whole_models_are_packed(pretrained: tuple[Path, Sequence[str], str], tmp_path: Path) -> None:
     run = finished_run(next((pretrained[0] / "multirun" / "source").glob("ast_*")))
     run.result["resolved_config"]["peft"]["layers"] = "last_1"
@@ -262,6 +268,7 @@ def test_only_whole_models_are_packed(pretrained: tuple[Path, Sequence[str], str
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_command_without_a_file_names_it(pretrained: tuple[Path, Sequence[str], str], tmp_path: Path) -> None:
     run = finished_run(next((pretrained[0] / "multirun" / "source").glob("ast_*")))
     run.result["weights"] |= {"kind": "embedded", "origin": "ast.safetensors", "license": None}
@@ -271,6 +278,7 @@ def test_a_command_without_a_file_names_it(pretrained: tuple[Path, Sequence[str]
     assert "licence" not in card  # nobody knows whose clips the earlier weights came from
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -308,6 +316,7 @@ def test_what_would_spoil_the_end_is_refused_at_the_start(tmp_path: Path, words:
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.slow
 def test_two_runs_of_a_model_are_not_one_file(pretrained: tuple[Path, Sequence[str], str], tmp_path: Path) -> None:
     run = finished_run(next((pretrained[0] / "multirun" / "source").glob("ast_*")))
     assert one_per_model([run, run]) == [run]
@@ -315,6 +324,7 @@ def test_two_runs_of_a_model_are_not_one_file(pretrained: tuple[Path, Sequence[s
         one_per_model([run, FinishedRun(tmp_path, run.result)])
 
 
+@pytest.mark.slow
 def test_real_clips_have_a_card_too(pretrained: tuple[Path, Sequence[str], str], tmp_path: Path) -> None:
     run = finished_run(next((pretrained[0] / "multirun" / "source").glob("ast_*")))
     run.result["resolved_config"]["data"] |= {"synthetic": None, "name": "full"}

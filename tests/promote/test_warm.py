@@ -26,8 +26,6 @@ from sousa_bench.task import Task
 from sousa_bench.training.run import run
 from tests.machine import patience
 
-pytestmark = pytest.mark.slow
-
 # Nothing moves: what a run ends with is what it began with.
 STILL = ("trainer.learning_rate=1e-12", "trainer.head_learning_rate=1e-12")
 
@@ -38,6 +36,7 @@ def trained(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     return run(cfg, folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", pytest.param("full", marks=pytest.mark.slow)])
 def test_a_warm_run_begins_where_the_earlier_one_ended(config: Config, tmp_path: Path, method: str) -> None:
     # Statistics of BatchNorm that train would move whatever the learning rate.

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from sousa_bench.errors import ConfigError, Interrupted
 from sousa_bench.results import stop_request
 from sousa_bench.results.result import PHASES, Recorder, write_json
+from sousa_bench.system.cores import usable_cores
 
 
 class Stop:
@@ -55,7 +56,7 @@ def run(cfg: DictConfig, folder: Path, recorder: Recorder) -> dict[str, Any]:
     recorder.add(
         environment={
             "threads": os.environ["OMP_NUM_THREADS"],
-            "cores": len(os.sched_getaffinity(0)),
+            "cores": usable_cores(),
             "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
             "accelerator": "gpu" if cfg.task.gpu.folder else "cpu",
         },

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from sousa_bench.results.finished import finished_runs
+from sousa_bench.system.cores import usable_cores
 from tests.sweep.running import APP, ROOT, Command, finish, interrupt, running, until
 
 
@@ -353,7 +354,7 @@ def test_n_jobs_run_side_by_side_with_their_share_of_the_machine(command: Comman
     environments = [result["environment"] for result in command.results().values()]
     assert sorted(environment["gpus"] for environment in environments) == ["3", "3", "7"]
     assert {environment["threads"] for environment in environments} == {"1"}
-    assert {environment["cores"] for environment in environments} == {len(os.sched_getaffinity(0))}
+    assert {environment["cores"] for environment in environments} == {usable_cores()}
 
 
 @pytest.mark.slow

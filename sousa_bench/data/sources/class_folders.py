@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
@@ -31,22 +31,18 @@ class ClassFolders(LabelledFolder):
     def fits(cls, root: Path) -> bool:
         """Whether two folders in `root` hold sounds, or one that is called like a split."""
         holding = 0
-        for folder in _folders(root):
-            if any(map(is_audio, files_below(folder))):
-                holding += 2 if is_split(folder.name) else 1
+        for folder in _with_sounds(root):
+            holding += 2 if is_split(folder.name) else 1
             if holding > 1:
                 return True
         return False
 
     @staticmethod
-    def folder_names(root: Path) -> set[str]:
-        """What the class folders in `root` are called, whatever they hold; none where a folder can't be listed."""
-        try:
-            tops = _folders(root)
-            below_splits = all(is_split(top.name) for top in tops)
-            return {folder.name for top in tops for folder in (_folders(top) if below_splits else [top])}
-        except OSError:
-            return set()
+    def class_names(root: Path) -> set[str]:
+        """The classes of a folder in this layout, without a look at more than one sound of each."""
+        tops = list(_with_sounds(root))
+        below_splits = all(is_split(top.name) for top in tops)
+        return {folder.name for top in tops for folder in (_with_sounds(top) if below_splits else [top])}
 
     @cached_property
     def _sounds(self) -> list[str]:
@@ -103,6 +99,8 @@ class ClassFolders(LabelledFolder):
         )
 
 
-def _folders(root: Path) -> list[Path]:
-    with os.scandir(root) as entries:
-        return sorted(Path(entry.path) for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+def _with_sounds(root: Path) -> Iterator[Path]:
+    """The folders in `root` below which sounds lie, by name."""
+    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        if any(map(is_audio, files_below(folder))):
+            yield folder

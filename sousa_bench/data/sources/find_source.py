@@ -113,9 +113,13 @@ def holds_rudiments(root: str | None, hub_id: str | None, layout: str | None = N
         return named
     if layout or table:
         return False
-    if GeneratorFolder.fits(folder) or MetadataCsv.fits(folder) or (named and HubFolder.fits(folder)):
-        return True
-    return bool(names := ClassFolders.folder_names(folder)) and names <= INDEX.keys()
+    try:
+        found = next((each for each in LAYOUTS if each.fits(folder)), None)
+        if found is ClassFolders:
+            return ClassFolders.class_names(folder) <= INDEX.keys()
+    except (DataError, OSError):  # which the run tells
+        return False
+    return found in (GeneratorFolder, MetadataCsv) or (named and found is HubFolder)
 
 
 def _known_root(hub_id: str | None) -> str | None:

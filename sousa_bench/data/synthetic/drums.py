@@ -79,7 +79,7 @@ DRAWN = 18
 """Drums of the source domain beside those with a name: drawn at random, half of them with a tone."""
 
 PITCHED = 24
-"""And those that are hardly a drum but a low note, as SOUSA's snare is (its clips are FluidR3's piano at D2)."""
+"""And those that are hardly a drum but a low note, as SOUSA's snare is (MIDI note 38)."""
 
 
 def _between(rng: np.random.Generator, low: float, high: float) -> float:

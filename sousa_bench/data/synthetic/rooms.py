@@ -56,7 +56,7 @@ DRAWN = 25
 
 
 def _drawn(number: int) -> Room:
-    """A room and a microphone at random. Many are wet: SOUSA's are at their loudest 50 to 100 ms after a stroke."""
+    """A room and a microphone at random; some are so wet that a stroke is at its loudest 50 ms after it began."""
     rng = np.random.default_rng([0x25, number])
     size = float(np.exp(rng.uniform(np.log(1.2), np.log(20))))
     return Room(
