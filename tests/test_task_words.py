@@ -179,6 +179,7 @@ def test_without_groups_they_speak_of_clips_alone(spoken: dict[str, str], lone: 
     assert "| test | 27 |\n" in card
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["spoken", "lone"])
 def test_no_choice_of_sousas_data_is_advised(which: str, request: pytest.FixtureRequest) -> None:
     said = request.getfixturevalue(which)

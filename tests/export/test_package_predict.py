@@ -112,6 +112,7 @@ def with_facts(package: Path, folder: Path, change: Callable[[dict[str, Any]], N
     return copied
 
 
+@pytest.mark.slow
 def test_every_file_gets_the_answer_of_predict(package, sounds, tmp_path, capsys):
     files = [*sorted(sounds.iterdir()), sounds / "missing.wav"]
     known = sorted(
@@ -159,6 +160,7 @@ def test_other_classes_and_several_labels(package, sounds, tmp_path, capsys, sev
         assert len(counts) > 1
 
 
+@pytest.mark.slow
 def test_for_people_each_file_has_a_line_and_each_bad_one_a_message(package, sounds):
     files = [str(sounds / name) for name in ("clip.wav", "letter.wav", "silence.wav", "nowhere.wav")]
     line = [sys.executable, "-I", str(package / "predict.py"), *files, "--top", "2"]
@@ -174,6 +176,7 @@ def test_for_people_each_file_has_a_line_and_each_bad_one_a_message(package, sou
     assert silence == f"{files[2]}  no drum (silence)"
 
 
+@pytest.mark.slow
 def test_a_package_that_lost_its_graph_is_one_message(package, sounds, tmp_path):
     copied = shutil.copytree(package, tmp_path / "copied")
     (copied / "model.onnx").write_bytes(b"nothing")
@@ -184,6 +187,7 @@ def test_a_package_that_lost_its_graph_is_one_message(package, sounds, tmp_path)
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_graph_that_fails_and_an_odd_name_are_one_message_for_each_file(package, sounds, tmp_path):
     """The graph takes an input of another name; the file's name is no UTF-8 and holds a control character (C1)."""
     odd = tmp_path / os.fsdecode(b"odd\xff \xc2\x9b31m.wav")

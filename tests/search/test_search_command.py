@@ -59,6 +59,7 @@ def finished(command: Command) -> int:
     return len(command.bytes_of())
 
 
+@pytest.mark.slow
 def test_the_baseline_comes_first_and_the_best_is_named_with_its_command(command: Command) -> None:
     output = command("-m", "hydra/sweeper=optuna", "+search=lora", "sweep=s", "hydra.sweeper.n_trials=5", UNPRUNED)
     done = trials(command)
