@@ -27,15 +27,15 @@ from sousa_bench.errors import UserError
 from sousa_bench.inference.predictor import Predictor
 
 
-def drums(domain: str, wanted: Callable[[Drum], bool]) -> tuple[str, list[int]]:
+def drums_of(domain: str, wanted: Callable[[Drum], bool]) -> tuple[str, list[int]]:
     """A domain and its drums of a kind, by number."""
     return domain, [number for number, drum in enumerate(DRUMS[domain]) if wanted(drum)]
 
 
 SOUNDS = {
-    "source, drums without a tone": drums("source", lambda drum: not drum.tone),
-    "source, low notes": drums("source", lambda drum: drum.name.startswith("Pitched_")),
-    "target, low notes": drums("target", lambda drum: drum.tone > 1),
+    "source, drums without a tone": drums_of("source", lambda drum: not drum.tone),
+    "source, low notes": drums_of("source", lambda drum: drum.name.startswith("Pitched_")),
+    "target, low notes": drums_of("target", lambda drum: drum.tone > 1),
 }
 
 

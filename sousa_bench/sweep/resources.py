@@ -44,9 +44,7 @@ def slots(n_jobs: int, devices: int = 1) -> list[Slot]:
     share = max(1, usable_cores() // n_jobs)
     asked = os.environ.get("OMP_NUM_THREADS", "")
     threads = int(asked) if asked.isdecimal() and int(asked) > 0 else share
-    if n_jobs == 1:
-        return [Slot(0, {"OMP_NUM_THREADS": str(threads)}, threads)]
-    gpus = visible_gpus()
+    gpus = visible_gpus() if n_jobs > 1 else []
     places = []
     for number in range(n_jobs):
         environment = {"OMP_NUM_THREADS": str(threads)}

@@ -94,7 +94,7 @@ def test_a_model_that_hears_less_than_a_clip_says_so(config, folder):
         ("beats", "lora", "on", "last", "32-true"),
         ("beats", "lora", "on", "last", "bf16-mixed"),
         ("ast", "head", "off", "best", "32-true"),
-        pytest.param("ast", "convpass", "on", "last", "32-true", marks=pytest.mark.slow),
+        ("ast", "convpass", "on", "last", "32-true"),
     ],
 )
 def test_interruptions_change_no_number(config, tmp_path, monkeypatch, model, peft, augmentation, tested, precision):

@@ -37,7 +37,7 @@ def trained(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["lora", pytest.param("full", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("method", ["lora", "full"])
 def test_a_warm_run_begins_where_the_earlier_one_ended(config: Config, tmp_path: Path, method: str) -> None:
     # Statistics of BatchNorm that train would move whatever the learning rate.
     words = ("model=efficientat", f"peft={method}", "peft.batch_norm=frozen", "augmentation=off")

@@ -70,7 +70,7 @@ def test_a_methods_space_begins_with_its_own_defaults(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["lora", "full", *(pytest.param(n, marks=pytest.mark.slow) for n in MEASURED)])
+@pytest.mark.parametrize("name", ["lora", "full", *MEASURED])
 def test_a_space_lies_around_the_defaults_of_the_weights(name: str) -> None:
     official = ("model=efficientat", "weights=official", "model.variant=mn04")
     for start in (official, ("model=efficientat",), ("model=ast", "weights=official")):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from functools import cached_property
 from pathlib import Path
 
@@ -38,11 +38,14 @@ class ClassFolders(LabelledFolder):
         return False
 
     @staticmethod
-    def class_names(root: Path) -> set[str]:
-        """The classes of a folder in this layout, without a look at more than one sound of each."""
-        tops = list(_with_sounds(root))
-        below_splits = all(is_split(top.name) for top in tops)
-        return {folder.name for top in tops for folder in (_with_sounds(top) if below_splits else [top])}
+    def holds_only(root: Path, names: Container[str]) -> bool:
+        """Whether every class of a folder in this layout has one of these names; it looks into others alone."""
+        if not all(is_split(folder.name) for folder in _with_sounds(root, but=names)):
+            return False
+        splits = list(_with_sounds(root, but=names))
+        if not splits:
+            return True
+        return list(_with_sounds(root)) == splits and not any(any(_with_sounds(each, but=names)) for each in splits)
 
     @cached_property
     def _sounds(self) -> list[str]:
@@ -99,8 +102,8 @@ class ClassFolders(LabelledFolder):
         )
 
 
-def _with_sounds(root: Path) -> Iterator[Path]:
-    """The folders in `root` below which sounds lie, by name."""
+def _with_sounds(root: Path, but: Container[str] = ()) -> Iterator[Path]:
+    """The folders in `root` below which sounds lie, by name, without those that have one of certain names."""
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        if any(map(is_audio, files_below(folder))):
+        if folder.name not in but and any(map(is_audio, files_below(folder))):
             yield folder

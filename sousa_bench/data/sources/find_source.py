@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -86,7 +87,7 @@ def find_source(
         raise DataError(_no_folder(said, root, folder))
     if reading.table and layout is None:
         return TableFolder(folder, cache, reading)
-    fitting = next((candidate for candidate in layouts if candidate.fits(folder)), None)
+    fitting = _fitting(folder, layouts)
     if fitting is None:
         raise DataError(_no_layout(said, folder, layouts, layout))
     if isinstance(fitting, type) and issubclass(fitting, LabelledFolder | HubFolder):
@@ -114,12 +115,16 @@ def holds_rudiments(root: str | None, hub_id: str | None, layout: str | None = N
     if layout or table:
         return False
     try:
-        found = next((each for each in LAYOUTS if each.fits(folder)), None)
+        found = _fitting(folder, LAYOUTS)
         if found is ClassFolders:
-            return ClassFolders.class_names(folder) <= INDEX.keys()
+            return ClassFolders.holds_only(folder, INDEX)
     except (DataError, OSError):  # which the run tells
         return False
     return found in (GeneratorFolder, MetadataCsv) or (named and found is HubFolder)
+
+
+def _fitting(folder: Path, layouts: Sequence[FolderLayout]) -> FolderLayout | None:
+    return next((layout for layout in layouts if layout.fits(folder)), None)
 
 
 def _known_root(hub_id: str | None) -> str | None:

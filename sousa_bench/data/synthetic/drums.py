@@ -6,8 +6,10 @@ modes. The wires rattle a few milliseconds after the hit, in a band of their own
 strokes are brighter: each velocity layer has its own low-pass cut-off.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,40 +84,72 @@ PITCHED = 24
 """And those that are hardly a drum but a low note, as SOUSA's snare is (MIDI note 38)."""
 
 
-def _between(rng: np.random.Generator, low: float, high: float) -> float:
-    return float(rng.uniform(low, high))
+Range = tuple[float, float]
+_RANGES: dict[str, dict[str, Range | tuple[Range, Range]]] = {
+    "drum": {
+        "fundamental_hz": (105, 300),
+        "stretch": (0.9, 1.06),
+        "body": (0.3, 1.0),
+        "body_s": (0.03, 0.11),
+        "damping": (0.4, 1.2),
+        "wires": (0.08, 1.1),
+        "wires_hz": ((450, 2100), (2400, 10000)),
+        "wires_s": (0.045, 0.12),
+        "attack": (0.15, 1.2),
+        "attack_hz": (1400, 5000),
+        "cutoff_hz": (2400, 12000),
+        "softness": (0.4, 1.5),
+    },
+    "note": {
+        "fundamental_hz": (105, 300),
+        "stretch": (0.95, 1.05),
+        "body": (0.05, 0.4),
+        "body_s": (0.05, 0.12),
+        "damping": (0.4, 0.9),
+        "wires": (0.0, 0.12),
+        "wires_hz": ((450, 1000), (2000, 4000)),
+        "wires_s": (0.05, 0.12),
+        "attack": (0.05, 0.3),
+        "attack_hz": (1200, 3000),
+        "cutoff_hz": (2000, 4500),
+        "softness": (0.1, 0.8),
+        "tone": (0.7, 1.15),
+        "tone_hz": (60, 130),
+        "tone_s": (0.12, 0.3),
+    },
+}
+"""Of each attribute of a drum at random the range, or the ranges of its two ends.
+
+Fundamental, stick and tone stay below those of the target's most extreme drum."""
 
 
-def _log_between(rng: np.random.Generator, low: float, high: float) -> float:
-    """Uniform in the logarithm, as befits frequencies."""
+def log_between(rng: np.random.Generator, low: float, high: float) -> float:
+    """A number at random, uniform in its logarithm."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
-def _drawn(number: int) -> Drum:
-    """A drum at random, so that what is learnt on the source domain doesn't hang on a few sounds.
+def _at_random(rng: np.random.Generator, ranges: Mapping[str, Range | tuple[Range, Range]]) -> dict[str, Any]:
+    """A value from each range, in their order: frequencies uniform in the logarithm, all else as it is."""
 
-    Fundamental, stick and tone stay below those of the target's most extreme drum.
-    """
+    def draw(key: str, between: Any) -> Any:
+        if isinstance(between[0], tuple):
+            return tuple(draw(key, each) for each in between)
+        return log_between(rng, *between) if key.endswith("_hz") else float(rng.uniform(*between))
+
+    return {key: draw(key, between) for key, between in ranges.items()}
+
+
+def _drawn(number: int) -> Drum:
+    """A drum at random, so that what is learnt on the source domain doesn't hang on a few sounds."""
     rng = np.random.default_rng([0xD5, number])
-    tone = _between(rng, 0.1, 1.1) if number % 2 else 0.0
+    tone = float(rng.uniform(0.1, 1.1)) if number % 2 else 0.0
     return Drum(
         name=f"Drawn_{number:02d}",
-        fundamental_hz=_log_between(rng, 105, 300),
-        stretch=_between(rng, 0.9, 1.06),
-        body=_between(rng, 0.3, 1.0),
-        body_s=_between(rng, 0.03, 0.11),
-        damping=_between(rng, 0.4, 1.2),
-        wires=_between(rng, 0.08, 1.1),
-        wires_hz=(_log_between(rng, 450, 2100), _log_between(rng, 2400, 10000)),
-        wires_s=_between(rng, 0.045, 0.12),
-        attack=_between(rng, 0.15, 1.2),
-        attack_hz=_log_between(rng, 1400, 5000),
-        cutoff_hz=_log_between(rng, 2400, 12000),
-        softness=_between(rng, 0.4, 1.5),
+        **_at_random(rng, _RANGES["drum"]),
         tone=tone,
-        tone_hz=_log_between(rng, 65, 130 if tone > 0.5 else 900) if tone else 0.0,
-        tone_s=_between(rng, 0.1, 0.16) if tone else 0.0,
-        bloom_s=_between(rng, 0.025, 0.05) if number % 4 == 1 else 0.0,
+        tone_hz=log_between(rng, 65, 130 if tone > 0.5 else 900) if tone else 0.0,
+        tone_s=float(rng.uniform(0.1, 0.16)) if tone else 0.0,
+        bloom_s=float(rng.uniform(0.025, 0.05)) if number % 4 == 1 else 0.0,
     )
 
 
@@ -124,22 +158,8 @@ def _pitched(number: int) -> Drum:
     rng = np.random.default_rng([0xD7, number])
     return Drum(
         name=f"Pitched_{number:02d}",
-        fundamental_hz=_log_between(rng, 105, 300),
-        stretch=_between(rng, 0.95, 1.05),
-        body=_between(rng, 0.05, 0.4),
-        body_s=_between(rng, 0.05, 0.12),
-        damping=_between(rng, 0.4, 0.9),
-        wires=_between(rng, 0.0, 0.12),
-        wires_hz=(_log_between(rng, 450, 1000), _log_between(rng, 2000, 4000)),
-        wires_s=_between(rng, 0.05, 0.12),
-        attack=_between(rng, 0.05, 0.3),
-        attack_hz=_log_between(rng, 1200, 3000),
-        cutoff_hz=_log_between(rng, 2000, 4500),
-        softness=_between(rng, 0.1, 0.8),
-        tone=_between(rng, 0.7, 1.15),
-        tone_hz=_log_between(rng, 60, 130),
-        tone_s=_between(rng, 0.12, 0.3),
-        bloom_s=_between(rng, 0.025, 0.06) if number % 2 else 0.0,
+        **_at_random(rng, _RANGES["note"]),
+        bloom_s=float(rng.uniform(0.025, 0.06)) if number % 2 else 0.0,
     )
 
 

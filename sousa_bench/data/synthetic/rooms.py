@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sousa_bench.data.synthetic import DOMAINS, SAMPLE_RATE, check_domain, filters
-from sousa_bench.data.synthetic.drums import LAYERS, VARIATIONS, Bank
+from sousa_bench.data.synthetic.drums import LAYERS, VARIATIONS, Bank, log_between
 
 FFT_SIZE = 262_144
 """One size for every clip: 8.2 s at 32 kHz holds the longest clip and its reverberation."""
@@ -58,16 +58,16 @@ DRAWN = 25
 def _drawn(number: int) -> Room:
     """A room and a microphone at random; some are so wet that a stroke is at its loudest 50 ms after it began."""
     rng = np.random.default_rng([0x25, number])
-    size = float(np.exp(rng.uniform(np.log(1.2), np.log(20))))
+    size = log_between(rng, 1.2, 20)
     return Room(
         preset=f"drawn_{number}",
         room_type="drawn",
-        wet=float(np.exp(rng.uniform(np.log(0.05), np.log(1.5)))),
+        wet=log_between(rng, 0.05, 1.5),
         mic_distance_m=float(rng.uniform(0.3, 5.0)),
         mic_type=str(rng.choice(["dynamic", "condenser"])),
         compression=float(rng.uniform(1.0, 3.0)),
         noise_db=float(rng.uniform(-48, -32)),
-        rt60_s=float(np.exp(rng.uniform(np.log(0.15), np.log(1.5)))),
+        rt60_s=log_between(rng, 0.15, 1.5),
         bright=float(rng.uniform(0.3, 0.65)),
         size_m=size,
         band_hz=(float(rng.uniform(45, 110)), float(rng.uniform(6000, 15500))),
