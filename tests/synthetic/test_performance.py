@@ -13,7 +13,10 @@ from sousa_bench.data.synthetic.notation import RHYTHMS, entry
 from sousa_bench.data.synthetic.performance import LEAD_IN_MS, TIERS, Player, make_player, perform
 from tests.cases import check_each
 
-MACHINE = Player("m", 0, "professional", "right", 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 20)
+MACHINE = Player(
+    "m", 0, "professional", "right", jitter_ms=0, drift=0, velocity_sd=0, accent=1, lead_scale=1, lead_sd=0,
+    second_late=0, loudness=0, bounce_ms=20,
+)  # fmt: skip
 
 
 def play(slug: str, player: Player = MACHINE, bpm: float = 120, rhythm: str = "even", seed: int = 0) -> np.ndarray:
@@ -25,7 +28,7 @@ def test_a_perfect_player_plays_what_is_written() -> None:
         strokes = play(slug, rhythm=rhythm)
         main = strokes[~strokes["is_grace_note"]]
         assert main["actual_time_ms"] == pytest.approx(main["intended_time_ms"])
-        assert main["intended_time_ms"][0] >= LEAD_IN_MS
+        assert main["intended_time_ms"][0] >= LEAD_IN_MS["target"][0]
         assert main["hand"][0] == entry(slug, rhythm).notes[0].hand
         accents = main[main["is_accent"]]
         assert (accents["stroke_type"] == "accent").all()

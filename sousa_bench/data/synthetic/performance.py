@@ -25,13 +25,18 @@ _TARGET_HABITS: dict[str, tuple[tuple[float, float], ...]] = {
     "lead_sd": ((0.20, 0.40), (0.12, 0.28), (0.06, 0.14), (0.03, 0.08)),
     "second_stroke": ((6, 16), (4, 11), (2, 7), (0, 4)),
 }
-# SOUSA's own strokes (labels/strokes.parquet) spread wider: timing errors within a clip by 18 ms for an advanced
-# player, 53 for intermediate ones and 67 for a beginner, the accents of one clip by 12, 24 and 26 MIDI units.
-_SOURCE_HABITS = _TARGET_HABITS | {
-    "jitter_ms": ((35, 85), (25, 70), (8, 26), (3, 9)),
-    "accent_sd": ((0.2, 0.6), (0.15, 0.55), (0.0, 0.25), (0.0, 0.1)),
-    "second_stroke": ((6, 30), (4, 22), (2, 9), (0, 4)),
-    "grace_louder": ((0, 16), (0, 18), (0, 22), (0, 12)),
+# As the strokes of four of SOUSA's players are spread (labels/strokes.parquet; tests/synthetic/test_performance.py).
+_SOURCE_HABITS: dict[str, tuple[tuple[float, float], ...]] = {
+    "jitter_ms": ((40, 80), (28, 70), (8, 24), (3, 9)),
+    "drift": _TARGET_HABITS["drift"],
+    "velocity_sd": ((12, 20), (10, 18), (7, 12), (3, 7)),
+    "accent": ((0.8, 1.1), (0.8, 1.1), (0.9, 1.1), (0.95, 1.05)),
+    "lead_scale": _TARGET_HABITS["lead_scale"],
+    "lead_sd": _TARGET_HABITS["lead_sd"],
+    "accent_sd": ((0.2, 0.55), (0.2, 0.5), (0.1, 0.3), (0.0, 0.15)),
+    "weak_share": ((0.18, 0.42), (0.1, 0.34), (0.03, 0.17), (0.0, 0.08)),
+    "second_share": ((0.02, 0.18), (0.02, 0.16), (0.02, 0.14), (0.0, 0.1)),
+    "grace_share": ((0.45, 0.63), (0.45, 0.63), (0.45, 0.63), (0.35, 0.63)),
 }
 HABITS = {"target": _TARGET_HABITS, "source": _SOURCE_HABITS}
 """By domain and attribute of a `Player`: for each of `TIERS` the (low, high) from which a player's value is drawn."""
@@ -49,16 +54,20 @@ class Player:
         jitter_ms: Standard deviation of a stroke's timing error at a stroke interval of 150 ms.
         drift: Relative tempo change over a clip, standard deviation.
         velocity_sd: Standard deviation of a stroke's velocity error (MIDI units).
-        weak_hand: How much softer the other hand plays (MIDI units).
         accent: Share of the written accent's extra velocity that is played.
         lead_scale: Mean lead of grace notes relative to the written one.
         lead_sd: Its relative spread from one grace note to the next.
-        second_stroke: How much softer a diddle's second stroke is (MIDI units).
-        second_late: How late it comes, as a share of the interval (negative: early).
+        second_late: How late a diddle's second stroke comes, as a share of the interval (negative: early).
         loudness: Offset of all velocities (MIDI units).
         bounce_ms: Interval between the bounces of a buzz stroke.
+        weak_hand: How much softer the other hand plays (MIDI units).
+        second_stroke: How much softer a diddle's second stroke is (MIDI units).
+        weak_share: Share of its velocity by which a stroke of the other hand is softer.
+        second_share: Share of its velocity by which a diddle's second stroke is softer.
         accent_sd: Standard deviation of `accent` from one accent to the next.
-        grace_louder: How much louder than written grace notes are (MIDI units).
+        grace_share: Velocity of a grace note relative to its stroke's as played; 0: as written.
+        constant_jitter: Timing errors are as large between fast strokes as between slow ones, so that strokes can
+            change places and grace notes come before the stroke before; else they shrink with the interval.
     """
 
     player_id: str
@@ -68,16 +77,19 @@ class Player:
     jitter_ms: float
     drift: float
     velocity_sd: float
-    weak_hand: float
     accent: float
     lead_scale: float
     lead_sd: float
-    second_stroke: float
     second_late: float
     loudness: float
     bounce_ms: float
+    weak_hand: float = 0.0
+    second_stroke: float = 0.0
+    weak_share: float = 0.0
+    second_share: float = 0.0
     accent_sd: float = 0.0
-    grace_louder: float = 0.0
+    grace_share: float = 0.0
+    constant_jitter: bool = False
 
     @property
     def code(self) -> str:
@@ -100,12 +112,13 @@ def make_player(seed: int, domain: str, number: int) -> Player:
         second_late=float(rng.normal(0, (0.10, 0.07, 0.03, 0.015)[skill])),
         loudness=float(rng.uniform(-8, 6)),
         bounce_ms=float(np.exp(rng.uniform(np.log(4), np.log(26)))),
+        constant_jitter=domain == "source",
         **habits,
     )
 
 
-LEAD_IN_MS = 120.0
-"""Silence before the first beat, so that an early first stroke or a grace note has room."""
+LEAD_IN_MS: dict[str, tuple[float, float]] = {"target": (120.0, 120.0), "source": (0.0, 240.0)}
+"""Silence before the first beat, drawn for each clip; SOUSA's clips have none."""
 
 SOUSA_TAIL_MS = 500.0
 """SOUSA's `duration_sec` ends this long after the last stroke."""
@@ -162,7 +175,9 @@ def score(slug: str, cycles: int, rhythm: str, left_lead: bool) -> tuple[list[No
     return notes, beats
 
 
-def perform(slug: str, tempo_bpm: float, player: Player, rhythm: str, rng: np.random.Generator) -> Performance:
+def perform(
+    slug: str, tempo_bpm: float, player: Player, rhythm: str, rng: np.random.Generator, domain: str = "target"
+) -> Performance:
     """Play a rudiment for about four seconds.
 
     Args:
@@ -171,14 +186,19 @@ def perform(slug: str, tempo_bpm: float, player: Player, rhythm: str, rng: np.ra
         player: Whose errors are made.
         rhythm: One of `notation.RHYTHMS`.
         rng: Source of the errors.
+        domain: Whose lead-in the clip has.
     """
     cycles = cycles_for(slug, tempo_bpm, rhythm)
     notes, beats = score(slug, cycles, rhythm, player.dominant_hand == "left")
-    intended = LEAD_IN_MS + beats * 60_000.0 / tempo_bpm
+    shortest, longest = LEAD_IN_MS[domain]
+    lead_in = rng.uniform(shortest, longest) if longest > shortest else shortest
+    intended = lead_in + beats * 60_000.0 / tempo_bpm
     gaps = np.diff(intended, append=intended[-1] + 250.0)
     before = np.concatenate([[250.0], gaps[:-1]])
     actual = intended + _timing_errors(intended, np.minimum(gaps, before), notes, player, rng)
-    actual = np.maximum.accumulate(np.maximum(actual, 5.0) + np.arange(len(notes)) * 4.0) - np.arange(len(notes)) * 4.0
+    if not player.constant_jitter:
+        order = np.arange(len(notes)) * 4.0
+        actual = np.maximum.accumulate(np.maximum(actual, 5.0) + order) - order
     velocities = _velocities(notes, player, rng)
     rows: list[tuple[object, ...]] = []
     nan = float("nan")
@@ -188,8 +208,10 @@ def perform(slug: str, tempo_bpm: float, player: Player, rhythm: str, rng: np.ra
         first = len(rows)
         main = first + len(leads)
         for hand, written, lead in zip(note.graces, note.leads_ms, leads, strict=True):
-            wanted = VELOCITY["grace"] + player.grace_louder + player.loudness * 0.5
-            grace = wanted + rng.normal(0, player.velocity_sd)
+            if player.grace_share:
+                grace = velocities[place] * player.grace_share + rng.normal(0, min(player.velocity_sd, 8.0))
+            else:
+                grace = VELOCITY["grace"] + player.loudness * 0.5 + rng.normal(0, player.velocity_sd)
             times = (intended[place] - written, actual[place] - lead)
             speeds = (VELOCITY["grace"], _midi(grace))
             rows.append((0, hand.upper(), "grace", *times, *speeds, True, False, nan, lead, float(main), nan))
@@ -201,6 +223,7 @@ def perform(slug: str, tempo_bpm: float, player: Player, rhythm: str, rng: np.ra
         rows += _bounces(note, main, buzz, times, speeds, gaps[place], player, rng)
     strokes = np.array(rows, dtype=STROKE)
     strokes["index"] = np.arange(len(strokes))
+    strokes["actual_time_ms"] -= min(0.0, strokes["actual_time_ms"].min())
     end = float(strokes["actual_time_ms"].max())
     return Performance(strokes, cycles, end + SOUSA_TAIL_MS)
 
@@ -216,13 +239,13 @@ def _timing_errors(
     player: Player,
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """Errors in ms: a correlated jitter that grows with the interval, tempo drift, uneven diddles."""
-    correlation = 0.3  # lag-1 correlation of SOUSA's timing errors: 0.18 to 0.35
+    """Errors in ms: a jitter with some memory, tempo drift, uneven diddles."""
+    correlation = 0.1 if player.constant_jitter else 0.3
     white = rng.standard_normal(len(intended)) * np.sqrt(1 - correlation**2)
     jitter = white
     for place in range(1, len(jitter)):
         jitter[place] += correlation * jitter[place - 1]
-    scale = np.clip(0.4 + 0.6 * interval / 150.0, 0.4, 1.6)
+    scale = 1.0 if player.constant_jitter else np.clip(0.4 + 0.6 * interval / 150.0, 0.4, 1.6)
     through = np.linspace(0, 1, len(intended))
     span = intended[-1] - intended[0]
     drift = span * player.drift * (rng.normal() * through + 0.5 * rng.normal() * np.sin(np.pi * through)) * 0.5
@@ -242,20 +265,22 @@ def _velocities(notes: list[Note], player: Player, rng: np.random.Generator) -> 
             share = player.accent + (rng.normal(0, player.accent_sd) if player.accent_sd else 0.0)
             wanted = VELOCITY["tap"] + (wanted - VELOCITY["tap"]) * share
         if note.diddle_position == 2:
-            wanted -= player.second_stroke
+            wanted = wanted * (1 - player.second_share) - player.second_stroke
         if note.hand != strong:
-            wanted -= player.weak_hand
+            wanted = wanted * (1 - player.weak_share) - player.weak_hand
         played.append(_midi(wanted + player.loudness + error))
     return played
 
 
 def _grace_leads(note: Note, free_ms: float, player: Player, rng: np.random.Generator) -> list[float]:
-    """Leads of the grace notes, ms: the player's own spacing, squeezed where the stroke before leaves no room."""
+    """Leads of the grace notes, ms: the player's own spacing, squeezed to the room after the stroke before."""
     if not note.graces:
         return []
     scale = player.lead_scale * max(0.25, 1 + rng.normal(0, player.lead_sd))
     leads = np.asarray(note.leads_ms) * scale * np.exp(rng.normal(0, player.lead_sd * 0.5, len(note.leads_ms)))
     leads = np.sort(leads)[::-1]
+    if player.constant_jitter:
+        return leads.tolist()
     return (leads * min(1.0, max(free_ms * 0.75, 4.0) / leads[0])).tolist()
 
 
