@@ -1,11 +1,12 @@
-"""What keeps weights that know the rudiments from real clips: how they are struck, or how they sound.
+"""Whether beginnings, strokes or sounds keep weights that know the rudiments from real clips.
 
     python benchmarks/real_strokes.py /data/rudiments model=efficientat
     python benchmarks/real_strokes.py /data/rudiments model=efficientat weights=further model.checkpoint=drums
 
-Before any training the model hears each clip of a folder in the layout of SOUSA's generator, and the clip's labelled
-strokes on the drums and in the rooms of the synthetic domains. Prints for each sound the share of clips whose rudiment
-comes first, or among the first five, and the mean negative log-likelihood of the right one, in nats.
+Before any training the model hears each clip of a folder in the layout of SOUSA's generator, the same clip after a
+moment of silence, and the clip's labelled strokes on the drums and in the rooms of the synthetic domains. Prints for
+each the share of clips whose rudiment comes first, or among the first five, and the mean negative log-likelihood of the
+right one, in nats.
 """
 
 from __future__ import annotations
@@ -55,6 +56,19 @@ def struck(strokes: pd.DataFrame, domain: str, drums: list[int], seed: int) -> B
     return file
 
 
+LATER_MS = 120
+"""Silence before the first beat in clips of the target domain; SOUSA's have none."""
+
+
+def later(path: Path) -> BytesIO:
+    """A recording after `LATER_MS` of silence, as a WAV file."""
+    sound, rate = sf.read(path, dtype="float32", always_2d=True)
+    file = BytesIO()
+    sf.write(file, np.pad(sound, ((rate * LATER_MS // 1000, 0), (0, 0))), rate, format="WAV")
+    file.seek(0)
+    return file
+
+
 def compare(root: Path, overrides: list[str]) -> None:
     """Print what a model hears in a folder's clips, and in their strokes.
 
@@ -67,7 +81,10 @@ def compare(root: Path, overrides: list[str]) -> None:
     if unknown := sorted(set(clips["rudiment_slug"]) - set(predictor.labels)):
         raise UserError(f"{predictor.name} doesn't know {unknown[0]}: give weights that were trained on rudiments")
     right = np.array([predictor.labels.index(slug) for slug in clips["rudiment_slug"]])
-    sounds: dict[str, list[str | BytesIO]] = {"as recorded": [str(root / path) for path in clips["audio_path"]]}
+    sounds: dict[str, list[str | BytesIO]] = {
+        "as recorded": [str(root / path) for path in clips["audio_path"]],
+        f"as recorded, {LATER_MS} ms later": [later(root / path) for path in clips["audio_path"]],
+    }
     for name, (domain, some) in SOUNDS.items():
         sounds[name] = [struck(strokes[sample], domain, some, seed) for seed, sample in enumerate(clips.index)]
     print(f"{len(clips)} clips, {clips['profile_id'].nunique()} players; {predictor.name}, not trained on any of them")

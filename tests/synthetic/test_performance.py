@@ -77,19 +77,35 @@ def test_tiers_order_the_errors() -> None:
 
 
 def test_source_players_spread_as_real_ones(sample: Path) -> None:
-    """Of each tier in the real sample: timing errors, accents and grace notes within a clip, within a quarter."""
+    """Of each tier in the real sample: timing errors, accents, hands and grace notes, within a quarter."""
     labels = sample / "generator" / "labels"
     strokes = pd.read_parquet(labels / "strokes.parquet")
-    strokes = strokes.merge(pd.read_parquet(labels / "samples.parquet")[["sample_id", "skill_tier"]], on="sample_id")
+    facts = pd.read_parquet(labels / "samples.parquet")[["sample_id", "skill_tier", "dominant_hand"]]
+    strokes = strokes.merge(facts, on="sample_id")
     cast = [make_player(0, "source", number) for number in range(120)]
+    measures = (timing_spread, fast_timing_spread, accent_spread, weak_accents, weak_taps, grace_level, grace_share)
     for tier, real in strokes.groupby("skill_tier"):
         played = []
         for player in (player for player in cast if player.tier == tier):
             slug = RUDIMENTS[player.number % len(RUDIMENTS)]
-            one = pd.DataFrame(perform(slug, 120, player, "sousa", np.random.default_rng(player.number)).strokes)
-            played.append(one.assign(sample_id=player.number))
-        for measure in (timing_spread, accent_spread, grace_level):
+            one = pd.DataFrame(perform(slug, 140, player, "sousa", np.random.default_rng(player.number)).strokes)
+            played.append(one.assign(sample_id=player.number, dominant_hand=player.dominant_hand))
+        for measure in measures:
             assert measure(pd.concat(played)) == pytest.approx(measure(real), rel=0.25), (tier, measure.__name__)
+
+
+@pytest.mark.parametrize("domain", ["source", "target"])
+def test_a_lead_in_is_drawn_where_the_domain_has_a_range(domain: str) -> None:
+    """The source domain's clips begin at any time, so that no network learns when the first beat comes."""
+    shortest, longest = LEAD_IN_MS[domain]
+    begins = [
+        perform("single_stroke_roll", 120, MACHINE, "sousa", np.random.default_rng(seed), domain).strokes[0][
+            "actual_time_ms"
+        ]
+        for seed in range(40)
+    ]
+    assert shortest <= min(begins) <= max(begins) <= longest
+    assert np.ptp(begins) >= 0.8 * (longest - shortest)
 
 
 def timing_spread(strokes: pd.DataFrame) -> float:
@@ -97,6 +113,36 @@ def timing_spread(strokes: pd.DataFrame) -> float:
     main = strokes[~strokes["is_grace_note"].astype(bool)]
     errors = main["actual_time_ms"] - main["intended_time_ms"]
     return float(errors.groupby(main["sample_id"]).std().median())
+
+
+def fast_timing_spread(strokes: pd.DataFrame) -> float:
+    """The same between strokes that are meant to be less than 130 ms apart."""
+    main = strokes[~strokes["is_grace_note"].astype(bool)]
+    fast = main.groupby("sample_id")["intended_time_ms"].transform(lambda times: times.diff().median()) < 130
+    return timing_spread(main[fast])
+
+
+def hands(strokes: pd.DataFrame, kind: str) -> float:
+    """Mean velocity of the weak hand's strokes of a kind relative to the strong hand's."""
+    some = strokes[strokes["stroke_type"] == kind]
+    strong = (some["hand"] == "R") == (some["dominant_hand"] == "right")
+    return float(some[~strong]["actual_velocity"].mean() / some[strong]["actual_velocity"].mean())
+
+
+def weak_accents(strokes: pd.DataFrame) -> float:
+    return hands(strokes, "accent")
+
+
+def weak_taps(strokes: pd.DataFrame) -> float:
+    return hands(strokes, "tap")
+
+
+def grace_share(strokes: pd.DataFrame) -> float:
+    """Velocity of grace notes relative to their strokes as played: the median."""
+    place = strokes.set_index(["sample_id", "index"])["actual_velocity"]
+    graces = strokes[strokes["stroke_type"] == "grace"]
+    parents = place.loc[list(zip(graces["sample_id"], graces["parent_stroke_index"].astype(int), strict=True))]
+    return float(np.median(graces["actual_velocity"].to_numpy() / parents.to_numpy()))
 
 
 def accent_spread(strokes: pd.DataFrame) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -99,26 +99,35 @@ def find_source(
     return fitting(folder, cache)
 
 
-def holds_rudiments(root: str | None, hub_id: str | None, layout: str | None = None, table: str | None = None) -> bool:
-    """Whether these keys of a config's `data` lead to clips of rudiments, SOUSA's or in folders called by its names.
+def holds_rudiments(
+    root: str | None,
+    hub_id: str | None,
+    layout: str | None = None,
+    table: str | None = None,
+    columns: Mapping[str, str | bool] | None = None,
+) -> bool:
+    """Whether these keys of a config's `data` lead to clips of rudiments, SOUSA's or such as have their names.
 
     Args:
         root: `data.root`. Where no such folder is, `hub_id` decides alone.
         hub_id: `data.hub_id`. It decides, too, of shards as the hub has them, which may be anyone's.
         layout: `data.layout`: of a layout of the user's own nothing is known.
-        table: `data.table`: nor of a table of the user's.
+        table: `data.table`.
+        columns: `data.columns`, those that are set.
     """
     root = root or _known_root(hub_id)
     named = hub_id == SOUSA_HUB_ID
     if not root or not (folder := Path(root).expanduser()).is_dir():
         return named
-    if layout or table:
+    if layout:
         return False
     try:
-        found = _fitting(folder, LAYOUTS)
+        found = TableFolder if table else _fitting(folder, LAYOUTS)
         if found is ClassFolders:
             return ClassFolders.holds_only(folder, INDEX)
-    except (DataError, OSError):  # which the run tells
+        if found is TableFolder:
+            return TableFolder(folder, reading=Reading(table, columns or {})).holds_only(INDEX)
+    except (ConfigError, DataError, OSError):  # which the run tells
         return False
     return found in (GeneratorFolder, MetadataCsv) or (named and found is HubFolder)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from functools import cached_property
+from collections.abc import Container
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from warnings import catch_warnings, simplefilter
@@ -63,6 +64,17 @@ class TableFolder(LabelledFolder):
                 )
         return tables
 
+    def holds_only(self, names: Container[str]) -> bool:
+        """Whether every clip has one label, which is one of these names.
+
+        Raises:
+            DataError: A table is unreadable.
+            ConfigError: `data.columns` names a column that it doesn't have.
+        """
+        columns = tuple(self.reading.columns.items())
+        told = [_labels(table, table.stat().st_mtime_ns, columns) for table in self._tables]
+        return all(label in names for labels in told for label in labels) and all(told)
+
     def _wanted(self, path: Path) -> Path:
         if is_file(path):
             return path
@@ -109,6 +121,14 @@ class TableFolder(LabelledFolder):
                 f"{self.labels}: no column was recognised as {what}; it has: {', '.join(map(str, frame.columns))}. "
                 f"Name it with data.columns.{known}=NAME."
             )
+
+
+@lru_cache(maxsize=16)  # each composing of a config asks
+def _labels(table: Path, changed: int, columns: tuple[tuple[str, str | bool], ...]) -> frozenset[object]:
+    """What stands in a table's column `label`, as it was at a time; nothing where there is none."""
+    frame = read_table(table)
+    found = known_columns(frame, dict(columns), table.name)
+    return frozenset(frame[found["label"]].dropna()) if "label" in found else frozenset()
 
 
 def _tables_in(root: Path) -> list[Path]:
