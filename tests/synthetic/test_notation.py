@@ -173,7 +173,7 @@ def test_sousas_lines_are_its_labels(sample: Path) -> None:
         pas = [note for number in passes for note in TABLE[slug].pass_notes(number)]
         compared.setdefault(slug, set()).add(pas[: len(notes)] == notes)
     assert len(compared) == len(RUDIMENTS) - 1
-    assert {slug for slug, same in compared.items() if same == {False}} == set(SOUSA)
+    assert {slug for slug, same in compared.items() if same == {False}} == set(SOUSA) - {"double_drag_tap"}
 
 
 def test_onsets_rise_within_the_pass() -> None:

@@ -217,8 +217,8 @@ def _even(line: str, even: str, passes: int, alternates: bool) -> Rudiment:
     return Rudiment(line, Fraction(even) / slots, Fraction(even), alternates, passes)
 
 
-# Of the rudiments that SOUSA's generator plays in another way, all but the double drag tap, whose four grace notes lie
-# too far apart to be some. Read off its labels (labels/strokes.parquet).
+# The rudiments that SOUSA's generator plays in another way, read off its labels (labels/strokes.parquet). The first two
+# of the double drag tap's four grace notes there lie as far apart as its strokes: here they are taps.
 # slug: line of one pass | even grid, beats a pass | passes a cycle | next pass
 SOUSA: dict[str, Rudiment] = {
     "single_stroke_seven": _even("R> L R L R L> R", "2", 1, REPEATS),
@@ -238,6 +238,7 @@ SOUSA: dict[str, Rudiment] = {
     "single_drag_tap": _even("llR> L", "1", 2, ALTERNATES),
     "lesson_25": _even("llR> rrL> rL>", "2", 2, ALTERNATES),
     "single_dragadiddle": _even("llR> L RR", "3/2", 2, ALTERNATES),
+    "double_drag_tap": _even("L L llR> L", "1", 2, ALTERNATES),
     "drag_paradiddle_1": _even("llR> L R LL", "7/4", 2, ALTERNATES),
     "drag_paradiddle_2": _even("llR> L rrL> R LL", "5/2", 2, ALTERNATES),
     "double_ratamacue": _even("llR rrL R L R>", "3/2", 2, ALTERNATES),

@@ -50,7 +50,7 @@ class Player:
         player_id: A UUID, as SOUSA's `profile_id`; different in every domain and for every seed.
         number: Place in the cast, from 0.
         tier: One of `TIERS`.
-        dominant_hand: "right" or "left"; the dominant hand leads.
+        dominant_hand: "right" or "left"; it leads, but in SOUSA's rhythm, where the right hand does.
         jitter_ms: Standard deviation of a stroke's timing error at a stroke interval of 150 ms.
         drift: Relative tempo change over a clip, standard deviation.
         velocity_sd: Standard deviation of a stroke's velocity error (MIDI units).
@@ -148,7 +148,7 @@ class Performance:
     """A rudiment as played.
 
     Attributes:
-        strokes: Rows of dtype `STROKE` in order of sounding.
+        strokes: Rows of dtype `STROKE` in the order of the notation, a grace note before its stroke.
         cycles: SOUSA cycles played.
         duration_ms: SOUSA's duration: the last stroke plus 500 ms.
     """
@@ -189,7 +189,8 @@ def perform(
         domain: Whose lead-in the clip has.
     """
     cycles = cycles_for(slug, tempo_bpm, rhythm)
-    notes, beats = score(slug, cycles, rhythm, player.dominant_hand == "left")
+    left_lead = player.dominant_hand == "left" and rhythm != "sousa"  # there the right hand leads, the stronger or not
+    notes, beats = score(slug, cycles, rhythm, left_lead)
     shortest, longest = LEAD_IN_MS[domain]
     lead_in = rng.uniform(shortest, longest) if longest > shortest else shortest
     intended = lead_in + beats * 60_000.0 / tempo_bpm
