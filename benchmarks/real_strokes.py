@@ -22,7 +22,7 @@ import soundfile as sf
 
 from sousa_bench.data.synthetic import SAMPLE_RATE
 from sousa_bench.data.synthetic.drums import DRUMS, Drum, make_bank
-from sousa_bench.data.synthetic.performance import STROKE
+from sousa_bench.data.synthetic.performance import LEAD_IN_MS, STROKE
 from sousa_bench.data.synthetic.rooms import FFT_SIZE, ROOMS, VARIANTS, render
 from sousa_bench.errors import UserError
 from sousa_bench.inference.predictor import Predictor
@@ -56,8 +56,7 @@ def struck(strokes: pd.DataFrame, domain: str, drums: list[int], seed: int) -> B
     return file
 
 
-LATER_MS = 120
-"""Silence before the first beat in clips of the target domain; SOUSA's have none."""
+LATER_MS = int(LEAD_IN_MS["target"][0])
 
 
 def later(path: Path) -> BytesIO:

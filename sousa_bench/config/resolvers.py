@@ -34,8 +34,9 @@ def _on_rudiments(config: DictConfig) -> bool:
     if OmegaConf.select(config, "trainer.new_head", default=None):
         return False
     keys = {key: OmegaConf.select(config, f"data.{key}", default=None) for key in ("root", "hub_id", "layout", "table")}
-    columns = OmegaConf.select(config, "data.columns", default=None) or {}
-    return holds_rudiments(**keys, columns={key: name for key, name in columns.items() if name is not None})
+    columns = OmegaConf.select(config, "data.columns", default=None)
+    given = {key: name for key, name in columns.items() if name is not None} if isinstance(columns, DictConfig) else {}
+    return holds_rudiments(**keys, columns=given)
 
 
 def around(key: str, *, _root_: DictConfig) -> str:

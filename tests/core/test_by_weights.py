@@ -94,6 +94,8 @@ def test_what_lies_in_the_folder_decides_what_sounds_they_are(tmp_path, monkeypa
     (own / "loop").symlink_to("loop")
     (judged / "metadata.csv").write_text("file_name,label\nflam/a.wav,good\ndrag/a.wav,bad\n")
     (own / "told.csv").write_text("file_name,label\nflam/a.wav,flam\ndrag/a.wav,drag\n")
+    (own / "spaced.csv").write_text("file_name, label\nflam/a.wav, flam\n")
+    (own / "lists.jsonl").write_text('{"file_name": "flam/a.wav", "label": ["flam"]}\n')
     (own / "judged.csv").write_text("file_name,label,what\nflam/a.wav,good,flam\ndrag/a.wav,,drag\n")
     away, home = 3e-3, 3e-4
     for words, rate in {
@@ -113,6 +115,11 @@ def test_what_lies_in_the_folder_decides_what_sounds_they_are(tmp_path, monkeypa
         ("data=folder", f"data.root={own}", "data.table=judged.csv", "data.columns.label=what"): home,
         ("data=folder", f"data.root={own}", "data.table=judged.csv", "data.columns.label=wat"): away,
         ("data=folder", f"data.root={own}", "data.table=missing.csv"): away,
+        ("data=folder", f"data.root={own}", "data.table=spaced.csv"): home,
+        ("data=folder", f"data.root={own}", "data.table=lists.jsonl"): away,
+        ("data=folder", f"data.root={own}", f"data.table={judged / 'metadata.csv'}"): away,
+        ("data=folder", f"data.root={own}", "data.table=3"): away,
+        ("data=folder", f"data.root={own}", "data.table=told.csv", "data.columns=foo"): home,
         ("data=folder", f"data.root={birds}"): away,
         ("data=tiny", f"data.root={birds}"): away,
         ("data=tiny", "data.hub_id=an/other"): away,

@@ -106,7 +106,7 @@ def holds_rudiments(
     table: str | None = None,
     columns: Mapping[str, str | bool] | None = None,
 ) -> bool:
-    """Whether these keys of a config's `data` lead to clips of rudiments, SOUSA's or such as have their names.
+    """Whether these keys of a config's `data` lead to rudiments: SOUSA's clips, or classes that have its names.
 
     Args:
         root: `data.root`. Where no such folder is, `hub_id` decides alone.
@@ -117,7 +117,7 @@ def holds_rudiments(
     """
     root = root or _known_root(hub_id)
     named = hub_id == SOUSA_HUB_ID
-    if not root or not (folder := Path(root).expanduser()).is_dir():
+    if not root or not (folder := Path(root).expanduser().absolute()).is_dir():
         return named
     if layout:
         return False
@@ -127,7 +127,7 @@ def holds_rudiments(
             return ClassFolders.holds_only(folder, INDEX)
         if found is TableFolder:
             return TableFolder(folder, reading=Reading(table, columns or {})).holds_only(INDEX)
-    except (ConfigError, DataError, OSError):  # which the run tells
+    except (ConfigError, DataError, OSError, TypeError, ValueError):  # which the run tells
         return False
     return found in (GeneratorFolder, MetadataCsv) or (named and found is HubFolder)
 

@@ -65,15 +65,15 @@ class TableFolder(LabelledFolder):
         return tables
 
     def holds_only(self, names: Container[str]) -> bool:
-        """Whether every clip has one label, which is one of these names.
+        """Whether a column `label` holds one of these names for every clip that has a label.
 
         Raises:
             DataError: A table is unreadable.
             ConfigError: `data.columns` names a column that it doesn't have.
         """
         columns = tuple(self.reading.columns.items())
-        told = [_labels(table, table.stat().st_mtime_ns, columns) for table in self._tables]
-        return all(label in names for labels in told for label in labels) and all(told)
+        found = [_labels(table, table.stat().st_mtime_ns, columns) for table in self._tables]
+        return all(found) and all(label in names for labels in found for label in labels)
 
     def _wanted(self, path: Path) -> Path:
         if is_file(path):
@@ -123,12 +123,13 @@ class TableFolder(LabelledFolder):
             )
 
 
-@lru_cache(maxsize=16)  # each composing of a config asks
-def _labels(table: Path, changed: int, columns: tuple[tuple[str, str | bool], ...]) -> frozenset[object]:
-    """What stands in a table's column `label`, as it was at a time; nothing where there is none."""
+@lru_cache(maxsize=16)  # each composing of a config asks; a table that was changed is read anew
+def _labels(table: Path, changed: int, columns: tuple[tuple[str, str | bool], ...]) -> frozenset[str]:
+    """The texts in a table's column `label`; none where there is no such column, or where it holds lists."""
     frame = read_table(table)
     found = known_columns(frame, dict(columns), table.name)
-    return frozenset(frame[found["label"]].dropna()) if "label" in found else frozenset()
+    told = frame[found["label"]].dropna() if "label" in found else []
+    return frozenset(label.strip() for label in told) if all(isinstance(label, str) for label in told) else frozenset()
 
 
 def _tables_in(root: Path) -> list[Path]:

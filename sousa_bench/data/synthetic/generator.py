@@ -140,7 +140,7 @@ class Generator:
         tempo = int(rng.integers(low, high + 1))
         rhythm = _drawn(RHYTHM_SHARES[self.domain], float(rng.random()))
         drum, room = int(rng.integers(len(DRUMS[self.domain]))), int(rng.integers(len(ROOMS[self.domain])))
-        performance = perform(slug, tempo, player, rhythm, rng, self.domain)
+        performance = perform(slug, tempo, player, rhythm, rng)
         samples = int((performance.duration_ms + AUDIO_TAIL_MS) * SAMPLE_RATE / 1000)
         variant, bank = int(rng.integers(VARIANTS)), make_bank(self.domain, drum)
         audio = render(performance.strokes, samples, bank, self.domain, room, variant, rng)

@@ -217,8 +217,9 @@ def _even(line: str, even: str, passes: int, alternates: bool) -> Rudiment:
     return Rudiment(line, Fraction(even) / slots, Fraction(even), alternates, passes)
 
 
-# The rudiments that SOUSA's generator plays in another way, read off its labels (labels/strokes.parquet). The first two
-# of the double drag tap's four grace notes there lie as far apart as its strokes: here they are taps.
+# The rudiments that SOUSA's generator plays in another way, read off its labels (labels/strokes.parquet). The double
+# drag tap alone is only near: the first two of its four grace notes stand there at -0.7 and 0.5 slots of the pass, at a
+# grace note's velocity. Here they are taps in the first two slots.
 # slug: line of one pass | even grid, beats a pass | passes a cycle | next pass
 SOUSA: dict[str, Rudiment] = {
     "single_stroke_seven": _even("R> L R L R L> R", "2", 1, REPEATS),
