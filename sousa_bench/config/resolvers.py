@@ -35,8 +35,8 @@ def _on_rudiments(config: DictConfig) -> bool:
         return False
     keys = {key: OmegaConf.select(config, f"data.{key}", default=None) for key in ("root", "hub_id", "layout", "table")}
     columns = OmegaConf.select(config, "data.columns", default=None)
-    given = {key: name for key, name in columns.items() if name is not None} if isinstance(columns, DictConfig) else {}
-    return holds_rudiments(**keys, columns=given)
+    named = columns.items() if isinstance(columns, DictConfig) else ()
+    return holds_rudiments(**keys, columns={str(key): name for key, name in named if name is not None})
 
 
 def around(key: str, *, _root_: DictConfig) -> str:

@@ -128,7 +128,9 @@ def _labels(table: Path, changed: int, columns: tuple[tuple[str, str | bool], ..
     """The texts in a table's column `label`; none where there is no such column, or where it holds lists."""
     frame = read_table(table)
     found = known_columns(frame, dict(columns), table.name)
-    told = frame[found["label"]].dropna() if "label" in found else []
+    if "label" not in found:
+        return frozenset()
+    told = list(frame[found["label"]].dropna())
     return frozenset(label.strip() for label in told) if all(isinstance(label, str) for label in told) else frozenset()
 
 
