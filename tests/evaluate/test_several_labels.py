@@ -52,7 +52,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "tones").mkdir()
     write_tones(home / "tones")
     words = ["-m", "model=efficientat", "model.variant=tiny", "peft=probe,head", "augmentation=off", "sweep=tones"]
-    words += ["data=folder", "data.root=tones", "trainer.max_epochs=6", "trainer.accelerator=cpu", "logger=none"]
+    words += ["data=folder", "data.root=tones", "trainer.max_epochs=12", "trainer.accelerator=cpu", "logger=none"]
     command(home, "train", *words)
     return home
 
