@@ -25,7 +25,7 @@ _TARGET_HABITS: dict[str, tuple[tuple[float, float], ...]] = {
     "lead_sd": ((0.20, 0.40), (0.12, 0.28), (0.06, 0.14), (0.03, 0.08)),
     "second_stroke": ((6, 16), (4, 11), (2, 7), (0, 4)),
 }
-# As the strokes of four of SOUSA's players are spread (labels/strokes.parquet; tests/synthetic/test_performance.py).
+# Spread as the strokes of four of SOUSA's players (labels/strokes.parquet; tests/synthetic/test_performance.py compares).
 _SOURCE_HABITS: dict[str, tuple[tuple[float, float], ...]] = {
     "jitter_ms": ((40, 80), (28, 70), (8, 24), (3, 9)),
     "drift": _TARGET_HABITS["drift"],
@@ -210,7 +210,7 @@ def perform(slug: str, tempo_bpm: float, player: Player, rhythm: str, rng: np.ra
         first = len(rows)
         main = first + len(leads)
         for hand, written, lead in zip(note.graces, note.leads_ms, leads, strict=True):
-            if player.grace_share:
+            if player.grace_share:  # SOUSA's scatter by 7 to 9 around that, whoever plays
                 grace = velocities[place] * player.grace_share + rng.normal(0, min(player.velocity_sd, 8.0))
             else:
                 grace = VELOCITY["grace"] + player.loudness * 0.5 + rng.normal(0, player.velocity_sd)
