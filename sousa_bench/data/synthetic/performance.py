@@ -25,7 +25,7 @@ _TARGET_HABITS: dict[str, tuple[tuple[float, float], ...]] = {
     "lead_sd": ((0.20, 0.40), (0.12, 0.28), (0.06, 0.14), (0.03, 0.08)),
     "second_stroke": ((6, 16), (4, 11), (2, 7), (0, 4)),
 }
-# Spread as the strokes of four of SOUSA's players (labels/strokes.parquet; tests/synthetic/test_performance.py compares).
+# Spread as the strokes of four of SOUSA's players are; tests/synthetic/test_performance.py compares the two.
 _SOURCE_HABITS: dict[str, tuple[tuple[float, float], ...]] = {
     "jitter_ms": ((40, 80), (28, 70), (8, 24), (3, 9)),
     "drift": _TARGET_HABITS["drift"],
