@@ -40,6 +40,14 @@ SOUNDS = {
 }
 
 
+def wav(sound: np.ndarray, rate: int) -> BytesIO:
+    """Samples as a WAV file."""
+    file = BytesIO()
+    sf.write(file, sound, rate, format="WAV")
+    file.seek(0)
+    return file
+
+
 def struck(strokes: pd.DataFrame, domain: str, drums: list[int], seed: int) -> BytesIO:
     """A clip's strokes, as a WAV file, on one of these drums in any room of the domain."""
     rng = np.random.default_rng(seed)
@@ -50,10 +58,7 @@ def struck(strokes: pd.DataFrame, domain: str, drums: list[int], seed: int) -> B
     rows = rows[rows["actual_time_ms"] < 1000 * FFT_SIZE / SAMPLE_RATE - 1000]
     samples = int((rows["actual_time_ms"].max() + 1000) * SAMPLE_RATE / 1000)
     drum, room, place = (int(rng.choice(some)) for some in (drums, len(ROOMS[domain]), VARIANTS))
-    file = BytesIO()
-    sf.write(file, render(rows, samples, make_bank(domain, drum), domain, room, place, rng), SAMPLE_RATE, format="WAV")
-    file.seek(0)
-    return file
+    return wav(render(rows, samples, make_bank(domain, drum), domain, room, place, rng), SAMPLE_RATE)
 
 
 LATER_MS = int(LEAD_IN_MS["target"][0])
@@ -62,10 +67,7 @@ LATER_MS = int(LEAD_IN_MS["target"][0])
 def later(path: Path) -> BytesIO:
     """A recording after `LATER_MS` of silence, as a WAV file."""
     sound, rate = sf.read(path, dtype="float32", always_2d=True)
-    file = BytesIO()
-    sf.write(file, np.pad(sound, ((rate * LATER_MS // 1000, 0), (0, 0))), rate, format="WAV")
-    file.seek(0)
-    return file
+    return wav(np.pad(sound, ((rate * LATER_MS // 1000, 0), (0, 0))), rate)
 
 
 def compare(root: Path, overrides: list[str]) -> None:

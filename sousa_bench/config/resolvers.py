@@ -36,7 +36,7 @@ def _on_rudiments(config: DictConfig) -> bool:
     keys = {key: OmegaConf.select(config, f"data.{key}", default=None) for key in ("root", "hub_id", "layout", "table")}
     columns = OmegaConf.select(config, "data.columns", default=None)
     named = columns.items() if isinstance(columns, DictConfig) else ()
-    return holds_rudiments(**keys, columns={str(key): name for key, name in named if name is not None})
+    return holds_rudiments(**keys, columns={str(key): name for key, name in named})
 
 
 def around(key: str, *, _root_: DictConfig) -> str:

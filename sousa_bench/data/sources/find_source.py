@@ -102,9 +102,9 @@ def find_source(
 def holds_rudiments(
     root: str | None,
     hub_id: str | None,
-    layout: str | None = None,
-    table: str | None = None,
-    columns: Mapping[str, str | bool] | None = None,
+    layout: str | None,
+    table: str | None,
+    columns: Mapping[str, str | bool],
 ) -> bool:
     """Whether these keys of a config's `data` lead to rudiments: SOUSA's clips, or classes that have its names.
 
@@ -113,7 +113,7 @@ def holds_rudiments(
         hub_id: `data.hub_id`. It decides, too, of shards as the hub has them, which may be anyone's.
         layout: `data.layout`: of a layout of the user's own nothing is known.
         table: `data.table`.
-        columns: `data.columns`, those that are set.
+        columns: `data.columns`.
     """
     root = root or _known_root(hub_id)
     named = hub_id == SOUSA_HUB_ID
@@ -126,7 +126,7 @@ def holds_rudiments(
         if found is ClassFolders:
             return ClassFolders.holds_only(folder, INDEX)
         if found is TableFolder:
-            return TableFolder(folder, reading=Reading(table, columns or {})).holds_only(INDEX)
+            return TableFolder(folder, reading=Reading(table, columns)).holds_only(INDEX)
     except (ConfigError, DataError, OSError, TypeError, ValueError):  # which the run tells
         return False
     return found in (GeneratorFolder, MetadataCsv) or (named and found is HubFolder)

@@ -271,14 +271,14 @@ def _label_lists(frame: pd.DataFrame, ids: np.ndarray, origin: str) -> tuple[boo
             f"{_shown(column.iloc[row])}. Give each clip a list, or each one label."
         )
     if listed.any():
-        return True, _cells([tuple(dict.fromkeys(map(_text, cell))) for cell in column.tolist()])
+        return True, _cells([tuple(dict.fromkeys(map(label_text, cell))) for cell in column.tolist()])
     empty = column.isna() | (column.astype(str).str.strip() == "")
     if empty.any() and not several:
         raise DataError(
             f"{origin}: {int(empty.sum()):,} of {len(ids):,} clips have no label, the first is {ids[empty.argmax()]}."
         )
     codes, unique = pd.factorize(column.where(~empty, None))
-    names = [_text(value) for value in unique]
+    names = [label_text(value) for value in unique]
     if not several:
         _refuse_mixed(names, ids, codes, origin)
         return False, _cells([(name,) for name in names])[codes]
@@ -320,7 +320,7 @@ def _plain(cell: object) -> object:
     return cell.tolist() if isinstance(cell, np.ndarray) else cell
 
 
-def _text(value: object) -> str:
+def label_text(value: object) -> str:
     """A label as text; a whole number without the point that an empty cell elsewhere in the column gave it."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
 
@@ -367,7 +367,7 @@ def _by_column(groups: pd.Series, name: str, ids: np.ndarray, origin: str) -> np
             "Fill it in, or use no groups with data.columns.group=false."
         )
     codes, unique = pd.factorize(groups)
-    return _cells([_text(value) for value in unique])[codes]
+    return _cells([label_text(value) for value in unique])[codes]
 
 
 def _by_pattern(files: np.ndarray, pattern: str) -> tuple[np.ndarray, str, str]:
@@ -409,7 +409,7 @@ def _folds(frame: pd.DataFrame, ids: np.ndarray, origin: str) -> np.ndarray | st
     if frame["fold"].isna().any():
         raise DataError(f"{origin}: {ids[frame['fold'].isna().argmax()]} has no fold, and other clips have one.")
     codes, unique = pd.factorize(frame["fold"])
-    names = [_text(value) for value in unique]
+    names = [label_text(value) for value in unique]
     refuse_unshown(names, "fold", origin)
     return _cells(names)[codes]
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from sousa_bench.data.sources.audio_files import TABLE_SUFFIXES
 from sousa_bench.data.sources.column_names import known_columns, with_known_names
-from sousa_bench.data.sources.labelled import Reading, refuse_unshown
+from sousa_bench.data.sources.labelled import Reading, label_text, refuse_unshown
 from sousa_bench.data.sources.labelled_folder import LabelledFolder
 from sousa_bench.data.sources.source import is_file, is_split, near_names
 from sousa_bench.errors import ConfigError, DataError
@@ -125,13 +125,10 @@ class TableFolder(LabelledFolder):
 
 @lru_cache(maxsize=16)  # each composing of a config asks; a table that was changed is read anew
 def _labels(table: Path, changed: int, columns: tuple[tuple[str, str | bool], ...]) -> frozenset[str]:
-    """The texts in a table's column `label`; none where there is no such column, or where it holds lists."""
+    """The labels in a table's column `label`; none where there is no such column."""
     frame = read_table(table)
     found = known_columns(frame, dict(columns), table.name)
-    if "label" not in found:
-        return frozenset()
-    told = list(frame[found["label"]].dropna())
-    return frozenset(label.strip() for label in told) if all(isinstance(label, str) for label in told) else frozenset()
+    return frozenset(map(label_text, frame[found["label"]].dropna())) if "label" in found else frozenset()
 
 
 def _tables_in(root: Path) -> list[Path]:
