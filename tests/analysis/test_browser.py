@@ -107,7 +107,13 @@ def comparison_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return report(folder)
 
 
-@pytest.mark.parametrize(("width", "theme"), [(1300, "light"), (1300, "dark"), (390, "light"), (390, "dark")])
+@pytest.mark.parametrize(
+    ("width", "theme"),
+    [
+        (1300, "light"),
+        *(pytest.param(*other, marks=pytest.mark.slow) for other in ((1300, "dark"), (390, "light"), (390, "dark"))),
+    ],
+)
 def test_loads_without_an_error_or_a_request_and_draws_every_plot(
     browser, comparison_report: Path, width: int, theme: str
 ):

@@ -116,6 +116,7 @@ def test_the_naive_side_computes_the_same_function(model: str) -> None:
     assert NaivePipeline(setup).logits_difference() < 1e-4
 
 
+@pytest.mark.slow
 def test_the_naive_side_trains_on_every_clip(monkeypatch: pytest.MonkeyPatch) -> None:
     setup = Setup.of(composed(["model=efficientat", "augmentation=off", *FEW]))
     pipeline = NaivePipeline(setup)
@@ -182,6 +183,7 @@ def test_memory_of_a_step_is_counted_to_the_byte() -> None:
     assert map_of_output <= beside <= 3 * map_of_output  # its gradient, and what isn't free yet
 
 
+@pytest.mark.slow
 def test_what_a_method_costs_is_held_against_head_and_full() -> None:
     words = ["model=ast", *FEW]
     rows = method_costs.method_costs(words, repeats=1, methods=["head", "full", "bottleneck"])["methods"]

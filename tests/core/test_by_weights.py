@@ -75,6 +75,7 @@ def test_embedded_weights_have_higher_rates_on_other_sounds_where_measured(model
         assert (settings(*start, "peft=full")[0], settings(*start, "peft=lora")[0]) == rates, words
 
 
+@pytest.mark.slow
 def test_what_lies_in_the_folder_decides_what_sounds_they_are(tmp_path, monkeypatch):
     monkeypatch.delenv("SOUSA_ROOT", raising=False)
     birds, rudiments = tmp_path / "birds", tmp_path / "sousa"

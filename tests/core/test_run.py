@@ -136,6 +136,7 @@ def test_stopped_inside_a_validation_it_keeps_the_epoch(config, tmp_path, monkey
     assert numbers(run(cfg, tmp_path / "parts"), tmp_path / "parts") == whole
 
 
+@pytest.mark.slow
 def test_seeds_repeat_and_differ(config, tmp_path):
     first, second, other = (
         numbers(run(config("model=efficientat", f"seed={seed}", "trainer.max_epochs=1"), path), path)

@@ -357,6 +357,7 @@ def test_parts_that_begin_a_hundredth_apart_are_two_clips(tmp_path: Path) -> Non
     assert ids == {f"{name}@36000.1{digit}-" for name in names for digit in (2, 4)}
 
 
+@pytest.mark.slow
 def test_many_files_are_listed_in_one_pass(tmp_path: Path) -> None:
     """20,000 clips in 40 classes; 500,000 take less than a minute and 1 GB."""
     root = tmp_path / "birds"

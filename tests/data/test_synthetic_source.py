@@ -58,6 +58,7 @@ def test_the_fingerprint_needs_no_data(own_cache: Path) -> None:
     assert fingerprint(NODE | {"name": "other", "cache_dir": str(own_cache / "elsewhere")}) == first
 
 
+@pytest.mark.slow
 def test_two_processes_write_it_once(own_cache: Path) -> None:
     code = (
         "import logging, sys; logging.basicConfig(level=logging.INFO, format='%(message)s', stream=sys.stdout); "

@@ -24,6 +24,8 @@ from sousa_bench.export.description import model_card
 from sousa_bench.inference.predictor import Predictor
 from tests.export.conftest import Finished
 
+pytestmark = pytest.mark.slow
+
 
 def finished_result(finished: Finished) -> dict:
     return json.loads((finished.folder / "result.json").read_text())

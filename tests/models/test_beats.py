@@ -131,6 +131,7 @@ class TestCheckpoint:
         model = small(weights="official", checkpoint=path, num_classes=None)
         assert model.backbone.predictor.out_features == 50
 
+    @pytest.mark.slow
     def test_each_missing_key_is_an_error(self, tmp_path: Path) -> None:
         def check(key: str) -> None:
             state = official_state()

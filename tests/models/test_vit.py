@@ -116,7 +116,8 @@ def test_a_file_fills_all_but_a_new_head(name: str, keys: str, head: bool, tmp_p
         assert small(name, write(tmp_path, official_state(name, keys, classes=50))).weights.pretraining is None
 
 
-@pytest.mark.parametrize("name", ["ced", *(pytest.param(name, marks=pytest.mark.slow) for name in MODELS[1:])])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
 def test_each_missing_and_each_further_key_is_an_error(name: str, tmp_path: Path) -> None:
     whole = official_state(name, next(keys for keys, head in FILES[name].items() if head))
 
@@ -212,6 +213,7 @@ def test_what_is_published_says_whether_a_program_can_fetch_it(name: str) -> Non
     assert (refused is None) is PUBLISHED[name].fetched
 
 
+@pytest.mark.slow
 def test_the_command_refuses_them_in_one_message(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "sousa_bench.train", "model=whisper"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)

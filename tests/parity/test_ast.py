@@ -15,7 +15,7 @@ from sousa_bench.models.base import AudioModel
 
 from . import reference
 
-pytestmark = pytest.mark.parity
+pytestmark = [pytest.mark.parity, pytest.mark.slow]
 
 
 def official_state() -> dict[str, Tensor]:
@@ -78,14 +78,12 @@ def test_intermediates(run: SimpleNamespace, arrays: dict[str, np.ndarray]) -> N
     reference.assert_relative(chosen, arrays["last_hidden_tokens"], reference.LOGITS, "last hidden tokens")
 
 
-@pytest.mark.slow
 def test_embedding_and_logits(model: AudioModel, run: SimpleNamespace, arrays: dict[str, np.ndarray]) -> None:
     reference.assert_relative(run.pooled, arrays["embedding"], reference.LOGITS, "embedding")
     logits = model(torch.from_numpy(arrays["waveform"]))
     reference.assert_relative(logits, arrays["logits"], reference.LOGITS, "logits")
 
 
-@pytest.mark.slow
 def test_original_file_gives_the_same(
     scratch: Callable[[str], Path], run: SimpleNamespace, arrays: dict[str, np.ndarray]
 ) -> None:
@@ -110,7 +108,6 @@ def test_right_constants_pass(model: AudioModel, one_clip: SimpleNamespace) -> N
     reference.assert_relative(model.backbone(one_clip.features), one_clip.logits, reference.LOGITS, "logits")
 
 
-@pytest.mark.slow
 def test_tanh_gelu_fails(
     model: AudioModel, blocks: nn.ModuleList, one_clip: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,7 +117,6 @@ def test_tanh_gelu_fails(
         reference.assert_relative(model.backbone(one_clip.features), one_clip.logits, reference.LOGITS, "logits")
 
 
-@pytest.mark.slow
 def test_attention_scale_fails(
     model: AudioModel, blocks: nn.ModuleList, one_clip: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,19 +132,16 @@ def _features_fail(model: AudioModel, arrays: dict[str, np.ndarray]) -> None:
         reference.assert_close(features, arrays["features"], reference.FEATURES, "features")
 
 
-@pytest.mark.slow
 def test_periodic_hann_fails(model: AudioModel, arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model.frontend.fbank, "window", torch.hann_window(400, periodic=True))
     _features_fail(model, arrays)
 
 
-@pytest.mark.slow
 def test_povey_window_fails(model: AudioModel, arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model.frontend.fbank, "window", fbank.window("povey", 400))
     _features_fail(model, arrays)
 
 
-@pytest.mark.slow
 def test_htk_mel_bank_fails(model: AudioModel, arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
     """HTK's triangles are straight in Hz, Kaldi's in mel."""
     bank = melscale_fbanks(257, 20.0, 8000.0, 128, 16000, norm=None, mel_scale="htk")
@@ -156,7 +149,6 @@ def test_htk_mel_bank_fails(model: AudioModel, arrays: dict[str, np.ndarray], mo
     _features_fail(model, arrays)
 
 
-@pytest.mark.slow
 def test_one_deviation_instead_of_two_fails(
     model: AudioModel, arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ from sousa_bench.models.base import AudioModel
 from . import reference
 from .patching import patched
 
-pytestmark = pytest.mark.parity
+pytestmark = [pytest.mark.parity, pytest.mark.slow]
 
 
 def cfg(fine_tuned: bool) -> dict[str, Any]:
@@ -80,7 +80,6 @@ def test_padding_mask(model: AudioModel, arrays: dict[str, np.ndarray]) -> None:
     reference.assert_relative(probabilities, arrays["padded_probs"], reference.LOGITS, "probabilities")
 
 
-@pytest.mark.slow
 def test_pretrained_file_gives_the_same_embedding(
     scratch: Callable[[str], Path], run: SimpleNamespace, arrays: dict[str, np.ndarray]
 ) -> None:
@@ -110,7 +109,6 @@ def test_right_constants_pass(model: AudioModel, run: SimpleNamespace, arrays: d
     _check_features(model, arrays)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "name", "value"),
     [
@@ -136,7 +134,6 @@ def htk_bank() -> torch.Tensor:
         return melscale_fbanks(257, 20.0, 8000.0, 128, 16000, norm=None, mel_scale="htk")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "name", "value"),
     [

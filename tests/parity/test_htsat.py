@@ -15,7 +15,7 @@ from sousa_bench.models.swin import SwinBlock
 
 from . import reference
 
-pytestmark = pytest.mark.parity
+pytestmark = [pytest.mark.parity, pytest.mark.slow]
 N_FFT = 1024
 
 
@@ -160,7 +160,6 @@ def _features_fail(model: AudioModel, arrays: dict[str, np.ndarray]) -> None:
         reference.assert_close(features[:, None], arrays["logmel"], reference.DECIBELS, "logmel")
 
 
-@pytest.mark.slow
 def test_tanh_gelu_fails(
     model: AudioModel,
     blocks: list[SwinBlock],
@@ -173,7 +172,6 @@ def test_tanh_gelu_fails(
     _logits_fail(model, run, arrays)
 
 
-@pytest.mark.slow
 def test_attention_scale_fails(
     model: AudioModel,
     blocks: list[SwinBlock],
@@ -186,7 +184,6 @@ def test_attention_scale_fails(
     _logits_fail(model, run, arrays)
 
 
-@pytest.mark.slow
 def test_unmasked_shift_fails(
     model: AudioModel,
     blocks: list[SwinBlock],
@@ -199,7 +196,6 @@ def test_unmasked_shift_fails(
     _logits_fail(model, run, arrays)
 
 
-@pytest.mark.slow
 def test_layer_norm_eps_fails(
     model: AudioModel, run: SimpleNamespace, arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,7 +205,6 @@ def test_layer_norm_eps_fails(
     _logits_fail(model, run, arrays)
 
 
-@pytest.mark.slow
 def test_symmetric_hann_fails(
     model: AudioModel, arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,7 +212,6 @@ def test_symmetric_hann_fails(
     _features_fail(model, arrays)
 
 
-@pytest.mark.slow
 def test_htk_mel_bank_fails(model: AudioModel, arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
     bank = melscale_fbanks(513, 50.0, 14000.0, 64, 32000, norm="slaney", mel_scale="htk")
     monkeypatch.setattr(model.frontend.logmel, "bank", bank)

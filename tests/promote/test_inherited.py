@@ -44,6 +44,7 @@ def left(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
     return make
 
 
+@pytest.mark.slow
 def test_another_fold_is_told_through_two_generations(config: Config, left: Callable[..., Path]) -> None:
     left("first", "data.fold=1/5")
     second = left("second", "data.fold=2/5", "init_from=first")

@@ -329,6 +329,7 @@ def test_a_list_of_combinations_is_a_sweep(command: Command) -> None:
     assert "sets model twice" in command("-m", "hydra.sweeper.combinations=[['model=alpha','model=beta']]", code=2)
 
 
+@pytest.mark.slow
 def test_the_lineage_stands_in_the_record_and_changes_no_identity(command: Command) -> None:
     command("-m", "sweep=a", "seed=1")
     [parent] = command.folder.glob("multirun/a/*/result.json")

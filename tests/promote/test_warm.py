@@ -148,6 +148,7 @@ FOREIGN: list[tuple[str, bytes | None, str]] = [
 ]
 
 
+@pytest.mark.slow
 def test_what_others_made_is_one_message(config: Config, saved: Path, tmp_path: Path) -> None:
     """A description or weights to begin with; None is a pipe in their place."""
     injection, words = fresh(config("model=ast", "peft=lora")), ("model=ast", "peft=lora")

@@ -146,6 +146,7 @@ def test_domains_share_no_player_drum_or_room() -> None:
     assert not np.allclose(banks[0], banks[1])
 
 
+@pytest.mark.slow
 def test_source_drums_are_many_and_none_is_as_extreme_as_the_targets() -> None:
     source, target = DRUMS["source"], DRUMS["target"]
     assert len({drum.name for drum in source}) == len(source) == 48
