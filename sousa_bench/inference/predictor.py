@@ -129,8 +129,8 @@ class Predictor:
     @classmethod
     def _open_package(cls, place: Path, device: str) -> Predictor:
         content = read_package(place)
-        node = {**content["model"], "weights": "random", "checkpoint": None}
-        model = rebuild(node, len(content["labels"]), place / PACKAGE_FILE, own_models=False)
+        labels = content["labels"]
+        model = rebuild(content["model"], len(labels), place / PACKAGE_FILE, own_models=False, with_weights=False)
         try:
             if content.get("reads") == BLOCKS:
                 read_blocks(model)

@@ -272,7 +272,9 @@ def _layers(module: nn.Module) -> Iterator[nn.Linear | nn.Conv2d]:
             yield layer
 
 
-def rebuild(node: Mapping[str, Any], num_classes: int, place: Path, *, own_models: bool) -> AudioModel:
+def rebuild(
+    node: Mapping[str, Any], num_classes: int, place: Path, *, own_models: bool, with_weights: bool = True
+) -> AudioModel:
     """Build the model that a checkpoint or a package describes. Its file may come from anyone: nothing else is called.
 
     Args:
@@ -280,6 +282,7 @@ def rebuild(node: Mapping[str, Any], num_classes: int, place: Path, *, own_model
         num_classes: Outputs.
         place: The file or folder, for messages.
         own_models: Whether it may name a model that is not sousa_bench's, as a run's may and a package's may not.
+        with_weights: Whether its own file of weights is loaded; False where others replace all of them.
 
     Raises:
         PeftError: It names something else than a model, or one that can't be built.
@@ -287,6 +290,8 @@ def rebuild(node: Mapping[str, Any], num_classes: int, place: Path, *, own_model
         UserError: What the model says of an impossible value.
     """
     values = dict(node)
+    if not with_weights:
+        values |= {key: value for key, value in {"weights": "random", "checkpoint": None}.items() if key in values}
     target = str(values.pop("_target_", None))
     target = target if target.isprintable() else repr(target)  # messages show it
     check_node(values, place)

@@ -79,6 +79,7 @@ def save(injection: Injection, folder: Path, cfg: Mapping[str, Any], task: Task)
         "format": FORMAT,
         "sousa_bench": sousa_bench.__version__,
         "model": OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node),
+        "variant": model.variant,
         "peft": injection.node,
         "weights": model.weights.as_dict(is_sousa(task)),
         "num_classes": len(task.classes),
@@ -139,17 +140,23 @@ def checkpoint_folder(folder: Path) -> Path:
 def load_run_model(folder: Path, **overrides: Any) -> AudioModel:
     """Rebuild a trained model, in evaluation mode on the CPU, from its checkpoint.
 
+    Base weights that training replaced, all of them (``peft=full``), are not asked for.
+
     Args:
         folder: A run's folder or its ``adapter``.
         overrides: Keys of the model's config to replace, such as ``checkpoint`` where the base weights have moved.
 
     Raises:
-        PeftError: No or a damaged checkpoint, or other base weights than it was trained on, unless all of them were.
+        PeftError: No or a damaged checkpoint, or other base weights than it was trained on.
         WeightsError: The base weights can't be had.
     """
     description = read_description(folder)
-    node = {**description["model"], **overrides}
-    return load(rebuild(node, description["num_classes"], folder, own_models=True), folder)
+    node, variant = {**description["model"], **overrides}, description.get("variant")  # none in earlier checkpoints
+    replaced = variant is not None and trains_all(description["peft"])
+    if replaced and "variant" in node:
+        node["variant"] = variant
+    model = rebuild(node, description["num_classes"], folder, own_models=True, with_weights=not replaced)
+    return load(model, folder)
 
 
 def load(model: AudioModel, folder: Path) -> AudioModel:
