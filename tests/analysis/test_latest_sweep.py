@@ -67,6 +67,7 @@ def test_without_a_folder_the_latest_sweep_is_analysed_in_few_lines(home: Path):
     assert "multirun/promoted is the latest; 3 other sweeps lie below multirun" in done.stderr
 
 
+@pytest.mark.slow
 def test_where_nothing_was_trained_the_first_command_is_named(tmp_path: Path):
     for _ in range(2):
         command = [sys.executable, "-m", "sousa_bench.analyze"]

@@ -114,6 +114,7 @@ def test_clips_of_one_group_decide_nothing(tmp_path: Path) -> None:
     assert render(study).count("not tested") == len(study.combinations)
 
 
+@pytest.mark.slow
 def test_columns_are_called_as_the_task_calls_its_groups(tmp_path: Path) -> None:
     whole_comparison(tmp_path / "multirun")
     about(SPOKEN, tmp_path)

@@ -26,6 +26,7 @@ def variables(folder: Path, rank: int) -> dict[str, str]:
     return ast.literal_eval(next(line for line in log.read_text().splitlines() if line.startswith("{")))
 
 
+@pytest.mark.slow
 def test_each_rank_has_torchruns_variables(command: Command) -> None:
     command(*TRIO)
     assert command.statuses() == {1: "completed", 2: "completed", 3: "completed"}

@@ -70,6 +70,7 @@ def test_the_same_clips_give_the_runs_own_numbers(finished: Trained, evaluate, t
     assert np.array_equal(np.stack(now["logits"].to_list()), np.stack(then["logits"].loc[now.index].to_list()))
 
 
+@pytest.mark.slow
 def test_a_run_in_bfloat16_is_evaluated_so_and_says_where_it_is_not(evaluate, tmp_path: Path):
     finished = trained("bf16-mixed")
     same = evaluate(finished)

@@ -103,6 +103,7 @@ def test_what_is_printed_above_a_foot_stays_there_whole() -> None:
     assert terminal.lines == ["completed: 1", "and this"]
 
 
+@pytest.mark.slow
 def test_several_runs_have_a_line_each_and_leave_a_table(command: Command) -> None:
     terminal = watched(command, "-m", "sweep=a", "n_jobs=2", "seed=1,2,3", "task.seconds=0.1")
     bars = [line for line in terminal.ever if "|" in line]

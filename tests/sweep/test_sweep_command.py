@@ -34,6 +34,7 @@ def test_completes_and_says_how_far_it_is(command: Command) -> None:
     assert "3 of 3 runs completed" in output
 
 
+@pytest.mark.slow
 def test_the_record_holds_the_fixed_block(command: Command) -> None:
     command("-m", "sweep=a", "seed=1", "peft.r=4,16")
     results = [json.loads(path.read_text()) for path in command.folder.glob("multirun/a/*/result.json")]
@@ -160,6 +161,7 @@ def test_a_failed_run_is_named_with_the_command_that_runs_it_again(command: Comm
     assert "Experiment" not in command("-m", "sweep=a", "seed=1,2,3", "task.fault=raise", f"task.healed={healed}")
 
 
+@pytest.mark.slow
 def test_what_fails_for_one_reason_is_said_once(command: Command) -> None:
     output = command("-m", "sweep=a", "seed=1,2,3", "task.fault=raise", "task.victim=${seed}", "n_jobs=1", code=1)
     first, second, third = (command.of(seed).name for seed in (1, 2, 3))
@@ -206,6 +208,7 @@ def test_a_single_run_lands_below_outputs_and_is_not_repeated(command: Command) 
     assert not (command.folder / "multirun").exists()
 
 
+@pytest.mark.slow
 def test_a_single_run_fails_with_one_message(command: Command) -> None:
     output = command("seed=2", "task.fault=raise", code=1)
     assert output.count("FAILED") == 1
