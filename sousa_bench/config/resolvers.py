@@ -16,14 +16,15 @@ def by_weights(otherwise: Any, measured: DictConfig, *, _root_: DictConfig) -> A
         otherwise: For what ``measured`` doesn't name, and for a node that stands by itself.
         measured: Key → value; the first of these wins: ``home`` for rudiments, the package's clips or real
             ones, from weights of sousa_bench.pretrain, which know them (of real ones with ``trainer.new_head=true`` it
-            is not for); ``MODEL_WEIGHTS`` (such as ``efficientat_official``); ``WEIGHTS`` alone; ``synthetic`` for
-            clips that the package makes.
+            is not for; the package's clips take ``synthetic`` before it); ``MODEL_WEIGHTS`` (such as
+            ``efficientat_official``); ``WEIGHTS`` alone; ``synthetic`` for clips that the package makes.
     """
     name, weights = (OmegaConf.select(_root_, f"model.{key}", default=None) for key in ("name", "weights"))
     synthetic = OmegaConf.select(_root_, "data.synthetic", default=None) is not None
-    keys = [f"{name}_{weights}", str(weights), *(["synthetic"] if synthetic else [])]
+    own = ["synthetic"] if synthetic else []
+    keys = [f"{name}_{weights}", str(weights), *own]
     if "home" in measured and weights in PACKED and (synthetic or _on_rudiments(_root_)):
-        keys.insert(0, "home")
+        keys = [*own, "home", *keys]
     return next((measured[key] for key in keys if key in measured), otherwise)
 
 
