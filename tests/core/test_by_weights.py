@@ -52,17 +52,14 @@ def test_the_comparisons_other_methods_have_theirs_too(method, others, efficient
     assert settings("model=ast", "weights=official", peft)[:2] == others
 
 
-@pytest.mark.parametrize(
-    ("method", "rate", "real"),
-    [*((method, 5e-3, 1e-3) for method in ("head", "bitfit", "ia3")), ("adalora", 2e-3, 5e-4)],
-)
-def test_a_head_that_knows_real_rudiments_is_not_trained_out_of_them(method, rate, real):
+@pytest.mark.parametrize("method", ["head", "bitfit", "ia3"])
+def test_a_head_that_knows_real_rudiments_is_not_trained_out_of_them(method):
     peft = f"peft={method}"
     for start in ("weights=embedded", "weights=further"):
         words = ("model=efficientat", start, peft)
-        assert settings(*words, "data=tiny")[0] == real
-        assert settings(*words)[0] == settings(*words, "data=tiny", "trainer.new_head=true")[0] == rate
-    assert settings("model=efficientat", "weights=random", "data=tiny", peft)[0] == rate
+        assert settings(*words, "data=tiny")[0] == 1e-3
+        assert settings(*words)[0] == settings(*words, "data=tiny", "trainer.new_head=true")[0] == 5e-3
+    assert settings("model=efficientat", "weights=random", "data=tiny", peft)[0] == 5e-3
 
 
 def test_what_was_trained_further_has_low_rates_on_rudiments():
