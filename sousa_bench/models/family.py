@@ -273,7 +273,7 @@ def _layers(module: nn.Module) -> Iterator[nn.Linear | nn.Conv2d]:
 
 
 def rebuild(
-    node: Mapping[str, Any], num_classes: int, place: Path, *, own_models: bool, with_weights: bool = True
+    node: Mapping[str, Any], num_classes: int, place: Path, *, own_models: bool, with_weights: bool
 ) -> AudioModel:
     """Build the model that a checkpoint or a package describes. Its file may come from anyone: nothing else is called.
 

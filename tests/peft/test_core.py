@@ -36,7 +36,7 @@ def test_trains_saves_and_reloads(model_name, method, tmp_path):
 def test_what_trained_whole_needs_no_file_of_weights(name, tmp_path):
     """The published file is gone: what all of it became is asked for no more, and a part of it is."""
     node = OmegaConf.to_container(composed([f"model={name}", "weights=random"]).model, resolve=True)
-    model = rebuild(node, 10, tmp_path, own_models=True)
+    model = rebuild(node, 10, tmp_path, own_models=True, with_weights=True)
     gone = {**node, "weights": "official", "checkpoint": str(tmp_path / "gone.pt"), "variant": None}
     for method in ("full", "head"):
         injection = inject(model, choice(method), 1)
