@@ -140,7 +140,7 @@ def check_values(config: Mapping[str, Any]) -> None:
             if not file.is_file():
                 raise ConfigError(packed_missing(weights, str(checkpoint), file))
         node = plain(model)
-        if objection := unknown_variant(node) or objection_to(node) or packed_file.objection_to(node):
+        if objection := unknown_variant(node) or packed_file.objection_to(node) or objection_to(node):
             raise ConfigError(objection)
     own_metrics(config.get("metrics"))
     if isinstance(logger := config.get("logger"), Mapping):

@@ -15,6 +15,9 @@ from typing import IO, Any
 LARGEST_INDEX = 64 * 2**20
 """Bytes; the part of a file that lists its tensors is some 100 kB."""
 
+_PICKLE = b"\x80"
+"""The first byte of a pickle, which torch's old files begin with."""
+
 _BEFORE_OLD_CONTENT = 3
 """Pickles before the content in a torch file from before the zip format: a number, a version, facts of the system."""
 
@@ -40,6 +43,16 @@ def contents(path: Path) -> Contents | None:
     """
     state = path.stat()
     return _contents(path.resolve(), state.st_mtime_ns, state.st_size)
+
+
+def broken(path: Path) -> str | None:
+    """What is wrong with a file that can be no checkpoint, or not a whole one; None where nothing shows it."""
+    with path.open("rb") as stream:
+        head = stream.read(9)
+    if head[8:] == b"{" or head.startswith(b"PK"):
+        cut_short = not zipfile.is_zipfile(path) if head.startswith(b"PK") else contents(path) is None
+        return "is cut short" if cut_short else None
+    return None if head.startswith(_PICKLE) else "is neither a safetensors file nor one that torch.save wrote"
 
 
 @functools.lru_cache(maxsize=64)
@@ -72,6 +85,8 @@ def _of_safetensors(stream: IO[bytes]) -> Contents:
     length = int.from_bytes(stream.read(8), "little")
     header = json.loads(stream.read(min(length, LARGEST_INDEX)))
     extra = header.pop("__metadata__", {})
+    if 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0) > stream.seek(0, 2):
+        raise ValueError("cut short")
     return Contents({key: tuple(entry["shape"]) for key, entry in header.items()}, extra)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 from sousa_bench.errors import WeightsError, first_line
+from sousa_bench.models.weight_files import HUB_ID
 from sousa_bench.system.deadline import within
 from sousa_bench.system.files import sha256
 
@@ -23,8 +24,6 @@ WAYS_OUT = (
     "Ways out: model.checkpoint=FILE with a copy fetched elsewhere; or, to train without it, weights=embedded, small "
     "ones that the package has for some models, or weights=random."
 )
-HUB_ID = re.compile(r"(?:hf://)?(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<file>[^@]+))?(?:@(?P<revision>[\w./-]+))?")
-"""``owner/name``, or ``hf://owner/name/file@revision`` for one file of it."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

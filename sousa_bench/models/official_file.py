@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sousa_bench.models.checkpoint_contents import Contents, contents
+from sousa_bench.models.checkpoint_contents import Contents, broken, contents
 from sousa_bench.models.efficientat_channels import embedding_size
-from sousa_bench.models.weight_files import FOLDER_FILES, checkpoint_file, default_variant
+from sousa_bench.models.weight_files import FOLDER_FILES, checkpoint_file, default_variant, no_checkpoint
 from sousa_bench.system.foreign import read_json
 
 Numbers = Mapping[str, Any]
@@ -115,10 +115,17 @@ def objection_to(model: Mapping[str, Any]) -> str | None:
     Args:
         model: The node, as in ``conf/model``.
     """
+    if not _asks_for_file(model):
+        return None
+    what = f"model.checkpoint={model['checkpoint']}"
+    if reason := no_checkpoint(str(model["checkpoint"])):
+        return reason
+    path = checkpoint_file(str(model["checkpoint"]))
+    if path.is_file() and (problem := broken(path)):
+        return f"{what} {problem}. Download it again."
     found = _own_file(model)
     if found is None:
         return None
-    what = f"model.checkpoint={model['checkpoint']}"
     if not _is_of(model, found):
         return (
             f"{what} is a checkpoint of {found.model}, and this is model={model.get('name')}: give "
@@ -130,15 +137,20 @@ def objection_to(model: Mapping[str, Any]) -> str | None:
 
 def _own_file(model: Mapping[str, Any]) -> OfficialFile | None:
     """What the local checkpoint of one of this package's models is."""
-    checkpoint = model.get("checkpoint")
-    if model.get("weights") != "official" or not checkpoint or not re.fullmatch(_target("[a-z]+"), _target_of(model)):
+    if not _asks_for_file(model):
         return None
-    path = checkpoint_file(str(checkpoint))
+    path = checkpoint_file(str(model["checkpoint"]))
     found = contents(path) if path.is_file() else None
     file = None if found is None else recognise(found)
     if file is None or file.model not in _SPEECH:
         return file
     return replace(file, shows={**file.shows, **_beside(path)})
+
+
+def _asks_for_file(model: Mapping[str, Any]) -> bool:
+    """Whether one of this package's models is to start from a published checkpoint that its node names."""
+    own = re.fullmatch(_target("[a-z]+"), _target_of(model)) is not None
+    return own and model.get("weights") == "official" and bool(model.get("checkpoint"))
 
 
 def _beside(path: Path) -> dict[str, Any]:

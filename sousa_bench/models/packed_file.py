@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from sousa_bench.models.checkpoint_contents import contents
+from sousa_bench.models.checkpoint_contents import broken, contents
 from sousa_bench.models.published import HEADER
-from sousa_bench.models.weight_files import PACKED, default_variant, weights_file
+from sousa_bench.models.weight_files import PACKED, default_variant, embedded_file, not_packed
 
 PUBLISHED = "published"
 """The fact that only files have that began at a published checkpoint: the :data:`OF_PUBLISHED` of that one."""
@@ -49,7 +50,8 @@ def variant_told(model: Mapping[str, Any]) -> str | None:
     Args:
         model: The node, as in ``conf/model``.
     """
-    facts = None if model.get("variant") is not None else _own_facts(model)
+    asked = model.get("variant") is None and model.get("weights") in PACKED
+    facts = _own_facts(model) if asked else None
     return None if facts is None else variant_of(facts)
 
 
@@ -60,7 +62,7 @@ def objection_to(model: Mapping[str, Any]) -> str | None:
         model: The node, as in ``conf/model``.
     """
     if (facts := _own_facts(model)) is None:
-        return None
+        return _no_packed_file(model)
     what, name, found = model["checkpoint"], str(model.get("name")), variant_of(facts)
     if reason := objection(facts, name, str(model["weights"]), model.get("variant"), what):
         return reason
@@ -77,7 +79,7 @@ def objection(facts: Mapping[str, Any], name: str, weights: str, variant: str | 
     Args:
         facts: Of the file.
         name: The model's name.
-        weights: ``embedded`` or ``further``.
+        weights: What was asked for, ``embedded`` or ``further`` where it can be right.
         variant: The one that was asked for; None: the file's.
         checkpoint: Where the file was looked for, as messages name it.
     """
@@ -94,10 +96,29 @@ def objection(facts: Mapping[str, Any], name: str, weights: str, variant: str | 
 
 def _own_facts(model: Mapping[str, Any]) -> dict[str, Any] | None:
     """Those of the file at a model's ``checkpoint``, where it is one of this package's."""
-    if model.get("weights") not in PACKED or not model.get("checkpoint"):
-        return None
-    file = weights_file(model)
-    found = contents(file) if file is not None and file.is_file() else None
+    file = _file(model)
+    found = contents(file) if file is not None else None
     with suppress(ValueError):  # whoever loads it says what is wrong with it
         return None if found is None else facts_in(found.extra)
     return None
+
+
+def _no_packed_file(model: Mapping[str, Any]) -> str | None:
+    """Why the file is none of this package's where it has to be one; None where it hasn't, or is one."""
+    file = _file(model)
+    if file is None or model["weights"] not in PACKED:
+        return None
+    if problem := broken(file):
+        return f"model.checkpoint={model['checkpoint']}: {file} {problem}; copy it again."
+    found = contents(file)
+    ours = found is None or HEADER in found.extra
+    return None if ours else not_packed(str(model["weights"]), str(model["checkpoint"]), file)
+
+
+def _file(model: Mapping[str, Any]) -> Path | None:
+    """The file that a model's ``checkpoint`` leads to if it is this package's; None where there is no such file."""
+    checkpoint = model.get("checkpoint")
+    if not checkpoint or model.get("weights") not in (*PACKED, "official"):
+        return None
+    file = embedded_file(str(model.get("name")), str(checkpoint).removeprefix("file://"))
+    return file if file.is_file() else None

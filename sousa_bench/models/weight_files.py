@@ -1,5 +1,6 @@
 """Which file a model's weights come from, and what is said of those that the package ships. Imports no torch."""
 
+import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -10,6 +11,10 @@ from sousa_bench.errors import ConfigError
 WEIGHTS = ("official", "random", "embedded", "further")
 PACKED = ("embedded", "further")
 """Those that :mod:`sousa_bench.pretrain` packed: what began at random weights, and at a published checkpoint."""
+FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
+HUB_ID = re.compile(r"(?:hf://)?(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<file>[^@]+))?(?:@(?P<revision>[\w./-]+))?")
+"""``owner/name``, or ``hf://owner/name/file@revision`` for one file of it."""
+
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 """The weights in a folder laid out like a repository of the hub; the first that is there counts."""
 DEMONSTRATION = (
@@ -67,6 +72,23 @@ def checkpoint_file(checkpoint: str) -> Path:
     return next((path / name for name in FOLDER_FILES if (path / name).is_file()), path)
 
 
+def no_checkpoint(address: str) -> str | None:
+    """What to say where a published ``model.checkpoint`` leads to no file; None where it does, or is elsewhere."""
+    path = checkpoint_file(address)
+    if address.startswith(("http://", "https://")) or path.is_file():
+        return None
+    if path.is_dir():
+        names = " nor ".join(FOLDER_FILES)
+        return f"model.checkpoint={address}: the folder holds no {names}; give the file itself."
+    looks_local = path.is_absolute() or (path.suffix in FILE_SUFFIXES and not address.startswith("hf://"))
+    if HUB_ID.fullmatch(address) is not None and not looks_local:
+        return None
+    return (
+        f"model.checkpoint={address}: there is no such file. Give the path of the official checkpoint, its URL, or a "
+        "hub id (owner/name or hf://owner/name/file); without model.checkpoint it is the published one."
+    )
+
+
 def weights_file(model: Mapping[str, Any]) -> Path | None:
     """Where the weights lie that a model's node names; None: random ones, or those of the model's own address.
 
@@ -100,6 +122,14 @@ def packed_missing(weights: str, checkpoint: str, file: Path) -> str:
     return (
         f"model.checkpoint={checkpoint}: there is no file {file}. With weights={weights} it is what "
         "python -m sousa_bench.pretrain wrote; a published checkpoint is read with weights=official."
+    )
+
+
+def not_packed(weights: str, checkpoint: str, file: Path) -> str:
+    """What to say where ``weights=embedded`` or ``weights=further`` is to read another file than one of its own."""
+    return (
+        f"model.checkpoint={checkpoint}: {file} is no file of sousa_bench.pretrain, which weights={weights} reads; "
+        "give weights=official for a published checkpoint."
     )
 
 

@@ -16,12 +16,13 @@ from sousa_bench.errors import UserError, WeightsError
 from sousa_bench.models import packed_file, weight_files
 from sousa_bench.models.base import AudioModel, PackedHead, WeightsInfo, inside
 from sousa_bench.models.checkpoint_formats import read
-from sousa_bench.models.download import HUB_ID, from_hub, from_url
+from sousa_bench.models.download import from_hub, from_url
 from sousa_bench.models.published import EMBEDDED, FURTHER, HEADER, NOTHING, CheckpointSource
 from sousa_bench.system.files import sha256
 from sousa_bench.task import Task
 
-FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
+MOST_KEYS = 8
+"""Of a file that doesn't fit, in the message."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,7 @@ def load_packed(name: str, weights: str, variant: str | None = None, checkpoint:
         raise WeightsError(weight_files.embedded_not_shipped(name))
     state, extra = read(path)
     if HEADER not in extra:
-        raise WeightsError(
-            f"model.checkpoint={checkpoint}: {path} is no file of sousa_bench.pretrain, which weights={weights} reads; "
-            "add weights=official for a published checkpoint."
-        )
+        raise WeightsError(weight_files.not_packed(weights, str(checkpoint), path))
     try:
         facts = packed_file.facts_in(extra)
     except ValueError as error:
@@ -163,7 +161,7 @@ def apply_state(
             there are any, belong to another task and are passed over.
 
     Raises:
-        WeightsError: Lists every missing key, unexpected key and differing shape.
+        WeightsError: Counts missing keys, unexpected ones and differing shapes, and lists the first of each.
     """
     own = module.state_dict()
     wanted = {key for key in own if not inside(key, fresh)}
@@ -188,7 +186,8 @@ def apply_state(
 def _mismatch(origin: str, problems: Mapping[str, Sequence[str]]) -> str:
     lines = [f"The weights of {origin} don't fit this model:"]
     for what, keys in problems.items():
-        lines += [f"  {what} ({len(keys)}): {', '.join(keys)}"] if keys else []
+        more = ", …" if len(keys) > MOST_KEYS else ""
+        lines += [f"  {what} ({len(keys)}): {', '.join(keys[:MOST_KEYS])}{more}"] if keys else []
     lines.append("Use the checkpoint of this model and model.variant, or weights=random.")
     return "\n".join(lines)
 
@@ -201,17 +200,11 @@ def resolve(address: str, source: CheckpointSource) -> tuple[Path, str]:
     """
     if address.startswith(("http://", "https://")):
         return from_url(address), address.split("#")[0]
+    if reason := weight_files.no_checkpoint(address):
+        raise WeightsError(reason)
     path = weight_files.checkpoint_file(address)
-    if path.is_dir():
-        names = " nor ".join(weight_files.FOLDER_FILES)
-        raise WeightsError(f"model.checkpoint={address}: the folder holds no {names}; give the file itself.")
     if path.is_file():
         return path, path.name
-    hub = HUB_ID.fullmatch(address)
-    looks_local = path.is_absolute() or (path.suffix in FILE_SUFFIXES and not address.startswith("hf://"))
-    if hub is None or looks_local:
-        raise WeightsError(
-            f"model.checkpoint={address}: there is no such file. Give the path of the official checkpoint, its URL, "
-            f"or a hub id (owner/name or hf://owner/name/file); without model.checkpoint it is {source.address}."
-        )
+    hub = weight_files.HUB_ID.fullmatch(address)
+    assert hub is not None, address
     return from_hub(hub["repo"], hub["file"] or source.file, hub["revision"]), address

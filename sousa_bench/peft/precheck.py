@@ -74,7 +74,7 @@ def precheck(
         return str(error)
     if reason := _against_weights(model) or _against_layers(model, options) or _against_reading(model, node):
         return reason
-    return _against_targets(name, groups, options) if groups and "targets" in node else None
+    return _against_targets(model, groups, options) if groups and "targets" in node else None
 
 
 def oversized_rank(model_cfg: Mapping[str, Any], peft_cfg: Mapping[str, Any]) -> str | None:
@@ -170,6 +170,25 @@ def block_count(model: Mapping[str, Any]) -> int | None:
     return sum(depth) if isinstance(depth, Sequence) else depth
 
 
+def is_ours(model: Mapping[str, Any]) -> bool:
+    """Whether a node is one of this package's models, not a user's."""
+    return str(model.get("_target_")).startswith("sousa_bench.models.")
+
+
+def official_address(model: Mapping[str, Any]) -> str | None:
+    """Where the published weights of one of this package's models come from; None where that is by hand.
+
+    Args:
+        model: The node, with ``weights=official``.
+    """
+    published, own = PUBLISHED[str(model.get("name"))], _numbers(model)
+    if checkpoint := model.get("checkpoint"):
+        return str(checkpoint)
+    if model.get("variant"):
+        return published.address(_variant(model), own)
+    return own.get("checkpoint", published.source.address) or None
+
+
 def _variant(model: Mapping[str, Any]) -> str:
     return model.get("variant") or default_variant(str(model.get("weights")))
 
@@ -183,13 +202,9 @@ def _against_weights(model: Mapping[str, Any]) -> str | None:
     if reason := against_kind(str(model.get("name")), str(model.get("weights")), model.get("kinds") or WEIGHTS):
         return reason
     variant, name = _variant(model), str(model.get("name"))
-    ours = str(model.get("_target_")).startswith("sousa_bench.models.") and not model.get("checkpoint")
+    ours = is_ours(model) and not model.get("checkpoint")
     if ours and model.get("weights") == "official" and name in PUBLISHED:
-        published, own = PUBLISHED[name], _numbers(model)
-        address = (
-            published.address(variant, own) if model.get("variant") else own.get("checkpoint", published.source.address)
-        )
-        return None if address else official_without_address(name, variant)
+        return None if official_address(model) else official_without_address(name, variant)
     if model.get("weights") != "embedded":
         return None
     if ours and not embedded_file(name).is_file():
@@ -215,13 +230,16 @@ def _against_reading(model: Mapping[str, Any], node: Mapping[str, Any]) -> str |
     return f"peft.reads=blocks: model={model.get('name')} names no blocks (model.targets.blocks); give peft.reads=last"
 
 
-def _against_targets(name: str, groups: Mapping[str, Any], options: Options) -> str | None:
+def _against_targets(model: Mapping[str, Any], groups: Mapping[str, Any], options: Options) -> str | None:
+    name = model.get("name")
     known = known_groups(groups)
     for entry in options.targets:
         if entry not in known and entry not in WELL_KNOWN and (reason := _against_pattern(entry, known)):
             return f"peft.targets has '{entry}', {reason}; groups of model={name}: {', '.join(known)}"
     if not options.targets or any(entry in known or entry not in WELL_KNOWN for entry in options.targets):
         return None
+    if list(model.get("kinds") or ()) == ["random"]:
+        return f"model={name} begins at random weights, in which such a method adapts nothing: give peft=full"
     return f"peft.targets={list(options.targets)}: model={name} has no such module; its groups are {', '.join(known)}"
 
 

@@ -13,10 +13,11 @@ from sousa_bench.config.instantiate import build
 from sousa_bench.config.settings import TrainerSettings
 from sousa_bench.data.datamodule import Clips, FeatureMemory, SousaDataModule
 from sousa_bench.errors import ConfigError
-from sousa_bench.models.weights import take_packed_head
+from sousa_bench.models.published import PUBLISHED
+from sousa_bench.models.weights import resolve, take_packed_head
 from sousa_bench.peft.adapter import load_run_model
-from sousa_bench.peft.options import keeps_features, takes_no_steps
-from sousa_bench.peft.precheck import against_balance
+from sousa_bench.peft.options import keeps_features, plain, takes_no_steps
+from sousa_bench.peft.precheck import against_balance, is_ours, official_address
 from sousa_bench.results.metrics import own_metrics
 from sousa_bench.training.classifier import Classifier, Optimization
 from sousa_bench.training.teacher import Teacher
@@ -26,6 +27,20 @@ if TYPE_CHECKING:
     from sousa_bench.models.base import AudioModel
     from sousa_bench.peft import Injection
     from sousa_bench.task import Task
+
+
+def fetch_weights(cfg: DictConfig) -> None:
+    """Download a published checkpoint that isn't here, before data are made for a run that couldn't begin without it.
+
+    Raises:
+        WeightsError: It can't be had.
+    """
+    model = plain(cfg.model)
+    published = PUBLISHED.get(str(model.get("name")))
+    if published is None or model.get("weights") != "official" or not is_ours(model):
+        return
+    if (address := official_address(model)) is not None:
+        resolve(address, published.source)
 
 
 def build_model(cfg: DictConfig, task: Task) -> AudioModel:

@@ -31,7 +31,14 @@ from sousa_bench.training.memory import MemoryUse
 from sousa_bench.training.network_facts import network_facts
 from sousa_bench.training.outcome import outcome
 from sousa_bench.training.progress_bar import EpochBar
-from sousa_bench.training.recipe import build_batches, build_model, build_module, build_teacher, total_steps
+from sousa_bench.training.recipe import (
+    build_batches,
+    build_model,
+    build_module,
+    build_teacher,
+    fetch_weights,
+    total_steps,
+)
 from sousa_bench.training.seen_before import inherited
 
 if TYPE_CHECKING:
@@ -130,6 +137,7 @@ class _Run:
             log.warning(message)
 
     def _prepare_data(self) -> None:
+        fetch_weights(self.cfg)
         self.data = build(self.cfg.data)
         self.repeated = refit.repeated(self.cfg)
         if self.repeated is not None:

@@ -43,4 +43,4 @@ def test_the_command_trains_it_from_nothing_and_refuses_the_rest() -> None:
     assert (result["config"]["strategy"], result["weights"]["kind"]) == ("full", "random")
     assert result["efficiency"]["trainable_params"] == result["efficiency"]["total_params"]
     assert "there are no embedded weights of model=cnn: give weights=random" in said
-    assert "model=cnn has no such module; its groups are convolution, norm" in said
+    assert "model=cnn begins at random weights, in which such a method adapts nothing: give peft=full" in said

@@ -79,13 +79,51 @@ def test_no_code_of_a_file_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert not (tmp_path / "pwned").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"\x10\0\0\0\0\0\0\0{", b"PK\x03\x04 cut short", b"\x80\x02N."])
-def test_what_is_no_checkpoint_is_left_to_who_loads_it(content: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "is neither a safetensors file nor one that torch.save wrote"),
+        (b"<!DOCTYPE html>", "is neither a safetensors file nor one that torch.save wrote"),
+        (b"\x10\0\0\0\0\0\0\0{", "is cut short"),
+        (b"PK\x03\x04 cut short", "is cut short"),
+        (b"\x80\x02N.", None),  # a pickle, of which only loading tells
+    ],
+)
+def test_what_is_no_whole_checkpoint_is_refused_before_anything_starts(
+    content: bytes, says: str | None, tmp_path: Path
+) -> None:
     (tmp_path / "x.pt").write_bytes(content)
     assert contents(tmp_path / "x.pt") is None
     words = (f"model.checkpoint={tmp_path / 'x.pt'}",)
-    assert objection_to(node("ast", *words)) is None
+    reason = objection_to(node("ast", *words))
+    assert (reason is None) if says is None else (says in str(reason))
     assert variant_told(node("ast", *words)) is None
+
+
+@pytest.mark.parametrize("cut", [0, 1])
+@pytest.mark.parametrize("format_", ["torch", "safetensors"])
+def test_a_file_that_lost_its_end_is_refused_and_a_whole_one_is_not(format_: str, cut: int, tmp_path: Path) -> None:
+    file = tmp_path / "x"
+    if format_ == "torch":
+        torch.save({"state_dict": STATE}, file)
+    else:
+        save_file({key: value.detach() for key, value in STATE.items()}, file)
+    file.write_bytes(file.read_bytes()[: -cut or None])
+    reason = objection_to(node("ast", f"model.checkpoint={file}"))
+    assert (reason is None) if not cut else ("is cut short. Download it again." in str(reason))
+
+
+def test_a_file_or_folder_that_is_not_there_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    for place, says in (
+        ("nothere.pt", "there is no such file"),
+        (f"file://{tmp_path}/x.safetensors", "there is no such file"),
+        (str(tmp_path), "the folder holds no model.safetensors"),
+        ("owner/name", None),  # of the hub
+        ("hf://owner/name/file.pt", None),
+        ("https://example.org/x.pt", None),
+    ):
+        reason = objection_to(node("ast", f"model.checkpoint={place}"))
+        assert (reason is None) if says is None else (says in str(reason)), place
 
 
 @pytest.mark.slow
@@ -147,6 +185,15 @@ def test_another_file_is_refused_before_anything_starts(words: tuple[str, ...], 
     assert says in said
     assert "Traceback" not in said
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+@pytest.mark.slow
+def test_weights_that_cannot_be_had_are_asked_for_before_any_clip_is_decoded(tmp_path: Path) -> None:
+    train = Command(tmp_path, TRAIN, SOUSA_BENCH_CACHE=str(tmp_path / "cache"))
+    words = ("model=efficientat", "weights=official", "model.variant=mn04", "logger=none")
+    said = train(*words, "model.checkpoint=http://127.0.0.1:9/x.pt", code=1)
+    assert "The weights at http://127.0.0.1:9/x.pt can't be had" in said
+    assert not (tmp_path / "cache" / "clips").exists()
 
 
 def test_a_width_that_was_never_published_is_refused(tmp_path: Path) -> None:

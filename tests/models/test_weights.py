@@ -93,7 +93,7 @@ def test_a_folder_as_the_hub_lays_it_out(tmp_path: Path) -> None:
 
 
 def test_missing_file_names_the_ways_out() -> None:
-    with pytest.raises(WeightsError, match=r"no/such\.pth: there is no such file.*hf://owner/name/model\.safetensors"):
+    with pytest.raises(WeightsError, match=r"no/such\.pth: there is no such file.*hf://owner/name/file"):
         load_official(SOURCE, "no/such.pth")
 
 

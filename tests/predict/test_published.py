@@ -203,7 +203,7 @@ def test_a_file_without_names_is_refused(
         (("model=beast", "weights=official", "a.wav"), 2, "Did you mean model=beats"),
         (("model=atc", "weights=official", "a.wav"), 2, "Did you mean model=ast or model=eat?"),
         (("model=ast,htsat", "weights=official", "a.wav"), 2, "model=ast,htsat: one model at a time"),
-        (("model=ast", "weights=official", "model.checkpoint=no.pt", "a.wav"), 1, "no.pt: there is no such file"),
+        (("model=ast", "weights=official", "model.checkpoint=no.pt", "a.wav"), 2, "no.pt: there is no such file"),
         (("a.wav",), 2, "a.wav is a file: name what is to hear it first, a run's folder or model=NAME"),
         (
             ("model=efficientat", "weights=official", "model.variant=mn4", "a.wav"),

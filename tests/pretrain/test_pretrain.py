@@ -358,7 +358,7 @@ def test_weights_of_another_model_or_none_are_refused(config, tmp_path: Path) ->
     assert build_model(config("model=ast", *words), TASK).weights.kind == "embedded"
     save_file(halves(model), tmp_path / "odd.safetensors", metadata={"sousa_bench": "no JSON"})
     save_file(halves(model), tmp_path / "published.safetensors", metadata={"format": "pt"})
-    with pytest.raises(WeightsError, match=r"no file of sousa_bench\.pretrain.*add weights=official"):
+    with pytest.raises(WeightsError, match=r"no file of sousa_bench\.pretrain.*give weights=official"):
         build_model(
             config("model=ast", "weights=embedded", f"model.checkpoint={tmp_path / 'published.safetensors'}"), TASK
         )
