@@ -15,6 +15,7 @@ from sousa_bench.analysis.columns import is_absent
 from sousa_bench.analysis.flatten import NUMBERS, TOP_FIELDS
 from sousa_bench.analysis.stats.folds import FOLD, fold_counts, join_folds
 from sousa_bench.config.identity import IRRELEVANT
+from sousa_bench.models.published import FROM_NOTHING
 from sousa_bench.results.result import CONFIG_KEYS, EFFICIENCY_KEYS, EVALUATED, METRIC_KEYS, NETWORK_KEYS, PRECISION_KEY
 
 BASE_FACTORS = ("model", "strategy", "augmentation")
@@ -34,6 +35,9 @@ COHORT_KEYS = {
     "folds": "folds",
     "kind": "kind of result",
 }
+
+OWN_TO_BASELINES = ("weights.kind", "max_epochs")
+"""What a network from nothing has of its own in the cohort that it is a baseline of."""
 
 
 def find_factors(
@@ -214,20 +218,37 @@ def add_combinations(table: pd.DataFrame, factors: Sequence[str]) -> None:
     of one cross-validation), the same kind of weights and the same number of epochs, so only these are compared; nor
     does an evaluation of a finished run share one with runs that were trained. An unfinished run that belongs to no
     cohort with a completed one has none: its ``cohort`` is ``NO_COHORT``.
+
+    A network that can only begin at random weights (:func:`from_nothing`) is a baseline, and belongs to the one cohort
+    of its data, if there is one, whatever the weights and epochs of that are.
     """
     extra = [key for key in combination_columns(table, factors) if key not in BASE_FACTORS]
     table["combination"] = [
         combination_label(row, extra) for row in table[[*BASE_FACTORS, *extra]].to_dict(orient="records")
     ]
     _tell_files_apart(table)
-    parts = cohort_identity(table)
-    identity = pd.Series(["\x1f".join(row) for row in zip(*(parts[key] for key in parts), strict=True)], dtype=object)
-    done = identity[counted_rows(table)].value_counts()
+    identity = _joined(table)
+    done = identity[counted_rows(table).to_numpy()].value_counts()
     order = sorted(done.index, key=lambda value: (-int(done[value]), value))
     if not (table["status"] == "completed").any():
         order = order[:1]
     places = {value: _place(value, order) for value in identity.unique()}
     table["cohort"] = identity.map({v: letters(n) if n < len(order) else NO_COHORT for v, n in places.items()})
+
+
+def _joined(table: pd.DataFrame) -> pd.Series:
+    """The identity of each run's cohort in one text; a baseline from nothing has that of the cohort that it joins."""
+    parts, alone = cohort_identity(table), from_nothing(table).to_numpy()
+    identity, without_own = (
+        pd.Series(["\x1f".join(row) for row in zip(*(each[key] for key in each), strict=True)], dtype=object)
+        for each in (parts, parts.assign(**{key: "" for key in OWN_TO_BASELINES if key in parts}))
+    )
+    others = identity[counted_rows(table).to_numpy() & ~alone].unique()
+    for value in without_own[alone].unique():
+        fitting = [other for other in others if _agrees(value, other)]
+        if len(fitting) == 1:
+            identity[alone & (without_own == value).to_numpy()] = fitting[0]
+    return identity
 
 
 def _tell_files_apart(table: pd.DataFrame) -> None:
@@ -245,6 +266,12 @@ def weights_files(table: pd.DataFrame) -> pd.Series | None:
         return None
     files: pd.Series = table["weights.sha256"]
     return files.where(table["weights.kind"] != "random") if "weights.kind" in table else files
+
+
+def from_nothing(table: pd.DataFrame) -> pd.Series:
+    """Which runs trained a network that nobody has pretrained, with weights and epochs of its own."""
+    alone: pd.Series = table["model"].isin(FROM_NOTHING)
+    return alone
 
 
 def cohort_identity(table: pd.DataFrame) -> pd.DataFrame:
@@ -266,11 +293,12 @@ def _place(identity: str, order: Sequence[str]) -> int:
     """Number of the first identity that agrees in every part that ``identity`` has, or the length of ``order``."""
     if identity in order:
         return list(order).index(identity)
-    parts = identity.split("\x1f")
-    for number, other in enumerate(order):
-        if all(mine in ("", theirs) for mine, theirs in zip(parts, other.split("\x1f"), strict=True)):
-            return number
-    return len(order)
+    return next((number for number, other in enumerate(order) if _agrees(identity, other)), len(order))
+
+
+def _agrees(identity: str, other: str) -> bool:
+    """Whether two identities agree in every part that the first one has."""
+    return all(mine in ("", theirs) for mine, theirs in zip(identity.split("\x1f"), other.split("\x1f"), strict=True))
 
 
 def combination_label(row: Mapping[Any, Any], extra: Sequence[str]) -> str:
@@ -310,6 +338,8 @@ def letters(number: int) -> str:
 def cohort_words(table: pd.DataFrame) -> dict[str, str]:
     """What sets each cohort apart from the others, in words; empty where there is one cohort."""
     done = counted_rows(table) & (table["cohort"] != NO_COHORT)
+    pretrained = done & ~from_nothing(table)
+    done = pretrained | (done & ~table["cohort"].isin(table["cohort"][pretrained]))
     identity = cohort_identity(table)[done]
     keys = [key for key in identity if identity[key].nunique() > 1]
     words = {}

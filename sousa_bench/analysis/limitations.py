@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from sousa_bench.analysis.factors import weights_files
+from sousa_bench.analysis.factors import from_nothing, weights_files
 from sousa_bench.analysis.flatten import SEEDLESS
 from sousa_bench.data.saved_task import is_sousa
 from sousa_bench.models.weight_files import demonstration
@@ -42,6 +42,7 @@ def limitations(study: Study) -> list[str]:
         *said,
         *_demonstration(study),
         *_weights(study.table),
+        *_from_nothing(study.table),
         *_heads(study.table),
         *_warnings(study),
         *_config_folder(study.table),
@@ -163,6 +164,14 @@ def _weights(table: pd.DataFrame) -> Iterator[str]:
     for (cohort, model), rows in done.groupby(["cohort", "model"]):
         if files[rows.index].nunique() > 1:
             yield f"Cohort {cohort}: runs of {model} started from different weights files; mind that."
+
+
+def _from_nothing(table: pd.DataFrame) -> Iterator[str]:
+    """Networks that nobody has pretrained beside others that were."""
+    done = table[table["status"] == "completed"]
+    alone = from_nothing(done)
+    for (cohort, model), _ in done[alone & done["cohort"].isin(done["cohort"][~alone])].groupby(["cohort", "model"]):
+        yield f"Cohort {cohort}: {model}, which nobody has pretrained, began at random weights and has its own epochs."
 
 
 def _heads(table: pd.DataFrame) -> Iterator[str]:

@@ -180,6 +180,9 @@ PUBLISHED = {
 }
 """Model, as in ``conf/model`` → what is published of it."""
 
+FROM_NOTHING = ("cnn",)
+"""Those of them that nobody has pretrained: baselines of what the others do without pretraining."""
+
 
 @dataclass(frozen=True)
 class Size:

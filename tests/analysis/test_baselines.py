@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hydra import compose, initialize_config_dir
 
 from sousa_bench.analysis import Study, collect, compare
 from sousa_bench.analysis.baselines import held_against_baselines
+from sousa_bench.analysis.limitations import limitations
 from sousa_bench.analysis.next_steps import MORE_SEEDS, next_steps
 from sousa_bench.analysis.report.against_baselines import against_baselines
 from sousa_bench.config import conf_folder
@@ -160,3 +162,30 @@ def test_what_learnt_from_a_teacher_is_no_baseline(tmp_path: Path):
         "ast + head": "ast + head (no aug)",
         "ast + lora": "ast + head (no aug)",
     }
+
+
+def test_a_network_that_nobody_has_pretrained_is_a_baseline_of_the_cohort_of_its_data(tmp_path: Path):
+    """Its weights and epochs are its own; where there are two cohorts of its data, it has none of them."""
+
+    def sweep(name: str, model: str, strategy: str, kind: str, epochs: int) -> None:
+        common = {"augmentations": (False,), "seeds": (1, 2), "players": 12, "per_player": 20}
+        folder = write_sweep(tmp_path / name, models=(model,), strategies=(strategy,), max_epochs=epochs, **common)
+        for file in folder.glob("*/result.json"):
+            made = json.loads(file.read_text())
+            file.write_text(json.dumps(made | {"weights": {**made["weights"], "kind": kind}}))
+
+    sweep("pretrained", "ast", "lora", "embedded", 2)
+    sweep("nothing", "cnn", "full", "random", 15)
+    study = compare(collect([tmp_path]))
+    assert set(study.combinations["combination"]) == {
+        "ast + lora (no aug), max_epochs=2",
+        "cnn + full (no aug), max_epochs=15",
+    }
+    assert (study.cohorts, len(study.pairs)) == ({}, 1)
+    note = "Cohort A: cnn, which nobody has pretrained, began at random weights and has its own epochs."
+    assert note in limitations(study)
+    sweep("random", "ast", "full", "random", 2)
+    study = compare(collect([tmp_path]))
+    of = study.combinations.set_index("model")["cohort"]
+    assert (len(study.cohorts), of["cnn"] in set(of["ast"])) == (3, False)
+    assert not any("nobody has pretrained" in said for said in limitations(study))

@@ -26,6 +26,10 @@ def test_own_and_random_weights_keep_theirs(model, start):
     assert settings(f"model={model}", *start, "peft=full") == (3e-4, "train", 2, 16)
 
 
+def test_a_network_that_nobody_has_pretrained_has_the_epochs_to_learn_from_nothing():
+    assert settings("model=cnn", "weights=random", "peft=full") == (3e-3, "train", 15, 16)
+
+
 def test_published_weights_have_theirs_by_model_where_it_was_measured():
     start = ("model=efficientat", "weights=official", "model.variant=mn04")
     assert settings(*start, "peft=full") == (3e-3, "train", 15, 32)

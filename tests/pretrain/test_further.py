@@ -188,6 +188,15 @@ def test_another_start_is_refused_before_anything_starts(drums: Path, config: Co
         ("model=cnn", "weights=further", there.replace("drums", ".")): "there is no file",
     }.items():
         assert says in str(said(*words)), words
+    for place in (drums / "drums", drums / "drums" / "efficientat.safetensors"):
+        reason = str(said("weights=official", f"model.checkpoint={place}"))
+        assert "began at a published checkpoint: give weights=further in place of weights=official" in reason
+    shipped = f"model.checkpoint={ROOT}/sousa_bench/models/embedded/efficientat.safetensors"
+    assert "give weights=embedded in place of weights=official" in str(said("weights=official", shipped))
+    torch.save({"x": torch.zeros(1)}, tmp_path / "published.pt")
+    for kind in ("embedded", "further"):
+        reason = str(said(f"weights={kind}", f"model.checkpoint={tmp_path / 'published.pt'}"))
+        assert f"no file of sousa_bench.pretrain, which weights={kind} reads; give weights=official" in reason
     odd = {"model": "efficientat", "variant": "mn03", "published": PUBLISHED}
     save_file({"x": torch.zeros(1)}, tmp_path / "odd.safetensors", metadata=header(odd))
     there_too = f"model.checkpoint={tmp_path / 'odd.safetensors'}"
@@ -222,6 +231,7 @@ def test_the_command_refuses_to_lose_what_it_goes_on_from(drums: Path) -> None:
             ["model=efficientat", "weights=official", "model.variant=mn01,mn02"],
             "model.variant=mn01,mn02: one value only",
         ),
+        (["model=ast,cnn"], "model=cnn: what pretraining makes of it could not be started from"),
     ):
         done = subprocess.run(
             [sys.executable, "-m", "sousa_bench.pretrain", "-m", *words],

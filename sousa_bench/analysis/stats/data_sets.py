@@ -19,6 +19,7 @@ from sousa_bench.analysis.factors import (
     cohort_identity,
     combination_label,
     counted_rows,
+    from_nothing,
     shown,
 )
 from sousa_bench.analysis.stats.comparisons import METHODS, MODELS, pair_of
@@ -74,7 +75,9 @@ def data_set_verdicts(study: Study) -> list[DataSets]:
     if not len(methods):
         return []
     counted = study.table[counted_rows(study.table)]
-    identity = cohort_identity(study.table).loc[counted.index].groupby(counted["cohort"]).first()
+    alone = from_nothing(counted)
+    identity = cohort_identity(study.table).loc[counted.index]
+    identity = identity.loc[alone.sort_values(kind="stable").index].groupby(counted["cohort"]).first()
     identity = identity.loc[sorted(set(methods["cohort"]), key=lambda name: (len(name), name))]
     keys = [key for key in SAME_KIND if key in identity and identity[key].nunique() > 1]
     found = []
@@ -94,7 +97,8 @@ def _methods(study: Study) -> pd.DataFrame:
     frame = frame[~np.array(trial, dtype=bool)]
     extra = [key for key in study.factors if key not in BASE_FACTORS]
     of_data = [key for key in extra if key in SETTING_FACTORS or key.startswith("data.")]
-    of_data = [key for key in of_data if frame.groupby("cohort")[key].nunique(dropna=False).max() == 1]
+    pretrained = frame[~frame["model"].isin(study.table.loc[from_nothing(study.table), "model"])]
+    of_data = [key for key in of_data if pretrained.groupby("cohort")[key].nunique(dropna=False).max() == 1]
     kept = [key for key in extra if key not in of_data]
     names = [
         # What a label says beside its factors (a file of weights) belongs to the method.
