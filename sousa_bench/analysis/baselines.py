@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from sousa_bench.analysis.combinations import own_training, trained
-from sousa_bench.analysis.factors import NO_COHORT
+from sousa_bench.analysis.factors import NO_COHORT, from_nothing
 from sousa_bench.analysis.stats.comparisons import pair_of
 from sousa_bench.analysis.study import Study
 from sousa_bench.config.distillation import RUN
@@ -37,9 +37,9 @@ class Held(NamedTuple):
 
 
 def held_against_baselines(study: Study, cohort: str) -> list[Held]:
-    """The methods of a cohort, best first, each beside the baseline of its model."""
+    """The methods of a cohort, best first, each beside the baseline of its model; what trained from nothing is one."""
     rows = trained(study.combinations, study.results)
-    rows = rows[rows["cohort"] == cohort]
+    rows = rows[(rows["cohort"] == cohort) & ~from_nothing(rows)]
     shared = [key for key in study.factors if key not in OF_METHODS and not key.startswith(TUNED)]
     taught = _taught(study.table)
     own = pd.Series([not taught.iloc[list(runs)].any() for runs in rows["rows"]], rows.index, dtype=bool)

@@ -14,7 +14,7 @@ import pandas as pd
 from sousa_bench.analysis.columns import lower_is_better, own_name
 from sousa_bench.analysis.combinations import LIMITS, TRIALS
 from sousa_bench.analysis.commands import of_its_sweep, with_reads
-from sousa_bench.analysis.factors import cohort_words, no_outcome
+from sousa_bench.analysis.factors import CHECKPOINT, cohort_words, no_outcome
 from sousa_bench.analysis.flatten import READS, method_node
 from sousa_bench.analysis.order import best_first
 from sousa_bench.analysis.stats.folds import FOLD
@@ -26,6 +26,7 @@ from sousa_bench.config.distillation import RUN
 from sousa_bench.config.init_from import KEY
 from sousa_bench.config.overrides import combinations_override, in_quotes, quoted, split
 from sousa_bench.errors import UserError
+from sousa_bench.models.weight_files import default_variant
 from sousa_bench.peft.method_sizes import declared_size
 from sousa_bench.peft.options import is_adalora, takes_no_steps, trains_all
 from sousa_bench.results.result import ADAPTER_FOLDER, EVALUATED, read_result
@@ -36,6 +37,9 @@ SEEDS = 3
 PLACES = ("data.root", "data.hub_id", "data.revision", "data.cache_dir", "data.cache_limit_gb", "data.workers")
 BUDGET = "peft.budget"
 GROUPS = {"model": "model", "strategy": "peft", "augmentation": "augmentation"}
+FILTERS = {"data": "data", "weights.kind": "weights", "max_epochs": "max_epochs"}
+"""What may tell runs apart that can't be ranked together, as the table has it → as ``--filter`` takes it."""
+
 OF_THE_CLIPS = ("data", "augmentation", "metrics")
 """What a student has in common with its teacher: what is heard, and how it is judged."""
 
@@ -114,7 +118,7 @@ def promotion(
         left_out |= dict.fromkeys(dropped)
     if not chosen:
         raise UserError("\n".join(refusals))
-    said = _refit(study, chosen[0], new) if refit else []
+    said = _refit(study, chosen[0], new) if refit else _no_smaller(study, chosen[0], new) if distil else []
     shared = {
         key: word
         for key, word in chosen[0].overrides.items()
@@ -175,11 +179,13 @@ def _check_refit(new: dict[str, str], warm: bool, seeds: int | None) -> None:
     if seeds is not None or "," in new.get("seed", ""):
         raise UserError("--refit makes one model: choose its seed as seed=7, or leave it to be that of the best run")
     for key in new:
-        if key not in ("search", "experiment") and (no_outcome(key) or key in PLACES or of_its_sweep(key)):
+        if key in (*PLACES, CHECKPOINT):
+            continue
+        if key not in ("search", "experiment") and (no_outcome(key) or of_its_sweep(key)):
             continue
         raise UserError(
             f"{key}: --refit trains the best as it was, or the earlier scores would not be its own; leave it out "
-            "(seed, sweep, logger, how the sweep runs and is watched, and where data lie may be given)"
+            "(seed, sweep, logger, how the sweep runs and is watched, and where data and weights lie may be given)"
         )
 
 
@@ -193,9 +199,12 @@ def _picked(study: Study, top: int | None, metric: str) -> pd.DataFrame:
         raise UserError("no completed run here; python -m sousa_bench.status tells why")
     if frame["cohort"].nunique() > 1:
         words = "; ".join(f"{name}: {what}" for name, what in cohort_words(study.table).items())
+        first = study.table.iloc[frame["rows"].iloc[0][0]]
+        known = {key: name for key, name in FILTERS.items() if key in study.table and study.table[key].nunique() > 1}
+        such = next((f", such as --filter {name}={first[key]}" for key, name in known.items()), "")
         raise UserError(
             f"these runs can't be ranked together, since they differ in data, weights or epochs ({words}). Name one "
-            "sweep, or choose with --filter, such as --filter max_epochs=5"
+            f"sweep, or choose with --filter{such}"
         )
     if top is not None:
         return frame.head(top)
@@ -327,6 +336,19 @@ def _teacher(study: Study, chosen: Chosen) -> list[str]:
     words = [f"{RUN}={quoted(_shown(_with_weights(study, chosen)))}"]
     check_overrides(words)
     return words
+
+
+def _no_smaller(study: Study, chosen: Chosen, new: Mapping[str, str]) -> list[str]:
+    """What to say of a student that is as large as its teacher."""
+    resolved, weights = study.results.resolved[chosen.rows[0]], new.get("weights", "embedded")
+    teacher = resolved.get("model.variant") or default_variant(str(resolved.get("model.weights")))
+    student = new.get("model.variant") or default_variant(weights)
+    if (new["model"], student) != (study.table["model"].iloc[chosen.rows[0]], teacher):
+        return []
+    return [
+        f"The student is the same network as its teacher, {new['model']}'s variant {student}. A smaller one is another "
+        "model.variant (with weights=random or weights=official) or another model: python -m sousa_bench.models"
+    ]
 
 
 def _with_weights(study: Study, chosen: Chosen) -> Path:

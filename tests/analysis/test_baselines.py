@@ -184,6 +184,8 @@ def test_a_network_that_nobody_has_pretrained_is_a_baseline_of_the_cohort_of_its
     assert (study.cohorts, len(study.pairs)) == ({}, 1)
     note = "Cohort A: cnn, which nobody has pretrained, began at random weights and has its own epochs."
     assert note in limitations(study)
+    [asked] = [step.commands for step in next_steps(study, 3) if step.title == STEP]
+    assert [("model=ast" in command, "cnn" in command) for command in asked] == [(True, False)]
     sweep("random", "ast", "full", "random", 2)
     study = compare(collect([tmp_path]))
     of = study.combinations.set_index("model")["cohort"]
