@@ -205,7 +205,14 @@ def _is_replicate(key: str, code: pd.Series, table: pd.DataFrame) -> bool:
 def combination_columns(table: pd.DataFrame, factors: Iterable[str]) -> list[str]:
     """The columns whose values make a combination: the base factors, the found ones, and the settings that vary."""
     done = table[counted_rows(table)]
-    settings = [key for key in SETTING_FACTORS if key in table and done[key].nunique(dropna=False) > 1]
+    alone = from_nothing(done)  # whose epochs are its own
+    parts = (done[~alone], done[alone]) if alone.any() else (done,)
+    settings = [
+        key
+        for key in SETTING_FACTORS
+        if key in table
+        and max(rows[key].nunique(dropna=False) for rows in (parts if key in OWN_TO_BASELINES else (done,))) > 1
+    ]
     return [*BASE_FACTORS, *factors, *settings]
 
 
@@ -270,8 +277,10 @@ def weights_files(table: pd.DataFrame) -> pd.Series | None:
 
 def from_nothing(table: pd.DataFrame) -> pd.Series:
     """Which runs trained a network that nobody has pretrained, with weights and epochs of its own."""
+    if "model" not in table:
+        return pd.Series(False, table.index)
     alone: pd.Series = table["model"].isin(FROM_NOTHING)
-    return alone
+    return alone & (table["weights.kind"] == "random") if "weights.kind" in table else alone
 
 
 def cohort_identity(table: pd.DataFrame) -> pd.DataFrame:

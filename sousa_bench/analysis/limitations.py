@@ -171,7 +171,10 @@ def _from_nothing(table: pd.DataFrame) -> Iterator[str]:
     done = table[table["status"] == "completed"]
     alone = from_nothing(done)
     for (cohort, model), _ in done[alone & done["cohort"].isin(done["cohort"][~alone])].groupby(["cohort", "model"]):
-        yield f"Cohort {cohort}: {model}, which nobody has pretrained, began at random weights and has its own epochs."
+        yield (
+            f"Cohort {cohort}: {model}, which nobody has pretrained, began at random weights, has epochs of its own "
+            "and no part in the main effects."
+        )
 
 
 def _heads(table: pd.DataFrame) -> Iterator[str]:

@@ -18,6 +18,7 @@ LARGEST_INDEX = 64 * 2**20
 _PICKLE = b"\x80"
 """The first byte of a pickle, which torch's old files begin with."""
 
+_NEITHER = "is neither a safetensors file nor one that torch.save wrote"
 _BEFORE_OLD_CONTENT = 3
 """Pickles before the content in a torch file from before the zip format: a number, a version, facts of the system."""
 
@@ -47,12 +48,19 @@ def contents(path: Path) -> Contents | None:
 
 def broken(path: Path) -> str | None:
     """What is wrong with a file that can be no checkpoint, or not a whole one; None where nothing shows it."""
-    with path.open("rb") as stream:
-        head = stream.read(9)
-    if head[8:] == b"{" or head.startswith(b"PK"):
-        cut_short = not zipfile.is_zipfile(path) if head.startswith(b"PK") else contents(path) is None
-        return "is cut short" if cut_short else None
-    return None if head.startswith(_PICKLE) else "is neither a safetensors file nor one that torch.save wrote"
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(9)
+        if head[8:] == b"{":
+            return None if contents(path) else "is cut short, or no safetensors file"
+        if not head.startswith(b"PK"):
+            return None if head.startswith(_PICKLE) else _NEITHER
+        if not zipfile.is_zipfile(path):
+            return "is cut short"
+        with zipfile.ZipFile(path) as archive:
+            return None if any(name.endswith("/data.pkl") for name in archive.namelist()) else _NEITHER
+    except (OSError, zipfile.BadZipFile) as error:
+        return f"can't be read ({error.strerror if isinstance(error, OSError) else error})"
 
 
 @functools.lru_cache(maxsize=64)

@@ -13,7 +13,14 @@ from typing import Any
 
 from sousa_bench.models.checkpoint_contents import broken, contents
 from sousa_bench.models.published import HEADER
-from sousa_bench.models.weight_files import PACKED, default_variant, embedded_file, not_packed
+from sousa_bench.models.weight_files import (
+    PACKED,
+    checkpoint_file,
+    default_variant,
+    embedded_file,
+    is_ours,
+    not_packed,
+)
 
 PUBLISHED = "published"
 """The fact that only files have that began at a published checkpoint: the :data:`OF_PUBLISHED` of that one."""
@@ -116,9 +123,11 @@ def _no_packed_file(model: Mapping[str, Any]) -> str | None:
 
 
 def _file(model: Mapping[str, Any]) -> Path | None:
-    """The file that a model's ``checkpoint`` leads to if it is this package's; None where there is no such file."""
-    checkpoint = model.get("checkpoint")
-    if not checkpoint or model.get("weights") not in (*PACKED, "official"):
+    """The file that a model of this package's is asked to start from; None where there is none, or random weights."""
+    checkpoint, weights = model.get("checkpoint"), model.get("weights")
+    if not checkpoint or not is_ours(model) or weights not in (*PACKED, "official"):
         return None
-    file = embedded_file(str(model.get("name")), str(checkpoint).removeprefix("file://"))
+    file = embedded_file(str(model.get("name")), str(checkpoint))
+    if weights == "official" and (read := checkpoint_file(str(checkpoint))).is_file():
+        file = read
     return file if file.is_file() else None

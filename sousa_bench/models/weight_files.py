@@ -45,6 +45,11 @@ def trained_further(published: Mapping[str, Any]) -> str:
     )
 
 
+def is_ours(model: Mapping[str, Any]) -> bool:
+    """Whether a model's node is one of this package's, not a user's."""
+    return str(model.get("_target_")).startswith("sousa_bench.models.")
+
+
 def embedded_folder() -> Path:
     """The pretrained weights that the package ships."""
     return Path(__file__).resolve().parent / "embedded"

@@ -20,6 +20,7 @@ from sousa_bench.models.weight_files import (
     default_variant,
     embedded_file,
     embedded_not_shipped,
+    is_ours,
     official_without_address,
 )
 from sousa_bench.peft.added_options import METHODS, GridConfig, PromptConfig, added_method
@@ -168,11 +169,6 @@ def block_count(model: Mapping[str, Any]) -> int | None:
     if isinstance(depth, str):
         depth = _numbers(model).get(depth)
     return sum(depth) if isinstance(depth, Sequence) else depth
-
-
-def is_ours(model: Mapping[str, Any]) -> bool:
-    """Whether a node is one of this package's models, not a user's."""
-    return str(model.get("_target_")).startswith("sousa_bench.models.")
 
 
 def official_address(model: Mapping[str, Any]) -> str | None:

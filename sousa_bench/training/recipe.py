@@ -14,10 +14,11 @@ from sousa_bench.config.settings import TrainerSettings
 from sousa_bench.data.datamodule import Clips, FeatureMemory, SousaDataModule
 from sousa_bench.errors import ConfigError
 from sousa_bench.models.published import PUBLISHED
+from sousa_bench.models.weight_files import is_ours
 from sousa_bench.models.weights import resolve, take_packed_head
 from sousa_bench.peft.adapter import load_run_model
 from sousa_bench.peft.options import keeps_features, plain, takes_no_steps
-from sousa_bench.peft.precheck import against_balance, is_ours, official_address
+from sousa_bench.peft.precheck import against_balance, official_address
 from sousa_bench.results.metrics import own_metrics
 from sousa_bench.training.classifier import Classifier, Optimization
 from sousa_bench.training.teacher import Teacher

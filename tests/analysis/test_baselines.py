@@ -13,6 +13,7 @@ from sousa_bench.analysis.baselines import held_against_baselines
 from sousa_bench.analysis.limitations import limitations
 from sousa_bench.analysis.next_steps import MORE_SEEDS, next_steps
 from sousa_bench.analysis.report.against_baselines import against_baselines
+from sousa_bench.analysis.stats.data_sets import data_set_verdicts
 from sousa_bench.config import conf_folder
 from sousa_bench.sweep.plan import refusal
 from tests.analysis.synthetic import Truth, result, write_result, write_sweep
@@ -167,27 +168,36 @@ def test_what_learnt_from_a_teacher_is_no_baseline(tmp_path: Path):
 def test_a_network_that_nobody_has_pretrained_is_a_baseline_of_the_cohort_of_its_data(tmp_path: Path):
     """Its weights and epochs are its own; where there are two cohorts of its data, it has none of them."""
 
-    def sweep(name: str, model: str, strategy: str, kind: str, epochs: int) -> None:
-        common = {"augmentations": (False,), "seeds": (1, 2), "players": 12, "per_player": 20}
-        folder = write_sweep(tmp_path / name, models=(model,), strategies=(strategy,), max_epochs=epochs, **common)
+    def sweep(name: str, models: tuple[str, ...], strategies: tuple[str, ...], kind: str, epochs: int, data="") -> None:
+        common = {"augmentations": (False,), "seeds": (1, 2), "players": 12, "per_player": 20, "data": data}
+        folder = write_sweep(tmp_path / name, models=models, strategies=strategies, max_epochs=epochs, **common)
         for file in folder.glob("*/result.json"):
             made = json.loads(file.read_text())
             file.write_text(json.dumps(made | {"weights": {**made["weights"], "kind": kind}}))
 
-    sweep("pretrained", "ast", "lora", "embedded", 2)
-    sweep("nothing", "cnn", "full", "random", 15)
+    sweep("pretrained", MODELS, ("lora", "ia3"), "embedded", 2)
+    sweep("nothing", ("cnn",), ("full",), "random", 15)
     study = compare(collect([tmp_path]))
-    assert set(study.combinations["combination"]) == {
-        "ast + lora (no aug), max_epochs=2",
-        "cnn + full (no aug), max_epochs=15",
-    }
-    assert (study.cohorts, len(study.pairs)) == ({}, 1)
-    note = "Cohort A: cnn, which nobody has pretrained, began at random weights and has its own epochs."
-    assert note in limitations(study)
+    names = {f"{model} + {method} (no aug)" for model in MODELS for method in ("lora", "ia3")}
+    assert set(study.combinations["combination"]) == names | {"cnn + full (no aug)"}
+    assert (study.cohorts, len(study.pairs)) == ({}, 10)
+    assert any("Cohort A: cnn, which nobody has pretrained, began" in said for said in limitations(study))
     [asked] = [step.commands for step in next_steps(study, 3) if step.title == STEP]
-    assert [("model=ast" in command, "cnn" in command) for command in asked] == [(True, False)]
-    sweep("random", "ast", "full", "random", 2)
+    assert [("beats" in command, "cnn" in command) for command in asked] == [(True, False)]
+    [effects] = study.effects.values()
+    assert (effects.reason, set(effects.levels["level"])) == ("", {*MODELS, "lora", "ia3"})
+
+    sweep("longer", ("cnn",), ("full",), "random", 20)
+    for name, models, epochs, kind in (("one", MODELS, 2, "embedded"), ("two", ("cnn",), 15, "random")):
+        sweep(name, models, ("lora", "full"), kind, epochs, data="other")
     study = compare(collect([tmp_path]))
-    of = study.combinations.set_index("model")["cohort"]
-    assert (len(study.cohorts), of["cnn"] in set(of["ast"])) == (3, False)
-    assert not any("nobody has pretrained" in said for said in limitations(study))
+    assert {"cnn + full (no aug), max_epochs=15", "cnn + full (no aug), max_epochs=20"} <= set(
+        study.combinations["combination"].str.replace(", data=small", "")
+    )
+    [verdict] = data_set_verdicts(study)
+    assert not any("cnn" in str(method) for method in verdict.accuracy.index)
+
+    sweep("random", ("ast",), ("full",), "random", 2)
+    study = compare(collect([tmp_path]))
+    own = study.combinations[study.combinations["data"] != "other"]
+    assert not set(own["cohort"][own["model"] == "cnn"]) & set(own["cohort"][own["model"] != "cnn"])

@@ -66,7 +66,7 @@ def test_the_page_shows_every_command_of_the_way():
     assert {words[1].removeprefix("sousa_bench.") for words in general} == {
         *("data", "train", "analyze", "evaluate", "predict", "export")
     }
-    assert len(general) == 17
+    assert len(general) == 18
     assert len(known) == 6
 
 

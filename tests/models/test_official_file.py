@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from safetensors.torch import save_file
 from sousa_bench.config.composing import composed
 from sousa_bench.config.fingerprint import fingerprint
 from sousa_bench.config.run_config import RunConfig
-from sousa_bench.models.checkpoint_contents import Contents, contents
+from sousa_bench.models.checkpoint_contents import Contents, broken, contents
 from sousa_bench.models.checkpoint_formats import read
 from sousa_bench.models.official_file import objection_to, recognise, variant_told
 from sousa_bench.sweep.plan import Candidate
@@ -84,7 +85,7 @@ def test_no_code_of_a_file_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     [
         (b"", "is neither a safetensors file nor one that torch.save wrote"),
         (b"<!DOCTYPE html>", "is neither a safetensors file nor one that torch.save wrote"),
-        (b"\x10\0\0\0\0\0\0\0{", "is cut short"),
+        (b"\x10\0\0\0\0\0\0\0{", "is cut short, or no safetensors file"),
         (b"PK\x03\x04 cut short", "is cut short"),
         (b"\x80\x02N.", None),  # a pickle, of which only loading tells
     ],
@@ -110,7 +111,14 @@ def test_a_file_that_lost_its_end_is_refused_and_a_whole_one_is_not(format_: str
         save_file({key: value.detach() for key, value in STATE.items()}, file)
     file.write_bytes(file.read_bytes()[: -cut or None])
     reason = objection_to(node("ast", f"model.checkpoint={file}"))
-    assert (reason is None) if not cut else ("is cut short. Download it again." in str(reason))
+    assert (reason is None) if not cut else ("is cut short" in str(reason))
+
+
+def test_another_zip_is_refused_and_so_is_what_cannot_be_opened(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
+        archive.writestr("a.txt", "")
+    assert "neither a safetensors file" in str(objection_to(node("ast", f"model.checkpoint={tmp_path / 'x.pt'}")))
+    assert broken(tmp_path) == "can't be read (Is a directory)"
 
 
 def test_a_file_or_folder_that_is_not_there_is_refused_before_anything_starts(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -197,6 +198,14 @@ def test_another_start_is_refused_before_anything_starts(drums: Path, config: Co
     for kind in ("embedded", "further"):
         reason = str(said(f"weights={kind}", f"model.checkpoint={tmp_path / 'published.pt'}"))
         assert f"no file of sousa_bench.pretrain, which weights={kind} reads; give weights=official" in reason
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    shutil.copy(drums / "drums" / "efficientat.safetensors", mixed)
+    torch.save({"x": torch.zeros(1)}, mixed / "pytorch_model.bin")  # which is what official weights read there
+    assert said("weights=official", f"model.checkpoint={mixed}") is None
+    own = config("model=efficientat", "weights=embedded", f"model.checkpoint={tmp_path / 'published.pt'}")
+    own.model["_target_"] = "mine.build"
+    assert refused(own) is None  # of a model of the user's own nobody knows what it reads
     odd = {"model": "efficientat", "variant": "mn03", "published": PUBLISHED}
     save_file({"x": torch.zeros(1)}, tmp_path / "odd.safetensors", metadata=header(odd))
     there_too = f"model.checkpoint={tmp_path / 'odd.safetensors'}"

@@ -88,17 +88,19 @@ def data_set_verdicts(study: Study) -> list[DataSets]:
 
 
 def _methods(study: Study) -> pd.DataFrame:
-    """The combinations, without trials, with a column ``method``: their label without what the data decide.
+    """The combinations with a column ``method``: their label without what the data decide.
 
-    Those are data, epochs, and each key of the data that is the same for all of a cohort.
+    Trials and baselines from nothing are left out. What the data decide are data, epochs, and each key of the data that
+    is the same for all of a cohort.
     """
     frame = study.combinations[study.combinations["test_acc"].notna()]
     trial = [any(is_trial(study.results, row) for row in rows) for rows in frame["rows"]]
     frame = frame[~np.array(trial, dtype=bool)]
+    alone = from_nothing(frame)
+    frame = frame[~(alone & frame["cohort"].isin(frame["cohort"][~alone]))]  # baselines, with epochs of their own
     extra = [key for key in study.factors if key not in BASE_FACTORS]
     of_data = [key for key in extra if key in SETTING_FACTORS or key.startswith("data.")]
-    pretrained = frame[~frame["model"].isin(study.table.loc[from_nothing(study.table), "model"])]
-    of_data = [key for key in of_data if pretrained.groupby("cohort")[key].nunique(dropna=False).max() == 1]
+    of_data = [key for key in of_data if frame.groupby("cohort")[key].nunique(dropna=False).max() == 1]
     kept = [key for key in extra if key not in of_data]
     names = [
         # What a label says beside its factors (a file of weights) belongs to the method.

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sousa_bench.analysis.factors import augmentation_words, shown
+from sousa_bench.analysis.factors import augmentation_words, from_nothing, shown
 from sousa_bench.analysis.stats.comparisons import METHODS, MODELS
 from sousa_bench.analysis.stats.intervals import difference_interval
 from sousa_bench.analysis.stats.pairs import ALPHA, DRAWS, holm, sign_patterns
@@ -68,8 +68,11 @@ def effects(
         draws: Number of draws behind the p values.
         groups: What the players are called.
     """
-    crossed = _crossed(cells)
-    left_out = () if crossed.all() else tuple(dict.fromkeys(cells["strategy"][~crossed]))
+    own = ~from_nothing(cells).to_numpy(dtype=bool)  # no baseline from nothing is part of the matrix
+    own |= not own.any()
+    crossed = own.copy()
+    crossed[own] = _crossed(cells[own])
+    left_out = () if crossed[own].all() else tuple(dict.fromkeys(cells["strategy"][own & ~crossed]))
     made = _decomposed(cells[crossed], factors, totals[crossed], sizes, luck.part(crossed), draws, groups)
     return replace(made, left_out=left_out)
 
