@@ -205,15 +205,13 @@ def _is_replicate(key: str, code: pd.Series, table: pd.DataFrame) -> bool:
 def combination_columns(table: pd.DataFrame, factors: Iterable[str]) -> list[str]:
     """The columns whose values make a combination: the base factors, the found ones, and the settings that vary."""
     done = table[counted_rows(table)]
-    alone = from_nothing(done)  # whose epochs are its own
-    parts = (done[~alone], done[alone]) if alone.any() else (done,)
-    settings = [
-        key
-        for key in SETTING_FACTORS
-        if key in table
-        and max(rows[key].nunique(dropna=False) for rows in (parts if key in OWN_TO_BASELINES else (done,))) > 1
-    ]
-    return [*BASE_FACTORS, *factors, *settings]
+    alone = from_nothing(done)
+
+    def varies(key: str) -> bool:
+        parts = (done[key][~alone], done[key][alone]) if key in OWN_TO_BASELINES else (done[key],)
+        return any(column.nunique(dropna=False) > 1 for column in parts)
+
+    return [*BASE_FACTORS, *factors, *(key for key in SETTING_FACTORS if key in table and varies(key))]
 
 
 def add_combinations(table: pd.DataFrame, factors: Sequence[str]) -> None:
@@ -246,16 +244,18 @@ def add_combinations(table: pd.DataFrame, factors: Sequence[str]) -> None:
 def _joined(table: pd.DataFrame) -> pd.Series:
     """The identity of each run's cohort in one text; a baseline from nothing has that of the cohort that it joins."""
     parts, alone = cohort_identity(table), from_nothing(table).to_numpy()
-    identity, without_own = (
-        pd.Series(["\x1f".join(row) for row in zip(*(each[key] for key in each), strict=True)], dtype=object)
-        for each in (parts, parts.assign(**{key: "" for key in OWN_TO_BASELINES if key in parts}))
-    )
+    identity = pd.Series(_texts(parts), dtype=object)
     others = identity[counted_rows(table).to_numpy() & ~alone].unique()
-    for value in without_own[alone].unique():
+    without_own = parts[alone].assign(**{key: "" for key in OWN_TO_BASELINES if key in parts})
+    for place, value in zip(np.flatnonzero(alone).tolist(), _texts(without_own), strict=True):
         fitting = [other for other in others if _agrees(value, other)]
         if len(fitting) == 1:
-            identity[alone & (without_own == value).to_numpy()] = fitting[0]
+            identity.iloc[place] = fitting[0]
     return identity
+
+
+def _texts(parts: pd.DataFrame) -> list[str]:
+    return ["\x1f".join(row) for row in parts.itertuples(index=False, name=None)]
 
 
 def _tell_files_apart(table: pd.DataFrame) -> None:
@@ -281,6 +281,12 @@ def from_nothing(table: pd.DataFrame) -> pd.Series:
         return pd.Series(False, table.index)
     alone: pd.Series = table["model"].isin(FROM_NOTHING)
     return alone & (table["weights.kind"] == "random") if "weights.kind" in table else alone
+
+
+def beside_others(table: pd.DataFrame) -> pd.Series:
+    """Which rows, runs or combinations, are :func:`from_nothing` in a cohort that others are in, too."""
+    alone = from_nothing(table)
+    return alone & table["cohort"].isin(table["cohort"][~alone])
 
 
 def cohort_identity(table: pd.DataFrame) -> pd.DataFrame:
@@ -346,13 +352,12 @@ def letters(number: int) -> str:
 
 def cohort_words(table: pd.DataFrame) -> dict[str, str]:
     """What sets each cohort apart from the others, in words; empty where there is one cohort."""
-    done = counted_rows(table) & (table["cohort"] != NO_COHORT)
-    pretrained = done & ~from_nothing(table)
-    done = pretrained | (done & ~table["cohort"].isin(table["cohort"][pretrained]))
-    identity = cohort_identity(table)[done]
+    done = table[counted_rows(table) & (table["cohort"] != NO_COHORT)]
+    done = done[~beside_others(done)]
+    identity = cohort_identity(table).loc[done.index]
     keys = [key for key in identity if identity[key].nunique() > 1]
     words = {}
-    for cohort, rows in identity.groupby(table["cohort"][done]):
+    for cohort, rows in identity.groupby(done["cohort"]):
         row = {str(key): str(rows[key].iloc[0]) for key in keys}
         words[str(cohort)] = "; ".join(f"{COHORT_KEYS[key]} {value[:12] or 'none'}" for key, value in row.items())
     return words if len(words) > 1 else {}

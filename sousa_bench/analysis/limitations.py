@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from sousa_bench.analysis.factors import from_nothing, weights_files
+from sousa_bench.analysis.factors import beside_others, weights_files
 from sousa_bench.analysis.flatten import SEEDLESS
 from sousa_bench.data.saved_task import is_sousa
 from sousa_bench.models.weight_files import demonstration
@@ -169,8 +169,7 @@ def _weights(table: pd.DataFrame) -> Iterator[str]:
 def _from_nothing(table: pd.DataFrame) -> Iterator[str]:
     """Networks that nobody has pretrained beside others that were."""
     done = table[table["status"] == "completed"]
-    alone = from_nothing(done)
-    for (cohort, model), _ in done[alone & done["cohort"].isin(done["cohort"][~alone])].groupby(["cohort", "model"]):
+    for (cohort, model), _ in done[beside_others(done)].groupby(["cohort", "model"]):
         yield (
             f"Cohort {cohort}: {model}, which nobody has pretrained, began at random weights, has epochs of its own "
             "and no part in the main effects."

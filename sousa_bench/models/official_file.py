@@ -14,7 +14,7 @@ from typing import Any
 
 from sousa_bench.models.checkpoint_contents import Contents, broken, contents
 from sousa_bench.models.efficientat_channels import embedding_size
-from sousa_bench.models.weight_files import FOLDER_FILES, checkpoint_file, default_variant, no_checkpoint
+from sousa_bench.models.weight_files import FOLDER_FILES, checkpoint_file, default_variant, is_ours, no_checkpoint
 from sousa_bench.system.foreign import read_json
 
 Numbers = Mapping[str, Any]
@@ -149,8 +149,7 @@ def _own_file(model: Mapping[str, Any]) -> OfficialFile | None:
 
 def _asks_for_file(model: Mapping[str, Any]) -> bool:
     """Whether one of this package's models is to start from a published checkpoint that its node names."""
-    own = re.fullmatch(_target("[a-z]+"), _target_of(model)) is not None
-    return own and model.get("weights") == "official" and bool(model.get("checkpoint"))
+    return is_ours(model) and model.get("weights") == "official" and bool(model.get("checkpoint"))
 
 
 def _beside(path: Path) -> dict[str, Any]:
@@ -163,16 +162,8 @@ def _beside(path: Path) -> dict[str, Any]:
     return said
 
 
-def _target(module: str) -> str:
-    return rf"sousa_bench\.models\.{module}\.build"
-
-
-def _target_of(model: Mapping[str, Any]) -> str:
-    return str(model.get("_target_"))
-
-
 def _is_of(model: Mapping[str, Any], found: OfficialFile) -> bool:
-    return re.fullmatch(_target(found.model), _target_of(model)) is not None
+    return model.get("_target_") == f"sousa_bench.models.{found.model}.build"
 
 
 def _variants(model: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -15,11 +15,11 @@ from sousa_bench.models.checkpoint_contents import broken, contents
 from sousa_bench.models.published import HEADER
 from sousa_bench.models.weight_files import (
     PACKED,
-    checkpoint_file,
     default_variant,
     embedded_file,
     is_ours,
     not_packed,
+    weights_file,
 )
 
 PUBLISHED = "published"
@@ -58,7 +58,8 @@ def variant_told(model: Mapping[str, Any]) -> str | None:
         model: The node, as in ``conf/model``.
     """
     asked = model.get("variant") is None and model.get("weights") in PACKED
-    facts = _own_facts(model) if asked else None
+    file = _file(model) if asked else None
+    facts = None if file is None else _facts_of(file)
     return None if facts is None else variant_of(facts)
 
 
@@ -68,8 +69,10 @@ def objection_to(model: Mapping[str, Any]) -> str | None:
     Args:
         model: The node, as in ``conf/model``.
     """
-    if (facts := _own_facts(model)) is None:
-        return _no_packed_file(model)
+    if (file := _file(model)) is None:
+        return None
+    if (facts := _facts_of(file)) is None:
+        return _no_packed_file(model, file)
     what, name, found = model["checkpoint"], str(model.get("name")), variant_of(facts)
     if reason := objection(facts, name, str(model["weights"]), model.get("variant"), what):
         return reason
@@ -101,19 +104,17 @@ def objection(facts: Mapping[str, Any], name: str, weights: str, variant: str | 
     return None
 
 
-def _own_facts(model: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Those of the file at a model's ``checkpoint``, where it is one of this package's."""
-    file = _file(model)
-    found = contents(file) if file is not None else None
+def _facts_of(file: Path) -> dict[str, Any] | None:
+    """Those of a file, if it is one of this package's."""
+    found = contents(file)
     with suppress(ValueError):  # whoever loads it says what is wrong with it
         return None if found is None else facts_in(found.extra)
     return None
 
 
-def _no_packed_file(model: Mapping[str, Any]) -> str | None:
-    """Why the file is none of this package's where it has to be one; None where it hasn't, or is one."""
-    file = _file(model)
-    if file is None or model["weights"] not in PACKED:
+def _no_packed_file(model: Mapping[str, Any], file: Path) -> str | None:
+    """Why a file without such facts is none of this package's where it has to be one."""
+    if model["weights"] not in PACKED:
         return None
     if problem := broken(file):
         return f"model.checkpoint={model['checkpoint']}: {file} {problem}; copy it again."
@@ -124,10 +125,8 @@ def _no_packed_file(model: Mapping[str, Any]) -> str | None:
 
 def _file(model: Mapping[str, Any]) -> Path | None:
     """The file that a model of this package's is asked to start from; None where there is none, or random weights."""
-    checkpoint, weights = model.get("checkpoint"), model.get("weights")
-    if not checkpoint or not is_ours(model) or weights not in (*PACKED, "official"):
+    if not model.get("checkpoint") or not is_ours(model) or (file := weights_file(model)) is None:
         return None
-    file = embedded_file(str(model.get("name")), str(checkpoint))
-    if weights == "official" and (read := checkpoint_file(str(checkpoint))).is_file():
-        file = read
+    if model["weights"] == "official" and not file.is_file():  # a folder of what pretrain wrote
+        file = embedded_file(str(model.get("name")), str(model["checkpoint"]))
     return file if file.is_file() else None

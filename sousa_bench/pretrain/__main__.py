@@ -14,7 +14,8 @@ from pathlib import Path
 
 from sousa_bench.config import conf_folder
 from sousa_bench.errors import UserError
-from sousa_bench.models.weight_files import WEIGHTS, embedded_file, embedded_folder
+from sousa_bench.models.published import FROM_NOTHING
+from sousa_bench.models.weight_files import embedded_file, embedded_folder
 from sousa_bench.system.arguments import command_parser, exit_code
 from sousa_bench.system.files import sha256
 
@@ -79,11 +80,10 @@ def check(output: Path, words: list[str]) -> None:
             pretraining has no choice in.
     """
     given = dict(word.lstrip("+").partition("=")[::2] for word in words)
-    for name in given.get("model", "").split(","):
-        if reason := _nobody_could_start_from(
-            name, "further" if given.get("weights") in FROM_PUBLISHED else "embedded"
-        ):
-            raise UserError(f"model={name}: what pretraining makes of it could not be started from, since {reason}")
+    if name := next((each for each in given.get("model", "").split(",") if each in FROM_NOTHING), None):
+        raise UserError(
+            f"model={name}: what pretraining makes of it could not be started from, since it takes weights=random alone"
+        )
     begins, places = given.get("weights", "random"), given.get("model.checkpoint", str(embedded_folder())).split(",")
     for word in words:
         key, _, value = word.lstrip("+").partition("=")
@@ -111,17 +111,6 @@ def check(output: Path, words: list[str]) -> None:
                 f"--output {output}: holds the weights that the run goes on from ({place}), which the new ones would "
                 "replace; give another folder"
             )
-
-
-def _nobody_could_start_from(name: str, kind: str) -> str | None:
-    """Why no run of a model of this package starts from such weights; None where some do, or it isn't one."""
-    file = conf_folder() / "model" / f"{name}.yaml"
-    if not file.is_file():
-        return None
-    from omegaconf import OmegaConf
-
-    kinds = OmegaConf.select(OmegaConf.load(file), "kinds") or WEIGHTS
-    return None if kind in kinds else f"it takes {' or '.join(f'weights={each}' for each in kinds)} alone"
 
 
 def _has_several_values(word: str) -> bool:

@@ -179,9 +179,8 @@ def _check_refit(new: dict[str, str], warm: bool, seeds: int | None) -> None:
     if seeds is not None or "," in new.get("seed", ""):
         raise UserError("--refit makes one model: choose its seed as seed=7, or leave it to be that of the best run")
     for key in new:
-        if key in (*PLACES, CHECKPOINT):
-            continue
-        if key not in ("search", "experiment") and (no_outcome(key) or of_its_sweep(key)):
+        of_no_outcome = key in (*PLACES, CHECKPOINT) or no_outcome(key) or of_its_sweep(key)
+        if key not in ("search", "experiment") and of_no_outcome:
             continue
         raise UserError(
             f"{key}: --refit trains the best as it was, or the earlier scores would not be its own; leave it out "

@@ -13,6 +13,7 @@ from sousa_bench.config.instantiate import build
 from sousa_bench.config.settings import TrainerSettings
 from sousa_bench.data.datamodule import Clips, FeatureMemory, SousaDataModule
 from sousa_bench.errors import ConfigError
+from sousa_bench.models.download import on_disk
 from sousa_bench.models.published import PUBLISHED
 from sousa_bench.models.weight_files import is_ours
 from sousa_bench.models.weights import resolve, take_packed_head
@@ -40,7 +41,8 @@ def fetch_weights(cfg: DictConfig) -> None:
     published = PUBLISHED.get(str(model.get("name")))
     if published is None or model.get("weights") != "official" or not is_ours(model):
         return
-    if (address := official_address(model)) is not None:
+    address, given = official_address(model), model.get("checkpoint")
+    if address is not None and (given or on_disk(address) is None):  # one that is here is read and hashed once
         resolve(address, published.source)
 
 

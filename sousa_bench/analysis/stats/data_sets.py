@@ -16,10 +16,10 @@ from sousa_bench.analysis.factors import (
     BASE_FACTORS,
     COHORT_KEYS,
     SETTING_FACTORS,
+    beside_others,
     cohort_identity,
     combination_label,
     counted_rows,
-    from_nothing,
     shown,
 )
 from sousa_bench.analysis.stats.comparisons import METHODS, MODELS, pair_of
@@ -75,9 +75,8 @@ def data_set_verdicts(study: Study) -> list[DataSets]:
     if not len(methods):
         return []
     counted = study.table[counted_rows(study.table)]
-    alone = from_nothing(counted)
-    identity = cohort_identity(study.table).loc[counted.index]
-    identity = identity.loc[alone.sort_values(kind="stable").index].groupby(counted["cohort"]).first()
+    counted = counted[~beside_others(counted)]
+    identity = cohort_identity(study.table).loc[counted.index].groupby(counted["cohort"]).first()
     identity = identity.loc[sorted(set(methods["cohort"]), key=lambda name: (len(name), name))]
     keys = [key for key in SAME_KIND if key in identity and identity[key].nunique() > 1]
     found = []
@@ -96,8 +95,7 @@ def _methods(study: Study) -> pd.DataFrame:
     frame = study.combinations[study.combinations["test_acc"].notna()]
     trial = [any(is_trial(study.results, row) for row in rows) for rows in frame["rows"]]
     frame = frame[~np.array(trial, dtype=bool)]
-    alone = from_nothing(frame)
-    frame = frame[~(alone & frame["cohort"].isin(frame["cohort"][~alone]))]  # baselines, with epochs of their own
+    frame = frame[~beside_others(frame)]
     extra = [key for key in study.factors if key not in BASE_FACTORS]
     of_data = [key for key in extra if key in SETTING_FACTORS or key.startswith("data.")]
     of_data = [key for key in of_data if frame.groupby("cohort")[key].nunique(dropna=False).max() == 1]
