@@ -61,8 +61,10 @@ def test_a_head_that_knows_real_rudiments_is_not_trained_out_of_them(method):
     peft = f"peft={method}"
     for start in ("weights=embedded", "weights=further"):
         words = ("model=efficientat", start, peft)
+        new = 2e-2 if start == "weights=embedded" else 5e-3  # as on other sounds
         assert settings(*words, "data=tiny")[0] == 1e-3
-        assert settings(*words)[0] == settings(*words, "data=tiny", "trainer.new_head=true")[0] == 5e-3
+        assert settings(*words)[0] == 5e-3
+        assert settings(*words, "data=tiny", "trainer.new_head=true")[0] == new
     assert settings("model=efficientat", "weights=random", "data=tiny", peft)[0] == 5e-3
 
 
@@ -87,6 +89,24 @@ def test_embedded_weights_have_higher_rates_on_other_sounds_where_measured(model
     for words, rates in {("data=synthetic",): (3e-4, 1e-3), ("data=folder", "data.root=/d"): (full, lora)}.items():
         start = (f"model={model}", *words)
         assert (settings(*start, "peft=full")[0], settings(*start, "peft=lora")[0]) == rates, words
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "rudiments", "others"),
+    [
+        ("dora", 1e-3, 3e-3),
+        ("adalora", 2e-3, 1e-2),
+        *((method, 1e-3, 2e-2) for method in ("ia3", "bitfit", "head")),
+    ],
+)
+def test_so_do_the_comparisons_other_methods(method, rudiments, others):
+    for model in ("ast", "beats", "htsat", "efficientat"):
+        words = (f"model={model}", f"peft={method}")
+        assert settings(*words, "data=tiny")[0] == rudiments
+        assert settings(*words, "data=folder", "data.root=/d")[0] == others
+    by_itself = settings("model=ced", f"peft={method}", "data=folder", "data.root=/d")[0]
+    assert by_itself == settings("model=ast", "weights=random", f"peft={method}")[0]
 
 
 @pytest.mark.slow

@@ -161,7 +161,7 @@ def heard(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
     return run
 
 
-CLIPS = [f"tones/test_0{number}.wav" for number in range(8)]
+CLIPS = [f"tones/test_{number:02d}.wav" for number in range(16)]
 
 
 @pytest.mark.slow
