@@ -25,7 +25,8 @@ from sousa_bench.models.published import PUBLISHED
 from sousa_bench.results.scan import Planned
 
 NEXT_DATA = {"tiny": "small", "mini": "small", "synthetic": "small", "small": "medium", "medium": "full"}
-OF_A_METHOD = ("peft", "augmentation", "init_from", "teacher", "trainer.learning_rate", "trainer.head_learning_rate")
+RATES = ("peft.learning_rate", "trainer.learning_rate", "trainer.head_learning_rate")
+OF_A_METHOD = ("peft", "augmentation", "init_from", "teacher", *RATES)
 MORE_SEEDS = "More seeds for what is undecided"
 FRESH_PLAYERS = "Confirm on fresh players: the leader and its rivals, without a new training"
 OTHER_GROUPS = "Confirm on other {groups}: the leader and its rivals, cross-validated"
@@ -259,7 +260,8 @@ def _promoted(study: Study, top: int) -> dict[str, list[Cell]]:
     """The best combinations with half as many epochs again, three seeds: those on more data, those on the same.
 
     More are in SOUSA's next larger choice, where the runs haven't had all training clips that there are. Those from the
-    package's own small weights go on from the published ones, which they demonstrate, where a program can fetch these.
+    package's own small weights go on from the published ones, which they demonstrate, where a program can fetch these;
+    at the rates of these, since a rate that was given was right for the small ones.
     """
     wanted: dict[str, list[Cell]] = {ON_MORE_DATA: [], ON_THE_SAME: []}
     rows = trained(study.combinations, study.results)
@@ -274,7 +276,7 @@ def _promoted(study: Study, top: int) -> dict[str, list[Cell]]:
         published = PUBLISHED.get(str(row["model"]))
         if shipped and published and published.fetched:
             more["weights"] = "official"
-            without += ["model.variant", "model.weights", "init_from"]
+            without += ["model.variant", "model.weights", "init_from", *RATES]
         wanted[on].append(changed(_no_trial(asked_for(study, row)), more, without))
     return {on: _once(cells) for on, cells in wanted.items()}
 

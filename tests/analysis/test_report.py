@@ -326,7 +326,10 @@ def test_the_longer_run_keeps_where_its_data_lie(tmp_path: Path):
 
 def test_what_only_synthetic_clips_and_small_weights_have_is_not_taken_to_real_ones(tmp_path: Path):
     runs = Runs(tmp_path)
-    left = ("data.clips.train=40", "model.variant=tiny", "init_from=/run", "model.weights=embedded")
+    left = (
+        *("data.clips.train=40", "model.variant=tiny", "init_from=/run", "model.weights=embedded"),
+        *("peft.learning_rate=1e-2", "trainer.learning_rate=1e-2", "trainer.head_learning_rate=2e-2"),
+    )
     for strategy, clips in product(("lora", "ia3"), (100, 200)):
         words = (f"data.synthetic.clips={clips}", *left, "data.max_duration=4")
         runs.add("ast", strategy, *words, data="synthetic", weights="embedded", **{"data.synthetic.clips": clips})

@@ -97,7 +97,8 @@ def test_embedded_weights_have_higher_rates_on_other_sounds_where_measured(metho
         assert rates == (synthetic, real, other), model
     for model in ("eat", "ced"):
         assert (rate(model, "data=synthetic"), rate(model, *elsewhere)) == (synthetic, unmeasured), model
-    assert rate("ast", "weights=random") == unmeasured
+    assert rate("ast", "weights=random", *elsewhere) == unmeasured
+    assert rate("ast", "weights=further", "model.checkpoint=mine", *elsewhere) == unmeasured
 
 
 @pytest.mark.slow
