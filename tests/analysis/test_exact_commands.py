@@ -22,19 +22,13 @@ from sousa_bench.config.overrides import combinations_override
 from sousa_bench.promote.selection import promotion
 from tests.analysis.composed_runs import SHORT, configs_of, run_sweep, words_of
 
-FOLLOWS_WEIGHTS = ["trainer.batch_size", "peft.learning_rate", "peft.batch_norm"]
+RATES = ["trainer.learning_rate", "trainer.head_learning_rate"]
+FOLLOWS_WEIGHTS = ["trainer.batch_size", "peft.learning_rate", "peft.batch_norm", *RATES]
 MAY_DIFFER = {
     "More seeds": ["seed", "model.seed"],
     "Finish the cross-validations": ["seed", "model.seed", "data.fold", "data_content"],
     "Confirm on other": ["seed", "model.seed", "data.fold", "data_content"],
-    "Baselines": [
-        "peft",
-        "augmentation",
-        "init_from",
-        "teacher",
-        "trainer.learning_rate",
-        "trainer.head_learning_rate",
-    ],
+    "Baselines": ["peft", "augmentation", "init_from", "teacher", *RATES],
     "The best": ["seed", "data", "data_content", "trainer.max_epochs", "weights", "model", *FOLLOWS_WEIGHTS],
     "No run is above": ["trainer.max_epochs"],
 }
