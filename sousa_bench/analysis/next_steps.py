@@ -25,7 +25,7 @@ from sousa_bench.models.published import PUBLISHED
 from sousa_bench.results.scan import Planned
 
 NEXT_DATA = {"tiny": "small", "mini": "small", "synthetic": "small", "small": "medium", "medium": "full"}
-RATES = ("peft.learning_rate", "trainer.learning_rate", "trainer.head_learning_rate")
+RATES = ("trainer.learning_rate", "trainer.head_learning_rate")
 OF_A_METHOD = ("peft", "augmentation", "init_from", "teacher", *RATES)
 MORE_SEEDS = "More seeds for what is undecided"
 FRESH_PLAYERS = "Confirm on fresh players: the leader and its rivals, without a new training"
@@ -276,7 +276,7 @@ def _promoted(study: Study, top: int) -> dict[str, list[Cell]]:
         published = PUBLISHED.get(str(row["model"]))
         if shipped and published and published.fetched:
             more["weights"] = "official"
-            without += ["model.variant", "model.weights", "init_from", *RATES]
+            without += ["model.variant", "model.weights", "init_from", "peft.learning_rate", *RATES]
         wanted[on].append(changed(_no_trial(asked_for(study, row)), more, without))
     return {on: _once(cells) for on, cells in wanted.items()}
 
