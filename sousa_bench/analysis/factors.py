@@ -21,6 +21,17 @@ from sousa_bench.results.result import CONFIG_KEYS, EFFICIENCY_KEYS, EVALUATED, 
 BASE_FACTORS = ("model", "strategy", "augmentation")
 SETTING_FACTORS = ("data", "max_epochs")
 CHECKPOINT = "model.checkpoint"
+RATES = ("trainer.learning_rate", "trainer.head_learning_rate")
+OF_ONE_START = (
+    "model.variant",
+    "model.weights",
+    CHECKPOINT,
+    "init_from",
+    "peft.learning_rate",
+    "peft.batch_norm",
+    *RATES,
+)
+"""Overrides that suit one model's weights alone; the defaults of others are theirs (``by_weights``)."""
 NO_COHORT = "–"
 BASE_FINGERPRINT = "data.base_fingerprint"
 OF_EVALUATIONS = frozenset({"trained_on", "evaluated_split"})  # keys of a config that runs don't have

@@ -11,7 +11,7 @@ import pandas as pd
 from sousa_bench.analysis.baselines import lacking_baselines
 from sousa_bench.analysis.combinations import LIMITS, TRIALS, own_training, trained
 from sousa_bench.analysis.commands import NO_COMMAND, Cell, asked_for, merge_cells, sweep_command, with_reads
-from sousa_bench.analysis.factors import no_outcome
+from sousa_bench.analysis.factors import OF_ONE_START, RATES, no_outcome
 from sousa_bench.analysis.flatten import ALL_CLIPS, PER_CLASS, SEEDLESS
 from sousa_bench.analysis.fresh_players import evaluations, finalists, has_fresh_casts
 from sousa_bench.analysis.reach import FOLDS, Reach, reaches
@@ -25,7 +25,6 @@ from sousa_bench.models.published import PUBLISHED
 from sousa_bench.results.scan import Planned
 
 NEXT_DATA = {"tiny": "small", "mini": "small", "synthetic": "small", "small": "medium", "medium": "full"}
-RATES = ("trainer.learning_rate", "trainer.head_learning_rate")
 OF_A_METHOD = ("peft", "augmentation", "init_from", "teacher", *RATES)
 MORE_SEEDS = "More seeds for what is undecided"
 FRESH_PLAYERS = "Confirm on fresh players: the leader and its rivals, without a new training"
@@ -276,7 +275,7 @@ def _promoted(study: Study, top: int) -> dict[str, list[Cell]]:
         published = PUBLISHED.get(str(row["model"]))
         if shipped and published and published.fetched:
             more["weights"] = "official"
-            without += ["model.variant", "model.weights", "init_from", "peft.learning_rate", *RATES]
+            without += OF_ONE_START
         wanted[on].append(changed(_no_trial(asked_for(study, row)), more, without))
     return {on: _once(cells) for on, cells in wanted.items()}
 

@@ -14,7 +14,7 @@ import pandas as pd
 from sousa_bench.analysis.columns import lower_is_better, own_name
 from sousa_bench.analysis.combinations import LIMITS, TRIALS
 from sousa_bench.analysis.commands import of_its_sweep, with_reads
-from sousa_bench.analysis.factors import CHECKPOINT, cohort_words, no_outcome
+from sousa_bench.analysis.factors import CHECKPOINT, OF_ONE_START, cohort_words, no_outcome
 from sousa_bench.analysis.flatten import READS, method_node
 from sousa_bench.analysis.order import best_first
 from sousa_bench.analysis.stats.folds import FOLD
@@ -39,6 +39,9 @@ BUDGET = "peft.budget"
 GROUPS = {"model": "model", "strategy": "peft", "augmentation": "augmentation"}
 FILTERS = {"data": "data", "weights.kind": "weights", "max_epochs": "max_epochs"}
 """What may tell runs apart that can't be ranked together, as the table has it → as ``--filter`` takes it."""
+
+CHOICES = ("model", "peft", "augmentation", "data")
+"""Groups of whose earlier choice nothing goes on with a new one."""
 
 OF_THE_CLIPS = ("data", "augmentation", "metrics")
 """What a student has in common with its teacher: what is heard, and how it is judged."""
@@ -228,6 +231,8 @@ def _chosen(
     kept: dict[str, str] = {}
     dropped = []
     resolved = study.results.resolved[best]
+    start = {"model": row["model"], "weights": resolved.get("model.weights")}
+    starts_otherwise = any(new.get(key, value) != value for key, value in start.items())
     written: Sequence[str] = [word for word in study.results.overrides[best] if not of_its_sweep(split(word)[0])]
     check_overrides(written)
     if any(split(word)[0] == "experiment" for word in written):
@@ -245,9 +250,10 @@ def _chosen(
             continue
         limit = key in LIMITS or override in TRIALS
         group = key.partition(".")[0]
-        of_old_choice = group in ("data", "augmentation") and group in new and key not in PLACES
+        of_old_choice = group in CHOICES and group in new and key not in PLACES
+        of_old_start = starts_otherwise and key in OF_ONE_START
         a_repeat = key == "data.fold" and not student  # as a seed is; a student is tested on its teacher's fold
-        if not refit and (limit or of_old_choice or a_repeat or key == KEY):
+        if not refit and (limit or of_old_choice or of_old_start or a_repeat or key == KEY):
             dropped.append(override)
         else:
             kept[key] = override

@@ -329,6 +329,7 @@ def test_what_only_synthetic_clips_and_small_weights_have_is_not_taken_to_real_o
     left = (
         *("data.clips.train=40", "model.variant=tiny", "init_from=/run", "model.weights=embedded"),
         *("peft.learning_rate=1e-2", "trainer.learning_rate=1e-2", "trainer.head_learning_rate=2e-2"),
+        "peft.batch_norm=train",
     )
     for strategy, clips in product(("lora", "ia3"), (100, 200)):
         words = (f"data.synthetic.clips={clips}", *left, "data.max_duration=4")

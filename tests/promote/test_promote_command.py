@@ -181,6 +181,33 @@ def test_what_a_run_began_with_is_left_out_and_said(changed: Any) -> None:
     assert "init_from=multirun/zero/run" in said
 
 
+OF_A_START = ("peft.learning_rate=0.1", "trainer.learning_rate=0.2", "peft.batch_norm=train", "model.variant=tiny")
+
+
+@pytest.mark.parametrize(
+    ("new", "stays"),
+    [
+        ("weights=official", ["peft.r=4", "trainer.weight_decay=0.3"]),
+        ("model=beats", ["peft.r=4", "trainer.weight_decay=0.3"]),
+        ("weights=embedded", [*OF_A_START, "peft.r=4", "trainer.weight_decay=0.3"]),
+        ("peft=ia3", ["trainer.learning_rate=0.2", "model.variant=tiny", "trainer.weight_decay=0.3"]),
+    ],
+)
+def test_other_weights_another_model_or_method_have_their_own_defaults(
+    changed: Any, new: str, stays: list[str]
+) -> None:
+    given = (*OF_A_START, "peft.r=4", "trainer.weight_decay=0.3")
+
+    def change(result: dict[str, Any]) -> None:
+        result["overrides"] += given
+        result["resolved_config"]["model"]["weights"] = "embedded"
+
+    words, said = changed(change, "--top", "1", new)
+    assert new in words
+    assert [word for word in given if word in words] == [word for word in given if word in stays]
+    assert all((word in said) == (word not in stays) for word in given)
+
+
 def test_overrides_go_on_as_they_were_written(changed: Any) -> None:
     def change(result: dict[str, Any]) -> None:
         result["overrides"] += ["+peft.extra=1", "~logger", "++trainer.other='a b'", "data.root=../data"]
