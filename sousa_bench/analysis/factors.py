@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from sousa_bench.analysis.columns import is_absent
-from sousa_bench.analysis.flatten import NUMBERS, TOP_FIELDS
+from sousa_bench.analysis.flatten import NUMBERS, SEEDLESS, TOP_FIELDS
 from sousa_bench.analysis.stats.folds import FOLD, fold_counts, join_folds
 from sousa_bench.config.identity import IRRELEVANT
 from sousa_bench.models.published import FROM_NOTHING
@@ -236,13 +236,12 @@ def add_combinations(table: pd.DataFrame, factors: Sequence[str]) -> None:
     cohort with a completed one has none: its ``cohort`` is ``NO_COHORT``.
 
     A network that can only begin at random weights (:func:`from_nothing`) is a baseline, and belongs to the one cohort
-    of its data, if there is one, whatever the weights and epochs of that are.
+    of its data, if there is one, whatever the weights and epochs of that are. Methods that take no steps have, here,
+    the epochs of the others.
     """
-    extra = [key for key in combination_columns(table, factors) if key not in BASE_FACTORS]
-    table["combination"] = [
-        combination_label(row, extra) for row in table[[*BASE_FACTORS, *extra]].to_dict(orient="records")
-    ]
-    _tell_files_apart(table)
+    _label(table, factors)
+    if _lend_epochs(table):
+        _label(table, factors)
     identity = _joined(table)
     done = identity[counted_rows(table).to_numpy()].value_counts()
     order = sorted(done.index, key=lambda value: (-int(done[value]), value))
@@ -250,6 +249,35 @@ def add_combinations(table: pd.DataFrame, factors: Sequence[str]) -> None:
         order = order[:1]
     places = {value: _place(value, order) for value in identity.unique()}
     table["cohort"] = identity.map({v: letters(n) if n < len(order) else NO_COHORT for v, n in places.items()})
+
+
+def _label(table: pd.DataFrame, factors: Sequence[str]) -> None:
+    extra = [key for key in combination_columns(table, factors) if key not in BASE_FACTORS]
+    table["combination"] = [
+        combination_label(row, extra) for row in table[[*BASE_FACTORS, *extra]].to_dict(orient="records")
+    ]
+    _tell_files_apart(table)
+
+
+def _lend_epochs(table: pd.DataFrame) -> bool:
+    """Give runs without steps the epochs that the others of their data and weights have, if these have one number.
+
+    Returns:
+        Whether it gave any another number than it had.
+    """
+    stepless = table["strategy"].isin(SEEDLESS)
+    if not stepless.any() or table["max_epochs"].nunique() < 2:
+        return False
+    identity = pd.Series(_texts(cohort_identity(table).assign(max_epochs="")), table.index)
+    others = counted_rows(table) & ~stepless & ~from_nothing(table)
+    epochs = table["max_epochs"][others].groupby(identity[others]).agg(lambda numbers: list(numbers.unique()))
+    lent = False
+    for row in table.index[stepless]:
+        known = epochs.get(identity[row], [])
+        if len(known) == 1 and table.loc[row, "max_epochs"] != known[0]:
+            table.loc[row, "max_epochs"] = known[0]
+            lent = True
+    return lent
 
 
 def _joined(table: pd.DataFrame) -> pd.Series:

@@ -11,8 +11,7 @@ import pandas as pd
 
 from sousa_bench.analysis.factors import beside_others, weights_files
 from sousa_bench.analysis.flatten import SEEDLESS
-from sousa_bench.data.saved_task import is_sousa
-from sousa_bench.models.weight_files import demonstration
+from sousa_bench.models.weight_files import SMALL_NETWORKS
 from sousa_bench.results.result import EVALUATED
 from sousa_bench.system.text_table import amount
 
@@ -40,7 +39,7 @@ def limitations(study: Study) -> list[str]:
         said.append(f"{len(rows)} of {amount(len(frame), 'combination')}: {note}.")
     return [
         *said,
-        *_demonstration(study),
+        *_embedded(study.table),
         *_weights(study.table),
         *_from_nothing(study.table),
         *_heads(study.table),
@@ -147,13 +146,12 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
-def _demonstration(study: Study) -> Iterator[str]:
+def _embedded(table: pd.DataFrame) -> Iterator[str]:
     """Runs from the package's small pretrained weights say nothing about the published models."""
-    table = study.table
     if "weights.kind" in table:
         count = int(((table["weights.kind"] == "embedded") & (table["status"] == "completed")).sum())
         if count:
-            yield f"{count} of {amount(len(table), 'run')}: {demonstration(is_sousa(study.task))}"
+            yield f"{count} of {amount(len(table), 'run')}: {SMALL_NETWORKS}"
 
 
 def _weights(table: pd.DataFrame) -> Iterator[str]:

@@ -190,7 +190,7 @@ class Predictor:
             what = "no head" if model.fresh else "a head, and does not say of which classes"
             raise WeightsError(
                 f"{model.weights.origin} has {what}: model={model.name} hears nothing by name before it is trained. "
-                "AST, EfficientAT, HTS-AT's AudioSet files and BEATs' fine-tuned ones have AudioSet's classes."
+                "Which files have AudioSet's classes: docs/predict.md."
             )
         file = weights_file(plain(config.model))
         return cls(

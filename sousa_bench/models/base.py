@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sousa_bench.errors import ConfigError
-from sousa_bench.models.weight_files import demonstration, trained_further
+from sousa_bench.models.weight_files import SMALL_NETWORKS, trained_further
 from sousa_bench.task import Task
 
 
@@ -38,16 +38,12 @@ class WeightsInfo:
     published: Mapping[str, Any] | None = None
     own_head: bool = False
 
-    def as_dict(self, sousa: bool = True) -> dict[str, Any]:
-        """Plain fields for the result file; weights that this package made say what they are.
-
-        Args:
-            sousa: Whether the model is for SOUSA's sounds.
-        """
+    def as_dict(self) -> dict[str, Any]:
+        """Plain fields for the result file; weights that this package made say what they are."""
         fields = {key: value for key, value in asdict(self).items() if key != "own_head" or value}
         if self.published is None:
             del fields["published"]
-            return {**fields, **({"note": demonstration(sousa)} if self.kind == "embedded" else {})}
+            return {**fields, **({"note": SMALL_NETWORKS} if self.kind == "embedded" else {})}
         return {**fields, "note": trained_further(self.published)}
 
 

@@ -17,20 +17,11 @@ HUB_ID = re.compile(r"(?:hf://)?(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<file>[^@]+))?(?
 
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 """The weights in a folder laid out like a repository of the hub; the first that is there counts."""
-DEMONSTRATION = (
-    "This is the embedded demonstration (small variants of the models, pretrained to have something to show). The "
-    "published models{on}: weights=official{data}"
+SMALL_NETWORKS = (
+    "weights=embedded are small networks that sousa_bench.pretrain made: what runs from them show of methods holds for "
+    "these networks. The published ones: weights=official"
 )
-
-
-def demonstration(sousa: bool) -> str:
-    """What the screen, a result and the report say of ``weights=embedded``.
-
-    Args:
-        sousa: Whether the run is about SOUSA's sounds, of which there are real clips at another choice of data.
-    """
-    on, data = (" on real clips", " data=tiny") if sousa else ("", "")
-    return DEMONSTRATION.format(on=on, data=data)
+"""What the screen, a result and the report say of them."""
 
 
 def trained_further(published: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import sousa_bench
-from sousa_bench.data.saved_task import is_sousa, saved_task
+from sousa_bench.data.saved_task import saved_task
 from sousa_bench.errors import PeftError, WeightsError
 from sousa_bench.models.base import AudioModel
 from sousa_bench.models.checkpoint_formats import read_safetensors
@@ -81,7 +81,7 @@ def save(injection: Injection, folder: Path, cfg: Mapping[str, Any], task: Task)
         "model": OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node),
         "variant": model.variant,
         "peft": injection.node,
-        "weights": model.weights.as_dict(is_sousa(task)),
+        "weights": model.weights.as_dict(),
         "num_classes": len(task.classes),
         "labels": list(task.classes),
         "task": task.as_dict(),

@@ -146,7 +146,7 @@ def card(run: FinishedRun, facts: Mapping[str, Any], path: Path, state: Mapping[
         f"on {counts['test']} test clips of {others}{chance}",
         "made by": f"sousa_bench {environment['sousa_bench']}, {_commit(result)}",
     }
-    about = "For demonstrations without a network; no substitute for the published checkpoint (`weights=official`)."
+    about = "Small weights for comparisons without a network; the published checkpoint is `weights=official`."
     if published := facts.get(PUBLISHED):
         rows["began at"] = (
             f"the published `{published['origin']}`, SHA-256 `{published['sha256']}`, licence "

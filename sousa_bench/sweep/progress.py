@@ -11,10 +11,9 @@ from typing import Any
 
 from sousa_bench.config import refit
 from sousa_bench.config.run_config import value_at
-from sousa_bench.data.saved_task import is_sousa, saved_task
-from sousa_bench.models.weight_files import demonstration
+from sousa_bench.models.weight_files import SMALL_NETWORKS
 from sousa_bench.results.manifest import relative
-from sousa_bench.results.result import ERROR_FILE, RESULT_FILE, read_object
+from sousa_bench.results.result import ERROR_FILE
 from sousa_bench.sweep import record
 from sousa_bench.sweep.job import Job, Outcome
 from sousa_bench.sweep.output import say
@@ -42,7 +41,7 @@ class Progress:
     def begin(self, job: Job) -> None:
         """A run starts."""
         if self._total > 1:
-            say(f"Experiment {job.index}/{self._total}: {job.name}")
+            say(f"Experiment {job.index}/{job.total}: {job.name}")
 
     def end(self, outcome: Outcome) -> None:
         """A job has ended."""
@@ -187,10 +186,8 @@ def summary(outcomes: Sequence[Outcome], *, place: Path | None, command: str, se
     lines += wandb_hint([outcome.job.result or outcome.job.folder for outcome in done if not outcome.reused], place)
     if place is not None and not all(value_at(outcome.job.source.values, refit.KEY) for outcome in done):
         lines.append(f"Compare the results: python -m sousa_bench.analyze {shlex.quote(shown(place))}")
-    embedded = [outcome.job for outcome in done if outcome.job.source.values.get("weights") == "embedded"]
-    if embedded:
-        result = read_object((embedded[0].result or embedded[0].folder) / RESULT_FILE)
-        lines.append(demonstration(is_sousa(saved_task(result, embedded[0].folder))))
+    if any(outcome.job.source.values.get("weights") == "embedded" for outcome in done):
+        lines.append(SMALL_NETWORKS)
     return "\n".join(lines)
 
 

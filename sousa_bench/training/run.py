@@ -16,7 +16,6 @@ from sousa_bench.config import refit
 from sousa_bench.config.instantiate import build
 from sousa_bench.config.settings import TrainerSettings
 from sousa_bench.data.datamodule import SousaDataModule
-from sousa_bench.data.saved_task import is_sousa
 from sousa_bench.peft import inject
 from sousa_bench.peft.adapter import warm_start
 from sousa_bench.peft.options import takes_no_steps
@@ -205,7 +204,7 @@ class _Run:
         pl.seed_everything(cfg.seed, workers=False, verbose=False)
         with self.recorder.phase("weights"):
             self.model = build_model(cfg, self.data.task)
-            self.recorder.add(weights=self.model.weights.as_dict(is_sousa(self.data.task)))
+            self.recorder.add(weights=self.model.weights.as_dict())
         if self.model.sample_rate not in SAMPLE_RATES:
             with self.recorder.phase("data"):
                 self.data.prepare((self.model.sample_rate,))

@@ -54,6 +54,21 @@ def test_what_beats_the_probe_is_said_with_the_difference(better: Study):
     }
 
 
+@pytest.mark.parametrize(("others", "cohorts"), [((20,), 1), ((20, 30), 3)])
+def test_what_takes_no_steps_stands_in_the_cohort_of_its_data_whatever_its_epochs(
+    tmp_path: Path, others: tuple[int, ...], cohorts: int
+):
+    common = {"models": MODELS, "augmentations": (False,), "players": 30, "per_player": 20}
+    write_sweep(tmp_path / "baselines", strategies=("probe", "knn"), max_epochs=15, **common)
+    for epochs in others:
+        write_sweep(tmp_path / str(epochs), strategies=("lora", "ia3"), max_epochs=epochs, **common)
+    study = compare(collect([tmp_path]))
+    assert study.table["cohort"].nunique() == cohorts
+    asked = STEP in {step.title for step in next_steps(study, 3)}
+    assert asked == (cohorts > 1)
+    assert ("no baseline has completed" in " ".join(against_baselines(study)).lower()) == asked
+
+
 def test_the_report_shows_the_line_and_asks_for_no_baseline(better: Study):
     assert STEP not in {step.title for step in next_steps(better, 3)}
 

@@ -108,7 +108,7 @@ def test_the_cards_example_runs_as_it_stands(package, tmp_path):
         facts["command"],
         "of 10 players",
         "Licence of the base weights: MIT",
-        "This is the embedded demonstration",
+        "weights=embedded are small networks",
         facts["about"],
         facts["confidence_text"],
         f"expected calibration error on the test split is {facts['metrics']['test_ece']:.3f}; with the logits divided",

@@ -105,7 +105,7 @@ def test_they_are_worth_their_bytes(tmp_path: Path) -> None:
     """What docs/embedded.md reports of the comparison's four, after one epoch: other weights, the default data."""
     words = ["augmentation=off", "weights=embedded,random", "trainer.max_epochs=1", "logger=none", "sweep=both"]
     said = call(tmp_path, "train", "-m", f"model={','.join(COMPARED)}", *words)
-    assert "This is the embedded demonstration" in said
+    assert "weights=embedded are small networks" in said
     accuracy = {
         (result["config"]["model"], result["weights"]["kind"]): result["metrics"]["test_acc"]
         for result in results(tmp_path / "multirun" / "both")

@@ -119,14 +119,15 @@ def fit(
     for key, value in {"trainer.max_epochs": steps, "peft.r": cfg.peft.get("r", 8)}.items():
         if not isinstance(value, int) or value < 1:
             raise ConfigError(f"{key}={value!r} can't be: it must be a whole number above 0")
-    height = 0.9 - 0.2 * abs(math.log10(cfg.peft.learning_rate) + 2) - 0.01 * abs(cfg.peft.get("r", 8) - 4)
+    rate = cfg.peft.get("learning_rate") or 1e-3  # what takes no steps has none
+    height = 0.9 - 0.2 * abs(math.log10(rate) + 2) - 0.01 * abs(cfg.peft.get("r", 8) - 4)
     recorder.add(history=history)
     while state["step"] < steps:
         time.sleep(cfg.task.seconds)
         if stop.asked:
             raise Interrupted(f"stopped at step {state['step']}")
         gpu.check()
-        if cfg.task.unstable is not None and cfg.peft.learning_rate >= cfg.task.unstable:
+        if cfg.task.unstable is not None and rate >= cfg.task.unstable:
             raise RuntimeError("the loss became nan")
         state["value"] = (state["value"] * 1.1 + 1) % 7.3
         state["step"] += 1

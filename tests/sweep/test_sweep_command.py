@@ -346,6 +346,15 @@ def test_two_sweeps_into_one_folder_do_each_run_once(command: Command) -> None:
     assert len(manifest(command, "a")["jobs"]) == 4
 
 
+def test_what_takes_no_steps_is_done_first_and_numbers_are_those_of_the_plan(command: Command) -> None:
+    rows = 'hydra.sweeper.combinations=[["peft=lora"],["peft=lora"],["peft=knn","peft.reads=last"]]'
+    output = command("-m", "sweep=a", rows, "augmentation=off", "task.seconds=0.01")
+    assert "Left out 2/3: " in output
+    begun = re.findall(r"^Experiment (\d)/3: ", output, re.M)
+    assert begun == ["3", "1"]
+    assert "Progress: 2/2" in output
+
+
 @pytest.mark.slow
 def test_n_jobs_run_side_by_side_with_their_share_of_the_machine(command: Command) -> None:
     command.environment["CUDA_VISIBLE_DEVICES"] = "3,7"
