@@ -22,7 +22,8 @@ from sousa_bench.system.files import sha256
 EXPERIMENT = "experiment=pretraining"
 FIXED = {
     "experiment": "pretraining is an experiment itself",
-    "peft": "all weights train, at trainer.learning_rate",
+    "peft": "all weights train, at trainer.learning_rate; an adapter learns the same clips by sousa_bench.train with "
+    "data=pretraining, and runs go on from it by init_from (docs/pretrain.md)",
     "init_from": "weights=embedded or weights=further with model.checkpoint=FOLDER goes on from what was pretrained",
     "teacher": "it learns from labels alone",
     "model.variant": "what begins at random weights is the tiny variant; weights=official takes another",

@@ -43,6 +43,8 @@ FILTERS = {"data": "data", "weights.kind": "weights", "max_epochs": "max_epochs"
 CHOICES = ("model", "peft", "augmentation", "data")
 """Groups of whose earlier choice nothing goes on with a new one."""
 
+ALL_WEIGHTS = "peft=full"
+
 OF_THE_CLIPS = ("data", "augmentation", "metrics")
 """What a student has in common with its teacher: what is heard, and how it is judged."""
 
@@ -136,7 +138,8 @@ def promotion(
             )
         rows.append([*own, *(_teacher(study, each) if distil else _origin(study, each, warm, new, seeds))])
     notes = _pin_all(study, chosen, rows)
-    words = [*shared.values(), *overrides]
+    own = [ALL_WEIGHTS] if distil and new.get("weights") == "random" and "peft" not in new else []
+    words = [*shared.values(), *overrides, *own]
     if "seed" not in {*new, *shared} and not any(word.startswith("seed=") for row in rows for word in row):
         words.append("seed=" + ",".join(map(str, range(1, (seeds or SEEDS) + 1))))
     words += [f"lineage.command={in_quotes(command)}", *(rows[0] if len(rows) == 1 else [combinations_override(rows)])]
@@ -145,6 +148,8 @@ def promotion(
     text += [f"  {each.score:.4f}  {each.label} ({len(each.rows)} run{'s'[: len(each.rows) > 1]})" for each in chosen]
     if left_out:
         text.append(f"Left out, since it limits or belongs to the earlier runs alone: {', '.join(left_out)}")
+    if own:
+        text.append(f"The student trains all its weights ({ALL_WEIGHTS}), since they begin at random")
     return words, "\n".join([*text, *said, *refusals, *notes])
 
 

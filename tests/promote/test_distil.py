@@ -61,6 +61,15 @@ def test_a_student_has_its_teachers_clips_and_nothing_else_of_it(asked: Any, tmp
     assert "augmentation.mixup.alpha=0.2" in said
 
 
+def test_a_student_from_random_weights_trains_all_of_them(asked: Any) -> None:
+    words, said = asked(*STUDENT)
+    assert "peft=full" in words
+    assert "all its weights (peft=full)" in said
+    assert not any(word.startswith("peft") for word in asked("model=efficientat", "weights=official")[0])
+    words, _ = asked(*STUDENT, "peft=lora")
+    assert [word for word in words if word.startswith("peft")] == ["peft=lora"]
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
