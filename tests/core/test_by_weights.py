@@ -34,7 +34,7 @@ def test_published_weights_have_theirs_by_model_where_it_was_measured():
     start = ("model=efficientat", "weights=official", "model.variant=mn04")
     assert settings(*start, "peft=full") == (3e-3, "train", 15, 32)
     assert settings(*start, "peft=lora") == (1e-2, "train", 15, 32)
-    assert settings("model=ast", "weights=official", "peft=full") == (3e-4, "train", 15, 32)
+    assert settings("model=ast", "weights=official", "peft=full") == (5e-5, "train", 15, 32)
     assert settings("model=ast", "weights=official", "peft=lora") == (1e-3, "frozen", 15, 32)
 
 
