@@ -31,7 +31,7 @@ OF_ONE_START = (
     "peft.batch_norm",
     *RATES,
 )
-"""Overrides that suit one model's weights alone; the defaults of others are theirs (``by_weights``)."""
+"""Overrides that suit one model's weights alone; others have defaults of their own."""
 NO_COHORT = "–"
 BASE_FINGERPRINT = "data.base_fingerprint"
 OF_EVALUATIONS = frozenset({"trained_on", "evaluated_split"})  # keys of a config that runs don't have
@@ -235,13 +235,15 @@ def add_combinations(table: pd.DataFrame, factors: Sequence[str]) -> None:
     does an evaluation of a finished run share one with runs that were trained. An unfinished run that belongs to no
     cohort with a completed one has none: its ``cohort`` is ``NO_COHORT``.
 
-    A network that can only begin at random weights (:func:`from_nothing`) is a baseline, and belongs to the one cohort
-    of its data, if there is one, whatever the weights and epochs of that are. Methods that take no steps have, here,
-    the epochs of the others.
+    Two kinds of baselines belong to the one cohort that they fit, if there is one: a network that can only begin at
+    random weights (:func:`from_nothing`), whatever the weights and epochs of its data's cohort are, and methods that
+    take no steps, whatever its epochs are.
     """
-    _label(table, factors)
-    if _lend_epochs(table):
-        _label(table, factors)
+    extra = [key for key in combination_columns(table, factors) if key not in BASE_FACTORS]
+    table["combination"] = [
+        combination_label(row, extra) for row in table[[*BASE_FACTORS, *extra]].to_dict(orient="records")
+    ]
+    _tell_files_apart(table)
     identity = _joined(table)
     done = identity[counted_rows(table).to_numpy()].value_counts()
     order = sorted(done.index, key=lambda value: (-int(done[value]), value))
@@ -251,46 +253,23 @@ def add_combinations(table: pd.DataFrame, factors: Sequence[str]) -> None:
     table["cohort"] = identity.map({v: letters(n) if n < len(order) else NO_COHORT for v, n in places.items()})
 
 
-def _label(table: pd.DataFrame, factors: Sequence[str]) -> None:
-    extra = [key for key in combination_columns(table, factors) if key not in BASE_FACTORS]
-    table["combination"] = [
-        combination_label(row, extra) for row in table[[*BASE_FACTORS, *extra]].to_dict(orient="records")
-    ]
-    _tell_files_apart(table)
-
-
-def _lend_epochs(table: pd.DataFrame) -> bool:
-    """Give runs without steps the epochs that the others of their data and weights have, if these have one number.
-
-    Returns:
-        Whether it gave any another number than it had.
-    """
-    stepless = table["strategy"].isin(SEEDLESS)
-    if not stepless.any() or table["max_epochs"].nunique() < 2:
-        return False
-    identity = pd.Series(_texts(cohort_identity(table).assign(max_epochs="")), table.index)
-    others = counted_rows(table) & ~stepless & ~from_nothing(table)
-    epochs = table["max_epochs"][others].groupby(identity[others]).agg(lambda numbers: list(numbers.unique()))
-    lent = False
-    for row in table.index[stepless]:
-        known = epochs.get(identity[row], [])
-        if len(known) == 1 and table.loc[row, "max_epochs"] != known[0]:
-            table.loc[row, "max_epochs"] = known[0]
-            lent = True
-    return lent
-
-
 def _joined(table: pd.DataFrame) -> pd.Series:
-    """The identity of each run's cohort in one text; a baseline from nothing has that of the cohort that it joins."""
-    parts, alone = cohort_identity(table), from_nothing(table).to_numpy()
+    """The identity of each run's cohort in one text; a baseline has that of the cohort that it joins."""
+    parts, alone, stepless = cohort_identity(table), from_nothing(table).to_numpy(), _stepless(table).to_numpy()
     identity = pd.Series(_texts(parts), dtype=object)
-    others = identity[counted_rows(table).to_numpy() & ~alone].unique()
-    without_own = parts[alone].assign(**{key: "" for key in OWN_TO_BASELINES if key in parts})
-    for place, value in zip(np.flatnonzero(alone).tolist(), _texts(without_own), strict=True):
-        fitting = [other for other in others if _agrees(value, other)]
-        if len(fitting) == 1:
-            identity.iloc[place] = fitting[0]
+    others = identity[counted_rows(table).to_numpy() & ~alone & ~stepless].unique()
+    for rows, own in ((stepless & ~alone, ("max_epochs",)), (alone, OWN_TO_BASELINES)):
+        without_own = parts[rows].assign(**{key: "" for key in own if key in parts})
+        for place, value in zip(np.flatnonzero(rows).tolist(), _texts(without_own), strict=True):
+            fitting = [other for other in others if _agrees(value, other)]
+            if len(fitting) == 1:
+                identity.iloc[place] = fitting[0]
     return identity
+
+
+def _stepless(table: pd.DataFrame) -> pd.Series:
+    """Which rows are of methods without steps, whose number of epochs says nothing."""
+    return table["strategy"].isin(SEEDLESS)
 
 
 def _texts(parts: pd.DataFrame) -> list[str]:
@@ -393,6 +372,8 @@ def cohort_words(table: pd.DataFrame) -> dict[str, str]:
     """What sets each cohort apart from the others, in words; empty where there is one cohort."""
     done = table[counted_rows(table) & (table["cohort"] != NO_COHORT)]
     done = done[~beside_others(done)]
+    stepless = _stepless(done)
+    done = done[~(stepless & done["cohort"].isin(done["cohort"][~stepless]))]
     identity = cohort_identity(table).loc[done.index]
     keys = [key for key in identity if identity[key].nunique() > 1]
     words = {}

@@ -259,8 +259,8 @@ def _promoted(study: Study, top: int) -> dict[str, list[Cell]]:
     """The best combinations with half as many epochs again, three seeds: those on more data, those on the same.
 
     More are in SOUSA's next larger choice, where the runs haven't had all training clips that there are. Those from the
-    package's own small weights go on from the published ones, which they demonstrate, where a program can fetch these;
-    at the rates of these, since a rate that was given was right for the small ones.
+    package's own small weights go on from the published ones, where a program can fetch these, without what was given
+    for the small ones.
     """
     wanted: dict[str, list[Cell]] = {ON_MORE_DATA: [], ON_THE_SAME: []}
     rows = trained(study.combinations, study.results)

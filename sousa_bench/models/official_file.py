@@ -37,8 +37,8 @@ _SAID = {
     PREPROCESSOR: {"do_normalize": "normalize"},
 }
 _SAME_SHAPES = {
-    re.compile(r"mn\d+_im\b|mn\d+_im_"): "holds ImageNet's weights, whose head nobody trained",
-    re.compile(r"mn\d+_as_(hop|mels)_\d+"): "was trained with another front end than model=efficientat has",
+    re.compile(r"mn\d+_im(_pytorch)?\.pt"): "holds ImageNet's weights, whose head names no sounds",
+    re.compile(r"mn10_as_(hop|mels)_\d+_mAP_\d+\.pt"): "was trained with another front end than model=efficientat has",
 }
 """Names of EfficientAT's files that no key and no shape tells from those that fit (its release v0.0.1)."""
 _TIME = "time_pos_embed"
@@ -128,10 +128,9 @@ def objection_to(model: Mapping[str, Any]) -> str | None:
     path = checkpoint_file(str(model["checkpoint"]))
     if path.is_file() and (problem := broken(path)):
         return f"{what} {problem}. Download it again."
-    if why := next((why for name, why in _SAME_SHAPES.items() if name.match(path.name)), None):
+    theirs = _SAME_SHAPES.items() if model.get("name") == "efficientat" else ()
+    if why := next((why for name, why in theirs if name.fullmatch(path.name)), None):
         return f"{what} {why}; give one of those that docs/models.md lists."
-    if path.is_file() and (reason := _foreign(path)):
-        return f"{what} {reason}: give a published checkpoint of model={model.get('name')}."
     found = _own_file(model)
     if found is None:
         return None
@@ -154,15 +153,6 @@ def _own_file(model: Mapping[str, Any]) -> OfficialFile | None:
     if file is None or file.model not in _SPEECH:
         return file
     return replace(file, shows={**file.shows, **_beside(path)})
-
-
-def _foreign(path: Path) -> str | None:
-    """What a file holds that can be read, and is no model's here; None where it may be one's."""
-    found = contents(path)
-    if found is None or recognise(found) is not None:
-        return None
-    keys = list(found.shapes)
-    return f"is no model's here (its first keys: {', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})"
 
 
 def _asks_for_file(model: Mapping[str, Any]) -> bool:

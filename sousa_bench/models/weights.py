@@ -184,7 +184,8 @@ def apply_state(
 
 
 def _mismatch(origin: str, problems: Mapping[str, Sequence[str]]) -> str:
-    lines = [f"The weights of {origin} don't fit this model:"]
+    counts = ", ".join(f"{len(keys)} {what}" for what, keys in problems.items() if keys)
+    lines = [f"The weights of {origin} don't fit this model (keys: {counts}):"]
     for what, keys in problems.items():
         more = ", …" if len(keys) > MOST_KEYS else ""
         lines += [f"  {what} ({len(keys)}): {', '.join(keys[:MOST_KEYS])}{more}"] if keys else []

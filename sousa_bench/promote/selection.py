@@ -14,7 +14,7 @@ import pandas as pd
 from sousa_bench.analysis.columns import lower_is_better, own_name
 from sousa_bench.analysis.combinations import LIMITS, TRIALS
 from sousa_bench.analysis.commands import of_its_sweep, with_reads
-from sousa_bench.analysis.factors import CHECKPOINT, OF_ONE_START, cohort_words, no_outcome
+from sousa_bench.analysis.factors import CHECKPOINT, OF_ONE_START, RATES, cohort_words, no_outcome
 from sousa_bench.analysis.flatten import READS, method_node
 from sousa_bench.analysis.order import best_first
 from sousa_bench.analysis.stats.folds import FOLD
@@ -39,9 +39,6 @@ BUDGET = "peft.budget"
 GROUPS = {"model": "model", "strategy": "peft", "augmentation": "augmentation"}
 FILTERS = {"data": "data", "weights.kind": "weights", "max_epochs": "max_epochs"}
 """What may tell runs apart that can't be ranked together, as the table has it → as ``--filter`` takes it."""
-
-CHOICES = ("model", "peft", "augmentation", "data")
-"""Groups of whose earlier choice nothing goes on with a new one."""
 
 ALL_WEIGHTS = "peft=full"
 
@@ -138,8 +135,9 @@ def promotion(
             )
         rows.append([*own, *(_teacher(study, each) if distil else _origin(study, each, warm, new, seeds))])
     notes = _pin_all(study, chosen, rows)
-    own = [ALL_WEIGHTS] if distil and new.get("weights") == "random" and "peft" not in new else []
-    words = [*shared.values(), *overrides, *own]
+    random = "random" in (new.get("weights"), new.get("model.weights"))
+    method = [ALL_WEIGHTS] if distil and random and not {"peft", "search", "experiment"} & new.keys() else []
+    words = [*shared.values(), *overrides, *method]
     if "seed" not in {*new, *shared} and not any(word.startswith("seed=") for row in rows for word in row):
         words.append("seed=" + ",".join(map(str, range(1, (seeds or SEEDS) + 1))))
     words += [f"lineage.command={in_quotes(command)}", *(rows[0] if len(rows) == 1 else [combinations_override(rows)])]
@@ -148,7 +146,7 @@ def promotion(
     text += [f"  {each.score:.4f}  {each.label} ({len(each.rows)} run{'s'[: len(each.rows) > 1]})" for each in chosen]
     if left_out:
         text.append(f"Left out, since it limits or belongs to the earlier runs alone: {', '.join(left_out)}")
-    if own:
+    if method:
         text.append(f"The student trains all its weights ({ALL_WEIGHTS}), since they begin at random")
     return words, "\n".join([*text, *said, *refusals, *notes])
 
@@ -236,8 +234,9 @@ def _chosen(
     kept: dict[str, str] = {}
     dropped = []
     resolved = study.results.resolved[best]
-    start = {"model": row["model"], "weights": resolved.get("model.weights")}
-    starts_otherwise = any(new.get(key, value) != value for key, value in start.items())
+    weights = resolved.get("model.weights") or runs.reindex(columns=["weights.kind"]).iloc[0, 0]
+    was = {"model": row["model"], "peft": row["strategy"], "weights": weights, "model.weights": weights}
+    others = {key for key, value in was.items() if new.get(key, value) != value}
     written: Sequence[str] = [word for word in study.results.overrides[best] if not of_its_sweep(split(word)[0])]
     check_overrides(written)
     if any(split(word)[0] == "experiment" for word in written):
@@ -255,8 +254,9 @@ def _chosen(
             continue
         limit = key in LIMITS or override in TRIALS
         group = key.partition(".")[0]
-        of_old_choice = group in CHOICES and group in new and key not in PLACES
-        of_old_start = starts_otherwise and key in OF_ONE_START
+        renewed = group in others if group in was else group in ("data", "augmentation") and group in new
+        of_old_choice = renewed and key not in PLACES
+        of_old_start = (key in RATES and bool(others)) or (key in OF_ONE_START and bool(others - {"peft"}))
         a_repeat = key == "data.fold" and not student  # as a seed is; a student is tested on its teacher's fold
         if not refit and (limit or of_old_choice or of_old_start or a_repeat or key == KEY):
             dropped.append(override)

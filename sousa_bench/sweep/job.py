@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from sousa_bench.config.run_config import RunConfig, value_at
+from sousa_bench.peft.options import takes_no_steps
 from sousa_bench.results import stop_request
 from sousa_bench.results.metrics import ranking
 from sousa_bench.results.result import own_scores
@@ -81,6 +82,12 @@ class Job:
         """Seconds that one attempt may take, or None for no limit."""
         value = self.source.values.get("timeout")
         return float(value) if value else None
+
+    @property
+    def stepless(self) -> bool:
+        """Whether its method is fitted within seconds, without steps."""
+        node = value_at(self.source.values, "peft")
+        return isinstance(node, Mapping) and takes_no_steps(node)
 
     @property
     def devices(self) -> int:

@@ -87,8 +87,9 @@ class Progress:
         return counts
 
     def estimate(self) -> float | None:
-        """Seconds until the end, from the mean of the runs so far; None before the first has ended."""
-        taken = [outcome.seconds for outcome in self.outcomes.values() if outcome.seconds > 0]
+        """Seconds until the end, from the mean of the runs with steps so far; None before the first has ended."""
+        ended = self.outcomes.values()
+        taken = [outcome.seconds for outcome in ended if outcome.seconds > 0 and not outcome.job.stepless]
         if not taken:
             return None
         return sum(taken) / len(taken) * (self._total - len(self.outcomes)) / self.n_jobs

@@ -18,7 +18,6 @@ from omegaconf import DictConfig, OmegaConf
 from sousa_bench.config.overrides import quoted
 from sousa_bench.config.run_config import value_at
 from sousa_bench.errors import ConfigError
-from sousa_bench.peft.options import takes_no_steps
 from sousa_bench.results.locks import folder_lock
 from sousa_bench.results.manifest import MANIFEST_FILE, read_manifest, relative
 from sousa_bench.results.result import RESULT_FILE, write_json
@@ -240,7 +239,9 @@ def do_sweep(sweep: Sweep, engine: Engine, *, width: int = 1, batch_of: Progress
     session.current.outcomes += by_job.values()
     try:
         pending = [job for job in sweep.jobs if job.decision == "pending"]
-        done = engine(sorted(pending, key=lambda job: not _takes_no_steps(job)), progress)
+        if sweep.settings.runs_per_gpu != "auto":  # which takes the memory of the first ones for that of the others
+            pending.sort(key=lambda job: not job.stepless)
+        done = engine(pending, progress)
     finally:  # note in the manifest that this command has ended, and what it found done by others meanwhile
         with suppress(OSError):  # the disk may be full by now
             sweep.record(ended=True)
@@ -252,11 +253,6 @@ def do_sweep(sweep: Sweep, engine: Engine, *, width: int = 1, batch_of: Progress
         took = time.monotonic() - started
         say(summary(outcomes, place=sweep.folder, command=sweep.command, seconds=took, refused=refused))
     return outcomes
-
-
-def _takes_no_steps(job: Job) -> bool:
-    """Whether a run says within seconds what the features give untrained; such runs are done first."""
-    return takes_no_steps(value_at(job.source.values, "peft") or {})
 
 
 def do_sweep_here(sweep: Sweep, batch_of: Progress | None = None) -> list[Outcome]:

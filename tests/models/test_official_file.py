@@ -103,9 +103,7 @@ def test_what_is_no_whole_checkpoint_is_refused_before_anything_starts(
 
 @pytest.mark.parametrize("cut", [0, 1])
 @pytest.mark.parametrize("format_", ["torch", "safetensors"])
-def test_a_file_that_lost_its_end_is_refused_and_a_whole_one_of_no_model_here(
-    format_: str, cut: int, tmp_path: Path
-) -> None:
+def test_a_file_that_lost_its_end_is_refused_and_a_whole_one_is_not(format_: str, cut: int, tmp_path: Path) -> None:
     file = tmp_path / "x"
     if format_ == "torch":
         torch.save({"state_dict": STATE}, file)
@@ -113,8 +111,7 @@ def test_a_file_that_lost_its_end_is_refused_and_a_whole_one_of_no_model_here(
         save_file({key: value.detach() for key, value in STATE.items()}, file)
     file.write_bytes(file.read_bytes()[: -cut or None])
     reason = objection_to(node("ast", f"model.checkpoint={file}"))
-    says = "is cut short" if cut else "is no model's here (its first keys: a.weight, b, c): give a published checkpoint"
-    assert says in str(reason)
+    assert (reason is None) if not cut else ("is cut short" in str(reason))
 
 
 @pytest.mark.parametrize(
@@ -126,6 +123,7 @@ def test_a_file_that_lost_its_end_is_refused_and_a_whole_one_of_no_model_here(
         ("mn10_im_pytorch.pt", "ImageNet's weights"),
         ("mn40_as_no_im_pre_mAP_483.pt", None),
         ("mn10_as_mAP_471.pt", None),
+        ("mn04_im_drums.pt", None),
     ],
 )
 def test_files_of_other_front_ends_and_heads_are_told_by_name(name: str, says: str | None, tmp_path: Path) -> None:

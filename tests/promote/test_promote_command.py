@@ -190,11 +190,12 @@ OF_A_START = ("peft.learning_rate=0.1", "trainer.learning_rate=0.2", "peft.batch
         ("weights=official", ["peft.r=4", "trainer.weight_decay=0.3"]),
         ("model=beats", ["peft.r=4", "trainer.weight_decay=0.3"]),
         ("weights=embedded", [*OF_A_START, "peft.r=4", "trainer.weight_decay=0.3"]),
-        ("peft=ia3", ["trainer.learning_rate=0.2", "model.variant=tiny", "trainer.weight_decay=0.3"]),
+        ("peft=ia3", ["model.variant=tiny", "trainer.weight_decay=0.3"]),
+        ("model.weights=official", ["peft.r=4", "trainer.weight_decay=0.3"]),
     ],
 )
 def test_other_weights_another_model_or_method_have_their_own_defaults(
-    changed: Any, new: str, stays: list[str]
+    changed: Any, seeded: Path, new: str, stays: list[str]
 ) -> None:
     given = (*OF_A_START, "peft.r=4", "trainer.weight_decay=0.3")
 
@@ -202,6 +203,9 @@ def test_other_weights_another_model_or_method_have_their_own_defaults(
         result["overrides"] += given
         result["resolved_config"]["model"]["weights"] = "embedded"
 
+    best = compare(collect([seeded / SWEEP]), "val_acc").combinations.iloc[0]
+    for same in (f"model={best['model']}", f"peft={best['strategy']}"):
+        assert set(given) <= set(changed(change, "--top", "1", same)[0])
     words, said = changed(change, "--top", "1", new)
     assert new in words
     assert [word for word in given if word in words] == [word for word in given if word in stays]

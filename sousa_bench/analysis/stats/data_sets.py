@@ -22,6 +22,7 @@ from sousa_bench.analysis.factors import (
     counted_rows,
     shown,
 )
+from sousa_bench.analysis.flatten import SEEDLESS
 from sousa_bench.analysis.stats.comparisons import METHODS, MODELS, pair_of
 from sousa_bench.analysis.stats.folds import EACH_FOLD
 from sousa_bench.analysis.stats.mean_ranks import Chances, MeanRanks, chances, mean_ranks, signed_rank
@@ -98,7 +99,8 @@ def _methods(study: Study) -> pd.DataFrame:
     frame = frame[~beside_others(frame)]
     extra = [key for key in study.factors if key not in BASE_FACTORS]
     of_data = [key for key in extra if key in SETTING_FACTORS or key.startswith("data.")]
-    of_data = [key for key in of_data if frame.groupby("cohort")[key].nunique(dropna=False).max() == 1]
+    stepped = frame[~frame["strategy"].isin(SEEDLESS)]  # the epochs of the others say nothing
+    of_data = [key for key in of_data if stepped.groupby("cohort")[key].nunique(dropna=False).max() == 1]
     kept = [key for key in extra if key not in of_data]
     names = [
         # What a label says beside its factors (a file of weights) belongs to the method.
