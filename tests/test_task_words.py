@@ -186,7 +186,7 @@ def test_no_choice_of_sousas_data_is_advised(which: str, request: pytest.Fixture
     words = {name: own(text) for name, text in said.items() if not name.endswith(".yaml")}  # Hydra's help has them
     assert not {name for name, text in words.items() if re.search("data=(tiny|small|medium|full)", text)}
     places = ("said.log", "result.json", "summary_report.md", *(["package/README.md"] if which == "spoken" else []))
-    assert all("The published models: weights=official" in text_of(said, place) for place in places)
+    assert all("The published ones: weights=official" in text_of(said, place) for place in places)
 
 
 @pytest.mark.slow
