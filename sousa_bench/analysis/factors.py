@@ -255,7 +255,8 @@ def add_combinations(table: pd.DataFrame, factors: Sequence[str]) -> None:
 
 def _joined(table: pd.DataFrame) -> pd.Series:
     """The identity of each run's cohort in one text; a baseline has that of the cohort that it joins."""
-    parts, alone, stepless = cohort_identity(table), from_nothing(table).to_numpy(), _stepless(table).to_numpy()
+    parts, alone = cohort_identity(table), from_nothing(table).to_numpy()
+    stepless = table["strategy"].isin(SEEDLESS).to_numpy()
     identity = pd.Series(_texts(parts), dtype=object)
     others = identity[counted_rows(table).to_numpy() & ~alone & ~stepless].unique()
     for rows, own in ((stepless & ~alone, ("max_epochs",)), (alone, OWN_TO_BASELINES)):
@@ -265,11 +266,6 @@ def _joined(table: pd.DataFrame) -> pd.Series:
             if len(fitting) == 1:
                 identity.iloc[place] = fitting[0]
     return identity
-
-
-def _stepless(table: pd.DataFrame) -> pd.Series:
-    """Which rows are of methods without steps, whose number of epochs says nothing."""
-    return table["strategy"].isin(SEEDLESS)
 
 
 def _texts(parts: pd.DataFrame) -> list[str]:
@@ -303,8 +299,12 @@ def from_nothing(table: pd.DataFrame) -> pd.Series:
 
 def beside_others(table: pd.DataFrame) -> pd.Series:
     """Which rows, runs or combinations, are :func:`from_nothing` in a cohort that others are in, too."""
-    alone = from_nothing(table)
-    return alone & table["cohort"].isin(table["cohort"][~alone])
+    return _beside_others(table, from_nothing(table))
+
+
+def _beside_others(table: pd.DataFrame, rows: pd.Series) -> pd.Series:
+    """Which of some rows stand in a cohort that others are in, too."""
+    return rows & table["cohort"].isin(table["cohort"][~rows])
 
 
 def cohort_identity(table: pd.DataFrame) -> pd.DataFrame:
@@ -372,8 +372,7 @@ def cohort_words(table: pd.DataFrame) -> dict[str, str]:
     """What sets each cohort apart from the others, in words; empty where there is one cohort."""
     done = table[counted_rows(table) & (table["cohort"] != NO_COHORT)]
     done = done[~beside_others(done)]
-    stepless = _stepless(done)
-    done = done[~(stepless & done["cohort"].isin(done["cohort"][~stepless]))]
+    done = done[~_beside_others(done, done["strategy"].isin(SEEDLESS))]  # whose epochs say nothing
     identity = cohort_identity(table).loc[done.index]
     keys = [key for key in identity if identity[key].nunique() > 1]
     words = {}
