@@ -30,7 +30,7 @@ BEFORE_REFIT = "before_refit"
 
 
 def about_model(run: FinishedRun | None, description: Mapping[str, Any], task: Task) -> str:
-    """Which weights a model came from, whether it is a demonstration, and its test score, in one line.
+    """Which weights a model came from and its test score, in one line.
 
     Args:
         run: The run; None of a package or of a model before any training.
@@ -49,7 +49,7 @@ def _weights_text(weights: Any) -> str:
     if not isinstance(weights, Mapping):
         return "not known"
     kind, origin = (str(weights.get(key))[:LONGEST] for key in ("kind", "origin"))
-    return f"{kind} ({origin}){', a demonstration model' if kind == 'embedded' else ''}"
+    return f"{kind} ({origin})"
 
 
 def _score_text(metrics: Any, task: Task) -> str:

@@ -57,7 +57,6 @@ def package_config(predictor: Predictor, run: FinishedRun, command: str) -> dict
         "listening": listening(predictor.task),
         "onnx": {"file": GRAPH_FILE, "opset": OPSET, "input": INPUT, "output": OUTPUT},
         "about": about_model(run, predictor.description, predictor.task),
-        "demonstration": predictor.description["weights"]["kind"] == "embedded",
         "metrics": tested_metrics(run, predictor.task),
         "confidence": result.get("confidence"),
         "confidence_text": None if predictor.confidence is None else marked(predictor.confidence),

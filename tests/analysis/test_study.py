@@ -360,7 +360,7 @@ def test_a_checkpoint_is_one_choice_however_the_path_to_it_was_written(tmp_path:
     }
 
 
-def test_what_the_demonstration_found_goes_on_from_the_published_weights(tmp_path: Path):
+def test_what_embedded_weights_found_goes_on_from_the_published_weights(tmp_path: Path):
     def commands(model_name: str = "ast", **config: object) -> str:
         place = tmp_path / f"{model_name}{len(config)}"
         folder = write_sweep(place, models=(model_name,), strategies=("lora",), per_player=20)

@@ -88,11 +88,10 @@ def test_the_config_says_what_a_user_must_know(package, finished):
     assert facts["onnx"]["opset"] == 18
     assert 0 < facts["onnx"]["check"]["onnx_error"] < 1e-4
     assert facts["base_weights"]["kind"] == "embedded"
-    assert facts["demonstration"] is True
     assert facts["confidence"] == finished_result(finished)["confidence"]
     low, high = facts["metrics"]["test_acc_interval"]
     assert facts["about"] == (
-        "Base weights: embedded (efficientat.safetensors), a demonstration model. "
+        "Base weights: embedded (efficientat.safetensors). "
         f"Test accuracy {100 * facts['metrics']['test_acc']:.1f} % (95 % interval {100 * low:.1f} % to "
         f"{100 * high:.1f} %), {len(table)} clips of {table['player'].nunique()} players."
     )

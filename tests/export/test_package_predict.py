@@ -171,7 +171,7 @@ def test_for_people_each_file_has_a_line_and_each_bad_one_a_message(package, sou
     clip, silence = (line for line in done.stdout.splitlines() if line.startswith(str(sounds)))
     assert re.fullmatch(r".*clip\.wav  [A-Z][^,]* [\d.]+ % \?, [A-Z][^,]* [\d.]+ %", clip)
     heading = done.stdout[: done.stdout.index(str(sounds))]
-    assert heading.count("Base weights: embedded (efficientat.safetensors), a demonstration model. Test accuracy ") == 1
+    assert heading.count("Base weights: embedded (efficientat.safetensors). Test accuracy ") == 1
     assert "No answer is confident: at no threshold were 90 % right on the validation clips." in heading
     assert silence == f"{files[2]}  no drum (silence)"
 
@@ -232,4 +232,4 @@ def test_it_runs_where_only_what_the_readme_names_is_installed(package, sounds, 
     found, wanted = answers(python, folder, *files), theirs(folder, capsys, *files)
     assert_same_answers(found, wanted)
     assert f"clip.wav  {wanted[str(files[0])]['name']} " in said.stdout
-    assert "a demonstration model" in said.stdout
+    assert "Base weights: embedded (efficientat.safetensors). " in said.stdout

@@ -64,7 +64,7 @@ def _sentences(reach: Reach, task: Task) -> list[str]:
     else:
         said.append(
             "Nothing was trained twice, so more seeds come first; until then the table assumes that trainings of one "
-            f"method differ by {100 * ASSUMED_LUCK:g} points, as in the demonstration."
+            f"method differ by {100 * ASSUMED_LUCK:g} points, as those of experiment=comparison do."
         )
     return [
         *said,

@@ -18,7 +18,7 @@ LEVEL = 0.95
 MOST_SEEDS = 100
 MOST_PLAYERS = 10_000
 ASSUMED_LUCK = 0.007
-"""Standard deviation between trainings of one method where none was repeated: that of the demonstration."""
+"""Standard deviation between trainings of one method where none was repeated: that of ``experiment=comparison``."""
 
 
 @dataclass(frozen=True)
