@@ -148,6 +148,11 @@ def promotion(
         text.append(f"Left out, since it limits or belongs to the earlier runs alone: {', '.join(left_out)}")
     if method:
         text.append(f"The student trains all its weights ({ALL_WEIGHTS}), since they begin at random")
+    if distil and random and not {"trainer.max_epochs", "experiment"} & new.keys():
+        text.append(
+            "From random weights the default epochs and rate teach a student little; what taught one stands in "
+            "docs/promote.md, What a teacher was worth"
+        )
     return words, "\n".join([*text, *said, *refusals, *notes])
 
 
