@@ -95,6 +95,8 @@ def asked_for(study: Study, row: Mapping[Any, Any] | pd.Series) -> Cell:
             words = dict(override.partition("=")[::2] for override in overrides)
             if only_varies(words.get("experiment", "")):
                 del words["experiment"]
+                if not row["augmentation"]:  # which an earlier version's baselines left out themselves
+                    words.setdefault("augmentation", ON_OFF[0])
             return {k: value for k, value in words.items() if k not in ("seed", FOLD) and not of_its_sweep(k)}
     return _from_columns(study, row)
 

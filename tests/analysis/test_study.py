@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -378,6 +379,21 @@ def test_pretraining_is_no_candidate_for_more(tmp_path: Path):
     changed(folder, lambda content: content.update(overrides=[*content["overrides"], "experiment=pretraining"]))
     titles = [step.title for step in next_steps(compare(collect([folder])), 3)]
     assert not [title for title in titles if "more data" in title or "seeds" in title]
+
+
+def test_baselines_of_an_earlier_version_stay_without_augmentation(tmp_path: Path):
+    """Its experiment=baselines took augmentation away by itself, so that its runs' overrides don't say it."""
+    folder = write_sweep(tmp_path, models=("ast",), strategies=("full", "head"), augmentations=(False,), per_player=20)
+
+    def earlier(content: dict[str, Any]) -> None:
+        words = [word for word in content["overrides"] if not word.startswith("augmentation")]
+        content.update(overrides=[*words, "experiment=baselines"])
+
+    changed(folder, earlier)
+    commands = [line for step in next_steps(compare(collect([folder])), 3) for line in step.commands if "-m" in line]
+    training = [line for line in commands if "sousa_bench.train" in line and "peft=" in line]
+    assert training
+    assert all("augmentation=off" in line and "experiment" not in line for line in training)
 
 
 def test_each_cohort_says_its_own_lead(two_weights: Study):
