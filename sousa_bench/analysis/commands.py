@@ -52,7 +52,7 @@ def retry_command(study: Study, row: int) -> str:
         if not is_absent(fields.get("seed")):
             cell["seed"] = shown(fields["seed"])
         overrides = tuple(f"{key}={value}" for key, value in cell.items())
-    overrides = with_reads(overrides, fields["strategy"], study.results.resolved[row].get(READS))
+    overrides = with_defaults_of_then(overrides, fields["strategy"], study.results.resolved[row].get(READS))
     kept = [item for item in overrides if split(item)[0] not in ("sweep", "force", "resume")]
     return _command(kept, _home(fields))
 
@@ -91,29 +91,31 @@ def asked_for(study: Study, row: Mapping[Any, Any] | pd.Series) -> Cell:
     """
     for run in row["rows"]:
         if overrides := study.results.overrides[run]:
-            overrides = with_reads(overrides, row["strategy"], study.results.resolved[run].get(READS))
+            overrides = with_defaults_of_then(overrides, row["strategy"], study.results.resolved[run].get(READS))
             words = dict(override.partition("=")[::2] for override in overrides)
             if only_varies(words.get("experiment", "")):
                 del words["experiment"]
-                if not row["augmentation"]:  # which an earlier version's baselines left out themselves
-                    words.setdefault("augmentation", ON_OFF[0])
             return {k: value for k, value in words.items() if k not in ("seed", FOLD) and not of_its_sweep(k)}
     return _from_columns(study, row)
 
 
-def with_reads(overrides: Sequence[str], strategy: Any, reads: str | None) -> tuple[str, ...]:
-    """A run's overrides, which name what a probe read where that is the last layer, no longer the default.
+def with_defaults_of_then(overrides: Sequence[str], strategy: Any, reads: str | None) -> tuple[str, ...]:
+    """A run's overrides, which say what an earlier version had by default and today's has not.
 
-    They force it (``++``): Hydra composes a sweep over several ``peft`` with the default one first, which lacks it.
+    A probe read the last layer, which is forced (``++``): Hydra composes a sweep over several ``peft`` with the default
+    one first, which lacks the key. ``experiment=baselines`` was without augmentation.
 
     Args:
         overrides: As the run was asked for.
         strategy: Its ``peft``.
         reads: Its ``peft.reads``; None of a run that was planned before there was that key.
     """
+    words = tuple(overrides)
+    if "experiment=baselines" in words and not any(split(word)[0] == "augmentation" for word in words):
+        words = (*words, f"augmentation={ON_OFF[0]}")
     if strategy not in SEEDLESS or reads not in (None, FIRST_READ):
-        return tuple(overrides)
-    return (*(word for word in overrides if split(word)[0] != READS), f"++{READS}={FIRST_READ}")
+        return words
+    return (*(word for word in words if split(word)[0] != READS), f"++{READS}={FIRST_READ}")
 
 
 def of_its_sweep(key: str) -> bool:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from sousa_bench.analysis.baselines import lacking_baselines
 from sousa_bench.analysis.combinations import LIMITS, TRIALS, own_training, trained
-from sousa_bench.analysis.commands import NO_COMMAND, Cell, asked_for, merge_cells, sweep_command, with_reads
+from sousa_bench.analysis.commands import NO_COMMAND, Cell, asked_for, merge_cells, sweep_command, with_defaults_of_then
 from sousa_bench.analysis.factors import OF_ONE_START, RATES, no_outcome
 from sousa_bench.analysis.flatten import ALL_CLIPS, PER_CLASS, SEEDLESS
 from sousa_bench.analysis.fresh_players import evaluations, finalists, has_fresh_casts
@@ -172,7 +172,9 @@ def _seeds(study: Study, rows: Sequence[int]) -> list[int]:
 def _not_started(study: Study) -> list[Cell]:
     """Jobs of a manifest that no living process will start, and that no run of the same fingerprint stands for."""
     jobs = [job for job in study.results.waiting() if job.processes is None or not job.may_start()]
-    words = [with_reads(job.overrides, dict(map(split, job.overrides)).get("peft"), job.reads) for job in jobs]
+    words = [
+        with_defaults_of_then(job.overrides, dict(map(split, job.overrides)).get("peft"), job.reads) for job in jobs
+    ]
     return [dict(item.partition("=")[::2] for item in each if not item.startswith("hydra.")) for each in words]
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from sousa_bench.analysis.columns import lower_is_better, own_name
 from sousa_bench.analysis.combinations import LIMITS, TRIALS
-from sousa_bench.analysis.commands import of_its_sweep, with_reads
+from sousa_bench.analysis.commands import of_its_sweep, with_defaults_of_then
 from sousa_bench.analysis.factors import CHECKPOINT, OF_ONE_START, RATES, cohort_words, no_outcome
 from sousa_bench.analysis.flatten import READS, method_node
 from sousa_bench.analysis.order import best_first
@@ -26,6 +26,7 @@ from sousa_bench.config.distillation import RUN
 from sousa_bench.config.init_from import KEY
 from sousa_bench.config.overrides import combinations_override, in_quotes, quoted, split
 from sousa_bench.errors import UserError
+from sousa_bench.models.published import FROM_NOTHING
 from sousa_bench.models.weight_files import default_variant
 from sousa_bench.peft.method_sizes import declared_size
 from sousa_bench.peft.options import is_adalora, takes_no_steps, trains_all
@@ -41,6 +42,7 @@ FILTERS = {"data": "data", "weights.kind": "weights", "max_epochs": "max_epochs"
 """What may tell runs apart that can't be ranked together, as the table has it → as ``--filter`` takes it."""
 
 ALL_WEIGHTS = "peft=full"
+GIVE_EPOCHS = {"trainer", "trainer.max_epochs", "experiment", "search"}
 
 OF_THE_CLIPS = ("data", "augmentation", "metrics")
 """What a student has in common with its teacher: what is heard, and how it is judged."""
@@ -148,10 +150,10 @@ def promotion(
         text.append(f"Left out, since it limits or belongs to the earlier runs alone: {', '.join(left_out)}")
     if method:
         text.append(f"The student trains all its weights ({ALL_WEIGHTS}), since they begin at random")
-    if distil and random and not {"trainer.max_epochs", "experiment"} & new.keys():
+    if distil and random and new["model"] not in FROM_NOTHING and not GIVE_EPOCHS & new.keys():
         text.append(
-            "From random weights the default epochs and rate teach a student little; what taught one stands in "
-            "docs/promote.md, What a teacher was worth"
+            "From random weights the default epochs and rate teach a student little of a few hundred clips; settings "
+            "that did stand in docs/promote.md, What a teacher was worth"
         )
     return words, "\n".join([*text, *said, *refusals, *notes])
 
@@ -250,7 +252,7 @@ def _chosen(
         whole = read_result(Path(study.table["path"].iloc[best]))["resolved_config"]
         written = spelled_out(written, whole, config_folder)
     if "peft" not in new:
-        written = with_reads(written, row["strategy"], resolved.get(READS))
+        written = with_defaults_of_then(written, row["strategy"], resolved.get(READS))
     for override in written:
         key = split(override)[0]
         if key in new or key == "seed" or of_its_sweep(key):

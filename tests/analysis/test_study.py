@@ -16,6 +16,7 @@ import pytest
 
 from sousa_bench.analysis import Study, collect, compare
 from sousa_bench.analysis.clip_sets import ClipSet, read_predictions
+from sousa_bench.analysis.commands import retry_command
 from sousa_bench.analysis.next_steps import next_steps
 from sousa_bench.analysis.report.conclusion import answer, others_in_words
 from sousa_bench.analysis.report.verdict_line import verdicts
@@ -390,10 +391,12 @@ def test_baselines_of_an_earlier_version_stay_without_augmentation(tmp_path: Pat
         content.update(overrides=[*words, "experiment=baselines"])
 
     changed(folder, earlier)
-    commands = [line for step in next_steps(compare(collect([folder])), 3) for line in step.commands if "-m" in line]
+    study = compare(collect([folder]))
+    commands = [line for step in next_steps(study, 3) for line in step.commands]
     training = [line for line in commands if "sousa_bench.train" in line and "peft=" in line]
     assert training
     assert all("augmentation=off" in line and "experiment" not in line for line in training)
+    assert "augmentation=off" in retry_command(study, 0).split()
 
 
 def test_each_cohort_says_its_own_lead(two_weights: Study):

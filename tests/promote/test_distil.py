@@ -67,6 +67,7 @@ def test_a_student_from_random_weights_trains_all_of_them(asked: Any) -> None:
     assert "all its weights (peft=full)" in said
     assert "What a teacher was worth" not in said  # it has epochs of its own
     assert "What a teacher was worth" in asked(*STUDENT[:-1])[1]
+    assert "What a teacher was worth" not in asked("model=cnn", "weights=random")[1]
     assert not any(word.startswith("peft") for word in asked("model=efficientat", "weights=official")[0])
     words, _ = asked(*STUDENT, "peft=lora")
     assert [word for word in words if word.startswith("peft")] == ["peft=lora"]
