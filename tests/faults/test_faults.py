@@ -168,7 +168,7 @@ def test_a_timed_out_run_goes_on_from_its_checkpoint(command: Command) -> None:
 
 
 def test_the_timeout_runs_from_the_end_of_the_data_phase(command: Command) -> None:
-    command("-m", "sweep=a", "seed=2", "task.fault=slow_data", "timeout=2", "task.phase=data")
+    command("-m", "sweep=a", "seed=2", "task.fault=slow_data", "timeout=8", "task.phase=data")
     assert command.statuses() == {2: "completed"}
 
 

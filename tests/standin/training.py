@@ -174,7 +174,7 @@ def misbehave(cfg: DictConfig, phase: str, recorder: Recorder) -> None:
         case "slow":
             cfg.task.seconds = 0.5
         case "slow_data":
-            for clip in range(12):
+            for clip in range(32):
                 time.sleep(0.3)
                 recorder.show(clips=clip)
         case "memory":
