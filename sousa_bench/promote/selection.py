@@ -152,8 +152,8 @@ def promotion(
         text.append(f"The student trains all its weights ({ALL_WEIGHTS}), since they begin at random")
     if distil and random and new["model"] not in FROM_NOTHING and not GIVE_EPOCHS & new.keys():
         text.append(
-            "From random weights the default epochs and rate teach a student little of a few hundred clips; settings "
-            "that did stand in docs/promote.md, What a teacher was worth"
+            "From random weights the default epochs and rate teach a student little of a few hundred clips; "
+            "docs/promote.md, What a teacher was worth, has settings that taught one"
         )
     return words, "\n".join([*text, *said, *refusals, *notes])
 

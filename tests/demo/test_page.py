@@ -173,7 +173,7 @@ def test_the_page_says_what_its_model_is_worth(visit, finished):
     accuracy = json.loads((finished.folder / "result.json").read_text())["metrics"]["test_acc"]
     visit.page.locator("#about p").wait_for(timeout=60_000)
     words = visit.page.locator("#about").inner_text()
-    assert "embedded (efficientat.safetensors)" in words
+    assert "Base weights: embedded (efficientat.safetensors). " in words
     assert f"Test accuracy {100 * accuracy:.1f} % (95 % interval " in words
 
 

@@ -247,7 +247,7 @@ def test_a_packed_file_hears_the_classes_that_it_learnt(several: bool, ask, stro
     document = json.loads(said)
     assert document["model"]["name"] == "efficientat tiny"
     assert document["model"]["labels"] == ["dog", "frog", "owl"]
-    assert "embedded (animals.safetensors)" in document["model"]["about"]
+    assert "Weights: embedded (animals.safetensors)." in document["model"]["about"]
     assert (document["model"]["max_duration"], document["files"][0]["windows"]) == (0.5, 3)
     predictor = replace(Predictor.untrained(words), model=model)
     starts = [0, 8000, 16000]
